@@ -1,0 +1,84 @@
+# Two commands set everything up on a machine with Python 3.11 or newer: `make train` and `make test`.
+# Both make .venv on their first call, and install only when a lock is newer than what is in there.
+
+PYTHON ?= python3
+VENV := .venv
+# How the tests run, besides the settings in pyproject.toml: make test PYTEST_FLAGS="-n 0 -k steps"
+PYTEST_FLAGS ?= -n 2
+# The locked releases stay while they fit; make lock LOCK_FLAGS=--upgrade takes the newest.
+LOCK_FLAGS ?=
+
+RUN := $(VENV)/bin/python
+# Twice quiet: errors are shown, warnings about mirrors and caches are not.
+PIP := $(RUN) -m pip -qq --disable-pip-version-check --no-input
+# Wheels only: what has to be built brings build tools that no lock holds.
+INSTALL := $(PIP) install --root-user-action ignore --only-binary :all: --require-hashes
+COMPILE := $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_FLAGS)
+
+# Prints the version, then "new" if it is new enough, then "venv" if it can make environments; Python 2 reads it, too.
+PROBE := import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.version_info >= (3, 11) or sys.exit(); \
+	print("new"); import ensurepip, venv; print("venv")
+FOUND = $(shell $(PYTHON) -c '$(PROBE)' 2>/dev/null)
+# Empty, too, where .venv was left half made or its Python is gone.
+HELD := $(shell $(RUN) -c 'import sys, pip; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+AGAIN = make $(or $(firstword $(MAKECMDGOALS)),train) PYTHON=python3.12
+
+.PHONY: help train test lock format clean FORCE
+
+help:
+	@echo "make train    train configs/digits.py"
+	@echo "make test     check format, lint and types, then run the tests"
+	@echo "make format   format the code and mend what the linter can mend"
+	@echo "make lock     write both locks anew from pyproject.toml"
+	@echo "make clean    remove .venv and the caches; runs/ stays"
+
+train: $(VENV)/core.stamp
+	$(RUN) -m jaxtrain.main --config=configs/digits.py
+
+test: $(VENV)/dev.stamp
+	$(RUN) -m ruff format --check
+	$(RUN) -m ruff check
+	$(RUN) -m basedpyright --pythonpath $(RUN)
+	$(RUN) -m pytest $(PYTEST_FLAGS)
+
+format: $(VENV)/dev.stamp
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+lock: $(VENV)/pyvenv.cfg
+	@$(PIP) install --root-user-action ignore uv
+	$(COMPILE) pyproject.toml --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The refusals are $(error): one line, where a failing command would add make's own.
+$(VENV)/pyvenv.cfg:
+	$(if $(FOUND),,$(error $(PYTHON) was not found or does not run; jaxtrain needs Python 3.11 or newer: $(AGAIN)))
+	$(if $(filter new,$(FOUND)),,$(error $(PYTHON) is Python $(FOUND); jaxtrain needs 3.11 or newer, choose one: $(AGAIN)))
+	$(if $(filter venv,$(FOUND)),,$(error $(PYTHON) lacks venv or ensurepip; install its package (on Debian and Ubuntu: apt install python3-venv), or choose another: $(AGAIN)))
+	@echo "Making $(VENV) with Python $(firstword $(FOUND))"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+# A .venv that does not run is made anew, and so is one of another version than the Python that was asked for.
+ifeq ($(HELD),)
+$(VENV)/pyvenv.cfg: FORCE
+else ifeq ($(origin PYTHON),command line)
+ifneq ($(HELD),$(firstword $(FOUND)))
+$(VENV)/pyvenv.cfg: FORCE
+endif
+endif
+
+$(VENV)/core.stamp: requirements.lock $(VENV)/pyvenv.cfg
+	@echo "Installing from requirements.lock; the first time takes a minute or two"
+	@$(INSTALL) -r requirements.lock
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/core.stamp
+	@echo "Installing from requirements-dev.lock"
+	@$(INSTALL) -r requirements-dev.lock
+	@touch $@

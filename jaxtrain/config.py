@@ -1,0 +1,365 @@
+"""The config of a run: its sections and their defaults, how files and overrides are read, and what they come to.
+
+A section is described by the signature of a function or dataclass, so that what a user may write is what the code
+reads. Sections with a `name` choose a member of a family (`jaxtrain.families`).
+"""
+
+import copy
+import hashlib
+import importlib
+import importlib.util
+import json
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ml_collections
+
+from jaxtrain.durations import Duration, Total
+from jaxtrain.errors import ConfigError, nearest, unknown
+from jaxtrain.families import Bound, Family, knobs_of, resolve
+from jaxtrain.knobs import Bounds, Count, Fraction, Knob, Text
+
+
+@dataclass(frozen=True)
+class Train:
+    """Duration, micro-batches a step, decay of averaged parameters, patience of early stopping (None: without)."""
+
+    duration: Total = "10 epochs"
+    accumulate: Count = 1
+    ema: Fraction | None = None
+    early_stopping: Duration | None = None
+
+
+@dataclass(frozen=True)
+class Eval:
+    """How often a run is evaluated on the validation split, and the metric that chooses the best step."""
+
+    every: Duration = "10 %"
+    metric: str = "loss"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How often the state is saved, how many are kept, and the run whose weights to start from.
+
+    `init_except` is a regular expression: parameters whose path it matches keep their initial values.
+    """
+
+    every: Duration = "10 %"
+    keep: Count = 2
+    init_from: str | None = None
+    init_except: str | None = None
+
+
+@dataclass(frozen=True)
+class Log:
+    """How often the training metrics are recorded."""
+
+    every: Duration = "2 %"
+
+
+@dataclass(frozen=True)
+class Track:
+    """Which trackers mirror metrics.jsonl."""
+
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """How a step spreads over the local devices: a mesh of `mesh` devices (None: all), by `jit` or by `pmap`."""
+
+    backend: Literal["mesh", "pmap"] = "mesh"
+    mesh: Count | None = None
+
+
+SECTIONS: dict[str, type] = {
+    "train": Train,
+    "eval": Eval,
+    "checkpoint": Checkpoint,
+    "log": Log,
+    "track": Track,
+    "parallel": Parallel,
+}
+
+FAMILIES: dict[str, str] = {
+    "task": "jaxtrain.tasks:TASKS",
+    "model": "jaxtrain.models:MODELS",
+    "loss": "jaxtrain.losses:LOSSES",
+    "optimizer": "jaxtrain.optimizers:OPTIMIZERS",
+    "data": "jaxtrain.data:SOURCES",
+    "schedule": "jaxtrain.schedules:SCHEDULES",
+}
+"""Where the table of each section lives; a string, since reading a config should import only what it needs."""
+
+PROGRAM = ("task", "model", "loss", "optimizer")
+"""The sections whose floats enter the compiled program, beside `train.ema` and the schedules' own."""
+
+UNHASHED = ("log", "track", "checkpoint")
+"""The sections that change no number of a run, `checkpoint.init_from` and `init_except` aside."""
+
+SEED = Knob("seed", (int,), (Bounds(0, 2**32 - 1),))
+
+Config = dict[str, Any]
+"""A resolved config: nested dicts that hold every knob."""
+
+
+def family(section: str) -> Family:
+    """Returns the table of a section."""
+    module, _, name = FAMILIES[section].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Returns the config that a file starts from: digits, an MLP, AdamW, warm-up with cosine.
+
+    Knobs that are left out take the defaults of the chosen members' signatures.
+    """
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "task": {"name": "classification"},
+            "model": {"name": "mlp"},
+            "loss": {"name": "cross_entropy"},
+            "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+            "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
+            "data": {"name": "digits"},
+            **{section: {} for section in SECTIONS},
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A resolved config and the lines that tell what was dropped on the way."""
+
+    config: Config
+    notes: tuple[str, ...]
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Reads a config file (`.py` with `get_config()`, or a saved `config.json`), applies overrides and resolves it.
+
+    >>> load_config("configs/digits.py", {"optimizer.learning_rate": 0.1})["optimizer"]["learning_rate"]
+    0.1
+    """
+    return load(path, overrides or {}).config
+
+
+def load(path: str | Path, overrides: Mapping[str, Any]) -> Loaded:
+    """Does what `load_config` does, and returns what there is to say about it."""
+    return resolve_config(read(Path(path)), overrides)
+
+
+def read(path: Path) -> Config:
+    """Reads a config file into nested dicts, unresolved; raises ConfigError where it is missing or broken."""
+    if not path.is_file():
+        raise ConfigError("--config", str(path), "an existing .py file with get_config(), or a run's config.json")
+    try:
+        found = json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path)
+    except ConfigError:
+        raise
+    except Exception as error:
+        where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f" at line {where[-1].lineno}" if where else ""
+        text = f"it raised {type(error).__name__}{line}: {error}".splitlines()[0]
+        raise ConfigError("--config", str(path), "a file that can be read without an error", text) from error
+    if not isinstance(found, Mapping | ml_collections.ConfigDict):
+        raise ConfigError("--config", str(path), "a file whose get_config() returns a ConfigDict or a dict")
+    return _nested(found)
+
+
+def _call_get_config(path: Path) -> Any:
+    """Runs a Python config file; its folder's modules are found as the command would find them."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError("--config", str(path), "a file that defines get_config()")
+    return module.get_config()
+
+
+def _nested(found: Any) -> Any:
+    """Turns ConfigDicts, mappings and placeholders into plain nested dicts."""
+    if isinstance(found, ml_collections.ConfigDict):
+        found = found.to_dict()
+    return {str(k): _nested(v) for k, v in found.items()} if isinstance(found, Mapping) else found
+
+
+def resolve_config(
+    given: Mapping[str, Any] | ml_collections.ConfigDict, overrides: Mapping[str, Any] | None = None
+) -> Loaded:
+    """Applies overrides (dotted names -> values) and fills in every knob; raises ConfigError naming the key at fault.
+
+    A section that `given` leaves out is the default's.
+    """
+    overrides, notes = overrides or {}, []
+    merged = default_config().to_dict() | copy.deepcopy(_nested(given))
+    for key, value in overrides.items():
+        _set(merged, key, value)
+    for name in merged:
+        if name not in (known := {"seed", *SECTIONS, *FAMILIES}):
+            raise unknown(name, name, known)
+    config: Config = {"seed": SEED.check("seed", merged["seed"])}
+    for section in FAMILIES:
+        if section != "schedule":
+            config[section] = _resolve_member(section, section, merged[section], overrides, notes)
+    for section, signature in SECTIONS.items():
+        config[section] = resolve(knobs_of(signature), _section(section, merged[section]), section)
+    config["schedule"] = _resolve_schedules(merged["schedule"], config, overrides, notes)
+    return Loaded(config, tuple(notes))
+
+
+def _resolve_member(section: str, path: str, given: Any, overrides: Mapping[str, Any], notes: list[str]) -> Config:
+    """Resolves an entry that chooses a member; knobs of another member, not typed by the user, are dropped and said."""
+    table = family(section)
+    given = _section(path, {"name": given} if isinstance(given, str) else given)
+    if "name" not in given:
+        raise ConfigError(f"{path}.name", "<nothing>", ", ".join(table.members))
+    name = str(given.pop("name"))
+    knobs = table.knobs(name, path)
+    defaults = flatten(default_config().to_dict())
+    for knob in [knob for knob in given if knob not in knobs and f"{path}.{knob}" not in overrides]:
+        if f"{path}.name" in overrides or defaults.get(f"{path}.{knob}") == given[knob]:
+            notes.append(f"{path}.{knob} is dropped: {name} has no such knob")
+            del given[knob]
+    return {"name": name} | resolve(knobs, given, path)
+
+
+def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any], notes: list[str]) -> Config:
+    """Resolves the entries of `schedule`, which mirrors the config; an entry for another member's knob is dropped."""
+    resolved: Config = {}
+    for target, entry in _schedule_entries(given, ""):
+        path = f"schedule.{target}"
+        reason = _unschedulable(target, config)
+        typed = any(key == path or key.startswith(path + ".") for key in overrides)
+        if reason and (typed or not _was_meant_for_another(target, entry, config, overrides)):
+            allowed = ", ".join(sorted(hyperparameters(config | {"schedule": {}})))
+            raise ConfigError(path, entry["name"], f"a schedule for one of {allowed}", reason)
+        if reason:
+            notes.append(f"{path} is dropped: {reason}")
+        else:
+            _set(resolved, target, _resolve_member("schedule", path, entry, overrides, notes))
+    return resolved
+
+
+def _schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (name of the scheduled float, {"name": ..., knobs}); None in an entry's place leaves it out."""
+    if given is None or (isinstance(given, Text) and given == "None"):
+        return
+    if isinstance(given, str):
+        yield path, {"name": given}
+    elif not isinstance(given, Mapping):
+        raise ConfigError(f"schedule.{path}".rstrip("."), given, "the name of a schedule, or {name, knobs}")
+    elif "name" in given:
+        yield path, dict(given)
+    else:
+        for name, inner in given.items():
+            yield from _schedule_entries(inner, f"{path}.{name}" if path else name)
+
+
+def _unschedulable(target: str, config: Config) -> str:
+    """Says why a float of the config cannot follow a schedule; an empty string where it can."""
+    section, _, knob = target.partition(".")
+    if target == "train.ema" and config["train"]["ema"] is not None:
+        return ""
+    if section not in PROGRAM:
+        return f"{target} is no hyperparameter. {nearest(target, hyperparameters(config | {'schedule': {}}))}".strip()
+    name = config[section]["name"]
+    knobs = family(section).knobs(name)
+    if knob not in knobs:
+        return f"{name} has no {knob}"
+    if knobs[knob].at_initialisation:
+        return f"{name} reads {target} at initialisation alone, so a schedule would change nothing"
+    if not isinstance(config[section][knob], float):
+        return f"{target} is {config[section][knob]!r}, not a float"
+    return ""
+
+
+def _was_meant_for_another(target: str, entry: Mapping[str, Any], config: Config, overrides: Mapping[str, Any]) -> bool:
+    """Tells whether an entry is the default's, or was written for another member, so that dropping it is no loss."""
+    section, _, knob = target.partition(".")
+    if (
+        f"{section}.name" in overrides
+        or flatten(default_config().to_dict()).get(f"schedule.{target}.name") == entry["name"]
+    ):
+        return True
+    if section not in PROGRAM:
+        return False
+    table = family(section)
+    lacked = knob not in table.knobs(config[section]["name"])
+    return lacked and any(knob in table.knobs(name) for name in table.members)
+
+
+def hyperparameters(config: Config) -> dict[str, float]:
+    """Returns every float that enters the compiled program, by its full name."""
+    floats = {f"{section}.{knob}": v for section in PROGRAM for knob, v in config[section].items()}
+    floats["train.ema"] = config["train"]["ema"]
+    floats |= {f"schedule.{key}": value for key, value in flatten(config["schedule"]).items()}
+    return {name: value for name, value in floats.items() if isinstance(value, float)}
+
+
+def bind_schedules(config: Config) -> tuple[tuple[str, Bound], ...]:
+    """Returns (name of the scheduled float, its schedule) for every entry, in the order of their names."""
+    entries = sorted(_schedule_entries(config["schedule"], ""), key=lambda item: item[0])
+    return tuple((target, family("schedule").bind(entry, f"schedule.{target}")) for target, entry in entries)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns dotted names -> values."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns dotted name -> (value in `config`, value in `other`) where they differ; None where one lacks it."""
+    ours, theirs = flatten(from_json(to_json(config))), flatten(from_json(to_json(other)))
+    names = sorted(ours.keys() | theirs.keys())
+    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
+
+
+def changes_numbers(config: Config) -> Config:
+    """Leaves out what changes no number of a run: what names its directory and guards it against another config."""
+    kept = {section: value for section, value in config.items() if section not in UNHASHED}
+    return kept | {"checkpoint": {key: config["checkpoint"][key] for key in ("init_from", "init_except")}}
+
+
+def digest(config: Config) -> str:
+    """Returns 8 hexadecimal digits of what changes the numbers of a run."""
+    return hashlib.sha256(to_json(changes_numbers(config)).encode()).hexdigest()[:8]
+
+
+def to_json(config: Mapping[str, Any]) -> str:
+    """Writes a config as JSON, keys sorted, tuples as lists."""
+    return json.dumps(config, indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> Config:
+    """Reads what `to_json` wrote."""
+    return json.loads(text)
+
+
+def _section(name: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ConfigError(name, str(given) if isinstance(given, Text) else given, "a section, such as {'name': ...}")
+    return dict(given)
+
+
+def _set(config: Config, key: str, value: Any) -> None:
+    """Sets a dotted name, making the sections on its way."""
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections):
+        if isinstance(config.get(section), str):
+            config[section] = {"name": config[section]}
+        config = config.setdefault(section, {})
+        if not isinstance(config, dict):
+            path = ".".join(sections[: depth + 1])
+            raise ConfigError(key, str(value), f"no name below {path}", f"{path} is a value, not a section")
+    config[last] = value

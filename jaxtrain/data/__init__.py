@@ -1,0 +1,66 @@
+"""Data: sources, and the dataset that a run makes of one.
+
+A source is a function `(path, **knobs)` that returns the splits it has, as a `Source` or as a plain
+`{"train": (inputs, targets), ...}`; the data root is what the framework supplies.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from jaxtrain.data.arrays import arrays
+from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.embedded import breast_cancer, diabetes, digits
+from jaxtrain.data.idx import fashion_mnist, idx
+from jaxtrain.data.info import DataInfo
+from jaxtrain.data.sources import Source, Split, as_source
+from jaxtrain.families import Family
+from jaxtrain.knobs import Bounds, Count, Probability
+
+__all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every source has: where files lie (None: $JAXTRAIN_DATA, else data/), how they are cut and batched.
+
+    `seed` cuts the splits and orders the batches. A fraction counts where the source has no such split of its own.
+    """
+
+    path: str | None = None
+    seed: Annotated[int, Bounds(0)] = 0
+    batch_size: Count = 128
+    eval_batch_size: Count = 256
+    validation_fraction: Probability = 0.1
+    test_fraction: Probability = 0.1
+
+
+SOURCES = Family(
+    "data",
+    {
+        "digits": digits,
+        "breast_cancer": breast_cancer,
+        "diabetes": diabetes,
+        "fashion_mnist": fashion_mnist,
+        "idx": idx,
+        "arrays": arrays,
+    },
+    supplied=("path",),
+    common=Settings,
+)
+
+
+def load(section: Mapping[str, Any]) -> Dataset:
+    """Reads, checks and cuts the data of a resolved section; raises DataError naming file and index."""
+    values = {f"data.{knob}": value for knob, value in section.items()}
+    settings: Settings = SOURCES.bind_common(section)(values)
+    root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
+    source = as_source(SOURCES.bind(section)(values, root), section["name"])
+    return load_dataset(
+        source,
+        seed=settings.seed,
+        validation_fraction=settings.validation_fraction,
+        test_fraction=settings.test_fraction,
+    )

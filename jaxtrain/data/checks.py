@@ -1,0 +1,104 @@
+"""What is asked of every split before anything is trained on it; errors name the file and the index."""
+
+import numpy as np
+
+from jaxtrain.data.blocks import blocks
+from jaxtrain.data.sources import Source, Split
+from jaxtrain.errors import DataError
+
+
+def checked(source: Source) -> Source:
+    """Returns the source with plain numeric arrays and its number of classes, or raises DataError.
+
+    The classes of integer targets of rank 1 are those the source states, else the largest training label + 1.
+    """
+    splits = {name: _check_split(name, split) for name, split in source.splits.items()}
+    for name, split in splits.items():
+        _check_alike(name, split, splits["train"])
+    train = splits["train"]
+    if source.classes is not None and not is_integer(train.targets):
+        where = train.where("targets", "train")
+        raise DataError(f"{where}: targets are {train.targets.dtype}; allowed: integers, for {source.classes} classes")
+    for name, split in splits.items():
+        _check_labels(name, split, source.classes)
+    if source.classes is None and is_labels(train.targets):
+        source = Source(splits, int(train.targets.max()) + 1)
+        for name, split in splits.items():
+            _check_labels(name, split, source.classes)
+    return Source(splits, source.classes)
+
+
+def is_integer(targets: np.ndarray) -> bool:
+    """Says whether targets are integers or booleans, hence classes, counts or masks."""
+    return targets.dtype.kind in "biu"
+
+
+def is_labels(targets: np.ndarray) -> bool:
+    """Says whether targets are one integer for each example."""
+    return is_integer(targets) and targets.ndim == 1
+
+
+def _check_split(name: str, split: Split) -> Split:
+    inputs = _numeric(split.inputs, f"{split.where('inputs', name)}: inputs")
+    targets = _numeric(split.targets, f"{split.where('targets', name)}: targets")
+    if inputs.ndim < 2 or 0 in inputs.shape[1:]:
+        raise DataError(f"{split.where('inputs', name)}: inputs of shape {inputs.shape}; allowed: (n, features, ...)")
+    if targets.ndim < 1 or 0 in targets.shape[1:]:
+        raise DataError(f"{split.where('targets', name)}: targets of shape {targets.shape}; allowed: (n, ...)")
+    if len(inputs) != len(targets):
+        where = split.where("targets", name)
+        raise DataError(f"{where}: {len(inputs)} inputs but {len(targets)} targets; give one target for each example")
+    if len(inputs) == 0:
+        raise DataError(f"{split.where('inputs', name)}: holds no examples; at least one is needed")
+    for field, array in (("inputs", inputs), ("targets", targets)):
+        _check_finite(f"{split.where(field, name)}: {field}", array)
+    return split._replace(inputs=inputs, targets=targets)
+
+
+def _numeric(array: np.ndarray, what: str) -> np.ndarray:
+    if array.dtype.name == "bfloat16":  # no dtype of NumPy's own, so NumPy calls it neither float nor number
+        return array.astype(np.float32)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} of dtype {array.dtype}; allowed: integers, floats or booleans")
+    return array
+
+
+def _check_finite(what: str, array: np.ndarray) -> None:
+    """Refuses nan, infinities and what float32 would turn into one."""
+    if array.dtype.kind != "f":
+        return
+    limit = np.finfo(np.float32).max
+    for place, values in blocks(array):
+        usable = np.isfinite(values) if array.dtype.itemsize <= 4 else np.abs(values) <= limit
+        if not usable.all():
+            row, feature = np.argwhere(~usable)[0]
+            index = (place.start + row, *np.unravel_index(feature, array.shape[1:]))
+            at = ", ".join(map(str, index))
+            raise DataError(f"{what}[{at}] is {array[index]}; allowed: finite numbers in the range of float32")
+
+
+def _check_alike(name: str, split: Split, train: Split) -> None:
+    for field, ours, theirs in (("inputs", split.inputs, train.inputs), ("targets", split.targets, train.targets)):
+        where = split.where(field, name)
+        if ours.shape[1:] != theirs.shape[1:]:
+            shapes = f"{ours.shape[1:]}; allowed: {theirs.shape[1:]}"
+            raise DataError(f"{where}: {field} of one {name} example have the shape {shapes}, as in training")
+    if is_integer(split.targets) != is_integer(train.targets):
+        where = split.where("targets", name)
+        raise DataError(f"{where}: targets are {split.targets.dtype}, those of training {train.targets.dtype}")
+
+
+def _check_labels(name: str, split: Split, classes: int | None) -> None:
+    """Refuses integer targets outside 0..classes - 1, or what int32 cannot hold."""
+    targets = split.targets
+    if not is_integer(targets):
+        return
+    labels = classes is not None or is_labels(targets)
+    low = 0 if labels else -(2**31)
+    high = 2**31 - 2 if classes is None else classes - 1
+    if low <= int(targets.min()) and int(targets.max()) <= high:
+        return
+    index = tuple(np.argwhere((targets < low) | (targets > high))[0])
+    at = ", ".join(map(str, index))
+    hint = " (integer targets are classes; give floats for a regression)" if labels else ""
+    raise DataError(f"{split.where('targets', name)}: targets[{at}] is {targets[index]}; allowed: {low}..{high}{hint}")

@@ -1,0 +1,76 @@
+"""What a data source returns, and how the answer of a user's own function becomes the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxtrain.errors import DataError, nearest
+
+SPLITS = ("train", "validation", "test")
+SET_FOLDER = "set the data folder with --config.data.path=DIR or the environment variable JAXTRAIN_DATA"
+
+
+class Split(NamedTuple):
+    """Inputs (n, ...) and targets (n, ...) as they were read; `file` and `targets_file` are what errors name."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    file: str = ""
+    targets_file: str = ""
+
+    def where(self, field: str, name: str) -> str:
+        """Names the place of "inputs" or "targets" of the split `name` for an error."""
+        file = (self.targets_file or self.file) if field == "targets" else self.file
+        return file or f"the {name} split"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The splits of a data set: "train", and "validation" and "test" where the set has its own."""
+
+    splits: dict[str, Split]
+    classes: int | None = None
+
+
+def as_source(returned: object, name: str) -> Source:
+    """Returns what the source `name` gave as a Source; a plain {"train": (inputs, targets), ...} will do.
+
+    Raises DataError where it is anything else, where "train" is missing or a split has another name.
+    """
+    splits = returned.splits if isinstance(returned, Source) else returned
+    if not isinstance(splits, Mapping):
+        shape = '{"train": (inputs, targets), ...} or a Source'
+        raise DataError(f"data source {name}: returned {type(returned).__name__}; allowed: {shape}")
+    for key in splits:
+        if key not in SPLITS:
+            hint = nearest(key, SPLITS)
+            raise DataError(f"data source {name}: returned the split {key!r}; allowed: {', '.join(SPLITS)}. {hint}")
+    if "train" not in splits:
+        raise DataError(f"data source {name}: returned the splits {sorted(splits)}; 'train' is required")
+    classes = returned.classes if isinstance(returned, Source) else None
+    return Source({key: _as_split(splits[key], f"{name}, {key} split") for key in SPLITS if key in splits}, classes)
+
+
+def _as_split(pair: object, where: str) -> Split:
+    if isinstance(pair, Split):
+        return pair._replace(inputs=_as_array(pair.inputs, where), targets=_as_array(pair.targets, where))
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        given = f"{len(pair)} things" if isinstance(pair, tuple | list) else type(pair).__name__
+        raise DataError(f"data source {where}: given {given}; allowed: a pair (inputs, targets)")
+    return Split(_as_array(pair[0], where), _as_array(pair[1], where))
+
+
+def _as_array(values: object, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"data source {where}: given values that make no array ({error})") from error
+
+
+def missing(name: str, files: str, folder: Path, published: str = "") -> DataError:
+    """Builds the error for a set that is not there: what was expected, where, and what to do."""
+    source = f"; the set is published at {published}" if published else ""
+    return DataError(f"{name}: not found in {folder}: {files}; {SET_FOLDER}{source}")

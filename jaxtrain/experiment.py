@@ -1,0 +1,137 @@
+"""An experiment: all that a resolved config comes to before its first step."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtrain import config as configs
+from jaxtrain import data
+from jaxtrain.config import Config
+from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.order import batch_indices, eval_batches, steps_per_epoch
+from jaxtrain.durations import steps_of
+from jaxtrain.errors import DataError
+from jaxtrain.metrics import METRICS, Mean
+from jaxtrain.optimizers import Optimizer
+from jaxtrain.parallel import Devices, check_batch, compiled_eval_call, compiled_init, device_mesh, replicate
+from jaxtrain.schedules import Schedule
+from jaxtrain.state import Rules, TrainState
+from jaxtrain.tasks import make_task
+
+
+class Lengths(NamedTuple):
+    """The durations of a config in steps; `patience` is None where nothing stops a run early."""
+
+    total: int
+    log: int
+    eval: int
+    checkpoint: int
+    patience: int | None
+
+    def due(self, every: int, step: int) -> bool:
+        """Tells whether something that happens every so many steps, and at the end, happens at this one."""
+        return step % every == 0 or step == self.total
+
+    def pauses_at(self, step: int) -> bool:
+        """Tells whether an evaluation or a save is due at this step."""
+        return self.due(self.eval, step) or self.due(self.checkpoint, step)
+
+    def next(self, step: int) -> int:
+        """Returns the first step after this one at which something is due."""
+        return min(self.total, *((step // every + 1) * every for every in (self.log, self.eval, self.checkpoint)))
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Config, data, devices, rules, hyperparameters and durations of a run."""
+
+    config: Config
+    dataset: Dataset
+    mesh: Devices
+    rules: Rules
+    lengths: Lengths
+    _placed: dict[str, dict[str, jax.Array]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def hparams(self) -> dict[str, np.float32]:
+        """Every float that enters the program, the run's total number of steps among them."""
+        floats = configs.hyperparameters(self.config) | {"train.total_steps": self.lengths.total}
+        return {name: np.float32(value) for name, value in floats.items()}
+
+    @property
+    def scheduled(self) -> list[str]:
+        """The names of the hyperparameters that follow a schedule."""
+        return [target for target, _ in configs.bind_schedules(self.config)]
+
+    def init(self) -> TrainState:
+        """Makes the state before the first step, on the devices."""
+        return compiled_init(self.rules, self.mesh)(*self._init_arguments())
+
+    def state_shapes(self) -> TrainState:
+        """Returns the shapes and dtypes of the state without making one."""
+        return jax.eval_shape(compiled_init(self.rules, self.mesh), *self._init_arguments())
+
+    def _init_arguments(self) -> tuple[jax.Array, dict[str, np.ndarray], dict[str, np.float32]]:
+        example = {name: array[:1] for name, array in self.dataset.split("train").items()}
+        return jax.random.key(self.config["seed"]), example, self.hparams
+
+    def indices(self, step: int, count: int, capacity: int) -> np.ndarray:
+        """Returns the rows of the batches of `count` steps, padded to (capacity, batch)."""
+        section, size = self.config["data"], self.dataset.sizes["train"]
+        rows = np.zeros((capacity, section["batch_size"]), np.int32)
+        rows[:count] = batch_indices(step, count, examples=size, batch_size=section["batch_size"], seed=section["seed"])
+        return rows
+
+    def evaluate(self, state: TrainState, split: str) -> dict[str, Mean]:
+        """Starts the evaluation of a whole split; the numbers are there when they are asked for."""
+        rows, mask = eval_batches(self.dataset.sizes[split], self.config["data"]["eval_batch_size"])
+        return compiled_eval_call(self.rules, self.mesh)(state, self.on_devices(split), rows, mask)
+
+    def on_devices(self, split: str) -> dict[str, jax.Array]:
+        """Returns a split, placed on the devices when it is first asked for."""
+        if split not in self._placed:
+            self._placed[split] = replicate(self.dataset.split(split), self.mesh)
+        return self._placed[split]
+
+
+def build(config: Config) -> Experiment:
+    """Reads the data and makes what a run needs; every error of the config comes before the data are read."""
+    for metric in config["task"].get("metrics", ()):
+        METRICS.member(metric, "task.metrics")
+    mesh = device_mesh(config["parallel"]["mesh"])
+    check_batch("data.batch_size", config["data"]["batch_size"], mesh, config["train"]["accumulate"])
+    check_batch("data.eval_batch_size", config["data"]["eval_batch_size"], mesh)
+    dataset = data.load(config["data"])
+    return Experiment(config, dataset, mesh, make_rules(config, dataset.info), lengths_of(config, dataset))
+
+
+def make_rules(config: Config, info: data.DataInfo) -> Rules:
+    """Makes the static half of a run; equal for configs that differ in floats alone."""
+    optimizers = configs.family("optimizer")
+    optimizer = Optimizer(optimizers.bind(config["optimizer"]), optimizers.bind_common(config["optimizer"]))
+    schedule = Schedule(configs.bind_schedules(config))
+    return Rules(make_task(config, info), schedule, optimizer, config["train"]["accumulate"])
+
+
+def lengths_of(config: Config, dataset: Dataset) -> Lengths:
+    """Converts the durations of a config into steps of this dataset."""
+    epoch = steps_per_epoch(dataset.sizes["train"], config["data"]["batch_size"])
+    total = steps_of(config["train"]["duration"], steps_per_epoch=epoch)
+
+    def steps(text: str) -> int:
+        return min(total, steps_of(text, steps_per_epoch=epoch, total=total))
+
+    log, evaluation, checkpoint = (steps(config[section]["every"]) for section in ("log", "eval", "checkpoint"))
+    patience = config["train"]["early_stopping"]
+    return Lengths(total, log, evaluation, checkpoint, None if patience is None else steps(patience))
+
+
+def check_fingerprint(dataset: Dataset, trained_on: str) -> None:
+    """Refuses data that are not those which a run has been trained on."""
+    if dataset.fingerprint != trained_on:
+        raise DataError(
+            f"data: given data with the fingerprint {dataset.fingerprint[:12]}; allowed: {trained_on[:12]}, which this "
+            "run was trained on; bring them back, or give another --workdir"
+        )

@@ -1,0 +1,157 @@
+"""The command: arguments -> one call. Nothing heavy is imported before it is known what to do."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jaxtrain.errors import JaxtrainError, UsageError, nearest
+from jaxtrain.knobs import Text
+
+VERBS = {
+    "train": "trains a config, or resumes the run in its directory (the default verb)",
+    "evaluate": "evaluates the best state of a run: evaluate --workdir=DIR",
+    "list": "lists the families, or the members of one with their knobs: list optimizers",
+}
+USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 2 usage or config, 3 data, 4 diverged, 5 storage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        overrides, rest = split_overrides(words)
+        options = _parser().parse_args(rest)
+        return _run(options, overrides)
+    except JaxtrainError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def run_command() -> NoReturn:
+    """Runs the command as a process: the installed script `jaxtrain`."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does: a user's own modules are found from where the command starts
+    sys.exit(main())
+
+
+def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:
+    """Takes `--config.a.b=value` (or `--config.a.b value`) out of a command line: {"a.b": value}, and the rest."""
+    overrides: dict[str, Text] = {}
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if not word.startswith("--config."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix("--config.").partition("=")
+        if not equals and (value := next(remaining, "")) == "":
+            raise UsageError(f"--config.{key}: given no value; allowed: --config.{key}=VALUE")
+        if key in overrides:
+            raise UsageError(f"--config.{key}: given twice, {str(overrides[key])!r} and {value!r}; allowed: once")
+        overrides[key] = Text(value)
+    return overrides, rest
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises our own error in one line, where argparse prints its usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"command line: {message}; allowed: {USAGE}")
+
+
+class _Once(argparse.Action):
+    """Keeps an option's value, and refuses a second one."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise UsageError(f"{option}: given twice, {getattr(namespace, self.dest)!r} and {value!r}; allowed: once")
+        setattr(namespace, self.dest, value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {verb:<10}{line}" for verb, line in VERBS.items())
+    parser = _Parser(
+        "jaxtrain",
+        usage=USAGE,
+        allow_abbrev=False,
+        epilog=f"verbs:\n{verbs}\n\n--config.KEY=VALUE overrides a key of the config, at any depth; 'list' shows them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--config", action=_Once, metavar="FILE", help="a .py file with get_config(), or a config.json")
+    parser.add_argument("--workdir", action=_Once, metavar="DIR", help="the run's directory (runs/<config>-<hash>)")
+    parser.add_argument("--quiet", action="store_true", help="prints errors alone")
+    parser.add_argument("--debug", action="store_true", help="shows the traceback of an error")
+    return parser
+
+
+def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    verb, *more = options.words or ["train"]
+    if verb not in VERBS:
+        raise UsageError(f"verb: given {verb!r}; allowed: {', '.join(VERBS)}. {nearest(verb, VERBS)}".strip())
+    if len(more) > (1 if verb == "list" else 0):
+        raise UsageError(f"{verb}: given the stray argument {more[-1]!r}; allowed: {USAGE}")
+    if verb == "list":
+        return _list(more)
+    return _evaluate(options, overrides) if verb == "evaluate" else _train(options, overrides)
+
+
+def _list(names: list[str]) -> int:
+    from jaxtrain.listing import families, members
+
+    print("\n".join(members(names[0]) if names else families()))
+    return 0
+
+
+def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    from jaxtrain import config as configs
+    from jaxtrain.listing import config_lines
+    from jaxtrain.run_directory import from_default
+
+    if options.config is None:
+        raise UsageError(f"--config: given nothing; allowed: {USAGE}")
+    path = Path(options.config)
+    loaded = configs.load(path, overrides)
+    workdir = Path(options.workdir or Path("runs") / f"{_name(path)}-{configs.digest(loaded.config)}")
+    if not options.quiet:
+        lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
+        print("\n".join(lines), flush=True)
+    from jaxtrain.compilation import use_persistent_cache
+    from jaxtrain.train import train_and_evaluate
+
+    use_persistent_cache()
+    result = train_and_evaluate(loaded.config, workdir, quiet=options.quiet)
+    from jaxtrain.report import train_report
+
+    if not options.quiet:
+        print("\n".join(train_report(result, workdir)))
+    return result.exit_code
+
+
+def _name(path: Path) -> str:
+    """Returns what a run is called after: the config file, or for a run's config.json the directory it lies in."""
+    return path.resolve().parent.name if path.suffix == ".json" else path.stem
+
+
+def _evaluate(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    from jaxtrain.compilation import use_persistent_cache
+    from jaxtrain.report import evaluation_report
+    from jaxtrain.runs import evaluate
+
+    if options.workdir is None:
+        raise UsageError("--workdir: given nothing; allowed: evaluate --workdir=DIR, the directory of a run")
+    if overrides or options.config:
+        raise UsageError("evaluate: given a config; allowed: evaluate --workdir=DIR, whose own config.json is used")
+    use_persistent_cache()
+    found = evaluate(options.workdir)
+    print("\n".join(evaluation_report(found, Path(options.workdir))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What a run remembers beside its state, saved as JSON with every checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.metrics import Mean
+
+Numbers = dict[str, float]
+
+
+@dataclass
+class Memory:
+    """Sums of training metrics since the last row, the best evaluation so far, the last rows, seconds of training.
+
+    `fingerprint` and `info` say which data the state has seen.
+    """
+
+    info: dict[str, Any]
+    fingerprint: str = ""
+    sums: dict[str, list[Any]] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    last: dict[str, Numbers] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, metrics: dict[str, Mean], steps: int) -> None:
+        """Adds the stacked metrics of a call, one step after the other, in float64.
+
+        The order and the type make the sums the same to the bit however a run is cut into calls.
+        """
+        for name, stacked in metrics.items():
+            before = self.sums.get(name, [0.0, 0.0])
+            self.sums[name] = [
+                _running(total, np.asarray(rows)[:steps])
+                for total, rows in zip(before, (stacked.sum, stacked.count), strict=True)
+            ]
+
+    def drain(self, metrics: dict[str, Mean]) -> Numbers:
+        """Returns the numbers that the sums come to, and starts new ones; `metrics` says how sums become numbers."""
+        sums, self.sums = self.sums, {}
+        return results({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in sums.items()})
+
+    def judge(self, step: int, metric: str, found: Mean) -> bool:
+        """Notes an evaluation; returns whether it is the best so far. Not-a-number never is."""
+        value, sign = found.result(), -1.0 if found.higher_is_better else 1.0
+        improved = value == value and (self.best is None or sign * value < sign * self.best["value"])
+        if improved:
+            self.best = {"step": step, "metric": metric, "value": value}
+        return improved
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a dict of what JSON can hold; floats keep every bit."""
+        return asdict(self)
+
+
+def results(metrics: dict[str, Mean]) -> Numbers:
+    """Returns the number that each metric comes to."""
+    return {name: metric.result() for name, metric in metrics.items()}
+
+
+def _running(total: Any, rows: np.ndarray) -> Any:
+    first = np.broadcast_to(np.asarray(total, np.float64), (1, *rows.shape[1:]))
+    return np.cumsum(np.concatenate([first, rows]), axis=0)[-1].tolist()

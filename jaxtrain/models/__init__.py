@@ -1,0 +1,7 @@
+"""Models: Flax Linen modules whose first field, `outputs`, is what the data say; the other fields are knobs."""
+
+from jaxtrain.families import Family
+from jaxtrain.models.cnn import CNN
+from jaxtrain.models.mlp import MLP
+
+MODELS = Family("model", {"mlp": MLP, "cnn": CNN}, supplied=("outputs",))

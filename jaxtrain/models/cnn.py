@@ -1,0 +1,31 @@
+"""The plain convolutional network."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from jaxtrain.knobs import Probability
+from jaxtrain.models.layers import Conv, Dropout, max_pool, normalise
+from jaxtrain.models.mlp import MLP, Activation
+
+
+class CNN(nn.Module):
+    """A 3x3 convolution and a 2x2 max pool for each number in `features`, then an MLP with the widths in `hidden`."""
+
+    outputs: int
+    features: tuple[int, ...] = (32, 64)
+    hidden: tuple[int, ...] = (128,)
+    activation: Activation = "relu"
+    norm: Literal["batch", "layer"] | None = None
+    dropout: Probability | None = None
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        """Takes (batch, height, width, channels) and returns (batch, outputs)."""
+        hidden = inputs
+        for channels in self.features:
+            hidden = normalise(Conv(channels)(hidden), self.norm, train)
+            hidden = max_pool(getattr(nn, self.activation)(hidden))
+        hidden = Dropout(self.dropout)(hidden, train)
+        return MLP(self.outputs, self.hidden, self.activation, self.norm, self.dropout)(hidden, train)

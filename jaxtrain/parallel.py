@@ -1,0 +1,111 @@
+"""Devices: the same pure calls, compiled over a named mesh with `jit`, or through `pmap`.
+
+State and data are whole on every device, and the rows of a batch are spread over the axis `"batch"`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxtrain.errors import ConfigError
+from jaxtrain.models.layers import batch_axis
+from jaxtrain.state import Batch, Rules, TrainState, init_state
+from jaxtrain.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
+
+AXIS = "batch"
+
+Devices = Mesh
+"""The devices of a run, as other modules name them: only this one knows what a mesh is."""
+
+TrainCall = Callable[[TrainState, Batch, np.ndarray, int], tuple[TrainState, CallOutput]]
+"""(state, data, indices (k, batch), steps) -> (state, what the call reports); the state that is given is used up."""
+
+
+def device_mesh(devices: int | None) -> Mesh:
+    """Makes a mesh of one axis over the first `devices` local devices; None takes them all."""
+    local = jax.local_devices()
+    if devices is not None and devices > len(local):
+        raise ConfigError("parallel.mesh", devices, f"at most {len(local)}, the number of local devices")
+    return jax.make_mesh((devices or len(local),), (AXIS,), axis_types=(AxisType.Auto,), devices=local[:devices])
+
+
+def check_batch(key: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Refuses a batch that does not divide over the devices and micro-batches: none is ever cut down."""
+    parts = mesh.size * accumulate
+    if batch_size % parts:
+        what = f"a multiple of {parts}: {mesh.size} device{'s' if mesh.size > 1 else ''}"
+        raise ConfigError(key, batch_size, what + (f", {accumulate} micro-batches" if accumulate > 1 else ""))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Places a tree of arrays whole on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def compiled_init(rules: Rules, mesh: Mesh) -> Callable[..., TrainState]:
+    """Returns (key, batch, hparams) -> state, compiled and placed on the mesh."""
+    return functools.partial(_jitted_init(mesh), rules=rules)
+
+
+def compiled_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunction = train_step) -> TrainCall:
+    """Returns `train_call` compiled for the mesh, by `jit` (backend "mesh") or by `pmap`.
+
+    Rules that are equal share one program within the process.
+    """
+    if backend == "pmap":
+        return _pmapped_train_call(rules, mesh, step)
+    jitted, spread = _jitted_train_call(mesh), NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def call(state: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        return jitted(state, data, jax.device_put(indices, spread), np.int32(steps), rules=rules, step=step)
+
+    return call
+
+
+def compiled_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batch, np.ndarray, np.ndarray], Metrics]:
+    """Returns (state, data, indices, mask) -> metrics, compiled for the mesh."""
+    jitted, spread = _jitted_eval_call(mesh), NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def call(state: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
+        return jitted(state, data, *jax.device_put((indices, mask), spread), rules=rules)
+
+    return call
+
+
+@functools.cache
+def _jitted_init(mesh: Mesh) -> Any:
+    return jax.jit(init_state, static_argnames=("rules",), out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+@functools.cache
+def _jitted_train_call(mesh: Mesh) -> Any:
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(train_call, static_argnames=("rules", "step"), donate_argnums=0, out_shardings=whole)
+
+
+@functools.cache
+def _jitted_eval_call(mesh: Mesh) -> Any:
+    return jax.jit(eval_call, static_argnames=("rules",), out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+@functools.lru_cache(maxsize=64)
+def _pmapped_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> TrainCall:
+    """Maps `train_call` over the devices: state and data go to each of them whole, the rows of a batch are spread."""
+    each = mesh.size
+
+    def per_device(state: TrainState, data: Batch, indices: jax.Array, steps: Any) -> tuple[TrainState, CallOutput]:
+        with batch_axis(AXIS):
+            return train_call(state, data, indices, steps, rules=rules, step=step, axis_name=AXIS)
+
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(per_device, AXIS, in_axes=(None, None, 1, None), out_axes=None, devices=devices)
+
+    def call(state: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        shares = indices.reshape(len(indices), each, -1)
+        return mapped(state, data, shares, np.int32(steps))
+
+    return call

@@ -1,0 +1,104 @@
+"""How far a run has come: a bar on a terminal, plain lines elsewhere, nothing with quiet."""
+
+import contextlib
+import os
+import sys
+from typing import Protocol, Self, TextIO
+
+
+class Progress(Protocol):
+    """A context manager that shows the step of a run and says lines beside it; it never raises for its stream."""
+
+    def update(self, step: int, **shown: float) -> None:
+        """Moves to this step, counted from the start of the run, with some numbers beside it."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Prints a line; may be called from any thread."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def progress(total: int, initial: int, *, quiet: bool, stream: TextIO | None = None, description: str = "") -> Progress:
+    """Returns the progress of a run of `total` steps that starts at step `initial`.
+
+    Without `stream` it is standard error as it is now. Errors are not for this: quiet silences every line.
+    """
+    if quiet:
+        return _Quiet()
+    shown_on = sys.stderr if stream is None else stream
+    return _Bar(total, initial, shown_on, description) if shown_on.isatty() else _Lines(shown_on)
+
+
+def plain_lines(quiet: bool) -> Progress:
+    """Returns what says lines on standard error before there is a bar, or nothing with quiet."""
+    return _Quiet() if quiet else _Lines(sys.stderr)
+
+
+class _Quiet:
+    def update(self, step: int, **shown: float) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _Lines(_Quiet):
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a reader that went away (`| head`) is no reason to stop training
+            print(line, file=self._stream, flush=True)
+
+
+class _Bar:
+    def __init__(self, total: int, initial: int, stream: TextIO, description: str) -> None:
+        from tqdm import tqdm
+
+        self._stream = stream
+        sized = _has_size(stream)
+        # miniters=1: by itself tqdm waits for as many steps as the last long call had, and seems to hang in short ones.
+        self._bar = tqdm(
+            total=total,
+            initial=initial,
+            file=stream,
+            desc=description or None,
+            unit="step",
+            miniters=1,
+            dynamic_ncols=sized,
+            ncols=None if sized else 80,
+            nrows=None if sized else 24,
+        )
+
+    def update(self, step: int, **shown: float) -> None:
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal was closed: the bar itself knows, its write does not
+            self._bar.write(line, file=self._stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+
+def _has_size(stream: TextIO) -> bool:
+    """Returns whether the terminal knows its size: some report 0 x 0, where tqdm shows nothing at all."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return size.columns > 0 and size.lines > 0

@@ -1,0 +1,50 @@
+"""A run's own files: the config that claims a directory, and the trackers that write into it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxtrain.config import Config, changes_numbers, default_config, difference, resolve_config, to_json
+from jaxtrain.directory import read_json, write_json
+from jaxtrain.errors import UsageError
+from jaxtrain.progress import Progress
+from jaxtrain.trackers import ConsoleTracker, JsonlTracker, TensorBoardTracker, Tracker, several
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Writes `config.json` and its difference from the default; UsageError where the directory holds another config.
+
+    What changes no number (how often to log, say) may differ, and is replaced.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        found = difference(changes_numbers(config), changes_numbers(read_json(path)))
+        if found:
+            lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
+            raise UsageError(f"--workdir={workdir}: holds a run of another config. {lines}. Give another --workdir")
+    write_json(path, config)
+    write_json(workdir / "config_difference.json", from_default(config))
+
+
+def from_default(config: Config) -> Mapping[str, Any]:
+    """Returns dotted name -> {"value", "default"} for what differs from the default config."""
+    found = difference(config, resolve_config(default_config()).config)
+    return {name: {"value": ours, "default": default} for name, (ours, default) in found.items()}
+
+
+@contextmanager
+def open_trackers(
+    config: Config, workdir: Path, resumed: int | None, extra: Sequence[Tracker], bar: Progress, total: int
+) -> Iterator[Tracker]:
+    """Opens metrics.jsonl, cut back to the step that the run resumes at, and its mirrors."""
+    truth = JsonlTracker(workdir / "metrics.jsonl", resumed)
+    mirrors: list[Tracker] = [ConsoleTracker(bar.say, total)]
+    if config["track"]["tensorboard"]:
+        mirrors.append(TensorBoardTracker(workdir, truth.rows(), bar.say))
+    tracker = several([truth, *mirrors, *extra], bar.say)
+    tracker.text("config", f"```json\n{to_json(config)}\n```")
+    try:
+        yield tracker
+    finally:
+        tracker.close()

@@ -1,0 +1,99 @@
+"""Runs that were trained: opened again, to predict with or to be evaluated."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.config import Config, hyperparameters, resolve_config
+from jaxtrain.data import DataInfo
+from jaxtrain.directory import read_json, write_json
+from jaxtrain.errors import StorageError, UsageError
+from jaxtrain.experiment import build, check_fingerprint, make_rules
+from jaxtrain.memory import Memory, results
+from jaxtrain.parallel import device_mesh, replicate
+from jaxtrain.state import Rules, Task, TrainState, init_state
+from jaxtrain.steps import evaluated
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run: its config, task and state (of the best step where there was a validation split)."""
+
+    workdir: Path
+    config: Config
+    info: DataInfo
+    fingerprint: str
+    rules: Rules
+    step: int
+    state: TrainState
+
+    @property
+    def task(self) -> Task:
+        """The three functions that were trained."""
+        return self.rules.task
+
+    def predict(self, inputs: Any) -> np.ndarray:
+        """Returns the task's outputs for raw inputs (n, ...), in the units of the data files.
+
+        Logits (n, classes) for classification, numbers in the targets' own units for regression, with the averaged
+        parameters where there are any. Raises DataError where one example has another shape than the data's.
+        """
+        normalised = self.info.normalise(np.asarray(inputs))
+        params, model_state = evaluated(self.state)
+        values = self.rules.schedule(self.state.step, self.state.hparams)
+        predict = jax.jit(lambda *arguments: self.task.predict(*arguments, values))
+        return np.asarray(predict(params, model_state, normalised))
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Opens a run's directory, at its best step where it was evaluated, else its newest; nothing in it is changed."""
+    workdir = Path(workdir)
+    if not (workdir / "config.json").is_file():
+        raise UsageError(f"--workdir={workdir}: given a directory without config.json; allowed: the directory of a run")
+    config = resolve_config(read_json(workdir / "config.json")).config
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=lambda line: None)
+    newest = checkpoints.newest_memory()
+    if newest is None:
+        raise StorageError(f"{checkpoints.directory}: no checkpoint yet; train the run first")
+    memory = Memory(**newest)
+    info = DataInfo.from_json(memory.info)
+    rules = make_rules(config, info)
+    step = memory.best["step"] if memory.best else None
+    restored = checkpoints.restore(_shapes(config, info, rules), step, set_aside=False)
+    assert restored is not None
+    return Run(
+        workdir, config, info, memory.fingerprint, rules, restored.step, replicate(restored.state, device_mesh(1))
+    )
+
+
+def _shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
+    """Returns the shapes of a run's state, from what it saved about its data."""
+    targets = jnp.int32 if info.classes is not None else jnp.float32
+    batch = {
+        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
+        "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
+    }
+    hparams = dict.fromkeys([*hyperparameters(config), "train.total_steps"], jax.ShapeDtypeStruct((), jnp.float32))
+    return jax.eval_shape(functools.partial(init_state, rules=rules), jax.random.key(0), batch, hparams)
+
+
+def evaluate(workdir: str | Path) -> dict[str, Any]:
+    """Evaluates a run's best state on its validation and test splits, and writes `evaluation.json`.
+
+    Returns {"step": step, split: {name: number}}. Raises DataError where the data are not those of the training.
+    """
+    run = load_run(workdir)
+    experiment = build(run.config)
+    check_fingerprint(experiment.dataset, run.fingerprint)
+    state = replicate(run.state, experiment.mesh)
+    splits = [split for split in ("validation", "test") if split in experiment.dataset.sizes]
+    numbers = {split: results(jax.device_get(experiment.evaluate(state, split))) for split in splits}
+    found = {"step": run.step, **numbers}
+    write_json(run.workdir / "evaluation.json", found)
+    return found

@@ -1,0 +1,142 @@
+"""Tasks: what is learnt, as three pure functions made from a model, a loss and what the data say."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.config import Config, family
+from jaxtrain.errors import DataError
+from jaxtrain.families import Bound, Family, Values
+from jaxtrain.metrics import METRICS, Mean
+from jaxtrain.state import Batch, Task, stream
+
+LossFunction = Callable[[Values, jax.Array, jax.Array], jax.Array]
+"""(values, predictions, targets) -> one number per example, of shape (batch,)."""
+
+
+class Info(Protocol):
+    """What a task asks of the data: the shapes of one example, the number of classes, the targets' statistics."""
+
+    @property
+    def classes(self) -> int | None: ...  # noqa: D102
+    @property
+    def target_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def target_mean(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def target_std(self) -> tuple[float, ...]: ...  # noqa: D102
+
+
+def make_task(config: Config, info: Info) -> Task:
+    """Builds the task of a resolved config; the same object for configs that differ in floats alone."""
+    bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
+    return _made(bound["task"], bound["model"], bound["loss"], info)
+
+
+@functools.lru_cache(maxsize=256)
+def _made(task: Bound, model: Bound, loss: Bound, info: Info) -> Task:
+    """Rebuilds the member from the values of each call, like a model or an optimizer, so its floats arrive traced."""
+
+    def built(values: Values) -> Task:
+        return task(values, model, loss, info)
+
+    return Task(
+        init=lambda key, batch, values: built(values).init(key, batch, values),
+        loss=lambda *arguments: built(arguments[4]).loss(*arguments),
+        predict=lambda *arguments: built(arguments[3]).predict(*arguments),
+    )
+
+
+def classification(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("accuracy",)) -> Task:
+    """Tells classes apart: the model gives a logit for each class, targets are labels from 0."""
+    if info.classes is None:
+        raise DataError("task.name: given 'classification'; allowed: data with integer labels, one for each example")
+    return linen_task(lambda values: model(values, info.classes), loss, metrics)
+
+
+def regression(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("mse", "r2")) -> Task:
+    """Predicts numbers: the loss sees standardised targets, metrics and predictions are in the targets' own units."""
+    shape = info.target_shape
+    mean, std = (np.asarray(numbers, np.float32).reshape(shape) for numbers in (info.target_mean, info.target_std))
+
+    def loss_of(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
+        return loss(values, predictions, (targets - mean) / std)
+
+    return linen_task(
+        lambda values: model(values, math.prod(shape)),
+        loss_of,
+        metrics,
+        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *shape),
+        # About the mean, sums of squares stay accurate in float32 however far from 0 the targets lie.
+        measured=lambda predictions, targets: (predictions * std, targets - mean),
+        in_units=lambda predictions: predictions * std + mean,
+        prepared=lambda targets: targets.astype(jnp.float32),
+    )
+
+
+def segmentation(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("dice",)) -> Task:
+    """Tells a foreground from its background: the model gives a logit for each pixel, targets are masks of 0 and 1."""
+    return linen_task(
+        lambda values: model(values, 1),
+        loss,
+        metrics,
+        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *info.target_shape),
+    )
+
+
+def linen_task(
+    module: Callable[[Values], nn.Module],
+    loss: LossFunction,
+    metrics: tuple[str, ...] = (),
+    *,
+    shaped: Callable[[jax.Array], jax.Array] = lambda outputs: outputs,
+    prepared: Callable[[jax.Array], jax.Array] = lambda targets: targets,
+    measured: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = lambda outputs, targets: (
+        outputs,
+        targets,
+    ),
+    in_units: Callable[[jax.Array], jax.Array] = lambda predictions: predictions,
+) -> Task:
+    """Makes a task of a Linen module, built inside the trace from this step's values, and a loss per example.
+
+    `shaped` brings the module's outputs to the targets' shape and `prepared` the targets to the loss's type;
+    `measured` is what metrics see of (predictions, targets), and `in_units` what `predict` returns.
+    """
+    functions = tuple((name, METRICS.member(name, "task.metrics")) for name in metrics)
+
+    def init(key: jax.Array, batch: Batch, values: Values) -> tuple[Any, Any]:
+        variables = dict(module(values).init({"params": key}, batch["inputs"], train=False))
+        return variables.pop("params", {}), variables
+
+    def loss_and_metrics(
+        params: Any, model_state: Any, batch: Batch, key: jax.Array, values: Values, train: bool
+    ) -> tuple[jax.Array, tuple[Any, dict[str, Mean]]]:
+        variables, rngs = {"params": params, **model_state}, {"dropout": stream(key, "dropout")}
+        mutable = list(model_state) if train else []
+        found = module(values).apply(variables, batch["inputs"], train=train, rngs=rngs, mutable=mutable)
+        outputs, changed = cast(tuple[jax.Array, dict[str, Any]], found)
+        predictions, targets = shaped(outputs), prepared(batch["targets"])
+        mask = batch.get("mask", jnp.ones(targets.shape[0], jnp.float32))
+        total = Mean.of(loss(values, predictions, targets), mask)
+        seen = measured(predictions, targets)
+        judged = {name: function(*seen, mask) for name, function in functions}
+        return total.sum / total.count, ({**model_state, **changed}, {"loss": total, **judged})
+
+    def predict(params: Any, model_state: Any, inputs: jax.Array, values: Values) -> jax.Array:
+        outputs = module(values).apply({"params": params, **model_state}, inputs, train=False)
+        return in_units(shaped(cast(jax.Array, outputs)))
+
+    return Task(init, loss_and_metrics, predict)
+
+
+TASKS = Family(
+    "task",
+    {"classification": classification, "regression": regression, "segmentation": segmentation},
+    supplied=("model", "loss", "info"),
+)

@@ -1,0 +1,36 @@
+"""A run's numbers as lines to read."""
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+
+SPLIT_WIDTH = len("validation")
+NUMBER_WIDTH = 8
+DIAGNOSTICS = "norm_"  # what is read as a curve, never as a line
+
+
+class ConsoleTracker:
+    """Says one aligned line per write: "step 1,200/5,000  train       loss 0.312     accuracy 0.91"."""
+
+    def __init__(self, say: Callable[[str], None], total: int) -> None:
+        """Takes the function that prints a line and the run's number of steps."""
+        self._say = say
+        self._total = f"{total:,}"
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Says the numbers but for the norms, each to four significant digits."""
+        kept = {name: value for name, value in values.items() if not name.startswith(DIAGNOSTICS)}
+        shown = [f"{name} {_readable(value):<{NUMBER_WIDTH}}" for name, value in kept.items()]
+        start = f"step {step:>{len(self._total)},}/{self._total}  {split:<{SPLIT_WIDTH}}"
+        self._say("  ".join([start, *shown]).rstrip())
+
+    def text(self, name: str, text: str) -> None:
+        """Does nothing: lines are for numbers."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def _readable(value: float) -> str:
+    whole = isinstance(value, numbers.Integral) or (math.isfinite(value) and 1e3 <= abs(value) < 1e9)
+    return f"{round(value):,}" if whole else f"{float(value):.4g}"

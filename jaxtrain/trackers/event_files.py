@@ -1,0 +1,124 @@
+"""A run's numbers and texts as TensorBoard event files, a mirror of metrics.jsonl."""
+
+import contextlib
+import functools
+import math
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxtrain.trackers.base import Row
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message as Event
+    from tensorboardX import RecordWriter
+
+PREFIX = "events.out.tfevents."
+SUFFIX = ".jaxtrain"  # tells our event files from others in the directory, which are never removed
+CLOSE_SECONDS = 10.0
+
+
+class TensorBoardTracker:
+    """Mirrors a run into event files, tags "<name>/<split>" so that the splits of one metric stand together.
+
+    Our old event files in the directory are removed and rebuilt from `rows`, the kept rows of metrics.jsonl: one value
+    per (step, split, name) however the run before ended. All of it happens on a background thread, the import of
+    tensorboardX included, so it never blocks; the first exception is said once and the mirror falls silent.
+    The time of rebuilt values is the time of the rebuilding. A value that is not finite is shown as not a number.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], rows: Iterable[Row], say: Callable[[str], None]) -> None:
+        """Starts the background thread; `say` is called from it."""
+        self._directory = Path(directory)
+        self._say = say
+        self._stopped = threading.Event()
+        self._events: queue.SimpleQueue[Callable[[], Event] | None] = queue.SimpleQueue()
+        # A daemon: a file system that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, args=(list(rows),), daemon=True, name="tensorboard")
+        self._thread.start()
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Queues the numbers; they reach the file within milliseconds."""
+        self._put(functools.partial(_scalars, time.time(), step, split, dict(values)))
+
+    def text(self, name: str, text: str) -> None:
+        """Queues a text for TensorBoard's page of texts, which renders Markdown."""
+        self._put(functools.partial(_text, time.time(), name, text))
+
+    def close(self) -> None:
+        """Waits until everything queued is in the file, at most CLOSE_SECONDS."""
+        self._put(None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._fail(f"not written to the end within {CLOSE_SECONDS:.0f} s")
+
+    def _put(self, event: "Callable[[], Event] | None") -> None:
+        if not self._stopped.is_set():
+            self._events.put(event)
+
+    def _run(self, rows: list[Row]) -> None:
+        try:
+            self._rebuild_and_follow(rows)
+        except Exception as error:
+            self._fail(str(error) or type(error).__name__)
+
+    def _rebuild_and_follow(self, rows: list[Row]) -> None:
+        from tensorboardX import RecordWriter
+
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for old in self._directory.glob(PREFIX + "*" + SUFFIX):
+            old.unlink()
+        now = time.time()
+        path = self._directory / f"{PREFIX}{now:010.0f}.{socket.gethostname()}.{os.getpid()}{SUFFIX}"
+        # Not SummaryWriter: its thread dies of a full disk and its bounded queue then blocks for ever.
+        with contextlib.closing(RecordWriter(str(path))) as writer:
+            writer.write(_event(now, 0, file_version="brain.Event:2").SerializeToString())
+            for row in rows:
+                writer.write(_row(now, row).SerializeToString())
+            writer.flush()
+            self._follow(writer)
+
+    def _follow(self, writer: "RecordWriter") -> None:
+        while (event := self._events.get()) is not None:
+            writer.write(event().SerializeToString())
+            if self._events.empty():  # flushing also syncs the disk, so a burst pays once
+                writer.flush()
+
+    def _fail(self, reason: str) -> None:
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        with contextlib.suppress(Exception):
+            self._say(f"TensorBoard: {self._directory}: {reason}; the run goes on without it")
+
+
+def _row(wall_time: float, row: Row) -> "Event":
+    values = {name: value for name, value in row.items() if name not in ("step", "split")}
+    return _scalars(wall_time, row["step"], row["split"], values)
+
+
+def _scalars(wall_time: float, step: int, split: str, values: Mapping[str, float | None]) -> "Event":
+    points = [{"tag": f"{name}/{split}", "simple_value": _shown(value)} for name, value in values.items()]
+    return _event(wall_time, step, summary={"value": points})
+
+
+def _shown(value: float | None) -> float:
+    """Returns what a rebuilding from metrics.jsonl would show, where infinities are null like the rest."""
+    return float(value) if value is not None and math.isfinite(value) else math.nan
+
+
+def _text(wall_time: float, name: str, text: str) -> "Event":
+    from tensorboardX.summary import text as text_summary
+
+    return _event(wall_time, 0, summary=text_summary(name, text))
+
+
+def _event(wall_time: float, step: int, **content: object) -> "Event":
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (built at import)
+
+    return Event(wall_time=wall_time, step=step, **content)

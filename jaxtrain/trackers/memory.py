@@ -1,0 +1,25 @@
+"""A run's numbers kept in memory, for notebooks and tests."""
+
+from collections.abc import Mapping
+
+from jaxtrain.trackers.base import Row
+
+
+class MemoryTracker:
+    """Keeps the rows in `rows`, as in metrics.jsonl but with their numbers as they came, and the texts in `texts`."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self.rows: list[Row] = []
+        self.texts: dict[str, str] = {}
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Appends the row."""
+        self.rows.append({"step": step, "split": split, **values})
+
+    def text(self, name: str, text: str) -> None:
+        """Keeps the text under its name."""
+        self.texts[name] = text
+
+    def close(self) -> None:
+        """Does nothing: the rows stay."""

@@ -1,0 +1,118 @@
+"""A run from a resolved config to `result.json`: the function behind the verb `train`."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+
+from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.compilation import counted
+from jaxtrain.config import Config
+from jaxtrain.digests import state_digest
+from jaxtrain.directory import run_lock, write_json
+from jaxtrain.environment import describe_environment
+from jaxtrain.experiment import Experiment, build, check_fingerprint
+from jaxtrain.loop import Ending, Session, run, throughput
+from jaxtrain.memory import Memory, Numbers, results
+from jaxtrain.parallel import compiled_train_call, replicate
+from jaxtrain.progress import plain_lines, progress
+from jaxtrain.result import Result, read_result, write_result
+from jaxtrain.run_directory import claim, open_trackers
+from jaxtrain.signals import interruptions
+from jaxtrain.state import TrainState
+from jaxtrain.steps import StepFunction, train_step
+from jaxtrain.trackers import Tracker
+from jaxtrain.warm_start import warm_started
+
+
+def train_and_evaluate(
+    config: Config,
+    workdir: str | Path,
+    *,
+    step: StepFunction = train_step,
+    trackers: Sequence[Tracker] = (),
+    quiet: bool = False,
+) -> Result:
+    """Trains a resolved config in a directory, or resumes what is there, and tests the best state at the end.
+
+    `step` may be a step of your own with the signature of `train_step`; `trackers` mirror the run beside those that
+    the config names. Raises ConfigError, DataError, StorageError or UsageError; a run that diverges or is interrupted
+    returns with that status and its last finite state saved.
+    """
+    workdir = Path(workdir)
+    with run_lock(workdir), interruptions() as stop, counted() as compiled, ExitStack() as opened:
+        claim(workdir, config)
+        ended = read_result(workdir)
+        lines = plain_lines(quiet)
+        if ended is not None and ended.status != "interrupted":
+            lines.say(f"{workdir} holds this run already, ended at step {ended.step:,}: nothing is left to do")
+            return ended
+        experiment = build(config)
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
+        state, memory, resumed = start(experiment, checkpoints)
+        total = experiment.lengths.total
+        if resumed is not None:
+            lines.say(f"resumes at step {resumed:,} of {total:,}")
+        bar = opened.enter_context(progress(total, resumed or 0, quiet=quiet, description=workdir.name))
+        checkpoints.say = bar.say
+        session = Session(
+            experiment=experiment,
+            step=step,
+            call=compiled_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], step),
+            state=state,
+            memory=memory,
+            began_at=resumed or 0,
+            at=resumed or 0,
+            saved_at=resumed,
+            checkpoints=checkpoints,
+            tracker=opened.enter_context(open_trackers(config, workdir, resumed, trackers, bar, total)),
+            bar=bar,
+            stop=stop,
+            compiled=compiled,
+        )
+        return _finish(session, run(session), workdir)
+
+
+def start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, Memory, int | None]:
+    """Returns the state to go on from, what the run remembers, and the step it resumes at (None: a fresh run)."""
+    restored = checkpoints.restore(experiment.state_shapes()) if checkpoints.exist() else None
+    if restored is None:
+        fresh = warm_started(experiment.init(), experiment.config["checkpoint"], experiment.mesh)
+        return fresh, Memory(info=experiment.dataset.info.to_json()), None
+    memory = Memory(**restored.memory)
+    check_fingerprint(experiment.dataset, memory.fingerprint)
+    return replicate(restored.state, experiment.mesh), memory, restored.step
+
+
+def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
+    """Tests the best state where the run came to its end, and writes what it came to."""
+    dataset = session.experiment.dataset
+    test = _test(session) if ending.status == "done" and "test" in dataset.sizes else None
+    result = Result(
+        status=ending.status,
+        step=session.at,
+        seconds=session.seconds,
+        last=session.memory.last,
+        best=session.memory.best,
+        test=test,
+        state_digest=state_digest(jax.device_get(session.state)),
+        throughput=throughput(session),
+        reason=ending.reason,
+        signal=session.stop.signal if ending.status == "interrupted" else None,
+    )
+    write_json(workdir / "environment.json", describe_environment() | {"data_fingerprint": dataset.fingerprint})
+    write_result(workdir, result)
+    return result
+
+
+def _test(session: Session) -> Numbers:
+    """Evaluates the test split, once, with the best checkpoint where there is a validation split, else the last."""
+    experiment, best, state, step = session.experiment, session.memory.best, session.state, session.at
+    if best is not None and best["step"] != session.at:
+        restored = session.checkpoints.restore(experiment.state_shapes(), best["step"])
+        assert restored is not None
+        state, step = replicate(restored.state, experiment.mesh), best["step"]
+    numbers = results(jax.device_get(experiment.evaluate(state, "test")))
+    session.tracker.write(step, "test", numbers)
+    return {"step": step, **numbers}

@@ -1,0 +1,74 @@
+"""Fine-tuning: a fresh state that starts from the weights of another run."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.digests import named_leaves
+from jaxtrain.errors import ConfigError
+from jaxtrain.parallel import Devices, replicate
+from jaxtrain.state import TrainState
+
+
+def warm_started(state: TrainState, section: Mapping[str, Any], mesh: Devices) -> TrainState:
+    """Replaces parameters and model state by those of the run `checkpoint.init_from`, at its best step.
+
+    Averaged parameters are taken where the run has them. Parameters whose path matches the regular expression
+    `checkpoint.init_except` keep their initial values. ConfigError lists every leaf that does not match.
+    """
+    if section["init_from"] is None:
+        return state
+    source = _weights(Path(section["init_from"]))
+    pattern = section["init_except"]
+    try:
+        kept = re.compile(pattern) if pattern is not None else None
+    except re.error as error:
+        raise ConfigError("checkpoint.init_except", pattern, "a regular expression", str(error)) from error
+    weights = {"params": state.params, "model_state": state.model_state}
+    wanted = {path: leaf for path, leaf in named_leaves(weights) if not (kept and kept.search(path))}
+    if kept and len(wanted) == len(jax.tree.leaves(weights)):
+        paths = ", ".join(path for path, _ in named_leaves(weights))
+        raise ConfigError("checkpoint.init_except", pattern, f"a pattern that matches one of {paths}")
+    _check(wanted, source, section["init_from"])
+    leaves = [source[path] if path in wanted else leaf for path, leaf in named_leaves(weights)]
+    taken = replicate(jax.tree.unflatten(jax.tree.structure(weights), leaves), mesh)
+    params, model_state = taken["params"], taken["model_state"]
+    ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, (params, model_state))
+    return state.replace(params=params, model_state=model_state, ema=ema)
+
+
+def _weights(run: Path) -> dict[str, np.ndarray]:
+    """Reads parameters and model state of a run's best step, else its newest: the averaged ones where there are any."""
+    checkpoints = Checkpoints(run / "checkpoints", keep=1, say=lambda line: None)
+    if not checkpoints.exist():
+        raise ConfigError("checkpoint.init_from", str(run), "the directory of a run that has saved a checkpoint")
+    leaves, memory = checkpoints.restore_leaves()
+    best = memory["best"]
+    if best is not None and best["step"] in checkpoints.steps():
+        leaves, _ = checkpoints.restore_leaves(best["step"])
+    averaged = {"params": "ema/0", "model_state": "ema/1"}
+    has_average = any(path.startswith("ema/") for path in leaves)
+    found = {}
+    for name, place in averaged.items():
+        prefix = (place if has_average else name) + "/"
+        found |= {
+            f"{name}/{path.removeprefix(prefix)}": leaf for path, leaf in leaves.items() if path.startswith(prefix)
+        }
+    return found
+
+
+def _check(wanted: Mapping[str, Any], source: Mapping[str, np.ndarray], run: str) -> None:
+    """Refuses weights that do not fit, and lists them all."""
+    wrong = [
+        f"{path}: there {source[path].shape if path in source else 'nothing'}, here {leaf.shape}"
+        for path, leaf in wanted.items()
+        if path not in source or source[path].shape != leaf.shape or source[path].dtype != leaf.dtype
+    ]
+    if wrong:
+        hint = f"{'; '.join(wrong)}. Leave these out with checkpoint.init_except"
+        raise ConfigError("checkpoint.init_from", run, "a run whose weights have the same shapes", hint)

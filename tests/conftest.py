@@ -1,0 +1,18 @@
+"""What every test runs under: four CPU devices, strict types and shapes, and the data beside the clone."""
+
+import os
+from pathlib import Path
+
+import jax
+
+# JAX_PLATFORMS=cuda runs the tests on a GPU instead, where those that need four devices cannot pass.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+# Set here and not in XLA_FLAGS, so that a command started by a test sees the machine as a user's command does.
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+if SHARED_DATA.is_dir():
+    os.environ.setdefault("JAXTRAIN_DATA", str(SHARED_DATA.resolve()))

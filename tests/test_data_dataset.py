@@ -1,0 +1,271 @@
+"""The dataset: what is refused and with which index, how it is cut, what it says about itself."""
+
+import json
+import os
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jaxtrain.data import blocks
+from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.embedded import diabetes, digits
+from jaxtrain.data.idx import fashion_mnist
+from jaxtrain.data.info import DataInfo
+from jaxtrain.data.sources import Source, Split
+from jaxtrain.errors import ConfigError, DataError
+
+RANDOM = np.random.default_rng(0)
+TABLE = RANDOM.normal(5, 3, (20, 3))
+LABELS = np.arange(20) % 4
+
+
+def load(splits, classes=None, *, seed=0, validation=0.0, test=0.0):
+    named = {
+        name: Split(np.asarray(inputs), np.asarray(targets), f"{name}.x", f"{name}.y")
+        for name, (inputs, targets) in splits.items()
+    }
+    return load_dataset(Source(named, classes), seed=seed, validation_fraction=validation, test_fraction=test)
+
+
+def changed(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+IMAGES = RANDOM.integers(0, 255, (4, 2, 3, 1), np.uint8)
+TRAIN = {"train": (TABLE, LABELS)}
+
+REFUSED = {
+    "lengths": ({"train": (TABLE, LABELS[:-1])}, None, r"train\.y: 20 inputs but 19 targets"),
+    "no examples": ({"train": (TABLE[:0], LABELS[:0])}, None, r"train\.x: holds no examples"),
+    "rank of inputs": ({"train": (TABLE[:, 0], LABELS)}, None, r"train\.x: inputs of shape \(20,\)"),
+    "no features": ({"train": (TABLE[:, :0], LABELS)}, None, r"train\.x: inputs of shape \(20, 0\)"),
+    "rank of targets": ({"train": (TABLE, np.asarray(3))}, None, r"train\.y: targets of shape \(\)"),
+    "negative label": (
+        {"train": (TABLE, changed(LABELS, 7, -1))},
+        None,
+        r"train\.y: targets\[7\] is -1; allowed: 0\.\.",
+    ),
+    "label of stated": ({"train": (TABLE, changed(LABELS, 9, 4))}, 4, r"train\.y: targets\[9\] is 4; allowed: 0\.\.3 "),
+    "label unseen": (TRAIN | {"test": (TABLE[:2], [3, 4])}, None, r"test\.y: targets\[1\] is 4; allowed: 0\.\.3 "),
+    "label past int32": (
+        {"train": (TABLE, changed(LABELS, 1, 2**40))},
+        None,
+        rf"targets\[1\] is {2**40}; allowed: 0\.\.",
+    ),
+    "mask past int32": ({"train": (TABLE, np.full((20, 2, 2), 2**31))}, None, r"targets\[0, 0, 0\] is 2147483648"),
+    "mask of stated": ({"train": (IMAGES, np.full((4, 2, 3), 2))}, 2, r"targets\[0, 0, 0\] is 2; allowed: 0\.\.1 "),
+    "nan": ({"train": (changed(TABLE, (13, 2), np.nan), LABELS)}, None, r"train\.x: inputs\[13, 2\] is nan"),
+    "infinity": (
+        TRAIN | {"validation": (changed(TABLE.astype(np.float32), (4, 0), -np.inf), LABELS)},
+        *(None, r"validation\.x: inputs\[4, 0\] is -inf"),
+    ),
+    "past float32": ({"train": (changed(TABLE, (5, 1), 1e300), LABELS)}, None, r"inputs\[5, 1\] is 1e\+300"),
+    "nan target": ({"train": (TABLE, changed(TABLE[:, 0], 6, np.nan))}, None, r"train\.y: targets\[6\] is nan"),
+    "float labels": (
+        {"train": (TABLE, LABELS / 1)},
+        4,
+        r"train\.y: targets are float64; allowed: integers, for 4 classes",
+    ),
+    "shape of test": (TRAIN | {"test": (TABLE[:, :2], LABELS)}, None, r"test\.x: .*\(2,\); allowed: \(3,\)"),
+    "targets of test": (TRAIN | {"test": (TABLE, LABELS[:, None])}, None, r"test\.y: .*\(1,\); allowed: \(\)"),
+    "kind of test": (
+        TRAIN | {"test": (TABLE, LABELS / 1)},
+        None,
+        r"test\.y: targets are float64, those of training int",
+    ),
+    "objects": ({"train": (TABLE.astype(object), LABELS)}, None, r"train\.x: inputs of dtype object"),
+    "strings": ({"train": (TABLE, LABELS.astype(str))}, None, r"train\.y: targets of dtype <U"),
+    "complex": ({"train": (TABLE * 1j, LABELS)}, None, r"train\.x: inputs of dtype complex128"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused_data_are_named_with_file_and_index(kind):
+    splits, classes, message = REFUSED[kind]
+    with pytest.raises(DataError, match=message):
+        load(splits, classes)
+
+
+def test_index_of_a_bad_value_is_right_past_the_first_block(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 8)
+    images = changed(IMAGES.astype(np.float32), (3, 1, 2, 0), np.inf)
+    with pytest.raises(DataError, match=r"inputs\[3, 1, 2, 0\] is inf"):
+        load({"train": (images, [0, 1, 2, 3])})
+
+
+def test_split_without_a_file_is_named():
+    source = Source({"train": Split(TABLE, changed(LABELS, 3, -2))})
+    with pytest.raises(DataError, match=r"the train split: targets\[3\] is -2"):
+        load_dataset(source, seed=0, validation_fraction=0, test_fraction=0)
+
+
+def test_cut_uses_every_example_once_and_depends_on_the_seed_alone():
+    table = np.arange(20.0)[:, None]  # the target says which example it is
+    splits = {"train": (table, np.arange(20.0))}
+    cut = load(splits, validation=0.25, test=0.1, seed=4)
+    assert cut.sizes == {"train": 13, "validation": 5, "test": 2}
+    targets = {name: cut.split(name)["targets"].tolist() for name in cut.sizes}
+    assert sorted(target for part in targets.values() for target in part) == list(range(20))
+    for name in cut.sizes:  # inputs went with their targets
+        raw = cut.split(name)["inputs"][:, 0] * cut.info.input_std + cut.info.input_mean
+        np.testing.assert_allclose(raw, targets[name], atol=1e-5)
+    again = load(splits, validation=0.25, test=0.1, seed=4)
+    assert {name: again.split(name)["targets"].tolist() for name in again.sizes} == targets
+    other = load(splits, validation=0.25, test=0.1, seed=5)
+    assert other.split("validation")["targets"].tolist() != targets["validation"]
+    fewer = load(splits, validation=0.1, test=0.1, seed=4)
+    assert fewer.split("test")["targets"].tolist() == targets["test"]  # another validation part, the same test part
+
+
+def test_own_splits_come_before_fractions():
+    own = load(TRAIN | {"test": (TABLE[:3], LABELS[:3])}, validation=0.2, test=0.5)
+    assert own.sizes == {"train": 16, "validation": 4, "test": 3}
+    np.testing.assert_array_equal(own.split("test")["targets"], LABELS[:3])
+    assert load(TRAIN).sizes == {"train": 20}
+
+
+@pytest.mark.parametrize(
+    ("fractions", "key", "given"),
+    [
+        ({"validation": 0.01}, "data.validation_fraction", 0.01),
+        ({"test": 0.01}, "data.test_fraction", 0.01),
+        ({"validation": 0.98}, "data.validation_fraction", 0.98),
+        ({"validation": 0.5, "test": 0.5}, "data.validation_fraction", 0.5),
+        ({"validation": -0.1}, "data.validation_fraction", -0.1),
+        ({"test": 1.0}, "data.test_fraction", 1.0),
+    ],
+)
+def test_fraction_that_leaves_an_empty_split_names_its_key(fractions, key, given):
+    with pytest.raises(ConfigError) as caught:
+        load(TRAIN, **fractions)
+    assert (caught.value.key, caught.value.given) == (key, given)
+
+
+def test_negative_seed_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.seed"):
+        load(TRAIN, seed=-1)
+
+
+def test_info_describes_the_training_part_only():
+    loaded = load({"train": (TABLE, TABLE[:, 0])}, validation=0.5)
+    targets = loaded.split("train")["targets"]
+    part = TABLE[np.isin(TABLE[:, 0].astype(np.float32), targets)]
+    assert len(part) == 10
+    np.testing.assert_allclose(loaded.info.input_mean, part.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(loaded.info.input_std, part.std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(loaded.info.target_mean, part[:, 0].mean(), rtol=1e-12)
+    np.testing.assert_allclose(loaded.info.target_std, part[:, 0].std(), rtol=1e-12)
+    assert (loaded.info.input_shape, loaded.info.target_shape, loaded.info.classes) == ((3,), (), None)
+
+
+def test_images_are_described_by_channel():
+    images = RANDOM.integers(0, 255, (50, 4, 5, 3), np.uint8) // np.array([1, 2, 5], np.uint8)
+    info = load({"train": (images, np.zeros((50, 4, 5)))}).info
+    np.testing.assert_allclose(info.input_mean, images.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(info.input_std, images.std(axis=(0, 1, 2)), rtol=1e-12)
+    assert (info.target_mean, info.target_std, info.target_shape) == ((), (), (4, 5))
+
+
+def test_many_images_are_described_by_evenly_spaced_ones():
+    images = np.repeat(np.arange(2, dtype=np.uint8), 10_050).reshape(-1, 1, 1, 1)  # sorted, as sets often are
+    info = load({"train": (images, np.zeros(20_100))}).info
+    assert info.input_mean == pytest.approx((0.5,), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("targets", "stated", "classes"),
+    [(LABELS, None, 4), (LABELS, 7, 7), (LABELS > 1, None, 2), (LABELS / 1, None, None), (LABELS[:, None], None, None)],
+)
+def test_classes(targets, stated, classes):
+    assert load({"train": (TABLE, targets)}, stated).info.classes == classes
+
+
+@pytest.mark.parametrize("dtype", [np.float64, ">f4", np.float16, ml_dtypes.bfloat16, np.int64, np.uint8, bool])
+def test_any_numeric_inputs_become_normalised_float32(dtype):
+    raw = np.abs(TABLE).astype(dtype)
+    inputs = load({"train": (raw, LABELS)}).split("train")["inputs"]
+    wide = raw.astype(np.float64)
+    std = wide.std(axis=0)
+    expected = (wide - wide.mean(axis=0)) / np.where(std == 0, 1, std)
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs, expected, atol=1e-5)
+
+
+def test_targets_become_int32_or_float32():
+    for targets, dtype in ((LABELS.astype(np.uint8), np.int32), (LABELS > 1, np.int32), (LABELS / 2, np.float32)):
+        converted = load({"train": (TABLE, targets)}).split("train")["targets"]
+        assert converted.dtype == dtype
+        np.testing.assert_array_equal(converted, targets)
+
+
+def test_constant_features_stay_finite_and_large_offsets_keep_their_detail():
+    table = np.stack([np.full(20, 0.1), np.zeros(20), 1.7e9 + np.arange(20)], axis=1)
+    loaded = load({"train": (table, LABELS)})
+    inputs = loaded.split("train")["inputs"]
+    assert loaded.info.input_std[:2] == (1.0, 1.0)
+    np.testing.assert_allclose(inputs[:, :2], 0, atol=1e-6)
+    np.testing.assert_allclose(inputs[:, 2], (np.arange(20) - 9.5) / np.arange(20).std(), rtol=1e-6)
+
+
+def test_validation_and_test_are_normalised_by_the_training_part():
+    loaded = load(TRAIN | {"test": (TABLE[:2] + 1, LABELS[:2])})
+    expected = (TABLE[:2] + 1 - TABLE.mean(axis=0)) / TABLE.std(axis=0)
+    np.testing.assert_allclose(loaded.split("test")["inputs"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(loaded.info.normalise(TABLE[:2] + 1), loaded.split("test")["inputs"])
+
+
+def test_a_split_is_converted_once():
+    loaded = load(TRAIN)
+    assert loaded.split("train") is loaded.split("train")
+
+
+def test_normalise_refuses_another_shape():
+    with pytest.raises(DataError, match=r"\(5, 2\); allowed: \(n, 3\)"):
+        load(TRAIN).info.normalise(TABLE[:5, :2])
+
+
+def test_info_survives_json_and_is_hashable():
+    info = load(TRAIN | {"test": (TABLE, LABELS)}).info
+    back = DataInfo.from_json(json.loads(json.dumps(info.to_json())))
+    assert back == info
+    assert hash(back) == hash(info)
+    assert (back.input_mean, back.input_std) == (info.input_mean, info.input_std)
+    moved = load({"train": (TABLE + 1, LABELS)}).info
+    assert moved == info  # statistics of inputs shape no program
+
+
+def test_fingerprint_changes_with_data_and_cut():
+    same = load(TRAIN, validation=0.2).fingerprint
+    assert same == load({"train": (TABLE.copy(), LABELS.copy())}, validation=0.2).fingerprint
+    others = [
+        load({"train": (changed(TABLE, (19, 2), 0), LABELS)}, validation=0.2),
+        load({"train": (TABLE, changed(LABELS, 19, 0))}, validation=0.2),
+        load({"train": (TABLE.astype(np.float32), LABELS)}, validation=0.2),
+        load(TRAIN, validation=0.2, seed=1),
+        load(TRAIN, validation=0.3),
+        load(TRAIN),
+        load(TRAIN | {"test": (TABLE, LABELS)}, validation=0.2),
+    ]
+    assert len({same, *(other.fingerprint for other in others)}) == 8
+
+
+def test_embedded_sets_load():
+    loaded = load_dataset(digits(Path()), seed=0, validation_fraction=0.1, test_fraction=0.2)
+    assert (loaded.info.input_shape, loaded.info.classes) == ((8, 8, 1), 10)
+    assert loaded.sizes == {"train": 1258, "validation": 180, "test": 359}
+    assert load_dataset(diabetes(Path()), seed=0, validation_fraction=0, test_fraction=0).info.classes is None
+
+
+def test_real_fashion_mnist_loads():
+    root = os.environ.get("JAXTRAIN_DATA")
+    if not root or not Path(root, "fashion_mnist").is_dir():
+        pytest.skip("JAXTRAIN_DATA names no folder that holds fashion_mnist/")
+    loaded = load_dataset(fashion_mnist(Path(root)), seed=0, validation_fraction=0.1, test_fraction=0.2)
+    assert loaded.sizes == {"train": 54_000, "validation": 6_000, "test": 10_000}
+    inputs = loaded.split("test")["inputs"]
+    assert inputs.shape == (10_000, 28, 28, 1)
+    assert (float(inputs.mean()), float(inputs.std())) == pytest.approx((0, 1), abs=0.02)
