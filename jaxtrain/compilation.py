@@ -38,7 +38,7 @@ def counted() -> Iterator[Compilations]:
 
 def use_persistent_cache() -> None:
     """Keeps compiled programs in the user's cache folder, private to the user, unless JAX was told of another."""
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.read("jax_compilation_cache_dir"):
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.values["jax_compilation_cache_dir"]:
         return
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxtrain" / "xla"
     try:

@@ -102,7 +102,7 @@ class Knob:
         return isinstance(value, float)
 
     def check(self, key: str, value: Any) -> Any:
-        """Returns the value in the knob's own type; ConfigError with key, value and what is allowed where it fits none."""
+        """Returns the value in the knob's own type, or raises ConfigError with key, value and what is allowed."""
         converted = self._convert(_plain(value))
         if isinstance(converted, float) and not math.isfinite(converted):
             raise ConfigError(key, value, self.allowed, "a finite number is needed")

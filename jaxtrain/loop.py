@@ -103,10 +103,10 @@ def run(session: Session) -> Ending:
 
 
 def _loop(session: Session) -> Ending:
-    """Sends call after call, each of which takes the state of the one before.
+    """Sends call after call.
 
-    Hence the order: send call n; read what call n - 1 reports, while n runs; where something is due at the end of n, read n too, then
-    evaluate and save its state before call n + 1 takes it.
+    The order, since each call takes the state of the one before: send call n; read what call n - 1 reports, while n
+    runs; where something is due at the end of n, read n too, then evaluate and save its state before n + 1 takes it.
     """
     lengths, sent, pace = session.experiment.lengths, None, 1
     while session.at < lengths.total and session.stop.signal is None and not _out_of_patience(session):

@@ -4,6 +4,7 @@ state/        the leaves as one Orbax checkpoint: a flat dict "params/Dense_0/ke
 memory.json   what the run remembers beside its state; sha256 of every leaf, of every file of Orbax, and of this file
 """
 
+import errno
 import functools
 import hashlib
 import json
@@ -36,6 +37,8 @@ class Record(NamedTuple):
 
 def write_step(place: Path, leaves: Leaves, table: LeafTable, memory: dict[str, Any]) -> None:
     """Writes a step into a directory that does not exist yet, verifies it and hands it to the disk."""
+    place.mkdir()
+    _demand_space(place, leaves)
     _orbax_save(place / "state", leaves)
     files = {
         path.relative_to(place).as_posix(): _file_digest(path) for path in _tree(place / "state") if path.is_file()
@@ -44,6 +47,14 @@ def write_step(place: Path, leaves: Leaves, table: LeafTable, memory: dict[str, 
     read_step(place, target=None)
     for path in _tree(place):
         flush(path)
+
+
+def _demand_space(place: Path, leaves: Leaves) -> None:
+    """Orbax leaves errors of its threads on the terminal when the disk fills up under it: ask the disk before."""
+    disk = os.statvfs(place)
+    needed = sum(leaf.nbytes + 512 for leaf in leaves.values()) + 2**16
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < needed:  # some network disks tell nothing: 0 blocks
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def write_record(place: Path, record: Record) -> None:

@@ -183,6 +183,14 @@ def test_damage_of_any_file_never_gives_wrong_weights(saved, said, how):
         assert len(said) == ("damaged-3" in os.listdir(saved.directory)) == (restored.step == 2)
 
 
+def test_altered_memory_is_damage(saved):
+    path = saved.directory / "3" / "memory.json"
+    text = path.read_text()
+    assert '{"best": 3}' in text
+    path.write_text(text.replace('{"best": 3}', '{"best": 2}'))
+    assert saved.restore(make_state(1)).step == 2
+
+
 def test_leaves_that_are_not_those_that_were_saved_are_damage(saved, said):
     """Intact files with other contents: what a cast or a fault between memory and disk would leave."""
     second, third = saved.directory / "2", saved.directory / "3"

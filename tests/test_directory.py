@@ -18,7 +18,7 @@ from jaxtrain.directory import read_json, run_lock, write_json
 from jaxtrain.errors import StorageError, UsageError
 
 HOLD = """
-import errno, fcntl, os, sys
+import errno, fcntl, os, signal, sys
 from pathlib import Path
 from jaxtrain.directory import run_lock
 def no_locks(file, how):
@@ -29,8 +29,10 @@ with run_lock(Path(sys.argv[1])):
     if sys.argv[2] == "fork":
         child = os.fork()
         if child == 0:
+            print("held", flush=True)
             sys.stdin.read()
             os._exit(0)
+        signal.pause()
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -144,6 +146,14 @@ def test_without_locks_one_of_many_successors_wins(tmp_path):
     finally:
         lines = [process.communicate()[0] for process in contenders]
     assert sorted(lines) == ["", "", "", "held\n"]
+
+
+def test_without_locks_a_successor_that_was_faster_is_left_alone(tmp_path):
+    (tmp_path / ".owner-8").write_text("of another process")
+    assert not directory._claimed(tmp_path, 8)
+    assert not directory._claimed(tmp_path, 7)
+    assert [path.name for path in tmp_path.glob(".owner-*")] == [".owner-8"]
+    assert (tmp_path / ".owner-8").read_text() == "of another process"
 
 
 def test_regular_file_in_the_way_gives_one_line_with_the_path(tmp_path):
