@@ -7,9 +7,9 @@ reads. Sections with a `name` choose a member of a family (`jaxtrain.families`).
 import copy
 import hashlib
 import importlib
-import importlib.util
 import json
 import traceback
+import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import ml_collections
 
 from jaxtrain.durations import Duration, Total
-from jaxtrain.errors import ConfigError, nearest, unknown
+from jaxtrain.errors import ConfigError, JaxtrainError, nearest, unknown
 from jaxtrain.families import Bound, Family, knobs_of, resolve
 from jaxtrain.knobs import Bounds, Count, Fraction, Knob, Text
 
@@ -158,29 +158,33 @@ def load(path: str | Path, overrides: Mapping[str, Any]) -> Loaded:
 def read(path: Path) -> Config:
     """Reads a config file into nested dicts, unresolved; raises ConfigError where it is missing or broken."""
     if not path.is_file():
-        raise ConfigError("--config", str(path), "an existing .py file with get_config(), or a run's config.json")
+        beside = [file.name for file in path.parent.glob("*") if file.suffix in (".py", ".json")]
+        what = "an existing .py file with get_config(), or a run's config.json"
+        raise ConfigError("--config", str(path), what, nearest(path.name, beside))
     try:
-        found = json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path)
-    except ConfigError:
+        found = _nested(json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path))
+    except JaxtrainError:
         raise
     except Exception as error:
         where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f" at line {where[-1].lineno}" if where else ""
         text = f"it raised {type(error).__name__}{line}: {error}".splitlines()[0]
         raise ConfigError("--config", str(path), "a file that can be read without an error", text) from error
-    if not isinstance(found, Mapping | ml_collections.ConfigDict):
-        raise ConfigError("--config", str(path), "a file whose get_config() returns a ConfigDict or a dict")
-    return _nested(found)
+    if not isinstance(found, dict):
+        what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
+        raise ConfigError("--config", str(path), what, f"it is a {type(found).__name__}")
+    return found
 
 
 def _call_get_config(path: Path) -> Any:
-    """Runs a Python config file; its folder's modules are found as the command would find them."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    """Runs a Python config file; what it imports is found as the command would find it.
+
+    It is no import, since the byte code that an import keeps is stale where a file is edited twice within a second.
+    """
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+    if not callable(getattr(module, "get_config", None)):
         raise ConfigError("--config", str(path), "a file that defines get_config()")
     return module.get_config()
 
@@ -199,10 +203,11 @@ def resolve_config(
 
     A section that `given` leaves out is the default's.
     """
-    overrides, notes = overrides or {}, []
+    notes: list[str] = []
     merged = default_config().to_dict() | copy.deepcopy(_nested(given))
+    overrides = {_spelt_out(merged, key, value): value for key, value in (overrides or {}).items()}
     for key, value in overrides.items():
-        _set(merged, key, value)
+        _set(merged, key, _nested(value))
     for name in merged:
         if name not in (known := {"seed", *SECTIONS, *FAMILIES}):
             raise unknown(name, name, known)
@@ -251,13 +256,19 @@ def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any],
 
 def _schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (name of the scheduled float, {"name": ..., knobs}); None in an entry's place leaves it out."""
-    if given is None or (isinstance(given, Text) and given == "None"):
+    if _is_none(given):
         return
-    if isinstance(given, str):
+    if isinstance(given, str) and path:
         yield path, {"name": given}
     elif not isinstance(given, Mapping):
-        raise ConfigError(f"schedule.{path}".rstrip("."), given, "the name of a schedule, or {name, knobs}")
-    elif "name" in given:
+        hint = "as in schedule.optimizer.learning_rate"
+        raise ConfigError(
+            f"schedule.{path}".rstrip("."),
+            given,
+            "the name of a schedule, or {name, knobs}, below the name of what it moves",
+            hint,
+        )
+    elif "name" in given and path:
         yield path, dict(given)
     else:
         for name, inner in given.items():
@@ -267,14 +278,15 @@ def _schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, An
 def _unschedulable(target: str, config: Config) -> str:
     """Says why a float of the config cannot follow a schedule; an empty string where it can."""
     section, _, knob = target.partition(".")
-    if target == "train.ema" and config["train"]["ema"] is not None:
-        return ""
+    if target == "train.ema":
+        return "" if config["train"]["ema"] is not None else "train.ema is None, not a float"
+    meant = nearest(target, [*hyperparameters(config | {"schedule": {}})])
     if section not in PROGRAM:
-        return f"{target} is no hyperparameter. {nearest(target, hyperparameters(config | {'schedule': {}}))}".strip()
+        return f"{target} is no hyperparameter. {meant}".rstrip()
     name = config[section]["name"]
     knobs = family(section).knobs(name)
     if knob not in knobs:
-        return f"{name} has no {knob}"
+        return f"{name} has no {knob or 'such float'}. {meant}".rstrip(" .")
     if knobs[knob].at_initialisation:
         return f"{name} reads {target} at initialisation alone, so a schedule would change nothing"
     if not isinstance(config[section][knob], float):
@@ -349,18 +361,34 @@ def from_json(text: str) -> Config:
 
 def _section(name: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise ConfigError(name, str(given) if isinstance(given, Text) else given, "a section, such as {'name': ...}")
+        raise ConfigError(name, given, "a section, which holds names and values", f"a value is set as {name}.NAME")
     return dict(given)
 
 
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, Text) and value == "None")
+
+
+def _spelt_out(config: Config, key: str, value: Any) -> str:
+    """Returns the key that an override sets: `optimizer = "sgd"` is short for `optimizer.name`, a schedule's alike."""
+    found: Any = config
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    chooses = isinstance(found, Mapping) and "name" in found and isinstance(value, str) and not _is_none(value)
+    return f"{key}.name" if chooses else key
+
+
 def _set(config: Config, key: str, value: Any) -> None:
-    """Sets a dotted name, making the sections on its way."""
+    """Sets a dotted name, making the sections on its way; a member that stands as its name alone becomes a section."""
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
-        if isinstance(config.get(section), str):
-            config[section] = {"name": config[section]}
+        inner = config.get(section)
+        if sections[0] == "schedule" and _is_none(inner):
+            config[section] = {}
+        elif isinstance(inner, str) and sections[0] in FAMILIES and (depth == 0 or sections[0] == "schedule"):
+            config[section] = {"name": inner}
         config = config.setdefault(section, {})
         if not isinstance(config, dict):
             path = ".".join(sections[: depth + 1])
-            raise ConfigError(key, str(value), f"no name below {path}", f"{path} is a value, not a section")
+            raise ConfigError(key, value, f"no name below {path}", f"{path} is a value, not a section")
     config[last] = value

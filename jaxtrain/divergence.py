@@ -39,7 +39,7 @@ def explain(step: StepFunction, state: TrainState, data: Batch, rows: np.ndarray
     values = rules.schedule(state.step, state.hparams)
     rates = {name: float(values[name]) for name in values if name.endswith("learning_rate")}
     shown = ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items()) or "its values"
-    where = _first_not_finite((("loss", metrics["loss"].sum), *named_leaves(rejected)))
+    where = _first_not_finite((*named_leaves(rejected), ("loss", metrics["loss"].sum)))
     return (
         f"diverged at step {int(state.step)} with {shown}: {where} is not finite after the update, which was rejected; "
         "the state before it is saved. Lower the rate, clip the gradients (optimizer.clip_norm), or find a rate with "

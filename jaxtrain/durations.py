@@ -17,11 +17,12 @@ class DurationText:
     def accepts(self, text: str) -> bool:
         """Accepts a positive number with a unit."""
         match = _FORM.fullmatch(text)
-        return bool(match and float(match[1]) > 0 and (self.percent or match[2] != "%"))
+        return bool(match and 0 < float(match[1]) < math.inf and (self.percent or match[2] != "%"))
 
     def __str__(self) -> str:
         """Shows the forms that are accepted."""
-        return "above zero, written '10 epochs', '2000 steps'" + (" or '5 %' of the run" if self.percent else "")
+        forms = "'10 epochs', '2000 steps' or '5 %' of the run" if self.percent else "'10 epochs' or '2000 steps'"
+        return f"above zero, written {forms}"
 
 
 Duration = Annotated[str, DurationText()]

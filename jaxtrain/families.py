@@ -8,12 +8,14 @@ traced, at every call. All others are static and shape the compiled program.
 
 import importlib
 import inspect
+import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jaxtrain.errors import ConfigError, nearest, unknown
-from jaxtrain.knobs import MISSING, Knob, knob_of
+from jaxtrain.knobs import MISSING, Knob, holds, knob_of
 
 Values = Mapping[str, Any]
 """This step's hyperparameters, by their full name: `"optimizer.learning_rate"` -> float32 scalar."""
@@ -86,13 +88,19 @@ def bind(function: Callable[..., Any], knobs: Mapping[str, Knob], section: Mappi
 def reference(key: str, name: str) -> Callable[..., Any]:
     """Imports `package.module:attribute`; the error names the key of the config that asked for it."""
     module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise ConfigError(key, name, "package.module:function, where each part is a name")
     try:
         found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        if error.name is not None and not module_name.startswith(error.name):
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the user's module was found, and an import inside it failed: show the user's own frames
-        hint = f"{error}; the folder you start the command in and PYTHONPATH are searched"
-        raise ConfigError(key, name, "a module that can be imported, then ':' and a name in it", hint) from error
+        hint = (
+            f"{error}; the folder you start the command in and PYTHONPATH are searched. {_nearest_module(error.name)}"
+        )
+        raise ConfigError(
+            key, name, "a module that can be imported, then ':' and a name in it", hint.strip()
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = [known for known in dir(found) if not known.startswith("_") and callable(getattr(found, known))]
@@ -100,14 +108,29 @@ def reference(key: str, name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise ConfigError(key, name, f"a callable of {module_name}", f"it is a {type(found).__name__}")
+    try:
+        inspect.signature(found)
+    except ValueError as error:
+        raise ConfigError(key, name, "a callable whose arguments Python can tell", str(error)) from error
     return found
 
 
+def _nearest_module(name: str) -> str:
+    """Suggests a module beside the one that is missing."""
+    parent, _, last = name.rpartition(".")
+    searched = getattr(sys.modules.get(parent), "__path__", [])
+    return nearest(last, [module.name for module in pkgutil.iter_modules(searched if parent else None)])
+
+
 def knobs_of(function: Callable[..., Any], supplied: int = 0) -> dict[str, Knob]:
-    """Reads a signature after its `supplied` leading arguments; a Linen module's `parent` and `name` are not knobs."""
+    """Reads a signature after its `supplied` leading arguments.
+
+    No knobs are a Linen module's `parent` and `name`, and what has a default that no config holds, such as a function
+    or a dtype: it keeps that default.
+    """
     parameters = list(inspect.signature(function).parameters.values())[supplied:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: knob_of(p, function) for p in named if p.name not in ("parent", "name")}
+    return {p.name: knob_of(p, function) for p in named if p.name not in ("parent", "name") and holds(p.default)}
 
 
 def resolve(knobs: Mapping[str, Knob], given: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 import ast
 import inspect
 import math
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
-
-import numpy as np
 
 from jaxtrain.errors import ConfigError, nearest
 
@@ -37,15 +36,17 @@ class Bounds:
     open_low: bool = False
     open_high: bool = False
 
-    def accepts(self, value: float) -> bool:
-        """Tells whether a number lies in the interval."""
+    def accepts(self, value: Any) -> bool:
+        """Tells whether a number lies in the interval; what is no number (`Fraction | str`) may pass."""
+        if not isinstance(value, int | float):
+            return True
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self) -> str:
         """Writes the interval in words."""
-        low = f"{'above' if self.open_low else 'at least'} {self.low:g}" if self.low > -math.inf else ""
-        high = f"{'below' if self.open_high else 'at most'} {self.high:g}" if self.high < math.inf else ""
+        low = f"{'above' if self.open_low else 'at least'} {self.low}" if self.low > -math.inf else ""
+        high = f"{'below' if self.open_high else 'at most'} {self.high}" if self.high < math.inf else ""
         return " and ".join(filter(None, (low, high)))
 
 
@@ -86,11 +87,11 @@ class Knob:
     @property
     def allowed(self) -> str:
         """What may be given, in words."""
-        if self.choices:
-            return ", ".join(map(repr, self.choices)) + (" or None" if type(None) in self.types else "")
-        names = {type(None): "None", tuple: f"a tuple of {self.element.__name__}" if self.element else "a tuple"}
-        kinds = " or ".join(names.get(kind, kind.__name__) for kind in self.types) or "any value"
-        return ", ".join([kinds, *map(str, self.constraints)])
+        tuples = f"a tuple of {self.element.__name__}" if self.element else "a tuple"
+        names = {type(None): "None", bool: "True or False", tuple: tuples}
+        listed = [", ".join(map(repr, self.choices))] if self.choices else []
+        kinds = [names.get(kind, kind.__name__) for kind in self.types if kind not in map(type, self.choices)]
+        return ", ".join([" or ".join(listed + kinds) or "any value", *map(str, self.constraints)])
 
     @property
     def at_initialisation(self) -> bool:
@@ -103,21 +104,29 @@ class Knob:
 
     def check(self, key: str, value: Any) -> Any:
         """Returns the value in the knob's own type, or raises ConfigError with key, value and what is allowed."""
-        converted = self._convert(_plain(value))
+        plain = _plain(value)
+        if type(plain) is tuple and plain == self.default:
+            return plain  # even with floats in it: a saved config gives back what a signature holds
+        converted = self._convert(plain)
         if isinstance(converted, float) and not math.isfinite(converted):
             raise ConfigError(key, value, self.allowed, "a finite number is needed")
         if _has_float(converted):
             raise ConfigError(key, value, self.allowed, "a float inside a tuple cannot be a hyperparameter")
         if converted is MISSING or not self._accepts(converted):
-            hint = nearest(str(value), map(str, self.choices)) if self.choices else ""
-            raise ConfigError(key, str(value) if isinstance(value, Text) else value, self.allowed, hint)
+            raise ConfigError(key, value, self.allowed, self._hint(value))
         return converted
+
+    def _hint(self, value: Any) -> str:
+        """Says what was probably meant: the nearest choice, or a tuple of one."""
+        if self.types == (tuple,) and isinstance(value, str | int):
+            return f"a tuple of one is written ({_literal(Text(value))!r},)"
+        return nearest(str(value), map(str, self.choices))
 
     def _accepts(self, value: Any) -> bool:
         if value is None:
             return not self.types or type(None) in self.types
-        if self.choices and value not in self.choices:
-            return False
+        if type(value) in map(type, self.choices):
+            return value in self.choices
         return all(constraint.accepts(value) for constraint in self.constraints)
 
     def _convert(self, value: Any) -> Any:
@@ -148,22 +157,34 @@ def knob_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> Knob:
     """
     annotation, constraints = _unwrapped(_evaluated(parameter.annotation, function))
     types_, choices, element = _types(annotation)
-    if not types_ and isinstance(parameter.default, (bool, int, float, str, tuple)):
-        types_ = (type(parameter.default),)
+    default = _plain(parameter.default)
+    if not types_ and isinstance(default, bool | int | float | str | tuple):
+        types_ = (type(default),)
     if not types_ and parameter.name == "learning_rate":
         types_ = (float,)
-    default = parameter.default
+    if types_ and default is None and type(None) not in types_:
+        types_ = (*types_, type(None))
     if float in types_ and type(default) is int:
         default = float(default)
     return Knob(parameter.name, types_, constraints, choices, element, default)
+
+
+def holds(default: Any) -> bool:
+    """Tells whether a config can hold a default, so that JSON gives it back."""
+    default = _plain(default)
+    if isinstance(default, tuple):
+        return all(map(holds, default))
+    return default is MISSING or default is None or type(default) in (bool, int, float, str)
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
     """Evaluates an annotation that is a string where its names exist, and drops it where they do not."""
     if not isinstance(annotation, str):
         return annotation
+    plain = inspect.unwrap(function)
     try:
-        return eval(annotation, getattr(inspect.unwrap(function), "__globals__", {}))
+        names = plain.__globals__ if inspect.isfunction(plain) else vars(sys.modules[plain.__module__])
+        return eval(annotation, names)
     except Exception:
         return MISSING
 
@@ -189,19 +210,19 @@ def _types(annotation: Any) -> tuple[tuple[type, ...], tuple[Any, ...], type | N
         if get_origin(part) is Literal:
             choices += get_args(part)
             found += {type(choice) for choice in get_args(part)}
-        elif get_origin(part) is tuple or part is tuple:
+        elif get_origin(part) in (tuple, list) or part in (tuple, list):
             element = next((kind for kind in get_args(part) if kind in (int, str, bool)), None)
             found.append(tuple)
         elif part in (bool, int, float, str, type(None)):
             found.append(part)
         else:
             return (), (), None
-    return tuple(found), choices, element
+    return tuple(dict.fromkeys(found)), choices, element
 
 
 def _plain(value: Any) -> Any:
-    """Turns lists into tuples and NumPy scalars into Python's own."""
-    if isinstance(value, np.generic):
+    """Turns lists into tuples, and the scalars of NumPy and JAX into Python's own, without importing either."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
@@ -210,7 +231,7 @@ def _literal(text: str) -> Any:
     """Reads a Python literal; the text itself where it is none."""
     try:
         return _plain(ast.literal_eval(str(text)))
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.get(text.lower(), str(text))
 
 

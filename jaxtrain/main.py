@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         overrides, rest = split_overrides(words)
-        options = _parser().parse_args(rest)
-        return _run(options, overrides)
+        return _run(_parsed(rest), overrides)
     except JaxtrainError as error:
         if "--debug" in words:
             traceback.print_exc()
@@ -49,7 +48,9 @@ def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:
             rest.append(word)
             continue
         key, equals, value = word.removeprefix("--config.").partition("=")
-        if not equals and (value := next(remaining, "")) == "":
+        if not all(key.split(".")):
+            raise UsageError(f"{word}: given no whole name of a key; allowed: --config.section.knob=VALUE")
+        if not equals and (value := next(remaining, "--")).startswith("--"):
             raise UsageError(f"--config.{key}: given no value; allowed: --config.{key}=VALUE")
         if key in overrides:
             raise UsageError(f"--config.{key}: given twice, {str(overrides[key])!r} and {value!r}; allowed: once")
@@ -70,6 +71,8 @@ class _Once(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
         if getattr(namespace, self.dest) is not None:
             raise UsageError(f"{option}: given twice, {getattr(namespace, self.dest)!r} and {value!r}; allowed: once")
+        if not value:
+            raise UsageError(f"{option}: given nothing; allowed: {option}={self.metavar}")
         setattr(namespace, self.dest, value)
 
 
@@ -90,6 +93,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Parses what is left of the command line; options and words may stand in any order."""
+    parser = _parser()
+    options, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        allowed = [option for action in parser._actions for option in action.option_strings]
+        hint = nearest(unknown[0].partition("=")[0], allowed)
+        shown = ", ".join([*allowed, "--config.KEY=VALUE"])
+        raise UsageError(
+            f"command line: given the unknown option {unknown[0]!r}; allowed: {shown}. {hint}".rstrip(" .")
+        )
+    return options
+
+
 def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     verb, *more = options.words or ["train"]
     if verb not in VERBS:
@@ -97,6 +114,8 @@ def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     if len(more) > (1 if verb == "list" else 0):
         raise UsageError(f"{verb}: given the stray argument {more[-1]!r}; allowed: {USAGE}")
     if verb == "list":
+        if overrides or options.config or options.workdir:
+            raise UsageError("list: given a config or a directory; allowed: list, or list NAME, which read neither")
         return _list(more)
     return _evaluate(options, overrides) if verb == "evaluate" else _train(options, overrides)
 

@@ -9,6 +9,8 @@ from jaxtrain.metrics import Mean
 
 Numbers = dict[str, float]
 
+NORMS = "norm_"  # how the names of what only a call's last step measures begin
+
 
 @dataclass
 class Memory:
@@ -25,12 +27,12 @@ class Memory:
     seconds: float = 0.0
 
     def add(self, metrics: dict[str, Mean], steps: int) -> None:
-        """Adds the stacked metrics of a call, one step after the other, in float64.
+        """Adds the stacked metrics of a call, one step after the other, in float64; of norms the last step's are kept.
 
         The order and the type make the sums the same to the bit however a run is cut into calls.
         """
         for name, stacked in metrics.items():
-            before = self.sums.get(name, [0.0, 0.0])
+            before = [0.0, 0.0] if name.startswith(NORMS) else self.sums.get(name, [0.0, 0.0])
             self.sums[name] = [
                 _running(total, np.asarray(rows)[:steps])
                 for total, rows in zip(before, (stacked.sum, stacked.count), strict=True)

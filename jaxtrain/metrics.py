@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxtrain.families import Family
@@ -58,15 +59,17 @@ def mse(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
 def r2(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     """Coefficient of determination, 1 - residual / total sum of squares, averaged over outputs.
 
-    scikit-learn's `r2_score` with its default, uniform average.
+    scikit-learn's `r2_score` with its default, uniform average; of constant targets, too: 1 where they are met, else 0.
     """
     rows = jnp.stack([_rows((predictions - targets) ** 2), _rows(targets), _rows(targets**2)], axis=1)
     return Mean.of(rows, mask, finish=_r2, higher_is_better=True)
 
 
 def _r2(total: Any, count: Any) -> Any:
-    residual, mean, square = total / count
-    return (1.0 - residual / (square - mean**2)).mean()
+    residual, mean, square = np.asarray(total, np.float64) / count
+    variance = square - mean**2
+    explained = 1.0 - residual / np.where(variance > 0, variance, 1.0)
+    return np.where(variance > 0, explained, residual == 0).mean()
 
 
 def dice(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
@@ -75,10 +78,8 @@ def dice(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     `predictions` are logits, cut at 0; both have the shape (batch, ...). Dice (1945), Ecology 26(3).
     """
     chosen, true = _rows(predictions) > 0, _rows(targets) > 0
-    overlap = 2.0 * (chosen & true).sum(axis=1)
-    return Mean.of(
-        jnp.stack([overlap, chosen.sum(axis=1) + true.sum(axis=1)], axis=1), mask, finish=_dice, higher_is_better=True
-    )
+    overlap, size = 2 * (chosen & true).sum(axis=1), chosen.sum(axis=1) + true.sum(axis=1)
+    return Mean.of(jnp.stack([overlap, size], axis=1), mask, finish=_dice, higher_is_better=True)
 
 
 def _dice(total: Any, count: Any) -> Any:
@@ -87,7 +88,7 @@ def _dice(total: Any, count: Any) -> Any:
 
 
 def _rows(values: jax.Array) -> jax.Array:
-    """Flattens all but the batch axis, in float32 unless the values are whole numbers."""
+    """Flattens all but the batch axis."""
     return values.reshape(values.shape[0], -1)
 
 

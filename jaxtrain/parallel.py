@@ -4,6 +4,7 @@ State and data are whole on every device, and the rows of a batch are spread ove
 """
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,49 @@ def compiled_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batch,
         return jitted(state, data, *jax.device_put((indices, mask), spread), rules=rules)
 
     return call
+
+
+def place_lanes(tree: Any, mesh: Devices) -> Any:
+    """Cuts the leading axis of every leaf over the devices."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def picked_lanes(tree: Any, order: np.ndarray, mesh: Devices) -> Any:
+    """Takes rows of the leading axis of every leaf, in the order given, and cuts them over the devices."""
+    return _jitted_pick(mesh)(tree, order)
+
+
+def memory_limit(mesh: Devices) -> int:
+    """Returns the bytes that a program may plan for on each device: what is free there, less a tenth."""
+    statistics = mesh.devices.flat[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return int(0.9 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(0.9 * free / mesh.size)
+
+
+def compiled_lanes(function: Callable[..., Any], mesh: Devices, *, donate: bool = False, **options: Any) -> Callable[..., Any]:
+    """Compiles (lanes, *shared) -> lanes: each device takes its share of the lanes, and what is shared whole.
+
+    Options are static, and what is equal shares one program. `donate`: the lanes that are given are used up.
+    """
+    return _jitted_lanes(function, mesh, donate, tuple(sorted(options.items(), key=lambda item: item[0])))
+
+
+@functools.lru_cache(maxsize=256)
+def _jitted_lanes(function: Callable[..., Any], mesh: Mesh, donate: bool, options: tuple[tuple[str, Any], ...]) -> Any:
+    def spread(lanes: Any, *shared: Any) -> Any:
+        specs = (PartitionSpec(AXIS), *(PartitionSpec() for _ in shared))
+        body = functools.partial(function, **dict(options))
+        return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)(lanes, *shared)
+
+    return jax.jit(spread, donate_argnums=0 if donate else ())
+
+
+@functools.cache
+def _jitted_pick(mesh: Mesh) -> Any:
+    spread = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.jit(lambda tree, order: jax.tree.map(lambda leaf: leaf[order], tree), out_shardings=spread)
 
 
 @functools.cache

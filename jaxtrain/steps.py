@@ -87,7 +87,7 @@ def train_call(
 
     `steps` is traced, so one compiled program serves every length. Divergence is judged once, here: where the state or
     a loss is not finite at the end, the state at the call's start is returned with `live` False, and a state that is
-    not live takes no step. A replay with fewer steps gives the last finite state.
+    not live comes back as it is. A replay with fewer steps gives the last finite state.
     """
 
     def take(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
@@ -102,8 +102,8 @@ def train_call(
     capacity, start = indices.shape[0], jnp.zeros((), jnp.int32)
     shapes = jax.eval_shape(take, state, start)[1]
     stacked = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), _checked(shapes))
-    going = jnp.where(state.live, steps, 0)
-    _, end, stacked = lax.while_loop(lambda carry: carry[0] < going, body, (start, state, stacked))
+    # The condition must not depend on the state: under vmap each iteration would then select every lane's whole carry.
+    _, end, stacked = lax.while_loop(lambda carry: carry[0] < steps, body, (start, state, stacked))
     live = state.live & _all_finite((end, stacked["loss"]))
     kept = jax.tree.map(lambda new, old: jnp.where(live, new, old), end, state).replace(live=live)
     applied = rules.schedule(jnp.maximum(end.step - 1, 0), end.hparams)

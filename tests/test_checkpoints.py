@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,13 @@ def test_state_and_memory_are_copied_before_the_caller_goes_on(open_checkpoints)
     """The next call donates the arrays of JAX; those of NumPy and the memory may change in place."""
     state, memory = {"jax": jnp.arange(100_000.0), "numpy": np.arange(100_000.0)}, {"best": [1]}
     before = np.arange(100_000.0)
-    checkpoints = open_checkpoints()
+    checkpoints, changed = open_checkpoints(), threading.Event()
+    checkpoints._thread.submit(changed.wait)  # the background comes to it only after the changes
     checkpoints.save(1, state, memory)
     jax.jit(lambda leaf: leaf * 0 - 1, donate_argnums=0)(state["jax"])
     state["numpy"][:] = -1
     memory["best"].append(2)
+    changed.set()
     restored = checkpoints.restore({"jax": before.astype(np.float32), "numpy": before})
     assert np.array_equal(restored.state["jax"], before)
     assert np.array_equal(restored.state["numpy"], before)

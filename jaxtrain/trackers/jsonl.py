@@ -22,7 +22,8 @@ class JsonlTracker:
     """Appends one line per (step, split) to a file and hands each to the operating system at once.
 
     With `resume_step` None the file starts empty; with a step, rows after it and a torn last line are cut off and the
-    rest is kept, so the rows up to a step must be written before the checkpoint of that step is committed.
+    rest is kept, so the rows up to a step must be written before the checkpoint of that step is committed. Rows of the
+    test split are cut off, too: a run writes them at its very end, so one that goes on was killed there.
     Numbers that are not finite become null. Raises StorageError where the file cannot be read or written (a failed
     write leaves no part of a line behind) and ValueError for a second row of a (step, split), which is a bug of ours.
     """
@@ -30,7 +31,7 @@ class JsonlTracker:
     def __init__(self, path: str | os.PathLike[str], resume_step: int | None) -> None:
         """Opens the file, after cutting it back to `resume_step`."""
         self._path = Path(path)
-        kept = [] if resume_step is None else [line for line in _lines(self._path) if line.row["step"] <= resume_step]
+        kept = [] if resume_step is None else [line for line in _lines(self._path) if _counts(line.row, resume_step)]
         try:
             if resume_step is None:
                 self._path.write_bytes(b"")
@@ -96,6 +97,11 @@ def _lines(path: Path) -> Iterable[_Line]:
             yield _Line(text, row)
         elif number < len(texts):  # only the last line can be torn by a kill: another is damage, never dropped unseen
             raise StorageError(f"{path}: line {number} is not a row of metrics; mend it, or move the file away")
+
+
+def _counts(row: Row, resume_step: int) -> bool:
+    """Tells whether a row still holds for a run that goes on from a step."""
+    return row["step"] <= resume_step and row["split"] != "test"
 
 
 def _row(text: bytes) -> Row | None:

@@ -1,0 +1,103 @@
+"""What one would write without the framework: plain JAX and optax, one loop over steps compiled as one program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+LEARNING_RATE, EMA, DROPOUT, CLIP_NORM, MOMENTUM, EPSILON = 2e-3, 0.999, 0.2, 1.0, 0.9, 1e-5
+
+Arrays = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The MLP 784-128-128-10 with Adam and one-cycle, and what is added to it."""
+
+    total_steps: int
+    clip: bool = False
+    dropout: bool = False
+    ema: bool = False
+    norm: bool = False
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam on the schedule, behind clipping where wanted."""
+        adam = optax.adam(optax.cosine_onecycle_schedule(self.total_steps, LEARNING_RATE))
+        return optax.chain(optax.clip_by_global_norm(CLIP_NORM), adam) if self.clip else adam
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Returns the state before the first step."""
+        widths = (784, 128, 128, 10)
+        draw = jax.nn.initializers.lecun_normal()
+        keys = jax.random.split(key, len(widths))
+        params, statistics = {}, {}
+        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            params[f"kernel{i}"], params[f"bias{i}"] = draw(keys[i], (fan_in, fan_out)), jnp.zeros(fan_out)
+            if self.norm and i < 2:
+                params[f"scale{i}"], params[f"shift{i}"] = jnp.ones(fan_out), jnp.zeros(fan_out)
+                statistics[f"mean{i}"], statistics[f"variance{i}"] = jnp.zeros(fan_out), jnp.ones(fan_out)
+        return {
+            "step": jnp.zeros((), jnp.int32),
+            "params": params,
+            "statistics": statistics,
+            "opt_state": self.optimizer.init(params),
+            "ema": jax.tree.map(jnp.array, (params, statistics)) if self.ema else None,
+            "key": keys[-1],
+        }
+
+    def loss(
+        self, params: Arrays, statistics: Arrays, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
+        """Returns (loss, (number of right answers, running statistics))."""
+        hidden, kept = images.reshape(len(images), -1), {}
+        for i in (0, 1):
+            hidden = hidden @ params[f"kernel{i}"] + params[f"bias{i}"]
+            if self.norm:
+                mean, square = hidden.mean(0), (hidden**2).mean(0)
+                variance = jnp.maximum(square - mean**2, 0.0)
+                hidden = (hidden - mean) * (jax.lax.rsqrt(variance + EPSILON) * params[f"scale{i}"])
+                hidden = hidden + params[f"shift{i}"]
+                kept[f"mean{i}"] = MOMENTUM * statistics[f"mean{i}"] + (1 - MOMENTUM) * mean
+                kept[f"variance{i}"] = MOMENTUM * statistics[f"variance{i}"] + (1 - MOMENTUM) * variance
+            hidden = jax.nn.relu(hidden)
+            if self.dropout:
+                mask = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - DROPOUT, hidden.shape)
+                hidden = jnp.where(mask, hidden / (1 - DROPOUT), 0.0)
+        logits = hidden @ params["kernel2"] + params["bias2"]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), ((logits.argmax(-1) == labels).sum(), kept)
+
+    def step(self, state: dict[str, Any], images: jax.Array, labels: jax.Array) -> tuple[dict[str, Any], Any]:
+        """Takes one step; returns the next state and (loss, number of right answers)."""
+        key = jax.random.fold_in(state["key"], state["step"])
+        differentiated = jax.value_and_grad(self.loss, has_aux=True)
+        (loss, (right, statistics)), gradients = differentiated(
+            state["params"], state["statistics"], images, labels, key
+        )
+        updates, opt_state = self.optimizer.update(gradients, state["opt_state"], state["params"])
+        params, ema = optax.apply_updates(state["params"], updates), None
+        if self.ema:
+            ema = optax.incremental_update((params, statistics), state["ema"], 1 - EMA)
+        moved = {"step": state["step"] + 1, "params": params, "statistics": statistics, "opt_state": opt_state}
+        return moved | {"ema": ema, "key": state["key"]}, (loss, right)
+
+    def compiled(self, images: jax.Array, labels: jax.Array, rows: np.ndarray) -> Callable[[], Any]:
+        """Returns a call of `len(rows)` steps from the state of the call before, that reads what they report."""
+
+        def scanned(state: dict[str, Any], images: jax.Array, labels: jax.Array, rows: jax.Array) -> Any:
+            return jax.lax.scan(lambda state, row: self.step(state, images[row], labels[row]), state, rows)
+
+        program = jax.jit(scanned, donate_argnums=0)
+        state = jax.jit(self.init)(jax.random.key(0))
+
+        def call() -> Any:
+            nonlocal state
+            state, reported = program(state, images, labels, rows)
+            return jax.device_get(reported)
+
+        return call

@@ -1,0 +1,186 @@
+"""The population: many states stepped together as one program, over the same batches.
+
+A lane is a run of its own, with its own hyperparameters and seed. Lanes are outside and steps inside: each device takes
+its share of the lanes, without communication, and calls them `width` at a time. At width 1 a lane is its solo run to
+the bit and a dead lane costs nothing; wider, lanes are vmapped, which suits a GPU, and rounding differs.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxtrain.errors import UsageError
+from jaxtrain.parallel import Devices, compiled_lanes, memory_limit, picked_lanes, place_lanes
+from jaxtrain.state import Batch, Rules, TrainState, init_state
+from jaxtrain.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
+
+
+def lane_calls(
+    states: TrainState,
+    data: Batch,
+    indices: jax.Array,
+    steps: jax.Array,
+    *,
+    rules: Rules,
+    step: StepFunction = train_step,
+    width: int = 1,
+) -> tuple[TrainState, CallOutput]:
+    """Makes the same `train_call` in every lane, `width` lanes at a time; leaves of `states` have a leading lane axis."""
+    call = functools.partial(train_call, rules=rules, step=step)
+
+    def chunk(states: TrainState, call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
+        # Where no lane is alive there is nothing to step. Within a vmapped chunk the dead ones are carried along.
+        return call(states, data, indices, jnp.where(states.live.any(), steps, 0))
+
+    return _map_lanes(chunk, call, (None, None, None), states, width)
+
+
+def lane_evals(
+    states: TrainState, data: Batch, indices: jax.Array, mask: jax.Array, *, rules: Rules, width: int = 1
+) -> Metrics:
+    """Measures a split in every lane, `width` lanes at a time; sums and counts get a leading lane axis."""
+    call = functools.partial(eval_call, rules=rules)
+    return _map_lanes(lambda states, call: call(states, data, indices, mask), call, (None, None, None), states, width)
+
+
+def _map_lanes(
+    chunk: Callable[[Any, Callable[..., Any]], Any], call: Callable[..., Any], shared: tuple[None, ...], lanes: Any, width: int
+) -> Any:
+    """Applies `chunk(lanes, call)` to `width` lanes at a time: `call` is that of one lane, vmapped where it is wider."""
+    if width == 1:
+        return lax.map(lambda lane: chunk(lane, call), lanes)
+    wide = jax.vmap(call, in_axes=(0, *shared))
+    count = len(jax.tree.leaves(lanes)[0])
+    if width >= count:
+        return chunk(lanes, wide)
+    chunks = jax.tree.map(lambda leaf: leaf.reshape(count // width, width, *leaf.shape[1:]), lanes)
+    mapped = lax.map(lambda lanes: chunk(lanes, wide), chunks)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), mapped)
+
+
+def lane_inits(lanes: tuple[jax.Array, Mapping[str, jax.Array]], batch: Batch, *, rules: Rules) -> TrainState:
+    """Makes the states of (seeds (lanes,), hparams name -> (lanes,)), each as a solo run makes its own."""
+    return lax.map(lambda lane: init_state(jax.random.key(lane[0]), batch, lane[1], rules=rules), lanes)
+
+
+@dataclass(frozen=True)
+class Population:
+    """The programs of `lanes` runs on the devices: rules and step as in a solo run, `width` lanes at a time.
+
+    States have a leading axis of `padded` lanes, a multiple of what the devices take at a time; those beyond `lanes`
+    are dead copies, and are left out of every report.
+    """
+
+    rules: Rules
+    mesh: Devices
+    lanes: int
+    width: int = 1
+    step: StepFunction = train_step
+
+    @property
+    def padded(self) -> int:
+        """Lanes of the states, padding included."""
+        share = -(-self.lanes // self.mesh.size)
+        return self.mesh.size * -(-share // self.share_width) * self.share_width
+
+    @property
+    def share_width(self) -> int:
+        """Lanes that one device steps at a time: no more than its share."""
+        return min(self.width, -(-self.lanes // self.mesh.size))
+
+    def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
+        """Makes the states: seeds and hyperparameters are numbers, or sequences with one for each lane."""
+        lanes = self._lanes(seeds, hparams)
+        states = compiled_lanes(lane_inits, self.mesh, rules=self.rules)(place_lanes(lanes, self.mesh), example)
+        return self._with_dead_padding(states)
+
+    def call(self, states: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        """Takes up to k steps in every lane that is alive; the states that are given are used up.
+
+        What it reports holds the padding, too: `reported` leaves it out once it is on the host.
+        """
+        return self._train_call(states, data, indices, np.int32(steps))
+
+    def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
+        """Measures a split in every lane; to be read through `reported`."""
+        options = {"rules": self.rules, "width": self.share_width}
+        return compiled_lanes(lane_evals, self.mesh, **options)(states, data, indices, mask)
+
+    def reported(self, tree: Any) -> Any:
+        """Brings what a call or an evaluation reports to the host, without the padding."""
+        return jax.tree.map(lambda leaf: leaf[: self.lanes], jax.device_get(tree))
+
+    def gather(self, states: TrainState, lanes: Sequence[int]) -> tuple["Population", TrainState]:
+        """Returns the population of these lanes alone, in this order, and its states: a narrower program."""
+        narrower = replace(self, lanes=len(lanes))
+        order = np.asarray(lanes)[narrower._order()]
+        return narrower, narrower._with_dead_padding(picked_lanes(states, order, self.mesh))
+
+    def copy(self, states: TrainState, source: Sequence[int], destination: Sequence[int]) -> TrainState:
+        """Returns the states with whole lanes laid over others, hyperparameters and keys included."""
+        order = np.arange(self.padded)
+        order[np.asarray(destination)] = np.asarray(source)
+        return picked_lanes(states, order, self.mesh)
+
+    def solo(self, states: TrainState, lane: int) -> TrainState:
+        """Returns the state of one lane, on the host, as a solo run has it."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf[lane]), states)
+
+    def planned_bytes(self, example: Batch, hparams: Mapping[str, Any], data: Batch, capacity: int, batch: int) -> int:
+        """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run."""
+        lanes = self._lanes(0, hparams)
+        states = jax.eval_shape(compiled_lanes(lane_inits, self.mesh, rules=self.rules), lanes, example)
+        indices = jax.ShapeDtypeStruct((capacity, batch), np.int32)
+        planned = self._train_call.lower(states, data, indices, np.int32(1)).compile().memory_analysis()
+        parts = (planned.argument_size_in_bytes, planned.temp_size_in_bytes, planned.output_size_in_bytes)
+        return sum(parts) - planned.alias_size_in_bytes
+
+    @property
+    def _train_call(self) -> Any:
+        options = {"rules": self.rules, "step": self.step, "width": self.share_width}
+        return compiled_lanes(lane_calls, self.mesh, donate=True, **options)
+
+    def _lanes(self, seeds: Any, hparams: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns (seeds, hparams) with a value for every lane, padding included."""
+
+        def spread(values: Any, dtype: Any) -> np.ndarray:
+            return np.broadcast_to(np.asarray(values, dtype), (self.lanes,))[self._order()]
+
+        return spread(seeds, np.uint32), {name: spread(values, np.float32) for name, values in hparams.items()}
+
+    def _order(self) -> np.ndarray:
+        """The lanes of the padded axis: the last one stands in for the padding."""
+        return np.minimum(np.arange(self.padded), self.lanes - 1)
+
+    def _with_dead_padding(self, states: TrainState) -> TrainState:
+        if self.padded == self.lanes:
+            return states
+        alive = np.asarray(states.live) & (np.arange(self.padded) < self.lanes)
+        return states.replace(live=place_lanes(alive, self.mesh))
+
+
+def fitted(population: Population, width: int | None, **needs: Any) -> Population:
+    """Chooses how many lanes a device steps at a time, from the backend and the compiler's plan of the memory.
+
+    One on a CPU, where mapped lanes are the faster program; elsewhere as many as fit, found by halving. A `width` that
+    is given is taken, if it fits. `needs` are the arguments of `planned_bytes`. UsageError where not even one fits.
+    """
+    wanted = width or (1 if jax.default_backend() == "cpu" else population.lanes)
+    limit = memory_limit(population.mesh)
+    while True:
+        candidate = replace(population, width=wanted)
+        planned = candidate.planned_bytes(**needs)
+        if planned <= limit:
+            return candidate
+        if width is not None or wanted == 1:
+            raise UsageError(
+                f"lanes: given {population.lanes} at width {wanted}, which need {planned / 2**20:,.0f} MiB on each device; "
+                f"allowed: {limit / 2**20:,.0f} MiB. Take fewer lanes, or a smaller model or batch"
+            )
+        wanted = max(1, min(wanted, candidate.share_width) // 2)
