@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-LEARNING_RATE, EMA, DROPOUT, CLIP_NORM, MOMENTUM, EPSILON = 2e-3, 0.999, 0.2, 1.0, 0.9, 1e-5
+LEARNING_RATE, EMA, DROPOUT, CLIP_NORM, MOMENTUM, EPSILON = 2e-3, 0.999, 0.2, 0.7, 0.9, 1e-5
 
 Arrays = dict[str, jax.Array]
 

@@ -13,14 +13,14 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections
 
 from jaxtrain.durations import Duration, Total
 from jaxtrain.errors import ConfigError, JaxtrainError, nearest, unknown
 from jaxtrain.families import Bound, Family, knobs_of, resolve
-from jaxtrain.knobs import Bounds, Count, Fraction, Knob, Text
+from jaxtrain.knobs import Bounds, Count, Fraction, Knob, Positive, Text
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,30 @@ class Parallel:
     mesh: Count | None = None
 
 
+@dataclass(frozen=True)
+class LRRange:
+    """The learning-rate range test: every rate as lanes of their own, or one ramp over them.
+
+    `target` is the float that is varied, from `start` to `stop` in `rates` steps of equal ratio, over `seeds` seeds;
+    lanes train for `steps`, `width` at a time on a device (None: chosen). `second` names another float, varied from
+    `second_start` to `second_stop` in `second_count` steps. `before_training`: the verb train tests first.
+    """
+
+    method: Literal["lanes", "ramp"] = "lanes"
+    target: str = "optimizer.learning_rate"
+    start: Positive = 1e-7
+    stop: Positive = 1.0
+    rates: Annotated[int, Bounds(5)] = 36
+    seeds: Count = 3
+    steps: Duration = "5 %"
+    width: Count | None = None
+    second: str | None = None
+    second_start: Positive = 1e-4
+    second_stop: Positive = 1.0
+    second_count: Annotated[int, Bounds(2)] = 5
+    before_training: bool = False
+
+
 SECTIONS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
@@ -83,6 +107,7 @@ SECTIONS: dict[str, type] = {
     "log": Log,
     "track": Track,
     "parallel": Parallel,
+    "lr_range": LRRange,
 }
 
 FAMILIES: dict[str, str] = {
@@ -245,8 +270,11 @@ def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any],
         reason = _unschedulable(target, config)
         typed = any(key == path or key.startswith(path + ".") for key in overrides)
         if reason and (typed or not _was_meant_for_another(target, entry, config, overrides)):
-            allowed = ", ".join(sorted(hyperparameters(config | {"schedule": {}})))
-            raise ConfigError(path, entry["name"], f"a schedule for one of {allowed}", reason)
+            floats = sorted(
+                name for name in hyperparameters(config | {"schedule": {}}) if not _unschedulable(name, config)
+            )
+            hint = f"{reason}. {nearest(target, floats)}".rstrip(" .")
+            raise ConfigError(path, entry["name"], f"a schedule for one of {', '.join(floats)}", hint)
         if reason:
             notes.append(f"{path} is dropped: {reason}")
         else:
@@ -280,13 +308,12 @@ def _unschedulable(target: str, config: Config) -> str:
     section, _, knob = target.partition(".")
     if target == "train.ema":
         return "" if config["train"]["ema"] is not None else "train.ema is None, not a float"
-    meant = nearest(target, [*hyperparameters(config | {"schedule": {}})])
     if section not in PROGRAM:
-        return f"{target} is no hyperparameter. {meant}".rstrip()
+        return f"{target} is no hyperparameter"
     name = config[section]["name"]
     knobs = family(section).knobs(name)
     if knob not in knobs:
-        return f"{name} has no {knob or 'such float'}. {meant}".rstrip(" .")
+        return f"{name} has no {knob or 'such float'}"
     if knobs[knob].at_initialisation:
         return f"{name} reads {target} at initialisation alone, so a schedule would change nothing"
     if not isinstance(config[section][knob], float):
@@ -340,7 +367,10 @@ def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 
 def changes_numbers(config: Config) -> Config:
     """Leaves out what changes no number of a run: what names its directory and guards it against another config."""
-    kept = {section: value for section, value in config.items() if section not in UNHASHED}
+    tests_first = config["lr_range"]["before_training"]
+    kept = {
+        name: value for name, value in config.items() if name not in UNHASHED and (tests_first or name != "lr_range")
+    }
     return kept | {"checkpoint": {key: config["checkpoint"][key] for key in ("init_from", "init_except")}}
 
 

@@ -10,26 +10,27 @@ import numpy as np
 from jaxtrain.digests import named_leaves
 from jaxtrain.parallel import TrainCall
 from jaxtrain.state import Batch, Rules, TrainState
-from jaxtrain.steps import StepFunction
+from jaxtrain.steps import CallOutput, StepFunction
 
 
 def last_finite(
     call: TrainCall, start: TrainState, data: Batch, indices: np.ndarray, steps: int
-) -> tuple[TrainState, int]:
-    """Returns (state, steps) of the longest part of a call that stays finite, by replays of the same program.
+) -> tuple[TrainState, int, CallOutput | None]:
+    """Returns (state, steps, output) of the longest part of a call that stays finite, by replays of the same program.
 
     `start` is the state that the call returned, the one it began with; what is not finite stays so, hence a bisection.
+    The output is None where the first step already left the finite numbers.
     """
     start = start.replace(live=jnp.ones_like(start.live))
-    finite, steps_finite, steps_not = start, 0, steps
+    finite, steps_finite, steps_not, measured = start, 0, steps, None
     while steps_not - steps_finite > 1:
         middle = (steps_finite + steps_not) // 2
         state, output = call(jax.tree.map(jnp.copy, start), data, indices, middle)
         if bool(output.live):
-            finite, steps_finite = state, middle
+            finite, steps_finite, measured = state, middle, output
         else:
             steps_not = middle
-    return finite, steps_finite
+    return finite, steps_finite, measured
 
 
 def explain(step: StepFunction, state: TrainState, data: Batch, rows: np.ndarray, rules: Rules) -> str:

@@ -1,5 +1,7 @@
 """An experiment: all that a resolved config comes to before its first step."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,13 +14,13 @@ from jaxtrain.config import Config
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import batch_indices, eval_batches, steps_per_epoch
 from jaxtrain.durations import steps_of
-from jaxtrain.errors import DataError
+from jaxtrain.errors import ConfigError, DataError, nearest
 from jaxtrain.metrics import METRICS, Mean
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.parallel import Devices, check_batch, compiled_eval_call, compiled_init, device_mesh, replicate
 from jaxtrain.schedules import Schedule
 from jaxtrain.state import Rules, TrainState
-from jaxtrain.tasks import make_task
+from jaxtrain.tasks import TASKS, make_task
 
 
 class Lengths(NamedTuple):
@@ -98,13 +100,36 @@ class Experiment:
 
 def build(config: Config) -> Experiment:
     """Reads the data and makes what a run needs; every error of the config comes before the data are read."""
-    for metric in config["task"].get("metrics", ()):
-        METRICS.member(metric, "task.metrics")
+    check_metrics(config["task"], config["eval"]["metric"])
     mesh = device_mesh(config["parallel"]["mesh"])
     check_batch("data.batch_size", config["data"]["batch_size"], mesh, config["train"]["accumulate"])
     check_batch("data.eval_batch_size", config["data"]["eval_batch_size"], mesh)
     dataset = data.load(config["data"])
     return Experiment(config, dataset, mesh, make_rules(config, dataset.info), lengths_of(config, dataset))
+
+
+def check_metrics(task: Config, chosen: str) -> None:
+    """Refuses names of metrics that are none; what a task of a user's own measures shows when it is traced."""
+    names = task.get("metrics", ())
+    for name in names:
+        METRICS.member(name, "task.metrics")
+    if task["name"] in TASKS.members and chosen not in ("loss", *names):
+        raise ConfigError("eval.metric", chosen, ", ".join(("loss", *names)), nearest(chosen, ("loss", *names)))
+
+
+@contextmanager
+def floats_explained(config: Config) -> Iterator[None]:
+    """Adds a note to JAX's errors about traced values: which floats are traced, and what to do."""
+    try:
+        yield
+    except TypeError as error:
+        if isinstance(error, jax.errors.JAXTypeError) or "Traced<" in str(error):
+            error.add_note(
+                "jaxtrain: a float of the config enters the program as a traced input, and here one shapes the program"
+                " or decides in Python. Annotate that knob as int, bool or str in the signature of its member, or use"
+                " it with jax.numpy alone. The floats of this run: " + ", ".join(configs.hyperparameters(config))
+            )
+        raise
 
 
 def make_rules(config: Config, info: data.DataInfo) -> Rules:

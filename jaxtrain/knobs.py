@@ -104,13 +104,10 @@ class Knob:
 
     def check(self, key: str, value: Any) -> Any:
         """Returns the value in the knob's own type, or raises ConfigError with key, value and what is allowed."""
-        plain = _plain(value)
-        if type(plain) is tuple and plain == self.default:
-            return plain  # even with floats in it: a saved config gives back what a signature holds
-        converted = self._convert(plain)
+        converted = self._convert(_plain(value))
         if isinstance(converted, float) and not math.isfinite(converted):
             raise ConfigError(key, value, self.allowed, "a finite number is needed")
-        if _has_float(converted):
+        if _has_float(converted) and converted != self.default:  # a saved config gives back what a signature holds
             raise ConfigError(key, value, self.allowed, "a float inside a tuple cannot be a hyperparameter")
         if converted is MISSING or not self._accepts(converted):
             raise ConfigError(key, value, self.allowed, self._hint(value))

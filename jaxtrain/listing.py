@@ -42,8 +42,9 @@ def config_lines(config: Config, changed: Mapping[str, Any]) -> list[str]:
     lines = [f"config ({len(changed)} changed from the default, marked *)"]
     for section, value in config.items():
         inner = flatten(value) if isinstance(value, Mapping) else {"": value}
-        knobs = [f"{'*' if _key(section, name) in changed else ''}{name}={_text(item)}" for name, item in inner.items()]
-        lines.append(f"  {section:<11}{'  '.join(knobs).lstrip('=')}")
+        shown = {name: f"{name}={_text(item)}" if name else _text(item) for name, item in inner.items()}
+        knobs = [f"{'*' if _key(section, name) in changed else ''}{text}" for name, text in shown.items()]
+        lines.append(f"  {section:<11}{'  '.join(knobs)}")
     return lines
 
 

@@ -14,7 +14,7 @@ from jaxtrain.compilation import Compilations
 from jaxtrain.divergence import explain, last_finite
 from jaxtrain.errors import ConfigError
 from jaxtrain.experiment import Experiment
-from jaxtrain.memory import Memory, Numbers, results
+from jaxtrain.memory import NORMS, Memory, Numbers, results
 from jaxtrain.metrics import Mean
 from jaxtrain.parallel import TrainCall
 from jaxtrain.progress import Progress
@@ -67,7 +67,10 @@ class Clock:
 
 @dataclass(kw_only=True)
 class Session:
-    """What the phases of a run share. `state` is the newest, at step `at`; each call takes it and gives another."""
+    """What the phases of a run share. `state` is the newest, at step `at`; each call takes it and gives another.
+
+    `measured` holds the training metrics of the newest call that was read.
+    """
 
     experiment: Experiment
     step: StepFunction
@@ -82,6 +85,7 @@ class Session:
     stop: Interruption
     compiled: Compilations
     clock: Clock = field(default_factory=Clock)
+    measured: dict[str, Mean] | None = None
     saved_at: int | None = None
 
     @property
@@ -173,8 +177,7 @@ def _report(session: Session, sent: Sent | None) -> None:
     output = jax.device_get(sent.output)
     if not output.live:
         raise LeftFinite(sent)
-    _check_metric(session, output.metrics)
-    session.memory.add(output.metrics, sent.steps)
+    _measure(session, output.metrics, sent.steps)
     newest = jax.tree.map(lambda rows: rows[sent.steps - 1], output.metrics["loss"])
     session.bar.update(sent.end, loss=newest.result())
     if session.experiment.lengths.due(session.experiment.lengths.log, sent.end):
@@ -182,10 +185,13 @@ def _report(session: Session, sent: Sent | None) -> None:
         _record(session, sent.end, "train", session.memory.drain(output.metrics) | applied)
 
 
-def _check_metric(session: Session, metrics: dict[str, Mean]) -> None:
+def _measure(session: Session, metrics: dict[str, Mean], steps: int) -> None:
+    """Adds the metrics of a call to the sums; a task of a user's own shows here for the first time what it measures."""
     metric = session.experiment.config["eval"]["metric"]
     if metric not in metrics:
-        raise ConfigError("eval.metric", metric, ", ".join(name for name in metrics if not name.startswith("norm_")))
+        raise ConfigError("eval.metric", metric, ", ".join(name for name in metrics if not name.startswith(NORMS)))
+    session.memory.add(metrics, steps)
+    session.measured = metrics
 
 
 def _pause(session: Session) -> None:
@@ -213,6 +219,8 @@ def _record(session: Session, step: int, split: str, numbers: Numbers) -> None:
 def _save(session: Session) -> None:
     """Saves the state with what the run remembers, in the background; rows up to this step are written already."""
     memory, best = session.memory, session.memory.best
+    if session.measured and memory.sums:  # what is remembered last is about this state, whether or not a row was due
+        memory.last["train"] = memory.numbers(session.measured)
     memory.fingerprint = session.experiment.dataset.fingerprint
     saved = memory.to_json() | {"seconds": session.seconds}
     session.checkpoints.save(session.at, session.state, saved, protect=best["step"] if best else None)
@@ -222,8 +230,10 @@ def _save(session: Session) -> None:
 def _diverged(session: Session, sent: Sent) -> Ending:
     """Goes back to the last finite state of the call, by replays of it, and says what was rejected."""
     data, rules = session.experiment.on_devices("train"), session.experiment.rules
-    session.state, finite = last_finite(session.call, session.state, data, sent.indices, sent.steps)
+    session.state, finite, output = last_finite(session.call, session.state, data, sent.indices, sent.steps)
     session.at = sent.begin + finite
+    if output is not None:
+        _measure(session, jax.device_get(output.metrics), finite)
     return Ending("diverged", explain(session.step, session.state, data, sent.indices[finite], rules))
 
 

@@ -1,6 +1,7 @@
 """The command: arguments -> one call. Nothing heavy is imported before it is known what to do."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from jaxtrain.knobs import Text
 VERBS = {
     "train": "trains a config, or resumes the run in its directory (the default verb)",
     "evaluate": "evaluates the best state of a run: evaluate --workdir=DIR",
+    "lr_range": "tests learning rates, draws the curve and suggests one",
     "list": "lists the families, or the members of one with their knobs: list optimizers",
 }
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
@@ -117,7 +119,8 @@ def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
         if overrides or options.config or options.workdir:
             raise UsageError("list: given a config or a directory; allowed: list, or list NAME, which read neither")
         return _list(more)
-    return _evaluate(options, overrides) if verb == "evaluate" else _train(options, overrides)
+    runner = {"train": _train, "evaluate": _evaluate, "lr_range": _lr_range}[verb]
+    return runner(options, overrides)
 
 
 def _list(names: list[str]) -> int:
@@ -128,6 +131,39 @@ def _list(names: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    config, workdir = _configured(options, overrides)
+    from jaxtrain.compilation import use_persistent_cache
+    from jaxtrain.report import train_report
+    from jaxtrain.train import train_and_evaluate
+
+    use_persistent_cache()
+    result = train_and_evaluate(config, workdir, quiet=options.quiet)
+    if not options.quiet:
+        print("\n".join(train_report(result, workdir)))
+    return result.exit_code
+
+
+def _lr_range(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    use_a_host_device_per_core()
+    config, workdir = _configured(options, overrides)
+    from jaxtrain.compilation import use_persistent_cache
+    from jaxtrain.range_test import lr_range
+    from jaxtrain.report import lr_range_report
+
+    use_persistent_cache()
+    result = lr_range(config, workdir)
+    if not options.quiet:
+        print("\n".join(lr_range_report(result, options.config, workdir)))
+    return 0 if result.status == "done" else 4
+
+
+def use_a_host_device_per_core() -> None:
+    """Makes a device of each core of a CPU, for lanes; before JAX starts, and never over a user's own XLA_FLAGS."""
+    os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={os.cpu_count() or 1}")
+
+
+def _configured(options: argparse.Namespace, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    """Resolves the config, shows it, and chooses the directory."""
     from jaxtrain import config as configs
     from jaxtrain.listing import config_lines
     from jaxtrain.run_directory import from_default
@@ -136,20 +172,11 @@ def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
         raise UsageError(f"--config: given nothing; allowed: {USAGE}")
     path = Path(options.config)
     loaded = configs.load(path, overrides)
-    workdir = Path(options.workdir or Path("runs") / f"{_name(path)}-{configs.digest(loaded.config)}")
     if not options.quiet:
         lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
         print("\n".join(lines), flush=True)
-    from jaxtrain.compilation import use_persistent_cache
-    from jaxtrain.train import train_and_evaluate
-
-    use_persistent_cache()
-    result = train_and_evaluate(loaded.config, workdir, quiet=options.quiet)
-    from jaxtrain.report import train_report
-
-    if not options.quiet:
-        print("\n".join(train_report(result, workdir)))
-    return result.exit_code
+    default = Path("runs") / f"{_name(path)}-{configs.digest(loaded.config)}"
+    return loaded.config, Path(options.workdir or default)
 
 
 def _name(path: Path) -> str:

@@ -38,10 +38,14 @@ class Memory:
                 for total, rows in zip(before, (stacked.sum, stacked.count), strict=True)
             ]
 
+    def numbers(self, metrics: dict[str, Mean]) -> Numbers:
+        """Returns the numbers that the sums come to; `metrics` says how sums become numbers."""
+        return results({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()})
+
     def drain(self, metrics: dict[str, Mean]) -> Numbers:
-        """Returns the numbers that the sums come to, and starts new ones; `metrics` says how sums become numbers."""
-        sums, self.sums = self.sums, {}
-        return results({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in sums.items()})
+        """Returns the same, for a row, and starts new sums."""
+        found, self.sums = self.numbers(metrics), {}
+        return found
 
     def judge(self, step: int, metric: str, found: Mean) -> bool:
         """Notes an evaluation; returns whether it is the best so far. Not-a-number never is."""

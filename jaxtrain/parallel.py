@@ -96,7 +96,9 @@ def memory_limit(mesh: Devices) -> int:
     return int(0.9 * free / mesh.size)
 
 
-def compiled_lanes(function: Callable[..., Any], mesh: Devices, *, donate: bool = False, **options: Any) -> Callable[..., Any]:
+def compiled_lanes(
+    function: Callable[..., Any], mesh: Devices, *, donate: bool = False, **options: Any
+) -> Callable[..., Any]:
     """Compiles (lanes, *shared) -> lanes: each device takes its share of the lanes, and what is shared whole.
 
     Options are static, and what is equal shares one program. `donate`: the lanes that are given are used up.
@@ -109,7 +111,9 @@ def _jitted_lanes(function: Callable[..., Any], mesh: Mesh, donate: bool, option
     def spread(lanes: Any, *shared: Any) -> Any:
         specs = (PartitionSpec(AXIS), *(PartitionSpec() for _ in shared))
         body = functools.partial(function, **dict(options))
-        return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)(lanes, *shared)
+        return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)(
+            lanes, *shared
+        )
 
     return jax.jit(spread, donate_argnums=0 if donate else ())
 

@@ -31,7 +31,7 @@ def lane_calls(
     step: StepFunction = train_step,
     width: int = 1,
 ) -> tuple[TrainState, CallOutput]:
-    """Makes the same `train_call` in every lane, `width` lanes at a time; leaves of `states` have a leading lane axis."""
+    """Makes the same `train_call` in every lane, `width` at a time; leaves of `states` have a leading lane axis."""
     call = functools.partial(train_call, rules=rules, step=step)
 
     def chunk(states: TrainState, call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
@@ -50,9 +50,13 @@ def lane_evals(
 
 
 def _map_lanes(
-    chunk: Callable[[Any, Callable[..., Any]], Any], call: Callable[..., Any], shared: tuple[None, ...], lanes: Any, width: int
+    chunk: Callable[[Any, Callable[..., Any]], Any],
+    call: Callable[..., Any],
+    shared: tuple[None, ...],
+    lanes: Any,
+    width: int,
 ) -> Any:
-    """Applies `chunk(lanes, call)` to `width` lanes at a time: `call` is that of one lane, vmapped where it is wider."""
+    """Applies `chunk(lanes, call)` to `width` lanes at a time: `call` is that of one lane, vmapped where wider."""
     if width == 1:
         return lax.map(lambda lane: chunk(lane, call), lanes)
     wide = jax.vmap(call, in_axes=(0, *shared))
@@ -180,7 +184,7 @@ def fitted(population: Population, width: int | None, **needs: Any) -> Populatio
             return candidate
         if width is not None or wanted == 1:
             raise UsageError(
-                f"lanes: given {population.lanes} at width {wanted}, which need {planned / 2**20:,.0f} MiB on each device; "
+                f"lanes: given {population.lanes}, which need {planned / 2**20:,.0f} MiB on each device at width {wanted}; "
                 f"allowed: {limit / 2**20:,.0f} MiB. Take fewer lanes, or a smaller model or batch"
             )
         wanted = max(1, min(wanted, candidate.share_width) // 2)

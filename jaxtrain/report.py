@@ -1,9 +1,11 @@
 """What a verb says at its end: how it went, every file that it wrote, and the command that usually comes next."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtrain.lr_range import LRRangeResult
 from jaxtrain.result import Result
 
 COMMAND = "python -m jaxtrain.main"
@@ -20,6 +22,31 @@ def train_report(result: Result, workdir: Path) -> list[str]:
     )
     lines += [f"wrote {workdir}/:", *_files(workdir)]
     return [*lines, "next:", *(f"  {command}" for command in _next(result, workdir))]
+
+
+def lr_range_report(result: LRRangeResult, config: str, workdir: Path) -> list[str]:
+    """Returns what `lr_range` prints: the rules' rates, what the curve says, the files, the command that trains."""
+    rates, seeds = result.losses.shape
+    lines = [f"{result.status}: {rates} rates of {result.target} by {result.method}, {seeds} seeds"]
+    reading, folder = result.reading, workdir / "lr_range"
+    if reading is None:
+        lines.append("  every lane diverged: lower lr_range.start and lr_range.stop")
+    else:
+        lines += [f"  {name:<14}{rate:.3g}" for name, rate in reading.rules.items()]
+        if reading.suggestion is not None and reading.band and reading.falling:
+            low, high = reading.band
+            lines.append(f"  suggestion {reading.suggestion:.3g}, over seeds {low:.3g} to {high:.3g}")
+            lines.append(f"  the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}")
+        lines.append(
+            f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  not unstable within the range"
+        )
+        if not reading.agreed:
+            lines.append("  agreed: false. The rules disagree, or nothing falls: look at the picture before you train")
+    lines += [f"wrote {folder}/: config.json, result.json, curve.csv, lr_range.png, events.* (TensorBoard)"]
+    if result.suggestion is not None:
+        command = f"{COMMAND} --config={shlex.quote(config)} --config.{result.target}={result.suggestion:.3g}"
+        lines += ["next:", f"  {command}"]
+    return lines
 
 
 def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:
@@ -66,9 +93,10 @@ def _files(workdir: Path) -> Iterator[str]:
 
 
 def _next(result: Result, workdir: Path) -> Iterator[str]:
+    folder, config = shlex.quote(str(workdir)), shlex.quote(str(workdir / "config.json"))
     if result.status == "interrupted":
-        yield f"{COMMAND} --config={workdir}/config.json --workdir={workdir}   # goes on where it stopped"
+        yield f"{COMMAND} --config={config} --workdir={folder}   # goes on where it stopped"
         return
     if result.status == "done":
-        yield f"{COMMAND} evaluate --workdir={workdir}"
-    yield f"tensorboard --logdir={workdir}   # after: pip install tensorboard"
+        yield f"{COMMAND} evaluate --workdir={folder}"
+    yield f"tensorboard --logdir={folder}   # after: pip install tensorboard"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.directory import read_json, write_json
+from jaxtrain.errors import StorageError
 
 Numbers = dict[str, float]
 
@@ -46,4 +47,9 @@ def write_result(workdir: Path, result: Result) -> None:
 def read_result(workdir: Path) -> Result | None:
     """Reads `result.json`; None where a run has not come to an end."""
     path = workdir / "result.json"
-    return Result(**read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return Result(**read_json(path))
+    except TypeError as error:
+        raise StorageError(f"{path}: is not the result of a run; restore it from a copy, or remove it") from error

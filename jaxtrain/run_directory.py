@@ -12,18 +12,23 @@ from jaxtrain.progress import Progress
 from jaxtrain.trackers import ConsoleTracker, JsonlTracker, TensorBoardTracker, Tracker, several
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Writes `config.json` and its difference from the default; UsageError where the directory holds another config.
+def demand_own(workdir: Path, config: Config) -> None:
+    """Raises UsageError where the directory holds a run of another config.
 
-    What changes no number (how often to log, say) may differ, and is replaced.
+    What changes no number (how often to log, say) may differ.
     """
     path = workdir / "config.json"
-    if path.exists():
-        found = difference(changes_numbers(config), changes_numbers(read_json(path)))
-        if found:
-            lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
-            raise UsageError(f"--workdir={workdir}: holds a run of another config. {lines}. Give another --workdir")
-    write_json(path, config)
+    if not path.exists():
+        return
+    found = difference(changes_numbers(config), changes_numbers(read_json(path)))
+    if found:
+        lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
+        raise UsageError(f"--workdir={workdir}: holds a run of another config. {lines}. Give another --workdir")
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Writes `config.json` and its difference from the default: from now on the directory is this run's."""
+    write_json(workdir / "config.json", config)
     write_json(workdir / "config_difference.json", from_default(config))
 
 

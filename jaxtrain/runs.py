@@ -1,6 +1,7 @@
 """Runs that were trained: opened again, to predict with or to be evaluated."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,15 @@ class Run:
         Logits (n, classes) for classification, numbers in the targets' own units for regression, with the averaged
         parameters where there are any. Raises DataError where one example has another shape than the data's.
         """
-        normalised = self.info.normalise(np.asarray(inputs))
-        params, model_state = evaluated(self.state)
-        values = self.rules.schedule(self.state.step, self.state.hparams)
-        predict = jax.jit(lambda *arguments: self.task.predict(*arguments, values))
-        return np.asarray(predict(params, model_state, normalised))
+        return np.asarray(self._predict(self.state, self.info.normalise(np.asarray(inputs))))
+
+    @functools.cached_property
+    def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:
+        def predict(state: TrainState, inputs: jax.Array) -> jax.Array:
+            values = self.rules.schedule(state.step, state.hparams)
+            return self.task.predict(*evaluated(state), inputs, values)
+
+        return jax.jit(predict)
 
 
 def load_run(workdir: str | Path) -> Run:

@@ -4,34 +4,105 @@ A rule is `(rates, losses) -> rate`: rates (n,) ascending, losses (n,) with nan 
 Losses are compared over the logarithm of the rate; against the rate itself, slopes collapse to the smallest one.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-Rule = Callable[[np.ndarray, np.ndarray], float]
+WIDTH = 0.25  # decades over which neighbouring rates are averaged
+NEAR = 0.2  # how near the lowest loss is near enough, as a part of the fall
+FALL = 0.1  # the least fall, in the logarithm of the loss, that is one: 10 %
+
+
+class Reading(NamedTuple):
+    """What a curve says.
+
+    rules: name -> rate, the default among them; suggestion: the default's, None where nothing falls; band: its 10-90 %
+    range over seeds; falling: (low, high), the rates between which the loss falls; unstable: the lowest rate above
+    them at which half of the fall is lost again, None within the range; agreed: whether there is a fall and most rules
+    lie within a tenfold of each other.
+    """
+
+    rules: dict[str, float]
+    suggestion: float | None
+    band: tuple[float, float] | None
+    falling: tuple[float, float] | None
+    unstable: float | None
+    agreed: bool
+
+
+def read_curve(rates: np.ndarray, losses: np.ndarray) -> Reading | None:
+    """Reads losses (rates, seeds), nan where a lane diverged; None where all of them did."""
+    finite = np.isfinite(losses)
+    if finite.sum(axis=0).max() < 3:
+        return None
+    middle = np.median(np.where(finite, losses, np.inf), axis=1)
+    shape = smooth(rates, middle)
+    rules = {name: rule(rates, middle) for name, rule in RULES.items()}
+    low, bottom, edge = _fall(shape)
+    if shape[low] - shape[bottom] < FALL:
+        return Reading(rules, None, None, None, None, agreed=False)
+    each = [near_minimum(rates, column) for column in losses.T if np.isfinite(column).sum() >= 3]
+    return Reading(
+        rules=rules,
+        suggestion=rules["near_minimum"],
+        band=(float(np.quantile(each, 0.1)), float(np.quantile(each, 0.9))),
+        falling=(float(rates[low]), float(rates[bottom])),
+        unstable=None if edge is None else float(rates[edge]),
+        agreed=_most_agree(rules, np.asarray(each)),
+    )
+
+
+def near_minimum(rates: np.ndarray, losses: np.ndarray) -> float:
+    """The lowest rate whose loss is near the lowest one: our default.
+
+    On the smoothed curve of the logarithm of the loss, the lowest rate at which all but 20 % of the fall is done,
+    between grid points by interpolation. Below the minimum there is room for the longer run, whose best rate is lower;
+    the whole fall but its last part is taken.
+    """
+    shape = smooth(rates, losses)
+    top, bottom, _ = _fall(shape)
+    wanted = shape[bottom] + NEAR * (shape[top] - shape[bottom])
+    after = next(i for i in range(top, bottom + 1) if shape[i] <= wanted)
+    if after == top:
+        return float(rates[top])
+    part = (shape[after - 1] - wanted) / (shape[after - 1] - shape[after])
+    return float(np.exp(np.log(rates[after - 1]) * (1 - part) + np.log(rates[after]) * part))
+
+
+def smooth(rates: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """Averages the logarithm of the loss over neighbouring rates, by a Gaussian kernel of WIDTH decades.
+
+    Losses above three times that of the lowest rates count as that, so one blow-up does not drown its neighbours.
+    Losses that are not all positive are taken as they are.
+    """
+    decades = np.log10(rates)
+    finite = np.isfinite(losses)
+    start = float(np.median(losses[finite][: max(3, finite.sum() // 10)]))
+    if losses[finite].min() > 0:
+        shown = np.log(np.where(finite, np.minimum(losses, 3 * start), 3 * start))
+    else:
+        ceiling = start + 2 * (start - losses[finite].min())
+        shown = np.where(finite, np.minimum(losses, ceiling), ceiling)
+    weights = np.exp(-0.5 * ((decades[:, None] - decades) / WIDTH) ** 2)
+    return weights @ shown / weights.sum(axis=1)
 
 
 def valley(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The middle of the steepest third of the longest falling subsequence, two thirds down the longest valley.
-
-    The default of fastai's learning-rate finder (pull request 3377 of fastai).
-    """
+    """The middle of the longest falling subsequence: the default of fastai's finder (its pull request 3377)."""
     rates, losses = _finite(rates, losses)
-    lengths, starts = np.ones(len(losses), int), np.arange(len(losses))
+    lengths = np.ones(len(losses), int)
     for i in range(1, len(losses)):
-        higher = np.flatnonzero(losses[:i] > losses[i])
-        if len(higher):
-            best = higher[np.argmax(lengths[higher])]
-            lengths[i], starts[i] = lengths[best] + 1, starts[best]
+        lengths[i] = 1 + max((lengths[j] for j in range(i) if losses[j] > losses[i]), default=0)
     end = int(np.argmax(lengths))
-    start, third = starts[end], (end - starts[end]) / 3
+    start = max(0, end - int(lengths[end]))
+    third = (end - start) / 3
     return float(rates[start + int(third) + int(third / 2)])
 
 
 def slide(rates: np.ndarray, losses: np.ndarray, difference: int = 15, threshold: float = 0.005) -> float:
-    """The rate at which an interval that slides down from the highest rate first sees no change of slope.
+    """The left end of an interval that slides down from the highest rate until the slopes at its ends agree.
 
-    From fastai's learning-rate finder; its interval is 15 rates wide, here at most a third of the curve.
+    From fastai's finder; its interval is 15 rates wide, here at most a third of the curve.
     """
     rates, losses = _finite(rates, losses)
     slopes, width = np.gradient(losses), max(1, min(difference, len(losses) // 3))
@@ -42,7 +113,7 @@ def slide(rates: np.ndarray, losses: np.ndarray, difference: int = 15, threshold
 
 
 def steep(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The rate at which the loss falls fastest against the logarithm of the rate, below its minimum."""
+    """The rate below the minimum at which the loss falls fastest against the logarithm of the rate."""
     rates, losses = _finite(rates, losses)
     slopes = np.gradient(losses, np.log(rates))
     return float(rates[np.argmin(slopes[: max(1, int(np.argmin(losses)) + 1)])])
@@ -52,6 +123,33 @@ def minimum_over_10(rates: np.ndarray, losses: np.ndarray) -> float:
     """A tenth of the rate with the lowest loss, the rule of thumb of the first range tests."""
     rates, losses = _finite(rates, losses)
     return float(rates[np.argmin(losses)] / 10)
+
+
+RULES = {
+    "valley": valley,
+    "slide": slide,
+    "steep": steep,
+    "minimum/10": minimum_over_10,
+    "near_minimum": near_minimum,
+}
+
+
+def _fall(shape: np.ndarray) -> tuple[int, int, int | None]:
+    """Returns where the fall begins, where it ends, and where above its end half of it is lost again (None: nowhere)."""
+    bottom = int(np.argmin(shape))
+    top = float(shape[: bottom + 1].max())
+    fall = top - shape[bottom]
+    begin = int(np.flatnonzero(shape[: bottom + 1] >= top - FALL * fall)[-1])
+    lost = np.flatnonzero(shape[bottom:] > shape[bottom] + 0.5 * fall)
+    return begin, bottom, bottom + int(lost[0]) if len(lost) else None
+
+
+def _most_agree(rules: dict[str, float], each: np.ndarray) -> bool:
+    """Tells whether three of the rules, the default among them, and its rates over seeds, lie within a tenfold."""
+    default = np.log10(rules["near_minimum"])
+    others = sorted(np.log10(rate) - default for name, rate in rules.items() if name != "near_minimum")
+    pairs = [max(a, b, 0.0) - min(a, b, 0.0) for i, a in enumerate(others) for b in others[i + 1 :]]
+    return min(pairs) <= 1.0 and float(each.max() / each.min()) <= 10.0
 
 
 def _finite(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -48,8 +48,10 @@ def _made(task: Bound, model: Bound, loss: Bound, info: Info) -> Task:
 
     return Task(
         init=lambda key, batch, values: built(values).init(key, batch, values),
-        loss=lambda *arguments: built(arguments[4]).loss(*arguments),
-        predict=lambda *arguments: built(arguments[3]).predict(*arguments),
+        loss=lambda params, model_state, batch, key, values, train: built(values).loss(
+            params, model_state, batch, key, values, train
+        ),
+        predict=lambda params, model_state, inputs, values: built(values).predict(params, model_state, inputs, values),
     )
 
 
@@ -63,7 +65,9 @@ def classification(model: Bound, loss: LossFunction, info: Info, metrics: tuple[
 def regression(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("mse", "r2")) -> Task:
     """Predicts numbers: the loss sees standardised targets, metrics and predictions are in the targets' own units."""
     shape = info.target_shape
-    mean, std = (np.asarray(numbers, np.float32).reshape(shape) for numbers in (info.target_mean, info.target_std))
+    if len(info.target_mean) != math.prod(shape):
+        raise DataError(f"task.name: given 'regression' of targets {shape}; allowed: one number, or a row, an example")
+    mean, std = (np.asarray(numbers, np.float32).reshape(1, *shape) for numbers in (info.target_mean, info.target_std))
 
     def loss_of(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         return loss(values, predictions, (targets - mean) / std)

@@ -1,5 +1,6 @@
 """A run from a resolved config to `result.json`: the function behind the verb `train`."""
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,13 +13,14 @@ from jaxtrain.config import Config
 from jaxtrain.digests import state_digest
 from jaxtrain.directory import run_lock, write_json
 from jaxtrain.environment import describe_environment
-from jaxtrain.experiment import Experiment, build, check_fingerprint
+from jaxtrain.errors import StorageError
+from jaxtrain.experiment import Experiment, build, check_fingerprint, floats_explained
 from jaxtrain.loop import Ending, Session, run, throughput
 from jaxtrain.memory import Memory, Numbers, results
 from jaxtrain.parallel import compiled_train_call, replicate
 from jaxtrain.progress import plain_lines, progress
 from jaxtrain.result import Result, read_result, write_result
-from jaxtrain.run_directory import claim, open_trackers
+from jaxtrain.run_directory import claim, demand_own, open_trackers
 from jaxtrain.signals import interruptions
 from jaxtrain.state import TrainState
 from jaxtrain.steps import StepFunction, train_step
@@ -42,15 +44,17 @@ def train_and_evaluate(
     """
     workdir = Path(workdir)
     with run_lock(workdir), interruptions() as stop, counted() as compiled, ExitStack() as opened:
-        claim(workdir, config)
+        demand_own(workdir, config)
         ended = read_result(workdir)
         lines = plain_lines(quiet)
         if ended is not None and ended.status != "interrupted":
             lines.say(f"{workdir} holds this run already, ended at step {ended.step:,}: nothing is left to do")
             return ended
+        opened.enter_context(floats_explained(config))
         experiment = build(config)
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
-        state, memory, resumed = start(experiment, checkpoints)
+        state, memory, resumed = start(experiment, checkpoints, ended)
+        claim(workdir, config)
         total = experiment.lengths.total
         if resumed is not None:
             lines.say(f"resumes at step {resumed:,} of {total:,}")
@@ -74,10 +78,20 @@ def train_and_evaluate(
         return _finish(session, run(session), workdir)
 
 
-def start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, Memory, int | None]:
-    """Returns the state to go on from, what the run remembers, and the step it resumes at (None: a fresh run)."""
+def start(
+    experiment: Experiment, checkpoints: Checkpoints, ended: Result | None = None
+) -> tuple[TrainState, Memory, int | None]:
+    """Returns the state to go on from, what the run remembers, and the step it resumes at (None: a fresh run).
+
+    `ended` says how the session before ended, where one did: StorageError when what it saved is gone.
+    """
     restored = checkpoints.restore(experiment.state_shapes()) if checkpoints.exist() else None
     if restored is None:
+        if ended is not None:
+            raise StorageError(
+                f"{checkpoints.directory}: holds no checkpoint, though the run was {ended.status} at step "
+                f"{ended.step:,}; restore it from a copy, or give another --workdir to start afresh"
+            )
         fresh = warm_started(experiment.init(), experiment.config["checkpoint"], experiment.mesh)
         return fresh, Memory(info=experiment.dataset.info.to_json()), None
     memory = Memory(**restored.memory)
@@ -93,7 +107,7 @@ def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
         status=ending.status,
         step=session.at,
         seconds=session.seconds,
-        last=session.memory.last,
+        last={"train": {"loss": math.nan}} | session.memory.last,  # before the first step there is no number
         best=session.memory.best,
         test=test,
         state_digest=state_digest(jax.device_get(session.state)),

@@ -74,7 +74,9 @@ def floats_of(section):
 
 
 def loss(params):
-    outputs = jnp.tanh(INPUTS @ params["dense"]["kernel"] + params["dense"]["bias"][None]) * params["norm"]["scale"][None]
+    outputs = (
+        jnp.tanh(INPUTS @ params["dense"]["kernel"] + params["dense"]["bias"][None]) * params["norm"]["scale"][None]
+    )
     return jnp.square(outputs - TARGETS).mean()
 
 

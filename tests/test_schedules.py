@@ -41,12 +41,16 @@ def test_one_cycle_is_cosine_onecycle_of_optax_at_every_step(warmup, div, final_
 
 
 def test_one_cycle_takes_optax_defaults_from_its_own():
-    np.testing.assert_allclose(at_every_step(one_cycle), of_optax(optax.cosine_onecycle_schedule(TOTAL, 1.0)), atol=1e-6)
+    np.testing.assert_allclose(
+        at_every_step(one_cycle), of_optax(optax.cosine_onecycle_schedule(TOTAL, 1.0)), atol=1e-6
+    )
 
 
 def test_linear_one_cycle_is_linear_onecycle_of_optax_at_every_step():
     """Optax goes back to the start at `pct_final` and then further down; at 1 there is no such third part."""
-    schedule = optax.linear_onecycle_schedule(TOTAL, 3.0, pct_start=0.3, pct_final=1.0, div_factor=20.0, final_div_factor=50.0)
+    schedule = optax.linear_onecycle_schedule(
+        TOTAL, 3.0, pct_start=0.3, pct_final=1.0, div_factor=20.0, final_div_factor=50.0
+    )
     ours = at_every_step(one_cycle, warmup=0.3, start=1 / 20, end=1 / 50, anneal="linear")
     np.testing.assert_allclose(3.0 * ours, of_optax(schedule), atol=2e-6)
 

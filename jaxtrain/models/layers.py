@@ -91,7 +91,8 @@ class Conv(nn.Module):
         outputs = convolve(inputs, kernel, self.strides, self.padding)
         if not self.use_bias:
             return outputs
-        return outputs + self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return outputs + bias.reshape(1, 1, 1, -1)
 
 
 def convolve(inputs: jax.Array, kernel: jax.Array, strides: Pair = (1, 1), padding: Padding = "SAME") -> jax.Array:
@@ -117,7 +118,7 @@ def average_pool(
     strides = strides or window
     if _on_cpu():
         return _pool_windows(inputs, window, strides, padding, 0.0, jnp.mean)
-    return nn.avg_pool(inputs, window, strides, padding)
+    return nn.pool(inputs, 0.0, jax.lax.add, window, strides, padding) / (window[0] * window[1])
 
 
 def _on_cpu() -> bool:

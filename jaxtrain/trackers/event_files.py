@@ -70,14 +70,11 @@ class TensorBoardTracker:
     def _rebuild_and_follow(self, rows: list[Row]) -> None:
         from tensorboardX import RecordWriter
 
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for old in self._directory.glob(PREFIX + "*" + SUFFIX):
-            old.unlink()
-        now = time.time()
-        path = self._directory / f"{PREFIX}{now:010.0f}.{socket.gethostname()}.{os.getpid()}{SUFFIX}"
+        _clear(self._directory)
         # Not SummaryWriter: its thread dies of a full disk and its bounded queue then blocks for ever.
-        with contextlib.closing(RecordWriter(str(path))) as writer:
-            writer.write(_event(now, 0, file_version="brain.Event:2").SerializeToString())
+        with contextlib.closing(RecordWriter(_new_file(self._directory))) as writer:
+            writer.write(_version().SerializeToString())
+            now = time.time()
             for row in rows:
                 writer.write(_row(now, row).SerializeToString())
             writer.flush()
@@ -95,6 +92,32 @@ class TensorBoardTracker:
         self._stopped.set()
         with contextlib.suppress(Exception):
             self._say(f"TensorBoard: {self._directory}: {reason}; the run goes on without it")
+
+
+def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, width: int, height: int) -> None:
+    """Writes one picture, as PNG, into an event file of its own, in place of the one before."""
+    from tensorboardX import RecordWriter
+
+    _clear(Path(directory))
+    image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": png}
+    with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
+        writer.write(_version().SerializeToString())
+        writer.write(_event(time.time(), 0, summary={"value": [{"tag": name, "image": image}]}).SerializeToString())
+
+
+def _clear(directory: Path) -> None:
+    """Removes our old event files, and makes the directory where it is missing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob(PREFIX + "*" + SUFFIX):
+        old.unlink()
+
+
+def _new_file(directory: Path) -> str:
+    return str(directory / f"{PREFIX}{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}{SUFFIX}")
+
+
+def _version() -> "Event":
+    return _event(time.time(), 0, file_version="brain.Event:2")
 
 
 def _row(wall_time: float, row: Row) -> "Event":

@@ -1,0 +1,111 @@
+"""The verb `lr_range`: a range test of a config, with its picture, table and files."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.config import Config, family, hyperparameters
+from jaxtrain.data.order import eval_batches
+from jaxtrain.directory import make_directory, run_lock, storage_error, write_json
+from jaxtrain.durations import steps_of
+from jaxtrain.errors import ConfigError, nearest
+from jaxtrain.experiment import Experiment, build
+from jaxtrain.lr_range import Judge, LRRangeResult, lr_range_test
+from jaxtrain.plots import drawn
+from jaxtrain.trackers import write_picture
+
+
+def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
+    """Tests the rates of a resolved config and writes `lr_range/` in the directory: result, curve and picture.
+
+    Raises ConfigError for a range or a float that cannot be tested. Where every lane diverged the result says so.
+    """
+    check(config)
+    workdir = Path(workdir)
+    with run_lock(workdir):
+        result = measure(build(config))
+        write(result, config, workdir / "lr_range")
+    return result
+
+
+def check(config: Config) -> None:
+    """Refuses, before data are read, a range or a float that cannot be tested."""
+    section = config["lr_range"]
+    for low, high in (("start", "stop"), ("second_start", "second_stop")):
+        if section[low] >= section[high]:
+            raise ConfigError(f"lr_range.{high}", section[high], f"a number above lr_range.{low}, {section[low]:g}")
+    floats = hyperparameters(config)
+    for key in ("target", "second"):
+        name = section[key]
+        if name is not None and name not in floats:
+            raise ConfigError(
+                f"lr_range.{key}", name, f"a float of this config: {', '.join(floats)}", nearest(name, floats)
+            )
+    if section["second"] == section["target"]:
+        raise ConfigError("lr_range.second", section["second"], "another float than lr_range.target")
+    owner, _, knob = section["target"].partition(".")
+    if section["method"] == "ramp" and knob in (knobs := family(owner).knobs(config[owner]["name"])):
+        if knobs[knob].at_initialisation:
+            hint = (
+                f"{config[owner]['name']} reads {section['target']} at initialisation alone, so a ramp changes nothing"
+            )
+            raise ConfigError("lr_range.method", "ramp", "lanes", hint)
+
+
+def measure(experiment: Experiment) -> LRRangeResult:
+    """Runs the range test of an experiment's config; nothing of the experiment changes."""
+    config, section = experiment.config, experiment.config["lr_range"]
+    lengths, epoch = experiment.lengths, experiment.dataset.sizes["train"] / config["data"]["batch_size"]
+    second = None
+    if section["second"] is not None:
+        values = np.geomspace(section["second_start"], section["second_stop"], section["second_count"])
+        second = (section["second"], values)
+    return lr_range_test(
+        experiment.rules,
+        experiment.hparams,
+        experiment.on_devices("train"),
+        np.geomspace(section["start"], section["stop"], section["rates"]),
+        range(config["seed"], config["seed"] + section["seeds"]),
+        batches=experiment.indices,
+        method=section["method"],
+        steps=steps_of(section["steps"], steps_per_epoch=epoch, total=lengths.total),
+        judge=_judge(experiment),
+        target=section["target"],
+        second=second,
+        mesh=experiment.mesh,
+        width=section["width"],
+    )
+
+
+def _judge(experiment: Experiment) -> Judge | None:
+    """Lanes are judged on the validation split, where there is one."""
+    if "validation" not in experiment.dataset.sizes:
+        return None
+    size = experiment.config["data"]["eval_batch_size"]
+    return Judge(experiment.on_devices("validation"), *eval_batches(experiment.dataset.sizes["validation"], size))
+
+
+def write(result: LRRangeResult, config: Config, folder: Path) -> None:
+    """Writes config.json, result.json, curve.csv, lr_range.png and the picture for TensorBoard."""
+    make_directory(folder)
+    write_json(folder / "config.json", config)
+    write_json(folder / "result.json", result.to_json())
+    try:
+        with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
+            seeds = [f"loss_seed_{seed}" for seed in range(result.losses.shape[1])]
+            csv.writer(file).writerows([["rate", "median", *seeds], *_rows(result)])
+        picture = drawn(result.plot())
+        (folder / "lr_range.png").write_bytes(picture.png)
+        if config["track"]["tensorboard"]:
+            write_picture(folder, "lr_range", *picture)
+    except OSError as error:
+        raise storage_error(folder, "written", error) from error
+
+
+def _rows(result: LRRangeResult) -> list[list[Any]]:
+    return [
+        [rate, middle, *losses]
+        for rate, middle, losses in zip(result.rates, result.band[1], result.losses, strict=True)
+    ]

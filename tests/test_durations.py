@@ -1,0 +1,78 @@
+import pytest
+
+from jaxtrain.config import SECTIONS
+from jaxtrain.durations import DurationText, steps_of
+from jaxtrain.errors import ConfigError
+from jaxtrain.families import knobs_of
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("10 epochs", 180),
+        ("1 epoch", 18),
+        ("0.5 epochs", 9),
+        ("2000 steps", 2000),
+        ("1 step", 1),
+        ("1e3 steps", 1000),
+        ("5 %", 10),
+        ("5%", 10),
+        ("  2.5   %  ", 5),
+        ("100 %", 200),
+    ],
+)
+def test_every_form_becomes_steps(text: str, steps: int):
+    assert DurationText().accepts(text)
+    assert steps_of(text, steps_per_epoch=18, total=200) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "steps_per_epoch", "steps"),
+    [
+        ("10 epochs", 1797 / 100, 180),  # 179.7 steps: the last epoch is not cut short
+        ("1 epochs", 17.97, 18),
+        ("3 epochs", 100 / 3, 100),  # not 101 for the rounding of floats
+        ("10 epochs", 0.1, 1),
+    ],
+)
+def test_epochs_of_a_broken_number_of_steps_are_whole(text: str, steps_per_epoch: float, steps: int):
+    assert steps_of(text, steps_per_epoch=steps_per_epoch) == steps
+
+
+@pytest.mark.parametrize("text", ["0.001 epochs", "0.1 %", "0.2 steps"])
+def test_at_least_one_step(text: str):
+    assert steps_of(text, steps_per_epoch=10, total=100) == 1
+
+
+def test_longer_than_the_run_is_no_error():
+    assert steps_of("300 %", steps_per_epoch=10, total=100) == 300
+    assert steps_of("50 epochs", steps_per_epoch=10, total=100) == 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0 steps", "0 epochs", "0.0 %", "-1 steps", "nan steps", "inf epochs", "1e999 steps"),
+        *("10", "", "steps", "10 days", "ten epochs", "5 percent", "1,000 steps", "10 epochs 5 steps", "1e-3x epochs"),
+    ],
+)
+def test_other_texts_are_refused_and_the_forms_shown(text: str):
+    knob = knobs_of(SECTIONS["eval"])["every"]
+    with pytest.raises(ConfigError) as found:
+        knob.check("eval.every", text)
+    error = found.value
+    assert (error.key, error.given) == ("eval.every", text)
+    assert all(form in error.allowed for form in ("above zero", "'10 epochs'", "'2000 steps'", "'5 %'"))
+
+
+@pytest.mark.parametrize("value", [10, 10.0, True, ("10 epochs",)])
+def test_a_number_without_a_unit_is_refused(value: object):
+    with pytest.raises(ConfigError, match=r"train\.duration: given .*; allowed: .*'10 epochs'"):
+        knobs_of(SECTIONS["train"])["duration"].check("train.duration", value)
+
+
+def test_the_runs_own_duration_is_no_part_of_itself():
+    knob = knobs_of(SECTIONS["train"])["duration"]
+    with pytest.raises(ConfigError) as found:
+        knob.check("train.duration", "50 %")
+    assert "%" not in found.value.allowed

@@ -1,0 +1,113 @@
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jaxtrain.config import FAMILIES, SECTIONS, default_config, family, flatten, resolve_config
+from jaxtrain.errors import UsageError
+from jaxtrain.families import knobs_of
+from jaxtrain.knobs import MISSING
+from jaxtrain.listing import config_lines, families, members
+from jaxtrain.metrics import METRICS
+from jaxtrain.run_directory import from_default
+
+PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
+TABLES = {PLURALS.get(section, section): family(section) for section in FAMILIES} | {"metrics": METRICS}
+MEMBERS = [(table, name) for table, found in TABLES.items() for name in found.members]
+
+
+def first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").splitlines()[0]
+
+
+def block(lines: list[str], name: str) -> list[str]:
+    """Returns the indented lines below a member's name."""
+    below = lines[lines.index(name) + 1 :]
+    ends = [at for at, line in enumerate(below) if not line.startswith(" ")]
+    return below[: ends[0] if ends else None]
+
+
+def test_list_shows_every_family_member_and_section():
+    shown = {line.split(" ", 1)[0]: line.split(" ", 1)[1].split(", ") for line in families() if "  " in line}
+    for name, table in TABLES.items():
+        assert [member.strip() for member in shown[name]] == list(table.members)
+    assert all(section in "\n".join(families()) for section in SECTIONS)
+
+
+@pytest.mark.parametrize(("table", "name"), MEMBERS)
+def test_every_member_shows_its_line_and_its_knobs(table: str, name: str):
+    found, lines = TABLES[table], members(table)
+    shown = block(lines, name)
+    assert shown[0] == f"    {first_line(found.members[name])}"
+    for knob in knobs_of(found.members[name], len(found.supplied)).values():
+        (line,) = (line for line in shown if line.startswith(f"    {knob.name} = "))
+        assert knob.allowed in line
+        assert ("<must be given>" in line) == (knob.default is MISSING)
+
+
+@pytest.mark.parametrize(("table", "name"), MEMBERS)
+def test_every_member_has_a_docstring_of_its_own(table: str, name: str):
+    function = TABLES[table].members[name]
+    assert function.__doc__, f"{name} of {table} has no docstring: `list {table}` shows its first line"
+    assert not function.__doc__.startswith(f"{function.__name__}("), (
+        "the docstring is the one that a dataclass makes up"
+    )
+    assert len(first_line(function)) > 3
+
+
+@pytest.mark.parametrize("section", FAMILIES)
+def test_what_is_common_to_a_family_shows_too(section: str):
+    table = family(section)
+    if table.common is None:
+        assert f"any {section}" not in members(section)
+        return
+    shown = block(members(section), f"any {section}")
+    assert shown[0] == f"    {first_line(table.common)}"
+    assert {line.split(" = ")[0].strip() for line in shown[1:]} == set(knobs_of(table.common, table.common_supplied))
+
+
+@pytest.mark.parametrize("section", [*FAMILIES, "metric"])
+def test_singular_and_plural_show_the_same(section: str):
+    assert members(section) == members({**PLURALS, "metric": "metrics"}.get(section, section))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_sections_without_members_show_their_keys(section: str):
+    shown = members(section)
+    assert shown[:2] == [section, f"    {first_line(SECTIONS[section])}"]
+    assert [line.split(" = ")[0].strip() for line in shown[2:]] == list(knobs_of(SECTIONS[section]))
+
+
+def test_defaults_and_bounds_are_those_of_the_signature():
+    assert "    learning_rate = <must be given>    (float, at least 0)" in members("optimizer")
+    assert "    hidden = (128, 128)    (a tuple of int)" in members("models")
+    assert "    every = 10 %    (str, above zero, written '10 epochs', '2000 steps' or '5 %' of the run)" in members(
+        "eval"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("optimzers", "optimizers"), ("optimiser", "optimizers"), ("metrik", "metrics"), ("trian", "train"), ("adam", "")],
+)
+def test_a_typo_shows_what_there_is_and_the_nearest(given: str, meant: str):
+    with pytest.raises(UsageError) as found:
+        members(given)
+    line = str(found.value)
+    assert f"given {given!r}" in line
+    assert all(name in line for name in [*TABLES, *SECTIONS])
+    assert (f"did you mean '{meant}'?" if meant else "") in line
+    assert "\n" not in line
+
+
+def test_config_lines_star_what_was_changed_and_show_every_knob():
+    config = resolve_config(default_config(), {"optimizer.learning_rate": 0.5, "seed": 3}).config
+    lines = config_lines(config, from_default(config))
+    assert "2 changed" in lines[0]
+    text = "\n".join(lines)
+    assert "*learning_rate=0.5" in text
+    assert text.count("*") == 3  # two, and the one that explains it
+    assert "  seed       *3" in lines
+    for name in flatten(config):
+        assert name.partition(".")[2] in text

@@ -1,0 +1,350 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxtrain import load_config
+from jaxtrain.config import digest
+from jaxtrain.errors import UsageError
+from jaxtrain.knobs import Text
+from jaxtrain.main import VERBS, main, split_overrides
+
+ROOT = Path(__file__).parent.parent
+MINE = """
+from jaxtrain import default_config
+
+def get_config():
+    config = default_config()
+    config.data = {"name": "arrays", "file": "nowhere.npz"}
+    config.model = {"name": "mlp", "hidden": (4,)}
+    return config
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that a command starts in, with config files whose data are not there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))  # no command of a test fills the user's own
+    monkeypatch.delenv("JAXTRAIN_DATA", raising=False)
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "syntax.py").write_text("def get_config(:")
+    (tmp_path / "raises.py").write_text("def get_config():\n    return 1 / 0")
+    (tmp_path / "lacks.py").write_text("x = 1")
+    (tmp_path / "returns.py").write_text("def get_config(): return 5")
+    (tmp_path / "cut.json").write_text('{"seed": ')
+    (tmp_path / "typo.py").write_text(MINE.replace('"hidden"', '"hiden"'))
+    return tmp_path
+
+
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """Runs a command that must end with one line, the exit code 2 and nothing written; returns the line."""
+    before = sorted(folder.rglob("*"))
+
+    def run(*words: str) -> str:
+        assert main(words) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        assert sorted(folder.rglob("*")) == before
+        return err
+
+    return run
+
+
+# What an error says: the key, what was given, what is allowed, and what was meant
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "given", "allowed", "hint"),
+    [
+        ("sede=1", "sede", "sede", "seed", "'seed'"),
+        ("optimzer.learning_rate=1", "optimzer", "optimzer", "optimizer", "'optimizer'"),
+        ("optimizer.lerning_rate=1", "optimizer.lerning_rate", "lerning_rate", "learning_rate", "'learning_rate'"),
+        ("optimizer.momentum=0.9", "optimizer.momentum", "momentum", "b1, b2, clip_norm", ""),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate", "fast", "float, at least 0", ""),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate", "nan", "float, at least 0", ""),
+        ("optimizer.learning_rate=-0.1", "optimizer.learning_rate", "-0.1", "float, at least 0", ""),
+        ("optimizer.learning_rate=", "optimizer.learning_rate", "", "float, at least 0", ""),
+        ("data.batch_size=1.5", "data.batch_size", "1.5", "int, at least 1", ""),
+        ("data.test_fraction=1.5", "data.test_fraction", "1.5", "at least 0 and below 1", ""),
+        ("loss.label_smoothing=2", "loss.label_smoothing", "2", "at least 0 and at most 1", ""),
+        ("train.duration=0 steps", "train.duration", "0 steps", "'10 epochs'", ""),
+        ("train.duration=10", "train.duration", "10", "'10 epochs'", ""),
+        ("eval.every=-5 %", "eval.every", "-5 %", "'5 %'", ""),
+        ("track.tensorboard=false", "track.tensorboard", "false", "True or False", ""),
+        ("model.hidden=128", "model.hidden", "128", "a tuple of int", ""),
+        ("model.activation=rleu", "model.activation", "rleu", "'relu', 'gelu'", "'relu'"),
+        ("model.name=mpl", "model.name", "mpl", "mlp, cnn", "'mlp'"),
+        ("task=classifcation", "task.name", "classifcation", "classification", "'classification'"),
+        ("loss=cross_entrpy", "loss.name", "cross_entrpy", "cross_entropy", "'cross_entropy'"),
+        ("optimizer=adma", "optimizer.name", "adma", "adamw", "'adam"),
+        ("data.name=digit", "data.name", "digit", "digits", "'digits'"),
+        ("optimizer.name=optx:lion", "optimizer.name", "optx:lion", "module that can be imported", "'optax'"),
+        ("optimizer.name=optax:loin", "optimizer.name", "optax:loin", "a callable of optax", "'lion'"),
+        ("schedule.optimizer.lr=constant", "schedule.optimizer.lr", "constant", "optimizer.learning_rate", ""),
+        (
+            "schedule.optimizer.learning_rate=one_cycl",
+            "schedule.optimizer.learning_rate.name",
+            "one_cycl",
+            "one_cycle",
+            "'one_cycle'",
+        ),
+        ("seed.more=1", "seed.more", "1", "no name below seed", ""),
+        ("train=5", "train", "5", "a section", ""),
+    ],
+)
+def test_bad_override(refused: Refusal, override: str, key: str, given: str, allowed: str, hint: str):
+    name, _, value = override.partition("=")
+    for words in ((f"--config.{override}",), (f"--config.{name}", value)) if value else ((f"--config.{override}",),):
+        line = refused("--config=mine.py", *words)
+        assert line.startswith(f"error: {key}: given {given!r}; allowed: ")
+        assert allowed in line.split("; allowed: ")[1]
+        assert (f"did you mean {hint}" if hint else "") in line
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("mien.py", "did you mean 'mine.py'?"),
+        ("no/such.py", "an existing .py file"),
+        (".", "an existing .py file"),
+        ("syntax.py", "SyntaxError"),
+        ("raises.py", "ZeroDivisionError at line 2"),
+        ("lacks.py", "get_config()"),
+        ("returns.py", "a ConfigDict or a dict"),
+        ("cut.json", "JSONDecodeError"),
+    ],
+)
+def test_missing_or_broken_config_file(refused: Refusal, file: str, said: str):
+    line = refused(f"--config={file}")
+    assert line.startswith(f"error: --config: given {file!r}; allowed: ")
+    assert said in line
+
+
+def test_unknown_knob_in_a_config_file(refused: Refusal):
+    line = refused("--config=typo.py")
+    assert line.startswith("error: model.hiden: given 'hiden'; allowed: activation, dropout, hidden, norm")
+    assert "did you mean 'hidden'?" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["--config", "given nothing", "--config=configs/x.py"]),
+        (["train"], ["--config", "given nothing", "--config=configs/x.py"]),
+        (["--quiet"], ["--config", "given nothing"]),
+        (["--config=mine.py", "stray"], ["given 'stray'", *VERBS]),
+        (["train", "stray", "--config=mine.py"], ["stray argument 'stray'"]),
+        (["train", "--config=mine.py", "stray"], ["stray argument 'stray'"]),
+        (["train", "--config=mine.py", "--quiet", "a", "b"], ["stray argument"]),
+        (["trian", "--config=mine.py"], ["given 'trian'", *VERBS, "did you mean 'train'?"]),
+        (["--config=mine.py", "lits"], ["given 'lits'", *VERBS, "did you mean 'list'?"]),
+        (["--config=mine.py", "--config=mine.py"], ["--config: given twice", "'mine.py'", "once"]),
+        (["--config=mine.py", "--config", "other.py"], ["--config: given twice", "'mine.py'", "'other.py'", "once"]),
+        (["--config=mine.py", "--workdir=a", "--workdir=b"], ["--workdir: given twice", "'a'", "'b'", "once"]),
+        (
+            ["--config=mine.py", "--config.seed=1", "--config.seed=2"],
+            ["--config.seed: given twice", "'1'", "'2'", "once"],
+        ),
+        (["--config=mine.py", "--config.seed=1", "--config.seed", "1"], ["--config.seed: given twice", "once"]),
+        (["--config=mine.py", "--confg=1"], ["'--confg=1'", "--config", "--workdir", "did you mean '--config'?"]),
+        (["--config=mine.py", "--work-dir", "x"], ["'--work-dir'", "did you mean '--workdir'?"]),
+        (["--config=mine.py", "--work=x"], ["'--work=x'"]),  # no abbreviations: they would hide a mistyped option
+        (["--config=mine.py", "-q"], ["'-q'", "--quiet"]),
+        (["--config=mine.py", "--quiet=1"], ["--quiet"]),
+        (["--config"], ["--config", "expected one argument"]),
+        (["--config="], ["--config: given nothing", "--config=FILE"]),
+        (["--config=mine.py", "--workdir="], ["--workdir: given nothing", "--workdir=DIR"]),
+        (["--config=mine.py", "--config.seed"], ["--config.seed: given no value", "--config.seed=VALUE"]),
+        (["--config=mine.py", "--config.seed", "--quiet"], ["--config.seed: given no value", "--config.seed=VALUE"]),
+        (["--config=mine.py", "--config.=1"], ["--config.=1", "--config.section.knob=VALUE"]),
+        (["--config=mine.py", "--config.train.=1"], ["--config.train.=1", "--config.section.knob=VALUE"]),
+        (["--config=mine.py", "--config..seed=1"], ["--config..seed=1", "--config.section.knob=VALUE"]),
+        (["evaluate"], ["--workdir: given nothing", "evaluate --workdir=DIR"]),
+        (["evaluate", "--workdir=nowhere"], ["--workdir", "nowhere", "the directory of a run"]),
+        (["evaluate", "--workdir=.", "--config=mine.py"], ["given a config", "evaluate --workdir=DIR"]),
+        (["evaluate", "--workdir=.", "--config.seed=1"], ["given a config", "evaluate --workdir=DIR"]),
+        (["evaluate", "more", "--workdir=."], ["stray argument 'more'"]),
+        (["list", "optimzers"], ["given 'optimzers'", "optimizers, data", "did you mean 'optimizers'?"]),
+        (["list", "optimizers", "losses"], ["stray argument 'losses'"]),
+        (["list", "--config=mine.py"], ["given a config"]),
+        (["list", "optimizers", "--config.seed=1"], ["given a config"]),
+    ],
+)
+def test_bad_command_line(refused: Refusal, words: list[str], said: list[str]):
+    line = refused(*words)
+    assert all(part in line for part in said), line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config=raises.py"],
+        ["--config=mine.py", "--config.seed=x"],
+        ["--config=mine.py", "stray"],
+        ["list", "nothing"],
+    ],
+)
+def test_debug_shows_the_traceback_and_ends_alike(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str]):
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert main([*words, "--debug"]) == 2
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert last == line
+    assert trace[0] == "Traceback (most recent call last):"
+
+
+def test_debug_shows_where_a_config_file_broke(folder: Path, capsys: pytest.CaptureFixture[str]):
+    main(["--config=raises.py", "--debug"])
+    assert 'File "raises.py", line 2, in get_config' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["optimizer.b1=2", "data.batchsize=1", "model.name=none", "schedule.optimizer.b1=x", "checkpoint.keep=0"],
+)
+def test_a_config_error_comes_before_data_are_read(refused: Refusal, override: str):
+    refused("--config=mine.py", f"--config.{override}")
+
+
+def test_missing_data_end_in_one_line_and_the_code_of_data(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--config=mine.py", "--quiet"]) == 3
+    err = capsys.readouterr().err
+    assert "nowhere.npz" in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+# What works
+
+
+def test_overrides_are_taken_out_of_a_command_line():
+    found, rest = split_overrides(
+        ["train", "--config.a.b=1=2", "--config=x.py", "--config.c", "-1", "--config.d=", "word"]
+    )
+    assert found == {"a.b": "1=2", "c": "-1", "d": ""}
+    assert all(isinstance(value, Text) for value in found.values())
+    assert rest == ["train", "--config=x.py", "word"]
+    with pytest.raises(UsageError):
+        split_overrides(["--config.a"])
+
+
+@pytest.mark.parametrize("word", ["optimizer", "optimizers", "train", "metrics"])
+def test_list_shows_members(capsys: pytest.CaptureFixture[str], word: str):
+    assert main(["list", word]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert {"optimizer": "adamw", "optimizers": "adamw", "train": "duration", "metrics": "accuracy"}[word] in out
+
+
+def test_list_shows_families(capsys: pytest.CaptureFixture[str]):
+    assert main(["list"]) == 0
+    assert "optimizers  sgd, adam, adamw, rprop" in capsys.readouterr().out
+
+
+def test_help_shows_verbs_and_options(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as found:
+        main(["--help"])
+    assert found.value.code == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in [*VERBS, "--config", "--workdir", "--quiet", "--debug", "--config.KEY=VALUE"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["trian"], []])
+def test_help_and_usage_errors_import_nothing_heavy(words: list[str]):
+    heavy = (
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax",
+        "tensorboardX",
+        "numpy",
+        "ml_collections",
+        "matplotlib",
+        "sklearn",
+    )
+    code = f"""
+import sys
+from jaxtrain.main import main
+try:
+    main({words!r})
+except SystemExit:
+    pass
+print("LOADED", sorted({set(heavy)!r} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.splitlines()[-1] == "LOADED []"
+
+
+@pytest.fixture
+def tiny(folder: Path) -> list[str]:
+    """A command that trains two steps on data of its own."""
+    random = np.random.default_rng(0)
+    np.savez(folder / "tiny.npz", inputs=random.random((64, 3)), targets=random.integers(0, 2, 64))
+    overrides = {"data.file": "tiny.npz", "data.path": str(folder), "data.batch_size": "8", "train.duration": "2 steps"}
+    return ["--config=mine.py", *(f"--config.{name}={value}" for name, value in overrides.items())]
+
+
+def test_train_says_what_changed_and_names_what_it_wrote(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*tiny, "--config.optimizer.name=rprop"]) == 0
+    out = capsys.readouterr().out
+    (workdir,) = (folder / "runs").iterdir()
+    config = json.loads((workdir / "config.json").read_text())
+    assert workdir.name == f"mine-{digest(load_config(workdir / 'config.json'))}"
+    assert config["optimizer"]["name"] == "rprop"
+    assert out.startswith("schedule.optimizer.learning_rate is dropped: rprop") or "is dropped: rprop" in out
+    assert "*name=rprop" in out
+    listed = [line.split()[0] for line in out.partition("wrote ")[2].splitlines()[1:] if line.startswith("  ")]
+    written = [file for file in listed if file.endswith((".json", ".jsonl")) or file == "checkpoints"]
+    assert "config.json" in written
+    assert "result.json" in written
+    assert all((workdir / file).exists() for file in written)
+    assert f"evaluate --workdir={workdir.relative_to(folder)}" in out
+
+
+def test_quiet_is_silent_and_the_same_command_finds_its_run(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*tiny, "--quiet"]) == 0
+    assert main([*tiny, "--quiet", "--config.log.every=1 steps"]) == 0
+    assert capsys.readouterr() == ("", "")
+    (workdir,) = (folder / "runs").iterdir()
+    before = (workdir / "result.json").read_bytes()
+    assert main(["evaluate", f"--workdir={workdir}"]) == 0
+    assert "validation" in capsys.readouterr().out
+    assert (workdir / "result.json").read_bytes() == before
+    assert main([*tiny, f"--workdir={workdir}", "--config.seed=1"]) == 2
+    line = capsys.readouterr().err
+    assert "seed: given 1, there 0" in line
+    assert main([*tiny, "--quiet", "--config.seed=1"]) == 0
+    assert len(list((folder / "runs").iterdir())) == 2
+
+
+def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folder: Path):
+    (folder / "my_losses.py").write_text(
+        "def loss(predictions, targets, power: float = 2.0):\n    raise RuntimeError('mine')\n"
+    )
+    words = [*tiny, "--config.loss.name=my_losses:loss", "--config.loss.power=3", "--quiet"]
+    command = [sys.executable, "-m", "jaxtrain.main", *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 1
+    assert (
+        f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr
+    )  # an error of the user's shows their frames
+    assert ran.stderr.splitlines()[-1] == "RuntimeError: mine"

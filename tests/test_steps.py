@@ -1,0 +1,353 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxtrain.compilation import counted
+from jaxtrain.losses import cross_entropy
+from jaxtrain.metrics import Mean
+from jaxtrain.models.mlp import MLP
+from jaxtrain.schedules import Schedule
+from jaxtrain.state import Rules, Task, TrainState, init_state
+from jaxtrain.steps import eval_call, eval_step, evaluated, train_call, train_step
+from jaxtrain.tasks import linen_task
+
+RANDOM = np.random.default_rng(0)
+INPUTS = RANDOM.normal(size=(48, 5)).astype(np.float32)
+LABELS = INPUTS[:, :3].argmax(axis=1).astype(np.int32)
+DATA = {"inputs": jnp.asarray(INPUTS), "targets": jnp.asarray(LABELS)}
+INDICES = np.stack([np.random.default_rng(step).permutation(48)[:16] for step in range(6)]).astype(np.int32)
+KEY = jax.random.key(7)
+HPARAMS = {"optimizer.learning_rate": 0.05, "optimizer.b1": 0.8, "train.total_steps": 6.0}
+
+
+def task_of(norm=None, dropout=None):
+    return linen_task(
+        lambda values: MLP(3, (8,), norm=norm, dropout=dropout and values["model.dropout"]),
+        lambda values, predictions, targets: cross_entropy(predictions, targets),
+        ("accuracy",),
+    )
+
+
+def adam(values):
+    return optax.adam(values["optimizer.learning_rate"], values["optimizer.b1"])
+
+
+def sgd(values):
+    return optax.sgd(values["optimizer.learning_rate"])
+
+
+def halving(step, hparams):
+    return dict(hparams) | {"optimizer.learning_rate": hparams["optimizer.learning_rate"] * 0.5 ** step.astype(jnp.float32)}
+
+
+PLAIN, BATCH_NORM, DROPOUT = task_of(), task_of(norm="batch"), task_of(norm="batch", dropout=True)
+FULL = Rules(DROPOUT, Schedule(), adam)
+"""Rules with everything that a step may hold: batch norm, dropout, and averages where hparams have `train.ema`."""
+FULL_HPARAMS = HPARAMS | {"model.dropout": 0.3, "train.ema": 0.9}
+
+jitted_step = jax.jit(train_step, static_argnames="rules")
+jitted_call = jax.jit(train_call, static_argnames=("rules", "step"))
+jitted_eval = jax.jit(eval_call, static_argnames="rules")
+
+
+def start(rules, hparams=HPARAMS) -> TrainState:
+    return jax.jit(init_state, static_argnames="rules")(KEY, DATA, hparams, rules=rules)
+
+
+def rows(indices):
+    return {name: array[indices] for name, array in DATA.items()}
+
+
+def assert_equal(found, expected):
+    """Compares two trees to the bit."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def assert_close(found, expected, atol=1e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), found, expected)
+
+
+def test_a_step_is_what_optax_does_by_hand_with_this_steps_values():
+    rules = Rules(PLAIN, halving, adam)
+    state = start(rules)
+    params, opt_state = state.params, optax.adam(0.05, 0.8).init(state.params)
+    for step in range(3):
+        batch = rows(INDICES[step])
+        model = MLP(3, (8,))
+
+        def loss(params, batch=batch, model=model):
+            logits = model.apply({"params": params}, batch["inputs"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean(), logits
+
+        (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optax.adam(0.05 * 0.5**step, 0.8).update(gradients, opt_state)
+        before, params = params, optax.apply_updates(params, updates)
+        state, metrics = jitted_step(state, batch, rules=rules)
+        found = {name: metric.result() for name, metric in metrics.items()}
+        assert found == {
+            "loss": pytest.approx(float(value), rel=1e-5),
+            "accuracy": pytest.approx(float((logits.argmax(axis=1) == batch["targets"]).mean())),
+            "norm_gradient": pytest.approx(float(optax.tree.norm(gradients)), rel=1e-4),
+            "norm_update": pytest.approx(float(optax.tree.norm(updates)), rel=1e-4),
+            "norm_parameter": pytest.approx(float(optax.tree.norm(params)), rel=1e-5),
+        }
+        assert optax.tree.norm(jax.tree.map(jnp.subtract, params, before)) > 1e-3
+    assert_close(state.params, params)
+    assert_close(state.opt_state, opt_state)
+    assert (int(state.step), bool(state.live)) == (3, True)
+
+
+def test_a_step_reads_its_hyperparameters_from_the_state_and_maps_over_them():
+    rules = Rules(PLAIN, Schedule(), sgd)
+    rates = jnp.array([0.0, 0.1, 1.0])
+    state = start(rules)
+    states = jax.vmap(lambda rate: state.replace(hparams=state.hparams | {"optimizer.learning_rate": rate}))(rates)
+    lanes, _ = jax.jit(jax.vmap(functools.partial(train_step, rules=rules), in_axes=(0, None)))(states, DATA)
+    for lane, rate in enumerate(rates):
+        alone = state.replace(hparams=state.hparams | {"optimizer.learning_rate": rate})
+        assert_close(jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes), jitted_step(alone, DATA, rules=rules)[0])
+    assert_equal(jax.tree.map(lambda leaf: leaf[0], lanes.params), state.params)
+    assert_equal(lanes.hparams["optimizer.learning_rate"], rates)
+
+
+def test_steps_draw_by_key_and_step_alone():
+    state, batch = start(FULL, FULL_HPARAMS), rows(INDICES[0])
+
+    def loss(state):
+        return float(jitted_step(state, batch, rules=FULL)[1]["loss"].sum)
+
+    other = state.replace(key=jax.random.key_data(jax.random.key(8)))
+    assert loss(state) == loss(state)
+    assert len({loss(state), loss(state.replace(step=state.step + 1)), loss(other)}) == 3
+
+
+def with_metrics(metrics):
+    """Returns rules whose task reports these metrics."""
+
+    def loss(*arguments):
+        value, (model_state, found) = PLAIN.loss(*arguments)
+        return value, (model_state, metrics(found))
+
+    return Rules(Task(PLAIN.init, loss, PLAIN.predict), Schedule(), sgd)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (lambda found: found | {"mine": found["loss"].sum}, r"dict of name -> jaxtrain\.Mean.*'mine'"),
+        (lambda found: found["loss"], r"dict of name -> jaxtrain\.Mean"),
+        (lambda found: {"accuracy": found["accuracy"]}, r"must hold 'loss'.*\['accuracy'\]"),
+    ],
+    ids=["number", "no dict", "no loss"],
+)
+def test_metrics_in_another_form_are_refused_when_the_step_is_traced(metrics, message):
+    rules, state = with_metrics(metrics), start(Rules(PLAIN, Schedule(), sgd))
+    with pytest.raises(TypeError, match=message):
+        jax.eval_shape(functools.partial(train_step, rules=rules), state, DATA)
+    with pytest.raises(TypeError, match=message):
+        jax.eval_shape(functools.partial(eval_step, rules=rules), state, DATA)
+
+
+@pytest.mark.parametrize("rules", [Rules(PLAIN, Schedule(), adam, n) for n in (2, 4)], ids=["2", "4"])
+def test_accumulation_equals_the_big_batch(rules):
+    state, big = start(rules), rules._replace(accumulate=1)
+    found, metrics = jitted_step(state, rows(INDICES[0]), rules=rules)
+    expected, expected_metrics = jitted_step(state, rows(INDICES[0]), rules=big)
+    assert_close(found.params, expected.params, atol=1e-5)
+    assert_close(metrics, expected_metrics, atol=1e-4)
+
+
+def test_accumulated_batch_norm_has_the_mean_of_the_statistics_of_its_micro_batches():
+    rules = Rules(BATCH_NORM, Schedule(), sgd, accumulate=4)
+    state, batch = start(rules), rows(INDICES[0])
+    one_by_one = [
+        jitted_step(state, {name: array[i::4] for name, array in batch.items()}, rules=rules._replace(accumulate=1))[0]
+        for i in range(4)
+    ]
+    found, _ = jitted_step(state, batch, rules=rules)
+    assert_close(found.model_state, jax.tree.map(lambda *leaves: sum(leaves) / 4, *(s.model_state for s in one_by_one)))
+    assert_close(found.params, jax.tree.map(lambda *leaves: sum(leaves) / 4, *(s.params for s in one_by_one)))
+    big, _ = jitted_step(state, batch, rules=rules._replace(accumulate=1))
+    stats, big_stats = (s.model_state["batch_stats"]["BatchNorm_0"] for s in (found, big))
+    assert_close(stats["mean"], big_stats["mean"])  # each micro-batch began with the same running mean
+    assert (stats["mean"] != state.model_state["batch_stats"]["BatchNorm_0"]["mean"]).all()
+
+
+def test_micro_batches_draw_other_dropout_masks():
+    rules = FULL._replace(accumulate=2)
+    twice = {name: jnp.repeat(array[INDICES[0][:8]], 2, axis=0) for name, array in DATA.items()}  # two equal halves
+    state = start(rules, FULL_HPARAMS)
+    two = jitted_step(state, twice, rules=rules)[0]
+    one = jitted_step(state, rows(INDICES[0][:8]), rules=FULL)[0]
+    assert abs(two.params["Dense_0"]["kernel"] - one.params["Dense_0"]["kernel"]).max() > 1e-4
+
+
+def test_averages_follow_the_formula_for_parameters_and_statistics_and_are_what_is_evaluated():
+    rules = Rules(BATCH_NORM, Schedule(), sgd)
+    state = start(rules, HPARAMS | {"train.ema": 0.2})
+    average = (state.params, state.model_state)
+    for step, decay in enumerate((0.1, 2 / 11, 0.2, 0.2)):
+        state, _ = jitted_step(state, rows(INDICES[step]), rules=rules)
+        average = jax.tree.map(
+            lambda old, new, d=decay: d * old + (1 - d) * new, average, (state.params, state.model_state)
+        )
+        assert_close(state.ema, average)
+    assert evaluated(state) is state.ema
+    averaged = state.replace(params=average[0], model_state=average[1], ema=None)
+    found, expected = (jax.jit(functools.partial(eval_step, rules=rules))(s, DATA) for s in (state, averaged))
+    assert_close(found, expected, atol=1e-4)
+    assert start(rules).ema is None
+    assert evaluated(averaged) == (averaged.params, averaged.model_state)
+
+
+def test_a_call_of_k_steps_is_k_steps():
+    """To rounding, since a step compiled by itself is another program; between calls it is to the bit, see below."""
+    state = start(FULL, FULL_HPARAMS)
+    called, output = jitted_call(state, DATA, INDICES, np.int32(6), rules=FULL)
+    for step in range(6):
+        state, metrics = jitted_step(state, rows(INDICES[step]), rules=FULL)
+        for name in ("loss", "accuracy"):
+            assert_close(jax.tree.map(lambda stack, step=step: stack[step], output.metrics[name]), metrics[name])
+    assert_close(called, state)
+    assert output.live
+    assert called.step == 6
+
+
+def test_calls_are_cut_anywhere_to_the_bit():
+    whole, output = jitted_call(start(FULL, FULL_HPARAMS), DATA, INDICES, np.int32(6), rules=FULL)
+    state, losses = start(FULL, FULL_HPARAMS), []
+    for begin, steps in ((0, 1), (1, 3), (4, 2)):
+        indices = np.roll(INDICES, -begin, axis=0)
+        state, part = jitted_call(state, DATA, indices, np.int32(steps), rules=FULL)
+        losses += np.asarray(part.metrics["loss"].sum[:steps]).tolist()
+        assert not part.metrics["loss"].sum[steps:].any()
+    assert_equal(state, whole)
+    assert losses == output.metrics["loss"].sum.tolist()
+
+
+def test_one_compiled_program_serves_every_length_and_all_floats():
+    rules = Rules(task_of(norm="batch", dropout=True), Schedule(), adam)  # equal to none that was compiled before
+    state = start(rules, FULL_HPARAMS)
+    others = state.replace(hparams=jax.tree.map(lambda value: value * jnp.float32(0.5), state.hparams))
+    with counted() as first:
+        jitted_call(state, DATA, INDICES, np.int32(6), rules=rules)
+    with counted() as later:
+        for steps in range(7):
+            jitted_call(state, DATA, INDICES, np.int32(steps), rules=rules)
+        after, output = jitted_call(others, DATA, INDICES, np.int32(6), rules=rules)
+    assert (first.count, later.count) == (1, 0)
+    assert output.values["optimizer.learning_rate"] == pytest.approx(0.025)
+    assert after.hparams["model.dropout"] == pytest.approx(0.15)
+
+
+def test_norms_are_measured_on_the_last_step_alone():
+    rules = Rules(PLAIN, Schedule(), sgd)
+    state = start(rules)
+    _, output = jitted_call(state, DATA, INDICES, np.int32(4), rules=rules)
+    for _ in range(4):
+        state, metrics = jitted_step(state, rows(INDICES[int(state.step)]), rules=rules)
+    for name in ("norm_gradient", "norm_update", "norm_parameter"):
+        norm = output.metrics[name]
+        assert norm.count.tolist() == [0, 0, 0, 1, 0, 0]
+        assert norm.sum[3] == pytest.approx(float(metrics[name].sum), rel=1e-6)
+        assert not norm.sum[:3].any()
+
+
+def test_a_call_reports_the_values_that_its_last_step_applied():
+    rules = Rules(PLAIN, halving, sgd)
+    _, output = jitted_call(start(rules), DATA, INDICES, np.int32(3), rules=rules)
+    assert output.values["optimizer.learning_rate"] == pytest.approx(0.05 * 0.5**2)
+
+
+POISONED = {"inputs": DATA["inputs"].at[0].set(jnp.inf), "targets": DATA["targets"]}
+"""Data whose first row ruins any step that takes it."""
+
+
+def poisoned_indices(step):
+    """Batches without the first row, but for that of one step."""
+    indices = np.where(INDICES == 0, 1, INDICES)
+    indices[step, 5] = 0
+    return indices
+
+
+def test_a_call_that_diverges_returns_its_start_and_nothing_revives_it():
+    state = start(FULL, FULL_HPARAMS)
+    indices = poisoned_indices(3)
+    state, output = jitted_call(state, POISONED, indices, np.int32(2), rules=FULL)
+    assert output.live
+    assert state.live
+    dead, output = jitted_call(state, POISONED, np.roll(indices, -2, axis=0), np.int32(4), rules=FULL)
+    assert not output.live
+    assert_equal(dead, state.replace(live=jnp.array(False)))
+    assert np.isfinite(output.metrics["loss"].sum[:1]).all()
+    assert not np.isfinite(output.metrics["loss"].sum[1:4]).any()  # which step it was
+    after, output = jitted_call(dead, DATA, INDICES, np.int32(6), rules=FULL)
+    assert not output.live
+    assert_equal(after, dead)
+
+
+def test_a_replay_with_fewer_steps_gives_the_last_finite_state():
+    state, indices = start(FULL, FULL_HPARAMS), poisoned_indices(3)
+    dead, _ = jitted_call(state, POISONED, indices, np.int32(6), rules=FULL)
+    replayed, output = jitted_call(dead.replace(live=jnp.array(True)), POISONED, indices, np.int32(3), rules=FULL)
+    assert output.live
+    expected, _ = jitted_call(state, DATA, indices, np.int32(3), rules=FULL)
+    assert_equal(replayed, expected)
+    assert not jitted_call(state, POISONED, indices, np.int32(4), rules=FULL)[1].live
+
+
+def test_parameters_that_overflow_on_the_last_step_are_rejected_though_the_loss_is_finite():
+    rules = Rules(PLAIN, Schedule(), sgd)
+    state = start(rules, HPARAMS | {"optimizer.learning_rate": 3e38})
+    state = state.replace(params=jax.tree.map(lambda leaf: leaf * 1e3, state.params))
+    kept, output = jitted_call(state, DATA, INDICES, np.int32(1), rules=rules)
+    assert np.isfinite(output.metrics["loss"].sum[0])
+    assert not output.live
+    assert_equal(kept.params, state.params)
+
+
+def two_steps(state, batch, *, rules, axis_name=()):
+    """A user's own step: two of ours on the same batch."""
+    state, _ = train_step(state, batch, rules=rules, axis_name=axis_name)
+    state, metrics = train_step(state, batch, rules=rules, axis_name=axis_name)
+    return state, metrics | {"own": Mean(jnp.float32(6.0), jnp.float32(2.0))}
+
+
+def test_a_call_takes_a_users_own_step():
+    rules = Rules(PLAIN, Schedule(), sgd)
+    state = start(rules)
+    found, output = jitted_call(state, DATA, INDICES, np.int32(2), rules=rules, step=two_steps)
+    for step in (0, 0, 1, 1):
+        state, _ = jitted_step(state, rows(INDICES[step]), rules=rules)
+    assert_close(found, state)
+    assert jax.tree.map(lambda leaf: leaf[1], output.metrics["own"]).result() == 3.0
+
+
+@pytest.mark.parametrize("batch_size", [7, 48, 50])
+def test_an_evaluation_with_padding_is_a_plain_pass(batch_size):
+    rules = Rules(BATCH_NORM, Schedule(), sgd)
+    state, _ = jitted_step(start(rules), DATA, rules=rules)
+    batches = -(-48 // batch_size)
+    order = np.zeros(batches * batch_size, np.int32)
+    order[:48] = np.arange(48)
+    mask = (np.arange(len(order)) < 48).astype(np.float32)
+    found = jitted_eval(state, DATA, order.reshape(batches, batch_size), mask.reshape(batches, batch_size), rules=rules)
+    logits = MLP(3, (8,), norm="batch").apply({"params": state.params, **state.model_state}, DATA["inputs"])
+    assert found["loss"].count == 48
+    assert found["loss"].result() == pytest.approx(float(cross_entropy(logits, DATA["targets"]).mean()), rel=1e-5)
+    assert found["accuracy"].result() == pytest.approx(float((logits.argmax(axis=1) == DATA["targets"]).mean()))
+    assert set(found) == {"loss", "accuracy"}
+
+
+def test_the_state_is_arrays_alone_with_hyperparameters_in_float32():
+    state = start(FULL, FULL_HPARAMS)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    assert {(value.dtype, value.shape) for value in state.hparams.values()} == {(jnp.dtype("float32"), ())}
+    assert state.key.dtype == jnp.uint32
+    assert_equal(state.ema, (state.params, state.model_state))

@@ -1,0 +1,221 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from jaxtrain.config import hyperparameters, resolve_config
+from jaxtrain.data.info import describe
+from jaxtrain.errors import ConfigError, DataError
+from jaxtrain.metrics import Mean
+from jaxtrain.models.layers import Conv
+from jaxtrain.schedules import Schedule
+from jaxtrain.state import Rules, Task, init_state
+from jaxtrain.steps import eval_step, train_call
+from jaxtrain.tasks import linen_task, make_task
+
+RANDOM = np.random.default_rng(0)
+KEY = jax.random.key(0)
+RATE = 0.01
+
+
+def own_loss(predictions, targets, power: float = 2.0):
+    """A user's loss, with a float knob."""
+    return (jnp.abs(predictions - targets) ** power).mean(axis=-1)
+
+
+class OwnModel(nn.Module):
+    """A user's model: an affine map with a float knob, for outputs and for pixels alike."""
+
+    outputs: int
+    gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        return self.gain * nn.Dense(self.outputs)(inputs)
+
+
+class Pixels(nn.Module):
+    """A user's model for masks: two convolutions and a logit for each pixel."""
+
+    outputs: int
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        return Conv(self.outputs)(nn.relu(Conv(self.width)(inputs)))
+
+
+def own_task(model, loss, info, shift: float = 0.0, metrics: tuple[str, ...] = ("mse",)) -> Task:
+    """A user's task, with a float knob: predicts the targets moved by `shift`."""
+    return linen_task(
+        lambda values: model(values, *info.target_shape), loss, metrics, prepared=lambda targets: targets + shift
+    )
+
+
+def made(inputs, targets, classes=None, **sections):
+    """Returns (task, hparams) of a config."""
+    config = resolve_config(sections).config
+    info = describe(inputs, targets, None, classes)
+    hparams = hyperparameters(config) | {"train.total_steps": 100.0, "optimizer.learning_rate": RATE}
+    return make_task(config, info), {name: jnp.float32(value) for name, value in hparams.items()}
+
+
+def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
+    """Returns the state after full-batch steps of Adam, and the metrics of the whole data then."""
+    rules = Rules(task, Schedule(), lambda values: optax.adam(rate))
+    data = {"inputs": jnp.asarray(inputs, jnp.float32), "targets": jnp.asarray(targets)}
+    state = init_state(KEY, data, hparams, rules=rules)
+    indices = np.tile(np.arange(len(inputs)), (steps, 1))
+    state, output = jax.jit(functools.partial(train_call, rules=rules))(state, data, indices, np.int32(steps))
+    assert output.live
+    found = jax.jit(functools.partial(eval_step, rules=rules))(state, data)
+    return state, {name: metric.result() for name, metric in found.items()}
+
+
+INPUTS = RANDOM.normal(size=(64, 4)).astype(np.float32)
+LABELS = (INPUTS[:, :3].argmax(axis=1)).astype(np.int32)
+MLP = {"name": "mlp", "hidden": (16,)}
+
+
+def test_classification_learns_and_reports_what_scikit_learn_finds_in_its_predictions():
+    task, hparams = made(INPUTS, LABELS, 3, model=MLP)
+    state, found = trained(task, hparams, INPUTS, LABELS)
+    logits = task.predict(state.params, state.model_state, jnp.asarray(INPUTS), hparams)
+    assert logits.shape == (64, 3)
+    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(LABELS, logits.argmax(axis=1)))
+    assert found["accuracy"] > 0.95
+    expected = sklearn_metrics.log_loss(LABELS, jax.nn.softmax(logits))
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_loss_of_a_task_leaves_padding_out_and_its_gradients_too():
+    task, hparams = made(INPUTS, LABELS, 3, model=MLP)
+    batch = {"inputs": jnp.asarray(INPUTS[:8]), "targets": jnp.asarray(LABELS[:8])}
+    params, model_state = task.init(KEY, batch, hparams)
+    gradients = jax.jit(jax.grad(lambda params, batch: task.loss(params, model_state, batch, KEY, hparams, True)[0]))
+    short = jax.tree.map(lambda array: array[:5], batch)
+    padded = batch | {"mask": (jnp.arange(8) < 5).astype(jnp.float32)}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradients(params, padded), gradients(params, short)
+    )
+
+
+def test_classification_refuses_targets_that_are_no_labels():
+    with pytest.raises(DataError, match=r"task\.name: given 'classification'; allowed: .*labels"):
+        made(INPUTS, INPUTS, None)[0].init(KEY, {}, {"model.dropout": 0.0})
+
+
+@pytest.mark.parametrize("outputs", [None, 2])
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (1e4, 1.0), (-3.0, 1e-3)])
+def test_regression_reports_in_the_targets_own_units_however_far_they_lie_from_0(outputs, mean, deviation):
+    weights = RANDOM.normal(size=(4,) if outputs is None else (4, outputs))
+    noise = 0.3 * RANDOM.normal(size=(64,) if outputs is None else (64, outputs))
+    targets = (mean + deviation * (np.tanh(INPUTS @ weights) + noise)).astype(np.float32)
+    task, hparams = made(INPUTS, targets, task="regression", loss="mse", model=MLP | {"hidden": (4,)})
+    state, found = trained(task, hparams, INPUTS, targets, rate=0.05)
+    predictions = task.predict(state.params, state.model_state, jnp.asarray(INPUTS), hparams)
+    assert predictions.shape == targets.shape
+    resolution = (
+        abs(float(np.spacing(np.float32(mean)))) / deviation
+    )  # what float32 leaves of a prediction so far from 0
+    assert found["r2"] == pytest.approx(sklearn_metrics.r2_score(targets, predictions), abs=1e-5 + resolution)
+    assert found["mse"] == pytest.approx(
+        sklearn_metrics.mean_squared_error(targets, predictions), rel=1e-3 + 4 * resolution
+    )
+    assert found["r2"] > 0.6
+    assert found["loss"] == pytest.approx(1 - found["r2"], abs=0.1)  # of standardised targets
+
+
+def test_regression_takes_whole_numbers_and_refuses_images_as_targets():
+    targets = RANDOM.integers(50, 300, 64)
+    task, hparams = made(INPUTS, targets, task="regression", loss="mse", model=MLP)
+    assert np.isfinite(trained(task, hparams, INPUTS, targets.astype(np.int32), steps=2)[1]["r2"])
+    with pytest.raises(DataError, match=r"task\.name: given 'regression' of targets \(4, 4\); allowed: "):
+        made(INPUTS, np.zeros((64, 4, 4)), task="regression", loss="mse")[0].init(KEY, {}, {})
+
+
+def blobs(count, size=12):
+    """Noisy images of one bright disc each, and the masks of the discs; every fourth is empty."""
+    rows, columns = np.mgrid[:size, :size]
+    centres, radii = RANDOM.uniform(3, size - 3, (2, count, 1, 1)), RANDOM.uniform(1.5, 3, (count, 1, 1))
+    masks = (rows - centres[0]) ** 2 + (columns - centres[1]) ** 2 < radii**2
+    masks[::4] = False
+    images = masks + 0.3 * RANDOM.normal(size=masks.shape)
+    return images[..., None].astype(np.float32), masks.astype(np.int32)
+
+
+def test_segmentation_with_dice_learns_blobs():
+    images, masks = blobs(48)
+    model = {"name": "test_tasks:Pixels", "width": 4}
+    task, hparams = made(images, masks, task="segmentation", loss="dice", model=model)
+    state, found = trained(task, hparams, images, masks, steps=80, rate=0.03)
+    logits = np.asarray(task.predict(state.params, state.model_state, jnp.asarray(images), hparams))
+    assert logits.shape == masks.shape
+    overlap = 2 * ((logits > 0) & (masks > 0)).sum() / ((logits > 0).sum() + masks.sum())
+    assert found["dice"] == pytest.approx(overlap, rel=1e-5)
+    assert found["dice"] > 0.9
+
+
+def test_own_task_loss_and_model_by_reference_take_every_float_traced():
+    targets = INPUTS @ RANDOM.normal(size=(4, 2)).astype(np.float32)
+    sections = {
+        "task": {"name": "test_tasks:own_task", "shift": 1.0},
+        "loss": {"name": "test_tasks:own_loss", "power": 3.0},
+        "model": {"name": "test_tasks:OwnModel", "gain": 0.5},
+    }
+    task, hparams = made(INPUTS, targets, **sections)
+    assert {"task.shift": 1.0, "loss.power": 3.0, "model.gain": 0.5}.items() <= hparams.items()
+    batch = {"inputs": jnp.asarray(INPUTS), "targets": jnp.asarray(targets)}
+    params, model_state = task.init(KEY, batch, hparams)
+
+    def loss_of(values):
+        return task.loss(params, model_state, batch, KEY, hparams | values, False)[0]
+
+    lanes = {"task.shift": [1.0, -2.0], "loss.power": [3.0, 1.0], "model.gain": [0.5, 2.0]}
+    lanes = {name: jnp.array(numbers) for name, numbers in lanes.items()}
+    found = jax.jit(jax.vmap(loss_of))(lanes)
+    outputs = INPUTS @ np.asarray(params["Dense_0"]["kernel"])
+    expected = [(abs(0.5 * outputs - targets - 1) ** 3).mean(), abs(2 * outputs - targets + 2).mean()]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_configs_that_differ_in_floats_alone_share_their_task():
+    def task(power, width):
+        loss = {"name": "test_tasks:own_loss", "power": power}
+        return made(INPUTS, INPUTS, task="test_tasks:own_task", loss=loss, model=MLP | {"hidden": (width,)})[0]
+
+    assert task(2.0, 8) is task(3.0, 8)
+    assert task(2.0, 8) is not task(2.0, 9)
+
+
+def test_metrics_of_a_task_are_chosen_by_name_and_an_unknown_one_is_refused():
+    targets = INPUTS[:, :2]
+    for metrics in ((), ("r2",)):
+        task, hparams = made(INPUTS, targets, task={"name": "regression", "metrics": metrics}, loss="mse", model=MLP)
+        assert set(trained(task, hparams, INPUTS, targets, steps=1)[1]) == {"loss", *metrics}
+    with pytest.raises(ConfigError) as refusal:
+        made(INPUTS, LABELS, 3, task={"name": "classification", "metrics": ("acuracy",)})[0].init(KEY, {}, {})
+    assert refusal.value.key.startswith("task.metrics")
+    assert refusal.value.given == "acuracy"
+    assert "accuracy" in refusal.value.allowed
+
+
+def test_tasks_of_a_model_with_dropout_draw_in_training_alone():
+    task, hparams = made(INPUTS, LABELS, 3, model=MLP | {"dropout": 0.5})
+    batch = {"inputs": jnp.asarray(INPUTS), "targets": jnp.asarray(LABELS)}
+    params, model_state = task.init(KEY, batch, hparams)
+
+    @functools.partial(jax.jit, static_argnames="train")
+    def loss(key, train):
+        total, (_, metrics) = task.loss(params, model_state, batch, key, hparams, train)
+        assert isinstance(metrics["loss"], Mean)
+        return total
+
+    keys = jax.random.split(KEY)
+    assert loss(keys[0], train=True) == loss(keys[0], train=True) != loss(keys[1], train=True)
+    assert loss(keys[0], train=False) == loss(keys[1], train=False)

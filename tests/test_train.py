@@ -1,0 +1,308 @@
+"""A run from a config to its files: what it leaves, what it refuses, what it compiles."""
+
+import dataclasses
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import Interrupting, config_file, environment, outcome, result_of, run, tiny
+
+from jaxtrain import config as configs
+from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.compilation import counted
+from jaxtrain.digests import state_digest
+from jaxtrain.directory import run_lock
+from jaxtrain.errors import ConfigError, DataError, StorageError, UsageError
+from jaxtrain.experiment import build
+from jaxtrain.report import train_report
+from jaxtrain.result import Result
+from jaxtrain.trackers import MemoryTracker, read_rows
+from jaxtrain.train import train_and_evaluate
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished tiny run."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    train_and_evaluate(tiny(), directory, quiet=True)
+    return directory
+
+
+def trained(config: configs.Config, directory: Path) -> Result:
+    return train_and_evaluate(config, directory, quiet=True)
+
+
+def test_a_run_leaves_the_files_that_its_report_names_and_no_others(workdir):
+    lines = train_report(Result(**result_of(workdir)), workdir)
+    begin, end = lines.index(f"wrote {workdir}/:"), lines.index("next:")
+    named = [line.split()[0] for line in lines[begin + 1 : end]]
+    assert all(list(workdir.glob(name)) for name in named)
+    there = {path.name for path in workdir.iterdir() if not path.name.startswith(".")}
+    assert there == {path.name for name in named for path in workdir.glob(name)}
+    assert {"config.json", "environment.json", "metrics.jsonl", "result.json", "checkpoints"} <= there
+
+
+def test_the_rows_of_a_run(workdir):
+    """At most one for each step and split, the applied rate and the norms among the numbers, losses in all."""
+    rows = read_rows(workdir / "metrics.jsonl")
+    places = [(row["step"], row["split"]) for row in rows]
+    expected = [(step, split) for step in (20, 40, 60) for split in ("train", "validation")]
+    assert sorted(places[:-1]) == expected
+    assert places[-1][1] == "test"
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    train = next(row for row in rows if row["split"] == "train")
+    assert {"accuracy", "optimizer.learning_rate", "norm_gradient", "norm_update", "norm_parameter"} <= train.keys()
+
+
+def test_the_result_of_a_run(workdir):
+    result, rows = result_of(workdir), read_rows(workdir / "metrics.jsonl")
+    by_place = {(row.pop("step"), row.pop("split")): row for row in rows}
+    assert (result["status"], result["step"], result["signal"]) == ("done", 60, None)
+    assert result["seconds"] > 0
+    assert result["last"] == {split: by_place[60, split] for split in ("train", "validation")}
+    best = result["best"]
+    assert best["metric"] == "loss"
+    assert best["value"] == by_place[best["step"], "validation"]["loss"]
+    assert best["value"] == min(row["loss"] for (_, split), row in by_place.items() if split == "validation")
+    assert result["test"] == {"step": best["step"], **by_place[best["step"], "test"]}
+    assert result["throughput"].keys() == {
+        "examples_per_second",
+        "milliseconds_per_step",
+        "compile_seconds",
+        "data_wait_share",
+    }
+    experiment = build(tiny())
+    saved = Checkpoints(workdir / "checkpoints", keep=1, say=print).restore(experiment.state_shapes())
+    assert saved is not None
+    assert (saved.step, state_digest(saved.state)) == (60, result["state_digest"])
+
+
+def test_the_environment_names_the_data_and_the_config_can_be_trained_again(workdir, tmp_path):
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert environment["data_fingerprint"] == build(tiny()).dataset.fingerprint
+    assert environment["packages"]["jax"] == jax.__version__
+    again = configs.load_config(workdir / "config.json")
+    assert again == tiny()
+    assert trained(again, tmp_path / "again").state_digest == result_of(workdir)["state_digest"]
+
+
+def test_the_test_split_is_looked_at_once_with_the_best_state(tmp_path, monkeypatch):
+    """Accuracy never falls on a rate of zero, so the first evaluation stays the best: the last state is not tested."""
+    config = tiny({"eval.metric": "accuracy", "optimizer.learning_rate": 0.0, "optimizer.weight_decay": 0.0})
+    looked: list[str] = []
+    evaluate = type(build(config)).evaluate
+    monkeypatch.setattr(
+        "jaxtrain.experiment.Experiment.evaluate", lambda *given: looked.append(given[2]) or evaluate(*given)
+    )
+    result = trained(config, tmp_path)
+    assert looked == ["validation"] * 3 + ["test"]
+    assert result.best is not None
+    assert result.test is not None
+    assert (result.best["step"], result.test["step"]) == (20, 20)
+
+
+def test_without_a_validation_split_the_last_state_is_tested_and_there_is_no_best(tmp_path):
+    result = trained(tiny({"data.validation_fraction": 0.0}), tmp_path)
+    assert result.best is None
+    assert result.test is not None
+    assert result.test["step"] == 60
+    assert set(result.last) == {"train"}
+    assert {row["split"] for row in read_rows(tmp_path / "metrics.jsonl")} == {"train", "test"}
+
+
+def test_an_evaluation_that_is_due_after_the_end_happens_once_at_the_end(tmp_path):
+    trained(tiny({"eval.every": "999 steps", "log.every": "50 epochs", "checkpoint.every": "999 steps"}), tmp_path)
+    places = [(row["step"], row["split"]) for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert places == [(60, "train"), (60, "validation"), (60, "test")]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["60"]
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
+    """With a rate of zero nothing improves on the first evaluation, and an EMA of equal states is no better either."""
+    config = tiny({"train.early_stopping": "20 steps", "optimizer.learning_rate": 0.0, "log.every": "50 steps"})
+    result = trained(config, tmp_path)
+    assert (result.status, result.step, result.exit_code) == ("done", 40, 0)
+    assert "no better since step 20" in result.reason
+    assert math.isfinite(result.last["train"]["loss"]), "of the last state, although no row of training was due"
+    assert result.test is not None
+
+
+def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(workdir, capfd):
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
+    with counted() as compiled:
+        result = train_and_evaluate(tiny(), workdir)
+    assert compiled.count == 0
+    assert "nothing is left to do" in capfd.readouterr().err
+    assert dataclasses.asdict(result) == result_of(workdir)
+    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
+
+
+def test_another_config_in_the_same_directory_is_refused_with_the_difference(workdir):
+    with pytest.raises(UsageError) as error:
+        trained(tiny({"optimizer.learning_rate": 0.5, "model.hidden": (8,)}), workdir)
+    for part in ("optimizer.learning_rate", "0.5", "0.001", "model.hidden", "[8]", "[16]", "--workdir"):
+        assert part in str(error.value)
+    assert json.loads((workdir / "config.json").read_text())["optimizer"]["learning_rate"] == 0.001
+    assert trained(tiny({"log.every": "7 steps", "checkpoint.keep": 5}), workdir).status == "done"
+
+
+def test_a_directory_in_use_is_refused_and_names_its_owner(tmp_path):
+    with run_lock(tmp_path), pytest.raises(UsageError, match="in use by process"):
+        trained(tiny(), tmp_path)
+
+
+def test_a_wrong_metric_is_refused_before_anything_is_compiled_or_claimed(tmp_path):
+    with counted() as compiled, pytest.raises(ConfigError) as error:
+        trained(tiny({"eval.metric": "acuracy"}), tmp_path)
+    assert compiled.count == 0
+    for part in ("eval.metric", "acuracy", "loss, accuracy", "did you mean 'accuracy'"):
+        assert part in str(error.value)
+    assert trained(tiny({"eval.metric": "accuracy"}), tmp_path).status == "done", "the directory was not claimed"
+
+
+def test_a_metric_of_no_name_is_refused_with_those_that_there_are(tmp_path):
+    with pytest.raises(ConfigError, match=r"task\.metrics.*acuracy.*accuracy, mse"):
+        trained(tiny({"task.metrics": ("acuracy",)}), tmp_path)
+
+
+def test_changed_data_are_refused_on_a_resume(tmp_path):
+    generator = np.random.default_rng(0)
+    inputs, targets = generator.normal(size=(200, 8)), np.arange(200) % 4
+    np.savez(tmp_path / "data.npz", inputs=inputs, targets=targets)
+    own = {"data.name": "arrays", "data.file": "data.npz", "data.path": str(tmp_path), "train.duration": "5000 steps"}
+    workdir = tmp_path / "run"
+    assert train_and_evaluate(tiny(own), workdir, trackers=[Interrupting(40)], quiet=True).status == "interrupted"
+    inputs[7, 3] += 1.0
+    np.savez(tmp_path / "data.npz", inputs=inputs, targets=targets)
+    rows = (workdir / "metrics.jsonl").read_bytes()
+    with pytest.raises(DataError, match="fingerprint"):
+        trained(tiny(own), workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == rows
+
+
+def test_a_second_run_with_other_floats_and_lengths_compiles_nothing(tmp_path):
+    trained(tiny(), tmp_path / "first")
+    floats = {"optimizer.learning_rate": 0.01, "optimizer.b1": 0.8, "model.dropout": 0.3, "train.ema": 0.5, "seed": 3}
+    lengths = {
+        "train.duration": "3.5 epochs",
+        "log.every": "7 steps",
+        "eval.every": "1 epochs",
+        "checkpoint.every": "31 steps",
+    }
+    with counted() as compiled:
+        result = trained(tiny(floats | lengths | {"schedule.optimizer.learning_rate.warmup": 0.3}), tmp_path / "second")
+    assert result.step == 79
+    assert compiled.count == 0
+
+
+def losses(config: configs.Config, directory: Path) -> dict[tuple[int, str], float]:
+    trained(config, directory)
+    return {(row["step"], row["split"]): row["loss"] for row in read_rows(directory / "metrics.jsonl")}
+
+
+@pytest.mark.parametrize(
+    ("backends", "given"),
+    [
+        (("mesh", "pmap"), {"model.dropout": None}),
+        (("mesh",), {"model.dropout": 0.2, "train.duration": "30 steps"}),
+        # SGD, since Adam blows up the rounding of gradients that are zero, as those of a bias before a batch norm are.
+        (
+            ("mesh", "pmap"),
+            {"model.dropout": None, "model.norm": "batch", "train.accumulate": 2, "optimizer.name": "sgd"}
+            | {"train.duration": "30 steps"},
+        ),
+    ],
+)
+def test_four_devices_give_the_losses_of_one(tmp_path, backends, given):
+    """By a mesh and by pmap; by a mesh also where dropout is drawn."""
+    given = {"train.duration": "100 steps", "log.every": "5 steps"} | given
+    one = losses(tiny(given), tmp_path / "one")
+    for backend in backends:
+        four = losses(tiny(given | {"parallel.mesh": 4, "parallel.backend": backend}), tmp_path / backend)
+        assert four.keys() == one.keys()
+        np.testing.assert_allclose(list(four.values()), list(one.values()), rtol=0, atol=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.batch_size.*66.*a multiple of 4"):
+        trained(tiny({"parallel.mesh": 4, "data.batch_size": 66}), tmp_path)
+    with pytest.raises(ConfigError, match=r"parallel\.mesh.*99.*at most"):
+        trained(tiny({"parallel.mesh": 99}), tmp_path)
+
+
+def test_trackers_of_the_callers_own_see_every_row(tmp_path):
+    tracker = MemoryTracker()
+    train_and_evaluate(tiny(), tmp_path, trackers=[tracker], quiet=True)
+    assert [(row["step"], row["split"]) for row in tracker.rows] == [
+        (row["step"], row["split"]) for row in read_rows(tmp_path / "metrics.jsonl")
+    ]
+    assert '"learning_rate": 0.001' in tracker.texts["config"]
+
+
+def test_an_interrupted_run_whose_checkpoints_are_gone_never_starts_afresh_in_silence(tmp_path):
+    config = tiny({"train.duration": "5000 steps"})
+    train_and_evaluate(config, tmp_path, trackers=[Interrupting(40)], quiet=True)
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="interrupted at step"):
+        trained(config, tmp_path)
+    assert read_rows(tmp_path / "metrics.jsonl"), "the rows are left as they were"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"status": "done"}', "{"])
+def test_a_result_that_is_none_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(StorageError, match=re.escape(str(tmp_path / "result.json"))):
+        trained(tiny(), tmp_path)
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+from jaxtrain.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_ends_in_one_line_and_loses_nothing_that_was_saved(tmp_path):
+    """A limit on the size of files stands for the disk: metrics.jsonl meets it first, long after the first save."""
+    given = {"train.duration": "600 steps", "log.every": "1 steps", "track": {"tensorboard": False}}
+    arguments = [f"--config={config_file(tmp_path, given)}", "--quiet", "--workdir"]
+    assert run(tmp_path, *arguments, "whole").returncode == 0
+    script = [sys.executable, "-c", LIMITED, "60000", *arguments, "full"]
+    full = subprocess.run(script, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert full.returncode == 5
+    assert full.stderr.startswith("error: ")
+    assert len(full.stderr.splitlines()) == 1
+    assert "metrics.jsonl" in full.stderr
+    assert not (tmp_path / "full" / "result.json").exists()
+    again = run(tmp_path, *arguments[:1], "--workdir=full")
+    assert again.returncode == 0
+    assert int(re.findall(r"resumes at step (\d+)", again.stderr)[0]) >= 20
+    assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_does_not_fit_on_the_disk_ends_in_one_line(tmp_path):
+    arguments = [f"--config={config_file(tmp_path)}", "--quiet"]
+    assert run(tmp_path, *arguments, "--workdir=whole").returncode == 0
+    script = [sys.executable, "-c", LIMITED, "6000", *arguments, "--workdir=full"]
+    full = subprocess.run(script, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert full.returncode == 5
+    assert len(full.stderr.splitlines()) == 1
+    assert "checkpoints" in full.stderr
+    assert run(tmp_path, *arguments, "--workdir=full").returncode == 0
+    assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("place", ["/dev/full/run", "/proc/run"])
+def test_a_directory_that_cannot_be_made_is_refused_in_one_line(place):
+    with pytest.raises(StorageError, match=place):
+        trained(tiny(), Path(place))

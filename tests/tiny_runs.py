@@ -1,0 +1,100 @@
+"""Tiny runs for the tests: a small network on the digits, the command as a user starts it, and what must be equal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtrain.config import Config, resolve_config
+from jaxtrain.trackers import MemoryTracker, read_rows
+
+ROOT = Path(__file__).parent.parent
+GIVEN: dict[str, Any] = {
+    "data": {"name": "digits", "batch_size": 64},
+    "model": {"name": "mlp", "hidden": (16,), "dropout": 0.1},
+    "train": {"duration": "60 steps", "ema": 0.9},
+    "log": {"every": "20 steps"},
+    "eval": {"every": "20 steps"},
+    "checkpoint": {"every": "20 steps"},
+    "parallel": {"mesh": 1},
+}
+"""One program for most tests, so that it is compiled once in a process."""
+
+
+def tiny(overrides: Mapping[str, Any] | None = None) -> Config:
+    """Resolves the tiny config with overrides by dotted names."""
+    return resolve_config(GIVEN, overrides or {}).config
+
+
+def config_file(folder: Path, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Writes the tiny config as a user's own file."""
+    path = folder / "tiny.py"
+    lines = [f"config.update_from_flattened_dict({{{key!r}: {value!r}}})" for key, value in (overrides or {}).items()]
+    text = f"""\
+        from ml_collections import ConfigDict
+
+
+        def get_config():
+            config = ConfigDict({GIVEN!r})
+            config.unlock()
+            {"; ".join(lines)}
+            return config
+    """
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    """Returns the command line of `python -m jaxtrain.main` with these arguments."""
+    return [sys.executable, "-m", "jaxtrain.main", *map(str, arguments)]
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Returns the variables of a command started in a folder: this checkout's package, a cache of its own."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", "XDG_CACHE_HOME": str(folder / "cache"), **more}
+
+
+def run(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a folder to its end."""
+    line = command(*arguments)
+    return subprocess.run(
+        line, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=120
+    )
+
+
+def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    """Starts the command in a folder, in a process that the test ends."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command(*arguments), cwd=folder, env=environment(folder, **more), text=True, **pipes)
+
+
+class Interrupting(MemoryTracker):
+    """Sends this process a signal when a row of some step is written: an interruption at a known place."""
+
+    def __init__(self, at: int, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self._at, self._number = at, number
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        super().write(step, split, values)
+        if step >= self._at and self._number:
+            os.kill(os.getpid(), self._number)
+            self._number = 0
+
+
+def result_of(workdir: Path) -> dict[str, Any]:
+    """Reads result.json."""
+    return json.loads((workdir / "result.json").read_text())
+
+
+def outcome(workdir: Path) -> dict[str, Any]:
+    """Returns all of a finished run that must be equal to the bit however often it was interrupted."""
+    result = result_of(workdir)
+    kept = {name: result[name] for name in ("status", "step", "state_digest", "best", "test", "last", "reason")}
+    return kept | {"rows": sorted(read_rows(workdir / "metrics.jsonl"), key=lambda row: (row["step"], row["split"]))}
