@@ -164,12 +164,12 @@ def use_a_host_device_per_core() -> None:
 
 def _configured(options: argparse.Namespace, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     """Resolves the config, shows it, and chooses the directory."""
+    if options.config is None:
+        raise UsageError(f"--config: given nothing; allowed: {USAGE}")
     from jaxtrain import config as configs
     from jaxtrain.listing import config_lines
     from jaxtrain.run_directory import from_default
 
-    if options.config is None:
-        raise UsageError(f"--config: given nothing; allowed: {USAGE}")
     path = Path(options.config)
     loaded = configs.load(path, overrides)
     if not options.quiet:
@@ -185,17 +185,18 @@ def _name(path: Path) -> str:
 
 
 def _evaluate(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    from jaxtrain.compilation import use_persistent_cache
-    from jaxtrain.report import evaluation_report
-    from jaxtrain.runs import evaluate
-
     if options.workdir is None:
         raise UsageError("--workdir: given nothing; allowed: evaluate --workdir=DIR, the directory of a run")
     if overrides or options.config:
         raise UsageError("evaluate: given a config; allowed: evaluate --workdir=DIR, whose own config.json is used")
+    from jaxtrain.compilation import use_persistent_cache
+    from jaxtrain.report import evaluation_report
+    from jaxtrain.runs import evaluate
+
     use_persistent_cache()
     found = evaluate(options.workdir)
-    print("\n".join(evaluation_report(found, Path(options.workdir))))
+    if not options.quiet:
+        print("\n".join(evaluation_report(found, Path(options.workdir))))
     return 0
 
 

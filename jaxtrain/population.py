@@ -184,7 +184,7 @@ def fitted(population: Population, width: int | None, **needs: Any) -> Populatio
             return candidate
         if width is not None or wanted == 1:
             raise UsageError(
-                f"lanes: given {population.lanes}, which need {planned / 2**20:,.0f} MiB on each device at width {wanted}; "
+                f"lanes: given {population.lanes}, at width {wanted} {planned / 2**20:,.0f} MiB on each device; "
                 f"allowed: {limit / 2**20:,.0f} MiB. Take fewer lanes, or a smaller model or batch"
             )
         wanted = max(1, min(wanted, candidate.share_width) // 2)

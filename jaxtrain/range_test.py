@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.config import Config, family, hyperparameters
+from jaxtrain.config import Config, hyperparameters, reads_at_initialisation
 from jaxtrain.data.order import eval_batches
 from jaxtrain.directory import make_directory, run_lock, storage_error, write_json
 from jaxtrain.durations import steps_of
@@ -45,13 +45,9 @@ def check(config: Config) -> None:
             )
     if section["second"] == section["target"]:
         raise ConfigError("lr_range.second", section["second"], "another float than lr_range.target")
-    owner, _, knob = section["target"].partition(".")
-    if section["method"] == "ramp" and knob in (knobs := family(owner).knobs(config[owner]["name"])):
-        if knobs[knob].at_initialisation:
-            hint = (
-                f"{config[owner]['name']} reads {section['target']} at initialisation alone, so a ramp changes nothing"
-            )
-            raise ConfigError("lr_range.method", "ramp", "lanes", hint)
+    if section["method"] == "ramp" and reads_at_initialisation(section["target"], config):
+        hint = f"{section['target']} is read at initialisation alone, so a ramp over it changes nothing"
+        raise ConfigError("lr_range.method", "ramp", "lanes", hint)
 
 
 def measure(experiment: Experiment) -> LRRangeResult:

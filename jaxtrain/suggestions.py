@@ -135,7 +135,7 @@ RULES = {
 
 
 def _fall(shape: np.ndarray) -> tuple[int, int, int | None]:
-    """Returns where the fall begins, where it ends, and where above its end half of it is lost again (None: nowhere)."""
+    """Returns where the fall begins and ends, and where above its end half of it is lost again (None: nowhere)."""
     bottom = int(np.argmin(shape))
     top = float(shape[: bottom + 1].max())
     fall = top - shape[bottom]

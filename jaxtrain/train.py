@@ -43,7 +43,7 @@ def train_and_evaluate(
     returns with that status and its last finite state saved.
     """
     workdir = Path(workdir)
-    with run_lock(workdir), interruptions() as stop, counted() as compiled, ExitStack() as opened:
+    with interruptions() as stop, run_lock(workdir), counted() as compiled, ExitStack() as opened:
         demand_own(workdir, config)
         ended = read_result(workdir)
         lines = plain_lines(quiet)

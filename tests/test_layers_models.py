@@ -54,8 +54,8 @@ def test_convolution_by_patches_is_the_native_one_with_its_gradients(monkeypatch
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_convolution_is_that_of_flax_with_the_same_parameters(padding):
     ours, theirs = Conv(4, (3, 3), (2, 2), padding), nn.Conv(4, (3, 3), (2, 2), padding)
-    params = theirs.init(KEY, IMAGES)["params"]
-    assert_same(ours.init(KEY, IMAGES)["params"], params)
+    params = jax.jit(theirs.init)(KEY, IMAGES)["params"]
+    assert_same(jax.jit(ours.init)(KEY, IMAGES)["params"], params)
     params = params | {"bias": jnp.arange(4.0)}
     assert_same(ours.apply({"params": params}, IMAGES), theirs.apply({"params": params}, IMAGES))
     assert set(Conv(4, use_bias=False).init(KEY, IMAGES)["params"]) == {"kernel"}
@@ -214,7 +214,7 @@ def test_mlp_is_dense_layers_with_the_activation_between():
     inputs = RANDOM.normal(size=(3, 4)).astype(np.float32)
     for activation in ("relu", "gelu", "silu", "tanh"):
         model = MLP(2, (5,), activation)
-        variables = model.init(KEY, inputs)
+        variables = jax.jit(model.init)(KEY, inputs)
         first, last = (variables["params"][f"Dense_{i}"] for i in (0, 1))
         hidden = getattr(nn, activation)(inputs @ first["kernel"] + first["bias"][None])
         np.testing.assert_allclose(

@@ -262,20 +262,9 @@ def test_help_shows_verbs_and_options(capsys: pytest.CaptureFixture[str]):
     assert all(word in out for word in [*VERBS, "--config", "--workdir", "--quiet", "--debug", "--config.KEY=VALUE"])
 
 
-@pytest.mark.parametrize("words", [["--help"], ["trian"], []])
+@pytest.mark.parametrize("words", [["--help"], ["trian"], [], ["evaluate"]])
 def test_help_and_usage_errors_import_nothing_heavy(words: list[str]):
-    heavy = (
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "orbax",
-        "tensorboardX",
-        "numpy",
-        "ml_collections",
-        "matplotlib",
-        "sklearn",
-    )
+    heavy = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorboardX", "numpy", "ml_collections", "matplotlib"}
     code = f"""
 import sys
 from jaxtrain.main import main
@@ -283,7 +272,7 @@ try:
     main({words!r})
 except SystemExit:
     pass
-print("LOADED", sorted({set(heavy)!r} & set(sys.modules)))
+print("LOADED", sorted({heavy!r} & set(sys.modules)))
 """
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.splitlines()[-1] == "LOADED []"
@@ -307,7 +296,7 @@ def test_train_says_what_changed_and_names_what_it_wrote(
     config = json.loads((workdir / "config.json").read_text())
     assert workdir.name == f"mine-{digest(load_config(workdir / 'config.json'))}"
     assert config["optimizer"]["name"] == "rprop"
-    assert out.startswith("schedule.optimizer.learning_rate is dropped: rprop") or "is dropped: rprop" in out
+    assert "schedule.optimizer.learning_rate is dropped: rprop" in out
     assert "*name=rprop" in out
     listed = [line.split()[0] for line in out.partition("wrote ")[2].splitlines()[1:] if line.startswith("  ")]
     written = [file for file in listed if file.endswith((".json", ".jsonl")) or file == "checkpoints"]
@@ -327,6 +316,8 @@ def test_quiet_is_silent_and_the_same_command_finds_its_run(
     before = (workdir / "result.json").read_bytes()
     assert main(["evaluate", f"--workdir={workdir}"]) == 0
     assert "validation" in capsys.readouterr().out
+    assert main(["evaluate", f"--workdir={workdir}", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     assert (workdir / "result.json").read_bytes() == before
     assert main([*tiny, f"--workdir={workdir}", "--config.seed=1"]) == 2
     line = capsys.readouterr().err
@@ -344,7 +335,5 @@ def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folde
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 1
-    assert (
-        f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr
-    )  # an error of the user's shows their frames
-    assert ran.stderr.splitlines()[-1] == "RuntimeError: mine"
+    assert "\nRuntimeError: mine\n" in ran.stderr
+    assert f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr

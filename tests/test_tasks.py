@@ -69,7 +69,7 @@ def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
     """Returns the state after full-batch steps of Adam, and the metrics of the whole data then."""
     rules = Rules(task, Schedule(), lambda values: optax.adam(rate))
     data = {"inputs": jnp.asarray(inputs, jnp.float32), "targets": jnp.asarray(targets)}
-    state = init_state(KEY, data, hparams, rules=rules)
+    state = jax.jit(functools.partial(init_state, rules=rules))(KEY, data, hparams)
     indices = np.tile(np.arange(len(inputs)), (steps, 1))
     state, output = jax.jit(functools.partial(train_call, rules=rules))(state, data, indices, np.int32(steps))
     assert output.live
@@ -85,7 +85,7 @@ MLP = {"name": "mlp", "hidden": (16,)}
 def test_classification_learns_and_reports_what_scikit_learn_finds_in_its_predictions():
     task, hparams = made(INPUTS, LABELS, 3, model=MLP)
     state, found = trained(task, hparams, INPUTS, LABELS)
-    logits = task.predict(state.params, state.model_state, jnp.asarray(INPUTS), hparams)
+    logits = np.asarray(jax.jit(task.predict)(state.params, state.model_state, INPUTS, hparams))
     assert logits.shape == (64, 3)
     assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(LABELS, logits.argmax(axis=1)))
     assert found["accuracy"] > 0.95
@@ -96,7 +96,7 @@ def test_classification_learns_and_reports_what_scikit_learn_finds_in_its_predic
 def test_the_loss_of_a_task_leaves_padding_out_and_its_gradients_too():
     task, hparams = made(INPUTS, LABELS, 3, model=MLP)
     batch = {"inputs": jnp.asarray(INPUTS[:8]), "targets": jnp.asarray(LABELS[:8])}
-    params, model_state = task.init(KEY, batch, hparams)
+    params, model_state = jax.jit(task.init)(KEY, batch, hparams)
     gradients = jax.jit(jax.grad(lambda params, batch: task.loss(params, model_state, batch, KEY, hparams, True)[0]))
     short = jax.tree.map(lambda array: array[:5], batch)
     padded = batch | {"mask": (jnp.arange(8) < 5).astype(jnp.float32)}
@@ -118,7 +118,7 @@ def test_regression_reports_in_the_targets_own_units_however_far_they_lie_from_0
     targets = (mean + deviation * (np.tanh(INPUTS @ weights) + noise)).astype(np.float32)
     task, hparams = made(INPUTS, targets, task="regression", loss="mse", model=MLP | {"hidden": (4,)})
     state, found = trained(task, hparams, INPUTS, targets, rate=0.05)
-    predictions = task.predict(state.params, state.model_state, jnp.asarray(INPUTS), hparams)
+    predictions = np.asarray(jax.jit(task.predict)(state.params, state.model_state, INPUTS, hparams))
     assert predictions.shape == targets.shape
     resolution = (
         abs(float(np.spacing(np.float32(mean)))) / deviation
@@ -154,7 +154,7 @@ def test_segmentation_with_dice_learns_blobs():
     model = {"name": "test_tasks:Pixels", "width": 4}
     task, hparams = made(images, masks, task="segmentation", loss="dice", model=model)
     state, found = trained(task, hparams, images, masks, steps=80, rate=0.03)
-    logits = np.asarray(task.predict(state.params, state.model_state, jnp.asarray(images), hparams))
+    logits = np.asarray(jax.jit(task.predict)(state.params, state.model_state, images, hparams))
     assert logits.shape == masks.shape
     overlap = 2 * ((logits > 0) & (masks > 0)).sum() / ((logits > 0).sum() + masks.sum())
     assert found["dice"] == pytest.approx(overlap, rel=1e-5)
@@ -171,7 +171,7 @@ def test_own_task_loss_and_model_by_reference_take_every_float_traced():
     task, hparams = made(INPUTS, targets, **sections)
     assert {"task.shift": 1.0, "loss.power": 3.0, "model.gain": 0.5}.items() <= hparams.items()
     batch = {"inputs": jnp.asarray(INPUTS), "targets": jnp.asarray(targets)}
-    params, model_state = task.init(KEY, batch, hparams)
+    params, model_state = jax.jit(task.init)(KEY, batch, hparams)
 
     def loss_of(values):
         return task.loss(params, model_state, batch, KEY, hparams | values, False)[0]
@@ -208,7 +208,7 @@ def test_metrics_of_a_task_are_chosen_by_name_and_an_unknown_one_is_refused():
 def test_tasks_of_a_model_with_dropout_draw_in_training_alone():
     task, hparams = made(INPUTS, LABELS, 3, model=MLP | {"dropout": 0.5})
     batch = {"inputs": jnp.asarray(INPUTS), "targets": jnp.asarray(LABELS)}
-    params, model_state = task.init(KEY, batch, hparams)
+    params, model_state = jax.jit(task.init)(KEY, batch, hparams)
 
     @functools.partial(jax.jit, static_argnames="train")
     def loss(key, train):

@@ -1,0 +1,88 @@
+"""A run killed twenty times with `kill -9` ends as one that was never killed, in every file."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_trackers import read_scalars
+from tiny_runs import config_file, outcome, run, start
+
+from jaxtrain.trackers import read_rows
+
+STEPS = 3000
+KILLS = 20
+GIVEN = {
+    "train.duration": f"{STEPS} steps",
+    "train.early_stopping": f"{STEPS // 2} steps",
+    "checkpoint.every": "30 steps",
+    "log.every": "10 steps",
+    "eval.every": "60 steps",
+}
+
+
+def newest(workdir: Path) -> int:
+    """Returns the newest step that is saved, -1 where there is none."""
+    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=-1)
+
+
+def unfinished(workdir: Path) -> set[str]:
+    return {path.name for path in workdir.glob("checkpoints/unfinished-*")}
+
+
+def aims(workdir: Path, dice: random.Random) -> dict[str, Callable[[], bool]]:
+    """The moments at which a session may be killed, as questions that are asked again and again.
+
+    Three of four wait for a step that was not saved before, so that the run gets on; those without such a step before
+    them are the ones that a kill during imports and compilation must survive.
+    """
+    before, left = newest(workdir), unfinished(workdir)
+    began, delay = time.monotonic(), dice.uniform(0.0, 0.3)
+    saved: list[float] = []
+
+    def after_a_save() -> bool:
+        if not saved and newest(workdir) > before:
+            saved.append(time.monotonic())
+        return bool(saved) and time.monotonic() > saved[0] + delay
+
+    return {
+        "some time after a save": after_a_save,
+        "as a save begins": lambda: newest(workdir) > before and bool(unfinished(workdir) - left),
+        "as a save ends": lambda: newest(workdir) > before,
+        "at any time": lambda: time.monotonic() > began + 8 * delay,
+    }
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_the_run_that_was_never_killed(tmp_path):
+    """Digest, best, test, rows of metrics.jsonl and of the event files; seeded, and every kill between two steps."""
+    dice = random.Random(7)
+    config = config_file(tmp_path, GIVEN)
+    arguments = [f"--config={config}", "--quiet"]
+    assert run(tmp_path, *arguments, "--workdir=whole").returncode == 0
+    killed, begun = tmp_path / "killed", []
+    for number in range(KILLS):
+        before = newest(killed)
+        questions = aims(killed, dice)
+        if number == 0:  # the first step lies behind every kill
+            questions.pop("at any time")
+        moment = dice.choice(list(questions))
+        process = start(tmp_path, *arguments, f"--workdir={killed}")
+        while not questions[moment]():
+            assert process.poll() is None, f"it ended before kill {number}: {process.communicate()}"
+            time.sleep(0.0005)
+        process.kill()
+        process.communicate()
+        begun.append(before)
+        assert 0 < newest(killed) < STEPS
+        assert not (killed / "result.json").exists()
+    assert len(set(begun)) > KILLS // 2, "the kills lie all over the run"
+    ended = run(tmp_path, *arguments, f"--workdir={killed}")
+    assert ended.returncode == 0, ended.stderr
+    assert outcome(killed) == outcome(tmp_path / "whole")
+    assert outcome(killed)["step"] == STEPS
+    scalars = read_scalars(killed)
+    assert scalars == read_scalars(tmp_path / "whole")
+    assert len({step for step, _ in scalars}) == len({row["step"] for row in read_rows(killed / "metrics.jsonl")})
+    assert not unfinished(killed)
