@@ -4,7 +4,6 @@ A section is described by the signature of a function or dataclass, so that what
 reads. Sections with a `name` choose a member of a family (`jaxtrain.families`).
 """
 
-import copy
 import hashlib
 import importlib
 import json
@@ -25,12 +24,16 @@ from jaxtrain.knobs import Bounds, Count, Fraction, Knob, Positive, Text
 
 @dataclass(frozen=True)
 class Train:
-    """Duration, micro-batches a step, decay of averaged parameters, patience of early stopping (None: without)."""
+    """Duration, micro-batches a step, decay of averaged parameters, patience of early stopping (None: without).
+
+    Several `seeds`, from `seed` upwards, run as lanes of one program, and are reported with mean and interval.
+    """
 
     duration: Total = "10 epochs"
     accumulate: Count = 1
     ema: Fraction | None = None
     early_stopping: Duration | None = None
+    seeds: Count = 1
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,7 @@ def resolve_config(
     A section that `given` leaves out is the default's.
     """
     notes: list[str] = []
-    merged = default_config().to_dict() | copy.deepcopy(_nested(given))
+    merged = default_config().to_dict() | _nested(given)
     overrides = {_spelt_out(merged, key, value): value for key, value in (overrides or {}).items()}
     for key, value in overrides.items():
         _set(merged, key, _nested(value))

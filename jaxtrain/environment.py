@@ -11,8 +11,8 @@ PACKAGES = ("jaxtrain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns versions, devices and the git commit (None outside a repository) as JSON can hold them."""
-    devices = jax.local_devices()
+    """Returns versions, devices, git commit and whether files differ from it (None outside a repository) for JSON."""
+    devices, changes = jax.local_devices(), _git("status", "--porcelain", "--untracked-files=no")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -21,7 +21,7 @@ def describe_environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in devices],
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_dirty": None if changes is None else bool(changes),
     }
 
 

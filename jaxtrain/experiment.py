@@ -67,6 +67,11 @@ class Experiment:
         """The names of the hyperparameters that follow a schedule."""
         return [target for target, _ in configs.bind_schedules(self.config)]
 
+    @property
+    def example(self) -> dict[str, np.ndarray]:
+        """One training example, as a batch: what weights are made for."""
+        return {name: array[:1] for name, array in self.dataset.split("train").items()}
+
     def init(self) -> TrainState:
         """Makes the state before the first step, on the devices."""
         return compiled_init(self.rules, self.mesh)(*self._init_arguments())
@@ -76,8 +81,7 @@ class Experiment:
         return jax.eval_shape(compiled_init(self.rules, self.mesh), *self._init_arguments())
 
     def _init_arguments(self) -> tuple[jax.Array, dict[str, np.ndarray], dict[str, np.float32]]:
-        example = {name: array[:1] for name, array in self.dataset.split("train").items()}
-        return jax.random.key(self.config["seed"]), example, self.hparams
+        return jax.random.key(self.config["seed"]), self.example, self.hparams
 
     def indices(self, step: int, count: int, capacity: int) -> np.ndarray:
         """Returns the rows of the batches of `count` steps, padded to (capacity, batch)."""
@@ -102,10 +106,21 @@ def build(config: Config) -> Experiment:
     """Reads the data and makes what a run needs; every error of the config comes before the data are read."""
     check_metrics(config["task"], config["eval"]["metric"])
     mesh = device_mesh(config["parallel"]["mesh"])
-    check_batch("data.batch_size", config["data"]["batch_size"], mesh, config["train"]["accumulate"])
-    check_batch("data.eval_batch_size", config["data"]["eval_batch_size"], mesh)
+    _check_devices(config, mesh)
     dataset = data.load(config["data"])
     return Experiment(config, dataset, mesh, make_rules(config, dataset.info), lengths_of(config, dataset))
+
+
+def _check_devices(config: Config, mesh: Devices) -> None:
+    """Refuses batches that do not divide; the lanes of several seeds take them whole."""
+    train, batch = config["train"], config["data"]["batch_size"]
+    if train["seeds"] > 1:
+        if config["parallel"]["backend"] == "pmap":
+            raise ConfigError("parallel.backend", "pmap", "mesh, where train.seeds is above 1")
+        check_batch("data.batch_size", batch, device_mesh(1), train["accumulate"])
+        return
+    check_batch("data.batch_size", batch, mesh, train["accumulate"])
+    check_batch("data.eval_batch_size", config["data"]["eval_batch_size"], mesh)
 
 
 def check_metrics(task: Config, chosen: str) -> None:
@@ -123,7 +138,7 @@ def floats_explained(config: Config) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        if isinstance(error, jax.errors.JAXTypeError) or "Traced<" in str(error):
+        if isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error):
             error.add_note(
                 "jaxtrain: a float of the config enters the program as a traced input, and here one shapes the program"
                 " or decides in Python. Annotate that knob as int, bool or str in the signature of its member, or use"

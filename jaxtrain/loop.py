@@ -11,16 +11,15 @@ import numpy as np
 
 from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.compilation import Compilations
-from jaxtrain.divergence import explain, last_finite
 from jaxtrain.errors import ConfigError
 from jaxtrain.experiment import Experiment
-from jaxtrain.memory import NORMS, Memory, Numbers, results
+from jaxtrain.memory import NORMS, SEED, Memory, Numbers, results
 from jaxtrain.metrics import Mean
-from jaxtrain.parallel import TrainCall
 from jaxtrain.progress import Progress
+from jaxtrain.runners import Runner
 from jaxtrain.signals import Interruption
 from jaxtrain.state import TrainState
-from jaxtrain.steps import CallOutput, StepFunction
+from jaxtrain.steps import CallOutput
 from jaxtrain.trackers import Tracker
 
 CAPACITY = 500  # steps that one call can take; the compiled program is the same for every length up to it
@@ -73,8 +72,7 @@ class Session:
     """
 
     experiment: Experiment
-    step: StepFunction
-    call: TrainCall
+    runner: Runner
     state: TrainState
     memory: Memory
     began_at: int
@@ -152,7 +150,7 @@ def _send(session: Session, steps: int) -> Sent:
     began = time.perf_counter()
     indices = session.experiment.indices(session.at, steps, CAPACITY)
     session.clock.data += time.perf_counter() - began
-    session.state, output = session.call(session.state, session.experiment.on_devices("train"), indices, steps)
+    session.state, output = session.runner.call(session.state, indices, steps)
     session.at += steps
     return Sent(session.at - steps, steps, indices, output)
 
@@ -174,7 +172,7 @@ def _report(session: Session, sent: Sent | None) -> None:
     """Waits for a call and reads what it reports; where a row is due, the training metrics are written."""
     if sent is None:
         return
-    output = jax.device_get(sent.output)
+    output = session.runner.read(sent.output)
     if not output.live:
         raise LeftFinite(sent)
     _measure(session, output.metrics, sent.steps)
@@ -189,7 +187,8 @@ def _measure(session: Session, metrics: dict[str, Mean], steps: int) -> None:
     """Adds the metrics of a call to the sums; a task of a user's own shows here for the first time what it measures."""
     metric = session.experiment.config["eval"]["metric"]
     if metric not in metrics:
-        raise ConfigError("eval.metric", metric, ", ".join(name for name in metrics if not name.startswith(NORMS)))
+        names = (name for name in metrics if not name.startswith((NORMS, SEED)))
+        raise ConfigError("eval.metric", metric, ", ".join(names))
     session.memory.add(metrics, steps)
     session.measured = metrics
 
@@ -205,7 +204,7 @@ def _pause(session: Session) -> None:
 
 def _evaluate(session: Session) -> bool:
     """Evaluates the state on the validation split; returns whether it is the best so far."""
-    found = jax.device_get(session.experiment.evaluate(session.state, "validation"))
+    found = session.runner.evaluate(session.state, "validation")
     metric = session.experiment.config["eval"]["metric"]
     _record(session, session.at, "validation", results(found))
     return session.memory.judge(session.at, metric, found[metric])
@@ -223,18 +222,18 @@ def _save(session: Session) -> None:
         memory.last["train"] = memory.numbers(session.measured)
     memory.fingerprint = session.experiment.dataset.fingerprint
     saved = memory.to_json() | {"seconds": session.seconds}
-    session.checkpoints.save(session.at, session.state, saved, protect=best["step"] if best else None)
+    stored = session.runner.stored(session.state)
+    session.checkpoints.save(session.at, stored, saved, protect=best["step"] if best else None)
     session.saved_at = session.at
 
 
 def _diverged(session: Session, sent: Sent) -> Ending:
-    """Goes back to the last finite state of the call, by replays of it, and says what was rejected."""
-    data, rules = session.experiment.on_devices("train"), session.experiment.rules
-    session.state, finite, output = last_finite(session.call, session.state, data, sent.indices, sent.steps)
+    """Goes back to the last finite state of the call, and says what was rejected."""
+    session.state, finite, output, reason = session.runner.rejected(session.state, sent.indices, sent.steps)
     session.at = sent.begin + finite
     if output is not None:
         _measure(session, jax.device_get(output.metrics), finite)
-    return Ending("diverged", explain(session.step, session.state, data, sent.indices[finite], rules))
+    return Ending("diverged", reason)
 
 
 def throughput(session: Session) -> dict[str, float]:

@@ -136,6 +136,8 @@ def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     from jaxtrain.report import train_report
     from jaxtrain.train import train_and_evaluate
 
+    if config["train"]["seeds"] > 1:
+        use_a_host_device_per_core()
     use_persistent_cache()
     result = train_and_evaluate(config, workdir, quiet=options.quiet)
     if not options.quiet:

@@ -1,15 +1,18 @@
 """What a run remembers beside its state, saved as JSON with every checkpoint."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from jaxtrain.metrics import Mean
 
 Numbers = dict[str, float]
 
 NORMS = "norm_"  # how the names of what only a call's last step measures begin
+SEED = "seed_"  # how the names of a single seed's numbers begin: "seed_3/loss"
 
 
 @dataclass
@@ -63,6 +66,26 @@ class Memory:
 def results(metrics: dict[str, Mean]) -> Numbers:
     """Returns the number that each metric comes to."""
     return {name: metric.result() for name, metric in metrics.items()}
+
+
+def over_seeds(numbers: Numbers) -> dict[str, dict[str, Any]]:
+    """Returns name -> mean, std (of the sample), low and high of a 95 % interval of the mean, and each seed's value.
+
+    Student's t over the seeds that are alive; a single one has no interval. Empty where a run has one seed.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for key, value in numbers.items():
+        if key.startswith(SEED) and math.isfinite(value):
+            seed, _, name = key.removeprefix(SEED).partition("/")
+            values.setdefault(name, {})[seed] = value
+    return {name: {**_spread(np.array(list(each.values()))), "values": each} for name, each in values.items()}
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    mean, count = float(values.mean()), len(values)
+    std = float(values.std(ddof=1)) if count > 1 else math.nan
+    half = float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count) if count > 1 else math.nan
+    return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
 
 
 def _running(total: Any, rows: np.ndarray) -> Any:

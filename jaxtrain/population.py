@@ -16,7 +16,15 @@ import numpy as np
 from jax import lax
 
 from jaxtrain.errors import UsageError
-from jaxtrain.parallel import Devices, compiled_lanes, memory_limit, picked_lanes, place_lanes
+from jaxtrain.parallel import (
+    Devices,
+    compiled_init,
+    compiled_lanes,
+    compiled_train_call,
+    memory_limit,
+    picked_lanes,
+    place_lanes,
+)
 from jaxtrain.state import Batch, Rules, TrainState, init_state
 from jaxtrain.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 
@@ -132,6 +140,11 @@ class Population:
         order[np.asarray(destination)] = np.asarray(source)
         return picked_lanes(states, order, self.mesh)
 
+    def placed(self, states: Any) -> TrainState:
+        """Places lanes that come from the host, without padding, on the devices."""
+        padded = jax.tree.map(lambda leaf: np.asarray(leaf)[self._order()], states)
+        return self._with_dead_padding(place_lanes(padded, self.mesh))
+
     def solo(self, states: TrainState, lane: int) -> TrainState:
         """Returns the state of one lane, on the host, as a solo run has it."""
         return jax.tree.map(lambda leaf: np.asarray(leaf[lane]), states)
@@ -188,3 +201,43 @@ def fitted(population: Population, width: int | None, **needs: Any) -> Populatio
                 f"allowed: {limit / 2**20:,.0f} MiB. Take fewer lanes, or a smaller model or batch"
             )
         wanted = max(1, min(wanted, candidate.share_width) // 2)
+
+
+def compare_with_solo(
+    population: Population,
+    seeds: Sequence[int],
+    hparams: Mapping[str, Any],
+    data: Batch,
+    indices: np.ndarray,
+    steps: int,
+    *,
+    states: TrainState | None = None,
+) -> np.ndarray:
+    """Returns for each lane the relative L2 distance of its parameters from those of its solo run, (lanes,).
+
+    Lanes and solo runs take the same `steps` from their own initial weights; `states` are lanes that have taken them.
+    At width 1 the distance is 0. A model of one's own can be checked before a search relies on it.
+    """
+    example = jax.tree.map(lambda array: array[:1], data)
+    if states is None:
+        states, _ = population.call(population.init(seeds, hparams, example), data, indices, steps)
+    init, call = (
+        compiled_init(population.rules, population.mesh),
+        compiled_train_call(population.rules, population.mesh, "mesh", population.step),
+    )
+    distances = []
+    for lane, seed in enumerate(seeds):
+        own = {
+            name: np.broadcast_to(np.asarray(value, np.float32), (population.lanes,))[lane]
+            for name, value in hparams.items()
+        }
+        alone, _ = call(init(jax.random.key(seed), example, own), data, indices, steps)
+        distances.append(_distance(population.solo(states, lane).params, jax.device_get(alone.params)))
+    return np.asarray(distances)
+
+
+def _distance(params: Any, reference: Any) -> float:
+    """The L2 norm of the difference of two trees, relative to that of the second."""
+    difference = jax.tree.map(lambda a, b: np.sum((np.float64(a) - np.float64(b)) ** 2), params, reference)
+    size = jax.tree.map(lambda b: np.sum(np.float64(b) ** 2), reference)
+    return float(np.sqrt(sum(jax.tree.leaves(difference)) / sum(jax.tree.leaves(size))))

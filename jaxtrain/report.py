@@ -62,13 +62,29 @@ def _because(result: Result) -> str:
 
 def _numbers(result: Result) -> Iterator[str]:
     for split, numbers in result.last.items():
-        yield f"  {split:<11}{_shown({k: v for k, v in numbers.items() if '.' not in k and not k.startswith('norm_')})}"
+        yield f"  {split:<11}{_shown(_readable(numbers))}"
     if result.best:
         best = result.best
         yield f"  best       {best['metric']} {best['value']:.4g} on validation at step {best['step']:,}"
     if result.test:
-        shown = _shown({name: value for name, value in result.test.items() if name != "step"})
-        yield f"  test       {shown} with the state of step {result.test['step']:,}"
+        yield f"  test       {_shown(_readable(result.test))} with the state of step {result.test['step']:,}"
+    if result.seeds:
+        yield from _seed_lines(result.seeds)
+
+
+def _readable(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out the step, what is read as curves, and the values of schedules."""
+    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and not n.startswith(("norm_", "seed_"))}
+
+
+def _seed_lines(seeds: Mapping[str, Any]) -> Iterator[str]:
+    yield "over seeds: mean, spread, 95 % interval of the mean"
+    for split, found in seeds.items():
+        for name, spread in found.items() if split != "diverged" else ():
+            low, high = (format(spread[end], ".4g") for end in ("low", "high"))
+            yield f"  {split:<11}{name:<10} {spread['mean']:.4g}  {spread['std']:.2g}  {low} to {high}"
+    for seed, step in seeds["diverged"].items():
+        yield f"  seed {seed} diverged after step {step}"
 
 
 def _shown(numbers: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ class Result:
     throughput: dict[str, float]
     reason: str = ""
     signal: int | None = None
+    seeds: dict[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:

@@ -18,6 +18,7 @@ from jaxtrain.errors import StorageError, UsageError
 from jaxtrain.experiment import build, check_fingerprint, make_rules
 from jaxtrain.memory import Memory, results
 from jaxtrain.parallel import device_mesh, replicate
+from jaxtrain.progress import plain_lines
 from jaxtrain.state import Rules, Task, TrainState, init_state
 from jaxtrain.steps import evaluated
 
@@ -62,7 +63,7 @@ def load_run(workdir: str | Path) -> Run:
     if not (workdir / "config.json").is_file():
         raise UsageError(f"--workdir={workdir}: given a directory without config.json; allowed: the directory of a run")
     config = resolve_config(read_json(workdir / "config.json")).config
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=lambda line: None)
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
     newest = checkpoints.newest_memory()
     if newest is None:
         raise StorageError(f"{checkpoints.directory}: no checkpoint yet; train the run first")

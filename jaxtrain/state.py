@@ -11,7 +11,7 @@ from flax import struct
 
 from jaxtrain.families import Values
 
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Any]
 """`inputs` and `targets`, of shape (batch, ...), and in evaluation `mask` (batch,), 0 where a row is padding."""
 
 

@@ -38,7 +38,7 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Reading | None:
     middle = np.median(np.where(finite, losses, np.inf), axis=1)
     shape = smooth(rates, middle)
     rules = {name: rule(rates, middle) for name, rule in RULES.items()}
-    low, bottom, edge = _fall(shape)
+    low, bottom = _fall(shape)
     if shape[low] - shape[bottom] < FALL:
         return Reading(rules, None, None, None, None, agreed=False)
     each = [near_minimum(rates, column) for column in losses.T if np.isfinite(column).sum() >= 3]
@@ -47,7 +47,7 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Reading | None:
         suggestion=rules["near_minimum"],
         band=(float(np.quantile(each, 0.1)), float(np.quantile(each, 0.9))),
         falling=(float(rates[low]), float(rates[bottom])),
-        unstable=None if edge is None else float(rates[edge]),
+        unstable=_unstable(rates, bounded(middle), shape, bottom),
         agreed=_most_agree(rules, np.asarray(each)),
     )
 
@@ -60,7 +60,7 @@ def near_minimum(rates: np.ndarray, losses: np.ndarray) -> float:
     the whole fall but its last part is taken.
     """
     shape = smooth(rates, losses)
-    top, bottom, _ = _fall(shape)
+    top, bottom = _fall(shape)
     wanted = shape[bottom] + NEAR * (shape[top] - shape[bottom])
     after = next(i for i in range(top, bottom + 1) if shape[i] <= wanted)
     if after == top:
@@ -70,21 +70,23 @@ def near_minimum(rates: np.ndarray, losses: np.ndarray) -> float:
 
 
 def smooth(rates: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """Averages the logarithm of the loss over neighbouring rates, by a Gaussian kernel of WIDTH decades.
-
-    Losses above three times that of the lowest rates count as that, so one blow-up does not drown its neighbours.
-    Losses that are not all positive are taken as they are.
-    """
+    """Averages the logarithm of the loss over neighbouring rates, by a Gaussian kernel of WIDTH decades."""
     decades = np.log10(rates)
-    finite = np.isfinite(losses)
-    start = float(np.median(losses[finite][: max(3, finite.sum() // 10)]))
-    if losses[finite].min() > 0:
-        shown = np.log(np.where(finite, np.minimum(losses, 3 * start), 3 * start))
-    else:
-        ceiling = start + 2 * (start - losses[finite].min())
-        shown = np.where(finite, np.minimum(losses, ceiling), ceiling)
     weights = np.exp(-0.5 * ((decades[:, None] - decades) / WIDTH) ** 2)
-    return weights @ shown / weights.sum(axis=1)
+    return weights @ bounded(losses) / weights.sum(axis=1)
+
+
+def bounded(losses: np.ndarray) -> np.ndarray:
+    """The logarithm of the loss, at most that of three times the loss at the lowest rates.
+
+    So one blow-up does not drown its neighbours. Losses that are not all positive are taken as they are.
+    """
+    finite = np.isfinite(losses)
+    start, least = float(np.median(losses[finite][: max(3, finite.sum() // 10)])), losses[finite].min()
+    if least > 0:
+        return np.log(np.where(finite, np.minimum(losses, 3 * start), 3 * start))
+    ceiling = start + 2 * (start - least)
+    return np.where(finite, np.minimum(losses, ceiling), ceiling)
 
 
 def valley(rates: np.ndarray, losses: np.ndarray) -> float:
@@ -134,14 +136,18 @@ RULES = {
 }
 
 
-def _fall(shape: np.ndarray) -> tuple[int, int, int | None]:
-    """Returns where the fall begins and ends, and where above its end half of it is lost again (None: nowhere)."""
+def _fall(shape: np.ndarray) -> tuple[int, int]:
+    """Returns where the fall of a smoothed curve begins, all but its first tenth to come, and where it ends."""
     bottom = int(np.argmin(shape))
     top = float(shape[: bottom + 1].max())
-    fall = top - shape[bottom]
-    begin = int(np.flatnonzero(shape[: bottom + 1] >= top - FALL * fall)[-1])
-    lost = np.flatnonzero(shape[bottom:] > shape[bottom] + 0.5 * fall)
-    return begin, bottom, bottom + int(lost[0]) if len(lost) else None
+    return int(np.flatnonzero(shape[: bottom + 1] >= top - FALL * (top - shape[bottom]))[-1]), bottom
+
+
+def _unstable(rates: np.ndarray, shown: np.ndarray, shape: np.ndarray, bottom: int) -> float | None:
+    """Returns the lowest rate above the fall's end at which half of it is lost on the curve itself; None: nowhere."""
+    half = 0.5 * (shape[: bottom + 1].max() + shape[bottom])
+    lost = np.flatnonzero(shown[bottom:] > half)
+    return float(rates[bottom + lost[0]]) if len(lost) else None
 
 
 def _most_agree(rules: dict[str, float], each: np.ndarray) -> bool:

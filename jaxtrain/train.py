@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-
-import jax
+from typing import Any
 
 from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.compilation import counted
@@ -16,16 +15,15 @@ from jaxtrain.environment import describe_environment
 from jaxtrain.errors import StorageError
 from jaxtrain.experiment import Experiment, build, check_fingerprint, floats_explained
 from jaxtrain.loop import Ending, Session, run, throughput
-from jaxtrain.memory import Memory, Numbers, results
-from jaxtrain.parallel import compiled_train_call, replicate
+from jaxtrain.memory import Memory, Numbers, over_seeds, results
 from jaxtrain.progress import plain_lines, progress
 from jaxtrain.result import Result, read_result, write_result
 from jaxtrain.run_directory import claim, demand_own, open_trackers
+from jaxtrain.runners import Runner, make_runner
 from jaxtrain.signals import interruptions
 from jaxtrain.state import TrainState
 from jaxtrain.steps import StepFunction, train_step
 from jaxtrain.trackers import Tracker
-from jaxtrain.warm_start import warm_started
 
 
 def train_and_evaluate(
@@ -53,7 +51,8 @@ def train_and_evaluate(
         opened.enter_context(floats_explained(config))
         experiment = build(config)
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
-        state, memory, resumed = start(experiment, checkpoints, ended)
+        runner = make_runner(experiment, step)
+        state, memory, resumed = start(experiment, runner, checkpoints, ended)
         claim(workdir, config)
         total = experiment.lengths.total
         if resumed is not None:
@@ -62,8 +61,7 @@ def train_and_evaluate(
         checkpoints.say = bar.say
         session = Session(
             experiment=experiment,
-            step=step,
-            call=compiled_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], step),
+            runner=runner,
             state=state,
             memory=memory,
             began_at=resumed or 0,
@@ -79,24 +77,23 @@ def train_and_evaluate(
 
 
 def start(
-    experiment: Experiment, checkpoints: Checkpoints, ended: Result | None = None
+    experiment: Experiment, runner: Runner, checkpoints: Checkpoints, ended: Result | None = None
 ) -> tuple[TrainState, Memory, int | None]:
     """Returns the state to go on from, what the run remembers, and the step it resumes at (None: a fresh run).
 
     `ended` says how the session before ended, where one did: StorageError when what it saved is gone.
     """
-    restored = checkpoints.restore(experiment.state_shapes()) if checkpoints.exist() else None
+    restored = checkpoints.restore(runner.shapes()) if checkpoints.exist() else None
     if restored is None:
         if ended is not None:
             raise StorageError(
                 f"{checkpoints.directory}: holds no checkpoint, though the run was {ended.status} at step "
                 f"{ended.step:,}; restore it from a copy, or give another --workdir to start afresh"
             )
-        fresh = warm_started(experiment.init(), experiment.config["checkpoint"], experiment.mesh)
-        return fresh, Memory(info=experiment.dataset.info.to_json()), None
+        return runner.init(), Memory(info=experiment.dataset.info.to_json()), None
     memory = Memory(**restored.memory)
     check_fingerprint(experiment.dataset, memory.fingerprint)
-    return replicate(restored.state, experiment.mesh), memory, restored.step
+    return runner.placed(restored.state), memory, restored.step
 
 
 def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
@@ -110,23 +107,31 @@ def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
         last={"train": {"loss": math.nan}} | session.memory.last,  # before the first step there is no number
         best=session.memory.best,
         test=test,
-        state_digest=state_digest(jax.device_get(session.state)),
+        state_digest=state_digest(session.runner.stored(session.state)),
         throughput=throughput(session),
         reason=ending.reason,
         signal=session.stop.signal if ending.status == "interrupted" else None,
+        seeds=_seeds(session, test),
     )
     write_json(workdir / "environment.json", describe_environment() | {"data_fingerprint": dataset.fingerprint})
     write_result(workdir, result)
     return result
 
 
+def _seeds(session: Session, test: Numbers | None) -> dict[str, Any] | None:
+    """Returns split -> name -> mean, spread and interval over seeds, and who diverged; None for a single run."""
+    splits = session.memory.last | ({"test": test} if test else {})
+    found = {split: spread for split, numbers in splits.items() if (spread := over_seeds(numbers))}
+    return {**found, "diverged": session.runner.diverged(session.state)} if found else None
+
+
 def _test(session: Session) -> Numbers:
     """Evaluates the test split, once, with the best checkpoint where there is a validation split, else the last."""
-    experiment, best, state, step = session.experiment, session.memory.best, session.state, session.at
+    best, state, step = session.memory.best, session.state, session.at
     if best is not None and best["step"] != session.at:
-        restored = session.checkpoints.restore(experiment.state_shapes(), best["step"])
+        restored = session.checkpoints.restore(session.runner.shapes(), best["step"])
         assert restored is not None
-        state, step = replicate(restored.state, experiment.mesh), best["step"]
-    numbers = results(jax.device_get(experiment.evaluate(state, "test")))
+        state, step = session.runner.placed(restored.state), best["step"]
+    numbers = results(session.runner.evaluate(state, "test"))
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

@@ -1,7 +1,7 @@
 """Fine-tuning: a fresh state that starts from the weights of another run."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,26 @@ import numpy as np
 from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.digests import named_leaves
 from jaxtrain.errors import ConfigError
-from jaxtrain.parallel import Devices, replicate
+from jaxtrain.progress import plain_lines
 from jaxtrain.state import TrainState
 
 
-def warm_started(state: TrainState, section: Mapping[str, Any], mesh: Devices) -> TrainState:
+def warm_started(
+    state: TrainState, section: Mapping[str, Any], place: Callable[[Any], Any], lanes: int | None = None
+) -> TrainState:
     """Replaces parameters and model state by those of the run `checkpoint.init_from`, at its best step.
+
+    `place` puts a tree where the state lies; with `lanes`, every one of these gets the same weights.
 
     Averaged parameters are taken where the run has them. Parameters whose path matches the regular expression
     `checkpoint.init_except` keep their initial values. ConfigError lists every leaf that does not match.
     """
+    pattern = section["init_except"]
     if section["init_from"] is None:
+        if pattern is not None:
+            raise ConfigError("checkpoint.init_except", pattern, "None, or a run in checkpoint.init_from beside it")
         return state
     source = _weights(Path(section["init_from"]))
-    pattern = section["init_except"]
     try:
         kept = re.compile(pattern) if pattern is not None else None
     except re.error as error:
@@ -34,9 +40,11 @@ def warm_started(state: TrainState, section: Mapping[str, Any], mesh: Devices) -
     if kept and len(wanted) == len(jax.tree.leaves(weights)):
         paths = ", ".join(path for path, _ in named_leaves(weights))
         raise ConfigError("checkpoint.init_except", pattern, f"a pattern that matches one of {paths}")
+    if lanes is not None:
+        source = {path: np.broadcast_to(leaf, (lanes, *leaf.shape)) for path, leaf in source.items()}
     _check(wanted, source, section["init_from"])
     leaves = [source[path] if path in wanted else leaf for path, leaf in named_leaves(weights)]
-    taken = replicate(jax.tree.unflatten(jax.tree.structure(weights), leaves), mesh)
+    taken = place(jax.tree.unflatten(jax.tree.structure(weights), leaves))
     params, model_state = taken["params"], taken["model_state"]
     ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, (params, model_state))
     return state.replace(params=params, model_state=model_state, ema=ema)
@@ -44,7 +52,7 @@ def warm_started(state: TrainState, section: Mapping[str, Any], mesh: Devices) -
 
 def _weights(run: Path) -> dict[str, np.ndarray]:
     """Reads parameters and model state of a run's best step, else its newest: the averaged ones where there are any."""
-    checkpoints = Checkpoints(run / "checkpoints", keep=1, say=lambda line: None)
+    checkpoints = Checkpoints(run / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
     if not checkpoints.exist():
         raise ConfigError("checkpoint.init_from", str(run), "the directory of a run that has saved a checkpoint")
     leaves, memory = checkpoints.restore_leaves()

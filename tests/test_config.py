@@ -286,6 +286,21 @@ def test_a_member_by_reference_has_its_knobs(users: types.ModuleType):
     assert {"optimizer.strength", "optimizer.learning_rate"} <= set(hyperparameters(found))
 
 
+def test_the_defaults_knobs_are_dropped_and_said_for_a_files_member_without_them(users: types.ModuleType):
+    def mine(strength: float = 1.0) -> optax.GradientTransformation:
+        return optax.scale(-strength)
+
+    users.__dict__["mine"] = mine
+    given = default_config()
+    given.optimizer.name = "users:mine"
+    found = resolve_config(given)
+    assert found.config["optimizer"] == {"name": "users:mine", "strength": 1.0, "clip_norm": None}
+    assert found.notes == (
+        "optimizer.learning_rate is dropped: users:mine has no such knob",
+        f"{RATE} is dropped: users:mine has no learning_rate",
+    )
+
+
 # Schedules
 
 

@@ -155,6 +155,7 @@ def test_text_of_the_command_line_means_what_the_knob_takes(name: str, text: str
         ("auto", 1.0, "'auto' or float, at least 0 and below 1"),
         ("auto", "always", "'auto' or float, at least 0 and below 1"),
         ("free", math.nan, "any value"),
+        ("free", Text("nan"), "any value"),
         ("free", [0.5], "any value"),
         ("free", [[0.5]], "any value"),
     ],
@@ -174,6 +175,7 @@ def test_refusal_names_key_given_and_allowed(name: str, value: Any, allowed: str
     ("name", "value", "hint"),
     [
         ("mode", "cosin", "did you mean 'cosine'?"),
+        ("rate", Text("nan"), "a finite number is needed"),
         ("hidden", Text("128"), "(128,)"),
         ("names", Text("accuracy"), "('accuracy',)"),
     ],

@@ -23,7 +23,7 @@ LAYERS = {
         "run_directory",
     ),
     "programs": (
-        *("experiment", "divergence", "warm_start", "loop", "train", "runs", "lr_range", "search"),
+        *("experiment", "divergence", "warm_start", "runners", "loop", "train", "runs", "suggestions", "lr_range", "range_test", "search"),
         *("listing", "report"),
     ),
     "top": ("main",),

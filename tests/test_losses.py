@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 from jaxtrain.losses import LOSSES, cross_entropy, dice, mse
 
 RANDOM = np.random.default_rng(0)
-PREDICTIONS = RANDOM.normal(size=(6, 4)).astype(np.float32)
-LABELS = RANDOM.integers(0, 4, 6).astype(np.int32)
+PREDICTIONS: Any = RANDOM.normal(size=(6, 4)).astype(np.float32)
+LABELS: Any = RANDOM.integers(0, 4, 6).astype(np.int32)
 MASKS = RANDOM.integers(0, 2, (6, 4)).astype(np.float32)
 NUMBERS = RANDOM.normal(size=(6, 4)).astype(np.float32)
 TARGETS = {"cross_entropy": LABELS, "dice": MASKS}
@@ -84,7 +86,7 @@ def test_dice_is_the_published_ratio_of_probabilities():
     truth = RANDOM.integers(0, 2, (3, 4, 5))
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
     ratio = (2 * (p * truth).sum(axis=(1, 2)) + 0.5) / (p.sum(axis=(1, 2)) + truth.sum(axis=(1, 2)) + 0.5)
-    np.testing.assert_allclose(dice(logits, truth, smooth=0.5), 1 - ratio, rtol=1e-5)
+    np.testing.assert_allclose(dice(jnp.asarray(logits), jnp.asarray(truth), smooth=0.5), 1 - ratio, rtol=1e-5)
 
 
 def test_dice_of_empty_masks_is_0_where_nothing_is_predicted_and_near_1_where_all_is():

@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,14 +81,18 @@ def loss(params):
     return jnp.square(outputs - TARGETS).mean()
 
 
+def update(optimizer, gradients, state, params=PARAMS) -> Any:
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+        return optimizer.update(gradients, state, params)
+
+
 def trajectory(optimizer, initial=PARAMS, steps=STEPS):
     """Returns the parameters after each step; `optimizer` is made anew for each, as a training step does."""
 
     def step(carry, _):
         params, state = carry
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer().update(jax.grad(loss)(params), state, params)
-            params = optax.apply_updates(params, updates)
+        updates, state = update(optimizer(), jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
         return (params, state), params
 
     return jax.lax.scan(step, (initial, optimizer().init(initial)), length=steps)[1]
@@ -117,8 +122,7 @@ def test_weight_decay_spares_biases_and_norms(case):
     name, given, _ = CASES[case]
     section = resolved(name, given)
     optimizer = bound(section)(floats_of(section))
-    with jax.numpy_dtype_promotion("standard"):
-        updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, PARAMS), optimizer.init(PARAMS), PARAMS)
+    updates, _ = update(optimizer, jax.tree.map(jnp.zeros_like, PARAMS), optimizer.init(PARAMS))
     np.testing.assert_allclose(
         updates["dense"]["kernel"], -PARAMS["dense"]["kernel"] * given["learning_rate"] * 0.1, rtol=1e-5
     )
@@ -143,9 +147,9 @@ def test_rprop_reads_its_rate_at_initialisation_alone_and_says_so():
     values = floats_of(section)
     later = values | {"optimizer.learning_rate": 10.0}
     initial, gradients = bound(section)(values).init(PARAMS), jax.grad(loss)(PARAMS)
-    as_it_began, as_it_became = (bound(section)(given).update(gradients, initial) for given in (values, later))
+    as_it_began, as_it_became = (update(bound(section)(given), gradients, initial) for given in (values, later))
     jax.tree.map(np.testing.assert_array_equal, as_it_began, as_it_became)
-    updates, _ = bound(section)(values).update(gradients, as_it_began[1])
+    updates, _ = update(bound(section)(values), gradients, as_it_began[1])
     assert abs(updates["dense"]["bias"][0]) == pytest.approx(0.01)
 
 

@@ -77,6 +77,17 @@ def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
     return state, {name: metric.result() for name, metric in found.items()}
 
 
+def measured(task, hparams, inputs, targets):
+    """Returns the metrics of initial weights."""
+
+    @jax.jit
+    def found(batch):
+        params, model_state = task.init(KEY, batch, hparams)
+        return task.loss(params, model_state, batch, KEY, hparams, False)[1][1]
+
+    return found({"inputs": inputs, "targets": targets})
+
+
 INPUTS = RANDOM.normal(size=(64, 4)).astype(np.float32)
 LABELS = (INPUTS[:, :3].argmax(axis=1)).astype(np.int32)
 MLP = {"name": "mlp", "hidden": (16,)}
@@ -110,8 +121,9 @@ def test_classification_refuses_targets_that_are_no_labels():
         made(INPUTS, INPUTS, None)[0].init(KEY, {}, {"model.dropout": 0.0})
 
 
-@pytest.mark.parametrize("outputs", [None, 2])
-@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (1e4, 1.0), (-3.0, 1e-3)])
+@pytest.mark.parametrize(
+    ("outputs", "mean", "deviation"), [(None, 1e4, 1.0), (2, 1e4, 1.0), (None, -3.0, 1e-3), (2, 0.0, 1.0)]
+)
 def test_regression_reports_in_the_targets_own_units_however_far_they_lie_from_0(outputs, mean, deviation):
     weights = RANDOM.normal(size=(4,) if outputs is None else (4, outputs))
     noise = 0.3 * RANDOM.normal(size=(64,) if outputs is None else (64, outputs))
@@ -134,7 +146,8 @@ def test_regression_reports_in_the_targets_own_units_however_far_they_lie_from_0
 def test_regression_takes_whole_numbers_and_refuses_images_as_targets():
     targets = RANDOM.integers(50, 300, 64)
     task, hparams = made(INPUTS, targets, task="regression", loss="mse", model=MLP)
-    assert np.isfinite(trained(task, hparams, INPUTS, targets.astype(np.int32), steps=2)[1]["r2"])
+    found = measured(task, hparams, INPUTS, targets.astype(np.int32))
+    assert found["r2"].result() < 0.5
     with pytest.raises(DataError, match=r"task\.name: given 'regression' of targets \(4, 4\); allowed: "):
         made(INPUTS, np.zeros((64, 4, 4)), task="regression", loss="mse")[0].init(KEY, {}, {})
 
@@ -197,7 +210,7 @@ def test_metrics_of_a_task_are_chosen_by_name_and_an_unknown_one_is_refused():
     targets = INPUTS[:, :2]
     for metrics in ((), ("r2",)):
         task, hparams = made(INPUTS, targets, task={"name": "regression", "metrics": metrics}, loss="mse", model=MLP)
-        assert set(trained(task, hparams, INPUTS, targets, steps=1)[1]) == {"loss", *metrics}
+        assert set(measured(task, hparams, INPUTS, targets)) == {"loss", *metrics}
     with pytest.raises(ConfigError) as refusal:
         made(INPUTS, LABELS, 3, task={"name": "classification", "metrics": ("acuracy",)})[0].init(KEY, {}, {})
     assert refusal.value.key.startswith("task.metrics")

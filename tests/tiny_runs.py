@@ -70,8 +70,8 @@ def run(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedPr
 
 def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
     """Starts the command in a folder, in a process that the test ends."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command(*arguments), cwd=folder, env=environment(folder, **more), text=True, **pipes)
+    line, pipe = command(*arguments), subprocess.PIPE
+    return subprocess.Popen(line, cwd=folder, env=environment(folder, **more), text=True, stdout=pipe, stderr=pipe)
 
 
 class Interrupting(MemoryTracker):

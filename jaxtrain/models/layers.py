@@ -71,7 +71,9 @@ class Dropout(nn.Module):
             return inputs
         keep = 1.0 - jnp.asarray(self.rate, inputs.dtype)
         kept = jax.random.bernoulli(self.make_rng("dropout"), keep, inputs.shape)
-        return jnp.where(kept, inputs / keep, jnp.zeros_like(inputs))
+        # A product with the reciprocal, since XLA makes one of a quotient in some programs and not in others, and a
+        # run should be the same to the bit alone and as a lane.
+        return jnp.where(kept, inputs * (1.0 / keep), jnp.zeros_like(inputs))
 
 
 class Conv(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 SPLIT_WIDTH = len("validation")
 NUMBER_WIDTH = 8
-DIAGNOSTICS = "norm_"  # what is read as a curve, never as a line
+DIAGNOSTICS = ("norm_", "seed_")  # what is read as curves, never as a line
 
 
 class ConsoleTracker:
@@ -18,7 +18,7 @@ class ConsoleTracker:
         self._total = f"{total:,}"
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Says the numbers but for the norms, each to four significant digits."""
+        """Says the numbers but for norms and single seeds, each to four significant digits."""
         kept = {name: value for name, value in values.items() if not name.startswith(DIAGNOSTICS)}
         shown = [f"{name} {_readable(value):<{NUMBER_WIDTH}}" for name, value in kept.items()]
         start = f"step {step:>{len(self._total)},}/{self._total}  {split:<{SPLIT_WIDTH}}"

@@ -1,0 +1,210 @@
+"""What the loop of a run moves: one state, or the lanes of several seeds. The loop does not know which."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxtrain.data.order import eval_batches
+from jaxtrain.divergence import explain, last_finite
+from jaxtrain.experiment import Experiment
+from jaxtrain.memory import NORMS, SEED
+from jaxtrain.parallel import TrainCall, compiled_train_call, place_lanes, replicate
+from jaxtrain.population import Population
+from jaxtrain.state import TrainState
+from jaxtrain.steps import CallOutput, Metrics, StepFunction
+from jaxtrain.warm_start import warm_started
+
+
+class Runner(Protocol):
+    """Makes, moves, measures and stores what is trained; metrics come back on the host, in the form of a single run."""
+
+    def init(self) -> TrainState:
+        """Makes the state before the first step, from another run's weights where the config says so."""
+        ...
+
+    def shapes(self) -> TrainState:
+        """Returns shapes and dtypes of the state as it is saved."""
+        ...
+
+    def placed(self, saved: TrainState) -> TrainState:
+        """Places a saved state on the devices."""
+        ...
+
+    def stored(self, state: TrainState) -> TrainState:
+        """Returns the state as it is saved."""
+        ...
+
+    def call(self, state: TrainState, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        """Sends a call of steps over the training split; the state that is given is used up."""
+        ...
+
+    def read(self, output: CallOutput) -> CallOutput:
+        """Waits for what a call reports."""
+        ...
+
+    def evaluate(self, state: TrainState, split: str) -> Metrics:
+        """Measures a whole split."""
+        ...
+
+    def rejected(
+        self, state: TrainState, indices: np.ndarray, steps: int
+    ) -> tuple[TrainState, int, CallOutput | None, str]:
+        """Goes back from a call that left the finite numbers: (state, steps that stay, what they report, why)."""
+        ...
+
+    def diverged(self, state: TrainState) -> dict[int, int]:
+        """Returns seed -> the last step that was kept, for seeds that were left behind."""
+        ...
+
+
+@dataclass(frozen=True)
+class Solo:
+    """One run."""
+
+    experiment: Experiment
+    step: StepFunction
+
+    def init(self) -> TrainState:
+        """Makes the state."""
+        state, mesh = self.experiment.init(), self.experiment.mesh
+        return warm_started(state, self.experiment.config["checkpoint"], lambda tree: replicate(tree, mesh))
+
+    def shapes(self) -> TrainState:
+        """Returns the shapes of the state."""
+        return self.experiment.state_shapes()
+
+    def placed(self, saved: TrainState) -> TrainState:
+        """Places the state whole on every device."""
+        return replicate(saved, self.experiment.mesh)
+
+    def stored(self, state: TrainState) -> TrainState:
+        """Returns the state as it is."""
+        return state
+
+    @cached_property
+    def _call(self) -> TrainCall:
+        backend = self.experiment.config["parallel"]["backend"]
+        return compiled_train_call(self.experiment.rules, self.experiment.mesh, backend, self.step)
+
+    def call(self, state: TrainState, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        """Sends a call."""
+        return self._call(state, self.experiment.on_devices("train"), indices, steps)
+
+    def read(self, output: CallOutput) -> CallOutput:
+        """Waits for a call."""
+        return jax.device_get(output)
+
+    def evaluate(self, state: TrainState, split: str) -> Metrics:
+        """Measures a split."""
+        return jax.device_get(self.experiment.evaluate(state, split))
+
+    def rejected(
+        self, state: TrainState, indices: np.ndarray, steps: int
+    ) -> tuple[TrainState, int, CallOutput | None, str]:
+        """Finds the last finite state by replays, and says what the next step did to it."""
+        data, rules = self.experiment.on_devices("train"), self.experiment.rules
+        state, finite, output = last_finite(self._call, state, data, indices, steps)
+        return state, finite, output, explain(self.step, state, data, indices[finite], rules)
+
+    def diverged(self, state: TrainState) -> dict[int, int]:
+        """Returns nothing: a single run that diverges has ended."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The runs of `train.seeds` seeds as lanes of one program, from `seed` upwards.
+
+    Metrics are those of all seeds that are alive together, and each seed's own as "seed_3/loss".
+    """
+
+    experiment: Experiment
+    step: StepFunction
+
+    @property
+    def seeds(self) -> range:
+        """The seeds, a lane each."""
+        first = self.experiment.config["seed"]
+        return range(first, first + self.experiment.config["train"]["seeds"])
+
+    @cached_property
+    def population(self) -> Population:
+        """The program of the lanes."""
+        return Population(self.experiment.rules, self.experiment.mesh, len(self.seeds), step=self.step)
+
+    def init(self) -> TrainState:
+        """Makes the lanes."""
+        states = self.population.init(self.seeds, self.experiment.hparams, self.experiment.example)
+        place = lambda tree: place_lanes(tree, self.experiment.mesh)  # noqa: E731
+        return warm_started(states, self.experiment.config["checkpoint"], place, lanes=self.population.padded)
+
+    def shapes(self) -> TrainState:
+        """Returns the shapes of the lanes, without padding."""
+        lanes = len(self.seeds)
+        one = self.experiment.state_shapes()
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), one)
+
+    def placed(self, saved: TrainState) -> TrainState:
+        """Pads the lanes to what the devices take, and places them."""
+        return self.population.placed(saved)
+
+    def stored(self, state: TrainState) -> TrainState:
+        """Returns the lanes on the host, without padding, so that another number of devices can go on with them."""
+        return self.population.reported(state)
+
+    def call(self, state: TrainState, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        """Sends a call."""
+        return self.population.call(state, self.experiment.on_devices("train"), indices, steps)
+
+    def read(self, output: CallOutput) -> CallOutput:
+        """Waits for a call; it is alive while one seed is."""
+        found = self.population.reported(output)
+        values = {name: value[0] for name, value in found.values.items()}
+        return CallOutput(self._merged(found.metrics, found.live), values, found.live.any())
+
+    def evaluate(self, state: TrainState, split: str) -> Metrics:
+        """Measures a split in every lane."""
+        size = self.experiment.config["data"]["eval_batch_size"]
+        batches = eval_batches(self.experiment.dataset.sizes[split], size)
+        found = self.population.evaluate(state, self.experiment.on_devices(split), *batches)
+        return self._merged(self.population.reported(found), self.population.reported(state.live))
+
+    def rejected(
+        self, state: TrainState, indices: np.ndarray, steps: int
+    ) -> tuple[TrainState, int, CallOutput | None, str]:
+        """Says that no seed is left; every lane stands at the last state that a call of it kept."""
+        return (
+            state,
+            0,
+            None,
+            "diverged: no seed is left; lower the rate, or find one with the learning-rate range test",
+        )
+
+    def diverged(self, state: TrainState) -> dict[int, int]:
+        """Returns seed -> the last step that was kept, for the lanes that left the finite numbers."""
+        live, steps = self.population.reported((state.live, state.step))
+        return {seed: int(step) for seed, alive, step in zip(self.seeds, live, steps, strict=True) if not alive}
+
+    def _merged(self, metrics: Metrics, alive: np.ndarray) -> Metrics:
+        """Adds the lanes that are alive together, and names each one's own; a dead lane has counted nothing."""
+        kept = jax.tree.map(lambda leaf: np.where(_over_lanes(alive, leaf), leaf, np.zeros_like(leaf)), metrics)
+        merged = jax.tree.map(lambda leaf: leaf.sum(axis=0), kept)
+        own = {
+            f"{SEED}{seed}/{name}": jax.tree.map(lambda leaf, lane=lane: leaf[lane], metric)
+            for lane, seed in enumerate(self.seeds)
+            for name, metric in kept.items()
+            if not name.startswith(NORMS)
+        }
+        return merged | own
+
+
+def make_runner(experiment: Experiment, step: StepFunction) -> Runner:
+    """Chooses what the loop moves: several seeds are lanes of one program."""
+    return (Seeds if experiment.config["train"]["seeds"] > 1 else Solo)(experiment, step)
+
+
+def _over_lanes(alive: np.ndarray, leaf: Any) -> np.ndarray:
+    return alive.reshape(-1, *(1 for _ in np.shape(leaf)[1:]))

@@ -1,0 +1,37 @@
+"""Every shipped config says how it is run, and runs two steps when it is shrunk."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+from tiny_runs import ROOT
+
+from jaxtrain import load_config
+from jaxtrain.data import SOURCES
+from jaxtrain.train import train_and_evaluate
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+EMBEDDED = ("digits", "breast_cancer", "diabetes")
+SMALL = {"model.hidden": (8,), "model.features": (4, 4)}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_opens_with_its_command(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert len(docstring.splitlines()[0]) > 20
+    assert f"python -m jaxtrain.main --config=configs/{path.name}" in docstring
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_runs_two_steps(path, tmp_path):
+    config = load_config(path)
+    name = config["data"]["name"]
+    assert name in SOURCES.members
+    if name not in EMBEDDED and not Path(os.environ.get("JAXTRAIN_DATA", "data")).is_dir():
+        pytest.skip("needs the folder that JAXTRAIN_DATA names")
+    small = {knob: value for knob, value in SMALL.items() if knob.split(".")[1] in config["model"]}
+    shrunk = {"train.duration": "2 steps", "data.batch_size": 8, "data.eval_batch_size": 2000, "parallel.mesh": 1}
+    result = train_and_evaluate(load_config(path, small | shrunk), tmp_path, quiet=True)
+    assert (result.status, result.step) == ("done", 2)
+    assert result.test is not None

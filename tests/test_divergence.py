@@ -1,0 +1,105 @@
+"""A run that leaves the finite numbers: it goes back to its last finite state, says where and why, and stays there."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import tiny
+
+from jaxtrain import main
+from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.digests import named_leaves, state_digest
+from jaxtrain.experiment import Experiment, build
+from jaxtrain.loop import CAPACITY
+from jaxtrain.parallel import compiled_train_call
+from jaxtrain.runs import load_run
+from jaxtrain.state import TrainState
+from jaxtrain.steps import train_step
+from jaxtrain.trackers import read_rows
+from jaxtrain.train import train_and_evaluate
+
+# Decay beyond all measure, so that a run of 60 steps diverges in its first step, soon, and after a while.
+SGD = {"optimizer.name": "sgd", "optimizer.momentum": None, "schedule.optimizer.learning_rate": "constant"}
+FIRST = SGD | {"optimizer.learning_rate": 1e10, "optimizer.weight_decay": 1e30}
+SOON = SGD | {"optimizer.learning_rate": 1e6, "optimizer.weight_decay": 1e-3}
+LATE = SGD | {"optimizer.learning_rate": 3.0, "optimizer.weight_decay": 1.5}
+
+
+def stopped_at(experiment: Experiment, step: int) -> TrainState:
+    """Returns the state of a run that is stopped at a step, by the program that the run is made of."""
+    state = experiment.init()
+    if step == 0:
+        return state
+    call = compiled_train_call(experiment.rules, experiment.mesh, "mesh")
+    return call(state, experiment.on_devices("train"), experiment.indices(0, step, CAPACITY), step)[0]
+
+
+def is_finite(state: TrainState) -> bool:
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(state))]
+    return all(np.isfinite(leaf).all() for leaf in leaves if leaf.dtype.kind == "f")
+
+
+@pytest.mark.parametrize(
+    ("given", "log"), [(FIRST, "1 steps"), (SOON, "1 steps"), (SOON, "20 steps"), (LATE, "5 steps"), (LATE, "20 steps")]
+)
+def test_the_last_finite_state_is_saved_and_nothing_is_written_after_it(tmp_path, given, log):
+    config = tiny(given | {"log.every": log})
+    result = train_and_evaluate(config, tmp_path, quiet=True)
+    assert (result.status, result.exit_code, result.test) == ("diverged", 4, None)
+    assert (result.step == 0) == (given is FIRST)
+    assert (result.step > 20) == (given is LATE)
+    experiment = build(config)
+    stopped = stopped_at(experiment, result.step)
+    assert is_finite(stopped)
+    assert state_digest(jax.device_get(stopped)) == result.state_digest
+    saved = Checkpoints(tmp_path / "checkpoints", keep=1, say=print).restore(experiment.state_shapes())
+    assert saved is not None
+    assert saved.step == result.step
+    assert state_digest(saved.state) == result.state_digest
+    assert all(row["step"] <= result.step for row in read_rows(tmp_path / "metrics.jsonl"))
+    assert "loss" in result.last["train"]
+    rejected, _ = jax.jit(functools.partial(train_step, rules=experiment.rules))(stopped, batch_of(experiment, stopped))
+    bad = [path for path, leaf in named_leaves(rejected) if not np.isfinite(np.asarray(leaf)).all()]
+    assert bad, "one step further is one step too far"
+    for part in (f"step {result.step} ", "optimizer.learning_rate", bad[0], "range test"):
+        assert part in result.reason
+    assert "\n" not in result.reason
+    assert load_run(tmp_path).predict(np.zeros((1, 8, 8, 1))).shape == (1, 10)
+
+
+def batch_of(experiment: Experiment, state: TrainState) -> dict[str, jax.Array]:
+    rows = experiment.indices(int(state.step), 1, 1)[0]
+    return {name: array[rows] for name, array in experiment.on_devices("train").items()}
+
+
+def test_a_run_that_diverges_late_keeps_the_numbers_of_its_finite_steps(tmp_path):
+    result = train_and_evaluate(tiny(LATE | {"log.every": "60 steps"}), tmp_path, quiet=True)
+    assert np.isfinite(result.last["train"]["loss"])
+
+
+def test_the_command_ends_with_code_4_and_one_line_and_again_when_repeated(tmp_path, capfd):
+    """The second time trains nothing, and says the same."""
+    saved = tmp_path / "config.json"
+    saved.write_text(json.dumps(tiny(SOON)))
+    arguments = [f"--config={saved}", f"--workdir={tmp_path / 'run'}"]
+    assert main.main(arguments) == 4
+    said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("diverged at step")]
+    assert len(said) == 1
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    assert main.main(arguments) == 4
+    captured = capfd.readouterr()
+    assert [line for line in captured.out.splitlines() if line.startswith("diverged at step")] == said
+    assert "nothing is left to do" in captured.err
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_a_run_killed_after_it_diverged_diverges_again_at_the_same_step(tmp_path):
+    first = train_and_evaluate(tiny(LATE), tmp_path, quiet=True)
+    rows = (tmp_path / "metrics.jsonl").read_bytes()
+    (tmp_path / "result.json").unlink()
+    second = train_and_evaluate(tiny(LATE), tmp_path, quiet=True)
+    kept = ("status", "step", "state_digest", "reason", "last", "best")
+    assert {name: getattr(first, name) for name in kept} == {name: getattr(second, name) for name in kept}
+    assert (tmp_path / "metrics.jsonl").read_bytes() == rows

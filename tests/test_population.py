@@ -1,0 +1,218 @@
+"""Many runs as one program: a lane is its solo run, neighbours do not touch, and nothing compiles twice."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxtrain.compilation import counted
+from jaxtrain.config import resolve_config
+from jaxtrain.digests import state_digest
+from jaxtrain.errors import UsageError
+from jaxtrain.experiment import Experiment, build
+from jaxtrain.optimizers import OPTIMIZERS
+from jaxtrain.parallel import compiled_init, compiled_train_call, device_mesh
+from jaxtrain.population import Population, compare_with_solo, fitted
+from jaxtrain.schedules import SCHEDULES
+from jaxtrain.state import TrainState
+from jaxtrain.steps import train_step
+
+STEPS = 20
+RATE_OF = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rprop": 1e-3}
+
+
+@cache
+def experiment(optimizer: str = "adamw", schedule: str = "warmup_cosine", devices: int = 1) -> Experiment:
+    """A tiny network with dropout on the digits."""
+    given = {
+        "data": {"name": "digits", "batch_size": 32},
+        "model": {"name": "mlp", "hidden": (16,), "dropout": 0.1},
+        "optimizer": {"name": optimizer, "learning_rate": RATE_OF[optimizer]},
+        "schedule": {} if optimizer == "rprop" else {"optimizer": {"learning_rate": {"name": schedule}}},
+        "train": {"duration": f"{STEPS} steps"},
+        "parallel": {"mesh": devices},
+    }
+    return build(resolve_config(given).config)
+
+
+def example(found: Experiment) -> dict[str, np.ndarray]:
+    return {name: array[:1] for name, array in found.dataset.split("train").items()}
+
+
+def with_rates(found: Experiment, rates: Sequence[float]) -> dict[str, Any]:
+    return {**found.hparams, "optimizer.learning_rate": np.asarray(rates, np.float32)}
+
+
+def trained(
+    population: Population, found: Experiment, states: TrainState, steps: int = STEPS, begin: int = 0
+) -> tuple[TrainState, Any]:
+    """Takes steps in one call and returns the states and what is reported."""
+    rows = found.indices(begin, steps, STEPS)
+    states, output = population.call(states, found.on_devices("train"), rows, steps)
+    return states, population.reported(output)
+
+
+def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> TrainState:
+    """The solo run of a seed and a rate, on the host."""
+    hparams = {**found.hparams, "optimizer.learning_rate": np.float32(rate)}
+    state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), example(found), hparams)
+    call = compiled_train_call(found.rules, found.mesh, "mesh")
+    return jax.device_get(call(state, found.on_devices("train"), found.indices(0, steps, STEPS), steps)[0])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [(name, "warmup_cosine") for name in OPTIMIZERS.members] + [("sgd", name) for name in SCHEDULES.members],
+)
+def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str) -> None:
+    """Over every optimizer and schedule; digests differ between the lanes, so a swap of two fails."""
+    found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
+    lanes = [(0, rate), (1, rate), (0, 3 * rate)]
+    population = Population(found.rules, found.mesh, lanes=len(lanes))
+    states = population.init([s for s, _ in lanes], with_rates(found, [r for _, r in lanes]), example(found))
+    states, _ = trained(population, found, states)
+    digests = [state_digest(population.solo(states, lane)) for lane in range(len(lanes))]
+    assert digests == [state_digest(solo(found, seed, rate)) for seed, rate in lanes]
+    assert len(set(digests)) == len(lanes)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.members)
+def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str) -> None:
+    """Within a relative L2 of 1e-4 of the parameters over 20 steps, in chunks of two lanes."""
+    found, rate = experiment(optimizer), RATE_OF[optimizer]
+    population = Population(found.rules, found.mesh, lanes=4, width=2)
+    compared = compare_with_solo(
+        population, [0, 1, 2, 3], with_rates(found, [rate, rate, 2 * rate, rate]), found.on_devices("train"),
+        found.indices(0, STEPS, STEPS), STEPS,
+    )  # fmt: skip
+    assert compared.shape == (4,)
+    assert compared.max() <= 1e-4
+    assert compared.max() > 0.0 or optimizer == "rprop", "vmapped lanes round otherwise: the comparison sees it"
+
+
+def test_the_comparison_sees_another_lane() -> None:
+    """Lanes at another rate than they are told to be are far off."""
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=2)
+    rows = found.indices(0, STEPS, STEPS)
+    states = population.init([0, 0], with_rates(found, [1e-3, 1e-2]), example(found))
+    states, _ = population.call(states, found.on_devices("train"), rows, STEPS)
+    swapped = population.copy(states, [1, 0], [0, 1])
+    told = compare_with_solo(
+        population, [0, 0], with_rates(found, [1e-3, 1e-2]), found.on_devices("train"), rows, STEPS, states=swapped
+    )  # fmt: skip
+    assert told.min() > 1e-2
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_neighbours_of_a_diverged_lane_are_untouched(width: int) -> None:
+    """The lane freezes where it was, is reported, and its neighbours' bits are those beside a harmless rate."""
+    found = experiment("sgd")
+    population = Population(found.rules, found.mesh, lanes=4, width=width)
+    ends = {}
+    for third in (0.05, 1e30):
+        states = population.init([0, 1, 2, 3], with_rates(found, [0.05, 0.05, third, 0.05]), example(found))
+        before = state_digest(population.solo(states, 2).params)
+        for begin in (0, 10):
+            states, output = trained(population, found, states, 10, begin)
+        ends[third] = states
+    dead = population.solo(ends[1e30], 2)
+    assert np.asarray(ends[1e30].live).tolist() == [True, True, False, True]
+    assert output.live.tolist() == [True, True, False, True]
+    assert (state_digest(dead.params), int(dead.step)) == (before, 0)
+    for lane in (0, 1, 3):
+        assert state_digest(population.solo(ends[1e30], lane)) == state_digest(population.solo(ends[0.05], lane))
+
+
+def test_values_of_floats_and_seeds_never_compile_again() -> None:
+    """One program for init and one for calls of every length, over two populations."""
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=3)
+
+    def once(seeds: list[int], rates: list[float], steps: int) -> None:
+        states = population.init(seeds, with_rates(found, rates), example(found))
+        trained(population, found, states, steps)
+
+    once([0, 1, 2], [1e-3, 1e-3, 1e-3], 20)
+    with counted() as compiled:
+        once([7, 7, 9], [1e-4, 1e-2, 3e-1], 13)
+    assert compiled.count == 0
+
+
+def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
+    """Five lanes on one and on four devices, three of them padding: the same numbers, padding left out."""
+    ends = {}
+    for devices in (1, 4):
+        found = dataclasses.replace(experiment(), mesh=device_mesh(devices))
+        population = Population(found.rules, found.mesh, lanes=5)
+        states = population.init(range(5), found.hparams, example(found))
+        states, output = trained(population, found, states)
+        assert output.metrics["loss"].sum.shape == (5, STEPS)
+        ends[devices] = [state_digest(population.solo(states, lane)) for lane in range(5)]
+    assert ends[1] == ends[4]
+
+
+def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
+    """Two of five lanes, gathered in another order, equal the lanes that were left in the wide program."""
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=5)
+    states = population.init(range(5), found.hparams, example(found))
+    states, _ = trained(population, found, states, 10)
+    narrow, gathered = population.gather(states, [3, 1])
+    states, _ = trained(population, found, states, 10, begin=10)
+    gathered, _ = trained(narrow, found, gathered, 10, begin=10)
+    assert state_digest(narrow.solo(gathered, 0)) == state_digest(population.solo(states, 3))
+    assert state_digest(narrow.solo(gathered, 1)) == state_digest(population.solo(states, 1))
+
+
+def test_lanes_are_copied_whole() -> None:
+    """A lane laid over another brings its hyperparameters and key; the others stay."""
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=3)
+    states = population.init([0, 1, 2], with_rates(found, [1e-3, 2e-3, 3e-3]), example(found))
+    digests = [state_digest(population.solo(states, lane)) for lane in range(3)]
+    copied = population.copy(states, [0], [2])
+    assert [state_digest(population.solo(copied, lane)) for lane in range(3)] == [digests[0], digests[1], digests[0]]
+
+
+def test_weights_are_equal_for_equal_seeds() -> None:
+    """And differ for others."""
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=3)
+    states = population.init([4, 4, 5], with_rates(found, [1e-3, 1e-2, 1e-3]), example(found))
+    first, second, third = (state_digest(population.solo(states, lane).params) for lane in range(3))
+    assert first == second != third
+
+
+def test_a_step_of_ones_own_is_taken_by_every_lane() -> None:
+    """Any function with the signature of `train_step`."""
+
+    def twice(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = ()) -> Any:
+        state, _ = train_step(state, batch, rules=rules, axis_name=axis_name)
+        return train_step(state, batch, rules=rules, axis_name=axis_name)
+
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=2, step=twice)
+    states = population.init([0, 1], found.hparams, example(found))
+    states, _ = trained(population, found, states, 5)
+    assert np.asarray(states.step).tolist() == [10, 10]
+
+
+def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lane at a time on a CPU; a given width is taken; what does not fit at width one is refused with both sizes."""
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=8)
+    needs = {
+        "example": example(found), "hparams": found.hparams, "data": found.on_devices("train"), "capacity": 10, "batch": 32
+    }  # fmt: skip
+    assert fitted(population, None, **needs).width == 1
+    assert fitted(population, 4, **needs).width == 4
+    wide = dataclasses.replace(population, width=8).planned_bytes(**needs)
+    assert wide > population.planned_bytes(**needs)
+    monkeypatch.setattr("jaxtrain.population.memory_limit", lambda mesh: 1000)
+    with pytest.raises(UsageError, match=r"lanes: given 8.*MiB.*allowed.*MiB"):
+        fitted(population, None, **needs)

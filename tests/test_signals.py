@@ -1,0 +1,67 @@
+"""Signals ask for a stop; a second one ends the process at once, also in the midst of a long call into C."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from jaxtrain.signals import interruptions
+
+# hashlib's call lets other threads run and never looks for signals: as a compilation of minutes does.
+BUSY = """
+    import hashlib
+    from jaxtrain.signals import interruptions
+    with interruptions() as stop:
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 30_000_000)
+        print(stop.signal)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_noted_and_the_handlers_are_given_back(number):
+    before = signal.getsignal(number)
+    with interruptions() as stop:
+        assert stop.signal is None
+        os.kill(os.getpid(), number)
+        deadline = time.monotonic() + 10
+        while stop.signal is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert stop.signal == number
+    assert signal.getsignal(number) is before
+    assert not [thread for thread in threading.enumerate() if thread.name == "jaxtrain-signals"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_a_second_signal_ends_the_process_at_once(first, second):
+    script = [sys.executable, "-c", textwrap.dedent(BUSY)]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(first)
+        time.sleep(0.2)  # nothing waits for this: two signals that arrive as one count as one
+        assert process.poll() is None
+        began = time.monotonic()
+        process.send_signal(second)
+        assert process.wait(timeout=30) == 128 + second
+        assert time.monotonic() - began < 1.0
+        assert process.stdout.read() == ""
+
+
+def test_off_the_main_thread_nothing_is_caught_and_nothing_breaks():
+    found: list[int | None] = []
+
+    def use() -> None:
+        with interruptions() as stop:
+            found.append(stop.signal)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert found == [None]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,123 @@
+"""A run that starts from the weights of another: what is taken, what is left out, what is refused."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import tiny
+
+from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.digests import named_leaves
+from jaxtrain.errors import ConfigError
+from jaxtrain.experiment import build
+from jaxtrain.state import TrainState
+from jaxtrain.train import start, train_and_evaluate
+
+DENSE = ("params/Dense_0/bias", "params/Dense_0/kernel", "params/Dense_1/bias", "params/Dense_1/kernel")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a trained run with averaged parameters."""
+    directory = tmp_path_factory.mktemp("runs") / "source"
+    result = train_and_evaluate(tiny({"optimizer.learning_rate": 0.01}), directory, quiet=True)
+    assert result.best is not None
+    return directory
+
+
+def fresh(directory: Path, **given: object) -> TrainState:
+    """Returns the state before the first step of a run with these overrides (`__` for a dot)."""
+    overrides = {name.replace("__", "."): value for name, value in given.items()}
+    experiment = build(tiny(overrides))
+    state, _, resumed = start(experiment, Checkpoints(directory / "checkpoints", keep=1, say=print))
+    assert resumed is None
+    return state
+
+
+def weights(tree: object) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in named_leaves(tree)}
+
+
+def test_the_best_averaged_weights_are_taken_and_nothing_else(source, tmp_path):
+    state = fresh(tmp_path, checkpoint__init_from=str(source))
+    untouched = fresh(tmp_path)
+    saved = Checkpoints(source / "checkpoints", keep=1, say=print)
+    newest = saved.newest_memory()
+    assert newest is not None
+    leaves, _ = saved.restore_leaves(newest["best"]["step"])
+    for path, leaf in weights({"params": state.params}).items():
+        np.testing.assert_array_equal(leaf, leaves[path.replace("params/", "ema/0/")])
+    jax.tree.map(np.testing.assert_array_equal, state.ema[0], state.params)
+    for name in ("step", "opt_state", "key", "hparams"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(untouched, name))
+
+
+def test_without_an_average_the_parameters_are_taken(tmp_path):
+    plain = tiny({"train.ema": None})
+    result = train_and_evaluate(plain, tmp_path / "source", quiet=True)
+    assert result.best is not None
+    leaves, _ = Checkpoints(tmp_path / "source" / "checkpoints", keep=1, say=print).restore_leaves(result.best["step"])
+    state = fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))
+    for path, leaf in weights({"params": state.params}).items():
+        np.testing.assert_array_equal(leaf, leaves[path])
+
+
+def test_a_pattern_leaves_parameters_at_their_initial_values(source, tmp_path):
+    state = fresh(tmp_path, checkpoint__init_from=str(source), checkpoint__init_except="Dense_1/kernel")
+    initial, taken = weights({"params": fresh(tmp_path).params}), weights({"params": state.params})
+    same = {path for path in DENSE if np.array_equal(initial[path], taken[path])}
+    assert same == {"params/Dense_1/kernel"}
+
+
+def test_weights_that_do_not_fit_are_all_listed_with_both_shapes(source, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        fresh(tmp_path, checkpoint__init_from=str(source), model__hidden=(8,))
+    for part in (DENSE[0], "(16,)", "(8,)", DENSE[1], "(64, 16)", "(64, 8)", DENSE[3], "(16, 10)", "(8, 10)"):
+        assert part in str(error.value)
+    assert DENSE[2] not in str(error.value), "what fits is not listed"
+    assert "\n" not in str(error.value)
+    assert "checkpoint.init_except" in str(error.value)
+    with pytest.raises(ConfigError, match="params/Dense_2/bias: there nothing"):
+        fresh(tmp_path, checkpoint__init_from=str(source), model__hidden=(16, 16), checkpoint__init_except="Dense_1")
+
+
+def test_what_does_not_fit_can_be_left_out(source, tmp_path):
+    given = {"checkpoint__init_from": str(source), "model__hidden": (16, 16), "checkpoint__init_except": "Dense_[12]"}
+    taken, trained = weights(fresh(tmp_path, **given).params), weights(fresh(tmp_path, **given).ema[0])
+    assert np.array_equal(taken["Dense_0/kernel"], trained["Dense_0/kernel"])
+    assert taken["Dense_2/kernel"].shape == (16, 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"checkpoint__init_except": "Conv"}, "checkpoint.init_except.*'Conv'.*params/Dense_0/bias"),
+        ({"checkpoint__init_except": "("}, r"checkpoint.init_except.*regular expression"),
+        ({"checkpoint__init_from": "no/such/run"}, "checkpoint.init_from.*no/such/run.*saved a checkpoint"),
+    ],
+)
+def test_patterns_and_runs_that_are_none_are_refused(source, tmp_path, given, named):
+    with pytest.raises(ConfigError, match=named):
+        fresh(tmp_path, **{"checkpoint__init_from": str(source)} | given)
+
+
+def test_a_pattern_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"checkpoint\.init_except.*Dense_1.*checkpoint\.init_from"):
+        fresh(tmp_path, checkpoint__init_except="Dense_1")
+
+
+def test_another_source_is_another_run_and_a_resume_needs_the_source_no_more(source, tmp_path):
+    """The weights are read once; afterwards the directory stands on its own."""
+    moved = tmp_path / "source"
+    source.rename(moved)
+    try:
+        given = {"checkpoint.init_from": str(moved)}
+        first = train_and_evaluate(tiny(given), tmp_path / "run", quiet=True)
+        (tmp_path / "run" / "result.json").unlink()
+    finally:
+        moved.rename(source)
+    assert train_and_evaluate(tiny(given), tmp_path / "run", quiet=True).state_digest == first.state_digest
+    with pytest.raises(Exception, match=re.escape("checkpoint.init_from")):
+        train_and_evaluate(tiny(), tmp_path / "run", quiet=True)
