@@ -12,10 +12,6 @@ from jaxtrain import build, load_config
 from jaxtrain.errors import DataError
 from jaxtrain.experiment import Experiment
 
-SHARED_DATA = ROOT.parent / "shared" / "data"
-if SHARED_DATA.is_dir():
-    os.environ.setdefault("JAXTRAIN_DATA", str(SHARED_DATA))
-
 RANDOM = "images:random_images"
 
 
@@ -32,8 +28,16 @@ def random_images(path: Path) -> dict[str, Any]:
     }
 
 
+def use_shared_data() -> None:
+    """Lets JAXTRAIN_DATA name the data beside the clone, where they are and nothing else was said."""
+    beside = ROOT.parent / "shared" / "data"
+    if beside.is_dir():
+        os.environ.setdefault("JAXTRAIN_DATA", str(beside))
+
+
 def experiment(config: str, overrides: Mapping[str, Any]) -> tuple[Experiment, list[str]]:
     """Builds configs/<config>.py with overrides; returns it with notes on the data that were used."""
+    use_shared_data()
     path = ROOT / "configs" / f"{config}.py"
     try:
         return build(load_config(path, overrides)), ["data: Fashion-MNIST"]

@@ -1,4 +1,7 @@
-"""The framework's calls against programs written by hand: the MLP with what may be added to it, and the CNN."""
+"""The framework's calls against programs written by hand: the MLP with what may be added to it, and the CNN.
+
+python benchmarks/step.py [mlp clip dropout ema norm cnn torch_mlp torch_cnn] [--output=FILE.json] [--quick]
+"""
 
 import argparse
 from collections.abc import Callable
@@ -7,28 +10,82 @@ from typing import Any
 
 import by_hand
 import images
+import jax
+import optax
+import peers
+import stock
 import timing
 
-import jax
 from jaxtrain.experiment import Experiment
 from jaxtrain.loop import CAPACITY
 from jaxtrain.parallel import compiled_train_call
 
-TOTAL_STEPS = 1_000_000  # the schedule's; a benchmark takes only its first few thousand
-EXTRAS: dict[str, dict[str, Any]] = {
-    "": {},
+TOTAL_STEPS = 1_000_000  # the schedule's; only its beginning is run
+ADDED: dict[str, dict[str, Any]] = {
+    "mlp": {},
     "clip": {"optimizer.clip_norm": by_hand.CLIP_NORM},
     "dropout": {"model.dropout": by_hand.DROPOUT},
     "ema": {"train.ema": by_hand.EMA},
     "norm": {"model.norm": "batch"},
 }
+CNN = {"optimizer.name": "adam", "optimizer.weight_decay": None, "model.dropout": None}
+MLP_BAR, CNN_BAR = 1.05, 0.33
+
+Programs = dict[str, Callable[[], Any]]
 
 
-def framework_call(experiment: Experiment, steps: int) -> Callable[[], Any]:
+def main() -> None:
+    """Runs the comparisons that are named, or all of them."""
+    names = [*ADDED, "cnn", "torch_mlp", "torch_cnn"]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (all)")
+    parser.add_argument("--rounds", type=int, default=31, help="of an MLP; a CNN takes a third of them")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that everything runs")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(names):
+        parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(names)}")
+    chosen = options.names or [name for name in names if peers.torch() or not name.startswith("torch")]
+    ratios, notes = [], set()
+    for name in chosen:
+        ratio, data = compared(name, 2 if options.quick else options.rounds, 4 if options.quick else CAPACITY)
+        print(f"{ratio.name}: {ratio.ratio:.3f}", flush=True)
+        ratios.append(ratio)
+        notes |= set(data)
+    timing.report("Calls of the framework (ours) and programs by hand (theirs)", ratios, sorted(notes), options.output)
+
+
+def compared(name: str, rounds: int, capacity: int) -> tuple[timing.Ratio, list[str]]:
+    """Times one comparison in turns; returns its ratio and notes on the data."""
+    if name in ADDED:
+        overrides = {"optimizer.learning_rate": by_hand.LEARNING_RATE, **ADDED[name]}
+        experiment, notes = _experiment("fashion_mnist_mlp", overrides)
+        programs = _hand_programs(experiment, by_hand.Program(TOTAL_STEPS, **{name: True} if ADDED[name] else {}), capacity)
+        return _timed(f"MLP, {name}" if ADDED[name] else "MLP", programs, rounds, capacity, MLP_BAR), notes
+    model = name.removeprefix("torch_")
+    experiment, notes = _experiment(f"fashion_mnist_{model}", CNN if model == "cnn" else {})
+    steps = capacity if model == "mlp" else max(1, capacity // 20)
+    rounds = rounds if model == "mlp" else -(-rounds // 3)
+    if name == "cnn":
+        return _timed("CNN, stock layers", _stock_programs(experiment, steps, capacity), rounds, steps, CNN_BAR), notes
+    return _timed(f"{model.upper()}, PyTorch", _torch_programs(experiment, model, steps, capacity), rounds, steps), notes
+
+
+def _experiment(config: str, overrides: dict[str, Any]) -> tuple[Experiment, list[str]]:
+    return images.experiment(config, {"train.duration": f"{TOTAL_STEPS} steps", **overrides})
+
+
+def _timed(name: str, programs: Programs, rounds: int, steps: int, bar: float | None = None) -> timing.Ratio:
+    took = timing.seconds_in_turns(programs, rounds)
+    ours, theirs = ([1e3 * seconds / steps for seconds in took[side]] for side in ("ours", "theirs"))
+    return timing.ratio(name, "ms/step", ours, theirs, bar)
+
+
+def framework_call(experiment: Experiment, steps: int, capacity: int) -> Callable[[], Any]:
     """Returns a call of the framework from the state of the call before, that reads what it reports."""
     call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
     data, state = experiment.on_devices("train"), experiment.init()
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.indices(0, steps, capacity)
 
     def run() -> Any:
         nonlocal state
@@ -38,25 +95,26 @@ def framework_call(experiment: Experiment, steps: int) -> Callable[[], Any]:
     return run
 
 
-def mlp(extra: str, steps: int, rounds: int) -> tuple[timing.Ratio, list[str]]:
-    overrides = {"train.duration": f"{TOTAL_STEPS} steps", "optimizer.learning_rate": by_hand.LEARNING_RATE}
-    experiment, notes = images.experiment("fashion_mnist_mlp", overrides | EXTRAS[extra])
+def _hand_programs(experiment: Experiment, program: by_hand.Program, steps: int) -> Programs:
     data = experiment.on_devices("train")
-    program = by_hand.Program(TOTAL_STEPS, **({extra: True} if extra else {}))
-    programs = {
-        "ours": framework_call(experiment, steps),
-        "theirs": program.compiled(data["inputs"], data["targets"], experiment.indices(0, steps, steps)),
-    }
-    took = timing.seconds_in_turns(programs, rounds)
-    ours, theirs = ([1e3 * s / steps for s in took[side]] for side in ("ours", "theirs"))
-    return timing.ratio(f"MLP {'with ' + extra if extra else ''}".strip(), "ms/step", ours, theirs, 1.05), notes
+    rows = experiment.indices(0, steps, steps)
+    theirs = program.compiled(data["inputs"], data["targets"], rows)
+    return {"ours": framework_call(experiment, steps, steps), "theirs": theirs}
+
+
+def _stock_programs(experiment: Experiment, steps: int, capacity: int) -> Programs:
+    data, rate = experiment.on_devices("train"), experiment.config["optimizer"]["learning_rate"]
+    adam = optax.adam(optax.cosine_onecycle_schedule(TOTAL_STEPS, rate))
+    theirs = stock.stepped(adam, data["inputs"], data["targets"], experiment.indices(0, steps, steps))
+    return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}
+
+
+def _torch_programs(experiment: Experiment, model: str, steps: int, capacity: int) -> Programs:
+    data, rate = experiment.dataset.split("train"), experiment.config["optimizer"]["learning_rate"]
+    rows = experiment.indices(0, steps, steps)
+    theirs = peers.torch_steps(model, rate, TOTAL_STEPS, data["inputs"], data["targets"], rows)
+    return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}
 
 
 if __name__ == "__main__":
-    import sys
-    out = []
-    for e in (sys.argv[2:] or EXTRAS):
-        e = "" if e == "plain" else e
-        r, notes = mlp(e, 500, int(sys.argv[1]))
-        out.append(r)
-    timing.report("step", out, notes, None)
+    main()

@@ -40,10 +40,12 @@ class Ratio:
         return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
 
 
-def seconds_in_turns(programs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Runs each program once a round, one after the other, after a first round that does not count."""
+def seconds_in_turns(
+    programs: Mapping[str, Callable[[], Any]], rounds: int, *, warm: bool = False
+) -> dict[str, list[float]]:
+    """Runs each program once a round, one after the other; unless they are warm, a first round does not count."""
     found: dict[str, list[float]] = {name: [] for name in programs}
-    for counts in [False] + [True] * rounds:
+    for counts in [False] * (not warm) + [True] * rounds:
         for name, program in programs.items():
             began = time.perf_counter()
             program()

@@ -1,6 +1,6 @@
 """An experiment: all that a resolved config comes to before its first step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -47,19 +47,20 @@ class Lengths(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Config, data, devices, rules, hyperparameters and durations of a run."""
+    """Config, data, devices, rules and durations of a run; `found` holds floats that a range test put in place."""
 
     config: Config
     dataset: Dataset
     mesh: Devices
     rules: Rules
     lengths: Lengths
+    found: Mapping[str, float] = field(default_factory=dict)
     _placed: dict[str, dict[str, jax.Array]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def hparams(self) -> dict[str, np.float32]:
         """Every float that enters the program, the run's total number of steps among them."""
-        floats = configs.hyperparameters(self.config) | {"train.total_steps": self.lengths.total}
+        floats = configs.hyperparameters(self.config) | {"train.total_steps": self.lengths.total} | self.found
         return {name: np.float32(value) for name, value in floats.items()}
 
     @property

@@ -239,9 +239,9 @@ def _diverged(session: Session, sent: Sent) -> Ending:
 def throughput(session: Session) -> dict[str, float]:
     """Speed of this session's steps, without compilation, evaluations and saves; the share of time spent on data."""
     clock, steps = session.clock, session.at - session.began_at
-    seconds = max(clock.steps, 1e-9)
+    seconds, batch = max(clock.steps, 1e-9), session.experiment.config["data"]["batch_size"]
     return {
-        "examples_per_second": steps * session.experiment.config["data"]["batch_size"] / seconds,
+        "examples_per_second": steps * batch * session.experiment.config["train"]["seeds"] / seconds,
         "milliseconds_per_step": 1e3 * seconds / max(steps, 1),
         "compile_seconds": session.compiled.seconds,
         "data_wait_share": clock.data / seconds,

@@ -1,14 +1,16 @@
 """The verb `lr_range`: a range test of a config, with its picture, table and files."""
 
 import csv
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxtrain.config import Config, hyperparameters, reads_at_initialisation
+from jaxtrain.config import Config, flatten, hyperparameters, reads_at_initialisation
 from jaxtrain.data.order import eval_batches
-from jaxtrain.directory import make_directory, run_lock, storage_error, write_json
+from jaxtrain.directory import make_directory, read_json, run_lock, storage_error, write_json
 from jaxtrain.durations import steps_of
 from jaxtrain.errors import ConfigError, nearest
 from jaxtrain.experiment import Experiment, build
@@ -28,6 +30,40 @@ def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
         result = measure(build(config))
         write(result, config, workdir / "lr_range")
     return result
+
+
+def tested(experiment: Experiment, workdir: Path, say: Callable[[str], None]) -> Experiment:
+    """Puts the answer of a range test in place: a stored one, else one that is run now and stored.
+
+    For a cyclic schedule the bounds are those between which the loss falls. Where the rules do not agree, the config's
+    own rate stays, and that is said.
+    """
+    section, place = experiment.config["lr_range"], workdir / "lr_range" / "result.json"
+    if place.exists():
+        result = LRRangeResult.from_json(read_json(place))
+    else:
+        say("range test: trains lanes before the run")
+        result = measure(experiment)
+        write(result, experiment.config, place.parent)
+    target = section["target"]
+    if not result.agreed or result.suggestion is None:
+        say(f"range test: not agreed, so {target} stays {hyperparameters(experiment.config)[target]:.4g}; see {place}")
+        return experiment
+    found = answer(result, experiment.config)
+    say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in found.items()))
+    return replace(experiment, found=found)
+
+
+def answer(result: LRRangeResult, config: Config) -> dict[str, float]:
+    """Returns the floats that a result puts in place of the config's: the suggestion, or the bounds of a cycle."""
+    assert result.reading is not None
+    assert result.suggestion is not None
+    low = f"schedule.{result.target}.low"
+    cyclic = flatten(config["schedule"]).get(f"{result.target}.name") == "cyclic"
+    if cyclic and result.reading.falling:
+        bottom, top = result.reading.falling
+        return {result.target: top, low: bottom / top}
+    return {result.target: result.suggestion}
 
 
 def check(config: Config) -> None:

@@ -52,7 +52,7 @@ def lr_range_report(result: LRRangeResult, config: str, workdir: Path) -> list[s
 def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:
     """Returns what `evaluate` prints."""
     lines = [f"step {found['step']:,} of {workdir}"]
-    lines += [f"  {split:<11}{_shown(numbers)}" for split, numbers in found.items() if split != "step"]
+    lines += [f"  {split:<11}{_shown(_readable(numbers))}" for split, numbers in found.items() if split != "step"]
     return [*lines, f"wrote {workdir}/evaluation.json"]
 
 
@@ -113,6 +113,8 @@ def _next(result: Result, workdir: Path) -> Iterator[str]:
     if result.status == "interrupted":
         yield f"{COMMAND} --config={config} --workdir={folder}   # goes on where it stopped"
         return
+    if result.status == "diverged":
+        yield f"{COMMAND} lr_range --config={config} --workdir={folder}   # finds a rate"
     if result.status == "done":
         yield f"{COMMAND} evaluate --workdir={folder}"
     yield f"tensorboard --logdir={folder}   # after: pip install tensorboard"

@@ -19,8 +19,9 @@ from jaxtrain.experiment import build, check_fingerprint, make_rules
 from jaxtrain.memory import Memory, results
 from jaxtrain.parallel import device_mesh, replicate
 from jaxtrain.progress import plain_lines
+from jaxtrain.runners import make_runner
 from jaxtrain.state import Rules, Task, TrainState, init_state
-from jaxtrain.steps import evaluated
+from jaxtrain.steps import evaluated, train_step
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class Run:
     workdir: Path
     config: Config
     info: DataInfo
-    fingerprint: str
     rules: Rules
     step: int
     state: TrainState
@@ -57,9 +57,30 @@ class Run:
         return jax.jit(predict)
 
 
-def load_run(workdir: str | Path) -> Run:
-    """Opens a run's directory, at its best step where it was evaluated, else its newest; nothing in it is changed."""
+def load_run(workdir: str | Path, seed: int | None = None) -> Run:
+    """Opens a run's directory, at its best step where it was evaluated, else its newest; nothing in it is changed.
+
+    `seed` chooses one of several (None: the first). UsageError for a directory that is no run, or a seed it has not.
+    """
     workdir = Path(workdir)
+    config, memory, checkpoints = _opened(workdir)
+    info = DataInfo.from_json(memory.info)
+    rules = make_rules(config, info)
+    seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
+    lane = 0 if seed is None else seed - seeds.start
+    if lane not in range(len(seeds)):
+        raise UsageError(f"seed: given {seed}; allowed: {', '.join(map(str, seeds))}, the seeds of {workdir}")
+    shapes = _shapes(config, info, rules)
+    if len(seeds) > 1:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), shapes)
+    step, state = _best(checkpoints, memory, shapes)
+    if len(seeds) > 1:
+        state = jax.tree.map(lambda leaf: leaf[lane], state)
+    return Run(workdir, config, info, rules, step, replicate(state, device_mesh(1)))
+
+
+def _opened(workdir: Path) -> tuple[Config, Memory, Checkpoints]:
+    """Reads a run's config and what it remembers."""
     if not (workdir / "config.json").is_file():
         raise UsageError(f"--workdir={workdir}: given a directory without config.json; allowed: the directory of a run")
     config = resolve_config(read_json(workdir / "config.json")).config
@@ -67,15 +88,14 @@ def load_run(workdir: str | Path) -> Run:
     newest = checkpoints.newest_memory()
     if newest is None:
         raise StorageError(f"{checkpoints.directory}: no checkpoint yet; train the run first")
-    memory = Memory(**newest)
-    info = DataInfo.from_json(memory.info)
-    rules = make_rules(config, info)
-    step = memory.best["step"] if memory.best else None
-    restored = checkpoints.restore(_shapes(config, info, rules), step, set_aside=False)
+    return config, Memory(**newest), checkpoints
+
+
+def _best(checkpoints: Checkpoints, memory: Memory, shapes: TrainState) -> tuple[int, TrainState]:
+    """Reads the best step where the run was evaluated, else the newest."""
+    restored = checkpoints.restore(shapes, memory.best["step"] if memory.best else None, set_aside=False)
     assert restored is not None
-    return Run(
-        workdir, config, info, memory.fingerprint, rules, restored.step, replicate(restored.state, device_mesh(1))
-    )
+    return restored.step, restored.state
 
 
 def _shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
@@ -94,12 +114,14 @@ def evaluate(workdir: str | Path) -> dict[str, Any]:
 
     Returns {"step": step, split: {name: number}}. Raises DataError where the data are not those of the training.
     """
-    run = load_run(workdir)
-    experiment = build(run.config)
-    check_fingerprint(experiment.dataset, run.fingerprint)
-    state = replicate(run.state, experiment.mesh)
+    workdir = Path(workdir)
+    config, memory, checkpoints = _opened(workdir)
+    experiment = build(config)
+    check_fingerprint(experiment.dataset, memory.fingerprint)
+    runner = make_runner(experiment, train_step)
+    step, saved = _best(checkpoints, memory, runner.shapes())
+    state = runner.placed(saved)
     splits = [split for split in ("validation", "test") if split in experiment.dataset.sizes]
-    numbers = {split: results(jax.device_get(experiment.evaluate(state, split))) for split in splits}
-    found = {"step": run.step, **numbers}
-    write_json(run.workdir / "evaluation.json", found)
+    found = {"step": step, **{split: results(runner.evaluate(state, split)) for split in splits}}
+    write_json(workdir / "evaluation.json", found)
     return found

@@ -1,7 +1,7 @@
 """A run from a resolved config to `result.json`: the function behind the verb `train`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from jaxtrain.experiment import Experiment, build, check_fingerprint, floats_exp
 from jaxtrain.loop import Ending, Session, run, throughput
 from jaxtrain.memory import Memory, Numbers, over_seeds, results
 from jaxtrain.progress import plain_lines, progress
+from jaxtrain.range_test import check as check_range
+from jaxtrain.range_test import tested
 from jaxtrain.result import Result, read_result, write_result
 from jaxtrain.run_directory import claim, demand_own, open_trackers
 from jaxtrain.runners import Runner, make_runner
@@ -49,7 +51,7 @@ def train_and_evaluate(
             lines.say(f"{workdir} holds this run already, ended at step {ended.step:,}: nothing is left to do")
             return ended
         opened.enter_context(floats_explained(config))
-        experiment = build(config)
+        experiment = _prepared(config, workdir, lines.say)
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
         runner = make_runner(experiment, step)
         state, memory, resumed = start(experiment, runner, checkpoints, ended)
@@ -74,6 +76,14 @@ def train_and_evaluate(
             compiled=compiled,
         )
         return _finish(session, run(session), workdir)
+
+
+def _prepared(config: Config, workdir: Path, say: Callable[[str], None]) -> Experiment:
+    """Builds the experiment, with the answer of a range test in place where the config asks for one."""
+    if not config["lr_range"]["before_training"]:
+        return build(config)
+    check_range(config)
+    return tested(build(config), workdir, say)
 
 
 def start(

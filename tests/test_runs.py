@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_predictions_from_raw_inputs_have_the_accuracy_of_the_evaluation(digits)
 
 
 def test_predictions_of_a_regression_are_in_the_targets_own_units(diabetes):
-    data = load_diabetes(scaled=False)
+    data: Any = load_diabetes(scaled=False)
     rows = rows_of(diabetes, "test")
     predicted = load_run(diabetes).predict(data["data"][rows].astype(np.float32))
     test = json.loads((diabetes / "result.json").read_text())["test"]

@@ -12,7 +12,9 @@ from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.digests import named_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.experiment import build
+from jaxtrain.runners import make_runner
 from jaxtrain.state import TrainState
+from jaxtrain.steps import train_step
 from jaxtrain.train import start, train_and_evaluate
 
 DENSE = ("params/Dense_0/bias", "params/Dense_0/kernel", "params/Dense_1/bias", "params/Dense_1/kernel")
@@ -31,7 +33,8 @@ def fresh(directory: Path, **given: object) -> TrainState:
     """Returns the state before the first step of a run with these overrides (`__` for a dot)."""
     overrides = {name.replace("__", "."): value for name, value in given.items()}
     experiment = build(tiny(overrides))
-    state, _, resumed = start(experiment, Checkpoints(directory / "checkpoints", keep=1, say=print))
+    checkpoints = Checkpoints(directory / "checkpoints", keep=1, say=print)
+    state, _, resumed = start(experiment, make_runner(experiment, train_step), checkpoints)
     assert resumed is None
     return state
 

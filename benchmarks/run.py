@@ -1,0 +1,74 @@
+"""A whole run, evaluated, logged and saved, against the bare compiled calls with the same evaluations.
+
+python benchmarks/run.py [--seconds=60] [--output=FILE.json] [--quick]
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import images
+import jax
+import timing
+
+from jaxtrain import build, train_and_evaluate
+from jaxtrain.experiment import Experiment
+from jaxtrain.loop import CAPACITY
+from jaxtrain.parallel import compiled_train_call
+
+BAR = 0.95
+
+
+def main() -> None:
+    """Times whole runs and bare calls in turns."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a run should last at least (60)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--quick", action="store_true", help="runs of one epoch, to see that everything runs")
+    options = parser.parse_args()
+    short, notes = images.experiment("fashion_mnist_mlp", {"eval.every": "1 epochs", "train.duration": "1 epochs"})
+    whole_run(short)  # compiles every program: a run's length is an input of it, not part of its shape
+    second = bare_calls(short)
+    epochs = 1 if options.quick else math.ceil(options.seconds / second)
+    longer = build({**short.config, "train": {**short.config["train"], "duration": f"{epochs} epochs"}})
+    steps = longer.lengths.total
+    programs = {"ours": lambda: whole_run(longer), "theirs": lambda: bare_calls(longer)}
+    found = timing.seconds_in_turns(programs, 1 if options.quick else options.rounds, warm=True)
+    ours, theirs = ([steps / seconds for seconds in found[side]] for side in ("ours", "theirs"))
+    ratio = timing.ratio(f"whole run, {epochs} epochs", "steps/s", ours, theirs, BAR, at_least=True)
+    notes.append(f"{steps:,} steps a run; {min(found['ours']):.1f} s at the least, with reading the data and the test")
+    timing.report("A whole run (ours) and bare calls with the same evaluations (theirs)", [ratio], notes, options.output)
+
+
+def whole_run(experiment: Experiment) -> float:
+    """Trains in a temporary directory, from reading the data to `result.json`; returns the seconds."""
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+        began = time.perf_counter()
+        with contextlib.redirect_stderr(nowhere):  # the lines are made, and read by nobody
+            train_and_evaluate(experiment.config, folder)
+        return time.perf_counter() - began
+
+
+def bare_calls(experiment: Experiment) -> float:
+    """Takes the same steps in calls as long as they may be, with the same evaluations; returns the seconds."""
+    began = time.perf_counter()
+    call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
+    data, state, lengths, at = experiment.on_devices("train"), experiment.init(), experiment.lengths, 0
+    output = None
+    while at < lengths.total:
+        end = min(lengths.total, at + CAPACITY, (at // lengths.eval + 1) * lengths.eval)
+        state, output = call(state, data, experiment.indices(at, end - at, CAPACITY), end - at)
+        at = end
+        if lengths.due(lengths.eval, at):
+            jax.device_get(experiment.evaluate(state, "validation"))
+    jax.device_get((output, experiment.evaluate(state, "test")))
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Speed, compile time, memory and FLOP/s of any config on the device that is there.
+
+python benchmarks/throughput.py --config=configs/x.py [--config.a.b=value ...] [--seconds=5] [--output=FILE.json]
+"""
+
+import argparse
+import functools
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import images
+import jax
+import numpy as np
+import timing
+
+from jaxtrain import build, load_config
+from jaxtrain.compilation import counted
+from jaxtrain.errors import JaxtrainError
+from jaxtrain.experiment import Experiment
+from jaxtrain.loop import CALL_SECONDS, CAPACITY
+from jaxtrain.main import split_overrides
+from jaxtrain.parallel import compiled_train_call
+from jaxtrain.steps import train_call, train_step
+
+
+def main() -> int:
+    """Measures one config; returns the exit code of its error, if it has one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="a .py file with get_config(), or a config.json")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure at least (5)")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--quick", action="store_true", help="one call, to see that everything runs")
+    try:
+        overrides, rest = split_overrides(sys.argv[1:])
+        options = parser.parse_args(rest)
+        images.use_shared_data()
+        experiment = build(load_config(options.config, overrides))
+        figures = measure(experiment, 0.0 if options.quick else options.seconds)
+    except JaxtrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    where = timing.environment()
+    lines = timing.table([[name, f"{value:,.3f}" if value is not None else "-"] for name, value in figures.items()])
+    given = {"config": str(options.config), "overrides": {name: str(value) for name, value in overrides.items()}}
+    print("\n".join([f"{options.config} {overrides or ''}".strip(), *timing.environment_lines(where), "", *lines]))
+    timing.save({**given, "figures": figures, "environment": where}, options.output)
+    return 0
+
+
+def measure(experiment: Experiment, seconds: float) -> dict[str, float | None]:
+    """Returns the figures of a config; None where the device or backend does not tell one."""
+    compile_seconds, per_step = _timed_calls(experiment, seconds)
+    flops = _flops(experiment)
+    batch_size = experiment.config["data"]["batch_size"]
+    return {
+        "examples/s": batch_size / per_step,
+        "ms/step": 1e3 * per_step,
+        "compile seconds": compile_seconds,
+        "MiB of each device, as compiled": _memory(experiment),
+        "GFLOP/step": None if flops is None else flops / 1e9,
+        "GFLOP/s": None if flops is None else flops / per_step / 1e9,
+    }
+
+
+def _timed_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
+    """Returns the seconds that compiling took, and seconds per step (median of calls) without it."""
+    call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
+    data, state, at, steps = experiment.on_devices("train"), experiment.init(), 0, 1
+    took: list[float] = []
+
+    def timed(state: Any) -> tuple[Any, float]:
+        began = time.perf_counter()
+        state, output = call(state, data, experiment.indices(at, steps, CAPACITY), steps)
+        jax.device_get(output)
+        return state, time.perf_counter() - began
+
+    with counted() as compiled:
+        state, _ = timed(state)
+    state, one = timed(state)
+    at, steps = 2, max(1, min(CAPACITY, int(CALL_SECONDS / one)))
+    while sum(took) < seconds or not took:
+        state, spent = timed(state)
+        took.append(spent)
+        at += steps
+    return compiled.seconds, float(np.median(took)) / steps
+
+
+def _memory(experiment: Experiment) -> float | None:
+    """Returns the MiB that the compiled call plans for on each device: arguments + temporaries + outputs - aliases."""
+    if experiment.config["parallel"]["backend"] != "mesh":
+        return None
+    program = jax.jit(functools.partial(train_call, rules=experiment.rules), donate_argnums=0)
+    rows, steps = experiment.indices(0, 1, CAPACITY), np.int32(1)
+    compiled = program.lower(experiment.init(), experiment.on_devices("train"), rows, steps).compile()
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return (kept + found.temp_size_in_bytes) / 2**20
+
+
+def _flops(experiment: Experiment) -> float | None:
+    """Returns the floating-point operations of one step, counted before the compiler rewrites them."""
+    step = functools.partial(train_step, rules=experiment.rules._replace(measure_norms=False))
+    rows = experiment.indices(0, 1, 1)[0]
+    batch = {
+        name: jax.ShapeDtypeStruct((len(rows), *array.shape[1:]), array.dtype)
+        for name, array in experiment.on_devices("train").items()
+    }
+    cost = jax.jit(step).lower(experiment.state_shapes(), batch).cost_analysis()
+    return cost.get("flops") if cost else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
