@@ -1,5 +1,6 @@
 """What one would write without the framework: plain JAX and optax, one loop over steps compiled as one program."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class Program:
         draw = jax.nn.initializers.lecun_normal()
         keys = jax.random.split(key, len(widths))
         params, statistics = {}, {}
-        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             params[f"kernel{i}"], params[f"bias{i}"] = draw(keys[i], (fan_in, fan_out)), jnp.zeros(fan_out)
             if self.norm and i < 2:
                 params[f"scale{i}"], params[f"shift{i}"] = jnp.ones(fan_out), jnp.zeros(fan_out)

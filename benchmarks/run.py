@@ -42,7 +42,9 @@ def main() -> None:
     ours, theirs = ([steps / seconds for seconds in found[side]] for side in ("ours", "theirs"))
     ratio = timing.ratio(f"whole run, {epochs} epochs", "steps/s", ours, theirs, BAR, at_least=True)
     notes.append(f"{steps:,} steps a run; {min(found['ours']):.1f} s at the least, with reading the data and the test")
-    timing.report("A whole run (ours) and bare calls with the same evaluations (theirs)", [ratio], notes, options.output)
+    timing.report(
+        "A whole run (ours) and bare calls with the same evaluations (theirs)", [ratio], notes, options.output
+    )
 
 
 def whole_run(experiment: Experiment) -> float:

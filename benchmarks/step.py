@@ -28,7 +28,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "ema": {"train.ema": by_hand.EMA},
     "norm": {"model.norm": "batch"},
 }
-CNN = {"optimizer.name": "adam", "optimizer.weight_decay": None, "model.dropout": None}
+CNN = {"optimizer.name": "adam", "model.dropout": None}
 MLP_BAR, CNN_BAR = 1.05, 0.33
 
 Programs = dict[str, Callable[[], Any]]
@@ -60,7 +60,9 @@ def compared(name: str, rounds: int, capacity: int) -> tuple[timing.Ratio, list[
     if name in ADDED:
         overrides = {"optimizer.learning_rate": by_hand.LEARNING_RATE, **ADDED[name]}
         experiment, notes = _experiment("fashion_mnist_mlp", overrides)
-        programs = _hand_programs(experiment, by_hand.Program(TOTAL_STEPS, **{name: True} if ADDED[name] else {}), capacity)
+        programs = _hand_programs(
+            experiment, by_hand.Program(TOTAL_STEPS, **{name: True} if ADDED[name] else {}), capacity
+        )
         return _timed(f"MLP, {name}" if ADDED[name] else "MLP", programs, rounds, capacity, MLP_BAR), notes
     model = name.removeprefix("torch_")
     experiment, notes = _experiment(f"fashion_mnist_{model}", CNN if model == "cnn" else {})
@@ -68,7 +70,9 @@ def compared(name: str, rounds: int, capacity: int) -> tuple[timing.Ratio, list[
     rounds = rounds if model == "mlp" else -(-rounds // 3)
     if name == "cnn":
         return _timed("CNN, stock layers", _stock_programs(experiment, steps, capacity), rounds, steps, CNN_BAR), notes
-    return _timed(f"{model.upper()}, PyTorch", _torch_programs(experiment, model, steps, capacity), rounds, steps), notes
+    return _timed(
+        f"{model.upper()}, PyTorch", _torch_programs(experiment, model, steps, capacity), rounds, steps
+    ), notes
 
 
 def _experiment(config: str, overrides: dict[str, Any]) -> tuple[Experiment, list[str]]:

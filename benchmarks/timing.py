@@ -1,4 +1,4 @@
-"""Programs timed in turns, and their ratios shown and saved with the hardware and versions that they were measured on."""
+"""Programs timed in turns, and their ratios shown and saved with the hardware and versions beside them."""
 
 import json
 import os

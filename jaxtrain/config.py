@@ -1,117 +1,25 @@
-"""The config of a run: its sections and their defaults, how files and overrides are read, and what they come to.
+"""The config of a run: what files and overrides come to.
 
 A section is described by the signature of a function or dataclass, so that what a user may write is what the code
-reads. Sections with a `name` choose a member of a family (`jaxtrain.families`).
+reads. Sections with a `name` choose a member of a family (`jaxtrain.families`), the others stand in
+`jaxtrain.sections`.
 """
 
 import hashlib
 import importlib
 import json
-import traceback
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import ml_collections
 
-from jaxtrain.durations import Duration, Total
-from jaxtrain.errors import ConfigError, JaxtrainError, nearest, unknown
+from jaxtrain.config_files import plain, read
+from jaxtrain.errors import ConfigError, nearest, unknown
 from jaxtrain.families import Bound, Family, knobs_of, resolve
-from jaxtrain.knobs import Bounds, Count, Fraction, Knob, Positive, Text
-
-
-@dataclass(frozen=True)
-class Train:
-    """Duration, micro-batches a step, decay of averaged parameters, patience of early stopping (None: without).
-
-    Several `seeds`, from `seed` upwards, run as lanes of one program, and are reported with mean and interval.
-    """
-
-    duration: Total = "10 epochs"
-    accumulate: Count = 1
-    ema: Fraction | None = None
-    early_stopping: Duration | None = None
-    seeds: Count = 1
-
-
-@dataclass(frozen=True)
-class Eval:
-    """How often a run is evaluated on the validation split, and the metric that chooses the best step."""
-
-    every: Duration = "10 %"
-    metric: str = "loss"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """How often the state is saved, how many are kept, and the run whose weights to start from.
-
-    `init_except` is a regular expression: parameters whose path it matches keep their initial values.
-    """
-
-    every: Duration = "10 %"
-    keep: Count = 2
-    init_from: str | None = None
-    init_except: str | None = None
-
-
-@dataclass(frozen=True)
-class Log:
-    """How often the training metrics are recorded."""
-
-    every: Duration = "2 %"
-
-
-@dataclass(frozen=True)
-class Track:
-    """Which trackers mirror metrics.jsonl."""
-
-    tensorboard: bool = True
-
-
-@dataclass(frozen=True)
-class Parallel:
-    """How a step spreads over the local devices: a mesh of `mesh` devices (None: all), by `jit` or by `pmap`."""
-
-    backend: Literal["mesh", "pmap"] = "mesh"
-    mesh: Count | None = None
-
-
-@dataclass(frozen=True)
-class LRRange:
-    """The learning-rate range test: every rate as lanes of their own, or one ramp over them.
-
-    `target` is the float that is varied, from `start` to `stop` in `rates` steps of equal ratio, over `seeds` seeds;
-    lanes train for `steps`, `width` at a time on a device (None: chosen). `second` names another float, varied from
-    `second_start` to `second_stop` in `second_count` steps. `before_training`: the verb train tests first.
-    """
-
-    method: Literal["lanes", "ramp"] = "lanes"
-    target: str = "optimizer.learning_rate"
-    start: Positive = 1e-7
-    stop: Positive = 1.0
-    rates: Annotated[int, Bounds(5)] = 36
-    seeds: Count = 3
-    steps: Duration = "5 %"
-    width: Count | None = None
-    second: str | None = None
-    second_start: Positive = 1e-4
-    second_stop: Positive = 1.0
-    second_count: Annotated[int, Bounds(2)] = 5
-    before_training: bool = False
-
-
-SECTIONS: dict[str, type] = {
-    "train": Train,
-    "eval": Eval,
-    "checkpoint": Checkpoint,
-    "log": Log,
-    "track": Track,
-    "parallel": Parallel,
-    "lr_range": LRRange,
-}
+from jaxtrain.knobs import Bounds, Knob, Text
+from jaxtrain.sections import SECTIONS
 
 FAMILIES: dict[str, str] = {
     "task": "jaxtrain.tasks:TASKS",
@@ -183,47 +91,6 @@ def load(path: str | Path, overrides: Mapping[str, Any]) -> Loaded:
     return resolve_config(read(Path(path)), overrides)
 
 
-def read(path: Path) -> Config:
-    """Reads a config file into nested dicts, unresolved; raises ConfigError where it is missing or broken."""
-    if not path.is_file():
-        beside = [file.name for file in path.parent.glob("*") if file.suffix in (".py", ".json")]
-        what = "an existing .py file with get_config(), or a run's config.json"
-        raise ConfigError("--config", str(path), what, nearest(path.name, beside))
-    try:
-        found = _nested(json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path))
-    except JaxtrainError:
-        raise
-    except Exception as error:
-        where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = f" at line {where[-1].lineno}" if where else ""
-        text = f"it raised {type(error).__name__}{line}: {error}".splitlines()[0]
-        raise ConfigError("--config", str(path), "a file that can be read without an error", text) from error
-    if not isinstance(found, dict):
-        what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
-        raise ConfigError("--config", str(path), what, f"it is a {type(found).__name__}")
-    return found
-
-
-def _call_get_config(path: Path) -> Any:
-    """Runs a Python config file; what it imports is found as the command would find it.
-
-    It is no import, since the byte code that an import keeps is stale where a file is edited twice within a second.
-    """
-    module = types.ModuleType(path.stem)
-    module.__file__ = str(path)
-    exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    if not callable(getattr(module, "get_config", None)):
-        raise ConfigError("--config", str(path), "a file that defines get_config()")
-    return module.get_config()
-
-
-def _nested(found: Any) -> Any:
-    """Turns ConfigDicts, mappings and placeholders into plain nested dicts."""
-    if isinstance(found, ml_collections.ConfigDict):
-        found = found.to_dict()
-    return {str(k): _nested(v) for k, v in found.items()} if isinstance(found, Mapping) else found
-
-
 def resolve_config(
     given: Mapping[str, Any] | ml_collections.ConfigDict, overrides: Mapping[str, Any] | None = None
 ) -> Loaded:
@@ -232,10 +99,10 @@ def resolve_config(
     A section that `given` leaves out is the default's.
     """
     notes: list[str] = []
-    merged = default_config().to_dict() | _nested(given)
+    merged = default_config().to_dict() | plain(given)
     overrides = {_spelt_out(merged, key, value): value for key, value in (overrides or {}).items()}
     for key, value in overrides.items():
-        _set(merged, key, _nested(value))
+        _set(merged, key, plain(value))
     for name in merged:
         if name not in (known := {"seed", *SECTIONS, *FAMILIES}):
             raise unknown(name, name, known)

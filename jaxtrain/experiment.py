@@ -60,7 +60,7 @@ class Experiment:
     @property
     def hparams(self) -> dict[str, np.float32]:
         """Every float that enters the program, the run's total number of steps among them."""
-        floats = configs.hyperparameters(self.config) | {"train.total_steps": self.lengths.total} | self.found
+        floats = configs.hyperparameters(self.config) | {"train.total_steps": self.lengths.total} | dict(self.found)
         return {name: np.float32(value) for name, value in floats.items()}
 
     @property

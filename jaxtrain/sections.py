@@ -1,0 +1,99 @@
+"""The sections of a config that choose no member: a dataclass each, whose fields are the keys and their defaults."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from jaxtrain.durations import Duration, Total
+from jaxtrain.knobs import Bounds, Count, Fraction, Positive
+
+
+@dataclass(frozen=True)
+class Train:
+    """Duration, micro-batches a step, decay of averaged parameters, patience of early stopping (None: without).
+
+    Several `seeds`, from `seed` upwards, run as lanes of one program, and are reported with mean and interval.
+    """
+
+    duration: Total = "10 epochs"
+    accumulate: Count = 1
+    ema: Fraction | None = None
+    early_stopping: Duration | None = None
+    seeds: Count = 1
+
+
+@dataclass(frozen=True)
+class Eval:
+    """How often a run is evaluated on the validation split, and the metric that chooses the best step."""
+
+    every: Duration = "10 %"
+    metric: str = "loss"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How often the state is saved, how many are kept, and the run whose weights to start from.
+
+    `init_except` is a regular expression: parameters whose path it matches keep their initial values.
+    """
+
+    every: Duration = "10 %"
+    keep: Count = 2
+    init_from: str | None = None
+    init_except: str | None = None
+
+
+@dataclass(frozen=True)
+class Log:
+    """How often the training metrics are recorded."""
+
+    every: Duration = "2 %"
+
+
+@dataclass(frozen=True)
+class Track:
+    """Which trackers mirror metrics.jsonl."""
+
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """How a step spreads over the local devices: a mesh of `mesh` devices (None: all), by `jit` or by `pmap`."""
+
+    backend: Literal["mesh", "pmap"] = "mesh"
+    mesh: Count | None = None
+
+
+@dataclass(frozen=True)
+class LRRange:
+    """The learning-rate range test: every rate as lanes of their own, or one ramp over them.
+
+    `target` is the float that is varied, from `start` to `stop` in `rates` steps of equal ratio, over `seeds` seeds;
+    lanes train for `steps`, `width` at a time on a device (None: chosen). `second` names another float, varied from
+    `second_start` to `second_stop` in `second_count` steps. `before_training`: the verb train tests first.
+    """
+
+    method: Literal["lanes", "ramp"] = "lanes"
+    target: str = "optimizer.learning_rate"
+    start: Positive = 1e-7
+    stop: Positive = 1.0
+    rates: Annotated[int, Bounds(5)] = 36
+    seeds: Count = 3
+    steps: Duration = "5 %"
+    width: Count | None = None
+    second: str | None = None
+    second_start: Positive = 1e-4
+    second_stop: Positive = 1.0
+    second_count: Annotated[int, Bounds(2)] = 5
+    before_training: bool = False
+
+
+SECTIONS: dict[str, type] = {
+    "train": Train,
+    "eval": Eval,
+    "checkpoint": Checkpoint,
+    "log": Log,
+    "track": Track,
+    "parallel": Parallel,
+    "lr_range": LRRange,
+}
