@@ -94,7 +94,8 @@ class Program:
             return jax.lax.scan(lambda state, row: self.step(state, images[row], labels[row]), state, rows)
 
         program = jax.jit(scanned, donate_argnums=0)
-        state = jax.jit(self.init)(jax.random.key(0))
+        # Placed where the data are: a state that is not yet there would compile the program twice.
+        state = jax.device_put(jax.jit(self.init)(jax.random.key(0)), images.sharding)
 
         def call() -> Any:
             nonlocal state

@@ -25,7 +25,7 @@ BAR = 0.95
 
 def main() -> None:
     """Times whole runs and bare calls in turns."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("--seconds", type=float, default=60.0, help="how long a run should last at least (60)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")

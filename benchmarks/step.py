@@ -37,7 +37,7 @@ Programs = dict[str, Callable[[], Any]]
 def main() -> None:
     """Runs the comparisons that are named, or all of them."""
     names = [*ADDED, "cnn", "torch_mlp", "torch_cnn"]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (all)")
     parser.add_argument("--rounds", type=int, default=31, help="of an MLP; a CNN takes a third of them")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")

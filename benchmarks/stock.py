@@ -42,7 +42,8 @@ def stepped(
 
     program = jax.jit(step, donate_argnums=(0, 1))
     params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
-    opt_state = optimizer.init(params)
+    # Placed where the data are: a state that is not yet there would compile the program twice.
+    params, opt_state = jax.device_put((params, optimizer.init(params)), images.sharding)
 
     def run() -> Any:
         nonlocal params, opt_state

@@ -27,7 +27,7 @@ from jaxtrain.steps import train_call, train_step
 
 def main() -> int:
     """Measures one config; returns the exit code of its error, if it has one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("--config", type=Path, required=True, help="a .py file with get_config(), or a config.json")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure at least (5)")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")

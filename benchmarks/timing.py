@@ -14,6 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a clone's own jaxtrain, installed or not; hence this import stands before jaxtrain's
 
 
+def first_line(docstring: str | None) -> str:
+    """Returns what a benchmark's --help says first."""
+    return (docstring or "").partition("\n")[0]
+
+
 @dataclass(frozen=True)
 class Ratio:
     """Ours to theirs, each in `unit` (median over the rounds); the ratio is the median of the rounds' own ratios.
@@ -65,8 +70,8 @@ def ratio(
 ) -> Ratio:
     """Compares two programs round by round: neighbours in time saw the same machine."""
     pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
-    middle = [statistics.median(numbers) for numbers in (ours, theirs, pairs)]
-    return Ratio(name, unit, *middle, min(pairs), max(pairs), len(pairs), bar, at_least)
+    ours_middle, theirs_middle, middle = (statistics.median(numbers) for numbers in (ours, theirs, pairs))
+    return Ratio(name, unit, ours_middle, theirs_middle, middle, min(pairs), max(pairs), len(pairs), bar, at_least)
 
 
 def environment() -> dict[str, Any]:

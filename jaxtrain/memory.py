@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from jaxtrain.metrics import Mean
 
@@ -82,6 +81,8 @@ def over_seeds(numbers: Numbers) -> dict[str, dict[str, Any]]:
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
+    from scipy.special import stdtrit  # comes with jax, and costs a tenth of a second
+
     mean, count = float(values.mean()), len(values)
     std = float(values.std(ddof=1)) if count > 1 else math.nan
     half = float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count) if count > 1 else math.nan

@@ -203,12 +203,11 @@ def test_a_step_of_ones_own_is_taken_by_every_lane() -> None:
 
 
 def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One lane at a time on a CPU; a given width is taken; what does not fit at width one is refused with both sizes."""
+    """One lane at a time on a CPU; a given width is taken; what does not fit is refused with both sizes."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=8)
-    needs = {
-        "example": example(found), "hparams": found.hparams, "data": found.on_devices("train"), "capacity": 10, "batch": 32
-    }  # fmt: skip
+    needs: dict[str, Any] = {"example": example(found), "hparams": found.hparams, "capacity": 10, "batch": 32}
+    needs["data"] = found.on_devices("train")
     assert fitted(population, None, **needs).width == 1
     assert fitted(population, 4, **needs).width == 4
     wide = dataclasses.replace(population, width=8).planned_bytes(**needs)

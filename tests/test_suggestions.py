@@ -1,5 +1,7 @@
 """What a range test's curve says, on curves whose answer is known."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,7 @@ def test_the_default_stays_within_threefold_under_noise(noise: float, seeds: int
 def test_the_suggestion_moves_with_the_minimum() -> None:
     """A decade up for a decade up: a rule that returns a constant fails here and above."""
     found = [read(curve(RATES, minimum)).suggestion for minimum in (1e-4, 1e-3, 1e-2)]
-    ratios = [later / earlier for earlier, later in zip(found, found[1:], strict=False) if earlier and later]
+    ratios = [later / earlier for earlier, later in itertools.pairwise(found) if earlier and later]
     assert ratios == pytest.approx([10.0, 10.0], rel=0.05)
 
 
