@@ -103,21 +103,24 @@ class Experiment:
         return self._placed[split]
 
 
-def build(config: Config) -> Experiment:
-    """Reads the data and makes what a run needs; every error of the config comes before the data are read."""
+def build(config: Config, *, lanes: bool = False) -> Experiment:
+    """Reads the data and makes what a run needs; every error of the config comes before the data are read.
+
+    `lanes`: nothing but lanes is to be trained, so batches need not divide over the devices.
+    """
     check_metrics(config["task"], config["eval"]["metric"])
     mesh = device_mesh(config["parallel"]["mesh"])
-    _check_devices(config, mesh)
+    _check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
     dataset = data.load(config["data"])
     return Experiment(config, dataset, mesh, make_rules(config, dataset.info), lengths_of(config, dataset))
 
 
-def _check_devices(config: Config, mesh: Devices) -> None:
-    """Refuses batches that do not divide; the lanes of several seeds take them whole."""
+def _check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
+    """Refuses batches that do not divide; lanes take them whole."""
     train, batch = config["train"], config["data"]["batch_size"]
-    if train["seeds"] > 1:
-        if config["parallel"]["backend"] == "pmap":
-            raise ConfigError("parallel.backend", "pmap", "mesh, where train.seeds is above 1")
+    if train["seeds"] > 1 and config["parallel"]["backend"] == "pmap":
+        raise ConfigError("parallel.backend", "pmap", "mesh, where train.seeds is above 1")
+    if lanes:
         check_batch("data.batch_size", batch, device_mesh(1), train["accumulate"])
         return
     check_batch("data.batch_size", batch, mesh, train["accumulate"])

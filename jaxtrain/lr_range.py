@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.errors import ConfigError, nearest
 from jaxtrain.families import Values
 from jaxtrain.parallel import Devices, device_mesh
 from jaxtrain.population import Population, fitted
@@ -51,7 +52,8 @@ class LRRangeResult:
 
     target: the name of the float that was varied; rates (rates,); losses (rates, seeds), nan where a lane diverged;
     reading: rules, suggestion, band, falling interval, unstable edge, None where all lanes diverged; second: name and
-    values (n,) of a second float, with `grid` (n, rates), the median losses over both; `losses` is its best row.
+    values (n,) of a second float, with `grid` (n, rates), the median losses over both, infinite where most seeds
+    diverged; `losses` are those of its best row.
     """
 
     method: str
@@ -109,7 +111,7 @@ class LRRangeResult:
         """Returns what `to_json` was given, also after a way through a JSON file."""
         reading = Reading(**{name: _tupled(saved[name]) for name in Reading._fields}) if "rules" in saved else None
         second = (saved["second"], np.asarray(saved["second_values"])) if "second" in saved else None
-        grid = np.asarray(saved["grid"], float) if second else None
+        grid = np.nan_to_num(np.asarray(saved["grid"], float), nan=np.inf) if second else None
         losses = np.asarray(saved["losses"], float)
         return cls(saved["method"], saved["target"], np.asarray(saved["rates"]), losses, reading, second, grid)
 
@@ -136,14 +138,17 @@ def lr_range_test(
     By "lanes" every rate trains alone from the same weights for `steps` steps of a whole schedule, and is judged by its
     loss on `judge` (None: by its training loss over the last fifth of the steps). By "ramp" the rate rises with every
     step, a minibatch each, and the training loss before each update is read. `second` names another float and its
-    values. UsageError where the lanes do not fit in memory.
+    values. ConfigError for rates that are no range and for floats that are not in `hparams`, UsageError where the lanes
+    do not fit in memory.
     """
+    _check(rates, hparams, target, second[0] if second else None)
     mesh = mesh or device_mesh(None)
     shared = _Shared(rules, hparams, data, batches, judge, mesh, width, step)
     values = second[1] if second else np.asarray([0.0])
     lanes = [{second[0]: value} if second else {} for value in values]
     test = _ramp if method == "ramp" else _lanes
     found = test(shared, np.asarray(rates, np.float64), list(seeds), target, lanes, steps)
+    found = np.where(np.isfinite(found), found, np.nan)
     middle = np.median(np.where(np.isfinite(found), found, np.inf), axis=2)
     lowest = np.min(middle, axis=1)
     losses = found[int(np.argmin(lowest))]
@@ -156,6 +161,17 @@ def lr_range_test(
         second,
         middle if second else None,
     )
+
+
+def _check(rates: np.ndarray, hparams: Mapping[str, Any], target: str, second: str | None) -> None:
+    """Refuses rates that are no range, and floats that the program does not have."""
+    if len(rates) < 5 or rates[0] <= 0 or not np.all(np.diff(rates) > 0):
+        raise ConfigError("rates", np.asarray(rates).tolist(), "at least five positive numbers, ascending")
+    for key, name in (("target", target), ("second", second)):
+        if name is not None and name not in hparams:
+            raise ConfigError(key, name, f"a float among {', '.join(hparams)}", nearest(name, hparams))
+    if second == target:
+        raise ConfigError("second", second, f"another float than the target, {target}")
 
 
 class _Shared(NamedTuple):

@@ -82,6 +82,12 @@ def place_lanes(tree: Any, mesh: Devices) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
+def lane_shapes(tree: Any, mesh: Devices) -> Any:
+    """Returns shapes and dtypes of lanes as `place_lanes` places them: to plan with them compiles the same program."""
+    spread = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread), tree)
+
+
 def picked_lanes(tree: Any, order: np.ndarray, mesh: Devices) -> Any:
     """Takes rows of the leading axis of every leaf, in the order given, and cuts them over the devices."""
     return _jitted_pick(mesh)(tree, order)

@@ -21,6 +21,7 @@ from jaxtrain.parallel import (
     compiled_init,
     compiled_lanes,
     compiled_train_call,
+    lane_shapes,
     memory_limit,
     picked_lanes,
     place_lanes,
@@ -152,7 +153,8 @@ class Population:
     def planned_bytes(self, example: Batch, hparams: Mapping[str, Any], data: Batch, capacity: int, batch: int) -> int:
         """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run."""
         lanes = self._lanes(0, hparams)
-        states = jax.eval_shape(compiled_lanes(lane_inits, self.mesh, rules=self.rules), lanes, example)
+        init = compiled_lanes(lane_inits, self.mesh, rules=self.rules)
+        states = lane_shapes(jax.eval_shape(init, lanes, example), self.mesh)
         indices = jax.ShapeDtypeStruct((capacity, batch), np.int32)
         planned = self._train_call.lower(states, data, indices, np.int32(1)).compile().memory_analysis()
         parts = (planned.argument_size_in_bytes, planned.temp_size_in_bytes, planned.output_size_in_bytes)

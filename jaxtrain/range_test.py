@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.config import Config, flatten, hyperparameters, reads_at_initialisation
+from jaxtrain.config import (
+    Config,
+    changes_numbers,
+    difference,
+    flatten,
+    hyperparameters,
+    reads_at_initialisation,
+)
 from jaxtrain.data.order import eval_batches
 from jaxtrain.directory import make_directory, read_json, run_lock, storage_error, write_json
 from jaxtrain.durations import steps_of
@@ -27,7 +34,7 @@ def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
     check(config)
     workdir = Path(workdir)
     with run_lock(workdir):
-        result = measure(build(config))
+        result = measure(build(config, lanes=True))
         write(result, config, workdir / "lr_range")
     return result
 
@@ -39,7 +46,7 @@ def tested(experiment: Experiment, workdir: Path, say: Callable[[str], None]) ->
     own rate stays, and that is said.
     """
     section, place = experiment.config["lr_range"], workdir / "lr_range" / "result.json"
-    if place.exists():
+    if place.exists() and _is_of(experiment.config, place.parent):
         result = LRRangeResult.from_json(read_json(place))
     else:
         say("range test: trains lanes before the run")
@@ -52,6 +59,13 @@ def tested(experiment: Experiment, workdir: Path, say: Callable[[str], None]) ->
     found = answer(result, experiment.config)
     say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in found.items()))
     return replace(experiment, found=found)
+
+
+def _is_of(config: Config, folder: Path) -> bool:
+    """Tells whether a stored test is one of this config: the verb may have tested another in the same directory."""
+    stored = read_json(folder / "config.json")
+    asked = {"lr_range": {**stored["lr_range"], "before_training": True}}
+    return not difference(changes_numbers(config), changes_numbers({**stored, **asked}))
 
 
 def answer(result: LRRangeResult, config: Config) -> dict[str, float]:
@@ -81,9 +95,19 @@ def check(config: Config) -> None:
             )
     if section["second"] == section["target"]:
         raise ConfigError("lr_range.second", section["second"], "another float than lr_range.target")
-    if section["method"] == "ramp" and reads_at_initialisation(section["target"], config):
+    if section["method"] == "ramp":
+        _check_ramp(section, config)
+
+
+def _check_ramp(section: Config, config: Config) -> None:
+    """Refuses what a ramp cannot vary: under it every other float stays as it is, and no schedule moves any."""
+    if reads_at_initialisation(section["target"], config):
         hint = f"{section['target']} is read at initialisation alone, so a ramp over it changes nothing"
         raise ConfigError("lr_range.method", "ramp", "lanes", hint)
+    for name in filter(None, (section["target"], section["second"])):
+        if name.startswith("schedule."):
+            hint = f"a ramp takes the schedule's place, so {name} changes nothing"
+            raise ConfigError("lr_range.method", "ramp", "lanes", hint)
 
 
 def measure(experiment: Experiment) -> LRRangeResult:
@@ -120,11 +144,14 @@ def _judge(experiment: Experiment) -> Judge | None:
 
 
 def write(result: LRRangeResult, config: Config, folder: Path) -> None:
-    """Writes config.json, result.json, curve.csv, lr_range.png and the picture for TensorBoard."""
+    """Writes config.json, curve.csv, lr_range.png, the picture for TensorBoard, and at last result.json.
+
+    So a result that is there is whole, and that of the config beside it.
+    """
     make_directory(folder)
-    write_json(folder / "config.json", config)
-    write_json(folder / "result.json", result.to_json())
     try:
+        (folder / "result.json").unlink(missing_ok=True)
+        write_json(folder / "config.json", config)
         with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
             seeds = [f"loss_seed_{seed}" for seed in range(result.losses.shape[1])]
             csv.writer(file).writerows([["rate", "median", *seeds], *_rows(result)])
@@ -134,6 +161,7 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
             write_picture(folder, "lr_range", *picture)
     except OSError as error:
         raise storage_error(folder, "written", error) from error
+    write_json(folder / "result.json", result.to_json())
 
 
 def _rows(result: LRRangeResult) -> list[list[Any]]:

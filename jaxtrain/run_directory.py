@@ -7,20 +7,26 @@ from typing import Any
 
 from jaxtrain.config import Config, changes_numbers, default_config, difference, resolve_config, to_json
 from jaxtrain.directory import read_json, write_json
-from jaxtrain.errors import UsageError
+from jaxtrain.errors import StorageError, UsageError
 from jaxtrain.progress import Progress
 from jaxtrain.trackers import ConsoleTracker, JsonlTracker, TensorBoardTracker, Tracker, several
 
 
 def demand_own(workdir: Path, config: Config) -> None:
-    """Raises UsageError where the directory holds a run of another config.
+    """Raises UsageError where the directory holds a run of another config, StorageError where that cannot be told.
 
-    What changes no number (how often to log, say) may differ.
+    What changes no number (how often to log, say) may differ. A knob that the run's version of jaxtrain did not have
+    yet takes its default.
     """
     path = workdir / "config.json"
     if not path.exists():
+        if (workdir / "checkpoints").exists():
+            raise StorageError(f"{path}: not there, but checkpoints are; restore it, or give another --workdir")
         return
-    found = difference(changes_numbers(config), changes_numbers(read_json(path)))
+    saved = read_json(path)
+    if not isinstance(saved, dict):
+        raise StorageError(f"{path}: is not the config of a run; restore it from a copy, or give another --workdir")
+    found = difference(changes_numbers(config), changes_numbers(resolve_config(saved).config))
     if found:
         lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
         raise UsageError(f"--workdir={workdir}: holds a run of another config. {lines}. Give another --workdir")

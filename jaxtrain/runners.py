@@ -162,7 +162,8 @@ class Seeds:
     def read(self, output: CallOutput) -> CallOutput:
         """Waits for a call; it is alive while one seed is."""
         found = self.population.reported(output)
-        values = {name: value[0] for name, value in found.values.items()}
+        lane = int(np.argmax(found.live))  # a lane that is dead stands at the values of an earlier step
+        values = {name: value[lane] for name, value in found.values.items()}
         return CallOutput(self._merged(found.metrics, found.live), values, found.live.any())
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:

@@ -29,10 +29,27 @@ def test_what_changes_no_number_may_differ_and_is_replaced(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["checkpoint"]["keep"] == 9
 
 
-def test_a_config_that_is_broken_is_refused_in_one_line(tmp_path):
-    (tmp_path / "config.json").write_text('{"seed": 0, ')
-    with pytest.raises(StorageError, match=r"config\.json: is not JSON"):
+@pytest.mark.parametrize("content", ['{"seed": 0, ', "[]", "3"])
+def test_a_config_that_is_none_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(StorageError, match=r"config\.json: is not"):
         demand_own(tmp_path, tiny())
+
+
+def test_checkpoints_whose_config_is_gone_are_nobodys(tmp_path):
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"config\.json: not there"):
+        demand_own(tmp_path, tiny())
+
+
+def test_a_knob_that_came_with_a_later_version_takes_its_default(tmp_path):
+    claim(tmp_path, tiny())
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["lr_range"], saved["train"]["seeds"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    demand_own(tmp_path, tiny())
+    with pytest.raises(UsageError, match=r"train\.seeds: given 2, there 1"):
+        demand_own(tmp_path, tiny({"train.seeds": 2}))
 
 
 def test_the_difference_from_the_default_is_saved_beside_the_config(tmp_path):

@@ -22,7 +22,7 @@ LABELS = INPUTS[:, :3].argmax(axis=1).astype(np.int32)
 DATA = {"inputs": INPUTS, "targets": LABELS}
 INDICES = np.stack([np.random.default_rng(step).permutation(48)[:16] for step in range(6)]).astype(np.int32)
 KEY = jax.random.key(7)
-HPARAMS = {"optimizer.learning_rate": 0.05, "optimizer.b1": 0.8, "train.total_steps": 6.0}
+HPARAMS = {"optimizer.learning_rate": 0.05, "optimizer.b1": 0.8, "train.total_steps": 6}
 
 
 def task_of(norm=None, dropout=None):

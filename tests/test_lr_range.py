@@ -1,0 +1,273 @@
+"""A range test: its lanes are solo runs, its ramp is the loop that one would write, and nothing of the caller changes."""
+
+import dataclasses
+import json
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import tiny
+
+from jaxtrain.compilation import counted
+from jaxtrain.data.order import eval_batches
+from jaxtrain.digests import state_digest
+from jaxtrain.directory import read_json, write_json
+from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.experiment import Experiment, build
+from jaxtrain.lr_range import Judge, LRRangeResult, Ramp, lr_range_test
+from jaxtrain.parallel import compiled_eval_call, compiled_init, compiled_train_call, device_mesh
+from jaxtrain.population import Population
+from jaxtrain.state import TrainState
+from jaxtrain.steps import train_step
+
+RATES = np.geomspace(1e-5, 10.0, 7)
+SEEDS = (0, 3)
+STEPS = 20
+TARGET = "optimizer.learning_rate"
+
+
+@cache
+def experiment() -> Experiment:
+    return build(tiny())
+
+
+def judge(found: Experiment) -> Judge:
+    return Judge(found.on_devices("validation"), *eval_batches(found.dataset.sizes["validation"], 64))
+
+
+def measured(found: Experiment, **options: Any) -> LRRangeResult:
+    """A test of 14 lanes by default, so that most tests here share one program."""
+    given = {"rates": RATES, "seeds": SEEDS, "batches": found.indices, "steps": STEPS, "mesh": found.mesh} | options
+    data = given.pop("data", None) or found.on_devices("train")
+    return lr_range_test(found.rules, found.hparams, data, **given)
+
+
+def hparams_at(found: Experiment, rate: float, **more: float) -> dict[str, np.float32]:
+    return {**found.hparams, TARGET: np.float32(rate)} | {name: np.float32(value) for name, value in more.items()}
+
+
+def solo(found: Experiment, seed: int, rate: float) -> tuple[TrainState, np.ndarray]:
+    """The solo run of a rate over the steps of a test: its state, and the loss of every step."""
+    hparams = hparams_at(found, rate, **{"train.total_steps": STEPS})
+    state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, hparams)
+    call = compiled_train_call(found.rules, found.mesh, "mesh")
+    state, output = call(state, found.on_devices("train"), found.indices(0, STEPS, STEPS), STEPS)
+    loss = jax.device_get(output.metrics["loss"])
+    return state, loss.sum / loss.count
+
+
+# By lanes
+
+
+def test_the_loss_at_a_rate_is_that_of_its_solo_run_to_the_bit():
+    """On the validation split; two rates or seeds that are swapped fail, since all losses differ."""
+    found = experiment()
+    result = measured(found, judge=judge(found))
+    evaluate = compiled_eval_call(found.rules, found.mesh)
+    for row, rate in enumerate(RATES[:5]):
+        for column, seed in enumerate(SEEDS):
+            loss = evaluate(solo(found, seed, rate)[0], *judge(found))["loss"].result()
+            assert result.losses[row, column] == np.float32(loss)
+    assert len(np.unique(result.losses)) == result.losses.size
+
+
+def test_without_a_split_to_judge_on_the_last_fifth_of_the_training_counts():
+    found = experiment()
+    result = measured(found)
+    for row in (0, 4):
+        losses = solo(found, SEEDS[1], RATES[row])[1]
+        assert result.losses[row, 1] == pytest.approx(losses[-STEPS // 5 :].mean(), rel=1e-6)
+
+
+def test_lanes_that_diverge_are_left_out_and_the_result_still_says_what_there_is():
+    found = experiment()
+    rates = np.geomspace(1e-3, 1e37, 7)
+    result = measured(found, rates=rates, judge=judge(found))
+    lost = np.isnan(result.losses).all(axis=1)
+    assert lost.tolist() == sorted(lost), "above some rate all lanes are lost"
+    assert 0 < lost.sum() < len(rates)
+    assert np.isinf(result.band[1]).tolist() == lost.tolist()
+    everything = measured(found, rates=np.geomspace(1e30, 1e37, 7), judge=judge(found))
+    assert (everything.status, everything.suggestion, everything.agreed) == ("diverged", None, False)
+    assert everything.losses.shape == (7, 2)
+
+
+def test_other_rates_and_seeds_compile_nothing():
+    found = experiment()
+    measured(found, judge=judge(found))
+    with counted() as compiled:
+        measured(found, judge=judge(found), rates=np.geomspace(1e-4, 1.0, 7), seeds=(5, 6), steps=7)
+    assert compiled.count == 0
+
+
+def test_planning_the_memory_compiles_the_program_that_then_runs():
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=3)
+    data, rows = found.on_devices("train"), found.indices(0, 5, 10)
+    with counted() as compiled:
+        planned = population.planned_bytes(found.example, found.hparams, data, *rows.shape)
+        assert (planned > 0, compiled.count) == (True, 1)
+        states = population.init(SEEDS[0], found.hparams, found.example)
+        before = compiled.count
+        population.call(states, data, rows, 5)
+    assert compiled.count == before
+
+
+# By a ramp
+
+
+def _as_they_are(step: jax.Array, hparams: Any) -> dict[str, Any]:
+    return dict(hparams)
+
+
+def test_step_i_of_a_ramp_is_taken_at_rate_i_and_its_loss_is_that_before_the_update():
+    """Against a loop by hand, which sets the rate before every step."""
+    found = experiment()
+    result = measured(found, method="ramp")
+    step = jax.jit(partial(train_step, rules=found.rules._replace(schedule=_as_they_are)))
+    data, rows = found.dataset.split("train"), found.indices(0, len(RATES), len(RATES))
+    for column, seed in enumerate(SEEDS):
+        state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
+        for i, rate in enumerate(RATES):
+            state = state.replace(hparams=state.hparams | {TARGET: jax.numpy.float32(rate)})
+            state, metrics = step(state, {name: array[rows[i]] for name, array in data.items()})
+            assert result.losses[i, column] == pytest.approx(metrics["loss"].result(), rel=1e-4)
+
+
+def test_a_ramp_longer_than_a_call_goes_on_where_the_call_ended():
+    """120 rates: the rate that is applied at each step, and a curve without a seam."""
+    rates = np.geomspace(1e-6, 1e-2, 120)
+    hparams = {"lr_range.start": rates[0], "lr_range.stop": rates[-1], "lr_range.rates": 120.0, TARGET: 5.0, "a": 2.0}
+    hparams = {name: jax.numpy.float32(value) for name, value in hparams.items()}
+    applied = [Ramp(TARGET)(np.int32(step), hparams) for step in range(120)]
+    np.testing.assert_allclose([float(values[TARGET]) for values in applied], rates, rtol=1e-5)
+    assert {float(values["a"]) for values in applied} == {2.0}
+    found = experiment()
+    whole = measured(found, method="ramp", rates=rates)
+    begun = measured(found, method="ramp", rates=rates[:50])
+    np.testing.assert_allclose(whole.losses[:50], begun.losses, rtol=1e-4)
+    assert np.isfinite(whole.losses).all()
+    assert np.abs(np.diff(whole.losses[95:105, 0])).max() < 0.5
+
+
+def test_a_ramp_that_blows_up_keeps_the_losses_before():
+    found = experiment()
+    result = measured(found, method="ramp", rates=np.geomspace(1e-3, 1e37, 7))
+    assert np.isfinite(result.losses[:2]).all()
+    assert np.isnan(result.losses[-1]).all()
+
+
+# Seeds, a second float, a step of one's own
+
+
+def test_seeds_give_the_band():
+    found = experiment()
+    result = measured(found, judge=judge(found))
+    low, middle, high = result.band
+    assert low.tolist() == result.losses.min(axis=1).tolist()
+    assert high.tolist() == result.losses.max(axis=1).tolist()
+    assert (low <= middle).all()
+    assert (low < high).any()
+    one = dataclasses.replace(result, losses=result.losses[:, :1])
+    assert (one.band == one.losses[:, 0]).all()
+
+
+@pytest.mark.parametrize("method", ["lanes", "ramp"])
+def test_a_second_float_gives_a_grid_whose_best_row_is_the_curve(method):
+    """Each row is the test at that value alone, to the bit."""
+    found = experiment()
+    values = np.asarray([1e-4, 300.0])
+    result = measured(found, method=method, second=("optimizer.weight_decay", values), seeds=(0,))
+    assert result.grid is not None
+    assert result.grid.shape == (2, len(RATES))
+    best = int(np.argmin(result.grid.min(axis=1)))
+    np.testing.assert_array_equal(np.nan_to_num(result.losses[:, 0], nan=np.inf), result.grid[best])
+    assert not np.array_equal(*result.grid)
+    alone = dataclasses.replace(found, found={"optimizer.weight_decay": values[best]})
+    np.testing.assert_array_equal(measured(alone, method=method, seeds=(0, 0)).losses[:, :1], result.losses)
+
+
+def still(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = ()) -> Any:
+    """A step of a user's own, under which nothing is learnt."""
+    _, metrics = train_step(state, batch, rules=rules, axis_name=axis_name)
+    return state.replace(step=state.step + 1), metrics
+
+
+@pytest.mark.parametrize("method", ["lanes", "ramp"])
+def test_a_step_of_ones_own_is_the_one_that_is_taken(method):
+    """No rate lowers the loss, so none is suggested."""
+    found = experiment()
+    options = {"judge": judge(found)} if method == "lanes" else {}
+    result = measured(found, method=method, step=still, **options)
+    assert (result.suggestion, result.agreed, result.status) == (None, False, "done")
+    if method == "lanes":
+        assert (result.losses == result.losses[0]).all()
+
+
+# What the caller has stays as it is
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("method", ["lanes", "ramp"])
+def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, devices):
+    """The bits of data, hyperparameters and a state of the caller's; the same losses on one and on four devices.
+
+    On all four, without a mesh, plain arrays will do.
+    """
+    found = experiment()
+    state = compiled_init(found.rules, found.mesh)(jax.random.key(0), found.example, found.hparams)
+    data = found.on_devices("train") if devices == 1 else found.dataset.split("train")
+    before = state_digest((state, data, found.hparams))
+    result = measured(found, method=method, data=data, mesh=device_mesh(1) if devices == 1 else None)
+    assert state_digest((state, data, found.hparams)) == before
+    np.testing.assert_array_equal(result.losses, measured(found, method=method).losses)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rates": np.geomspace(1e-3, 1.0, 4)}, r"rates: given .*at least five positive numbers, ascending"),
+        ({"rates": np.geomspace(1.0, 1e-3, 7)}, r"rates: given .*ascending"),
+        ({"rates": np.zeros(7)}, r"rates: given .*positive"),
+        ({"rates": np.asarray([])}, r"rates: given \[\]"),
+        ({"target": "optimizer.lerning_rate"}, r"target: given 'optimizer.lerning_rate'.*did you mean 'optimizer.lea"),
+        ({"target": "model.hidden"}, r"target: given 'model.hidden'; allowed: a float among .*model.dropout"),
+        ({"second": ("model.depth", np.ones(2))}, r"second: given 'model.depth'; allowed: a float among"),
+        ({"second": (TARGET, np.ones(2))}, r"second: given 'optimizer.learning_rate'; allowed: another float"),
+    ],
+)
+def test_what_is_no_range_or_no_float_is_refused(given, said):
+    with counted() as compiled, pytest.raises(ConfigError, match=said):
+        measured(experiment(), **given)
+    assert compiled.count == 0
+
+
+def test_more_lanes_than_memory_are_refused_before_they_run(monkeypatch):
+    monkeypatch.setattr("jaxtrain.population.memory_limit", lambda mesh: 1000)
+    with pytest.raises(UsageError, match=r"lanes: given 14, at width 1 .*MiB.*allowed.*MiB.*fewer lanes"):
+        measured(experiment())
+
+
+# The result as a file
+
+
+@pytest.mark.parametrize("second", [None, ("optimizer.weight_decay", np.asarray([1e-4, 300.0]))])
+def test_a_result_comes_back_from_its_file(tmp_path: Path, second):
+    """With lanes that diverged in it, and with a second float."""
+    found = experiment()
+    seeds = SEEDS if second is None else (0,)
+    result = measured(found, rates=np.geomspace(1e-3, 1e37, 7), seeds=seeds, second=second)
+    assert np.isnan(result.losses).any()
+    write_json(tmp_path / "result.json", result.to_json())
+    again = LRRangeResult.from_json(read_json(tmp_path / "result.json"))
+    assert again.reading == result.reading
+    assert (again.status, again.method, again.target) == (result.status, result.method, result.target)
+    for name in ("rates", "losses", "grid", "band"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
+    assert json.loads((tmp_path / "result.json").read_text())["suggestion"] == result.suggestion
