@@ -81,14 +81,19 @@ def _seed_lines(seeds: Mapping[str, Any]) -> Iterator[str]:
     yield "over seeds: mean, spread, 95 % interval of the mean"
     for split, found in seeds.items():
         for name, spread in found.items() if split != "diverged" else ():
-            low, high = (format(spread[end], ".4g") for end in ("low", "high"))
-            yield f"  {split:<11}{name:<10} {spread['mean']:.4g}  {spread['std']:.2g}  {low} to {high}"
+            mean, std, low, high = (_number(spread[part]) for part in ("mean", "std", "low", "high"))
+            yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}"
     for seed, step in seeds["diverged"].items():
         yield f"  seed {seed} diverged after step {step}"
 
 
 def _shown(numbers: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name} {'nan' if value is None else format(value, '.4g')}" for name, value in numbers.items())
+    return "  ".join(f"{name} {_number(value)}" for name, value in numbers.items())
+
+
+def _number(value: float | None) -> str:
+    """Writes a number; what is not finite stands as null in result.json."""
+    return "nan" if value is None else format(value, ".4g")
 
 
 def _files(workdir: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A range test: its lanes are solo runs, its ramp is the loop that one would write, and nothing of the caller changes."""
+"""A range test: lanes are solo runs, a ramp is the loop that one would write, nothing of the caller changes."""
 
 import dataclasses
 import json

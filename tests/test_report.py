@@ -81,6 +81,9 @@ def test_numbers_that_are_none_do_not_break_the_report(tmp_path):
     """As after reading result.json, where what is not finite is null."""
     result = dataclasses.replace(DONE, last={"train": {"loss": None}}, test={"step": 3, "loss": None})  # pyright: ignore[reportArgumentType]
     assert "loss nan" in "\n".join(train_report(result, tmp_path))
+    spread = {"mean": 0.5, "std": None, "low": None, "high": None, "values": {"0": 0.5}}
+    alone = dataclasses.replace(DONE, seeds={"train": {"loss": spread}, "diverged": {"1": 4}})
+    assert "0.5  nan  nan to nan" in "\n".join(train_report(alone, tmp_path)), "one of two seeds is left"
 
 
 def test_an_evaluation_names_its_step_splits_and_file(tmp_path):

@@ -22,10 +22,12 @@ DENSE = ("params/Dense_0/bias", "params/Dense_0/kernel", "params/Dense_1/bias", 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a trained run with averaged parameters."""
+    """The directory of a run with averaged parameters, at a rate so high that its best step is not its last."""
     directory = tmp_path_factory.mktemp("runs") / "source"
-    result = train_and_evaluate(tiny({"optimizer.learning_rate": 0.01}), directory, quiet=True)
+    high = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5, "schedule.optimizer.learning_rate": "constant"}
+    result = train_and_evaluate(tiny(high), directory, quiet=True)
     assert result.best is not None
+    assert result.best["step"] < result.step
     return directory
 
 
