@@ -52,7 +52,7 @@ def main(folder, total_steps, cache=None):
     @jax.jit
     def step(params, opt_state, images, labels, rows):
         def loss(params):
-            logits = model.apply(params, images[rows])
+            logits = jnp.asarray(model.apply(params, images[rows]))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
             return losses.mean(), (logits.argmax(-1) == labels[rows]).mean()
 

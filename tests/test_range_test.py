@@ -174,13 +174,13 @@ def test_quiet_prints_nothing(tmp_path):
 
 
 def test_a_second_float_through_the_verb(tmp_path):
-    words = ("second=optimizer.weight_decay", "second_start=1e-4", "second_stop=1e-1", "second_count=2", "seeds=1")
+    words = ("second=optimizer.momentum", "second_start=0.5", "second_stop=0.9", "second_count=2", "seeds=1")
     found = ran(tmp_path, *(f"--config.lr_range.{word}" for word in words))
     result = stored(found.workdir)
     assert result.second is not None
     assert result.grid is not None
-    assert result.second[0] == "optimizer.weight_decay"
-    np.testing.assert_allclose(result.second[1], [1e-4, 1e-1])
+    assert result.second[0] == "optimizer.momentum"
+    np.testing.assert_allclose(result.second[1], [0.5, 0.9])
     assert result.grid.shape == (2, 8)
 
 
@@ -275,7 +275,8 @@ def test_a_run_trains_with_the_answer_and_a_resume_never_tests_again(tmp_path, m
     assert suggestion is not None
     assert applied(tmp_path / "whole") == {float(np.float32(suggestion))}
     assert f"range test: {TARGET} = {suggestion:.4g}" in capfd.readouterr().err
-    config = before(**{"train.duration": "2000 steps"})
+    rare = {"eval.every": "100 steps", "checkpoint.every": "100 steps"}
+    config = before(**{"train.duration": "300 steps"}, **rare)
     train_and_evaluate(config, tmp_path / "long", quiet=True)
     assert train_and_evaluate(config, tmp_path / "cut", trackers=[Interrupting(40)], quiet=True).status == "interrupted"
     monkeypatch.setattr("jaxtrain.range_test.lr_range_test", refuse)

@@ -1,0 +1,91 @@
+"""The benchmarks run to their end in a tiny form and say what they were measured on; no timing is asserted."""
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(output: Path, name: str, *arguments: str) -> tuple[str, dict[str, Any]]:
+    """Runs a benchmark with --quick; returns what it printed and the JSON that it wrote."""
+    command = [sys.executable, f"benchmarks/{name}.py", "--quick", f"--output={output / 'figures.json'}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((output / "figures.json").read_text())
+    assert found["environment"]["packages"]["jax"] == jax.__version__
+    assert f"jax {jax.__version__}" in done.stdout
+    assert f"Python {platform.python_version()}" in done.stdout
+    assert found["environment"]["processor"] in done.stdout
+    return done.stdout, found
+
+
+def names(found: dict[str, Any]) -> list[str]:
+    """Returns what was compared, having looked at each ratio."""
+    assert all(ratio["lowest"] <= ratio["ratio"] <= ratio["highest"] for ratio in found["ratios"])
+    assert all(ratio["ours"] > 0 and ratio["theirs"] > 0 for ratio in found["ratios"])
+    return [ratio["name"] for ratio in found["ratios"]]
+
+
+@pytest.mark.slow
+def test_step_compares_calls_with_programs_by_hand(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "step", "mlp", "clip", "dropout", "ema", "norm", "cnn")
+    expected = ["MLP", "MLP, clip", "MLP, dropout", "MLP, ema", "MLP, norm", "CNN, stock layers"]
+    assert names(found) == expected
+    assert all(name in printed for name in expected)
+
+
+@pytest.mark.slow
+def test_step_takes_random_images_where_there_are_no_data_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAXTRAIN_DATA", str(tmp_path))
+    printed, _ = run(tmp_path, "step", "mlp")
+    assert "random images" in printed
+
+
+@pytest.mark.slow
+def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "run")
+    assert names(found) == ["whole run, 1 epochs"]
+    assert "steps a run" in printed
+
+
+def test_throughput_measures_any_config_with_overrides(tmp_path: Path) -> None:
+    printed, found = run(
+        tmp_path, "throughput", "--config=configs/digits.py", "--config.model.hidden=(16,)", "--config.model.norm=None"
+    )
+    figures = found["figures"]
+    assert set(figures) == {
+        "examples/s",
+        "ms/step",
+        "compile seconds",
+        "MiB of each device, as compiled",
+        "GFLOP/step",
+        "GFLOP/s",
+    }
+    assert all(name in printed for name in figures)
+    # A multiplication and an addition for each weight and example, forwards and twice backwards but for the inputs.
+    batch_size, weights = 64, 64 * 16 + 16 * 10
+    assert figures["GFLOP/step"] * 1e9 > 4 * batch_size * weights
+
+
+def test_throughput_tells_an_error_of_the_config_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/throughput.py", "--config=configs/digits.py", "--config.model.widht=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "model.widht" in done.stderr
+
+
+@pytest.mark.slow
+def test_startup_finds_the_first_step_of_both_programs(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "startup")
+    assert names(found) == ["first step, cold cache", "first step, warm cache"]
+    assert "it imports: none" in printed

@@ -1,0 +1,145 @@
+"""The picture of a range test has what a reader looks for, at the places that the result says."""
+
+import dataclasses
+import struct
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from jaxtrain.lr_range import LRRangeResult
+from jaxtrain.plots import drawn
+from jaxtrain.suggestions import read_curve
+
+RATES = np.geomspace(1e-6, 10.0, 36)
+
+
+def curve() -> np.ndarray:
+    """Three seeds that fall from 2.3 and blow up: (rates, seeds)."""
+    decades = np.log10(RATES / 0.1)
+    fallen = 1.0 / (1.0 + np.exp(-4.0 * (decades + 1.0)))
+    losses = 2.3 - 2.0 * fallen + np.where(decades > 0, np.minimum(10 ** (1.5 * decades) - 1.0, 50.0), 0.0)
+    return losses[:, None] * np.asarray([0.9, 1.0, 1.2])
+
+
+def apart() -> np.ndarray:
+    """Three seeds whose curves lie three decades apart."""
+    low = np.interp(np.log(1e3 * RATES), np.log(RATES), curve()[:, 1])
+    return np.stack([low, low, curve()[:, 1]], axis=1)
+
+
+def result(losses: np.ndarray, second: bool = False) -> LRRangeResult:
+    values = np.geomspace(1e-4, 1.0, 5)
+    grid = np.stack([np.median(losses, axis=1) * factor for factor in (1.4, 1.2, 1.0, 1.1, 1.5)])
+    both = ("optimizer.weight_decay", values) if second else None
+    return LRRangeResult(
+        "lanes", "optimizer.learning_rate", RATES, losses, read_curve(RATES, losses), both, grid if second else None
+    )
+
+
+def labelled(figure: Figure) -> dict[str, object]:
+    """Label -> artist, as the legend shows them."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
+
+
+def test_the_curve_has_its_band_interval_suggestion_and_edge():
+    found = result(curve())
+    reading = found.reading
+    assert reading is not None
+    assert reading.suggestion is not None
+    assert reading.falling is not None
+    assert reading.unstable is not None
+    figure = found.plot()
+    axes, artists = figure.axes[0], labelled(figure)
+    assert axes.get_xscale() == "log"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.learning_rate", "loss")
+    assert isinstance(artists["10-90 % of seeds"], PolyCollection)
+    interval = artists["the loss falls"]
+    assert isinstance(interval, Rectangle)
+    assert (interval.get_x(), interval.get_x() + interval.get_width()) == pytest.approx(reading.falling)
+    edge = artists[f"unstable from {reading.unstable:.2g}"]
+    assert isinstance(edge, Line2D)
+    assert list(edge.get_xdata()) == [reading.unstable] * 2
+    circle = artists[f"suggestion {reading.suggestion:.2g}"]
+    assert isinstance(circle, Line2D)
+    assert (circle.get_marker(), circle.get_color(), circle.get_markerfacecolor()) == ("o", "red", "none")
+    assert list(circle.get_xdata()) == [reading.suggestion]
+    median = artists["median"]
+    assert isinstance(median, Line2D)
+    height = np.interp(np.log(reading.suggestion), np.log(RATES), found.band[1])
+    assert list(circle.get_ydata()) == pytest.approx([height])
+    assert len(figure.legends) == 1
+
+
+def test_a_blow_up_does_not_flatten_the_fall():
+    """The fall takes more than half of the height, though the loss rises to 20 times where it began."""
+    figure = result(curve()).plot()
+    low, high = figure.axes[0].get_ylim()
+    assert 2.0 / (high - low) > 0.5
+    assert low < 0.3
+    assert high > 2.3
+
+
+def test_one_seed_has_no_band():
+    assert labelled(result(curve()[:, :1]).plot()).keys() >= {"loss", "the loss falls"}
+    assert not {"10-90 % of seeds", "median"} & labelled(result(curve()[:, :1]).plot()).keys()
+
+
+def test_rates_that_diverged_are_crosses():
+    losses = curve()
+    losses[-4:] = np.nan
+    crosses = labelled(result(losses).plot())["diverged"]
+    assert isinstance(crosses, Line2D)
+    np.testing.assert_array_equal(crosses.get_xdata(), RATES[-4:])
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        (curve(), "Range test by lanes, 36 rates, 3 seeds"),
+        (np.full((36, 3), np.nan), "every lane diverged"),
+        (np.full((36, 1), 2.3), "1 seed: no rate lowers the loss"),
+        (apart(), "the rules disagree"),
+    ],
+)
+def test_the_title_says_how_it_went(losses, said):
+    figure = result(losses).plot()
+    assert said in figure.axes[0].get_title(loc="left")
+    drawn(figure)
+
+
+def test_a_second_float_gives_a_heat_map_with_the_suggestion_on_its_best_row():
+    """Cells lie around their values on logarithmic axes, also those at the ends."""
+    found = result(curve(), second=True)
+    assert found.second is not None
+    figure = found.plot()
+    axes = figure.axes[1]
+    (mesh,) = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
+    np.testing.assert_array_equal(mesh.get_array().reshape(5, 36), found.grid)
+    corners = mesh.get_coordinates()
+    for edges, values in ((corners[0, :, 0], RATES), (corners[:, 0, 1], found.second[1])):
+        np.testing.assert_allclose(np.sqrt(edges[1:] * edges[:-1]), values)
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_ylabel() == "optimizer.weight_decay"
+    (circle,) = axes.lines
+    assert (circle.get_xdata()[0], circle.get_ydata()[0]) == (found.suggestion, found.second[1][2])
+    assert "optimizer.weight_decay 0.01" in figure.axes[0].get_ylabel()
+
+
+def test_a_heat_map_with_lanes_that_diverged_is_drawn():
+    found = result(curve(), second=True)
+    assert found.grid is not None
+    grid = found.grid.copy()
+    grid[:, -3:] = np.inf
+    figure = dataclasses.replace(found, grid=grid).plot()
+    assert "grey: diverged" in figure.axes[1].get_title(loc="left")
+    drawn(figure)
+
+
+def test_a_picture_says_its_own_size():
+    picture = drawn(result(curve()).plot(), dpi=50)
+    assert struct.unpack(">II", picture.png[16:24]) == (picture.width, picture.height)
