@@ -142,6 +142,8 @@ def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     result = train_and_evaluate(config, workdir, quiet=options.quiet)
     if not options.quiet:
         print("\n".join(train_report(result, workdir)))
+    elif result.status == "diverged":
+        print(f"error: {result.reason}", file=sys.stderr)
     return result.exit_code
 
 

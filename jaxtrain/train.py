@@ -139,9 +139,13 @@ def _test(session: Session) -> Numbers:
     """Evaluates the test split, once, with the best checkpoint where there is a validation split, else the last."""
     best, state, step = session.memory.best, session.state, session.at
     if best is not None and best["step"] != session.at:
-        restored = session.checkpoints.restore(session.runner.shapes(), best["step"])
-        assert restored is not None
-        state, step = session.runner.placed(restored.state), best["step"]
+        try:
+            restored = session.checkpoints.restore(session.runner.shapes(), best["step"])
+        except StorageError as error:
+            session.bar.say(f"{error}. The last state is tested instead of the best")
+        else:
+            assert restored is not None
+            state, step = session.runner.placed(restored.state), best["step"]
     numbers = results(session.runner.evaluate(state, "test"))
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

@@ -87,7 +87,7 @@ def test_lanes_that_diverge_are_left_out_and_the_result_still_says_what_there_is
     rates = np.geomspace(1e-3, 1e37, 7)
     result = measured(found, rates=rates, judge=judge(found))
     lost = np.isnan(result.losses).all(axis=1)
-    assert lost.tolist() == sorted(lost), "above some rate all lanes are lost"
+    assert lost.tolist() == sorted(lost.tolist()), "above some rate all lanes are lost"
     assert 0 < lost.sum() < len(rates)
     assert np.isinf(result.band[1]).tolist() == lost.tolist()
     everything = measured(found, rates=np.geomspace(1e30, 1e37, 7), judge=judge(found))
@@ -142,7 +142,7 @@ def test_a_ramp_longer_than_a_call_goes_on_where_the_call_ended():
     rates = np.geomspace(1e-6, 1e-2, 120)
     hparams = {"lr_range.start": rates[0], "lr_range.stop": rates[-1], "lr_range.rates": 120.0, TARGET: 5.0, "a": 2.0}
     hparams = {name: jax.numpy.float32(value) for name, value in hparams.items()}
-    applied = [Ramp(TARGET)(np.int32(step), hparams) for step in range(120)]
+    applied = [Ramp(TARGET)(jax.numpy.int32(step), hparams) for step in range(120)]
     np.testing.assert_allclose([float(values[TARGET]) for values in applied], rates, rtol=1e-5)
     assert {float(values["a"]) for values in applied} == {2.0}
     found = experiment()

@@ -40,6 +40,14 @@ def result(losses: np.ndarray, second: bool = False) -> LRRangeResult:
     )
 
 
+def xs(line: Line2D) -> list[float]:
+    return np.asarray(line.get_xdata()).tolist()
+
+
+def ys(line: Line2D) -> list[float]:
+    return np.asarray(line.get_ydata()).tolist()
+
+
 def labelled(figure: Figure) -> dict[str, object]:
     """Label -> artist, as the legend shows them."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -63,15 +71,15 @@ def test_the_curve_has_its_band_interval_suggestion_and_edge():
     assert (interval.get_x(), interval.get_x() + interval.get_width()) == pytest.approx(reading.falling)
     edge = artists[f"unstable from {reading.unstable:.2g}"]
     assert isinstance(edge, Line2D)
-    assert list(edge.get_xdata()) == [reading.unstable] * 2
+    assert xs(edge) == [reading.unstable] * 2
     circle = artists[f"suggestion {reading.suggestion:.2g}"]
     assert isinstance(circle, Line2D)
     assert (circle.get_marker(), circle.get_color(), circle.get_markerfacecolor()) == ("o", "red", "none")
-    assert list(circle.get_xdata()) == [reading.suggestion]
+    assert xs(circle) == [reading.suggestion]
     median = artists["median"]
     assert isinstance(median, Line2D)
     height = np.interp(np.log(reading.suggestion), np.log(RATES), found.band[1])
-    assert list(circle.get_ydata()) == pytest.approx([height])
+    assert ys(circle) == pytest.approx([height])
     assert len(figure.legends) == 1
 
 
@@ -94,7 +102,7 @@ def test_rates_that_diverged_are_crosses():
     losses[-4:] = np.nan
     crosses = labelled(result(losses).plot())["diverged"]
     assert isinstance(crosses, Line2D)
-    np.testing.assert_array_equal(crosses.get_xdata(), RATES[-4:])
+    assert xs(crosses) == RATES[-4:].tolist()
 
 
 @pytest.mark.parametrize(
@@ -119,14 +127,14 @@ def test_a_second_float_gives_a_heat_map_with_the_suggestion_on_its_best_row():
     figure = found.plot()
     axes = figure.axes[1]
     (mesh,) = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
-    np.testing.assert_array_equal(mesh.get_array().reshape(5, 36), found.grid)
-    corners = mesh.get_coordinates()
+    np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(5, 36), found.grid)
+    corners = np.asarray(mesh.get_coordinates())
     for edges, values in ((corners[0, :, 0], RATES), (corners[:, 0, 1], found.second[1])):
         np.testing.assert_allclose(np.sqrt(edges[1:] * edges[:-1]), values)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_ylabel() == "optimizer.weight_decay"
     (circle,) = axes.lines
-    assert (circle.get_xdata()[0], circle.get_ydata()[0]) == (found.suggestion, found.second[1][2])
+    assert (xs(circle), ys(circle)) == ([found.suggestion], [found.second[1][2]])
     assert "optimizer.weight_decay 0.01" in figure.axes[0].get_ylabel()
 
 

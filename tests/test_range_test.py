@@ -149,6 +149,7 @@ def test_the_command_that_it_prints_can_be_pasted_and_trains(done, tmp_path, mon
 
 def test_a_suggestion_trains_better_than_a_rate_that_is_far_off(done, tmp_path):
     suggestion = stored(done.workdir).suggestion
+    assert suggestion is not None
     found = {
         rate: train_and_evaluate(tiny({**SMALL, TARGET: rate}), tmp_path / str(rate), quiet=True).last["validation"]
         for rate in (suggestion, suggestion / 100)

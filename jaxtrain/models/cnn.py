@@ -25,7 +25,7 @@ class CNN(nn.Module):
         """Takes (batch, height, width, channels) and returns (batch, outputs)."""
         hidden = inputs
         for channels in self.features:
-            hidden = normalise(Conv(channels)(hidden), self.norm, train)
+            hidden = normalise(Conv(channels, use_bias=self.norm != "batch")(hidden), self.norm, train)
             hidden = max_pool(getattr(nn, self.activation)(hidden))
         hidden = Dropout(self.dropout)(hidden, train)
         return MLP(self.outputs, self.hidden, self.activation, self.norm, self.dropout)(hidden, train)

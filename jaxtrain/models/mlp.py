@@ -25,6 +25,8 @@ class MLP(nn.Module):
         """Returns (batch, outputs)."""
         hidden = inputs.reshape(inputs.shape[0], -1)
         for width in self.hidden:
-            hidden = normalise(nn.Dense(width)(hidden), self.norm, train)
+            # Batch norm takes a bias out again: its gradient would be rounding, which Adam makes steps of.
+            hidden = nn.Dense(width, use_bias=self.norm != "batch")(hidden)
+            hidden = normalise(hidden, self.norm, train)
             hidden = Dropout(self.dropout)(getattr(nn, self.activation)(hidden), train)
         return nn.Dense(self.outputs)(hidden)

@@ -1,0 +1,319 @@
+"""How good the suggested rate is: regret of every rule against a dense grid of rates that is trained in full.
+
+python benchmarks/lr_suggestion.py [digits_mlp ...] [--optimizers adam ...] [--output=FILE.json] [--quick]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timing  # before jax: a clone's own jaxtrain
+
+from jaxtrain.main import use_a_host_device_per_core
+
+use_a_host_device_per_core()  # before JAX starts, as the verb does
+
+import images  # noqa: E402
+import numpy as np  # noqa: E402
+
+from jaxtrain import build  # noqa: E402
+from jaxtrain.compilation import counted  # noqa: E402
+from jaxtrain.config import resolve_config  # noqa: E402
+from jaxtrain.data.idx import fashion_mnist  # noqa: E402
+from jaxtrain.data.order import eval_batches  # noqa: E402
+from jaxtrain.data.sources import Source, Split  # noqa: E402
+from jaxtrain.experiment import Experiment  # noqa: E402
+from jaxtrain.lr_range import lr_range_test  # noqa: E402
+from jaxtrain.population import Population  # noqa: E402
+from jaxtrain.range_test import measure  # noqa: E402
+from jaxtrain.suggestions import valley  # noqa: E402
+
+GRID, SEEDS, EVALUATIONS, CAPACITY = np.geomspace(1e-5, 10.0, 25), 3, 20, 100
+TEST_SEED = 100  # the range test draws weights of its own, not those of the trainings that judge it
+DEFAULT, VALLEY = "near_minimum", "valley, ramp"
+REGRET_BAR, COST_BAR = 0.5, 0.10
+
+
+class Task(NamedTuple):
+    """A config's data and model, the metric beside the loss, the full length in steps, and whether it was held out."""
+
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    steps: int
+    held_out: bool
+    metric: str = "accuracy"
+
+
+def fashion_5000(path: Path) -> Source:
+    """The first 5,000 examples of Fashion-MNIST."""
+    split = fashion_mnist(path).splits["train"]
+    return Source({"train": Split(split.inputs[:5000], split.targets[:5000])}, classes=10)
+
+
+_FASHION, _CNN = "lr_suggestion:fashion_5000", {"name": "cnn", "features": (8, 16), "hidden": (64,)}
+TASKS = {
+    "digits_mlp": Task({"name": "digits", "batch_size": 64}, {"name": "mlp"}, 700, False),
+    "breast_cancer_mlp": Task(
+        {"name": "breast_cancer", "batch_size": 32}, {"name": "mlp", "hidden": (64, 64)}, 700, False
+    ),
+    "fashion_5000_mlp": Task({"name": _FASHION, "batch_size": 128}, {"name": "mlp"}, 600, False),
+    "digits_cnn": Task({"name": "digits", "batch_size": 64}, _CNN, 700, True),
+    "diabetes_mlp": Task(
+        {"name": "diabetes", "batch_size": 32}, {"name": "mlp", "hidden": (64, 64)}, 500, True, metric="r2"
+    ),
+    "fashion_5000_cnn": Task({"name": _FASHION, "batch_size": 64}, _CNN, 300, True),
+}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd", "momentum": 0.9},
+    "adam": {"name": "adam"},
+    "adamw": {"name": "adamw", "weight_decay": 0.05},
+}
+
+
+@dataclass
+class Outcome:
+    """What one task and optimizer came to.
+
+    rates: rule -> the rates it gave (several where it was drawn several times); regret, loss_of_metric: rule -> their
+    mean; best: the grid's best rate; spread: that of the seeds there, as a part of the loss; seconds with compilation.
+    """
+
+    task: str
+    optimizer: str
+    rates: dict[str, list[float]]
+    best: float
+    lowest: float
+    spread: float
+    agreed: bool
+    seconds: dict[str, float]
+    compiling: dict[str, float]
+    regret: dict[str, float] = field(default_factory=dict)
+    loss_of_metric: dict[str, float] = field(default_factory=dict)
+    grid: dict[str, list[float]] = field(default_factory=dict)
+
+
+def main() -> None:
+    """Runs tasks and optimizers one after another, and reports development and held-out tasks apart."""
+    parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TASKS)} (all)")
+    parser.add_argument("--optimizers", nargs="*", choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--quick", action="store_true", help="two tasks with a few rates and steps")
+    options = parser.parse_args()
+    if unknown := set(options.tasks) - set(TASKS):
+        parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(TASKS)}")
+    images.use_shared_data()
+    names = options.tasks or (["breast_cancer_mlp", "diabetes_mlp"] if options.quick else list(TASKS))
+    outcomes = []
+    for name in names:
+        for optimizer in options.optimizers[: 1 if options.quick else None]:
+            outcomes.append(outcome(name, optimizer, options.quick))
+            print(_line(outcomes[-1]), flush=True)
+    _report(outcomes, options.output)
+
+
+def outcome(name: str, optimizer: str, quick: bool) -> Outcome:
+    """Tests one task with one optimizer, trains the grid and the rules' rates in full, and compares."""
+    found, grid = experiment(name, optimizer, quick), GRID[::6] if quick else GRID
+    tester = replace(found, config={**found.config, "seed": TEST_SEED})
+    (result, test_seconds, test_compiling) = _timed(lambda: measure(tester))
+    (ramped, ramp_seconds, ramp_compiling) = _timed(lambda: ramp(tester))
+    (full, grid_seconds, grid_compiling) = _timed(lambda: trained(found, grid))
+    assert result.reading is not None
+    rates = {rule: [rate] for rule, rate in result.reading.rules.items()} | {VALLEY: ramped}
+    losses, metric = trained(found, np.concatenate(list(rates.values())))
+    best = int(np.argmin(full[0].mean(axis=1)))
+    lowest = float(full[0][best].mean())
+    made = Outcome(
+        name,
+        optimizer,
+        rates,
+        best=float(grid[best]),
+        lowest=lowest,
+        spread=float(full[0][best].std(ddof=1) / lowest),
+        agreed=result.agreed,
+        seconds={"test": test_seconds, "ramp": ramp_seconds, "grid": grid_seconds},
+        compiling={"test": test_compiling, "ramp": ramp_compiling, "grid": grid_compiling},
+        grid={"rates": grid.tolist(), "losses": _finite(full[0].mean(axis=1))},
+    )
+    at = 0
+    for rule, each in rates.items():
+        of_rule = slice(at, at + len(each))
+        at += len(each)
+        made.regret[rule] = float(np.mean([_regret(row.mean(), made) for row in losses[of_rule]]))
+        made.loss_of_metric[rule] = float(full[1].mean(axis=1).max() - metric[of_rule].mean())
+    return made
+
+
+def experiment(name: str, optimizer: str, quick: bool) -> Experiment:
+    """Builds a task as a user writes it down: the default schedule, a fifth of the data for validation, no test."""
+    task = TASKS[name]
+    regression = {"task": {"name": "regression", "metrics": ("r2",)}, "loss": {"name": "mse"}}
+    given = {
+        "data": {**task.data, "validation_fraction": 0.2, "test_fraction": 0.0},
+        "model": dict(task.model),
+        "optimizer": {**OPTIMIZERS[optimizer], "learning_rate": 1e-3},
+        "train": {"duration": f"{20 if quick else task.steps} steps"},
+        **(regression if task.metric == "r2" else {}),
+    }
+    return build(resolve_config(given).config, lanes=True)
+
+
+def trained(found: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Trains rates in full, as lanes; returns the best validation loss and metric over the training, (rates, seeds).
+
+    Evaluated 20 times; infinite (the metric: minus infinity) where a lane diverged.
+    """
+    metric, total = TASKS_METRIC[found.config["task"]["name"]], found.lengths.total
+    population = Population(found.rules, found.mesh, lanes=len(rates) * SEEDS)
+    hparams = {**found.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
+    states = population.init(np.tile(range(SEEDS), len(rates)), hparams, found.example)
+    rows = eval_batches(found.dataset.sizes["validation"], found.config["data"]["eval_batch_size"])
+    stops = sorted({round(total * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)} - {0})
+    losses, metrics, at = [], [], 0
+    for stop in stops:
+        while at < stop:
+            steps = min(CAPACITY, stop - at)
+            states, _ = population.call(states, found.on_devices("train"), found.indices(at, steps, CAPACITY), steps)
+            at += steps
+        measured = population.evaluate(states, found.on_devices("validation"), *rows)
+        loss, score = (population.reported(measured[name]) for name in ("loss", metric))
+        losses.append(loss.finish(loss.sum, loss.count))
+        metrics.append(score.finish(score.sum, score.count.reshape(-1, *(1,) * (score.sum.ndim - 1))))
+    alive = population.reported(states.live)
+    best = np.where(alive, np.min(losses, axis=0), np.inf), np.where(alive, np.max(metrics, axis=0), -np.inf)
+    return best[0].reshape(-1, SEEDS), best[1].reshape(-1, SEEDS)
+
+
+TASKS_METRIC = {"classification": "accuracy", "regression": "r2"}
+
+
+def ramp(found: Experiment) -> list[float]:
+    """Returns what fastai's `valley` suggests on a ramp as fastai's, for each of three seeds."""
+    rates, seed = np.geomspace(1e-7, 10.0, 100), found.config["seed"]
+    result = lr_range_test(
+        found.rules,
+        found.hparams,
+        found.on_devices("train"),
+        rates,
+        range(seed, seed + SEEDS),
+        batches=found.indices,
+        method="ramp",
+        mesh=found.mesh,
+    )
+    return [as_fastai(rates, losses) for losses in result.losses.T]
+
+
+def as_fastai(rates: np.ndarray, losses: np.ndarray, beta: float = 0.98) -> float:
+    """Applies `valley` to a smoothed ramp, stopped at four times its best, without its first tenth and last five."""
+    average, best, smoothed = 0.0, np.inf, []
+    for i, loss in enumerate(losses):
+        average = beta * average + (1.0 - beta) * loss
+        smoothed.append(average / (1.0 - beta ** (i + 1)))
+        best = min(best, smoothed[-1])
+        if not smoothed[-1] <= 4.0 * best:
+            break
+    kept = slice(len(rates) // 10, max(len(smoothed) - 5, len(rates) // 10 + 2))
+    return valley(rates[: len(smoothed)][kept], np.asarray(smoothed)[kept])
+
+
+def _regret(loss: float, made: Outcome) -> float:
+    """How much higher a loss is than the lowest of the grid, as a part of it; below the seeds' spread it is none."""
+    regret = float(loss / made.lowest - 1.0)
+    return 0.0 if regret < made.spread else regret
+
+
+def _timed(program: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Runs a program; returns what it gave, its seconds, and those of them that compilation took."""
+    began = time.perf_counter()
+    with counted() as compiled:
+        result = program()
+    return result, time.perf_counter() - began, compiled.seconds
+
+
+def _line(made: Outcome) -> str:
+    return (
+        f"{made.task} {made.optimizer}: best rate {made.best:.2g}, loss {made.lowest:.4g}; "
+        + ", ".join(f"{rule} {made.regret[rule]:.3g} at {made.rates[rule][0]:.2g}" for rule in (DEFAULT, VALLEY))
+        + f"; {made.seconds['test']:.1f} s of {made.seconds['grid']:.1f} s"
+    )
+
+
+def _report(outcomes: Sequence[Outcome], output: Path | None) -> None:
+    """Prints a table for the development tasks and one for the held-out ones; writes all as JSON."""
+    where = timing.environment()
+    title = "Regret of the rules: loss at a rule's rate over the lowest of the grid, less 1; mean of the seeds"
+    print("\n".join([title, *timing.environment_lines(where)]))
+    summaries = {}
+    for group, held_out in (("development", False), ("held out", True)):
+        chosen = [made for made in outcomes if TASKS[made.task].held_out == held_out]
+        if chosen:
+            summaries[group] = _summary(chosen)
+            print("\n".join(["", *_lines(group, chosen, summaries[group])]))
+    each = [{**vars(made), "held_out": TASKS[made.task].held_out} for made in outcomes]
+    timing.save({"title": title, "summaries": summaries, "outcomes": _plain(each), "environment": where}, output)
+
+
+def _summary(chosen: Sequence[Outcome]) -> dict[str, Any]:
+    """Median and worst over tasks and optimizers for every rule; seconds of the test as a part of the grid's."""
+    rules = {
+        rule: {
+            "median regret": statistics.median(made.regret[rule] for made in chosen),
+            "worst regret": max(made.regret[rule] for made in chosen),
+            "median loss of metric": statistics.median(made.loss_of_metric[rule] for made in chosen),
+            "worst loss of metric": max(made.loss_of_metric[rule] for made in chosen),
+        }
+        for rule in chosen[0].regret
+    }
+    seconds = {part: sum(made.seconds[part] for made in chosen) for part in ("test", "ramp", "grid")}
+    running = {part: seconds[part] - sum(made.compiling[part] for made in chosen) for part in seconds}
+    ours, theirs = rules[DEFAULT], rules[VALLEY]
+    return {
+        "rules": _plain(rules),
+        "seconds": seconds,
+        "test to grid": seconds["test"] / seconds["grid"],
+        "test to grid without compilation": running["test"] / running["grid"],
+        "agreed": sum(made.agreed for made in chosen) / len(chosen),
+        "holds": {
+            "median at most half of valley's": ours["median regret"] <= REGRET_BAR * theirs["median regret"],
+            "worst at most valley's": ours["worst regret"] <= theirs["worst regret"],
+            "at most a tenth of the grid's seconds": seconds["test"] / seconds["grid"] <= COST_BAR,
+        },
+    }
+
+
+def _lines(group: str, chosen: Sequence[Outcome], summary: Mapping[str, Any]) -> list[str]:
+    rows = [["rule", "median regret", "worst", "median loss of metric", "worst"]]
+    rows += [
+        [rule, *("inf" if value is None else f"{value:.3f}" for value in found.values())]
+        for rule, found in summary["rules"].items()
+    ]
+    seconds = summary["seconds"]
+    cost = (
+        f"seconds with compilation: test {seconds['test']:.1f}, ramp {seconds['ramp']:.1f}, grid {seconds['grid']:.1f}; "
+        f"test to grid {summary['test to grid']:.3f}, without compilation "
+        f"{summary['test to grid without compilation']:.3f}; agreed {summary['agreed']:.0%}"
+    )
+    bars = "; ".join(f"{bar}: {'holds' if held else 'MISSED'}" for bar, held in summary["holds"].items())
+    return [f"{group}: {len(chosen)} tasks with optimizers", *timing.table(rows), cost, bars]
+
+
+def _finite(values: np.ndarray) -> list[Any]:
+    return _plain(values.tolist())
+
+
+def _plain(value: Any) -> Any:
+    """Puts None where a number is infinite, for JSON."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    main()

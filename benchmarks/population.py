@@ -1,0 +1,345 @@
+"""The population against the same runs one after another, and the command of the range test, as ratios.
+
+python benchmarks/population.py [calls memory commands lanes] [--output=FILE.json] [--quick]
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timing  # before jax: a clone's own jaxtrain
+
+from jaxtrain.main import use_a_host_device_per_core
+
+use_a_host_device_per_core()  # before JAX starts, as the verbs that run populations do
+
+import images  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import peers  # noqa: E402
+from jax.sharding import PartitionSpec  # noqa: E402
+
+from jaxtrain import train_step  # noqa: E402
+from jaxtrain.experiment import Experiment  # noqa: E402
+from jaxtrain.parallel import AXIS, compiled_init, compiled_train_call, device_mesh, place_lanes, replicate  # noqa: E402
+from jaxtrain.population import Population, fitted  # noqa: E402
+
+LANES, STEPS = 32, 100
+LOOP_BAR, CALLS_BAR, HAND_BAR, DEAD_BAR, SEEDS_BAR, FASTAI_BAR = 0.58, 0.80, 1.05, 0.60, 3.0, 1.5
+MANY, MANY_BAR = 1000, 20.0  # lanes of this MLP on a GPU, in times of one
+Programs = dict[str, Callable[[], Any]]
+
+
+def main() -> None:
+    """Runs the comparisons that are named, or all of them."""
+    parts = {"calls": calls, "memory": memory, "commands": commands, "lanes": many_lanes}
+    parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
+    parser.add_argument("--rounds", type=int, default=9, help="of the calls; the commands take a third of them")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--quick", action="store_true", help="a few lanes and steps, to see that everything runs")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(parts)}")
+    ratios: list[timing.Ratio] = []
+    notes: list[str] = []
+    for name in options.parts or parts:
+        found, said = parts[name](options.quick, 1 if options.quick else options.rounds)
+        for ratio in found:
+            print(f"{ratio.name}: {ratio.ratio:.3f}", flush=True)
+        ratios += found
+        notes += said
+    timing.report("Lanes of one program (ours) and the same runs otherwise (theirs)", ratios, notes, options.output)
+
+
+def _experiment() -> tuple[Experiment, list[str]]:
+    """The MLP 784-128-128-10 with batch 128, in the middle of a long run."""
+    return images.experiment("fashion_mnist_mlp", {"train.duration": "1000000 steps"})
+
+
+# Calls: all lanes take the same steps, by each program in turn
+
+
+def calls(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
+    """32 lanes against 32 solo runs, against a program by hand, and with half of the lanes dead."""
+    experiment, notes = _experiment()
+    lanes, steps = (4, 2) if quick else (LANES, STEPS)
+    ours = lanes_call(experiment, lanes, steps)
+    programs: Programs = {
+        "lanes": ours,
+        "loop": solo_steps(experiment, lanes, steps),
+        "solo calls": solo_calls(experiment, lanes, steps),
+        "by hand": by_hand(experiment, lanes, steps),
+        "half dead": lanes_call(experiment, lanes, steps, dead=lanes // 2),
+    }
+    if peers.torch():
+        programs["torch"] = torch_loop(experiment, lanes, steps)
+    took = timing.seconds_in_turns(programs, rounds)
+    each = {name: [1e3 * seconds / (lanes * steps) for seconds in found] for name, found in took.items()}
+    against = {"loop": LOOP_BAR, "solo calls": CALLS_BAR, "by hand": HAND_BAR, "torch": None}
+    told = {
+        "loop": f"{lanes} lanes, a Python loop of jitted steps",
+        "solo calls": f"{lanes} lanes, solo runs by compiled calls",
+        "by hand": f"{lanes} lanes, shard_map(lax.map) by hand",
+        "torch": f"{lanes} lanes, a PyTorch loop",
+    }
+    unit = "ms/lane-step"
+    ratios = [
+        timing.ratio(told[name], unit, each["lanes"], each[name], bar) for name, bar in against.items() if name in each
+    ]
+    ratios.append(timing.ratio("half of the lanes dead, all alive", unit, each["half dead"], each["lanes"], DEAD_BAR))
+    notes.append(f"lanes on {len(jax.local_devices())} devices, solo runs on one; {steps} steps a call")
+    return ratios, notes + ([] if peers.torch() else ["PyTorch: not installed"])
+
+
+def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) -> Callable[[], Any]:
+    """Returns a call of the population; every other lane is dead until `dead` of them are."""
+    population = Population(experiment.rules, experiment.mesh, lanes)
+    data, rows = experiment.on_devices("train"), experiment.indices(0, steps, steps)
+    states = population.init(range(lanes), experiment.hparams, experiment.example)
+    places = np.arange(population.padded)
+    alive = np.asarray(states.live) & ~((places % 2 == 1) & (places < 2 * dead))
+    states = states.replace(live=place_lanes(alive, experiment.mesh))
+
+    def run() -> Any:
+        nonlocal states
+        states, output = population.call(states, data, rows, steps)
+        return population.reported(output)
+
+    return run
+
+
+def solo_steps(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
+    """Returns the solo runs one after another, each stepped in a Python loop of the jitted step, without norms."""
+    mesh, rules = device_mesh(1), experiment.rules._replace(measure_norms=False)
+    data, rows = replicate(experiment.dataset.split("train"), mesh), experiment.indices(0, steps, steps)
+
+    def stepped(state: Any, data: Any, rows: Any) -> Any:
+        state, metrics = train_step(state, {name: array[rows] for name, array in data.items()}, rules=rules)
+        return state, (metrics["loss"], metrics["accuracy"])
+
+    step, states = jax.jit(stepped, donate_argnums=0), _solo_states(experiment, lanes, mesh)
+    placed = [replicate(row, mesh) for row in rows]
+
+    def run() -> Any:
+        reported = []
+        for lane in range(lanes):
+            for row in placed:
+                states[lane], metrics = step(states[lane], data, row)
+                reported.append(metrics)
+        return jax.device_get(reported)
+
+    return run
+
+
+def solo_calls(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
+    """Returns the solo runs one after another, by the same compiled calls as `train` makes."""
+    mesh = device_mesh(1)
+    call = compiled_train_call(experiment.rules, mesh, "mesh")
+    data, rows = replicate(experiment.dataset.split("train"), mesh), experiment.indices(0, steps, steps)
+    states = _solo_states(experiment, lanes, mesh)
+
+    def run() -> Any:
+        outputs = []
+        for lane in range(lanes):
+            states[lane], output = call(states[lane], data, rows, steps)
+            outputs.append(output)
+        return jax.device_get(outputs)
+
+    return run
+
+
+def _solo_states(experiment: Experiment, lanes: int, mesh: Any) -> list[Any]:
+    init = compiled_init(experiment.rules, mesh)
+    return [init(jax.random.key(seed), experiment.example, experiment.hparams) for seed in range(lanes)]
+
+
+def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
+    """Returns what one would write: the step scanned over batches, mapped over lanes, the lanes cut over devices."""
+    rules, lane = experiment.rules._replace(measure_norms=False), PartitionSpec(AXIS)
+
+    def trained(states: Any, data: Any, rows: Any) -> Any:
+        def step(state: Any, row: Any) -> Any:
+            state, metrics = train_step(state, {name: array[row] for name, array in data.items()}, rules=rules)
+            return state, (metrics["loss"], metrics["accuracy"])
+
+        return jax.lax.map(lambda state: jax.lax.scan(step, state, rows), states)
+
+    whole = (lane, PartitionSpec(), PartitionSpec())
+    mapped = jax.shard_map(trained, mesh=experiment.mesh, in_specs=whole, out_specs=lane, check_vma=False)
+    program = jax.jit(mapped, donate_argnums=0)
+    population = Population(experiment.rules, experiment.mesh, lanes)
+    states = population.init(range(lanes), experiment.hparams, experiment.example)
+    data, rows = experiment.on_devices("train"), experiment.indices(0, steps, steps)
+
+    def run() -> Any:
+        nonlocal states
+        states, reported = program(states, data, rows)
+        return jax.device_get(reported)
+
+    return run
+
+
+def torch_loop(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
+    """Returns as many runs of a tuned loop, one after another, on preloaded tensors."""
+    data, rate = experiment.dataset.split("train"), experiment.config["optimizer"]["learning_rate"]
+    rows = experiment.indices(0, steps, steps)
+    runs = [peers.torch_steps("mlp", rate, 1_000_000, data["inputs"], data["targets"], rows) for _ in range(lanes)]
+    return lambda: [run() for run in runs]
+
+
+# Memory: what was planned, and what a call took
+
+
+def memory(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
+    """The compiler's plan for a call of the population, beside what the process or the device then held at most."""
+    experiment, _ = _experiment()
+    lanes, steps = (4, 2) if quick else (LANES, STEPS)
+    population, data = Population(experiment.rules, experiment.mesh, lanes), experiment.dataset.split("train")
+    planned = population.planned_bytes(experiment.example, experiment.hparams, data, steps, 128) / 2**20
+    lanes_call(experiment, lanes, steps)()  # compiles; what follows allocates again
+    experiment = _experiment()[0]
+    before = _held(reset=True)
+    if before is None:
+        return [], ["memory: this system does not tell what a process held at most"]
+    lanes_call(experiment, lanes, steps)()
+    measured = ((_held() or before) - before) / 2**20
+    devices = 1 if jax.default_backend() != "cpu" else len(jax.local_devices())
+    return [], [
+        f"memory of {lanes} lanes: planned {planned:,.0f} MiB on each device, {devices * planned:,.0f} MiB on "
+        f"{devices}; measured {measured:,.0f} MiB"
+    ]
+
+
+def _held(reset: bool = False) -> float | None:
+    """Returns the most bytes held since the last reset: by the first device, or on a CPU by this process (Linux)."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics:
+        return statistics["bytes_in_use" if reset else "peak_bytes_in_use"]
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        (kibibytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except (OSError, ValueError):
+        return None
+    return 1024.0 * int(kibibytes)
+
+
+# Commands: wall time of the verb, imports included, with a warm cache of compiled programs
+
+FASTAI = """
+import sys
+import matplotlib
+matplotlib.use("Agg")
+import matplotlib.pyplot
+import numpy
+import torch
+from fastai.basics import Adam, DataLoaders, Learner, TensorDataset
+from fastai.callback import schedule
+
+found = numpy.load(sys.argv[1])
+inputs, targets = torch.tensor(found["inputs"]), torch.tensor(found["targets"], dtype=torch.long)
+parts = TensorDataset(inputs, targets), TensorDataset(inputs[:1000], targets[:1000])
+dims = (784, 128, 128, 10)
+layers = [torch.nn.Flatten()]
+for i, width in enumerate(dims[1:]):
+    layers += [torch.nn.ReLU()] * (i > 0) + [torch.nn.Linear(dims[i], width)]
+learner = Learner(DataLoaders.from_dsets(*parts, bs=128), torch.nn.Sequential(*layers), torch.nn.CrossEntropyLoss())
+print(learner.lr_find(num_it=100))
+matplotlib.pyplot.savefig(sys.argv[2])
+"""
+
+
+def commands(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
+    """The range test of 100 rates by `ramp`, of one seed and of eight, and by `lanes`; fastai's finder beside it."""
+    config, notes = ("digits", []) if quick else ("fashion_mnist_mlp", ["commands: configs/fashion_mnist_mlp.py"])
+    images.use_shared_data()
+    rounds = -(-rounds // 3)
+    with tempfile.TemporaryDirectory() as folder:
+        ramp = ["--config.lr_range.method=ramp", "--config.lr_range.rates=100"]
+        programs: Programs = {
+            "ramp": _command(config, [*ramp, "--config.lr_range.seeds=1"], Path(folder)),
+            "8 seeds": _command(config, [*ramp, "--config.lr_range.seeds=8"], Path(folder)),
+            "lanes": _command(config, [], Path(folder)),
+        }
+        if fastai := importlib.util.find_spec("fastai") is not None and not quick:
+            programs["fastai"] = _fastai(Path(folder))
+        took = timing.seconds_in_turns(programs, rounds)
+    ratios = [
+        timing.ratio("range test by ramp: 8 seeds, one", "s", took["8 seeds"], took["ramp"], SEEDS_BAR),
+        timing.ratio("range test: lanes (36 rates, 3 seeds), ramp of 100", "s", took["lanes"], took["ramp"]),
+    ]
+    if fastai:
+        ratios.append(timing.ratio("range test by ramp, fastai", "s", took["ramp"], took["fastai"], FASTAI_BAR))
+    return ratios, notes + ([] if fastai else ["fastai: not installed"])
+
+
+def _command(config: str, words: Sequence[str], folder: Path) -> Callable[[], Any]:
+    """Returns the command as a user types it, from the start of the process to its end."""
+    path, workdir = timing.ROOT / "configs" / f"{config}.py", folder / f"run{time.perf_counter_ns()}"
+    line = [sys.executable, "-m", "jaxtrain.main", "lr_range", f"--config={path}", f"--workdir={workdir}", *words]
+    hidden = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
+    return _process(line, variables | {"XDG_CACHE_HOME": str(folder / "cache")})
+
+
+def _fastai(folder: Path) -> Callable[[], Any]:
+    """Returns a script with fastai's finder, which draws its picture too; its data are read from one file."""
+    data = _experiment()[0].dataset.split("train")
+    np.savez(folder / "data.npz", inputs=data["inputs"], targets=data["targets"])
+    line = [sys.executable, "-c", FASTAI, str(folder / "data.npz"), str(folder / "fastai.png")]
+    return _process(line, dict(os.environ))
+
+
+def _process(line: Sequence[str], variables: Mapping[str, str]) -> Callable[[], Any]:
+    return partial(subprocess.run, line, cwd=timing.ROOT, env=variables, check=True, stdout=subprocess.DEVNULL)
+
+
+# Lanes: where the throughput of a device stops rising
+
+
+def many_lanes(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
+    """On a GPU: a call of 1 to 4,096 lanes, as wide as the memory allows."""
+    if jax.default_backend() == "cpu" and not quick:
+        return [], ["1 to 4,096 lanes: no GPU here"]
+    experiment, _ = _experiment()
+    steps, counts = (2, [1, 2]) if quick else (STEPS, [1, 4, 16, 64, 256, MANY, 4096])
+    took, notes = {}, []
+    for lanes in counts:
+        run, width = _wide_call(experiment, lanes, steps)
+        took[lanes] = timing.seconds_in_turns({"ours": run}, rounds)["ours"]
+        notes.append(f"{lanes:,} lanes at width {width:,}: {lanes * steps / min(took[lanes]):,.0f} lane-steps/s")
+    most = max(counts, key=lambda lanes: lanes / min(took[lanes]))
+    notes.append(f"the throughput is highest at {most:,} lanes")
+    if MANY not in took:
+        return [], notes
+    name = f"{MANY:,} lanes, one lane"
+    return [timing.ratio(name, "s/call", took[MANY], took[1], MANY_BAR)], notes
+
+
+def _wide_call(experiment: Experiment, lanes: int, steps: int) -> tuple[Callable[[], Any], int]:
+    population, data = Population(experiment.rules, experiment.mesh, lanes), experiment.on_devices("train")
+    needs = {"example": experiment.example, "hparams": experiment.hparams, "data": data}
+    population = fitted(population, None, **needs, capacity=steps, batch=128)
+    states = population.init(range(lanes), experiment.hparams, experiment.example)
+    rows = experiment.indices(0, steps, steps)
+
+    def run() -> Any:
+        nonlocal states
+        states, output = population.call(states, data, rows, steps)
+        return population.reported(output)
+
+    return run, population.share_width
+
+
+if __name__ == "__main__":
+    main()
