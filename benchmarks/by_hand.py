@@ -38,9 +38,10 @@ class Program:
         keys = jax.random.split(key, len(widths))
         params, statistics = {}, {}
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+            # What is added after a layer: its bias, which with batch norm is the norm's own.
             params[f"kernel{i}"], params[f"bias{i}"] = draw(keys[i], (fan_in, fan_out)), jnp.zeros(fan_out)
             if self.norm and i < 2:
-                params[f"scale{i}"], params[f"shift{i}"] = jnp.ones(fan_out), jnp.zeros(fan_out)
+                params[f"scale{i}"] = jnp.ones(fan_out)
                 statistics[f"mean{i}"], statistics[f"variance{i}"] = jnp.zeros(fan_out), jnp.ones(fan_out)
         return {
             "step": jnp.zeros((), jnp.int32),
@@ -57,15 +58,14 @@ class Program:
         """Returns (loss, (number of right answers, running statistics))."""
         hidden, kept = images.reshape(len(images), -1), {}
         for i in (0, 1):
-            hidden = hidden @ params[f"kernel{i}"] + params[f"bias{i}"]
+            hidden = hidden @ params[f"kernel{i}"]
             if self.norm:
                 mean, square = hidden.mean(0), (hidden**2).mean(0)
                 variance = jnp.maximum(square - mean**2, 0.0)
                 hidden = (hidden - mean) * (jax.lax.rsqrt(variance + EPSILON) * params[f"scale{i}"])
-                hidden = hidden + params[f"shift{i}"]
                 kept[f"mean{i}"] = MOMENTUM * statistics[f"mean{i}"] + (1 - MOMENTUM) * mean
                 kept[f"variance{i}"] = MOMENTUM * statistics[f"variance{i}"] + (1 - MOMENTUM) * variance
-            hidden = jax.nn.relu(hidden)
+            hidden = jax.nn.relu(hidden + params[f"bias{i}"])
             if self.dropout:
                 mask = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - DROPOUT, hidden.shape)
                 hidden = jnp.where(mask, hidden / (1 - DROPOUT), 0.0)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import timing  # before jax: a clone's own jaxtrain
 
@@ -19,59 +19,15 @@ use_a_host_device_per_core()  # before JAX starts, as the verb does
 
 import images  # noqa: E402
 import numpy as np  # noqa: E402
+from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, trained  # noqa: E402
 
-from jaxtrain import build  # noqa: E402
 from jaxtrain.compilation import counted  # noqa: E402
-from jaxtrain.config import resolve_config  # noqa: E402
-from jaxtrain.data.idx import fashion_mnist  # noqa: E402
-from jaxtrain.data.order import eval_batches  # noqa: E402
-from jaxtrain.data.sources import Source, Split  # noqa: E402
-from jaxtrain.experiment import Experiment  # noqa: E402
-from jaxtrain.lr_range import lr_range_test  # noqa: E402
-from jaxtrain.population import Population  # noqa: E402
 from jaxtrain.range_test import measure  # noqa: E402
-from jaxtrain.suggestions import valley  # noqa: E402
 
-GRID, SEEDS, EVALUATIONS, CAPACITY = np.geomspace(1e-5, 10.0, 25), 3, 20, 100
+GRID = np.geomspace(1e-5, 10.0, 25)
 TEST_SEED = 100  # the range test draws weights of its own, not those of the trainings that judge it
 DEFAULT, VALLEY = "near_minimum", "valley, ramp"
 REGRET_BAR, COST_BAR = 0.5, 0.10
-
-
-class Task(NamedTuple):
-    """A config's data and model, the metric beside the loss, the full length in steps, and whether it was held out."""
-
-    data: Mapping[str, Any]
-    model: Mapping[str, Any]
-    steps: int
-    held_out: bool
-    metric: str = "accuracy"
-
-
-def fashion_5000(path: Path) -> Source:
-    """The first 5,000 examples of Fashion-MNIST."""
-    split = fashion_mnist(path).splits["train"]
-    return Source({"train": Split(split.inputs[:5000], split.targets[:5000])}, classes=10)
-
-
-_FASHION, _CNN = "lr_suggestion:fashion_5000", {"name": "cnn", "features": (8, 16), "hidden": (64,)}
-TASKS = {
-    "digits_mlp": Task({"name": "digits", "batch_size": 64}, {"name": "mlp"}, 700, False),
-    "breast_cancer_mlp": Task(
-        {"name": "breast_cancer", "batch_size": 32}, {"name": "mlp", "hidden": (64, 64)}, 700, False
-    ),
-    "fashion_5000_mlp": Task({"name": _FASHION, "batch_size": 128}, {"name": "mlp"}, 600, False),
-    "digits_cnn": Task({"name": "digits", "batch_size": 64}, _CNN, 700, True),
-    "diabetes_mlp": Task(
-        {"name": "diabetes", "batch_size": 32}, {"name": "mlp", "hidden": (64, 64)}, 500, True, metric="r2"
-    ),
-    "fashion_5000_cnn": Task({"name": _FASHION, "batch_size": 64}, _CNN, 300, True),
-}
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"name": "sgd", "momentum": 0.9},
-    "adam": {"name": "adam"},
-    "adamw": {"name": "adamw", "weight_decay": 0.05},
-}
 
 
 @dataclass
@@ -149,78 +105,6 @@ def outcome(name: str, optimizer: str, quick: bool) -> Outcome:
     return made
 
 
-def experiment(name: str, optimizer: str, quick: bool) -> Experiment:
-    """Builds a task as a user writes it down: the default schedule, a fifth of the data for validation, no test."""
-    task = TASKS[name]
-    regression = {"task": {"name": "regression", "metrics": ("r2",)}, "loss": {"name": "mse"}}
-    given = {
-        "data": {**task.data, "validation_fraction": 0.2, "test_fraction": 0.0},
-        "model": dict(task.model),
-        "optimizer": {**OPTIMIZERS[optimizer], "learning_rate": 1e-3},
-        "train": {"duration": f"{20 if quick else task.steps} steps"},
-        **(regression if task.metric == "r2" else {}),
-    }
-    return build(resolve_config(given).config, lanes=True)
-
-
-def trained(found: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Trains rates in full, as lanes; returns the best validation loss and metric over the training, (rates, seeds).
-
-    Evaluated 20 times; infinite (the metric: minus infinity) where a lane diverged.
-    """
-    metric, total = TASKS_METRIC[found.config["task"]["name"]], found.lengths.total
-    population = Population(found.rules, found.mesh, lanes=len(rates) * SEEDS)
-    hparams = {**found.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
-    states = population.init(np.tile(range(SEEDS), len(rates)), hparams, found.example)
-    rows = eval_batches(found.dataset.sizes["validation"], found.config["data"]["eval_batch_size"])
-    stops = sorted({round(total * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)} - {0})
-    losses, metrics, at = [], [], 0
-    for stop in stops:
-        while at < stop:
-            steps = min(CAPACITY, stop - at)
-            states, _ = population.call(states, found.on_devices("train"), found.indices(at, steps, CAPACITY), steps)
-            at += steps
-        measured = population.evaluate(states, found.on_devices("validation"), *rows)
-        loss, score = (population.reported(measured[name]) for name in ("loss", metric))
-        losses.append(loss.finish(loss.sum, loss.count))
-        metrics.append(score.finish(score.sum, score.count.reshape(-1, *(1,) * (score.sum.ndim - 1))))
-    alive = population.reported(states.live)
-    best = np.where(alive, np.min(losses, axis=0), np.inf), np.where(alive, np.max(metrics, axis=0), -np.inf)
-    return best[0].reshape(-1, SEEDS), best[1].reshape(-1, SEEDS)
-
-
-TASKS_METRIC = {"classification": "accuracy", "regression": "r2"}
-
-
-def ramp(found: Experiment) -> list[float]:
-    """Returns what fastai's `valley` suggests on a ramp as fastai's, for each of three seeds."""
-    rates, seed = np.geomspace(1e-7, 10.0, 100), found.config["seed"]
-    result = lr_range_test(
-        found.rules,
-        found.hparams,
-        found.on_devices("train"),
-        rates,
-        range(seed, seed + SEEDS),
-        batches=found.indices,
-        method="ramp",
-        mesh=found.mesh,
-    )
-    return [as_fastai(rates, losses) for losses in result.losses.T]
-
-
-def as_fastai(rates: np.ndarray, losses: np.ndarray, beta: float = 0.98) -> float:
-    """Applies `valley` to a smoothed ramp, stopped at four times its best, without its first tenth and last five."""
-    average, best, smoothed = 0.0, np.inf, []
-    for i, loss in enumerate(losses):
-        average = beta * average + (1.0 - beta) * loss
-        smoothed.append(average / (1.0 - beta ** (i + 1)))
-        best = min(best, smoothed[-1])
-        if not smoothed[-1] <= 4.0 * best:
-            break
-    kept = slice(len(rates) // 10, max(len(smoothed) - 5, len(rates) // 10 + 2))
-    return valley(rates[: len(smoothed)][kept], np.asarray(smoothed)[kept])
-
-
 def _regret(loss: float, made: Outcome) -> float:
     """How much higher a loss is than the lowest of the grid, as a part of it; below the seeds' spread it is none."""
     regret = float(loss / made.lowest - 1.0)
@@ -294,7 +178,8 @@ def _lines(group: str, chosen: Sequence[Outcome], summary: Mapping[str, Any]) ->
     ]
     seconds = summary["seconds"]
     cost = (
-        f"seconds with compilation: test {seconds['test']:.1f}, ramp {seconds['ramp']:.1f}, grid {seconds['grid']:.1f}; "
+        f"seconds with compilation: test {seconds['test']:.1f}, ramp {seconds['ramp']:.1f}, "
+        f"grid {seconds['grid']:.1f}; "
         f"test to grid {summary['test to grid']:.3f}, without compilation "
         f"{summary['test to grid without compilation']:.3f}; agreed {summary['agreed']:.0%}"
     )

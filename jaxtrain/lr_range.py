@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxtrain.errors import ConfigError, nearest
 from jaxtrain.families import Values
+from jaxtrain.metrics import Mean
 from jaxtrain.parallel import Devices, device_mesh
 from jaxtrain.population import Population, fitted
 from jaxtrain.state import Batch, Rules
@@ -201,8 +202,7 @@ def _lanes(
     if shared.judge is None:
         found = losses[:, -max(1, steps // 5) :].mean(axis=1)
     else:
-        judged = population.reported(population.evaluate(states, *shared.judge)["loss"])
-        found = judged.finish(judged.sum, judged.count)
+        found = finished(population.reported(population.evaluate(states, *shared.judge)["loss"]))
     return np.where(alive, found, np.nan).reshape(shape)
 
 
@@ -235,10 +235,18 @@ def _trained(shared: _Shared, population: Population, states: Any, steps: int) -
     for at in range(0, steps, CAPACITY):
         count = min(CAPACITY, steps - at)
         states, output = population.call(states, shared.data, shared.batches(at, count, CAPACITY), count)
-        loss = population.reported(output.metrics["loss"])
-        with np.errstate(divide="ignore", invalid="ignore"):  # a lane that is dead has counted nothing
-            losses.append(loss.finish(loss.sum, loss.count)[:, :count])
+        losses.append(finished(population.reported(output.metrics["loss"]))[:, :count])
     return states, np.concatenate(losses, axis=1)
+
+
+def finished(metric: Mean) -> np.ndarray:
+    """Returns the numbers that stacked sums and counts come to, in the shape of the counts; nan where none is counted.
+
+    One by one: a metric of a user's own finishes those of a single run.
+    """
+    sums = metric.sum.reshape(-1, *metric.sum.shape[metric.count.ndim :])
+    each = zip(sums, metric.count.ravel(), strict=True)
+    return np.asarray([metric.finish(s, c) if c > 0 else np.nan for s, c in each]).reshape(metric.count.shape)
 
 
 def _tupled(value: Any) -> Any:

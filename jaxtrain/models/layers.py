@@ -137,18 +137,19 @@ def _convolve_native(inputs: jax.Array, kernel: jax.Array, strides: Pair, paddin
 def _convolve_patches(inputs: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
     """Lays the inputs under each place of the kernel side by side, and takes a matrix product.
 
-    With many channels it is one product for each row of the kernel, added up, so that a third of the memory is
-    written for a 3x3 kernel. Products of two axes: XLA for CPU is slower with more.
+    With many channels, those under one row of the kernel alone, and a product for each row, added up: a third of the
+    memory for a 3x3 kernel. Products of two axes: XLA for CPU is slower with more.
     """
     height, width, channels, features = kernel.shape
-    views = _window_views(inputs, (height, width), strides, padding, 0.0)
-    together = width if width * channels >= MANY_CHANNELS else len(views)
-    outputs = [
-        jnp.concatenate(views[i : i + together], axis=-1).reshape(-1, together * channels)
-        @ kernel.reshape(-1, features)[i * channels : (i + together) * channels]
-        for i in range(0, len(views), together)
-    ]
-    return sum(outputs[1:], outputs[0]).reshape(*views[0].shape[:3], features)
+    if width * channels < MANY_CHANNELS:
+        parts = [jnp.concatenate(_window_views(inputs, (height, width), strides, padding, 0.0), axis=-1)]
+    else:
+        padded = _pad(inputs, (height, width), strides, padding, 0.0)
+        beside = jnp.concatenate(_window_views(padded, (1, width), (1, strides[1]), "VALID", 0.0), axis=-1)
+        parts = _window_views(beside, (height, 1), (strides[0], 1), "VALID", 0.0)
+    rows = kernel.reshape(len(parts), -1, features)
+    outputs = [part.reshape(-1, part.shape[-1]) @ row for part, row in zip(parts, rows, strict=True)]
+    return sum(outputs[1:], outputs[0]).reshape(*parts[0].shape[:3], features)
 
 
 def _pool_windows(

@@ -1,0 +1,53 @@
+"""The benchmarks of the population and of the suggestion run to their end in a tiny form; no timing is asserted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_benchmarks import ROOT, names, run
+
+
+@pytest.mark.slow
+def test_population_compares_lanes_with_solo_runs(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "population")
+    expected = [
+        "4 lanes, a Python loop of jitted steps",
+        "4 lanes, solo runs by compiled calls",
+        "4 lanes, shard_map(lax.map) by hand",
+        "half of the lanes dead, all alive",
+        "range test by ramp: 8 seeds, one",
+        "range test: lanes (36 rates, 3 seeds), ramp of 100",
+    ]
+    assert [name for name in names(found) if "PyTorch" not in name] == expected
+    assert all(name in printed for name in expected)
+    assert "memory of 4 lanes: planned" in printed
+    assert "fastai" in printed
+
+
+@pytest.mark.slow
+def test_lr_suggestion_reports_development_and_held_out_tasks_apart(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "lr_suggestion")
+    assert found["summaries"].keys() == {"development", "held out"}
+    assert [(made["task"], made["held_out"]) for made in found["outcomes"]] == [
+        ("breast_cancer_mlp", False),
+        ("diabetes_mlp", True),
+    ]
+    for made in found["outcomes"]:
+        assert made["regret"].keys() == made["loss_of_metric"].keys() == made["rates"].keys()
+        assert {"near_minimum", "valley, ramp"} <= made["regret"].keys()
+        assert len(made["rates"]["valley, ramp"]) == 3
+        assert made["lowest"] == min(loss for loss in made["grid"]["losses"] if loss is not None)
+        assert made["seconds"]["grid"] > 0
+    assert "test to grid" in printed
+
+
+def test_the_ramp_is_read_as_fastai_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smoothed, cut where it rises to four times its best, without its ends: a fall to 0.01 gives a rate in it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from suggestion_tasks import as_fastai  # pyright: ignore[reportMissingImports] (beside the tests)
+
+    rates = np.geomspace(1e-7, 10.0, 100)
+    losses = np.interp(np.log10(rates), [-7, -4, -2, -1, 1], [2.3, 2.3, 0.5, 2.0, 200.0])
+    assert 1e-4 < as_fastai(rates, losses) < 1e-1
+    losses[90:] = np.nan
+    assert 1e-4 < as_fastai(rates, losses) < 1e-1
