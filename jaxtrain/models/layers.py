@@ -7,6 +7,7 @@ are the native operations. The numbers are the same.
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -149,7 +150,7 @@ def _convolve_patches(inputs: jax.Array, kernel: jax.Array, strides: Pair, paddi
         parts = _window_views(beside, (height, 1), (strides[0], 1), "VALID", 0.0)
     rows = kernel.reshape(len(parts), -1, features)
     outputs = [part.reshape(-1, part.shape[-1]) @ row for part, row in zip(parts, rows, strict=True)]
-    return sum(outputs[1:], outputs[0]).reshape(*parts[0].shape[:3], features)
+    return functools.reduce(jnp.add, outputs).reshape(*parts[0].shape[:3], features)
 
 
 def _pool_windows(
