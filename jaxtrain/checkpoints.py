@@ -65,6 +65,12 @@ class Checkpoints:
         if in_flight is not None:
             in_flight.result()
 
+    def close(self) -> None:
+        """Waits for what is in flight, whatever comes of it: nothing may be written once the directory is let go."""
+        with contextlib.suppress(Exception):
+            self.wait()
+        self._thread.shutdown()
+
     def steps(self) -> list[int]:
         """The committed steps in ascending order; a listing of the directory, nothing more."""
         return sorted(self._places())

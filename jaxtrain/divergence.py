@@ -26,7 +26,7 @@ def last_finite(
     while steps_not - steps_finite > 1:
         middle = (steps_finite + steps_not) // 2
         state, output = call(jax.tree.map(jnp.copy, start), data, indices, middle)
-        if bool(output.live):
+        if bool(np.all(output.live)):
             finite, steps_finite, measured = state, middle, output
         else:
             steps_not = middle

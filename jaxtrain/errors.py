@@ -34,12 +34,6 @@ class DataError(JaxtrainError):
     exit_code = 3
 
 
-class DivergedError(JaxtrainError):
-    """A run that left the finite numbers."""
-
-    exit_code = 4
-
-
 class StorageError(JaxtrainError):
     """A disk, a checkpoint or a database that cannot be read or written."""
 

@@ -22,6 +22,8 @@ from jaxtrain.schedules import Schedule
 from jaxtrain.state import Rules, TrainState
 from jaxtrain.tasks import TASKS, make_task
 
+CAPACITY = 500  # steps that one call can take; the compiled program is the same for every length up to it
+
 
 class Lengths(NamedTuple):
     """The durations of a config in steps; `patience` is None where nothing stops a run early."""

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.compilation import Compilations
 from jaxtrain.errors import ConfigError
-from jaxtrain.experiment import Experiment
-from jaxtrain.memory import NORMS, SEED, Memory, Numbers, results
+from jaxtrain.experiment import CAPACITY, Experiment
+from jaxtrain.memory import Memory, Numbers, results
 from jaxtrain.metrics import Mean
 from jaxtrain.progress import Progress
 from jaxtrain.runners import Runner
@@ -21,8 +21,8 @@ from jaxtrain.signals import Interruption
 from jaxtrain.state import TrainState
 from jaxtrain.steps import CallOutput
 from jaxtrain.trackers import Tracker
+from jaxtrain.trackers.base import NORMS, SEED
 
-CAPACITY = 500  # steps that one call can take; the compiled program is the same for every length up to it
 CALL_SECONDS = 0.5  # what a call should last: long enough to cost nothing, short enough to stop and show progress
 
 
@@ -43,9 +43,9 @@ class Sent(NamedTuple):
 class LeftFinite(Exception):
     """Raised when a call reports that the state left the finite numbers in it."""
 
-    def __init__(self, sent: Sent) -> None:
-        """Keeps the call."""
-        self.sent = sent
+    def __init__(self, sent: Sent, output: CallOutput) -> None:
+        """Keeps the call and what it reported."""
+        self.sent, self.output = sent, output
 
 
 class Ending(NamedTuple):
@@ -97,7 +97,7 @@ def run(session: Session) -> Ending:
     try:
         ending = _loop(session)
     except LeftFinite as left:
-        ending = _diverged(session, left.sent)
+        ending = _diverged(session, left.sent, left.output)
     if session.saved_at != session.at:
         _save(session)
     session.checkpoints.wait()
@@ -172,9 +172,9 @@ def _report(session: Session, sent: Sent | None) -> None:
     """Waits for a call and reads what it reports; where a row is due, the training metrics are written."""
     if sent is None:
         return
-    output = session.runner.read(sent.output)
+    session.state, output = session.runner.settle(session.state, sent.output, sent.indices, sent.steps)
     if not output.live:
-        raise LeftFinite(sent)
+        raise LeftFinite(sent, output)
     _measure(session, output.metrics, sent.steps)
     newest = jax.tree.map(lambda rows: rows[sent.steps - 1], output.metrics["loss"])
     session.bar.update(sent.end, loss=newest.result())
@@ -227,12 +227,12 @@ def _save(session: Session) -> None:
     session.saved_at = session.at
 
 
-def _diverged(session: Session, sent: Sent) -> Ending:
+def _diverged(session: Session, sent: Sent, output: CallOutput) -> Ending:
     """Goes back to the last finite state of the call, and says what was rejected."""
-    session.state, finite, output, reason = session.runner.rejected(session.state, sent.indices, sent.steps)
-    session.at = sent.begin + finite
-    if output is not None:
-        _measure(session, jax.device_get(output.metrics), finite)
+    state, finite, replayed, reason = session.runner.rejected(session.state, output, sent.indices, sent.steps)
+    session.state, session.at = state, sent.begin + finite
+    if replayed is not None:
+        _measure(session, jax.device_get(replayed.metrics), finite)
     return Ending("diverged", reason)
 
 

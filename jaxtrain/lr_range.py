@@ -143,6 +143,10 @@ def lr_range_test(
     do not fit in memory.
     """
     _check(rates, hparams, target, second[0] if second else None)
+    if method not in ("lanes", "ramp"):
+        raise ConfigError("method", method, "lanes, ramp")
+    if not len(seeds) or steps < 1:
+        raise ConfigError("seeds, steps", (list(seeds), steps), "at least one seed and one step")
     mesh = mesh or device_mesh(None)
     shared = _Shared(rules, hparams, data, batches, judge, mesh, width, step)
     values = second[1] if second else np.asarray([0.0])

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # a reader that went away (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def run_command() -> NoReturn:
@@ -152,18 +159,23 @@ def _lr_range(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     config, workdir = _configured(options, overrides)
     from jaxtrain.compilation import use_persistent_cache
     from jaxtrain.range_test import lr_range
-    from jaxtrain.report import lr_range_report
+    from jaxtrain.report import ALL_DIVERGED, lr_range_report
 
     use_persistent_cache()
     result = lr_range(config, workdir)
     if not options.quiet:
-        print("\n".join(lr_range_report(result, options.config, workdir)))
+        kept = {k: v for k, v in overrides.items() if not k.startswith("lr_range.") and k != result.target}
+        chosen = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in kept.items())]
+        print("\n".join(lr_range_report(result, chosen, workdir)))
+    elif result.status == "diverged":
+        print(f"error: {ALL_DIVERGED}", file=sys.stderr)
     return 0 if result.status == "done" else 4
 
 
 def use_a_host_device_per_core() -> None:
     """Makes a device of each core of a CPU, for lanes; before JAX starts, and never over a user's own XLA_FLAGS."""
-    os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={os.cpu_count() or 1}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={cores}")
 
 
 def _configured(options: argparse.Namespace, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.metrics import Mean
+from jaxtrain.trackers.base import NORMS, SEED
 
 Numbers = dict[str, float]
-
-NORMS = "norm_"  # how the names of what only a call's last step measures begin
-SEED = "seed_"  # how the names of a single seed's numbers begin: "seed_3/loss"
 
 
 @dataclass

@@ -6,6 +6,7 @@ State and data are whole on every device, and the rows of a batch are spread ove
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -98,8 +99,25 @@ def memory_limit(mesh: Devices) -> int:
     statistics = mesh.devices.flat[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(0.9 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(0.9 * free / mesh.size)
+    return int(0.9 * _free_host_memory() / mesh.size)
+
+
+def _free_host_memory() -> int:
+    """Returns the bytes that the system can give: what it says is available, else all that there are."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no limit, or another system
+        return available
+
+
+def replaced_lane(tree: Any, lane: int, one: Any, mesh: Devices) -> Any:
+    """Lays a single state over a lane; leaves of `one` have no lane axis."""
+    return _jitted_lane(mesh)(tree, np.int32(lane), one)
 
 
 def compiled_lanes(
@@ -122,6 +140,13 @@ def _jitted_lanes(function: Callable[..., Any], mesh: Mesh, donate: bool, option
         )
 
     return jax.jit(spread, donate_argnums=0 if donate else ())
+
+
+@functools.cache
+def _jitted_lane(mesh: Mesh) -> Any:
+    spread = NamedSharding(mesh, PartitionSpec(AXIS))
+    laid = lambda tree, lane, one: jax.tree.map(lambda leaf, new: leaf.at[lane].set(new), tree, one)  # noqa: E731
+    return jax.jit(laid, out_shardings=spread)
 
 
 @functools.cache

@@ -21,10 +21,12 @@ from jaxtrain.parallel import (
     compiled_init,
     compiled_lanes,
     compiled_train_call,
+    device_mesh,
     lane_shapes,
     memory_limit,
     picked_lanes,
     place_lanes,
+    replicate,
 )
 from jaxtrain.state import Batch, Rules, TrainState, init_state
 from jaxtrain.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
@@ -151,14 +153,18 @@ class Population:
         return jax.tree.map(lambda leaf: np.asarray(leaf[lane]), states)
 
     def planned_bytes(self, example: Batch, hparams: Mapping[str, Any], data: Batch, capacity: int, batch: int) -> int:
-        """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run."""
+        """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run.
+
+        Data that lie on the devices already are left out.
+        """
         lanes = self._lanes(0, hparams)
         init = compiled_lanes(lane_inits, self.mesh, rules=self.rules)
         states = lane_shapes(jax.eval_shape(init, lanes, example), self.mesh)
         indices = jax.ShapeDtypeStruct((capacity, batch), np.int32)
         planned = self._train_call.lower(states, data, indices, np.int32(1)).compile().memory_analysis()
         parts = (planned.argument_size_in_bytes, planned.temp_size_in_bytes, planned.output_size_in_bytes)
-        return sum(parts) - planned.alias_size_in_bytes
+        there = sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
+        return sum(parts) - planned.alias_size_in_bytes - there
 
     @property
     def _train_call(self) -> Any:
@@ -218,21 +224,19 @@ def compare_with_solo(
     """Returns for each lane the relative L2 distance of its parameters from those of its solo run, (lanes,).
 
     Lanes and solo runs take the same `steps` from their own initial weights; `states` are lanes that have taken them.
-    At width 1 the distance is 0. A model of one's own can be checked before a search relies on it.
+    A solo run is on one device. At width 1 the distance is 0. A model of one's own can be checked before a search
+    relies on it.
     """
-    example = jax.tree.map(lambda array: array[:1], data)
+    example = jax.device_get(jax.tree.map(lambda array: array[:1], data))
     if states is None:
         states, _ = population.call(population.init(seeds, hparams, example), data, indices, steps)
-    init, call = (
-        compiled_init(population.rules, population.mesh),
-        compiled_train_call(population.rules, population.mesh, "mesh", population.step),
-    )
+    one, rules = device_mesh(1), population.rules
+    init, call = compiled_init(rules, one), compiled_train_call(rules, one, "mesh", population.step)
+    data = replicate(jax.device_get(data), one)
+    floats = {name: np.broadcast_to(np.float32(value), (population.lanes,)) for name, value in hparams.items()}
     distances = []
     for lane, seed in enumerate(seeds):
-        own = {
-            name: np.broadcast_to(np.asarray(value, np.float32), (population.lanes,))[lane]
-            for name, value in hparams.items()
-        }
+        own = {name: values[lane] for name, values in floats.items()}
         alone, _ = call(init(jax.random.key(seed), example, own), data, indices, steps)
         distances.append(_distance(population.solo(states, lane).params, jax.device_get(alone.params)))
     return np.asarray(distances)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.config import (
+    PROGRAM,
     Config,
     changes_numbers,
     difference,
+    family,
     flatten,
     hyperparameters,
     reads_at_initialisation,
@@ -20,7 +22,7 @@ from jaxtrain.data.order import eval_batches
 from jaxtrain.directory import make_directory, read_json, run_lock, storage_error, write_json
 from jaxtrain.durations import steps_of
 from jaxtrain.errors import ConfigError, nearest
-from jaxtrain.experiment import Experiment, build
+from jaxtrain.experiment import Experiment, build, floats_explained
 from jaxtrain.lr_range import Judge, LRRangeResult, lr_range_test
 from jaxtrain.plots import drawn
 from jaxtrain.trackers import write_picture
@@ -33,7 +35,7 @@ def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
     """
     check(config)
     workdir = Path(workdir)
-    with run_lock(workdir):
+    with run_lock(workdir), floats_explained(config):
         result = measure(build(config, lanes=True))
         write(result, config, workdir / "lr_range")
     return result
@@ -93,6 +95,7 @@ def check(config: Config) -> None:
             raise ConfigError(
                 f"lr_range.{key}", name, f"a float of this config: {', '.join(floats)}", nearest(name, floats)
             )
+    _check_bounds(config)
     if section["second"] == section["target"]:
         raise ConfigError("lr_range.second", section["second"], "another float than lr_range.target")
     if section["method"] == "ramp":
@@ -108,6 +111,18 @@ def _check_ramp(section: Config, config: Config) -> None:
         if name.startswith("schedule."):
             hint = f"a ramp takes the schedule's place, so {name} changes nothing"
             raise ConfigError("lr_range.method", "ramp", "lanes", hint)
+
+
+def _check_bounds(config: Config) -> None:
+    """Refuses an end of a range that the knob itself does not accept."""
+    section = config["lr_range"]
+    for key, ends in (("target", ("start", "stop")), ("second", ("second_start", "second_stop"))):
+        owner, _, knob = (section[key] or "").partition(".")
+        if owner not in PROGRAM:
+            continue
+        accepts = family(owner).knobs(config[owner]["name"])[knob]
+        for end in ends:
+            accepts.check(f"lr_range.{end}", section[end])
 
 
 def measure(experiment: Experiment) -> LRRangeResult:
@@ -131,7 +146,7 @@ def measure(experiment: Experiment) -> LRRangeResult:
         target=section["target"],
         second=second,
         mesh=experiment.mesh,
-        width=section["width"],
+        width=config["parallel"]["width"],
     )
 
 
@@ -153,7 +168,7 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
         (folder / "result.json").unlink(missing_ok=True)
         write_json(folder / "config.json", config)
         with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
-            seeds = [f"loss_seed_{seed}" for seed in range(result.losses.shape[1])]
+            seeds = [f"loss_seed_{config['seed'] + place}" for place in range(result.losses.shape[1])]
             csv.writer(file).writerows([["rate", "median", *seeds], *_rows(result)])
         picture = drawn(result.plot())
         (folder / "lr_range.png").write_bytes(picture.png)

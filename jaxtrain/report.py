@@ -1,14 +1,25 @@
 """What a verb says at its end: how it went, every file that it wrote, and the command that usually comes next."""
 
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.lr_range import LRRangeResult
 from jaxtrain.result import Result
+from jaxtrain.suggestions import Reading
+from jaxtrain.trackers.base import DIAGNOSTICS
 
-COMMAND = "python -m jaxtrain.main"
+
+def command() -> str:
+    """Returns the command in a form that can be pasted: with the Python on the path, else with that which runs now."""
+    running, found = Path(sys.executable), shutil.which("python")
+    if found and Path(found) == running:
+        return "python -m jaxtrain.main"
+    shown = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
+    return f"{shlex.quote(str(shown))} -m jaxtrain.main"
 
 
 def train_report(result: Result, workdir: Path) -> list[str]:
@@ -21,32 +32,39 @@ def train_report(result: Result, workdir: Path) -> list[str]:
         f"{speed['compile_seconds']:.1f} s of compilation, {speed['data_wait_share']:.1%} of the time waiting for data"
     )
     lines += [f"wrote {workdir}/:", *_files(workdir)]
-    return [*lines, "next:", *(f"  {command}" for command in _next(result, workdir))]
+    return [*lines, "next:", *(f"  {line}" for line in _next(result, workdir))]
 
 
-def lr_range_report(result: LRRangeResult, config: str, workdir: Path) -> list[str]:
-    """Returns what `lr_range` prints: the rules' rates, what the curve says, the files, the command that trains."""
+def lr_range_report(result: LRRangeResult, arguments: list[str], workdir: Path) -> list[str]:
+    """Returns what `lr_range` prints: the rules' rates, what the curve says, the files, the command that trains.
+
+    `arguments` are those that chose the config: the file, and what overrode it.
+    """
     rates, seeds = result.losses.shape
     lines = [f"{result.status}: {rates} rates of {result.target} by {result.method}, {seeds} seeds"]
-    reading, folder = result.reading, workdir / "lr_range"
-    if reading is None:
-        lines.append("  every lane diverged: lower lr_range.start and lr_range.stop")
-    else:
-        lines += [f"  {name:<14}{rate:.3g}" for name, rate in reading.rules.items()]
-        if reading.suggestion is not None and reading.band and reading.falling:
-            low, high = reading.band
-            lines.append(f"  suggestion {reading.suggestion:.3g}, over seeds {low:.3g} to {high:.3g}")
-            lines.append(f"  the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}")
-        lines.append(
-            f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  not unstable within the range"
-        )
-        if not reading.agreed:
-            lines.append("  agreed: false. The rules disagree, or nothing falls: look at the picture before you train")
-    lines += [f"wrote {folder}/: config.json, result.json, curve.csv, lr_range.png, events.* (TensorBoard)"]
+    lines += _reading_lines(result.reading) if result.reading else [f"  {ALL_DIVERGED}"]
+    folder = workdir / "lr_range"
+    lines.append(f"wrote {folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if result.suggestion is not None:
-        command = f"{COMMAND} --config={shlex.quote(config)} --config.{result.target}={result.suggestion:.3g}"
-        lines += ["next:", f"  {command}"]
+        chosen = [*arguments, f"--config.{result.target}={result.suggestion:.3g}"]
+        lines += ["next:", f"  {command()} {shlex.join(chosen)}"]
     return lines
+
+
+ALL_DIVERGED = "every lane diverged: lower lr_range.start and lr_range.stop"
+
+
+def _reading_lines(reading: Reading) -> Iterator[str]:
+    for name, rate in reading.rules.items():
+        yield f"  {name:<14}{rate:.3g}"
+    if reading.suggestion is not None and reading.band and reading.falling:
+        yield f"  suggestion {reading.suggestion:.3g}, over seeds {reading.band[0]:.3g} to {reading.band[1]:.3g}"
+        yield f"  the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}"
+    yield f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  not unstable within the range"
+    if not reading.rules:
+        yield "  too few rates stayed finite for a curve: lower lr_range.stop"
+    elif not reading.agreed:
+        yield "  agreed: false. The rules disagree, or nothing falls: look at the picture before you train"
 
 
 def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:
@@ -74,7 +92,7 @@ def _numbers(result: Result) -> Iterator[str]:
 
 def _readable(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out the step, what is read as curves, and the values of schedules."""
-    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and not n.startswith(("norm_", "seed_"))}
+    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and not n.startswith(DIAGNOSTICS)}
 
 
 def _seed_lines(seeds: Mapping[str, Any]) -> Iterator[str]:
@@ -116,10 +134,10 @@ def _files(workdir: Path) -> Iterator[str]:
 def _next(result: Result, workdir: Path) -> Iterator[str]:
     folder, config = shlex.quote(str(workdir)), shlex.quote(str(workdir / "config.json"))
     if result.status == "interrupted":
-        yield f"{COMMAND} --config={config} --workdir={folder}   # goes on where it stopped"
+        yield f"{command()} --config={config} --workdir={folder}   # goes on where it stopped"
         return
     if result.status == "diverged":
-        yield f"{COMMAND} lr_range --config={config} --workdir={folder}   # finds a rate"
+        yield f"{command()} lr_range --config={config} --workdir={folder}   # finds a rate"
     if result.status == "done":
-        yield f"{COMMAND} evaluate --workdir={folder}"
+        yield f"{command()} evaluate --workdir={folder}"
     yield f"tensorboard --logdir={folder}   # after: pip install tensorboard"

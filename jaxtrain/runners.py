@@ -9,12 +9,12 @@ import numpy as np
 
 from jaxtrain.data.order import eval_batches
 from jaxtrain.divergence import explain, last_finite
-from jaxtrain.experiment import Experiment
-from jaxtrain.memory import NORMS, SEED
-from jaxtrain.parallel import TrainCall, compiled_train_call, place_lanes, replicate
-from jaxtrain.population import Population
+from jaxtrain.experiment import CAPACITY, Experiment
+from jaxtrain.parallel import TrainCall, compiled_train_call, place_lanes, replaced_lane, replicate
+from jaxtrain.population import Population, fitted
 from jaxtrain.state import TrainState
 from jaxtrain.steps import CallOutput, Metrics, StepFunction
+from jaxtrain.trackers.base import NORMS, SEED
 from jaxtrain.warm_start import warm_started
 
 
@@ -41,8 +41,10 @@ class Runner(Protocol):
         """Sends a call of steps over the training split; the state that is given is used up."""
         ...
 
-    def read(self, output: CallOutput) -> CallOutput:
-        """Waits for what a call reports."""
+    def settle(
+        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+    ) -> tuple[TrainState, CallOutput]:
+        """Waits for what a call reports; `state` is the newest, and comes back, put right where lanes have died."""
         ...
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
@@ -50,7 +52,7 @@ class Runner(Protocol):
         ...
 
     def rejected(
-        self, state: TrainState, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Goes back from a call that left the finite numbers: (state, steps that stay, what they report, why)."""
         ...
@@ -70,7 +72,8 @@ class Solo:
     def init(self) -> TrainState:
         """Makes the state."""
         state, mesh = self.experiment.init(), self.experiment.mesh
-        return warm_started(state, self.experiment.config["checkpoint"], lambda tree: replicate(tree, mesh))
+        section = self.experiment.config["checkpoint"]
+        return warm_started(state, section, self.experiment.rules, lambda tree: replicate(tree, mesh))
 
     def shapes(self) -> TrainState:
         """Returns the shapes of the state."""
@@ -93,21 +96,23 @@ class Solo:
         """Sends a call."""
         return self._call(state, self.experiment.on_devices("train"), indices, steps)
 
-    def read(self, output: CallOutput) -> CallOutput:
+    def settle(
+        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+    ) -> tuple[TrainState, CallOutput]:
         """Waits for a call."""
-        return jax.device_get(output)
+        return state, jax.device_get(output)
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Measures a split."""
         return jax.device_get(self.experiment.evaluate(state, split))
 
     def rejected(
-        self, state: TrainState, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Finds the last finite state by replays, and says what the next step did to it."""
         data, rules = self.experiment.on_devices("train"), self.experiment.rules
-        state, finite, output = last_finite(self._call, state, data, indices, steps)
-        return state, finite, output, explain(self.step, state, data, indices[finite], rules)
+        state, finite, replayed = last_finite(self._call, state, data, indices, steps)
+        return state, finite, replayed, explain(self.step, state, data, indices[finite], rules)
 
     def diverged(self, state: TrainState) -> dict[int, int]:
         """Returns nothing: a single run that diverges has ended."""
@@ -132,14 +137,24 @@ class Seeds:
 
     @cached_property
     def population(self) -> Population:
-        """The program of the lanes."""
-        return Population(self.experiment.rules, self.experiment.mesh, len(self.seeds), step=self.step)
+        """The program of the lanes, as wide as the config says or the memory allows."""
+        found, config = self.experiment, self.experiment.config
+        return fitted(
+            Population(found.rules, found.mesh, len(self.seeds), step=self.step),
+            config["parallel"]["width"],
+            example=found.example,
+            hparams=found.hparams,
+            data=found.on_devices("train"),
+            capacity=CAPACITY,
+            batch=config["data"]["batch_size"],
+        )
 
     def init(self) -> TrainState:
         """Makes the lanes."""
         states = self.population.init(self.seeds, self.experiment.hparams, self.experiment.example)
         place = lambda tree: place_lanes(tree, self.experiment.mesh)  # noqa: E731
-        return warm_started(states, self.experiment.config["checkpoint"], place, lanes=self.population.padded)
+        section, rules = self.experiment.config["checkpoint"], self.experiment.rules
+        return warm_started(states, section, rules, place, lanes=self.population.padded)
 
     def shapes(self) -> TrainState:
         """Returns the shapes of the lanes, without padding."""
@@ -159,12 +174,28 @@ class Seeds:
         """Sends a call."""
         return self.population.call(state, self.experiment.on_devices("train"), indices, steps)
 
-    def read(self, output: CallOutput) -> CallOutput:
-        """Waits for a call; it is alive while one seed is."""
+    def settle(
+        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+    ) -> tuple[TrainState, CallOutput]:
+        """Waits for a call, alive while one seed is.
+
+        A lane that died in it goes to its last finite state, by replays of that lane alone, and counts its finite
+        steps: so neither depends on how the run is cut into calls.
+        """
         found = self.population.reported(output)
+        kept = np.where(found.live, steps, 0)
+        for lane in np.flatnonzero(~found.live & (found.metrics["loss"].count[:, 0] > 0)):
+            state, kept[lane] = self._last_finite(state, int(lane), indices, steps)
+        counted = np.arange(len(indices)) < kept[:, None]
         lane = int(np.argmax(found.live))  # a lane that is dead stands at the values of an earlier step
         values = {name: value[lane] for name, value in found.values.items()}
-        return CallOutput(self._merged(found.metrics, found.live), values, found.live.any())
+        return state, CallOutput(self._merged(found.metrics, counted), values, found.live.any())
+
+    def _last_finite(self, state: TrainState, lane: int, indices: np.ndarray, steps: int) -> tuple[TrainState, int]:
+        narrow, alone = self.population.gather(state, [lane])
+        alone, finite, _ = last_finite(narrow.call, alone, self.experiment.on_devices("train"), indices, steps)
+        last = narrow.solo(alone, 0).replace(live=np.array(False))
+        return replaced_lane(state, lane, last, self.experiment.mesh), finite
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Measures a split in every lane."""
@@ -174,24 +205,23 @@ class Seeds:
         return self._merged(self.population.reported(found), self.population.reported(state.live))
 
     def rejected(
-        self, state: TrainState, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
-        """Says that no seed is left; every lane stands at the last state that a call of it kept."""
-        return (
-            state,
-            0,
-            None,
-            "diverged: no seed is left; lower the rate, or find one with the learning-rate range test",
-        )
+        """Says that no seed is left, and what ended the one that lasted longest; all stand at their last finite one."""
+        finite = int((output.metrics["loss"].count > 0).sum())
+        longest = int(np.argmax(self.population.reported(state.step)))
+        last, data = self.population.solo(state, longest), self.experiment.on_devices("train")
+        why = explain(self.step, last, data, indices[finite], self.experiment.rules)
+        return state, finite, output, f"no seed is left; seed {self.seeds[longest]} {why}"
 
     def diverged(self, state: TrainState) -> dict[int, int]:
         """Returns seed -> the last step that was kept, for the lanes that left the finite numbers."""
         live, steps = self.population.reported((state.live, state.step))
         return {seed: int(step) for seed, alive, step in zip(self.seeds, live, steps, strict=True) if not alive}
 
-    def _merged(self, metrics: Metrics, alive: np.ndarray) -> Metrics:
-        """Adds the lanes that are alive together, and names each one's own; a dead lane has counted nothing."""
-        kept = jax.tree.map(lambda leaf: np.where(_over_lanes(alive, leaf), leaf, np.zeros_like(leaf)), metrics)
+    def _merged(self, metrics: Metrics, counted: np.ndarray) -> Metrics:
+        """Adds the lanes together where they are counted, (lanes, ...), and names each one's own."""
+        kept = jax.tree.map(lambda leaf: np.where(_along(counted, leaf), leaf, np.zeros_like(leaf)), metrics)
         merged = jax.tree.map(lambda leaf: leaf.sum(axis=0), kept)
         own = {
             f"{SEED}{seed}/{name}": jax.tree.map(lambda leaf, lane=lane: leaf[lane], metric)
@@ -207,5 +237,6 @@ def make_runner(experiment: Experiment, step: StepFunction) -> Runner:
     return (Seeds if experiment.config["train"]["seeds"] > 1 else Solo)(experiment, step)
 
 
-def _over_lanes(alive: np.ndarray, leaf: Any) -> np.ndarray:
-    return alive.reshape(-1, *(1 for _ in np.shape(leaf)[1:]))
+def _along(counted: np.ndarray, leaf: Any) -> np.ndarray:
+    """Gives the leading axes of a leaf to what is counted, so that it spreads over the others."""
+    return counted.reshape(*counted.shape, *(1 for _ in range(np.ndim(leaf) - counted.ndim)))

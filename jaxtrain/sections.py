@@ -58,10 +58,14 @@ class Track:
 
 @dataclass(frozen=True)
 class Parallel:
-    """How a step spreads over the local devices: a mesh of `mesh` devices (None: all), by `jit` or by `pmap`."""
+    """How a step spreads over the local devices: a mesh of `mesh` devices (None: all), by `jit` or by `pmap`.
+
+    `width`: where runs are lanes of one program, how many a device steps at a time (None: chosen by the memory).
+    """
 
     backend: Literal["mesh", "pmap"] = "mesh"
     mesh: Count | None = None
+    width: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class LRRange:
     """The learning-rate range test: every rate as lanes of their own, or one ramp over them.
 
     `target` is the float that is varied, from `start` to `stop` in `rates` steps of equal ratio, over `seeds` seeds;
-    lanes train for `steps`, `width` at a time on a device (None: chosen). `second` names another float, varied from
+    lanes train for `steps`. `second` names another float, varied from
     `second_start` to `second_stop` in `second_count` steps. `before_training`: the verb train tests first.
     """
 
@@ -80,7 +84,6 @@ class LRRange:
     rates: Annotated[int, Bounds(5)] = 36
     seeds: Count = 3
     steps: Duration = "5 %"
-    width: Count | None = None
     second: str | None = None
     second_start: Positive = 1e-4
     second_stop: Positive = 1.0

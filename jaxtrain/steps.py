@@ -10,7 +10,7 @@ from flax import struct
 from jax import lax
 
 from jaxtrain.families import Values
-from jaxtrain.metrics import Mean
+from jaxtrain.metrics import Mean, merge
 from jaxtrain.state import Batch, Rules, TrainState
 
 Axes = str | tuple[str, ...]
@@ -115,6 +115,7 @@ def train_call(
     stacked |= _last_norms(before, end.params, steps - 1, capacity)
     live = state.live & _all_finite((end, stacked["loss"]))
     kept = jax.tree.map(lambda new, old: jnp.where(live, new, old), end, state).replace(live=live)
+    stacked = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), stacked)  # one that was dead counts nothing
     applied = rules.schedule(jnp.maximum(end.step - 1, 0), end.hparams)
     return kept, CallOutput(stacked, dict(applied), live)
 
@@ -127,7 +128,7 @@ def eval_call(state: TrainState, data: Batch, indices: jax.Array, mask: jax.Arra
         return eval_step(state, batch | {"mask": mask}, rules=rules)
 
     def body(total: Metrics, batch: tuple[jax.Array, jax.Array]) -> tuple[Metrics, None]:
-        return jax.tree.map(jnp.add, total, measure(*batch)), None
+        return merge(total, measure(*batch)), None
 
     shapes = jax.eval_shape(measure, indices[0], mask[0])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -33,9 +33,11 @@ class Reading(NamedTuple):
 def read_curve(rates: np.ndarray, losses: np.ndarray) -> Reading | None:
     """Reads losses (rates, seeds), nan where a lane diverged; None where all of them did."""
     finite = np.isfinite(losses)
-    if finite.sum(axis=0).max() < 3:
+    if not finite.any():
         return None
     middle = np.median(np.where(finite, losses, np.inf), axis=1)
+    if np.isfinite(middle).sum() < 3:  # too few rates are left for a curve
+        return Reading({}, None, None, None, None, agreed=False)
     shape = smooth(rates, middle)
     rules = {name: rule(rates, middle) for name, rule in RULES.items()}
     low, bottom = _fall(shape)
@@ -108,10 +110,10 @@ def slide(rates: np.ndarray, losses: np.ndarray, difference: int = 15, threshold
     """
     rates, losses = _finite(rates, losses)
     slopes, width = np.gradient(losses), max(1, min(difference, len(losses) // 3))
-    right = len(losses) - 1
-    while right - width > 0 and abs(slopes[right] - slopes[right - width]) > threshold:
-        right -= 1
-    return float(rates[right - width])
+    right, left = len(losses) - 1, len(losses) - 1 - width
+    while right >= width and abs(slopes[right] - slopes[right - width]) > threshold:
+        right, left = right - 1, right - width
+    return float(rates[left])
 
 
 def steep(rates: np.ndarray, losses: np.ndarray) -> float:

@@ -53,6 +53,7 @@ def train_and_evaluate(
         opened.enter_context(floats_explained(config))
         experiment = _prepared(config, workdir, lines.say)
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
+        opened.callback(checkpoints.close)
         runner = make_runner(experiment, step)
         state, memory, resumed = start(experiment, runner, checkpoints, ended)
         claim(workdir, config)

@@ -1,5 +1,6 @@
 """Fine-tuning: a fresh state that starts from the weights of another run."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,15 +13,16 @@ from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.digests import named_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.progress import plain_lines
-from jaxtrain.state import TrainState
+from jaxtrain.state import Rules, TrainState
 
 
 def warm_started(
-    state: TrainState, section: Mapping[str, Any], place: Callable[[Any], Any], lanes: int | None = None
+    state: TrainState, section: Mapping[str, Any], rules: Rules, place: Callable[[Any], Any], lanes: int | None = None
 ) -> TrainState:
     """Replaces parameters and model state by those of the run `checkpoint.init_from`, at its best step.
 
-    `place` puts a tree where the state lies; with `lanes`, every one of these gets the same weights.
+    The optimizer starts anew from them. `place` puts a tree where the state lies; with `lanes`, every one of these gets
+    the same weights.
 
     Averaged parameters are taken where the run has them. Parameters whose path matches the regular expression
     `checkpoint.init_except` keep their initial values. ConfigError lists every leaf that does not match.
@@ -47,7 +49,14 @@ def warm_started(
     taken = place(jax.tree.unflatten(jax.tree.structure(weights), leaves))
     params, model_state = taken["params"], taken["model_state"]
     ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, (params, model_state))
-    return state.replace(params=params, model_state=model_state, ema=ema)
+    state = state.replace(params=params, model_state=model_state, ema=ema)
+    start = functools.partial(_optimizer_start, rules=rules)
+    return state.replace(opt_state=place(jax.jit(jax.vmap(start) if lanes is not None else start)(state)))
+
+
+def _optimizer_start(state: TrainState, *, rules: Rules) -> Any:
+    """Makes the optimizer's state of these parameters: some keep a copy of them, or measure the way from them."""
+    return rules.optimizer(rules.schedule(state.step, state.hparams)).init(state.params)
 
 
 def _weights(run: Path) -> dict[str, np.ndarray]:

@@ -179,11 +179,12 @@ def test_seeds_give_the_band():
 def test_a_second_float_gives_a_grid_whose_best_row_is_the_curve(method):
     """Each row is the test at that value alone, to the bit."""
     found = experiment()
-    values = np.asarray([1e-4, 300.0])
+    values = np.asarray([300.0, 1e-4])
     result = measured(found, method=method, second=("optimizer.weight_decay", values), seeds=(0,))
     assert result.grid is not None
     assert result.grid.shape == (2, len(RATES))
     best = int(np.argmin(result.grid.min(axis=1)))
+    assert best == 1
     np.testing.assert_array_equal(np.nan_to_num(result.losses[:, 0], nan=np.inf), result.grid[best])
     assert not np.array_equal(*result.grid)
     alone = dataclasses.replace(found, found={"optimizer.weight_decay": values[best]})
@@ -271,3 +272,15 @@ def test_a_result_comes_back_from_its_file(tmp_path: Path, second):
     for name in ("rates", "losses", "grid", "band"):
         np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
     assert json.loads((tmp_path / "result.json").read_text())["suggestion"] == result.suggestion
+
+
+def test_a_ramp_counts_nothing_after_a_lane_has_diverged_at_any_width():
+    """Over two calls, with a live neighbour in the chunk: nan to the end, as at width one."""
+    found, rates = experiment(), np.geomspace(1e-3, 1e3, 130)
+    second = ("optimizer.weight_decay", np.array([1e-4, 1e38]))
+    grids = [measured(found, rates=rates, seeds=(0,), method="ramp", second=second, width=w).grid for w in (1, 2)]
+    for grid in grids:
+        assert grid is not None
+        ended = np.flatnonzero(~np.isfinite(grid[1]))
+        assert len(ended)
+        assert not np.isfinite(grid[1, ended[0] :]).any()

@@ -139,13 +139,18 @@ def poisoned(*seeds: int, at: int) -> Any:
     return step
 
 
-def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, tmp_path):
-    """The first one, whose values stand still: the others' bits and the rate that is logged are as if it lived."""
+@pytest.mark.parametrize("pace", [7, 500])
+def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, tmp_path, monkeypatch, pace):
+    """The first one, whose values stand still: the others' bits and the rate that is logged are as if it lived.
+
+    It stands at its last finite state, and counts its finite steps, however the run was cut into calls.
+    """
+    monkeypatch.setattr("jaxtrain.loop._paced", lambda steps, seconds: pace)
     result = trained(tiny(THREE), tmp_path, step=poisoned(2, at=30))
     assert (result.status, result.step) == ("done", 60)
     assert result.seeds is not None
     assert list(result.seeds["diverged"]) == [2]
-    assert 20 <= result.seeds["diverged"][2] <= 30
+    assert result.seeds["diverged"][2] == 30
     ends, undisturbed = lanes_of(tmp_path, 60), lanes_of(whole, 60)
     assert (bool(ends[2].live), int(ends[2].step)) == (False, result.seeds["diverged"][2])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ends[2].params))
@@ -158,14 +163,17 @@ def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, t
         assert math.isfinite(row["loss"])
         assert row["seed_3/loss"] == expected[place]["seed_3/loss"]
     assert rows[60, "validation"]["seed_2/loss"] is None
+    assert rows[20, "train"]["seed_2/loss"] == expected[20, "train"]["seed_2/loss"]
+    assert rows[40, "train"]["seed_2/loss"] != expected[40, "train"]["seed_2/loss"], "its first ten steps alone"
+    assert rows[40, "train"]["seed_2/loss"] == pytest.approx(expected[40, "train"]["seed_2/loss"], rel=0.5)
     assert f"seed 2 diverged after step {result.seeds['diverged'][2]}" in "\n".join(train_report(result, tmp_path))
 
 
 def test_where_no_seed_is_left_the_run_has_diverged(tmp_path):
     result = trained(tiny(THREE), tmp_path, step=poisoned(*SEEDS, at=30))
     assert (result.status, result.exit_code) == ("diverged", 4)
-    assert "no seed is left" in result.reason
-    assert 20 <= result.step <= 30
+    assert "no seed is left; seed 2 diverged at step 30 with optimizer.learning_rate" in result.reason
+    assert result.step == 30
     ends = lanes_of(tmp_path, result.step)
     assert all(np.isfinite(leaf).all() for state in ends.values() for leaf in jax.tree.leaves(state.params))
 
@@ -194,6 +202,7 @@ def test_saved_lanes_go_on_to_the_bit_on_another_number_of_devices(whole, tmp_pa
     assert at < 60
     state, _ = runner.call(state, moved.indices(at, 60 - at, 60), 60 - at)
     ends = runner.stored(state)
+    assert {len(leaf) for leaf in jax.tree.leaves(ends)} == {3}
     for lane, seed in enumerate(SEEDS):
         own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], ends)
         assert state_digest(own) == state_digest(lanes_of(whole, 60)[seed])

@@ -103,3 +103,20 @@ def test_minimum_over_ten() -> None:
     """A tenth of the rate with the lowest loss."""
     losses = curve(RATES, 1e-2)
     assert RULES["minimum/10"](RATES, losses) == pytest.approx(RATES[np.argmin(losses)] / 10)
+
+
+def test_too_few_finite_rates_give_no_rules_and_no_error() -> None:
+    """One seed of three left, or two rates: there is no curve, but not every lane diverged either."""
+    losses = np.full((len(RATES), 3), np.nan)
+    losses[:, 0] = curve(RATES, 1e-2)
+    pair = np.full((len(RATES), 3), np.nan)
+    pair[:2] = 2.3
+    for few in (losses, pair):
+        assert read(few) == Reading({}, None, None, None, None, agreed=False)
+
+
+def test_slide_is_the_left_end_of_the_last_interval_whose_slopes_differ() -> None:
+    """By hand, as fastai counts: slopes 0 up to the place 5, then -1; an interval of three rates."""
+    rates, losses = np.geomspace(1e-4, 1e-1, 10), np.array([9, 9, 9, 9, 9, 8, 7, 6, 5, 4.0])
+    assert RULES["slide"](rates, losses) == pytest.approx(rates[6])
+    assert RULES["slide"](rates, losses**2) == pytest.approx(rates[1])

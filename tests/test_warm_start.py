@@ -126,3 +126,11 @@ def test_another_source_is_another_run_and_a_resume_needs_the_source_no_more(sou
     assert train_and_evaluate(tiny(given), tmp_path / "run", quiet=True).state_digest == first.state_digest
     with pytest.raises(Exception, match=re.escape("checkpoint.init_from")):
         train_and_evaluate(tiny(), tmp_path / "run", quiet=True)
+
+
+def test_the_optimizer_starts_from_the_weights_that_are_taken(source, tmp_path):
+    """Schedule-free descent keeps a copy of the parameters: of those taken, not of the random ones."""
+    name = "optax.contrib:schedule_free_sgd"
+    state = fresh(tmp_path, checkpoint__init_from=str(source), optimizer__name=name, optimizer__learning_rate=0.1)
+    kept = jax.tree.leaves(state.opt_state.z)
+    assert [np.array_equal(a, b) for a, b in zip(kept, jax.tree.leaves(state.params), strict=True)] == [True] * 4

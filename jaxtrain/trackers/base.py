@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+NORMS = "norm_"  # how the names of what only a call's last step measures begin
+SEED = "seed_"  # how the names of a single seed's numbers begin: "seed_3/loss"
+DIAGNOSTICS = (NORMS, SEED)
+"""How the names begin of what is read as curves, never as a line."""
+
 Row = dict[str, Any]
 """One line of metrics.jsonl: {"step": int, "split": str, name: number or None, ...}."""
 

@@ -4,9 +4,10 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 
+from jaxtrain.trackers.base import DIAGNOSTICS
+
 SPLIT_WIDTH = len("validation")
 NUMBER_WIDTH = 8
-DIAGNOSTICS = ("norm_", "seed_")  # what is read as curves, never as a line
 
 
 class ConsoleTracker:
