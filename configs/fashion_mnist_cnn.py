@@ -1,6 +1,8 @@
 """Fashion-MNIST, 28 x 28 pixels, 10 classes, with a plain convolutional network and no augmentation.
 
 JAXTRAIN_DATA=<folder with fashion_mnist/> python -m jaxtrain.main --config=configs/fashion_mnist_cnn.py
+
+Test accuracy 92.8 % (one seed); 1 min 56 s on 2 cores of an AMD EPYC, with compiled programs in the cache.
 """
 
 from ml_collections import ConfigDict

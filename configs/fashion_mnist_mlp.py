@@ -1,6 +1,8 @@
 """Fashion-MNIST, 28 x 28 pixels, 10 classes, with a multilayer perceptron.
 
 JAXTRAIN_DATA=<folder with fashion_mnist/> python -m jaxtrain.main --config=configs/fashion_mnist_mlp.py
+
+Test accuracy 89.3 % (one seed); 5 s on 2 cores of an AMD EPYC, with compiled programs in the cache.
 """
 
 from ml_collections import ConfigDict
