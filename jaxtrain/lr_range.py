@@ -15,7 +15,7 @@ from jaxtrain.parallel import Devices, device_mesh
 from jaxtrain.population import Population, fitted
 from jaxtrain.state import Batch, Rules
 from jaxtrain.steps import StepFunction, train_step
-from jaxtrain.suggestions import Reading, read_curve
+from jaxtrain.suggestions import NEAR, Reading, nearness, read_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,7 +162,7 @@ def lr_range_test(
         target,
         np.asarray(rates),
         losses,
-        read_curve(np.asarray(rates), losses),
+        read_curve(np.asarray(rates), losses, NEAR if method == "ramp" else nearness(steps)),
         second,
         middle if second else None,
     )

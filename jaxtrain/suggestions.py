@@ -4,12 +4,14 @@ A rule is `(rates, losses) -> rate`: rates (n,) ascending, losses (n,) with nan 
 Losses are compared over the logarithm of the rate; against the rate itself, slopes collapse to the smallest one.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 WIDTH = 0.25  # decades over which neighbouring rates are averaged
-NEAR = 0.2  # how near the lowest loss is near enough, as a part of the fall
+NEAR = 0.2  # how near the lowest loss is near enough, as a part of the fall, after NEAR_STEPS steps and fewer
+NEAR_STEPS = 25
 FALL = 0.1  # the least fall, in the logarithm of the loss, that is one: 10 %
 
 
@@ -30,8 +32,20 @@ class Reading(NamedTuple):
     agreed: bool
 
 
-def read_curve(rates: np.ndarray, losses: np.ndarray) -> Reading | None:
-    """Reads losses (rates, seeds), nan where a lane diverged; None where all of them did."""
+def nearness(steps: int) -> float:
+    """Returns how near the lowest loss is near enough for lanes that trained so many steps.
+
+    The fewer they are, the further their best rate lies above that of the whole run. The square root is a choice that
+    suits runs of 400 to 4,000 steps, not a law.
+    """
+    return NEAR * min(1.0, math.sqrt(NEAR_STEPS / steps))
+
+
+def read_curve(rates: np.ndarray, losses: np.ndarray, near: float = NEAR) -> Reading | None:
+    """Reads losses (rates, seeds), nan where a lane diverged; None where all of them did.
+
+    `near` is how near the lowest loss the default goes, as a part of the fall.
+    """
     finite = np.isfinite(losses)
     if not finite.any():
         return None
@@ -40,10 +54,11 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Reading | None:
         return Reading({}, None, None, None, None, agreed=False)
     shape = smooth(rates, middle)
     rules = {name: rule(rates, middle) for name, rule in RULES.items()}
+    rules["near_minimum"] = near_minimum(rates, middle, near)
     low, bottom = _fall(shape)
     if shape[low] - shape[bottom] < FALL:
         return Reading(rules, None, None, None, None, agreed=False)
-    each = [near_minimum(rates, column) for column in losses.T if np.isfinite(column).sum() >= 3]
+    each = [near_minimum(rates, column, near) for column in losses.T if np.isfinite(column).sum() >= 3]
     return Reading(
         rules=rules,
         suggestion=rules["near_minimum"],
@@ -54,16 +69,16 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Reading | None:
     )
 
 
-def near_minimum(rates: np.ndarray, losses: np.ndarray) -> float:
+def near_minimum(rates: np.ndarray, losses: np.ndarray, near: float = NEAR) -> float:
     """The lowest rate whose loss is near the lowest one: our default.
 
-    On the smoothed curve of the logarithm of the loss, the lowest rate at which all but 20 % of the fall is done,
+    On the smoothed curve of the logarithm of the loss, the lowest rate at which all but `near` of the fall is done,
     between grid points by interpolation. Below the minimum there is room for the longer run, whose best rate is lower;
     the whole fall but its last part is taken.
     """
     shape = smooth(rates, losses)
     top, bottom = _fall(shape)
-    wanted = shape[bottom] + NEAR * (shape[top] - shape[bottom])
+    wanted = shape[bottom] + near * (shape[top] - shape[bottom])
     after = next(i for i in range(top, bottom + 1) if shape[i] <= wanted)
     if after == top:
         return float(rates[top])

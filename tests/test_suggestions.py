@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxtrain.suggestions import RULES, Reading, near_minimum, read_curve
+from jaxtrain.suggestions import NEAR, RULES, Reading, near_minimum, nearness, read_curve
 
 RATES = np.geomspace(1e-7, 10.0, 41)
 
@@ -120,3 +120,11 @@ def test_slide_is_the_left_end_of_the_last_interval_whose_slopes_differ() -> Non
     rates, losses = np.geomspace(1e-4, 1e-1, 10), np.array([9, 9, 9, 9, 9, 8, 7, 6, 5, 4.0])
     assert RULES["slide"](rates, losses) == pytest.approx(rates[6])
     assert RULES["slide"](rates, losses**2) == pytest.approx(rates[1])
+
+
+def test_lanes_that_trained_longer_are_followed_nearer_to_their_minimum() -> None:
+    """Four times the steps, half the distance; the rate moves up towards the minimum, and never past it."""
+    assert [nearness(steps) for steps in (5, 25, 100)] == pytest.approx([NEAR, NEAR, NEAR / 2])
+    losses = curve(RATES, 1e-2)
+    found = [near_minimum(RATES, losses, nearness(steps)) for steps in (25, 100, 400)]
+    assert found[0] < found[1] < found[2] <= 1e-2
