@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from jaxtrain.errors import StorageError, UsageError
 
 BEAT_SECONDS = 2.0  # how often an owner renews its file where the file system has no locks
@@ -97,7 +95,7 @@ def read_json(path: Path) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):  # an array or a scalar of NumPy, which need not be imported to know one
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

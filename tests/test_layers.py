@@ -19,7 +19,17 @@ LAYERS = {
     "devices": ("parallel", "population"),
     "edges": (
         *("data", "trackers", "progress", "plots"),
-        *("directory", "checkpoints", "step_files", "memory", "result", "environment", "compilation", "signals"),
+        *(
+            "directory",
+            "json_lines",
+            "checkpoints",
+            "step_files",
+            "memory",
+            "result",
+            "environment",
+            "compilation",
+            "signals",
+        ),
         "run_directory",
     ),
     "programs": (
