@@ -18,7 +18,7 @@ import ml_collections
 from jaxtrain.config_files import plain, read
 from jaxtrain.errors import ConfigError, nearest, unknown
 from jaxtrain.families import Bound, Family, knobs_of, resolve
-from jaxtrain.knobs import Bounds, Knob, Text
+from jaxtrain.knobs import Bounds, Knob, Text, as_python
 from jaxtrain.sections import SECTIONS
 
 FAMILIES: dict[str, str] = {
@@ -34,7 +34,7 @@ FAMILIES: dict[str, str] = {
 PROGRAM = ("task", "model", "loss", "optimizer")
 """The sections whose floats enter the compiled program, beside `train.ema` and the schedules' own."""
 
-UNHASHED = ("log", "track", "checkpoint")
+UNHASHED = ("log", "track", "checkpoint", "search")
 """The sections that change no number of a run, `checkpoint.init_from` and `init_except` aside."""
 
 SEED = Knob("seed", (int,), (Bounds(0, 2**32 - 1),))
@@ -110,8 +110,11 @@ def resolve_config(
     for section in FAMILIES:
         if section != "schedule":
             config[section] = _resolve_member(section, section, merged[section], overrides, notes)
+    merged["search"] = _section("search", merged["search"])
+    space = merged["search"].pop("space", None)
     for section, signature in SECTIONS.items():
         config[section] = resolve(knobs_of(signature), _section(section, merged[section]), section)
+    config["search"]["space"] = _resolve_space(space)
     config["schedule"] = _resolve_schedules(merged["schedule"], config, overrides, notes)
     return Loaded(config, tuple(notes))
 
@@ -149,6 +152,25 @@ def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any],
             notes.append(f"{path} is dropped: {reason}")
         else:
             _set(resolved, target, _resolve_member("schedule", path, entry, overrides, notes))
+    return resolved
+
+
+def _resolve_space(given: Any, path: str = "search.space") -> Config:
+    """Reads the entries of a search space, which mirrors the config; None in an entry's place leaves it out.
+
+    What they mean is up to the search: a run that searches nothing reads none of it.
+    """
+    if _is_none(given):
+        return {}
+    if not isinstance(given, Mapping):
+        hint = "as in search.space.optimizer.learning_rate = ('log_uniform', 1e-5, 1e-1)"
+        raise ConfigError(path, given, "a range below the name of what it varies", hint)
+    resolved: Config = {}
+    for name, entry in given.items():
+        if isinstance(entry, Mapping):
+            resolved[name] = _resolve_space(entry, f"{path}.{name}")
+        elif not _is_none(entry):
+            resolved[name] = as_python(entry)
     return resolved
 
 

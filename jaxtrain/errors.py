@@ -17,7 +17,7 @@ class ConfigError(JaxtrainError):
 
     def __init__(self, key: str, given: object, allowed: str, hint: str = "") -> None:
         """Composes the line from the key, what was given, what is allowed and what to do."""
-        self.key, self.given, self.allowed = key, given, allowed
+        self.key, self.given, self.allowed, self.hint = key, given, allowed, hint
         shown = given if isinstance(given, str) and given.startswith("<") else repr(given)
         super().__init__(f"{key}: given {shown}; allowed: {allowed}" + (f". {hint}" if hint else ""))
 

@@ -49,7 +49,10 @@ class Lengths(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Config, data, devices, rules and durations of a run; `found` holds floats that a range test put in place."""
+    """Config, data, devices, rules and durations of a run.
+
+    `found` holds floats that a range test put in place, `placed` the splits that lie on the devices already.
+    """
 
     config: Config
     dataset: Dataset
@@ -57,7 +60,7 @@ class Experiment:
     rules: Rules
     lengths: Lengths
     found: Mapping[str, float] = field(default_factory=dict)
-    _placed: dict[str, dict[str, jax.Array]] = field(default_factory=dict, init=False, repr=False)
+    placed: dict[str, dict[str, jax.Array]] = field(default_factory=dict, repr=False)
 
     @property
     def hparams(self) -> dict[str, np.float32]:
@@ -100,21 +103,24 @@ class Experiment:
 
     def on_devices(self, split: str) -> dict[str, jax.Array]:
         """Returns a split, placed on the devices when it is first asked for."""
-        if split not in self._placed:
-            self._placed[split] = replicate(self.dataset.split(split), self.mesh)
-        return self._placed[split]
+        if split not in self.placed:
+            self.placed[split] = replicate(self.dataset.split(split), self.mesh)
+        return self.placed[split]
 
 
-def build(config: Config, *, lanes: bool = False) -> Experiment:
+def build(config: Config, *, lanes: bool = False, beside: Experiment | None = None) -> Experiment:
     """Reads the data and makes what a run needs; every error of the config comes before the data are read.
 
-    `lanes`: nothing but lanes is to be trained, so batches need not divide over the devices.
+    `lanes`: nothing but lanes is to be trained, so batches need not divide over the devices. `beside` is an experiment
+    on the same data and devices: what it has read and placed is shared.
     """
     check_metrics(config["task"], config["eval"]["metric"])
-    mesh = device_mesh(config["parallel"]["mesh"])
+    mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     _check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
-    dataset = data.load(config["data"])
-    return Experiment(config, dataset, mesh, make_rules(config, dataset.info), lengths_of(config, dataset))
+    dataset = beside.dataset if beside else data.load(config["data"])
+    placed = beside.placed if beside else {}
+    rules, lengths = make_rules(config, dataset.info), lengths_of(config, dataset)
+    return Experiment(config, dataset, mesh, rules, lengths, placed=placed)
 
 
 def _check_devices(config: Config, mesh: Devices, lanes: bool) -> None:

@@ -166,6 +166,11 @@ def knob_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> Knob:
     return Knob(parameter.name, types_, constraints, choices, element, default)
 
 
+def as_python(value: Any) -> Any:
+    """Reads a value that no knob describes: what was typed as a Python literal, lists as tuples."""
+    return _literal(value) if isinstance(value, Text) else _plain(value)
+
+
 def holds(default: Any) -> bool:
     """Tells whether a config can hold a default, so that JSON gives it back."""
     default = _plain(default)

@@ -89,7 +89,8 @@ class Population:
     """The programs of `lanes` runs on the devices: rules and step as in a solo run, `width` lanes at a time.
 
     States have a leading axis of `padded` lanes, a multiple of what the devices take at a time; those beyond `lanes`
-    are dead copies, and are left out of every report.
+    are dead copies, and are left out of every report. `room`: lanes that the program has at least, so that one which
+    is not full is the same program.
     """
 
     rules: Rules
@@ -97,17 +98,22 @@ class Population:
     lanes: int
     width: int = 1
     step: StepFunction = train_step
+    room: int = 0
 
     @property
     def padded(self) -> int:
         """Lanes of the states, padding included."""
-        share = -(-self.lanes // self.mesh.size)
-        return self.mesh.size * -(-share // self.share_width) * self.share_width
+        return self.mesh.size * -(-self._share // self.share_width) * self.share_width
 
     @property
     def share_width(self) -> int:
         """Lanes that one device steps at a time: no more than its share."""
-        return min(self.width, -(-self.lanes // self.mesh.size))
+        return min(self.width, self._share)
+
+    @property
+    def _share(self) -> int:
+        """Lanes of each device, before they are filled up to whole widths."""
+        return -(-max(self.lanes, self.room) // self.mesh.size)
 
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
         """Makes the states: seeds and hyperparameters are numbers, or sequences with one for each lane."""
@@ -133,9 +139,13 @@ class Population:
 
     def gather(self, states: TrainState, lanes: Sequence[int]) -> tuple["Population", TrainState]:
         """Returns the population of these lanes alone, in this order, and its states: a narrower program."""
-        narrower = replace(self, lanes=len(lanes))
+        narrower = replace(self, lanes=len(lanes), room=0)
         order = np.asarray(lanes)[narrower._order()]
         return narrower, narrower._with_dead_padding(picked_lanes(states, order, self.mesh))
+
+    def holding(self, lanes: int) -> "Population":
+        """Returns the same program with no more than so many lanes in it."""
+        return replace(self, lanes=lanes, room=self.padded)
 
     def copy(self, states: TrainState, source: Sequence[int], destination: Sequence[int]) -> TrainState:
         """Returns the states with whole lanes laid over others, hyperparameters and keys included."""

@@ -22,15 +22,23 @@ class Progress(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-def progress(total: int, initial: int, *, quiet: bool, stream: TextIO | None = None, description: str = "") -> Progress:
-    """Returns the progress of a run of `total` steps that starts at step `initial`.
+def progress(
+    total: int,
+    initial: int,
+    *,
+    quiet: bool,
+    stream: TextIO | None = None,
+    description: str = "",
+    unit: str = "step",
+) -> Progress:
+    """Returns the progress of a run of `total` steps (or what `unit` says) that starts at step `initial`.
 
     Without `stream` it is standard error as it is now. Errors are not for this: quiet silences every line.
     """
     if quiet:
         return _Quiet()
     shown_on = sys.stderr if stream is None else stream
-    return _Bar(total, initial, shown_on, description) if shown_on.isatty() else _Lines(shown_on)
+    return _Bar(total, initial, shown_on, description, unit) if shown_on.isatty() else _Lines(shown_on)
 
 
 def plain_lines(quiet: bool) -> Progress:
@@ -62,7 +70,7 @@ class _Lines(_Quiet):
 
 
 class _Bar:
-    def __init__(self, total: int, initial: int, stream: TextIO, description: str) -> None:
+    def __init__(self, total: int, initial: int, stream: TextIO, description: str, unit: str) -> None:
         from tqdm import tqdm
 
         self._stream = stream
@@ -73,7 +81,7 @@ class _Bar:
             initial=initial,
             file=stream,
             desc=description or None,
-            unit="step",
+            unit=unit,
             miniters=1,
             dynamic_ncols=sized,
             ncols=None if sized else 80,

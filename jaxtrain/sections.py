@@ -91,6 +91,29 @@ class LRRange:
     before_training: bool = False
 
 
+@dataclass(frozen=True)
+class Search:
+    """The search over `search.space`, which mirrors the config: who proposes how many trials, and how they run.
+
+    `sampler`: grid, random, sobol, tpe, or one of Optuna's as "optuna:GPSampler"; asked for `batch` trials at a time,
+    each trained with `seeds` seeds from `seed` upwards. `halving`: trials that fall behind are stopped at rungs, the
+    first after `first_rung`, each later one `reduction` times as far, where the best 1 / `reduction` go on; "hyperband"
+    lets some start at later rungs. The best is trained beside the config's own values on `compare_seeds` further seeds.
+    `storage`: the address of a database whose study, called `study` (None: after the config), workers share.
+    """
+
+    sampler: str = "random"
+    trials: Count = 32
+    seeds: Count = 1
+    batch: Count = 32
+    halving: Literal["successive", "hyperband"] | None = None
+    first_rung: Duration = "10 %"
+    reduction: Annotated[int, Bounds(2)] = 3
+    compare_seeds: Annotated[int, Bounds(0)] = 3
+    storage: str | None = None
+    study: str | None = None
+
+
 SECTIONS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
@@ -99,4 +122,5 @@ SECTIONS: dict[str, type] = {
     "track": Track,
     "parallel": Parallel,
     "lr_range": LRRange,
+    "search": Search,
 }
