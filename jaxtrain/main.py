@@ -16,6 +16,7 @@ VERBS = {
     "train": "trains a config, or resumes the run in its directory (the default verb)",
     "evaluate": "evaluates the best state of a run: evaluate --workdir=DIR",
     "lr_range": "tests learning rates, draws the curve and suggests one",
+    "search": "searches search.space: many trials as lanes of few programs, then a report",
     "list": "lists the families, or the members of one with their knobs: list optimizers",
 }
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
@@ -126,7 +127,7 @@ def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
         if overrides or options.config or options.workdir:
             raise UsageError("list: given a config or a directory; allowed: list, or list NAME, which read neither")
         return _list(more)
-    runner = {"train": _train, "evaluate": _evaluate, "lr_range": _lr_range}[verb]
+    runner = {"train": _train, "evaluate": _evaluate, "lr_range": _lr_range, "search": _search}[verb]
     return runner(options, overrides)
 
 
@@ -172,6 +173,23 @@ def _lr_range(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     return 0 if result.status == "done" else 4
 
 
+def _search(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    use_a_host_device_per_core()
+    config, workdir = _configured(options, overrides)
+    from jaxtrain.compilation import use_persistent_cache
+    from jaxtrain.report import NOTHING_LEFT, search_report
+    from jaxtrain.search import search
+
+    use_persistent_cache()
+    result = search(config, workdir, quiet=options.quiet)
+    if not options.quiet:
+        again = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in overrides.items())]
+        print("\n".join(search_report(result, again)))
+    elif result.status == "diverged":
+        print(f"error: {NOTHING_LEFT}", file=sys.stderr)
+    return result.exit_code
+
+
 def use_a_host_device_per_core() -> None:
     """Makes a device of each core of a CPU, for lanes; before JAX starts, and never over a user's own XLA_FLAGS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -197,7 +215,7 @@ def _configured(options: argparse.Namespace, overrides: Mapping[str, Any]) -> tu
 
 def _name(path: Path) -> str:
     """Returns what a run is called after: the config file, or for a run's config.json the directory it lies in."""
-    return path.resolve().parent.name if path.suffix == ".json" else path.stem
+    return path.resolve().parent.name if path.name == "config.json" else path.stem
 
 
 def _evaluate(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:

@@ -3,12 +3,15 @@
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.lr_range import LRRangeResult
 from jaxtrain.result import Result
+from jaxtrain.search.findings import Findings
+from jaxtrain.search.study import SearchResult
 from jaxtrain.suggestions import Reading
 from jaxtrain.trackers.base import DIAGNOSTICS
 
@@ -65,6 +68,49 @@ def _reading_lines(reading: Reading) -> Iterator[str]:
         yield "  too few rates stayed finite for a curve: lower lr_range.stop"
     elif not reading.agreed:
         yield "  agreed: false. The rules disagree, or nothing falls: look at the picture before you train"
+
+
+def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
+    """Returns what `search` prints at its end; `arguments` are those that chose the config."""
+    found, folder = result.findings, result.folder
+    counts = Counter(outcome.status for outcome in found.outcomes)
+    told = ", ".join(f"{counts[status]} {status}" for status in ("done", "stopped", "diverged") if counts[status])
+    lines = [f"{result.status}: {len(found.outcomes)} trials ({told or 'none ended'}) in {found.seconds:.1f} s"]
+    if result.status == "interrupted":
+        return [*lines, "next:", f"  {command()} search {shlex.join(arguments)}   # goes on where it stopped"]
+    lines += [*_best_lines(found)] if found.best else [f"  {NOTHING_LEFT}"]
+    lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if (folder / name).exists())]
+    if found.best:
+        lines += ["next:", f"  {command()} --config={shlex.quote(str(folder / 'best_config.json'))}"]
+    return lines
+
+
+NOTHING_LEFT = "every trial diverged: lower the rates of search.space, or clip the gradients (optimizer.clip_norm)"
+
+SEARCH_FILES = (
+    ("report.html", "trials, pictures and the comparison: opens offline in a browser"),
+    ("best_config.json", "the config of the best trial"),
+    ("trials.jsonl", "a line for each trial"),
+    ("result.json", "the best, its ties, the comparison"),
+    ("comparison.json", "the best and the config's own values on further seeds"),
+    ("pictures", "the report's pictures as PNG"),
+    ("tensorboard", "the table of hyperparameters for TensorBoard"),
+)
+
+
+def _best_lines(found: Findings) -> Iterator[str]:
+    best = found.best
+    assert best is not None
+    ties = f"; {len(found.ties)} other trials cannot be told from it" if found.ties else ""
+    yield f"  best trial {best.trial}: {found.metric} {_number(best.value)} on validation{ties}"
+    for name, value in best.point.items():
+        yield f"    {name} = {format(value, '.4g') if isinstance(value, float) else value}"
+    if found.comparison:
+        gain, split = found.comparison.gain, found.comparison.split
+        interval = f"{_number(gain.mean)}, 95 % interval {_number(gain.low)} to {_number(gain.high)}"
+        verdict, seeds = found.comparison.verdict, len(found.comparison.best)
+        yield f"  on {seeds} seeds that the search did not use, against the config's own values: {verdict}"
+        yield f"    {found.metric} on {split} better by {interval}"
 
 
 def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:

@@ -622,6 +622,7 @@ def recorded(config: Config, reads: set[str]) -> Config:
 
 def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from jaxtrain.range_test import lr_range
+    from jaxtrain.search import search
 
     random = np.random.default_rng(0)
     np.savez(tmp_path / "tiny.npz", inputs=random.random((40, 3)), targets=random.integers(0, 2, 40))
@@ -630,6 +631,7 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
         "data": {"name": "arrays", "file": "tiny.npz", "path": str(tmp_path), "batch_size": 4, "eval_batch_size": 4},
         "train": {"duration": "2 steps", "ema": 0.9},
         "parallel": {"mesh": 1},
+        "search": {"space": {"model": {"dropout": ("uniform", 0.0, 0.5)}}, "trials": 2, "halving": "successive"},
         "lr_range": {"rates": 5, "seeds": 1, "steps": "2 steps", "second": "train.ema", "second_count": 2},
     }
     reads: set[str] = set()
@@ -645,6 +647,8 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
     tuned = resolve_config(tiny, {"checkpoint.init_from": str(tmp_path / "first")}).config
     train_and_evaluate(recorded(tuned, reads), tmp_path / "tuned", quiet=True)
     lr_range(recorded(first, reads), tmp_path / "tested")
+    shared = {**first, "search": {**first["search"], "storage": f"sqlite:///{tmp_path}/study.db"}}
+    search(recorded(shared, reads), tmp_path / "searched", quiet=True)
     kinds = {**SECTIONS, "data": data.Settings}
     fields = {f"{section}.{name}" for section, kind in kinds.items() for name in kind.__annotations__}
     # The one float of a program among them is read by its full name, as a hyperparameter.

@@ -2,7 +2,7 @@
 
 from jaxtrain.trackers.base import Row, Tracker
 from jaxtrain.trackers.console import ConsoleTracker
-from jaxtrain.trackers.event_files import TensorBoardTracker, write_picture
+from jaxtrain.trackers.event_files import TensorBoardTracker, write_hparams, write_picture
 from jaxtrain.trackers.jsonl import JsonlTracker, read_rows
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.trackers.null import NullTracker
@@ -18,5 +18,6 @@ __all__ = [
     "Tracker",
     "read_rows",
     "several",
+    "write_hparams",
     "write_picture",
 ]

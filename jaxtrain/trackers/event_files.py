@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtrain.trackers.base import Row
 
@@ -103,6 +103,24 @@ def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, widt
     with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
         writer.write(_version().SerializeToString())
         writer.write(_event(time.time(), 0, summary={"value": [{"tag": name, "image": image}]}).SerializeToString())
+
+
+def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Writes one trial for TensorBoard's page of hyperparameters, in place of the one before.
+
+    One event file in the directory itself, with the metrics as scalars too, since the page takes them from there.
+    Values that are neither numbers nor booleans are shown as text.
+    """
+    from tensorboardX import RecordWriter
+    from tensorboardX.summary import hparams
+
+    _clear(Path(directory))
+    known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
+    points = [{"tag": name, "simple_value": _shown(value)} for name, value in metrics.items()]
+    with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
+        writer.write(_version().SerializeToString())
+        for summary in (*hparams(known, metrics), {"value": points}):
+            writer.write(_event(time.time(), 0, summary=summary).SerializeToString())
 
 
 def _clear(directory: Path) -> None:

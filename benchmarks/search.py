@@ -1,0 +1,351 @@
+"""The search against programs by hand, Optuna around single runs and around PyTorch, and halving against random search.
+
+python benchmarks/search.py [lanes asking wall halving] [--output=FILE.json] [--quick] [--peer=PYTHON]
+"""
+
+import argparse
+import itertools
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timing  # before jax: a clone's own jaxtrain
+
+from jaxtrain.main import use_a_host_device_per_core
+
+use_a_host_device_per_core()  # before JAX starts, as the verb does
+
+import images  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+from jax.sharding import PartitionSpec  # noqa: E402
+
+from jaxtrain.compilation import Compilations  # noqa: E402
+from jaxtrain.config import Config, to_json  # noqa: E402
+from jaxtrain.data.order import eval_batches  # noqa: E402
+from jaxtrain.experiment import Experiment  # noqa: E402
+from jaxtrain.parallel import AXIS  # noqa: E402
+from jaxtrain.search.batch import Batch  # noqa: E402
+from jaxtrain.search.ledger import Ledger  # noqa: E402
+from jaxtrain.search.programs import Programs  # noqa: E402
+from jaxtrain.search.samplers import make_sampler  # noqa: E402
+from jaxtrain.search.space import Space, read_space  # noqa: E402
+from jaxtrain.search.studies import LocalStudy  # noqa: E402
+from jaxtrain.search.trials import Outcome, ranked  # noqa: E402
+from jaxtrain.signals import Interruption  # noqa: E402
+
+TRIALS, HAND_BAR, TORCH_AIM, ASKING_BAR = 32, 1.05, 0.6, 5.0
+STEPS_BAR, TIME_BAR, POINTS_BAR, SEEDS = 1 / 3, 0.45, 0.1, 10
+SPACE = {
+    "optimizer": {
+        "learning_rate": ("log_uniform", 1e-3, 1.0),
+        "momentum": ("uniform", 0.0, 0.99),
+        "weight_decay": ("log_uniform", 1e-6, 1e-2),
+    }
+}
+Found = tuple[list[timing.Ratio], list[str]]
+
+
+def main() -> None:
+    """Runs the comparisons that are named, or all of them."""
+    parts = {"lanes": lanes, "asking": asking, "wall": wall, "halving": halving}
+    parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
+    parser.add_argument("--rounds", type=int, default=7, help="of the lanes; the commands take a third of them")
+    parser.add_argument("--peer", default=sys.executable, help="a Python that has torch and optuna (this one)")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--quick", action="store_true", help="a few trials and steps, to see that everything runs")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(parts)}")
+    ratios: list[timing.Ratio] = []
+    notes: list[str] = []
+    for name in options.parts or parts:
+        found, said = parts[name](options)
+        for line in [*(f"{ratio.name}: {ratio.ratio:.3f}" for ratio in found), *said]:
+            print(line, flush=True)
+        ratios += found
+        notes += said
+    timing.report("The search (ours) and the same trials otherwise (theirs)", ratios, notes, options.output)
+
+
+def study(quick: bool, **search: Any) -> tuple[Experiment, list[str]]:
+    """The MLP 784-128-128-10 for one epoch, batch 128, with SGD at a constant rate; one evaluation at the end."""
+    overrides = {
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
+        "schedule": {},
+        "train.duration": "4 steps" if quick else "1 epochs",
+        "eval.every": "100 %",
+        "search.space": SPACE,
+        "search.trials": 4 if quick else TRIALS,
+        "search.compare_seeds": 0,
+        **{f"search.{name}": value for name, value in search.items()},
+    }
+    return images.experiment("fashion_mnist_mlp", overrides)
+
+
+# Lanes: the trials of a batch, by the study and by hand, both compiled and with the data on the devices
+
+
+def lanes(options: argparse.Namespace) -> Found:
+    """A batch from its first weights to its outcomes, against the program that one would write for it."""
+    experiment, notes = study(options.quick)
+    space, programs = read_space(experiment.config), Programs()
+    trained = lambda: run_batch(space, programs)  # noqa: E731
+    hand = by_hand(space, programs)
+    took = timing.seconds_in_turns({"ours": trained, "by hand": hand}, 1 if options.quick else options.rounds)
+    ours = sorted(outcome.value or np.inf for outcome in trained())
+    theirs = sorted(np.nan_to_num(hand(), nan=np.inf))
+    notes.append(f"best of {len(ours)} trials: ours {ours[0]:.4f}, by hand {theirs[0]:.4f} (other initial weights)")
+    count = space.config["search"]["trials"]
+    name = f"{count} trials of one epoch, shard_map(lax.map) by hand"
+    return [timing.ratio(name, "s", took["ours"], took["by hand"], HAND_BAR)], notes
+
+
+def run_batch(space: Space, programs: Programs) -> list[Outcome]:
+    """Trains all trials of a study as one batch."""
+    numbers = range(space.config["search"]["trials"])
+    points = make_sampler(space, higher_is_better=False).ask(numbers)
+    batch = Batch(
+        space=space,
+        trials=[space.trial(number, point) for number, point in zip(numbers, points, strict=True)],
+        seeds=[space.config["seed"]],
+        programs=programs,
+        higher_is_better=space.config["eval"]["metric"] != "loss",
+        stop=Interruption(),
+        compiled=Compilations(),
+        save=lambda work: None,
+        pace={},
+    )
+    return [outcome for ended in batch.run(batch.fresh()) for outcome in ended]
+
+
+def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:
+    """Returns the trials as one would write them: plain JAX, a scan over batches mapped over lanes on all devices."""
+    experiment = programs.experiment(space.config)
+    points = make_sampler(space, higher_is_better=False).ask(range(space.config["search"]["trials"]))
+    rates = {key: np.array([point[key] for point in points], np.float32) for key in points[0]}
+    train, held_out = experiment.on_devices("train"), experiment.on_devices("validation")
+    rows = experiment.indices(0, experiment.lengths.total, experiment.lengths.total)
+    size = experiment.config["data"]["eval_batch_size"]
+    places, mask = eval_batches(experiment.dataset.sizes["validation"], size)
+
+    def loss(params: Any, inputs: Any, targets: Any) -> Any:
+        hidden = inputs.reshape(len(inputs), -1)
+        for i, (kernel, bias) in enumerate(params):
+            hidden = hidden @ kernel + bias
+            hidden = jax.nn.relu(hidden) if i < 2 else hidden
+        return optax.softmax_cross_entropy_with_integer_labels(hidden, targets)
+
+    def run(own: Any, train: Any, held_out: Any, rows: Any, places: Any, mask: Any) -> Any:
+        keys, widths, draw = (
+            jax.random.split(jax.random.key(0), 3),
+            (784, 128, 128, 10),
+            jax.nn.initializers.lecun_normal(),
+        )
+        params = [
+            (draw(key, pair), jnp.zeros(pair[1])) for key, pair in zip(keys, itertools.pairwise(widths), strict=True)
+        ]
+        optimizer = optax.chain(
+            optax.add_decayed_weights(own["optimizer.weight_decay"]),
+            optax.sgd(own["optimizer.learning_rate"], own["optimizer.momentum"]),
+        )
+
+        def step(carry: Any, row: Any) -> Any:
+            params, state = carry
+            mean = lambda params: loss(params, train["inputs"][row], train["targets"][row]).mean()  # noqa: E731
+            value, slopes = jax.value_and_grad(mean)(params)
+            updates, state = optimizer.update(slopes, state, params)
+            return (optax.apply_updates(params, updates), state), value
+
+        (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), rows)
+
+        def measure(total: Any, batch: Any) -> Any:
+            row, counted = batch
+            return total + (loss(params, held_out["inputs"][row], held_out["targets"][row]) * counted).sum(), None
+
+        return jax.lax.scan(measure, jnp.zeros(()), (places, mask))[0] / mask.sum(), losses
+
+    lane, whole = PartitionSpec(AXIS), PartitionSpec()
+    mapped = jax.shard_map(
+        lambda own, *shared: jax.lax.map(lambda one: run(one, *shared), own),
+        mesh=experiment.mesh,
+        in_specs=(lane, *[whole] * 5),
+        out_specs=lane,
+        check_vma=False,
+    )
+    program = jax.jit(mapped)
+    return lambda: jax.device_get(program(rates, train, held_out, rows, places, mask))[0]
+
+
+# Asking: what a trial costs beside its training
+
+
+def asking(options: argparse.Namespace) -> Found:
+    """Asking, telling and the ledger, a trial, without storage; and 1,000 trials of a tiny model by the command."""
+    count, notes = (20, []) if options.quick else (1000, [])
+    for sampler in ("random", "sobol", "tpe"):
+        if sampler == "tpe" and not installed("optuna"):
+            notes.append("tpe: Optuna is not installed")
+            continue
+        experiment, _ = study(options.quick, sampler=sampler, trials=count, batch=100)
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = _asked(read_space(experiment.config), Path(folder), count)
+        limit = "" if sampler == "tpe" else f" (at most {ASKING_BAR:.0f})"
+        notes.append(f"asking, telling and ledger, {sampler}: {1e3 * seconds / count:.2f} ms a trial{limit}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tiny.json")
+        path.write_text(to_json(_tiny(count)))
+        began = time.perf_counter()
+        command(path, Path(folder), "study")()
+        took = time.perf_counter() - began
+    return [], [*notes, f"{count:,} trials of a tiny model, report and comparison included: {took:.1f} s (at most 60)"]
+
+
+def _asked(space: Space, folder: Path, trials: int) -> float:
+    """Takes and tells a whole study whose trials cost nothing; returns the seconds."""
+    ledger, began = Ledger(folder / "trials.jsonl"), time.perf_counter()
+    kept = LocalStudy(space, make_sampler(space, False), ledger, trials, space.config["search"]["batch"])
+    while taken := kept.take():
+        kept.tell([_outcome(trial.number, trial.point) for trial in taken])
+    ledger.close()
+    return time.perf_counter() - began
+
+
+def _outcome(number: int, point: dict[str, Any]) -> Outcome:
+    value = sum(float(part) for part in point.values())
+    return Outcome(number, "done", value, {0: value}, 100, point, point, [[100, value]], 0.1)
+
+
+def _tiny(trials: int) -> Config:
+    from jaxtrain import load_config
+
+    small = {"model.hidden": (8,), "train.duration": "40 steps", "search.trials": trials, "search.batch": 250}
+    path = timing.ROOT / "configs" / "digits_search.py"
+    return load_config(path, {**small, "search.seeds": 1, "search.halving": None})
+
+
+# Wall: from the start of the process to the best trial
+
+
+def wall(options: argparse.Namespace) -> Found:
+    """The command, cold and warm, against Optuna around single runs and around PyTorch with one and two jobs."""
+    experiment, notes = study(options.quick)
+    trials, rounds = str(experiment.config["search"]["trials"]), 1 if options.quick else -(-options.rounds // 3)
+    programs: dict[str, Callable[[], Any]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "study.json"
+        path.write_text(to_json(experiment.config))
+        programs["cold"] = command(path, folder, "cold", cold=True)
+        programs["warm"] = command(path, folder, "warm")
+        if installed("optuna"):
+            programs["solo"] = _script(sys.executable, "search_solo.py", path, trials, folder=folder)
+        if installed("torch", options.peer):
+            _save_arrays(experiment, folder / "data.npz")
+            for jobs in (1, 2):
+                line = (options.peer, "search_peers.py", folder / "data.npz", trials, str(jobs))
+                programs[f"torch {jobs}"] = _script(*line, folder=folder)
+        took = timing.seconds_in_turns(programs, rounds)
+    told = {"solo": "Optuna around single runs", "torch 1": "PyTorch, 1 job", "torch 2": "PyTorch, 2 jobs"}
+    ratios = [
+        timing.ratio(f"{trials} trials, {temper} cache: search, {text}", "s", took[temper], took[name])
+        for temper in ("cold", "warm")
+        for name, text in told.items()
+        if name in took
+    ]
+    notes.append(f"aim: {TORCH_AIM} of PyTorch with 2 jobs, cold" if "torch 2" in took else "PyTorch: not installed")
+    return ratios, notes
+
+
+def _save_arrays(experiment: Experiment, path: Path) -> None:
+    """Writes the data as the loop of the others takes them."""
+    train, held_out = (experiment.dataset.split(name) for name in ("train", "validation"))
+    inputs, validation_inputs = (
+        split["inputs"].reshape(len(split["inputs"]), -1).astype(np.float32) for split in (train, held_out)
+    )
+    np.savez(
+        path,
+        inputs=inputs,
+        targets=train["targets"],
+        validation_inputs=validation_inputs,
+        validation_targets=held_out["targets"],
+    )
+
+
+def command(path: Path, folder: Path, name: str, *, cold: bool = False) -> Callable[[], None]:
+    """Returns the verb as a user types it, with a new directory each time; cold: with an empty cache, too."""
+
+    def run() -> None:
+        for old in [f"{name}-study", *([f"{name}-cache"] if cold else [])]:
+            shutil.rmtree(folder / old, ignore_errors=True)
+        line = ["-m", "jaxtrain.main", "search", f"--config={path}", f"--workdir={folder / f'{name}-study'}"]
+        _process([sys.executable, *line], folder / f"{name}-cache")
+
+    return run
+
+
+def _script(python: str, script: str, *arguments: Any, folder: Path) -> Callable[[], None]:
+    line = [python, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    return partial(_process, line, folder / "script-cache")
+
+
+def _process(line: Sequence[str], cache: Path) -> None:
+    hidden = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
+    subprocess.run(
+        line, cwd=timing.ROOT, env=variables | {"XDG_CACHE_HOME": str(cache)}, check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def installed(package: str, python: str = sys.executable) -> bool:
+    """Tells whether a Python has a package."""
+    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", probe], check=False).returncode == 0
+
+
+# Halving: the same trials, stopped at rungs or not
+
+
+def halving(options: argparse.Namespace) -> Found:
+    """Random search of 32 trials of three epochs with and without halving, over seeds: accuracy, steps, seconds."""
+    made: list[dict[str, float]] = []
+    times: dict[str, list[float]] = {"halved": [], "whole": []}
+    notes: list[str] = []
+    programs = Programs()
+    for seed in [0, *range(1 if options.quick else SEEDS)]:  # the first compiles, and does not count
+        found = {}
+        for name, kind in (("halved", "successive"), ("whole", None)):
+            experiment, notes = study(options.quick, halving=kind)
+            config = {**experiment.config, "seed": seed, "eval": {"every": "10 %", "metric": "accuracy"}}
+            config["train"] = {**config["train"], "duration": "20 steps" if options.quick else "3 epochs"}
+            space, began = read_space(config), time.perf_counter()
+            found[name] = run_batch(space, programs)
+            times[name].append(time.perf_counter() - began)
+        best = {name: ranked(outcomes, True)[0].value or 0.0 for name, outcomes in found.items()}
+        steps = {name: sum(outcome.step for outcome in outcomes) for name, outcomes in found.items()}
+        made.append({"points": 100 * (best["whole"] - best["halved"]), "steps": steps["halved"] / steps["whole"]})
+    made, times = made[1:], {name: seconds[1:] for name, seconds in times.items()}
+    points, steps = (statistics.median(row[key] for row in made) for key in ("points", "steps"))
+    notes += [
+        f"halving, median of {len(made)} seeds: {points:.2f} points of accuracy behind random search (at most "
+        f"{POINTS_BAR}), {steps:.3f} of its steps (at most {STEPS_BAR:.3f})",
+        "halving, points behind by seed: " + ", ".join(f"{row['points']:.2f}" for row in made),
+    ]
+    return [
+        timing.ratio("halving, random search of the same trials", "s", times["halved"], times["whole"], TIME_BAR)
+    ], notes
+
+
+if __name__ == "__main__":
+    main()

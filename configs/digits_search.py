@@ -1,0 +1,29 @@
+"""Digits: a search over the optimizer, its rates and what regularises, by 64 trials with 3 seeds each and halving.
+
+python -m jaxtrain.main search --config=configs/digits_search.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxtrain import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.data = {"name": "digits", "batch_size": 64, "test_fraction": 0.2, "validation_fraction": 0.2}
+    config.model = {"name": "mlp", "hidden": (128, 128), "dropout": 0.2}
+    config.schedule = {"optimizer": {"learning_rate": {"name": "one_cycle"}}}
+    config.train.duration = "20 epochs"
+    config.search = {
+        "sampler": "sobol",
+        "trials": 64,
+        "batch": 64,
+        "seeds": 3,
+        "halving": "successive",
+        "space": {
+            "optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1), "weight_decay": ("log_uniform", 1e-3, 1.0)},
+            "model": {"dropout": ("uniform", 0.0, 0.5)},
+            "schedule": {"optimizer": {"learning_rate": {"warmup": ("uniform", 0.05, 0.5)}}},
+        },
+    }
+    return config

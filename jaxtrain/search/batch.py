@@ -1,0 +1,265 @@
+"""A batch of trials, trained from rung to rung: every seed of every trial a lane, every program compiled once.
+
+A batch is what is killed and goes on: its chunks of lanes lie on the host between rungs, and are saved with what is
+known of them. Outcomes are handed out as soon as they are known, and after they are saved.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain.compilation import Compilations
+from jaxtrain.data.order import eval_batches
+from jaxtrain.errors import ConfigError
+from jaxtrain.experiment import CAPACITY
+from jaxtrain.search.lanes import Lanes
+from jaxtrain.search.programs import Program, Programs, signature
+from jaxtrain.search.records import Judgement, Lane, Record, outcome_of
+from jaxtrain.search.rungs import brackets, budget_share, rung_fractions, rung_step, survivors
+from jaxtrain.search.space import Space, Trial
+from jaxtrain.search.trials import Outcome
+from jaxtrain.signals import Interruption
+from jaxtrain.state import TrainState
+from jaxtrain.steps import CallOutput
+
+SAVE_SECONDS = 30.0  # how much a kill may cost between rungs
+CALL_SECONDS = 2.0  # what a call should last: a call's own work, of about a step, is then lost in it
+
+
+class Interrupted(Exception):
+    """Raised when a signal asks to stop; what was trained is saved."""
+
+
+@dataclass
+class Chunk:
+    """Lanes that are stepped together: those of one program, at one step; states on the host, None before the first."""
+
+    program: int
+    lanes: list[Lane]
+    at: int = 0
+    states: Any = None
+
+
+@dataclass
+class Work:
+    """All that a batch has come to: what is saved, and where it goes on. `rung` counts those that have been decided."""
+
+    chunks: list[Chunk]
+    records: dict[Lane, Record]
+    rung: int = 0
+    ended: list[Outcome] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """Trials to be trained over some seeds, and what their training needs.
+
+    splits: those that are measured at every evaluation, validation first; halved: whether rungs stop trials;
+    save: keeps the work, with its states; pace: seconds of a step of one lane, by signature, as measured;
+    progressed: is told which part of the steps is done.
+    """
+
+    space: Space
+    trials: Sequence[Trial]
+    seeds: Sequence[int]
+    programs: Programs
+    higher_is_better: bool
+    stop: Interruption
+    compiled: Compilations
+    save: Callable[[Work], None]
+    pace: dict[str, float]
+    progressed: Callable[[float], None] = lambda part: None
+    splits: tuple[str, ...] = ("validation",)
+    halved: bool = True
+
+    def __post_init__(self) -> None:
+        """Groups the trials into programs."""
+        section = self.space.config["search"]
+        self.groups: list[Program] = self.programs.group(self.trials)
+        self.fractions = rung_fractions(section, self.programs.experiment(self.space.config)) if self.halved else []
+        dealt = brackets(len(self.trials), len(self.fractions), section)
+        self._bracket = {trial.number: bracket for trial, bracket in zip(self.trials, dealt, strict=True)}
+        self._trial = {trial.number: trial for trial in self.trials}
+        self._group = {trial.number: i for i, group in enumerate(self.groups) for trial in group.trials}
+        self._saved_at = time.perf_counter()
+
+    def fresh(self) -> Work:
+        """Returns the work before the first step: every trial with every seed."""
+        lanes = [[(trial.number, seed) for trial in group.trials for seed in self.seeds] for group in self.groups]
+        records = {lane: Record() for group in lanes for lane in group}
+        return Work([chunk for i, group in enumerate(lanes) for chunk in self._chunks(i, group, 0, None)], records)
+
+    def run(self, work: Work) -> Iterator[list[Outcome]]:
+        """Trains to the end, and yields the outcomes of each rung, and of the end; Interrupted on a signal."""
+        if work.ended:  # a kill may have come between their being saved and their being written
+            yield list(work.ended)
+        for rung, fraction in enumerate([*self.fractions, 1.0]):
+            if rung < work.rung:
+                continue
+            for chunk in work.chunks:
+                self._advance(work, chunk, rung_step(fraction, self.groups[chunk.program].experiment.lengths))
+            ended = self._decided(work, rung)
+            work.rung, work.ended = rung + 1, work.ended + ended
+            self._save(work)
+            yield ended
+
+    def seconds(self, work: Work) -> float:
+        """Estimates how long the batch takes, from a few steps of each program that was not timed yet."""
+        total = 0.0
+        for chunk in work.chunks:
+            group = self.groups[chunk.program]
+            key, steps = signature(group.experiment.config), group.experiment.lengths.total
+            if key not in self.pace:
+                lanes = self.programs.lanes(group.experiment, self._width(work, chunk)).holding(len(chunk.lanes))
+                self.pace[key] = group.step_seconds(lanes, self._own(chunk))
+            budget = budget_share(self.fractions, self.space.config["search"]["reduction"])
+            total += self.pace[key] * len(chunk.lanes) * (steps * budget - chunk.at)
+        return total
+
+    def standing(self, work: Work) -> dict[int, float | None]:
+        """Returns the value, as it is now, of each trial that has not ended."""
+        gone = {outcome.trial for outcome in work.ended}
+        going = [number for number in self._trial if number not in gone]
+        return {n: self.judgement(n).value(list(self._records(work, n).values())) for n in going}
+
+    # Training a chunk.
+
+    def _advance(self, work: Work, chunk: Chunk, until: int) -> None:
+        """Trains a chunk to a step, and measures it wherever an evaluation is due."""
+        if chunk.at >= until:
+            return
+        experiment = self.groups[chunk.program].experiment
+        lanes = self.programs.lanes(experiment, self._width(work, chunk)).holding(len(chunk.lanes))
+        states = self._begun(chunk, lanes)
+        while chunk.at < until:
+            due = min(until, (chunk.at // experiment.lengths.eval + 1) * experiment.lengths.eval)
+            states = self._called(work, chunk, lanes, states, due)
+            self.progressed(self._part(work))
+            if chunk.at == due:
+                self._measure(work, chunk, lanes, states)
+            if self.stop.signal is not None or time.perf_counter() - self._saved_at > SAVE_SECONDS:
+                chunk.states = lanes.reported(states)
+                self._save(work)
+        chunk.states = lanes.reported(states)
+
+    def _part(self, work: Work) -> float:
+        """Returns which part of the steps of the lanes that go on is done."""
+        totals = [self.groups[c.program].experiment.lengths.total * len(c.lanes) for c in work.chunks]
+        return sum(chunk.at * len(chunk.lanes) for chunk in work.chunks) / sum(totals)
+
+    def _begun(self, chunk: Chunk, lanes: Lanes) -> TrainState:
+        """Places the states of a chunk on the devices, or makes them."""
+        if chunk.states is not None:
+            return lanes.placed(chunk.states)
+        return self.groups[chunk.program].init(lanes, self._own(chunk))
+
+    def _own(self, chunk: Chunk) -> list[tuple[Trial, int]]:
+        return [(self._trial[number], seed) for number, seed in chunk.lanes]
+
+    def _called(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState, due: int) -> TrainState:
+        """Takes the steps of one call, and notes the lanes that left the finite numbers in it."""
+        experiment = self.groups[chunk.program].experiment
+        key, alive = signature(experiment.config), [lane for lane in chunk.lanes if work.records[lane].diverged is None]
+        steps = min(due - chunk.at, CAPACITY, self._steps_of_a_call(key, len(alive)))
+        indices = experiment.indices(chunk.at, steps, CAPACITY)
+        began, compiled = time.perf_counter(), self.compiled.seconds
+        states, output = lanes.call(states, experiment.on_devices("train"), indices, steps)
+        live = lanes.reported(output.live)
+        seconds = max(time.perf_counter() - began - (self.compiled.seconds - compiled), 1e-6)
+        for lane in alive:
+            work.records[lane].seconds += seconds / len(alive)
+        self.pace[key] = seconds / (steps * max(1, len(alive)))
+        self._note_diverged(work, chunk, lanes, output, live, steps)
+        chunk.at += steps
+        return states
+
+    def _steps_of_a_call(self, key: str, alive: int) -> int:
+        return max(1, int(CALL_SECONDS / (self.pace[key] * max(1, alive)))) if key in self.pace else 1
+
+    def _note_diverged(
+        self, work: Work, chunk: Chunk, lanes: Lanes, output: CallOutput, live: np.ndarray, steps: int
+    ) -> None:
+        """Notes for each lane that died how many steps were taken before its loss was no longer finite."""
+        died = [i for i, lane in enumerate(chunk.lanes) if not live[i] and work.records[lane].diverged is None]
+        if died:
+            finite = np.isfinite(lanes.reported(output.metrics["loss"].sum))[:, :steps]
+            for i in died:
+                work.records[chunk.lanes[i]].diverged = chunk.at + int(np.argmin([*finite[i], False]))
+
+    def _measure(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState) -> None:
+        """Evaluates every lane on the splits."""
+        values = [self._values(chunk, lanes, states, split) for split in self.splits]
+        for i, lane in enumerate(chunk.lanes):
+            if work.records[lane].diverged is None:
+                work.records[lane].evaluations.append([chunk.at, *(value[i] for value in values)])
+
+    def _values(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:
+        experiment = self.groups[chunk.program].experiment
+        batches = eval_batches(experiment.dataset.sizes[split], experiment.config["data"]["eval_batch_size"])
+        found = lanes.reported(lanes.evaluate(states, experiment.on_devices(split), *batches))
+        metric = experiment.config["eval"]["metric"]
+        if metric not in found:  # what a task of a user's own measures shows here for the first time
+            raise ConfigError("eval.metric", metric, ", ".join(found))
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], found[metric]).result() for i in range(len(chunk.lanes))]
+
+    # Deciding at a rung.
+
+    def _decided(self, work: Work, rung: int) -> list[Outcome]:
+        """Ends the trials that diverged or fall behind, at the last rung all; the lanes of the others are gathered."""
+        last, values = rung == len(self.fractions), self.standing(work)
+        kept: set[int] = set() if last else {n for n, value in values.items() if value is not None}
+        for bracket in range(0 if last else rung + 1):
+            rivals = {number: value for number, value in values.items() if self._bracket[number] == bracket}
+            best = survivors(rivals, self.space.config["search"]["reduction"], self.higher_is_better)
+            kept -= rivals.keys() - set(best)
+        if not last:
+            self._gather(work, kept)
+        return [self._outcome(work, number, rung, stopped=not last) for number in values if number not in kept]
+
+    def _outcome(self, work: Work, number: int, rung: int, stopped: bool) -> Outcome:
+        group = self.groups[self._group[number]]
+        step = rung_step([*self.fractions, 1.0][rung], group.experiment.lengths)
+        records = self._records(work, number)
+        return outcome_of(self.space, self._trial[number], records, self.judgement(number), step, stopped)
+
+    def _records(self, work: Work, number: int) -> dict[int, Record]:
+        return {seed: work.records[number, seed] for seed in self.seeds}
+
+    def judgement(self, number: int) -> Judgement:
+        """Returns how the evaluations of a trial become its value."""
+        return Judgement(self.higher_is_better, self.groups[self._group[number]].experiment.lengths.patience)
+
+    def _gather(self, work: Work, kept: set[int]) -> None:
+        """Puts the lanes of the trials that go on into fewer chunks of narrower programs."""
+        chunks = []
+        for program in range(len(self.groups)):
+            old = [chunk for chunk in work.chunks if chunk.program == program]
+            picks = [[i for i, (number, _) in enumerate(chunk.lanes) if number in kept] for chunk in old]
+            lanes = [chunk.lanes[i] for chunk, pick in zip(old, picks, strict=True) for i in pick]
+            if lanes:
+                parts = [
+                    jax.tree.map(lambda leaf, p=p: leaf[p], c.states) for c, p in zip(old, picks, strict=True) if p
+                ]
+                states = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+                chunks += self._chunks(program, lanes, old[0].at, states)
+        work.chunks = chunks
+
+    def _chunks(self, program: int, lanes: list[Lane], at: int, states: Any) -> list[Chunk]:
+        """Cuts lanes into as many as are stepped together."""
+        size = self.programs.lanes(self.groups[program].experiment, len(lanes)).lanes
+        cuts = [slice(begin, begin + size) for begin in range(0, len(lanes), size)]
+        return [Chunk(program, lanes[cut], at, jax.tree.map(lambda leaf, cut=cut: leaf[cut], states)) for cut in cuts]
+
+    def _width(self, work: Work, chunk: Chunk) -> int:
+        """Counts the lanes of a chunk's program, all chunks together."""
+        return sum(len(other.lanes) for other in work.chunks if other.program == chunk.program)
+
+    def _save(self, work: Work) -> None:
+        self.save(work)
+        self._saved_at = time.perf_counter()
+        if self.stop.signal is not None:
+            raise Interrupted

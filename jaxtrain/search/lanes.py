@@ -1,0 +1,80 @@
+"""What steps the lanes of a search: many as one program, or those that are too big one by one over all devices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxtrain.experiment import Experiment
+from jaxtrain.parallel import compiled_eval_call, compiled_init, compiled_train_call, replicate
+from jaxtrain.state import Batch, TrainState
+from jaxtrain.steps import CallOutput, Metrics
+
+
+class Lanes(Protocol):
+    """What a `Population` does for a search; states on the host have a leading axis of lanes."""
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes are stepped at once."""
+        ...
+
+    def holding(self, lanes: int) -> "Lanes":
+        """Returns the same program with no more than so many lanes in it."""
+        ...
+
+    def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
+        """Makes the states of seeds (lanes,) and hyperparameters name -> (lanes,)."""
+        ...
+
+    def call(self, states: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        """Takes up to k steps in every lane; the states that are given are used up."""
+        ...
+
+    def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
+        """Measures a split in every lane."""
+        ...
+
+    def reported(self, tree: Any) -> Any:
+        """Brings states, or what a call or an evaluation reports, to the host."""
+        ...
+
+    def placed(self, states: Any) -> TrainState:
+        """Places states from the host on the devices."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """A single lane, whose batches are spread over all devices: for models that do not fit on one beside others."""
+
+    experiment: Experiment
+    lanes: int = 1
+
+    def holding(self, lanes: int) -> "OneByOne":
+        """Returns the program: it holds one lane."""
+        return self
+
+    def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
+        """Makes the state."""
+        own = {name: np.float32(np.reshape(value, -1)[0]) for name, value in hparams.items()}
+        key = jax.random.key(np.reshape(seeds, -1)[0])
+        return compiled_init(self.experiment.rules, self.experiment.mesh)(key, example, own)
+
+    def call(self, states: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+        """Takes the steps."""
+        return compiled_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, data, indices, steps)
+
+    def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
+        """Measures the split."""
+        return compiled_eval_call(self.experiment.rules, self.experiment.mesh)(states, data, indices, mask)
+
+    def reported(self, tree: Any) -> Any:
+        """Brings a tree to the host, with a lane axis of 1."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
+
+    def placed(self, states: Any) -> TrainState:
+        """Places the state whole on every device."""
+        return replicate(jax.tree.map(lambda leaf: np.array(leaf[0]), states), self.experiment.mesh)

@@ -1,0 +1,83 @@
+"""How a study is found again: the folder of a process, what makes a study the one it is, and where it is kept."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxtrain.config import Config, changes_numbers, difference, digest
+from jaxtrain.directory import read_json, run_lock
+from jaxtrain.errors import UsageError
+from jaxtrain.search.ledger import Ledger
+from jaxtrain.search.samplers import make_sampler
+from jaxtrain.search.space import Space
+from jaxtrain.search.studies import LocalStudy, Study
+from jaxtrain.signals import Interruption
+
+IDENTITY = ("space", "sampler", "seeds", "batch", "halving", "first_rung", "reduction")
+"""The knobs of `search` that make it another study, beside the config that is searched."""
+
+
+@contextmanager
+def locked(workdir: Path, config: Config) -> Iterator[Path]:
+    """Holds the folder of this process: `search/` of the directory, or of a shared study the first free worker's."""
+    if config["search"]["storage"] is None:
+        with run_lock(workdir):
+            yield workdir / "search"
+        return
+    with ExitStack() as held:
+        for number in count():
+            folder = workdir / "search" / f"worker-{number}"
+            try:
+                held.enter_context(run_lock(folder))
+            except UsageError:  # another worker's
+                continue
+            yield folder
+            return
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Returns what makes a study the one it is."""
+    return {**changes_numbers(config), "search": {name: config["search"][name] for name in IDENTITY}}
+
+
+def demand_same(folder: Path, config: Config) -> None:
+    """Refuses the folder of another study, and shows where they differ."""
+    if not (folder / "config.json").exists():
+        return
+    found = difference(identity(config), identity(read_json(folder / "config.json")))
+    if found:
+        lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
+        raise UsageError(f"{folder}: holds another study. {lines}. Give another --workdir")
+
+
+def opened_study(
+    space: Space, direction: bool, ledger: Ledger, trials: int, stop: Interruption, say: Callable[[str], None]
+) -> Study:
+    """Opens the study that the config names: that of this process alone, or the one in a database."""
+    section = space.config["search"]
+    if section["storage"] is None:
+        return LocalStudy(space, make_sampler(space, direction), ledger, trials, section["batch"])
+    from jaxtrain.search.shared import SharedStudy
+
+    return SharedStudy(
+        space,
+        ledger,
+        url=section["storage"],
+        name=section["study"] or f"jaxtrain-{digest(space.config)}",
+        identity={**identity(space.config), "metric": space.config["eval"]["metric"], "higher_is_better": direction},
+        higher_is_better=direction,
+        trials=trials,
+        batch=_batch_of_whole_devices(section["batch"]),
+        stop=stop,
+        say=say,
+    )
+
+
+def _batch_of_whole_devices(batch: int) -> int:
+    """Rounds a batch up so that no device of this machine is idle; a study of one process keeps the config's size."""
+    devices = len(jax.local_devices())
+    return -(-batch // devices) * devices

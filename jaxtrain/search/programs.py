@@ -1,0 +1,138 @@
+"""Programs: the trials of a batch, grouped by what shapes the compiled program that trains them."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain.config import Config, flatten, hyperparameters, to_json
+from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.experiment import CAPACITY, Experiment, build
+from jaxtrain.parallel import memory_limit
+from jaxtrain.population import Population, fitted
+from jaxtrain.search.lanes import Lanes, OneByOne
+from jaxtrain.search.space import FIXED, Trial
+from jaxtrain.state import TrainState
+
+PROBE = 5  # steps by which a program is timed before it runs
+CHUNK = 1024  # lanes that are stepped together at most: beyond, nothing is won, and a kill costs more
+
+
+@dataclass(frozen=True)
+class Program:
+    """Trials that differ in floats and seeds alone, and the experiment of the first, which shapes them all."""
+
+    experiment: Experiment
+    trials: tuple[Trial, ...]
+
+    def init(self, lanes: Lanes, own: Sequence[tuple[Trial, int]]) -> TrainState:
+        """Makes the states of (trial, seed), one for each lane."""
+        seeds = np.array([seed for _, seed in own], np.uint32)
+        return lanes.init(seeds, self.hparams([trial for trial, _ in own]), self.experiment.example)
+
+    def step_seconds(self, lanes: Lanes, own: Sequence[tuple[Trial, int]]) -> float:
+        """Measures the seconds of a step of one lane, by a few steps of lanes that are thrown away."""
+        data, indices = self.experiment.on_devices("train"), self.experiment.indices(0, PROBE, CAPACITY)
+        states, output = lanes.call(self.init(lanes, own), data, indices, 1)
+        jax.block_until_ready(output)  # compiled, where it was not
+        began = time.perf_counter()
+        jax.block_until_ready(lanes.call(states, data, indices, PROBE)[1])
+        return (time.perf_counter() - began) / (PROBE * len(own))
+
+    def hparams(self, trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+        """Returns name -> float32 (trials,) of every float that enters the program."""
+        rows = [{**self.experiment.hparams, **hyperparameters(trial.config)} for trial in trials]
+        return {name: np.array([row[name] for row in rows], np.float32) for name in rows[0]}
+
+
+@dataclass
+class Programs:
+    """Groups trials; what a group shares is made once, and kept for the batches to come."""
+
+    _experiments: dict[str, Experiment] = field(default_factory=dict)
+    _of_data: dict[str, Experiment] = field(default_factory=dict)
+    _fitted: dict[str, Lanes] = field(default_factory=dict)
+
+    def group(self, trials: Sequence[Trial]) -> list[Program]:
+        """Returns the programs of a batch, in the order of their first trials."""
+        groups: dict[str, list[Trial]] = {}
+        for trial in trials:
+            groups.setdefault(signature(trial.config), []).append(trial)
+        return [Program(self.experiment(group[0].config), tuple(group)) for group in groups.values()]
+
+    def experiment(self, config: Config) -> Experiment:
+        """Returns the experiment of all configs that differ from this one in floats and seed alone."""
+        key = signature(config)
+        if key not in self._experiments:
+            read = to_json({k: v for k, v in config["data"].items() if k not in ("batch_size", "eval_batch_size")})
+            found = build(config, lanes=True, beside=self._of_data.get(read))
+            if "validation" not in found.dataset.sizes:
+                allowed = "above 0: a search chooses by the validation split"
+                raise ConfigError("data.validation_fraction", config["data"]["validation_fraction"], allowed)
+            self._of_data.setdefault(read, found)
+            self._experiments[key] = found
+        return self._experiments[key]
+
+    def lanes(self, experiment: Experiment, count: int) -> Lanes:
+        """Returns the program that steps `count` lanes at once, or as many as fit; one that is made stays.
+
+        Where not even one lane fits on each device, one after another is spread over all of them.
+        """
+        key = f"{signature(experiment.config)} {count}"
+        if key not in self._fitted:
+            self._fitted[key] = _fitted(experiment, count)
+        return self._fitted[key]
+
+
+def signature(config: Config) -> str:
+    """Returns what shapes the program of a config, as text: all but the values of its floats, and the seed."""
+    shape = {name: value for name, value in flatten(config).items() if name.partition(".")[0] not in FIXED}
+    return to_json({**shape, **dict.fromkeys(hyperparameters(config), "float"), "seed": None})
+
+
+def _fitted(experiment: Experiment, count: int) -> Lanes:
+    """Chooses how many lanes are stepped together, by halving until the compiler's plan fits in memory."""
+    mesh, config = experiment.mesh, experiment.config
+    most = min(CHUNK, count, _lanes_whose_states_fit(experiment))
+    needs: dict[str, Any] = {
+        "example": experiment.example,
+        "hparams": experiment.hparams,
+        "data": experiment.on_devices("train"),
+        "capacity": CAPACITY,
+        "batch": config["data"]["batch_size"],
+    }
+    while most >= mesh.size or most == count:
+        chunks = -(-count // most)
+        try:
+            even = Population(experiment.rules, mesh, -(-count // chunks))
+            return fitted(even, config["parallel"]["width"], **needs)
+        except UsageError:
+            if config["parallel"]["width"] is not None:
+                raise
+            if most <= mesh.size:
+                break
+            most = max(mesh.size, most // 2)
+    return OneByOne(build(config, beside=experiment))
+
+
+def _lanes_whose_states_fit(experiment: Experiment) -> int:
+    """Bounds the lanes by their states alone, which are there three times: taken, returned, and on the host."""
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.state_shapes()))
+    return max(1, experiment.mesh.size * memory_limit(experiment.mesh) // (3 * state))
+
+
+def plan_line(trials: int, program_of_chunk: Sequence[int], lanes: int, seconds: float) -> str:
+    """Says in a line how many programs, lanes and chunks of lanes a batch comes to, and how long it takes."""
+    chunks = Counter(program_of_chunk)
+    each = f"{lanes // len(chunks)} lanes" if lanes % len(chunks) == 0 else f"{lanes} lanes in all"
+    cut = f", {max(chunks.values())} chunks each" if max(chunks.values()) > 1 else ""
+    programs = f"{len(chunks)} program{'s' if len(chunks) > 1 else ''}"
+    return f"{trials} trials = {programs} x {each}{cut}, about {_readable(seconds)}"
+
+
+def _readable(seconds: float) -> str:
+    return f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,77 @@
+"""How trials are drawn in every picture: a look for each status, and a mark that says which trial it stands for."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxtrain.search.findings import Findings
+from jaxtrain.search.report.value_axis import ValueAxis
+from jaxtrain.search.trials import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 8.5
+"""Inches; pictures of many dimensions are wider."""
+
+LINK = "#trial-"
+"""What the address of a mark begins with; the trial's number follows."""
+
+MARKS: dict[str, dict[str, Any]] = {
+    "done": {"marker": "o", "s": 22, "facecolor": "#2f7fc1", "edgecolor": "none", "alpha": 0.85, "zorder": 3},
+    "stopped": {"marker": "o", "s": 14, "facecolor": "none", "edgecolor": "#8c93a1", "linewidth": 0.9, "zorder": 2},
+    "diverged": {"marker": "x", "s": 22, "color": "#d64545", "linewidth": 1.2, "zorder": 2.5},
+}
+"""The look of a trial by its status, in the order of the legend."""
+
+RAMP = ("#b3c6dd", "#8a6fd1", "#d6006e")
+"""Colours from the worst value to the best, told apart on white and on black."""
+
+
+def new_figure(height: float, width: float = WIDTH) -> "Figure":
+    """Returns an empty figure of this size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def ramp() -> Callable[[float], Any]:
+    """Returns the colour of a part, 0 for the worst to 1 for the best."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("worst to best", RAMP)
+
+
+def scatter(axes: "Axes", outcomes: Sequence[Outcome], places: Sequence[tuple[float, float]], name: str) -> None:
+    """Draws a mark for each trial at its place, in groups `<name>-<status>`, each linked to its trial."""
+    for status, look in MARKS.items():
+        chosen = [i for i, outcome in enumerate(outcomes) if outcome.status == status]
+        if chosen:
+            x, y = zip(*(places[i] for i in chosen), strict=True)
+            marks = axes.scatter(x, y, clip_on=False, gid=f"{name}-{status}", label=status, **look)
+            marks.set_urls([f"{LINK}{outcomes[i].trial}" for i in chosen])
+
+
+def ring(axes: "Axes", place: tuple[float, float]) -> None:
+    """Draws a ring around the best trial."""
+    look = {"s": 110, "facecolor": "none", "edgecolor": RAMP[-1], "linewidth": 1.8}
+    axes.scatter(*place, clip_on=False, zorder=4, label="best", **look)
+
+
+def value_side(axes: "Axes", axis: ValueAxis, findings: Findings) -> None:
+    """Sets up the upright axis of a picture of values."""
+    axes.set_ylim(*axis.limits)
+    axes.set_ylabel(findings.metric)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend(figure: "Figure", *sources: "Axes", reverse: bool = False) -> None:
+    """Lists below all axes what is drawn in any of them, each once, the statuses first."""
+    pairs = [pair for axes in sources for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    named = {label: handle for handle, label in pairs}
+    labels = sorted(named, key=[*MARKS, *(label for label in named if label not in MARKS)].index, reverse=reverse)
+    if labels:
+        handles = [named[label] for label in labels]
+        look: dict[str, Any] = {"ncols": len(labels) if len(labels) <= 6 else 5, "frameon": False, "fontsize": "small"}
+        figure.legend(handles, labels, loc="outside lower center", **look)

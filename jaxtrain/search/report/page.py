@@ -1,0 +1,67 @@
+"""The report of a search: one page that opens without a network, and its pictures as files."""
+
+import base64
+import hashlib
+import html
+import io
+import re
+import string
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxtrain.directory import storage_error, write_text
+from jaxtrain.plots import drawn
+from jaxtrain.search.findings import Findings
+from jaxtrain.search.report.headline import sentences, title
+from jaxtrain.search.report.marks import LINK
+from jaxtrain.search.report.pictures import FIGURES
+from jaxtrain.search.report.trial_table import table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_page(findings: Findings, path: Path) -> None:
+    """Writes the report as one HTML file that asks for no other; StorageError where the disk says no."""
+    script = _part("page.js")
+    page = string.Template(_part("page.html")).substitute(
+        title=html.escape(title(findings)),
+        headline="\n".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(findings)),
+        table=table(findings),
+        figures="\n".join(f"<figure>{_svg(name, draw(findings))}</figure>" for name, draw in FIGURES.items()),
+        style=_part("page.css"),
+        script=script,
+        # The one script that the page's policy lets run, should markup ever slip into it.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    write_text(path, page)
+
+
+def write_pictures(findings: Findings, folder: Path) -> None:
+    """Writes the pictures of the report as PNG files; StorageError where the disk says no."""
+    for name, draw in FIGURES.items():
+        path = folder / f"{name}.png"
+        try:
+            path.write_bytes(drawn(draw(findings)).png)
+        except OSError as error:
+            raise storage_error(path, "written", error) from error
+
+
+def _part(name: str) -> str:
+    return resources.files("jaxtrain.search.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _svg(name: str, figure: "Figure") -> str:
+    """Renders a figure for the inside of a page: text as text, links to trials as `data-trial`, no ids that clash."""
+    from matplotlib import rc_context
+
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{name.replace("_", " ")}"', 1)
+    text = re.sub(rf'<a xlink:href="{LINK}(\d+)"[^>]*>', r'<g data-trial="\1">', text).replace("</a>", "</g>")
+    text = re.sub(r'<g id="[\w.]+_\d+">', "<g>", text)  # matplotlib's own, the same in every figure
+    return re.sub(r"\n\s*", "\n", text)

@@ -1,0 +1,96 @@
+"""Parallel coordinates: an upright axis for each hyperparameter, a line across them for each trial."""
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtrain.search.findings import Findings
+from jaxtrain.search.report.marks import LINK, MARKS, WIDTH, new_figure, ramp
+from jaxtrain.search.report.scales import BELOW, Scale, scale_of, short
+from jaxtrain.search.report.value_axis import ValueAxis, value_axis
+from jaxtrain.search.trials import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
+FEW = 40
+"""Lines that do not hide each other; where there are more, they are faint."""
+
+STRONG = 10
+"""The best trials, whose lines are never faint."""
+
+
+def parallel_coordinates(findings: Findings) -> "Figure":
+    """Draws a line for each trial through its values, the best on top; it breaks where a dimension does not count."""
+    scales = [scale_of(dimension, findings.outcomes) for dimension in findings.space.dimensions]
+    axis = value_axis((outcome.value for outcome in findings.outcomes), findings.higher_is_better)
+    figure = new_figure(5.2, max(WIDTH, 1.5 * (len(scales) + 1)))
+    axes = figure.subplots()
+    axes.add_collection(_lines(findings.order[::-1], scales, axis))
+    for position, scale in enumerate(scales):
+        ends = BELOW if scale.misfits else 0.0, 1.0
+        _upright(axes, position, ends, [(place, short(text, 14)) for place, text in scale.ticks()])
+    low, high = sorted((axis.worst, axis.best))
+    _upright(axes, len(scales), (0.0, 1.0), Scale("", low, high).ticks())
+    names = [*(_broken(scale.key) for scale in scales), short(findings.metric)]
+    axes.set_xticks(range(len(names)), names, fontsize="small")
+    axes.set_yticks([])
+    axes.set(xlim=(-0.4, len(names) - 0.85), ylim=(-0.04 + BELOW * any(scale.misfits for scale in scales), 1.05))
+    axes.tick_params(length=0, pad=6)
+    axes.spines[:].set_visible(False)
+    diverged = "; red: diverged" if any(outcome.status == "diverged" for outcome in findings.outcomes) else ""
+    axes.set_title(f"Parallel coordinates (strongest colour: best{diverged})", loc="left", fontsize="medium")
+    return figure
+
+
+def _lines(outcomes: Sequence[Outcome], scales: Sequence[Scale], axis: ValueAxis) -> "LineCollection":
+    from matplotlib.collections import LineCollection
+
+    colours, strong = ramp(), {outcome.trial for outcome in outcomes[-STRONG:]}
+    faint = min(1.0, 0.12 + FEW / max(1, len(outcomes)))
+    lines = LineCollection(
+        [_path(outcome, scales, axis) for outcome in outcomes],
+        colors=[_colour(outcome, axis, colours, 0.95 if outcome.trial in strong else faint) for outcome in outcomes],
+        linewidths=[1.6 if outcome.trial in strong else 0.9 for outcome in outcomes],
+        capstyle="round",
+        clip_on=False,
+        gid="parallel",
+    )
+    lines.set_urls([f"{LINK}{outcome.trial}" for outcome in outcomes])
+    return lines
+
+
+def _path(outcome: Outcome, scales: Sequence[Scale], axis: ValueAxis) -> np.ndarray:
+    """Returns the line of a trial, (points, 2), broken by nan; flat at each axis, so that one between gaps is seen."""
+    heights = [scale.place(outcome.point[scale.key]) if scale.key in outcome.point else math.nan for scale in scales]
+    low, high = sorted((axis.worst, axis.best))
+    heights.append((axis.height(outcome) - low) / (high - low))
+    positions = np.arange(len(heights))[:, None] + np.array([-0.02, 0.02])
+    return np.stack([positions.ravel(), np.repeat(heights, 2)], axis=1)
+
+
+def _colour(outcome: Outcome, axis: ValueAxis, colours: Callable[[float], Any], opacity: float) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgba
+
+    lost = outcome.status == "diverged"
+    return to_rgba(MARKS["diverged"]["color"] if lost else colours(axis.goodness(outcome) ** 2), opacity)
+
+
+def _upright(axes: "Axes", x: float, ends: tuple[float, float], ticks: Sequence[tuple[float, str]]) -> None:
+    """Draws an axis at x, its labels on a ground that keeps them legible among lines."""
+    axes.plot([x, x], ends, color="black", linewidth=0.8, zorder=3)
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+    for place, text in ticks:
+        axes.plot([x - 0.02, x], [place, place], color="black", linewidth=0.8, zorder=3)
+        axes.text(x - 0.04, place, text, ha="right", va="center", fontsize="x-small", zorder=4, bbox=ground)
+
+
+def _broken(key: str) -> str:
+    """Breaks a key, after dots and underscores, into lines that fit below an axis."""
+    spaced = short(key, 60).replace(".", ". ").replace("_", "_ ")
+    return "\n".join(line.replace(". ", ".").replace("_ ", "_") for line in textwrap.wrap(spaced, 18))

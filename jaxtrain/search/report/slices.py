@@ -1,0 +1,94 @@
+"""Slices: the value of each trial against one hyperparameter at a time."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtrain.search.findings import Findings
+from jaxtrain.search.report.marks import legend, new_figure, ring, scatter, value_side
+from jaxtrain.search.report.scales import Scale, scale_of, short
+from jaxtrain.search.report.value_axis import ValueAxis, value_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FEWEST = 8
+"""Trials from which quartiles are drawn over a range."""
+
+FEWEST_ALIKE = 3
+"""Trials from which quartiles are drawn at a value that they share."""
+
+QUARTILES = (0.25, 0.5, 0.75)
+COLOUR = "#e08a1e"
+CENTRES = 60
+
+
+def slices(findings: Findings) -> "Figure":
+    """Draws the value of each trial against each hyperparameter, with median and quartiles of what lies near."""
+    scales = [scale_of(dimension, findings.outcomes) for dimension in findings.space.dimensions]
+    axis = value_axis((outcome.value for outcome in findings.outcomes), findings.higher_is_better)
+    columns = min(2, len(scales))
+    rows = math.ceil(len(scales) / columns)
+    figure = new_figure(3.0 * rows + 0.8)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, scale in zip(panels, scales, strict=False):
+        _slice(panel, scale, findings, axis)
+    for panel in panels[len(scales) :]:
+        panel.set_visible(False)
+    figure.suptitle("Slices" + axis.note(findings.outcomes), x=0.01, ha="left", fontsize="medium")
+    legend(figure, *panels[: len(scales)])
+    return figure
+
+
+def _slice(axes: "Axes", scale: Scale, findings: Findings, axis: ValueAxis) -> None:
+    outcomes = [outcome for outcome in findings.outcomes if scale.key in outcome.point]
+    x = np.array([scale.place(outcome.point[scale.key]) for outcome in outcomes])
+    y = np.array([axis.height(outcome) for outcome in outcomes])
+    if scale.few:
+        _boxes(axes, x, y, 0.64 * scale.room)
+        # Spread, so that trials of one value do not hide each other; by number, so that a picture is always the same.
+        x = x + scale.room * (np.arange(len(x)) * 0.618 % 1.0 - 0.5)
+    else:
+        _band(axes, x, y)
+    places = list(zip(x.tolist(), y.tolist(), strict=True))
+    scatter(axes, outcomes, places, f"slice-{scale.key}")
+    for outcome, place in zip(outcomes, places, strict=True):
+        if outcome is findings.best:
+            ring(axes, place)
+    _ticks(axes, scale)
+    value_side(axes, axis, findings)
+
+
+def _ticks(axes: "Axes", scale: Scale) -> None:
+    places, texts = zip(*((place, short(text, 16)) for place, text in scale.ticks()), strict=True)
+    crowded = sum(map(len, texts)) > 36
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(places, texts, fontsize="small", **turned)
+    axes.set_xlim(*scale.limits)
+    axes.set_xlabel(short(scale.key, 48))
+
+
+def _band(axes: "Axes", x: np.ndarray, y: np.ndarray) -> None:
+    """Draws median and quartiles of a window that moves over the trials in the order of x."""
+    if len(x) < FEWEST or np.ptp(x) == 0:
+        return
+    order, half = np.argsort(x, kind="stable"), max(4, len(x) // 12)
+    centres = np.unique(np.linspace(0, len(x) - 1, CENTRES).round().astype(int))
+    windows = [order[max(0, centre - half) : centre + half + 1] for centre in centres]
+    low, middle, high = np.array([np.quantile(y[window], QUARTILES) for window in windows]).T
+    at = [float(np.median(x[window])) for window in windows]
+    axes.fill_between(at, low, high, color=COLOUR, alpha=0.2, linewidth=0, zorder=1, label="25-75 % of those near")
+    axes.plot(at, middle, color=COLOUR, linewidth=1.6, zorder=1.5, label="median")
+
+
+def _boxes(axes: "Axes", x: np.ndarray, y: np.ndarray, half: float) -> None:
+    """Draws median and quartiles at each value that trials share, so far to each side."""
+    for place in np.unique(x):
+        chosen = y[x == place]
+        if len(chosen) >= FEWEST_ALIKE:
+            low, middle, high = np.quantile(chosen, QUARTILES)
+            ends = [place - half, place + half]
+            axes.fill_between(ends, low, high, color=COLOUR, alpha=0.2, linewidth=0, zorder=1)
+            axes.plot(ends, [middle, middle], color=COLOUR, linewidth=1.6, zorder=1.5)

@@ -1,0 +1,85 @@
+"""The table of trials on the report's page."""
+
+import functools
+import html
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxtrain.search.findings import Findings
+from jaxtrain.search.report.scales import shown
+from jaxtrain.search.trials import Outcome
+
+
+class Cell(NamedTuple):
+    """What a column is sorted by, and what is shown."""
+
+    value: str = ""
+    text: str = ""
+
+
+Column = tuple[str, Callable[[Outcome], Cell]]
+"""A name, and a trial's cell below it."""
+
+
+def table(findings: Findings) -> str:
+    """Returns the table as HTML, from the best trial to the worst; `data-value` is what a cell is sorted by."""
+    columns = _columns(findings)
+    heads = "".join(_head(name, "ascending" if place == 0 else "none") for place, (name, _) in enumerate(columns))
+    rows = "\n".join(_row(outcome, columns, findings) for outcome in findings.order)
+    return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+
+def _columns(findings: Findings) -> list[Column]:
+    places = {outcome.trial: place for place, outcome in enumerate(findings.order, 1)}
+    several = any(len(outcome.seeds) > 1 for outcome in findings.outcomes)
+    return [
+        ("place", lambda outcome: _number(places[outcome.trial])),
+        ("trial", lambda outcome: _number(outcome.trial)),
+        ("status", lambda outcome: Cell(outcome.status, outcome.status)),
+        (findings.metric, lambda outcome: _number(outcome.value)),
+        *([("deviation", lambda outcome: _number(_deviation(outcome)))] if several else []),
+        ("steps", lambda outcome: _number(outcome.step)),
+        ("seconds", lambda outcome: _number(outcome.seconds)),
+        *((dimension.key, functools.partial(_setting, dimension.key)) for dimension in findings.space.dimensions),
+    ]
+
+
+def _number(value: float | None) -> Cell:
+    if value is None:
+        return Cell()
+    return Cell(repr(value), f"{value:.5g}" if isinstance(value, float) else str(value))
+
+
+def _setting(key: str, outcome: Outcome) -> Cell:
+    """Returns the value of a dimension; nothing where it does not count."""
+    if key not in outcome.point:
+        return Cell()
+    value = outcome.point[key]
+    return Cell(str(value), shown(value))
+
+
+def _deviation(outcome: Outcome) -> float | None:
+    """Returns the standard deviation over seeds, of those that did not diverge."""
+    values = [value for value in outcome.seeds.values() if value is not None]
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _head(name: str, order: str) -> str:
+    return f'<th scope="col" aria-sort="{order}"><button type="button">{html.escape(name)}</button></th>'
+
+
+def _row(outcome: Outcome, columns: Sequence[Column], findings: Findings) -> str:
+    cells = []
+    for name, column in columns:
+        value, text = map(html.escape, column(outcome))
+        badges = _badges(outcome, findings) if name == "trial" else ""
+        cells.append(f'<td data-value="{value}" title="{text}">{text}{badges}</td>')
+    return f'<tr id="trial-{outcome.trial}" class="{outcome.status}" data-trial="{outcome.trial}">{"".join(cells)}</tr>'
+
+
+def _badges(outcome: Outcome, findings: Findings) -> str:
+    """Marks the best trial, its ties, and the config's own values."""
+    best = findings.best is not None and outcome.trial == findings.best.trial
+    marks = {"best": best, "tie": outcome.trial in findings.ties, "config's own": outcome.trial == 0}
+    return "".join(f' <span class="badge">{html.escape(mark)}</span>' for mark, given in marks.items() if given)

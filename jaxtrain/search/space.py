@@ -1,0 +1,233 @@
+"""The space of a search: which entries of the config vary, over what, and the config that a point of it comes to."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxtrain.config import FAMILIES, Config, flatten, resolve_config
+from jaxtrain.errors import ConfigError, unknown
+
+Point = dict[str, Any]
+"""Key of the config -> value, for the dimensions that count at this point."""
+
+FIXED = ("search", "lr_range", "log", "track", "checkpoint", "parallel")
+"""Sections that a search cannot vary: they change no number of a run."""
+
+FORMS = {
+    "uniform": "('uniform', low, high) or with a count, ('uniform', low, high, 8)",
+    "log_uniform": "('log_uniform', low, high) with low above 0, or with a count, ('log_uniform', low, high, 8)",
+    "int": "('int', low, high), both ends included",
+    "choice": "('choice', (a, b, ...))",
+    "grid": "('grid', (a, b, ...))",
+}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One entry of the space: an interval from `low` to `high`, whole numbers with "int", or the values of `choices`.
+
+    Values of "grid" have an order, as a number has; those of "choice" have none. A range with a count is a grid.
+    """
+
+    key: str
+    kind: Literal["uniform", "log_uniform", "int", "choice", "grid"]
+    low: float = 0.0
+    high: float = 0.0
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values that the config must accept for it to accept all."""
+        if self.choices:
+            return self.choices
+        return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+
+    @property
+    def values(self) -> tuple[Any, ...] | None:
+        """All values, where they can be counted."""
+        return tuple(range(int(self.low), int(self.high) + 1)) if self.kind == "int" else self.choices or None
+
+    def at(self, part: float) -> Any:
+        """Returns the value at this part, 0 to 1, of the way through the dimension."""
+        if self.kind == "uniform":
+            return self.low + part * (self.high - self.low)
+        if self.kind == "log_uniform":
+            if part in (0.0, 1.0):  # as they were written, whatever the logarithm rounds to
+                return self.high if part else self.low
+            return math.exp(math.log(self.low) * (1.0 - part) + math.log(self.high) * part)
+        values = self.values
+        assert values is not None
+        return values[min(int(part * len(values)), len(values) - 1)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point of the space by its number, and the resolved config that it stands for."""
+
+    number: int
+    point: Point
+    config: Config
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions of a search over a config, those that choose a member first."""
+
+    config: Config
+    dimensions: tuple[Dimension, ...]
+    _names: dict[tuple[Any, ...], frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def own(self) -> Point:
+        """The config's own values."""
+        flat = flatten(self.config)
+        return {dimension.key: flat[dimension.key] for dimension in self.dimensions if dimension.key in flat}
+
+    def suggest(self, choose: Callable[[Dimension], Any]) -> Point:
+        """Makes a point: `choose` is asked for a value of each dimension that counts at it."""
+        members = {dimension.key: choose(dimension) for dimension in self._members}
+        return members | {dimension.key: choose(dimension) for dimension in self._counting(members)}
+
+    def trial(self, number: int, point: Point) -> Trial:
+        """Returns the trial of a point."""
+        return Trial(number, point, resolve_config(self.config, point).config)
+
+    def finite(self) -> tuple[Dimension, ...]:
+        """Returns the dimensions, or raises ConfigError for one whose values cannot be counted."""
+        for dimension in self.dimensions:
+            if dimension.values is None:
+                given = (dimension.kind, dimension.low, dimension.high)
+                hint = "a grid needs to know how many values to take from a range"
+                raise ConfigError(f"search.space.{dimension.key}", given, f"a count, {(*given, 8)}", hint)
+        return self.dimensions
+
+    def size(self) -> int:
+        """Counts the points of a finite space."""
+        self.finite()
+        return sum(math.prod(len(d.values or ()) for d in counting) for _, counting in self._combinations())
+
+    def points(self) -> Iterator[Point]:
+        """Yields every point of a finite space; the last dimension moves fastest."""
+        for members, counting in self._combinations():
+            for values in itertools.product(*(dimension.values or () for dimension in counting)):
+                yield members | {d.key: value for d, value in zip(counting, values, strict=True)}
+
+    def ends(self) -> Iterator[tuple[Point, Dimension, Any]]:
+        """Yields (chosen members, dimension that counts under them, one of its ends)."""
+        for members, counting in self._combinations():
+            for dimension in counting:
+                yield from ((members, dimension, value) for value in dimension.ends)
+
+    @property
+    def _members(self) -> tuple[Dimension, ...]:
+        return tuple(dimension for dimension in self.dimensions if _chooses_member(dimension.key))
+
+    def _counting(self, members: Point) -> list[Dimension]:
+        """Returns the other dimensions that count under a choice of members: those that the config then has."""
+        key = tuple(members.values())
+        if key not in self._names:
+            self._names[key] = frozenset(flatten(resolve_config(self.config, members).config))
+        return [d for d in self.dimensions if d.key not in members and d.key in self._names[key]]
+
+    def _combinations(self) -> Iterator[tuple[Point, Sequence[Dimension]]]:
+        """Yields each choice of members, with the other dimensions that count under it."""
+        for names in itertools.product(*(dimension.choices for dimension in self._members)):
+            members = {d.key: name for d, name in zip(self._members, names, strict=True)}
+            yield members, self._counting(members)
+
+
+def read_space(config: Config) -> Space:
+    """Reads `search.space` of a resolved config; ConfigError, naming the entry, for one that cannot be searched."""
+    entries = flatten(config["search"]["space"])
+    if not entries:
+        hint = "as in search.space.optimizer.learning_rate = ('log_uniform', 1e-5, 1e-1)"
+        raise ConfigError("search.space", "<nothing>", "at least one entry of the config and its range", hint)
+    dimensions = [_dimension(_spelt_out(config, key), entry, f"search.space.{key}") for key, entry in entries.items()]
+    space = Space(config, tuple(sorted(dimensions, key=lambda d: (not _chooses_member(d.key), d.key))))
+    for dimension in space.dimensions:
+        _check_place(dimension.key, config)
+    _check_values(space)
+    return space
+
+
+def _chooses_member(key: str) -> bool:
+    return key.endswith(".name") and key.partition(".")[0] in FAMILIES
+
+
+def _spelt_out(config: Config, key: str) -> str:
+    """Spells out a key that names a member's section, as in `search.space.optimizer = ("choice", ("sgd", "adam"))`."""
+    found: Any = config
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return f"{key}.name" if isinstance(found, Mapping) and "name" in found else key
+
+
+def _dimension(key: str, entry: Any, path: str) -> Dimension:
+    """Reads one entry: a kind and what belongs to it."""
+    if not (isinstance(entry, tuple) and entry and isinstance(entry[0], str)):
+        raise ConfigError(path, entry, "; ".join(FORMS.values()))
+    kind, *rest = entry
+    if kind not in FORMS:
+        raise unknown(path, kind, FORMS)
+    if kind in ("choice", "grid"):
+        if not (len(rest) == 1 and isinstance(rest[0], tuple) and rest[0] and _all_different(rest[0])):
+            raise ConfigError(path, entry, f"{FORMS[kind]}, all different")
+        return Dimension(key, kind, choices=rest[0])
+    return _range(key, kind, rest, ConfigError(path, entry, FORMS[kind]))
+
+
+def _range(key: str, kind: Any, rest: list[Any], refused: ConfigError) -> Dimension:
+    """Reads an interval, with a count a grid over it."""
+    whole = kind == "int"
+    numbers = all(type(number) in ((int,) if whole else (int, float)) and math.isfinite(number) for number in rest)
+    if not (numbers and len(rest) in ((2,) if whole else (2, 3))):
+        raise refused
+    low, high, *count = rest
+    if low >= high or (kind == "log_uniform" and low <= 0) or (count and (type(count[0]) is not int or count[0] < 2)):
+        raise refused
+    interval = Dimension(key, kind, low, high)
+    if not count:
+        return interval
+    return Dimension(key, "grid", choices=tuple(interval.at(i / (count[0] - 1)) for i in range(count[0])))
+
+
+def _all_different(values: tuple[Any, ...]) -> bool:
+    return len({(type(value), value) for value in values}) == len(values)
+
+
+def _check_place(key: str, config: Config) -> None:
+    """Refuses what a search cannot vary, since nothing would change or trials could not be compared."""
+    section, path = key.partition(".")[0], f"search.space.{key}"
+    reason = ""
+    if section in FIXED or key == "train.seeds":
+        reason = f"{key} changes no number of a run"
+    elif key == "eval.metric":
+        reason = "trials are compared by it"
+    elif section == "loss" and config["eval"]["metric"] == "loss":
+        reason = "trials are compared by the loss that it changes: set eval.metric to another metric"
+    if reason:
+        raise ConfigError(path, "<a range>", "an entry that shapes a run and leaves trials comparable", reason)
+
+
+def _check_values(space: Space) -> None:
+    """Refuses a name that no config of the space has, and a value that one of them does not accept."""
+    for member in space._members:
+        for name in member.choices:
+            _accepted(space, {}, member, name)
+    seen: set[str] = set()
+    for members, dimension, value in space.ends():
+        seen.add(dimension.key)
+        _accepted(space, members, dimension, value)
+    for dimension in space.dimensions:
+        if not _chooses_member(dimension.key) and dimension.key not in seen:
+            _accepted(space, {}, dimension, dimension.ends[0])
+            raise unknown(f"search.space.{dimension.key}", dimension.key, flatten(space.config))
+
+
+def _accepted(space: Space, members: Point, dimension: Dimension, value: Any) -> None:
+    try:
+        resolve_config(space.config, members | {dimension.key: value})
+    except ConfigError as error:
+        raise ConfigError(f"search.space.{dimension.key}", error.given, error.allowed, error.hint) from error

@@ -1,0 +1,97 @@
+"""A study: which trials are next, and what came of those before. The search does not know where it is kept."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from jaxtrain.search.ledger import Ledger
+from jaxtrain.search.samplers import Sampler
+from jaxtrain.search.space import Space, Trial
+from jaxtrain.search.trials import Outcome
+
+
+class Study(Protocol):
+    """Hands out trials in batches and takes their outcomes."""
+
+    def take(self) -> list[Trial]:
+        """Returns the next batch; empty when every trial of the study has ended."""
+        ...
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes outcomes of the batch, some or all; they are written before this returns."""
+        ...
+
+    def outcomes(self) -> list[Outcome]:
+        """Returns every outcome of the study, in the order of the trials' numbers."""
+        ...
+
+    def release(self) -> None:
+        """Gives back what was taken and has no outcome, so that another worker can take it."""
+        ...
+
+    def claim(self, task: str) -> bool:
+        """Takes a task that one worker of the study does; False where another does it, or it is done."""
+        ...
+
+    def publish(self, task: str, result: Any) -> None:
+        """Shows all workers what came of a task: what JSON can hold."""
+        ...
+
+    def published(self, task: str) -> Any:
+        """Returns what came of a task; None where no other worker has said it."""
+        ...
+
+
+class LocalStudy:
+    """A study of one process, kept in its ledger alone.
+
+    The sampler is asked and told in the same order whether or not the study was interrupted, batch by batch: what the
+    ledger holds is asked for and told again.
+    """
+
+    def __init__(self, space: Space, sampler: Sampler, ledger: Ledger, trials: int, batch: int) -> None:
+        """Touches no file; `trials` is the number of all, trial 0 with the config's own values among them."""
+        self._space, self._sampler, self._ledger = space, sampler, ledger
+        self._trials, self._batch = trials, batch
+        self._found = {outcome.trial: outcome for outcome in ledger.outcomes()}
+        self._taken: list[Trial] = []
+
+    def take(self) -> list[Trial]:
+        """Returns the first batch, from where the sampler stands, that has a trial without an outcome."""
+        while True:
+            self._tell_sampler()
+            begin = self._taken[-1].number + 1 if self._taken else 0
+            numbers = range(begin, min(begin + self._batch, self._trials))
+            if not numbers:
+                return []
+            points = self._sampler.ask(numbers)
+            self._taken = [self._space.trial(n, point) for n, point in zip(numbers, points, strict=True)]
+            if not all(number in self._found for number in numbers):
+                return self._taken
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Writes outcomes that the ledger does not hold yet."""
+        new = [outcome for outcome in outcomes if outcome.trial not in self._found]
+        self._ledger.append(new)
+        self._found |= {outcome.trial: outcome for outcome in new}
+
+    def outcomes(self) -> list[Outcome]:
+        """Returns what the ledger holds."""
+        return [self._found[number] for number in sorted(self._found)]
+
+    def release(self) -> None:
+        """Keeps what was taken: the same command goes on with it."""
+
+    def claim(self, task: str) -> bool:
+        """Takes the task: there is nobody else."""
+        return True
+
+    def publish(self, task: str, result: Any) -> None:
+        """Shows it to nobody."""
+
+    def published(self, task: str) -> Any:
+        """Returns None."""
+
+    def _tell_sampler(self) -> None:
+        """Tells the sampler what came of the batch before, all at once and in the order of its numbers."""
+        if self._taken:
+            self._sampler.tell([self._found[trial.number] for trial in self._taken])

@@ -1,0 +1,161 @@
+"""The verb `search`: a study from its config to its report."""
+
+import functools
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxtrain.compilation import counted
+from jaxtrain.config import Config, hyperparameters
+from jaxtrain.directory import make_directory, read_json, write_json
+from jaxtrain.experiment import Experiment, floats_explained
+from jaxtrain.progress import plain_lines, progress
+from jaxtrain.search.batch import Batch, Interrupted, Work
+from jaxtrain.search.comparison import compared
+from jaxtrain.search.findings import Findings
+from jaxtrain.search.ledger import Ledger
+from jaxtrain.search.opening import demand_same, locked, opened_study
+from jaxtrain.search.programs import Programs, plan_line
+from jaxtrain.search.samplers import number_of_trials
+from jaxtrain.search.session import Session
+from jaxtrain.search.space import Space, read_space
+from jaxtrain.search.trials import Outcome
+from jaxtrain.search.write import write_findings
+from jaxtrain.signals import interruptions
+from jaxtrain.steps import eval_step
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """How a search ended: "done", "diverged" where no trial is left, or "interrupted", and what it found so far."""
+
+    status: str
+    findings: Findings
+    folder: Path
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The command's: 0 done, 4 all diverged, 128 + the signal where one interrupted."""
+        return {"done": 0, "diverged": 4}.get(self.status, 128 + (self.signal or 0))
+
+
+def search(config: Config, workdir: str | Path, *, quiet: bool = False) -> SearchResult:
+    """Searches `search.space` of a resolved config, or goes on with the study that is there, and writes its report.
+
+    With `search.storage` this process is one worker of the study in that database. Raises ConfigError for a space that
+    cannot be searched, UsageError for the folder of another study, StorageError; where every trial diverged the result
+    says so, and the report is written all the same.
+    """
+    space = read_space(config)
+    trials = number_of_trials(space)
+    with interruptions() as stop, counted() as compiled, ExitStack() as opened:
+        opened.enter_context(floats_explained(config))
+        folder = opened.enter_context(locked(Path(workdir), config))
+        demand_same(folder, config)
+        programs = Programs()
+        direction = higher_is_better(programs.experiment(config))
+        _check_static_values(space, programs)
+        make_directory(folder)
+        ledger = Ledger(folder / "trials.jsonl")
+        opened.callback(ledger.close)
+        study = opened_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
+        opened.callback(study.release)
+        write_json(folder / "config.json", config)
+        done = len(study.outcomes())
+        bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
+        session = Session(
+            config=config,
+            space=space,
+            folder=folder,
+            study=study,
+            programs=programs,
+            higher_is_better=direction,
+            trials=trials,
+            stop=stop,
+            compiled=compiled,
+            bar=bar,
+            before=_seconds_before(folder),
+        )
+        try:
+            run(session)
+            return _finish(session)
+        except Interrupted:
+            write_json(folder / "seconds.json", session.findings.seconds)
+            return SearchResult("interrupted", session.findings, folder, stop.signal)
+
+
+def run(session: Session) -> None:
+    """Takes batch after batch until the study has no more; Interrupted on a signal, with what was trained saved."""
+    while taken := session.study.take():
+        files = session.work_files(str(taken[0].number))
+        saved = files is not None and files.exist()
+        known = {outcome.trial for outcome in session.study.outcomes()}
+        trials = taken if saved else [trial for trial in taken if trial.number not in known]
+        batch = session.batch(trials, files)
+        work = (files.load(batch.groups) if files and saved else None) or batch.fresh()
+        _announce(session, batch, work)
+        for ended in batch.run(work):
+            session.study.tell(ended)
+            _show(session, batch, work, ended)
+        if files:
+            files.remove()
+    if session.stop.signal is not None:
+        raise Interrupted
+
+
+def higher_is_better(experiment: Experiment) -> bool:
+    """Tells the direction of `eval.metric`, which the metric itself says where it is measured; nothing is run."""
+    shapes = experiment.state_shapes()
+    batch = {**experiment.example, "mask": np.ones(1, np.float32)}
+    metrics = jax.eval_shape(functools.partial(eval_step, rules=experiment.rules), shapes, batch)
+    metric = experiment.config["eval"]["metric"]
+    return metric in metrics and metrics[metric].higher_is_better
+
+
+def _check_static_values(space: Space, programs: Programs) -> None:
+    """Builds what each value that shapes a program comes to, so that what cannot be is said before anything runs."""
+    for members, dimension, value in space.ends():
+        config = space.trial(0, members | {dimension.key: value}).config
+        if dimension.key not in hyperparameters(config):
+            programs.experiment(config)
+
+
+def _announce(session: Session, batch: Batch, work: Work) -> None:
+    """Says what a batch comes to before it is trained."""
+    numbers = [trial.number for trial in batch.trials]
+    line = plan_line(len(numbers), [chunk.program for chunk in work.chunks], len(work.records), batch.seconds(work))
+    session.show(len(session.study.outcomes()), len(numbers), None)
+    session.bar.say(f"trials {numbers[0]} to {numbers[-1]} of {session.trials}: {line}")
+
+
+def _show(session: Session, batch: Batch, work: Work, ended: list[Outcome]) -> None:
+    """Moves the progress, and says a line at a rung: who leads, of those that have ended and those that go on."""
+    told, going = session.study.outcomes(), batch.standing(work)
+    values = {outcome.trial: outcome.value for outcome in told} | going
+    found = {number: value for number, value in values.items() if value is not None}
+    best = (max if session.higher_is_better else min)(found, key=lambda number: found[number], default=None)
+    session.show(len(told), len(going), None if best is None else found[best])
+    lost = sum(outcome.status == "diverged" for outcome in ended)
+    diverged = f" ({lost} diverged)" if lost else ""
+    leader = "" if best is None else f"; best {found[best]:.4g}, trial {best}"
+    session.bar.say(f"rung {work.rung}: {len(ended)} trials end{diverged}, {len(going)} go on{leader}")
+
+
+def _finish(session: Session) -> SearchResult:
+    """Compares the best with the config's own values, and writes all there is to see."""
+    findings = session.findings
+    if findings.best is not None and session.config["search"]["compare_seeds"]:
+        findings = replace(findings, comparison=compared(session, findings.best))
+    write_findings(findings, session.folder, session.bar.say)
+    write_json(session.folder / "seconds.json", findings.seconds)
+    return SearchResult("done" if findings.best else "diverged", findings, session.folder)
+
+
+def _seconds_before(folder: Path) -> float:
+    """Returns the seconds of the sessions before this one; one that was killed has not said its own."""
+    place = folder / "seconds.json"
+    return float(read_json(place)) if place.exists() else 0.0

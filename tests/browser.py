@@ -1,0 +1,154 @@
+"""A headless Chromium without a network, driven through its own protocol over two pipes; no package is needed."""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PATIENCE = 60.0
+"""Seconds after which a browser that says nothing is taken to hang."""
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    # Addresses that need no resolver lead to a port where nothing listens.
+    "--proxy-server=http://127.0.0.1:9",
+    "--proxy-bypass-list=<-loopback>",
+    "--remote-debugging-pipe",
+)
+
+LAUNCHER = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for place, pipe in zip((3, 4), pipes):
+    os.dup2(pipe, place)
+    os.close(pipe)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Becomes the browser, which speaks on descriptors 3 and 4; copied out of their way first."""
+
+
+class Page:
+    """One tab: what it shows, what it logged as an error, and which addresses it asked for."""
+
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self._incoming, self._outgoing = incoming, outgoing
+        self._buffer, self._count, self._loaded = b"", 0, False
+        self._session: str | None = None
+        target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
+        self._session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def open(self, path: Path) -> None:
+        """Opens a file and waits until it is loaded; what was kept of the page before is dropped."""
+        self.errors, self.requests, self._loaded = [], [], False
+        self.call("Page.navigate", {"url": path.resolve().as_uri()})
+        while not self._loaded:
+            self._take(self._read())
+
+    def evaluate(self, expression: str) -> Any:
+        """Returns the value of a JavaScript expression; what JSON can hold."""
+        found = self.call("Runtime.evaluate", {"expression": expression, "returnByValue": True, "awaitPromise": True})
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def mouse(self, kind: str, x: float, y: float, **more: object) -> None:
+        """Sends "mouseMoved", "mousePressed" or "mouseReleased" at this place of the window."""
+        self.call("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more})
+
+    def press(self, key: str, text: str = "") -> None:
+        """Presses a key and lets it go."""
+        codes = {"Tab": 9, "Enter": 13}
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        self.call("Input.dispatchKeyEvent", {"type": "keyDown", "text": text, **common})
+        self.call("Input.dispatchKeyEvent", {"type": "keyUp", **common})
+
+    def call(self, method: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """Calls a method of the protocol and returns its result; events that come before it are kept."""
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": dict(parameters or {})}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._outgoing, json.dumps(message).encode() + b"\0")
+        while (answer := self._read()).get("id") != self._count:
+            self._take(answer)
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        """Keeps what an event says of errors and requests."""
+        method, found = event.get("method"), event.get("params", {})
+        if method == "Page.loadEventFired":
+            self._loaded = True
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(found["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            self.errors.append(json.dumps(found["exceptionDetails"]))
+        elif method == "Log.entryAdded" and found["entry"]["level"] in ("error", "warning"):
+            self.errors.append(found["entry"]["text"])
+        elif method == "Runtime.consoleAPICalled" and found["type"] in ("error", "warning", "assert"):
+            self.errors.append(json.dumps(found["args"]))
+
+    def _read(self) -> dict[str, Any]:
+        """Returns the next message."""
+        deadline = time.monotonic() + PATIENCE
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._incoming], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, "Chromium says nothing"
+            received = os.read(self._incoming, 1 << 20)
+            assert received, "Chromium has ended"
+            self._buffer += received
+        message, self._buffer = self._buffer.split(b"\0", 1)
+        return json.loads(message)
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Page]:
+    """Starts a browser with a new profile in this folder, and ends it; without one the test is skipped, not in CI."""
+    program = shutil.which("chromium")
+    if program is None:
+        assert not os.environ.get("CI"), "no chromium on the PATH: install Debian's package"
+        pytest.skip("no chromium on the PATH")
+    (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
+    profile = [f"--user-data-dir={folder / 'profile'}", f"--disk-cache-dir={folder / 'cache'}"]
+    launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(theirs_in), str(theirs_out), program]
+    with (folder / "chromium.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*launch, *FLAGS, *profile],
+            pass_fds=(theirs_in, theirs_out),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    os.close(theirs_in)
+    os.close(theirs_out)
+    try:
+        yield Page(ours_in, ours_out)
+    finally:
+        os.close(ours_out)  # the browser ends when its pipe does
+        os.close(ours_in)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

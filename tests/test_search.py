@@ -1,0 +1,332 @@
+"""A study from its config to its files: trials equal runs, killed studies equal whole ones, errors in one line."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import branin
+import pytest
+from tiny_runs import GIVEN, run, start, tiny
+
+from jaxtrain import load_config, train_and_evaluate
+from jaxtrain.compilation import counted
+from jaxtrain.config import Config, resolve_config, to_json
+from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.search import search
+from jaxtrain.search.programs import Programs
+from jaxtrain.search.space import read_space
+from jaxtrain.search.trials import Outcome
+
+RATES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
+SMALL = {"search.trials": 9, "search.batch": 9, "search.compare_seeds": 0, "track.tensorboard": False}
+
+
+def config(space: Any = None, **overrides: Any) -> Config:
+    more = {name.replace("__", "."): value for name, value in overrides.items()}
+    return tiny({"search.space": space or RATES, **SMALL, **more})
+
+
+def trials(folder: Path) -> dict[int, Outcome]:
+    lines = (folder / "search" / "trials.jsonl").read_text().splitlines()
+    found = [Outcome.from_json(json.loads(line)) for line in lines]
+    assert len({outcome.trial for outcome in found}) == len(found), "no trial is written twice"
+    return {outcome.trial: outcome for outcome in found}
+
+
+def told(folder: Path) -> dict[int, dict[str, Any]]:
+    """All of the trials that must be equal however a study was cut, killed or spread."""
+    return {
+        number: {key: value for key, value in outcome.to_json().items() if key != "seconds"}
+        for number, outcome in trials(folder).items()
+    }
+
+
+def trained(outcome: Outcome, seed: int, base: Config, folder: Path):
+    """Trains a trial by itself, as the verb train does."""
+    own = resolve_config(base, {**outcome.point, "seed": seed}).config
+    return train_and_evaluate(own, folder, quiet=True)
+
+
+def alone(outcome: Outcome, seed: int, base: Config, folder: Path) -> float:
+    """The best value of a trial that is trained by itself."""
+    best = trained(outcome, seed, base, folder).best
+    assert best is not None
+    return best["value"]
+
+
+def test_a_trial_is_the_run_of_its_config_for_every_seed(tmp_path):
+    base = config(search__seeds=2, search__trials=3)
+    result = search(base, tmp_path / "study", quiet=True)
+    assert result.status == "done"
+    for number, outcome in trials(tmp_path / "study").items():
+        best = [alone(outcome, seed, base, tmp_path / f"{number}-{seed}") for seed in (0, 1)]
+        assert outcome.seeds == dict(enumerate(best))
+        assert outcome.value == pytest.approx(sum(best) / 2)
+    assert trials(tmp_path / "study")[0].point == {"optimizer.learning_rate": 1e-3}, (
+        "trial 0 is the config's own values"
+    )
+
+
+def test_early_stopping_counts_as_in_a_run(tmp_path):
+    rates = {"optimizer": {"learning_rate": ("grid", (0.3, 0.5))}}
+    base = config(rates, search__sampler="grid", train__early_stopping="20 steps", eval__every="10 steps")
+    search(base, tmp_path / "study", quiet=True)
+    runs = {n: trained(outcome, 0, base, tmp_path / str(n)) for n, outcome in trials(tmp_path / "study").items()}
+    assert any(run.step < 60 for run in runs.values()), "a run was stopped early"
+    best = {number: run.best["value"] for number, run in runs.items() if run.best}
+    assert best == {number: outcome.value for number, outcome in trials(tmp_path / "study").items()}
+
+
+@pytest.mark.parametrize("halving", ["successive", "hyperband"])
+def test_a_survivor_of_halving_equals_its_unhalved_run(halving, tmp_path):
+    more = {"search__reduction": 2, "search__first_rung": "20 %", "eval__every": "10 steps"}
+    base = config(search__halving=halving, **more)
+    search(base, tmp_path / "halved", quiet=True)
+    search(config(**more), tmp_path / "whole", quiet=True)
+    halved, whole = trials(tmp_path / "halved"), trials(tmp_path / "whole")
+    survivors = [outcome for outcome in halved.values() if outcome.status == "done"]
+    stopped = [outcome for outcome in halved.values() if outcome.status == "stopped"]
+    assert 0 < len(survivors) < 9
+    assert {outcome.step for outcome in stopped} <= {20, 30}, "at a quarter of the 60 steps, or at half"
+    for outcome in survivors:
+        assert outcome.value == whole[outcome.trial].value
+        assert outcome.curve == whole[outcome.trial].curve
+    if halving == "successive":
+        first = sorted(whole.values(), key=lambda o: min(value for step, value in o.curve if step <= 20))
+        assert {o.trial for o in stopped if o.step == 20} == {o.trial for o in first[4:]}, "the best half went on"
+
+
+def test_trials_that_share_a_shape_share_one_compiled_program(tmp_path):
+    base = config(search__trials=6, model__hidden=(5,), search__batch=6)
+    with counted() as one:
+        search(base, tmp_path / "one", quiet=True)
+    with counted() as many:
+        search(resolve_config(base, {"search.batch": 6, "seed": 7}).config, tmp_path / "many", quiet=True)
+    assert one.count > 0
+    assert many.count == 0, "other rates, other seeds: nothing is compiled again"
+
+
+def test_a_conditional_space_is_grouped_by_what_shapes_the_program(tmp_path):
+    space = {
+        "optimizer": {
+            "name": ("choice", ("adamw", "sgd")),
+            "momentum": ("uniform", 0.0, 0.9),
+            "learning_rate": ("log_uniform", 1e-3, 1e-1),
+        }
+    }
+    base = config(space, search__trials=8)
+    programs = Programs()
+    found = read_space(base)
+    members = {"adamw": {"optimizer.name": "adamw"}, "sgd": {"optimizer.name": "sgd", "optimizer.momentum": 0.5}}
+    groups = programs.group([found.trial(i, point) for i, point in enumerate([*members.values()] * 2)])
+    assert [[trial.number for trial in group.trials] for group in groups] == [[0, 2], [1, 3]]
+    search(base, tmp_path, quiet=True)
+    for outcome in trials(tmp_path).values():
+        assert ("optimizer.momentum" in outcome.point) == (outcome.point["optimizer.name"] == "sgd")
+        assert outcome.status == "done"
+
+
+def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
+    space = {
+        "data": {"batch_size": ("choice", (32, 64))},
+        "train": {"duration": ("choice", ("40 steps", "60 steps"))},
+        "model": {"hidden": ("choice", ((8,), (16,)))},
+    }
+    base = config(space, search__sampler="grid", search__halving="successive", search__first_rung="30 %")
+    search(base, tmp_path / "study", quiet=True)
+    found = trials(tmp_path / "study")
+    assert len(found) == 9
+    outcome = next(o for o in found.values() if o.status == "done" and o.trial)
+    assert outcome.value == alone(outcome, 0, base, tmp_path / "alone")
+
+
+def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_path):
+    space = {"optimizer": {"learning_rate": ("grid", (1e-3, 1e30, 1e-2))}}
+    base = config(space, search__sampler="grid", optimizer__name="sgd")
+    result = search(base, tmp_path / "study", quiet=True)
+    found = trials(tmp_path / "study")
+    assert {n: o.status for n, o in found.items()} == {0: "done", 1: "done", 2: "diverged", 3: "done"}
+    assert found[2].value is None
+    solo = trained(found[2], 0, base, tmp_path / "2")
+    assert solo.status == "diverged"
+    assert abs(found[2].step - solo.step) <= 1
+    assert result.findings.order[-1].trial == 2
+    for number in (1, 3):
+        assert found[number].value == alone(found[number], 0, base, tmp_path / str(number))
+
+
+@pytest.mark.parametrize("overrides", [{}, {"search__halving": "successive", "search__sampler": "sobol"}])
+def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_path, monkeypatch):
+    import jaxtrain.search.programs
+
+    search(config(search__seeds=2, **overrides), tmp_path / "whole", quiet=True)
+    monkeypatch.setattr(jaxtrain.search.programs, "CHUNK", 5)
+    search(config(search__seeds=2, **overrides), tmp_path / "cut", quiet=True)
+    assert told(tmp_path / "cut") == told(tmp_path / "whole")
+
+
+def test_trials_too_big_to_share_a_device_run_one_by_one(tmp_path, monkeypatch):
+    import jaxtrain.population
+    import jaxtrain.search.programs
+
+    search(config(search__trials=3), tmp_path / "lanes", quiet=True)
+    for module in (jaxtrain.population, jaxtrain.search.programs):
+        monkeypatch.setattr(module, "memory_limit", lambda mesh: 1000)
+    search(config(search__trials=3), tmp_path / "one_by_one", quiet=True)
+    assert told(tmp_path / "one_by_one") == told(tmp_path / "lanes")
+
+
+def test_a_study_that_is_done_is_not_run_again_and_can_be_made_longer(tmp_path):
+    search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
+    before = trials(tmp_path)
+    with counted() as compiled:
+        search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
+    assert trials(tmp_path) == before
+    assert compiled.count == 0
+    search(config(search__trials=7, search__batch=4), tmp_path, quiet=True)
+    after = trials(tmp_path)
+    assert {number: after[number] for number in before} == before
+    assert sorted(after) == [*range(7)]
+
+
+def test_the_folder_of_another_study_is_refused_with_the_difference(tmp_path):
+    search(config(search__trials=2), tmp_path, quiet=True)
+    other = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 0.5)}}
+    with pytest.raises(UsageError, match=r"search\.space\.optimizer\.learning_rate: given .*0\.5.*there .*0\.1"):
+        search(config(other, search__trials=2), tmp_path, quiet=True)
+    with pytest.raises(UsageError, match=r"eval\.metric: given 'accuracy', there 'loss'"):
+        search(config(search__trials=2, eval__metric="accuracy"), tmp_path, quiet=True)
+    assert len(trials(tmp_path)) == 2
+
+
+def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_path):
+    result = search(config(search__trials=4), tmp_path / "study", quiet=True)
+    best = result.findings.best
+    assert best is not None
+    again = train_and_evaluate(load_config(tmp_path / "study/search/best_config.json"), tmp_path / "best", quiet=True)
+    assert again.best is not None
+    assert (
+        again.best["value"]
+        == best.value
+        == min(outcome.value or 9.0 for outcome in trials(tmp_path / "study").values())
+    )
+
+
+def test_the_best_is_compared_on_unused_seeds_as_runs_of_its_config(tmp_path):
+    base = config(search__trials=4, search__seeds=2, search__compare_seeds=3)
+    result = search(base, tmp_path / "study", quiet=True)
+    comparison, best = result.findings.comparison, result.findings.best
+    assert comparison is not None
+    assert best is not None
+    assert [*comparison.best] == [*comparison.own] == [2, 3, 4]
+    for point, values in ((best.point, comparison.best), ({}, comparison.own)):
+        own = resolve_config(base, {**point, "seed": 3}).config
+        again = train_and_evaluate(own, tmp_path / f"alone{len(point)}", quiet=True)
+        assert again.test is not None
+        assert values[3] == pytest.approx(again.test["loss"], rel=1e-6)
+
+
+def test_higher_is_better_where_the_metric_says_so(tmp_path):
+    result = search(config(eval__metric="accuracy", search__trials=5), tmp_path, quiet=True)
+    assert result.findings.best is not None
+    assert result.findings.best.value == max(outcome.value or 0.0 for outcome in trials(tmp_path).values())
+
+
+def test_without_a_validation_split_nothing_is_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.validation_fraction: given 0\.0; allowed: above 0"):
+        search(config(data__validation_fraction=0.0), tmp_path, quiet=True)
+
+
+def test_a_value_that_no_program_can_be_built_from_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ConfigError, match=r"eval\.metric"):
+        search(
+            config({"task": {"metrics": ("choice", (("accuracy",), ()))}}, eval__metric="accuracy"),
+            tmp_path,
+            quiet=True,
+        )
+    assert not (tmp_path / "search" / "trials.jsonl").exists()
+
+
+# The command, killed for real
+
+
+def study_file(folder: Path, space: Any = None, **overrides: Any) -> Path:
+    path = folder / "study.json"
+    path.write_text(to_json(config(space, **overrides)))
+    return path
+
+
+def test_all_diverged_writes_the_report_and_exits_with_4(tmp_path):
+    space = {"optimizer": {"learning_rate": ("grid", (1e30, 1e31))}}
+    path = study_file(
+        tmp_path, space=space, search__sampler="grid", optimizer__name="sgd", optimizer__learning_rate=1e32
+    )
+    done = run(tmp_path, "search", f"--config={path}", "--workdir=study")
+    assert done.returncode == 4, done.stderr
+    assert "every trial diverged" in done.stdout
+    assert (tmp_path / "study/search/report.html").exists()
+    assert not (tmp_path / "study/search/best_config.json").exists()
+
+
+@pytest.mark.slow
+def test_one_device_and_four_give_the_same_trials(tmp_path):
+    path = study_file(tmp_path, search__seeds=2, search__halving="successive", parallel__mesh=None)
+    for count in (1, 4):
+        flags = f"--xla_force_host_platform_device_count={count}"
+        done = run(tmp_path, "search", f"--config={path}", f"--workdir=on{count}", XLA_FLAGS=flags)
+        assert done.returncode == 0, done.stderr
+    assert told(tmp_path / "on1") == told(tmp_path / "on4")
+
+
+def lines_in(ledger: Path) -> int:
+    return len(ledger.read_bytes().splitlines()) if ledger.exists() else 0
+
+
+@pytest.mark.slow
+def test_a_study_killed_three_times_equals_one_never_killed(tmp_path):
+    more = {"train__duration": "1200 steps", "search__halving": "successive", "eval__every": "60 steps"}
+    path = study_file(tmp_path, search__trials=20, search__batch=5, **more)
+    line = ("search", f"--config={path}")
+    assert run(tmp_path, *line, "--workdir=whole").returncode == 0
+    whole = told(tmp_path / "whole")
+    ledger = tmp_path / "killed/search/trials.jsonl"
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        process, before = start(tmp_path, *line, "--workdir=killed"), lines_in(ledger)
+        while process.poll() is None and lines_in(ledger) == before:
+            time.sleep(0.005)
+        os.kill(process.pid, number)
+        process.communicate(timeout=60)
+        assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM)
+    done = run(tmp_path, *line, "--workdir=killed")
+    assert done.returncode == 0, done.stderr
+    assert told(tmp_path / "killed") == whole
+    results = [json.loads((tmp_path / name / "search/result.json").read_text()) for name in ("whole", "killed")]
+    assert results[0]["best"]["trial"] == results[1]["best"]["trial"]
+    assert not (tmp_path / "killed/search/batches").exists(), "what was saved of a batch goes with it"
+
+
+# Branin, through the same interface
+
+
+def lowest(folder: Path, sampler: str, seed: int, space: Any = branin.SPACE, trials: int = 60) -> float:
+    given = {**GIVEN, "task": {"name": "branin:task"}, "data": {"name": "diabetes"}, "loss": {"name": "mse"}}
+    given |= {"train": {"duration": "1 steps"}, "seed": seed, "track": {"tensorboard": False}}
+    given["search"] = {"space": space, "sampler": sampler, "trials": trials, "batch": 10, "compare_seeds": 0}
+    best = search(resolve_config(given).config, folder / f"{sampler}{seed}", quiet=True).findings.best
+    assert best is not None
+    assert best.value == pytest.approx(float(branin.branin(best.point["task.x"], best.point["task.y"])), rel=1e-4)
+    assert best.value is not None
+    return best.value
+
+
+@pytest.mark.parametrize("sampler", ["random", "sobol"])
+def test_branin_by_draws(sampler, tmp_path):
+    assert sorted(lowest(tmp_path, sampler, seed) for seed in range(5))[2] < 2.0
+
+
+def test_branin_on_a_grid(tmp_path):
+    space = {"task": {"x": ("uniform", -5.0, 10.0, 8), "y": ("uniform", 0.0, 15.0, 8)}}
+    assert lowest(tmp_path, "grid", 0, space, trials=64) < 2.0

@@ -1,0 +1,81 @@
+"""Samplers that are ours: points are functions of seed and number, and cover the space as they say."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from jaxtrain.config import resolve_config
+from jaxtrain.errors import ConfigError
+from jaxtrain.search.samplers import make_sampler, number_of_trials
+from jaxtrain.search.space import Space, read_space
+
+ENTRIES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-2), "weight_decay": ("uniform", 0.0, 1.0)}}
+
+
+def space(sampler: str, entries: Any = ENTRIES, **search: Any) -> Space:
+    return read_space(resolve_config({"search": {"space": entries, "sampler": sampler, **search}}).config)
+
+
+def points(found: Space, numbers: range) -> list[dict[str, Any]]:
+    return make_sampler(found, higher_is_better=False).ask(numbers)
+
+
+@pytest.mark.parametrize("name", ["random", "sobol"])
+def test_a_point_depends_on_seed_and_number_alone(name):
+    found = space(name)
+    whole = points(found, range(100))
+    assert points(found, range(40, 60)) == whole[40:60]
+    assert whole[0] == found.own
+    other = read_space(resolve_config(found.config, {"seed": 1}).config)
+    assert points(other, range(1, 5)) != whole[1:5]
+
+
+@pytest.mark.parametrize("name", ["random", "sobol"])
+def test_draws_are_uniform_in_the_range_or_its_logarithm(name):
+    drawn = points(space(name), range(1, 512))
+    rates = np.log10([point["optimizer.learning_rate"] for point in drawn])
+    decays = np.array([point["optimizer.weight_decay"] for point in drawn])
+    for parts in ((rates + 4) / 2, decays):
+        assert kstest(parts, "uniform").pvalue > 0.01
+        assert 0 <= parts.min() < 0.02 < 0.98 < parts.max() <= 1
+
+
+def test_sobol_fills_every_cell_where_random_leaves_some_empty():
+    def filled(name: str) -> int:
+        drawn = points(space(name), range(1, 65))
+        cells = {
+            (int(4 * (np.log10(p["optimizer.learning_rate"]) + 4)), int(8 * p["optimizer.weight_decay"])) for p in drawn
+        }
+        return len(cells)
+
+    assert filled("sobol") == 64 > filled("random")
+
+
+def test_a_grid_comes_point_by_point_after_the_configs_own_values():
+    found = space("grid", {"model": {"hidden": ("choice", ((4,), (8,))), "dropout": ("uniform", 0.0, 0.4, 3)}})
+    assert number_of_trials(found) == 7
+    asked = points(found, range(7))
+    assert asked[0] == {"model.hidden": (128, 128), "model.dropout": None}
+    assert [point["model.dropout"] for point in asked[1:]] == [0.0, 0.0, 0.2, 0.2, 0.4, 0.4]
+
+
+def test_a_grid_too_large_says_how_large():
+    found = space("grid", {"optimizer": {"learning_rate": ("uniform", 0.1, 0.2, 300), "b1": ("uniform", 0, 0.9, 300)}})
+    with pytest.raises(
+        ConfigError, match=r"search\.trials: given 32; allowed: at least 90,000, the points of the grid"
+    ):
+        number_of_trials(found)
+
+
+def test_a_grid_with_a_range_without_a_count_says_how_to_count():
+    mixed = {"optimizer": {"learning_rate": ("grid", (0.1, 0.2)), "weight_decay": ("uniform", 0.0, 1.0)}}
+    with pytest.raises(ConfigError, match=r"search\.space\.optimizer\.weight_decay.*\('uniform', 0\.0, 1\.0, 8\)"):
+        number_of_trials(space("grid", mixed))
+
+
+@pytest.mark.parametrize("name", ["sobel", "optun:GPSampler", ""])
+def test_an_unknown_sampler_is_refused_with_the_list(name):
+    with pytest.raises(ConfigError, match=r"search\.sampler.*grid, random, sobol, tpe, optuna:"):
+        make_sampler(space(name), higher_is_better=False)
