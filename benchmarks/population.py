@@ -46,16 +46,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     parser.add_argument("--quick", action="store_true", help="a few lanes and steps, to see that everything runs")
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(parts):
-        parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(parts)}")
-    ratios: list[timing.Ratio] = []
-    notes: list[str] = []
-    for name in options.parts or parts:
-        found, said = parts[name](options.quick, 1 if options.quick else options.rounds)
-        for ratio in found:
-            print(f"{ratio.name}: {ratio.ratio:.3f}", flush=True)
-        ratios += found
-        notes += said
+    rounds = 1 if options.quick else options.rounds
+    bound = {name: partial(part, options.quick, rounds) for name, part in parts.items()}
+    ratios, notes = timing.measured(bound, options.parts)
     timing.report("Lanes of one program (ours) and the same runs otherwise (theirs)", ratios, notes, options.output)
 
 

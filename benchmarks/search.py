@@ -66,16 +66,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     parser.add_argument("--quick", action="store_true", help="a few trials and steps, to see that everything runs")
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(parts):
-        parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(parts)}")
-    ratios: list[timing.Ratio] = []
-    notes: list[str] = []
-    for name in options.parts or parts:
-        found, said = parts[name](options)
-        for line in [*(f"{ratio.name}: {ratio.ratio:.3f}" for ratio in found), *said]:
-            print(line, flush=True)
-        ratios += found
-        notes += said
+    bound = {name: partial(part, options) for name, part in parts.items()}
+    ratios, notes = timing.measured(bound, options.parts)
     timing.report("The search (ours) and the same trials otherwise (theirs)", ratios, notes, options.output)
 
 

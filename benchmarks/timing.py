@@ -74,6 +74,24 @@ def ratio(
     return Ratio(name, unit, ours_middle, theirs_middle, middle, min(pairs), max(pairs), len(pairs), bar, at_least)
 
 
+Part = Callable[[], tuple[list[Ratio], list[str]]]
+"""A group of comparisons: its ratios, and notes that say more."""
+
+
+def measured(parts: Mapping[str, Part], chosen: Sequence[str]) -> tuple[list[Ratio], list[str]]:
+    """Runs the parts that are named, or all of them, and says what they found as it comes."""
+    if unknown := set(chosen) - set(parts):
+        sys.exit(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(parts)}")
+    ratios: list[Ratio] = []
+    notes: list[str] = []
+    for name in chosen or parts:
+        found, said = parts[name]()
+        print("\n".join([*(f"{ratio.name}: {ratio.ratio:.3f}" for ratio in found), *said]), flush=True)
+        ratios += found
+        notes += said
+    return ratios, notes
+
+
 def environment() -> dict[str, Any]:
     """Returns versions, chip, devices, the number of processors and how busy the machine is."""
     from jaxtrain.environment import describe_environment

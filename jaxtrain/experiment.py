@@ -60,7 +60,7 @@ class Experiment:
     rules: Rules
     lengths: Lengths
     found: Mapping[str, float] = field(default_factory=dict)
-    placed: dict[str, dict[str, jax.Array]] = field(default_factory=dict, repr=False)
+    placed: dict[tuple[str, Devices], dict[str, jax.Array]] = field(default_factory=dict, repr=False)
 
     @property
     def hparams(self) -> dict[str, np.float32]:
@@ -103,9 +103,10 @@ class Experiment:
 
     def on_devices(self, split: str) -> dict[str, jax.Array]:
         """Returns a split, placed on the devices when it is first asked for."""
-        if split not in self.placed:
-            self.placed[split] = replicate(self.dataset.split(split), self.mesh)
-        return self.placed[split]
+        place = (split, self.mesh)
+        if place not in self.placed:
+            self.placed[place] = replicate(self.dataset.split(split), self.mesh)
+        return self.placed[place]
 
 
 def build(config: Config, *, lanes: bool = False, beside: Experiment | None = None) -> Experiment:

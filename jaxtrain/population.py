@@ -118,7 +118,7 @@ class Population:
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
         """Makes the states: seeds and hyperparameters are numbers, or sequences with one for each lane."""
         lanes = self._lanes(seeds, hparams)
-        states = compiled_lanes(lane_inits, self.mesh, rules=self.rules)(place_lanes(lanes, self.mesh), example)
+        states = compiled_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
         return self._with_dead_padding(states)
 
     def call(self, states: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
@@ -156,7 +156,11 @@ class Population:
     def placed(self, states: Any) -> TrainState:
         """Places lanes that come from the host, without padding, on the devices."""
         padded = jax.tree.map(lambda leaf: np.asarray(leaf)[self._order()], states)
-        return self._with_dead_padding(place_lanes(padded, self.mesh))
+        return self._with_dead_padding(self.spread(padded))
+
+    def spread(self, tree: Any) -> Any:
+        """Cuts a tree with a leading axis of `padded` lanes over the devices, as the states lie."""
+        return place_lanes(tree, self.mesh)
 
     def solo(self, states: TrainState, lane: int) -> TrainState:
         """Returns the state of one lane, on the host, as a solo run has it."""
@@ -197,7 +201,7 @@ class Population:
         if self.padded == self.lanes:
             return states
         alive = np.asarray(states.live) & (np.arange(self.padded) < self.lanes)
-        return states.replace(live=place_lanes(alive, self.mesh))
+        return states.replace(live=self.spread(alive))
 
 
 def fitted(population: Population, width: int | None, **needs: Any) -> Population:

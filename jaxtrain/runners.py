@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrain.data.order import eval_batches
 from jaxtrain.divergence import explain, last_finite
 from jaxtrain.experiment import CAPACITY, Experiment
-from jaxtrain.parallel import TrainCall, compiled_train_call, place_lanes, replaced_lane, replicate
+from jaxtrain.parallel import TrainCall, compiled_train_call, replaced_lane, replicate
 from jaxtrain.population import Population, fitted
 from jaxtrain.state import TrainState
 from jaxtrain.steps import CallOutput, Metrics, StepFunction
@@ -152,9 +152,8 @@ class Seeds:
     def init(self) -> TrainState:
         """Makes the lanes."""
         states = self.population.init(self.seeds, self.experiment.hparams, self.experiment.example)
-        place = lambda tree: place_lanes(tree, self.experiment.mesh)  # noqa: E731
         section, rules = self.experiment.config["checkpoint"], self.experiment.rules
-        return warm_started(states, section, rules, place, lanes=self.population.padded)
+        return warm_started(states, section, rules, self.population.spread, lanes=self.population.padded)
 
     def shapes(self) -> TrainState:
         """Returns the shapes of the lanes, without padding."""

@@ -1,4 +1,4 @@
-"""The benchmarks of the population and of the suggestion run to their end in a tiny form; no timing is asserted."""
+"""The benchmarks of population, search and suggestion run to their end in a tiny form; no timing is asserted."""
 
 from pathlib import Path
 
@@ -51,3 +51,21 @@ def test_the_ramp_is_read_as_fastai_reads_it(monkeypatch: pytest.MonkeyPatch) ->
     assert 1e-4 < as_fastai(rates, losses) < 1e-1
     losses[90:] = np.nan
     assert 1e-4 < as_fastai(rates, losses) < 1e-1
+
+
+@pytest.mark.slow
+def test_search_compares_trials_by_hand_asked_for_and_halved(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "search", "lanes", "asking", "halving")
+    expected = ["4 trials of one epoch, shard_map(lax.map) by hand", "halving, random search of the same trials"]
+    assert names(found) == expected
+    for sampler in ("random", "sobol", "tpe"):
+        assert f"asking, telling and ledger, {sampler}:" in printed
+    assert "points of accuracy behind random search" in printed
+    assert "20 trials of a tiny model" in printed
+
+
+@pytest.mark.slow
+def test_search_compares_the_command_with_optuna_around_single_runs(tmp_path: Path) -> None:
+    _, found = run(tmp_path, "search", "wall")
+    expected = [f"4 trials, {temper} cache: search, Optuna around single runs" for temper in ("cold", "warm")]
+    assert [name for name in names(found) if "PyTorch" not in name] == expected

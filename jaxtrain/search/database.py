@@ -82,7 +82,7 @@ class Database:
             try:
                 return action()
             except self._failures as error:
-                if True:
+                if time.monotonic() > deadline:
                     raise self._out_of_reach(error) from None
                 time.sleep(0.5)
             finally:

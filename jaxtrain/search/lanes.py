@@ -21,6 +21,15 @@ class Lanes(Protocol):
         """How many lanes are stepped at once."""
         ...
 
+    @property
+    def padded(self) -> int | None:
+        """Lanes of the states on the devices, padding included; None where they have no axis of lanes."""
+        ...
+
+    def spread(self, tree: Any) -> Any:
+        """Places a tree on the devices as the states lie."""
+        ...
+
     def holding(self, lanes: int) -> "Lanes":
         """Returns the same program with no more than so many lanes in it."""
         ...
@@ -52,6 +61,11 @@ class OneByOne:
 
     experiment: Experiment
     lanes: int = 1
+    padded: int | None = None
+
+    def spread(self, tree: Any) -> Any:
+        """Places a tree whole on every device."""
+        return replicate(tree, self.experiment.mesh)
 
     def holding(self, lanes: int) -> "OneByOne":
         """Returns the program: it holds one lane."""
@@ -77,4 +91,4 @@ class OneByOne:
 
     def placed(self, states: Any) -> TrainState:
         """Places the state whole on every device."""
-        return replicate(jax.tree.map(lambda leaf: np.array(leaf[0]), states), self.experiment.mesh)
+        return self.spread(jax.tree.map(lambda leaf: np.array(leaf[0]), states))

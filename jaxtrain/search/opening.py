@@ -68,7 +68,7 @@ def opened_study(
         ledger,
         url=section["storage"],
         name=section["study"] or f"jaxtrain-{digest(space.config)}",
-        identity={**identity(space.config), "metric": space.config["eval"]["metric"], "higher_is_better": direction},
+        identity=identity(space.config),
         higher_is_better=direction,
         trials=trials,
         batch=_batch_of_whole_devices(section["batch"]),

@@ -79,8 +79,8 @@ class OptunaSampler:
         return [self._suggested(number) if number else self._own() for number in numbers]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Learns from outcomes, in the order of their numbers."""
-        for outcome in sorted(outcomes, key=lambda outcome: outcome.trial):
+        """Learns from outcomes."""
+        for outcome in outcomes:
             if outcome.trial in self._asked:
                 end_trial(self._study, self._asked.pop(outcome.trial), outcome)
 

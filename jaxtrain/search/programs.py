@@ -17,6 +17,7 @@ from jaxtrain.population import Population, fitted
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import FIXED, Trial
 from jaxtrain.state import TrainState
+from jaxtrain.warm_start import warm_started
 
 PROBE = 5  # steps by which a program is timed before it runs
 CHUNK = 1024  # lanes that are stepped together at most: beyond, nothing is won, and a kill costs more
@@ -30,9 +31,11 @@ class Program:
     trials: tuple[Trial, ...]
 
     def init(self, lanes: Lanes, own: Sequence[tuple[Trial, int]]) -> TrainState:
-        """Makes the states of (trial, seed), one for each lane."""
-        seeds = np.array([seed for _, seed in own], np.uint32)
-        return lanes.init(seeds, self.hparams([trial for trial, _ in own]), self.experiment.example)
+        """Makes the states of (trial, seed), one for each lane, from another run's weights where the config says so."""
+        seeds, hparams = np.array([seed for _, seed in own], np.uint32), self.hparams([trial for trial, _ in own])
+        states = lanes.init(seeds, hparams, self.experiment.example)
+        section, rules = self.experiment.config["checkpoint"], self.experiment.rules
+        return warm_started(states, section, rules, lanes.spread, lanes=lanes.padded)
 
     def step_seconds(self, lanes: Lanes, own: Sequence[tuple[Trial, int]]) -> float:
         """Measures the seconds of a step of one lane, by a few steps of lanes that are thrown away."""
