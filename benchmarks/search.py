@@ -96,7 +96,7 @@ def lanes(options: argparse.Namespace) -> Found:
     trained = lambda: run_batch(space, programs)  # noqa: E731
     hand = by_hand(space, programs)
     took = timing.seconds_in_turns({"ours": trained, "by hand": hand}, 1 if options.quick else options.rounds)
-    ours = sorted(outcome.value or np.inf for outcome in trained())
+    ours = sorted(np.inf if outcome.value is None else outcome.value for outcome in trained())
     theirs = sorted(np.nan_to_num(hand(), nan=np.inf))
     notes.append(f"best of {len(ours)} trials: ours {ours[0]:.4f}, by hand {theirs[0]:.4f} (other initial weights)")
     count = space.config["search"]["trials"]
@@ -116,7 +116,7 @@ def run_batch(space: Space, programs: Programs) -> list[Outcome]:
         higher_is_better=space.config["eval"]["metric"] != "loss",
         stop=Interruption(),
         compiled=Compilations(),
-        save=lambda work: None,
+        save=lambda batch, work: None,
         pace={},
     )
     return [outcome for ended in batch.run(batch.fresh()) for outcome in ended]

@@ -5,7 +5,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
@@ -167,7 +167,9 @@ def knob_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> Knob:
 
 
 def as_python(value: Any) -> Any:
-    """Reads a value that no knob describes: what was typed as a Python literal, lists as tuples."""
+    """Reads a value that no knob describes: what was typed as a Python literal, lists as tuples, in mappings too."""
+    if isinstance(value, Mapping):
+        return {key: as_python(inner) for key, inner in value.items()}
     return _literal(value) if isinstance(value, Text) else _plain(value)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxtrain.lr_range import LRRangeResult
 from jaxtrain.result import Result
-from jaxtrain.search.findings import Findings
+from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.study import SearchResult
 from jaxtrain.suggestions import Reading
 from jaxtrain.trackers.base import DIAGNOSTICS
@@ -78,7 +78,8 @@ def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
     lines = [f"{result.status}: {len(found.outcomes)} trials ({told or 'none ended'}) in {found.seconds:.1f} s"]
     if result.status == "interrupted":
         return [*lines, "next:", f"  {command()} search {shlex.join(arguments)}   # goes on where it stopped"]
-    lines += [*_best_lines(found)] if found.best else [f"  {NOTHING_LEFT}"]
+    lines += [f"  {title(found)}", *(f"  {sentence}" for sentence in sentences(found)[1:])]
+    lines += [] if found.best else [f"  {NOTHING_LEFT}"]
     lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if (folder / name).exists())]
     if found.best:
         lines += ["next:", f"  {command()} --config={shlex.quote(str(folder / 'best_config.json'))}"]
@@ -96,21 +97,6 @@ SEARCH_FILES = (
     ("pictures", "the report's pictures as PNG"),
     ("tensorboard", "the table of hyperparameters for TensorBoard"),
 )
-
-
-def _best_lines(found: Findings) -> Iterator[str]:
-    best = found.best
-    assert best is not None
-    ties = f"; {len(found.ties)} other trials cannot be told from it" if found.ties else ""
-    yield f"  best trial {best.trial}: {found.metric} {_number(best.value)} on validation{ties}"
-    for name, value in best.point.items():
-        yield f"    {name} = {format(value, '.4g') if isinstance(value, float) else value}"
-    if found.comparison:
-        gain, split = found.comparison.gain, found.comparison.split
-        interval = f"{_number(gain.mean)}, 95 % interval {_number(gain.low)} to {_number(gain.high)}"
-        verdict, seeds = found.comparison.verdict, len(found.comparison.best)
-        yield f"  on {seeds} seeds that the search did not use, against the config's own values: {verdict}"
-        yield f"    {found.metric} on {split} better by {interval}"
 
 
 def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:

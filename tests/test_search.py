@@ -18,6 +18,7 @@ from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.search import search
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.space import read_space
+from jaxtrain.search.studies import LocalStudy
 from jaxtrain.search.trials import Outcome
 
 RATES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
@@ -70,9 +71,10 @@ def test_a_trial_is_the_run_of_its_config_for_every_seed(tmp_path):
     )
 
 
-def test_early_stopping_counts_as_in_a_run(tmp_path):
+@pytest.mark.parametrize("patience", ["20 steps", "15 steps", "5 steps"])
+def test_early_stopping_counts_as_in_a_run(patience, tmp_path):
     rates = {"optimizer": {"learning_rate": ("grid", (0.3, 0.5))}}
-    base = config(rates, search__sampler="grid", train__early_stopping="20 steps", eval__every="10 steps")
+    base = config(rates, search__sampler="grid", train__early_stopping=patience, eval__every="10 steps")
     search(base, tmp_path / "study", quiet=True)
     runs = {n: trained(outcome, 0, base, tmp_path / str(n)) for n, outcome in trials(tmp_path / "study").items()}
     assert any(run.step < 60 for run in runs.values()), "a run was stopped early"
@@ -168,6 +170,16 @@ def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_p
         assert found[number].value == alone(found[number], 0, base, tmp_path / str(number))
 
 
+def test_a_loss_that_overflows_in_evaluation_is_a_divergence_and_not_a_crash(tmp_path):
+    rates = {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 100.0, 12)}}
+    more = {"data__name": "diabetes", "task__name": "regression", "loss__name": "mse", "optimizer__name": "sgd"}
+    base = config(rates, search__sampler="grid", search__trials=12, eval__every="1 steps", **more)
+    search(base, tmp_path, quiet=True)
+    found = trials(tmp_path)
+    assert {outcome.status for outcome in found.values()} == {"done", "diverged"}
+    assert all(isinstance(value, float) for outcome in found.values() for _, value in outcome.curve)
+
+
 @pytest.mark.parametrize("overrides", [{}, {"search__halving": "successive", "search__sampler": "sobol"}])
 def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_path, monkeypatch):
     import jaxtrain.search.programs
@@ -200,6 +212,84 @@ def test_a_study_that_is_done_is_not_run_again_and_can_be_made_longer(tmp_path):
     after = trials(tmp_path)
     assert {number: after[number] for number in before} == before
     assert sorted(after) == [*range(7)]
+
+
+def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a study that gets a signal once it has written its first outcomes."""
+    tell = LocalStudy.tell
+
+    def told_and_stopped(study: LocalStudy, outcomes: Any) -> None:
+        tell(study, outcomes)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStudy, "tell", told_and_stopped)
+        result = search(base, folder, quiet=True)
+    assert (result.status, result.exit_code) == ("interrupted", 143)
+
+
+@pytest.mark.parametrize("more", [6, 13])
+def test_a_study_that_was_stopped_goes_on_with_another_number_of_trials(more, tmp_path, monkeypatch):
+    halved = {"search__halving": "successive", "search__reduction": 2}
+    search(config(**halved), tmp_path / "whole", quiet=True)
+    stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
+    search(config(search__trials=more, **halved), tmp_path / "stopped", quiet=True)
+    found = told(tmp_path / "stopped")
+    assert sorted(found) == [*range(max(more, 9))], "the batch that was begun is finished as it was"
+    assert {number: found[number] for number in range(9)} == told(tmp_path / "whole")
+
+
+def test_a_study_that_was_stopped_goes_on_where_lanes_fit_one_by_one(tmp_path, monkeypatch):
+    import jaxtrain.population
+    import jaxtrain.search.programs
+
+    halved = {"search__halving": "successive", "search__reduction": 2}
+    search(config(**halved), tmp_path / "whole", quiet=True)
+    stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
+    for module in (jaxtrain.population, jaxtrain.search.programs):
+        monkeypatch.setattr(module, "memory_limit", lambda mesh: 1000)
+    search(config(**halved), tmp_path / "stopped", quiet=True)
+    assert told(tmp_path / "stopped") == told(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_starts_the_batch_afresh(tmp_path, monkeypatch, capsys):
+    halved = {"search__halving": "successive", "search__reduction": 2}
+    search(config(**halved), tmp_path / "whole", quiet=True)
+    stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
+    for file in (tmp_path / "stopped/search/batches").rglob("*"):
+        if file.is_file() and file.suffix != ".json" and file.stat().st_size > 500:
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+    search(config(**halved), tmp_path / "stopped")
+    assert "starts afresh" in capsys.readouterr().err
+    assert told(tmp_path / "stopped") == told(tmp_path / "whole")
+
+
+def test_a_sampler_that_gives_other_points_than_it_did_is_refused(tmp_path):
+    search(config(search__trials=3, search__batch=3), tmp_path, quiet=True)
+    ledger = tmp_path / "search" / "trials.jsonl"
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    rows[1]["point"] = {"optimizer.learning_rate": 0.5}
+    ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UsageError, match=r"trials\.jsonl: trial 1 was .*0\.5.* the sampler now gives"):
+        search(config(search__trials=5, search__batch=3), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ({"lr_range__before_training": True}, "lr_range.before_training"),
+        ({"train__seeds": 2}, "train.seeds"),
+        ({"parallel__backend": "pmap"}, "parallel.backend"),
+        ({"seed": 2**32 - 2, "search__seeds": 3}, "search.seeds"),
+        ({"seed": 2**32 - 2, "search__seeds": 2, "search__compare_seeds": 1}, "search.compare_seeds"),
+    ],
+)
+def test_what_lanes_cannot_do_as_runs_do_is_refused(overrides, key, tmp_path):
+    with pytest.raises(ConfigError) as found:
+        search(config(**overrides), tmp_path, quiet=True)
+    assert found.value.key == key
 
 
 def test_the_folder_of_another_study_is_refused_with_the_difference(tmp_path):
@@ -269,10 +359,16 @@ def study_file(folder: Path, space: Any = None, **overrides: Any) -> Path:
     return path
 
 
-def test_all_diverged_writes_the_report_and_exits_with_4(tmp_path):
+@pytest.mark.parametrize("halving", [None, "successive"])
+def test_all_diverged_writes_the_report_and_exits_with_4(halving, tmp_path):
     space = {"optimizer": {"learning_rate": ("grid", (1e30, 1e31))}}
     path = study_file(
-        tmp_path, space=space, search__sampler="grid", optimizer__name="sgd", optimizer__learning_rate=1e32
+        tmp_path,
+        space=space,
+        search__sampler="grid",
+        search__halving=halving,
+        optimizer__name="sgd",
+        optimizer__learning_rate=1e32,
     )
     done = run(tmp_path, "search", f"--config={path}", "--workdir=study")
     assert done.returncode == 4, done.stderr

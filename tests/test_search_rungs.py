@@ -5,8 +5,13 @@ from collections import Counter
 import pytest
 from tiny_runs import tiny
 
+from jaxtrain.errors import ConfigError
 from jaxtrain.experiment import Lengths, build
 from jaxtrain.search.rungs import brackets, budget_share, rung_fractions, rung_step, survivors
+
+
+def built(search, every):
+    return build(tiny({"eval.every": every} | {f"search.{name}": value for name, value in search.items()}))
 
 
 @pytest.mark.parametrize(
@@ -16,12 +21,25 @@ from jaxtrain.search.rungs import brackets, budget_share, rung_fractions, rung_s
         ({"halving": "successive"}, [1 / 9, 1 / 3]),
         ({"halving": "successive", "reduction": 2, "first_rung": "20 %"}, [1 / 4, 1 / 2]),
         ({"halving": "successive", "first_rung": "6 steps"}, [1 / 9, 1 / 3]),
-        ({"halving": "successive", "first_rung": "50 %"}, []),
     ],
 )
 def test_rungs_stand_at_powers_of_the_reduction(given, fractions):
-    experiment = build(tiny({f"search.{name}": value for name, value in given.items()}))
+    experiment = built(given, "5 steps")
     assert rung_fractions(experiment.config["search"], experiment) == pytest.approx(fractions)
+
+
+def test_rungs_that_fall_on_one_evaluation_are_one():
+    experiment = built({"halving": "successive"}, "20 steps")
+    assert rung_fractions(experiment.config["search"], experiment) == pytest.approx([1 / 3])
+
+
+@pytest.mark.parametrize(("first_rung", "every"), [("50 %", "5 steps"), ("10 %", "100 %")])
+def test_halving_without_a_rung_is_refused(first_rung, every):
+    experiment = built({"halving": "successive", "first_rung": first_rung}, every)
+    with pytest.raises(
+        ConfigError, match=r"search\.halving: given 'successive'.*smaller search\.first_rung.*eval\.every"
+    ):
+        rung_fractions(experiment.config["search"], experiment)
 
 
 def test_a_rung_stands_at_an_evaluation():

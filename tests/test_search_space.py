@@ -67,6 +67,12 @@ def test_dimensions_cover_their_range_with_both_ends(entry, parts):
     assert {part: dimension.at(part) for part in parts} == parts
 
 
+def test_a_range_of_whole_numbers_may_be_long():
+    (dimension,) = space({"data": {"batch_size": ("int", 1, 2**62)}}).dimensions
+    assert dimension.at(0.5) == 2**61 + 1
+    assert space({"data": {"batch_size": ("int", 1, 2**62)}}).size() == 2**62
+
+
 def test_the_middle_of_a_logarithmic_range_is_its_geometric_mean():
     (dimension,) = space({"optimizer": {"learning_rate": RATE}}).dimensions
     assert dimension.at(0.5) == pytest.approx(1e-3)
@@ -122,8 +128,13 @@ REFUSED = {
     "no choices": ({"model": {"dropout": ("choice", ())}}, ["('choice', (a, b, ...))"]),
     "twice the same": ({"model": {"dropout": ("choice", (0.1, 0.1))}}, ["all different"]),
     "nothing": ({}, ["search.space: given <nothing>", "search.space.optimizer.learning_rate ="]),
-    "own settings": ({"search": {"trials": ("int", 1, 5)}}, ["changes no number of a run"]),
-    "the judge": ({"eval": {"metric": ("choice", ("loss", "accuracy"))}}, ["compared by it"]),
+    "own settings": ({"search": {"trials": ("int", 1, 5)}}, ["belongs to the whole search"]),
+    "the seed": ({"seed": ("int", 0, 5)}, ["search.seeds"]),
+    "a folder": ({"checkpoint": {"init_from": ("choice", (None, "runs/a"))}}, ["belongs to the whole search"]),
+    "other splits": ({"data": {"seed": ("int", 0, 5)}}, ["on the same data"]),
+    "how often": ({"eval": {"every": ("choice", ("10 %", "20 %"))}}, ["compared by their evaluations"]),
+    "a section": ({"model": {"hidden": ("choice", ({"a": 1}, (8,)))}}, ["search.space.model.hidden"]),
+    "the judge": ({"eval": {"metric": ("choice", ("loss", "accuracy"))}}, ["compared by their evaluations"]),
     "the judged loss": ({"loss": {"label_smoothing": ("uniform", 0.0, 0.2)}}, ["set eval.metric"]),
 }
 

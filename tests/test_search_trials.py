@@ -8,7 +8,11 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from jaxtrain.search.findings import Comparison
-from jaxtrain.search.trials import Outcome, interval, ranked, ties
+from jaxtrain.search.trials import Outcome, behind, interval, is_tie, ranked
+
+
+def ties(trials):
+    return {trial for trial, difference in behind(ranked(trials, False)).items() if is_tie(difference)}
 
 
 def outcome(trial, values, status="done", step=100, **more):
@@ -49,11 +53,11 @@ def test_ties_are_those_whose_paired_difference_may_be_nothing():
     always_worse = outcome(1, [0.15, 0.25, 0.351])  # by the same amount with every seed, though within the spread
     sometimes_better = outcome(2, [0.30, 0.10, 0.29])
     stopped = outcome(3, [0.11, 0.21, 0.31], "stopped")
-    assert ties(ranked([stopped, sometimes_better, always_worse, best], False)) == {2}
+    assert ties([stopped, sometimes_better, always_worse, best]) == {2}
 
 
 def test_with_one_seed_only_the_same_value_is_a_tie():
-    assert ties(ranked([outcome(0, [0.1]), outcome(1, [0.1]), outcome(2, [0.1001])], False)) == {1}
+    assert ties([outcome(0, [0.1]), outcome(1, [0.1]), outcome(2, [0.1001])]) == {1}
 
 
 @pytest.mark.parametrize(
@@ -62,8 +66,9 @@ def test_with_one_seed_only_the_same_value_is_a_tie():
         (True, [0.9, 0.91, 0.92], [0.8, 0.81, 0.83], "better"),
         (False, [0.9, 0.91, 0.92], [0.8, 0.81, 0.83], "worse"),
         (True, [0.9, 0.8, 0.7], [0.8, 0.9, 0.71], "a tie"),
-        (False, [0.1, None, 0.1], [0.2, 0.1, 0.21], "better"),
-        (False, [None, None, None], [0.2, 0.1, 0.2], "a tie"),
+        (False, [0.1, 0.1, 0.1], [0.2, None, 0.2], "better"),
+        (False, [0.1, None, 0.1], [0.2, 0.1, 0.21], "worse"),
+        (False, [None, None, None], [None, None, None], "a tie"),
     ],
 )
 def test_a_comparison_says_which_is_better(higher, best, own, verdict):

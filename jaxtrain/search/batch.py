@@ -6,7 +6,7 @@ known of them. Outcomes are handed out as soon as they are known, and after they
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -70,7 +70,7 @@ class Batch:
     higher_is_better: bool
     stop: Interruption
     compiled: Compilations
-    save: Callable[[Work], None]
+    save: Callable[["Batch", Work], None]
     pace: dict[str, float]
     progressed: Callable[[float], None] = lambda part: None
     splits: tuple[str, ...] = ("validation",)
@@ -91,7 +91,7 @@ class Batch:
         """Returns the work before the first step: every trial with every seed."""
         lanes = [[(trial.number, seed) for trial in group.trials for seed in self.seeds] for group in self.groups]
         records = {lane: Record() for group in lanes for lane in group}
-        return Work([chunk for i, group in enumerate(lanes) for chunk in self._chunks(i, group, 0, None)], records)
+        return self.recut(Work([Chunk(program, group) for program, group in enumerate(lanes)], records))
 
     def run(self, work: Work) -> Iterator[list[Outcome]]:
         """Trains to the end, and yields the outcomes of each rung, and of the end; Interrupted on a signal."""
@@ -104,8 +104,20 @@ class Batch:
                 self._advance(work, chunk, rung_step(fraction, self.groups[chunk.program].experiment.lengths))
             ended = self._decided(work, rung)
             work.rung, work.ended = rung + 1, work.ended + ended
+            if not work.chunks:  # all have ended, and are written at once: there is nothing more to save
+                yield ended
+                return
             self._save(work)
             yield ended
+
+    def recut(self, work: Work) -> Work:
+        """Cuts chunks that come from larger devices into as many lanes as are stepped together on these."""
+        cut = []
+        for chunk in work.chunks:
+            size = self.programs.lanes(self.groups[chunk.program].experiment, self._width(work, chunk)).lanes
+            parts = [slice(begin, begin + size) for begin in range(0, len(chunk.lanes), size)]
+            cut += [replace(chunk, lanes=chunk.lanes[part], states=_picked(chunk.states, part)) for part in parts]
+        return replace(work, chunks=cut)
 
     def seconds(self, work: Work) -> float:
         """Estimates how long the batch takes, from a few steps of each program that was not timed yet."""
@@ -149,7 +161,7 @@ class Batch:
     def _part(self, work: Work) -> float:
         """Returns which part of the steps of the lanes that go on is done."""
         totals = [self.groups[c.program].experiment.lengths.total * len(c.lanes) for c in work.chunks]
-        return sum(chunk.at * len(chunk.lanes) for chunk in work.chunks) / sum(totals)
+        return sum(chunk.at * len(chunk.lanes) for chunk in work.chunks) / max(1, sum(totals))
 
     def _begun(self, chunk: Chunk, lanes: Lanes) -> TrainState:
         """Places the states of a chunk on the devices, or makes them."""
@@ -172,7 +184,8 @@ class Batch:
         seconds = max(time.perf_counter() - began - (self.compiled.seconds - compiled), 1e-6)
         for lane in alive:
             work.records[lane].seconds += seconds / len(alive)
-        self.pace[key] = seconds / (steps * max(1, len(alive)))
+        if alive:
+            self.pace[key] = seconds / (steps * len(alive))
         self._note_diverged(work, chunk, lanes, output, live, steps)
         chunk.at += steps
         return states
@@ -216,8 +229,7 @@ class Batch:
             rivals = {number: value for number, value in values.items() if self._bracket[number] == bracket}
             best = survivors(rivals, self.space.config["search"]["reduction"], self.higher_is_better)
             kept -= rivals.keys() - set(best)
-        if not last:
-            self._gather(work, kept)
+        self._gather(work, kept)
         return [self._outcome(work, number, rung, stopped=not last) for number in values if number not in kept]
 
     def _outcome(self, work: Work, number: int, rung: int, stopped: bool) -> Outcome:
@@ -235,31 +247,29 @@ class Batch:
 
     def _gather(self, work: Work, kept: set[int]) -> None:
         """Puts the lanes of the trials that go on into fewer chunks of narrower programs."""
-        chunks = []
+        gathered = []
         for program in range(len(self.groups)):
-            old = [chunk for chunk in work.chunks if chunk.program == program]
-            picks = [[i for i, (number, _) in enumerate(chunk.lanes) if number in kept] for chunk in old]
-            lanes = [chunk.lanes[i] for chunk, pick in zip(old, picks, strict=True) for i in pick]
+            chunks = [chunk for chunk in work.chunks if chunk.program == program]
+            picks = [[i for i, (number, _) in enumerate(chunk.lanes) if number in kept] for chunk in chunks]
+            lanes = [chunk.lanes[i] for chunk, pick in zip(chunks, picks, strict=True) for i in pick]
             if lanes:
-                parts = [
-                    jax.tree.map(lambda leaf, p=p: leaf[p], c.states) for c, p in zip(old, picks, strict=True) if p
-                ]
+                parts = [_picked(chunk.states, pick) for chunk, pick in zip(chunks, picks, strict=True) if pick]
                 states = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-                chunks += self._chunks(program, lanes, old[0].at, states)
-        work.chunks = chunks
-
-    def _chunks(self, program: int, lanes: list[Lane], at: int, states: Any) -> list[Chunk]:
-        """Cuts lanes into as many as are stepped together."""
-        size = self.programs.lanes(self.groups[program].experiment, len(lanes)).lanes
-        cuts = [slice(begin, begin + size) for begin in range(0, len(lanes), size)]
-        return [Chunk(program, lanes[cut], at, jax.tree.map(lambda leaf, cut=cut: leaf[cut], states)) for cut in cuts]
+                gathered.append(Chunk(program, lanes, chunks[0].at, states))
+        work.chunks = gathered
+        work.chunks = self.recut(work).chunks
 
     def _width(self, work: Work, chunk: Chunk) -> int:
         """Counts the lanes of a chunk's program, all chunks together."""
         return sum(len(other.lanes) for other in work.chunks if other.program == chunk.program)
 
     def _save(self, work: Work) -> None:
-        self.save(work)
+        self.save(self, work)
         self._saved_at = time.perf_counter()
         if self.stop.signal is not None:
             raise Interrupted
+
+
+def _picked(states: Any, lanes: slice | list[int]) -> Any:
+    """Takes some lanes of states on the host; there may be none yet."""
+    return jax.tree.map(lambda leaf: leaf[lanes], states)

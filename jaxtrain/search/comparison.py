@@ -25,9 +25,10 @@ def compared(session: Session, best: Outcome) -> Comparison | None:
     trials = [session.space.trial(OWN, session.space.own), session.space.trial(best.trial, best.point)]
     session.bar.say(f"trains {task}, beside the config's own values")
     files = session.work_files(f"comparison-{best.trial}")
-    split = "test" if "test" in session.programs.experiment(session.config).dataset.sizes else "validation"
-    batch = session.batch(trials, files, seeds=seeds, splits=("validation", split), halved=False)
-    work = (files.load(batch.groups) if files else None) or batch.fresh()
+    has_test = "test" in session.programs.experiment(session.config).dataset.sizes
+    splits = ("validation", "test") if has_test else ("validation",)
+    batch = session.batch(trials, files, seeds=seeds, splits=splits, halved=False)
+    work = (files.load(batch) if files else None) or batch.fresh()
     found = _values(batch, work, trials[1])
     write_json(place, found.to_json())
     session.study.publish(task, read_json(place))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.search.space import Space
-from jaxtrain.search.trials import Interval, Outcome, interval, ranked, ties
+from jaxtrain.search.trials import Interval, Outcome, behind, interval, is_tie, ranked
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Says which is better, or that it is a tie."""
+        """Says which is better, or that it is a tie; what diverged on more seeds is worse."""
+        lost, own_lost = (list(values.values()).count(None) for values in (self.best, self.own))
+        if lost != own_lost:
+            return "better" if lost < own_lost else "worse"
         gain = self.gain
         if not gain.tells_apart:
             return "a tie"
@@ -73,9 +76,14 @@ class Findings:
         return ranked(self.outcomes, self.higher_is_better)
 
     @cached_property
+    def behind(self) -> dict[int, Interval]:
+        """How far each trial with the whole budget is from the best one, over paired seeds."""
+        return behind(self.order)
+
+    @property
     def ties(self) -> set[int]:
         """The trials that cannot be told from the best."""
-        return ties(self.order)
+        return {trial for trial, difference in self.behind.items() if is_tie(difference)}
 
     @property
     def best(self) -> Outcome | None:

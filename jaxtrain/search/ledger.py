@@ -13,7 +13,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         """Opens the file; StorageError where it cannot be read or written."""
-        self._lines = JsonLines(path, _is_outcome)
+        self.path, self._lines = path, JsonLines(path, _is_outcome)
         self._outcomes = [Outcome.from_json(row) for row in self._lines.rows]
 
     def outcomes(self) -> list[Outcome]:

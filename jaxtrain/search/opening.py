@@ -10,7 +10,7 @@ import jax
 
 from jaxtrain.config import Config, changes_numbers, difference, digest
 from jaxtrain.directory import read_json, run_lock
-from jaxtrain.errors import UsageError
+from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.search.ledger import Ledger
 from jaxtrain.search.samplers import make_sampler
 from jaxtrain.search.space import Space
@@ -19,6 +19,22 @@ from jaxtrain.signals import Interruption
 
 IDENTITY = ("space", "sampler", "seeds", "batch", "halving", "first_rung", "reduction")
 """The knobs of `search` that make it another study, beside the config that is searched."""
+
+
+def check(config: Config) -> None:
+    """Refuses what would have a trial be another run than `train` makes of its config, and seeds that there are not."""
+    allowed = "in a config that is searched, whose trials"
+    if config["lr_range"]["before_training"]:
+        raise ConfigError("lr_range.before_training", True, f"False {allowed} have rates of their own")
+    if config["train"]["seeds"] > 1:
+        raise ConfigError("train.seeds", config["train"]["seeds"], f"1 {allowed} have search.seeds seeds")
+    if config["parallel"]["backend"] != "mesh":
+        raise ConfigError("parallel.backend", config["parallel"]["backend"], f"mesh {allowed} are lanes")
+    section = config["search"]
+    for name in ("seeds", "compare_seeds"):
+        most = 2**32 - config["seed"] - (section["seeds"] if name == "compare_seeds" else 0)
+        if section[name] > most:
+            raise ConfigError(f"search.{name}", section[name], f"at most {most:,}: seeds end at 2**32 - 1")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from jaxtrain.state import TrainState
 from jaxtrain.warm_start import warm_started
 
 PROBE = 5  # steps by which a program is timed before it runs
+ROOM = 1.5  # how much wider a program may be than what it is taken for: cheaper than to compile another
 CHUNK = 1024  # lanes that are stepped together at most: beyond, nothing is won, and a kill costs more
 
 
@@ -58,7 +59,7 @@ class Programs:
 
     _experiments: dict[str, Experiment] = field(default_factory=dict)
     _of_data: dict[str, Experiment] = field(default_factory=dict)
-    _fitted: dict[str, Lanes] = field(default_factory=dict)
+    _fitted: dict[str, dict[int, Lanes]] = field(default_factory=dict)
 
     def group(self, trials: Sequence[Trial]) -> list[Program]:
         """Returns the programs of a batch, in the order of their first trials."""
@@ -85,10 +86,11 @@ class Programs:
 
         Where not even one lane fits on each device, one after another is spread over all of them.
         """
-        key = f"{signature(experiment.config)} {count}"
-        if key not in self._fitted:
-            self._fitted[key] = _fitted(experiment, count)
-        return self._fitted[key]
+        made = self._fitted.setdefault(signature(experiment.config), {})
+        if count not in made:
+            wide_enough = [lanes for lanes in made.values() if count <= lanes.lanes <= ROOM * count]
+            made[count] = min(wide_enough, key=lambda lanes: lanes.lanes, default=None) or _fitted(experiment, count)
+        return made[count]
 
 
 def signature(config: Config) -> str:
@@ -128,13 +130,14 @@ def _lanes_whose_states_fit(experiment: Experiment) -> int:
     return max(1, experiment.mesh.size * memory_limit(experiment.mesh) // (3 * state))
 
 
-def plan_line(trials: int, program_of_chunk: Sequence[int], lanes: int, seconds: float) -> str:
-    """Says in a line how many programs, lanes and chunks of lanes a batch comes to, and how long it takes."""
-    chunks = Counter(program_of_chunk)
-    each = f"{lanes // len(chunks)} lanes" if lanes % len(chunks) == 0 else f"{lanes} lanes in all"
-    cut = f", {max(chunks.values())} chunks each" if max(chunks.values()) > 1 else ""
-    programs = f"{len(chunks)} program{'s' if len(chunks) > 1 else ''}"
-    return f"{trials} trials = {programs} x {each}{cut}, about {_readable(seconds)}"
+def plan_line(trials: int, chunks: Sequence[tuple[int, int]], seconds: float) -> str:
+    """Says in a line how many programs, lanes and chunks a batch comes to; a chunk is (program, lanes)."""
+    lanes, cuts = sum(count for _, count in chunks), Counter(program for program, _ in chunks)
+    programs = max(1, len(cuts))
+    each = f"{lanes // programs} lanes" if lanes % programs == 0 else f"{lanes} lanes in all"
+    cut = f", {max(cuts.values())} chunks each" if max(cuts.values(), default=1) > 1 else ""
+    plural = "s" if programs > 1 else ""
+    return f"{trials} trials = {programs} program{plural} x {each}{cut}, about {_readable(seconds)}"
 
 
 def _readable(seconds: float) -> str:

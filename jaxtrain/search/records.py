@@ -1,5 +1,6 @@
 """What is known of the lanes of a batch while they train, and the outcome that the seeds of a trial come to."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,19 +30,17 @@ class Judgement:
     patience: int | None
 
     def best(self, record: Record) -> list[float] | None:
-        """Returns the evaluation that a run of this lane alone reports as its best; None where it diverged."""
+        """Returns the evaluation that a run of this lane alone reports as its best; None where it has diverged."""
         sign, best = (-1.0 if self.higher_is_better else 1.0), None
-        if record.diverged is not None:
-            return None
         for row in record.evaluations:
-            if best is not None and self.patience is not None and row[0] - best[0] > self.patience:
-                break  # the run had stopped at the evaluation before
-            if row[1] == row[1] and (best is None or sign * row[1] < sign * best[1]):
+            if math.isfinite(row[1]) and (best is None or sign * row[1] < sign * best[1]):
                 best = row
-        return best
+            if best is not None and self.patience is not None and row[0] - best[0] >= self.patience:
+                return best  # here the run stops, whatever becomes of the lane
+        return best if record.diverged is None else None
 
     def value(self, records: Sequence[Record]) -> float | None:
-        """Returns the mean over seeds of each lane's best value; None where a seed diverged or was never finite."""
+        """Returns the mean over seeds of each lane's best value; None where a seed has none."""
         found = [self.best(record) for record in records]
         values = [row[1] for row in found if row is not None]
         return sum(values) / len(values) if len(values) == len(found) else None
@@ -51,16 +50,16 @@ def outcome_of(
     space: Space, trial: Trial, records: dict[int, Record], judgement: Judgement, step: int, stopped: bool
 ) -> Outcome:
     """Returns what seed -> record comes to: stopped at this step, or with its whole budget of so many steps."""
-    lost = [record.diverged for record in records.values() if record.diverged is not None]
     best = {seed: judgement.best(record) for seed, record in records.items()}
+    lost = [records[seed].diverged for seed, row in best.items() if row is None]
     value = judgement.value(list(records.values()))
-    status = "diverged" if lost or value is None else "stopped" if stopped else "done"
+    status = "diverged" if lost else "stopped" if stopped else "done"
     return Outcome(
         trial=trial.number,
         status=status,
         value=value,
         seeds={seed: row[1] if row else None for seed, row in best.items()},
-        step=min(lost, default=step),
+        step=min([at for at in lost if at is not None], default=step),
         point=trial.point,
         difference=_difference(space, trial),
         curve=_mean_curve(list(records.values())),
@@ -75,9 +74,10 @@ def _difference(space: Space, trial: Trial) -> dict[str, Any]:
 
 
 def _mean_curve(records: Sequence[Record]) -> list[list[float]]:
-    """Returns (step, mean) of each evaluation, over the seeds that have it."""
+    """Returns (step, mean) of each evaluation, over the seeds where it is finite."""
     by_step: dict[float, list[float]] = {}
     for record in records:
         for step, value, *_ in record.evaluations:
-            by_step.setdefault(step, []).append(value)
+            if math.isfinite(value):
+                by_step.setdefault(step, []).append(value)
     return [[step, sum(values) / len(values)] for step, values in sorted(by_step.items())]

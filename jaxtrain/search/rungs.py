@@ -12,22 +12,32 @@ from itertools import accumulate
 
 from jaxtrain.config import Config
 from jaxtrain.durations import steps_of
+from jaxtrain.errors import ConfigError
 from jaxtrain.experiment import Experiment, Lengths
 
 GOLDEN = 0.6180339887498949  # its multiples fill the interval evenly, so every bracket gets its share of any row
 
 
 def rung_fractions(section: Config, experiment: Experiment) -> list[float]:
-    """Returns the rungs that a section `search` asks for, as parts of the whole budget, ascending; maybe none."""
-    total = experiment.lengths.total
+    """Returns the rungs that a section `search` asks for, as parts of the whole budget, ascending; none unasked.
+
+    ConfigError where halving is asked for and no evaluation stands where a rung could.
+    """
     if section["halving"] is None:
         return []
+    lengths, part = experiment.lengths, 1.0 / section["reduction"]
     epoch = experiment.dataset.sizes["train"] / experiment.config["data"]["batch_size"]
-    first = steps_of(section["first_rung"], steps_per_epoch=epoch, total=total) / total
-    fractions = [1.0 / section["reduction"]]
-    while fractions[-1] / section["reduction"] >= first:
-        fractions.append(fractions[-1] / section["reduction"])
-    return [fraction for fraction in reversed(fractions) if fraction >= first]
+    first = steps_of(section["first_rung"], steps_per_epoch=epoch, total=lengths.total) / lengths.total
+    by_step: dict[int, float] = {}  # where two rungs fall on one evaluation, the later stands
+    while part >= first:
+        by_step.setdefault(rung_step(part, lengths), part)
+        part /= section["reduction"]
+    fractions = sorted(fraction for step, fraction in by_step.items() if step < lengths.total)
+    if not fractions:
+        allowed = f"None, or 1/{section['reduction']} of the run at or after search.first_rung and at an evaluation"
+        hint = f"take a smaller search.first_rung than {section['first_rung']!r}, or a smaller eval.every"
+        raise ConfigError("search.halving", section["halving"], allowed, hint)
+    return fractions
 
 
 def rung_step(fraction: float, lengths: Lengths) -> int:

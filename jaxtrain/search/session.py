@@ -1,13 +1,14 @@
 """What the phases of a search share."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.compilation import Compilations
 from jaxtrain.config import Config
+from jaxtrain.directory import write_json
 from jaxtrain.progress import Progress
 from jaxtrain.search.batch import Batch
 from jaxtrain.search.findings import Findings
@@ -55,6 +56,20 @@ class Session:
             return None
         return WorkFiles(self.folder / "batches" / name, self.bar.say)
 
+    def saved_batches(self) -> Iterator[WorkFiles]:
+        """Yields what is saved of batches that have not ended; the rest that a kill has left is removed."""
+        known = {outcome.trial for outcome in self.study.outcomes()}
+        for folder in sorted(self.folder.glob("batches/[0-9]*"), key=lambda folder: int(folder.name)):
+            files = WorkFiles(folder, self.bar.say)
+            if files.points().keys() - known:
+                yield files
+            else:
+                if not files.points():
+                    self.bar.say(
+                        f"{folder}: what was saved is damaged; the trials of this batch without an end start anew"
+                    )
+                files.remove()
+
     def batch(self, trials: Sequence[Trial], files: WorkFiles | None, **options: Any) -> Batch:
         """Returns a batch of trials over the seeds of the search, saved in these files."""
         first = self.config["seed"]
@@ -66,11 +81,15 @@ class Session:
             higher_is_better=self.higher_is_better,
             stop=self.stop,
             compiled=self.compiled,
-            save=files.save if files else lambda work: None,
+            save=files.save if files else lambda batch, work: None,
             pace=self.pace,
             progressed=self._progressed,
             **{"seeds": seeds, **options},
         )
+
+    def note_seconds(self) -> None:
+        """Writes how long the study has taken, so that a kill loses no more than a rung of it."""
+        write_json(self.folder / "seconds.json", self.findings.seconds)
 
     def show(self, ended: int, going: int, best: float | None) -> None:
         """Moves the bar to what has ended; what goes on moves it further by the part of it that is done."""

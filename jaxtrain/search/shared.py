@@ -181,7 +181,7 @@ class SharedStudy:
         point = trial.user_attrs.get(_POINT)
         if point is None:  # its worker died before it knew the point
             return self._suggested(OptunaTrial(self._study, key))
-        return self._space.trial(trial.number, {name: as_python(value) for name, value in point.items()})
+        return self._space.trial(trial.number, as_python(point))
 
     def _make(self, number: int) -> Trial:
         if number and self._listed is None:

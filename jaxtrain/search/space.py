@@ -13,7 +13,10 @@ Point = dict[str, Any]
 """Key of the config -> value, for the dimensions that count at this point."""
 
 FIXED = ("search", "lr_range", "log", "track", "checkpoint", "parallel")
-"""Sections that a search cannot vary: they change no number of a run."""
+"""Sections that belong to the whole search: the trials of a program share them."""
+
+INCOMPARABLE = ("data.name", "data.path", "data.seed", "data.validation_fraction", "data.test_fraction")
+"""Entries that change what trials are measured on."""
 
 FORMS = {
     "uniform": "('uniform', low, high) or with a count, ('uniform', low, high, 8)",
@@ -45,9 +48,9 @@ class Dimension:
         return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
 
     @property
-    def values(self) -> tuple[Any, ...] | None:
+    def values(self) -> Sequence[Any] | None:
         """All values, where they can be counted."""
-        return tuple(range(int(self.low), int(self.high) + 1)) if self.kind == "int" else self.choices or None
+        return range(int(self.low), int(self.high) + 1) if self.kind == "int" else self.choices or None
 
     def at(self, part: float) -> Any:
         """Returns the value at this part, 0 to 1, of the way through the dimension."""
@@ -59,7 +62,7 @@ class Dimension:
             return math.exp(math.log(self.low) * (1.0 - part) + math.log(self.high) * part)
         values = self.values
         assert values is not None
-        return values[min(int(part * len(values)), len(values) - 1)]
+        return values[min(int(part * _count(values)), _count(values) - 1)]
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Space:
     def size(self) -> int:
         """Counts the points of a finite space."""
         self.finite()
-        return sum(math.prod(len(d.values or ()) for d in counting) for _, counting in self._combinations())
+        return sum(math.prod(_count(d.values or ()) for d in counting) for _, counting in self._combinations())
 
     def points(self) -> Iterator[Point]:
         """Yields every point of a finite space; the last dimension moves fastest."""
@@ -193,22 +196,31 @@ def _range(key: str, kind: Any, rest: list[Any], refused: ConfigError) -> Dimens
     return Dimension(key, "grid", choices=tuple(interval.at(i / (count[0] - 1)) for i in range(count[0])))
 
 
+def _count(values: Sequence[Any]) -> int:
+    """Counts values, also where there are more than `len` can say."""
+    return values.stop - values.start if isinstance(values, range) else len(values)
+
+
 def _all_different(values: tuple[Any, ...]) -> bool:
-    return len({(type(value), value) for value in values}) == len(values)
+    return len({repr(value) for value in values}) == len(values)
 
 
 def _check_place(key: str, config: Config) -> None:
     """Refuses what a search cannot vary, since nothing would change or trials could not be compared."""
-    section, path = key.partition(".")[0], f"search.space.{key}"
-    reason = ""
-    if section in FIXED or key == "train.seeds":
-        reason = f"{key} changes no number of a run"
-    elif key == "eval.metric":
-        reason = "trials are compared by it"
+    section, reason = key.partition(".")[0], ""
+    if section in FIXED:
+        reason = f"{section} belongs to the whole search"
+    elif key in ("seed", "train.seeds"):
+        reason = "each trial is trained with search.seeds seeds"
+    elif section == "eval":
+        reason = "trials are compared by their evaluations"
+    elif key in INCOMPARABLE:
+        reason = "trials are compared on the same data"
     elif section == "loss" and config["eval"]["metric"] == "loss":
         reason = "trials are compared by the loss that it changes: set eval.metric to another metric"
     if reason:
-        raise ConfigError(path, "<a range>", "an entry that shapes a run and leaves trials comparable", reason)
+        allowed = "an entry that shapes a run and leaves trials comparable"
+        raise ConfigError(f"search.space.{key}", "<a range>", allowed, reason)
 
 
 def _check_values(space: Space) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from jaxtrain.errors import UsageError
 from jaxtrain.search.ledger import Ledger
 from jaxtrain.search.samplers import Sampler
 from jaxtrain.search.space import Space, Trial
@@ -65,6 +66,7 @@ class LocalStudy:
                 return []
             points = self._sampler.ask(numbers)
             self._taken = [self._space.trial(n, point) for n, point in zip(numbers, points, strict=True)]
+            self._demand_same_points()
             if not all(number in self._found for number in numbers):
                 return self._taken
 
@@ -90,6 +92,16 @@ class LocalStudy:
 
     def published(self, task: str) -> Any:
         """Returns None."""
+
+    def _demand_same_points(self) -> None:
+        """Refuses to go on where the sampler now gives other points than it did: values would stand beside them."""
+        for trial in self._taken:
+            known = self._found.get(trial.number)
+            if known is not None and known.point != trial.point:
+                raise UsageError(
+                    f"{self._ledger.path}: trial {trial.number} was {known.point}, and the sampler now gives "
+                    f"{trial.point}: another version of it, or a ledger that was changed. Give another --workdir"
+                )
 
     def _tell_sampler(self) -> None:
         """Tells the sampler what came of the batch before, all at once and in the order of its numbers."""

@@ -1,6 +1,7 @@
 """The verb `search`: a study from its config to its report."""
 
 import functools
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,21 +12,26 @@ import numpy as np
 from jaxtrain.compilation import counted
 from jaxtrain.config import Config, hyperparameters
 from jaxtrain.directory import make_directory, read_json, write_json
+from jaxtrain.errors import unknown
 from jaxtrain.experiment import Experiment, floats_explained
 from jaxtrain.progress import plain_lines, progress
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.comparison import compared
 from jaxtrain.search.findings import Findings
 from jaxtrain.search.ledger import Ledger
-from jaxtrain.search.opening import demand_same, locked, opened_study
+from jaxtrain.search.opening import check, demand_same, locked, opened_study
 from jaxtrain.search.programs import Programs, plan_line
+from jaxtrain.search.rungs import rung_fractions
 from jaxtrain.search.samplers import number_of_trials
 from jaxtrain.search.session import Session
-from jaxtrain.search.space import Space, read_space
+from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.trials import Outcome
+from jaxtrain.search.work_files import WorkFiles
 from jaxtrain.search.write import write_findings
 from jaxtrain.signals import interruptions
 from jaxtrain.steps import eval_step
+
+MANY_PROGRAMS = 4  # beyond, the plan is worth a line before it can say how long it takes
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def search(config: Config, workdir: str | Path, *, quiet: bool = False) -> Searc
     cannot be searched, UsageError for the folder of another study, StorageError; where every trial diverged the result
     says so, and the report is written all the same.
     """
+    check(config)
     space = read_space(config)
     trials = number_of_trials(space)
     with interruptions() as stop, counted() as compiled, ExitStack() as opened:
@@ -58,6 +65,7 @@ def search(config: Config, workdir: str | Path, *, quiet: bool = False) -> Searc
         demand_same(folder, config)
         programs = Programs()
         direction = higher_is_better(programs.experiment(config))
+        rung_fractions(config["search"], programs.experiment(config))  # raises where there can be none
         _check_static_values(space, programs)
         make_directory(folder)
         ledger = Ledger(folder / "trials.jsonl")
@@ -84,27 +92,36 @@ def search(config: Config, workdir: str | Path, *, quiet: bool = False) -> Searc
             run(session)
             return _finish(session)
         except Interrupted:
-            write_json(folder / "seconds.json", session.findings.seconds)
+            session.note_seconds()
             return SearchResult("interrupted", session.findings, folder, stop.signal)
 
 
 def run(session: Session) -> None:
-    """Takes batch after batch until the study has no more; Interrupted on a signal, with what was trained saved."""
+    """Finishes what was killed, then takes batch after batch until the study has no more.
+
+    Interrupted on a signal, with what was trained saved.
+    """
+    for files in session.saved_batches():
+        _train(session, [session.space.trial(number, point) for number, point in files.points().items()], files)
     while taken := session.study.take():
-        files = session.work_files(str(taken[0].number))
-        saved = files is not None and files.exist()
         known = {outcome.trial for outcome in session.study.outcomes()}
-        trials = taken if saved else [trial for trial in taken if trial.number not in known]
-        batch = session.batch(trials, files)
-        work = (files.load(batch.groups) if files and saved else None) or batch.fresh()
-        _announce(session, batch, work)
-        for ended in batch.run(work):
-            session.study.tell(ended)
-            _show(session, batch, work, ended)
-        if files:
-            files.remove()
+        trials = [trial for trial in taken if trial.number not in known]
+        _train(session, trials, session.work_files(str(trials[0].number)))
     if session.stop.signal is not None:
         raise Interrupted
+
+
+def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -> None:
+    """Trains a batch of trials, from where it was saved, and tells the study what came of them."""
+    batch = session.batch(trials, files)
+    work = (files.load(batch) if files else None) or batch.fresh()
+    _announce(session, batch, work)
+    for ended in batch.run(work):
+        session.study.tell(ended)
+        session.note_seconds()
+        _show(session, batch, work, ended)
+    if files:
+        files.remove()
 
 
 def higher_is_better(experiment: Experiment) -> bool:
@@ -113,7 +130,9 @@ def higher_is_better(experiment: Experiment) -> bool:
     batch = {**experiment.example, "mask": np.ones(1, np.float32)}
     metrics = jax.eval_shape(functools.partial(eval_step, rules=experiment.rules), shapes, batch)
     metric = experiment.config["eval"]["metric"]
-    return metric in metrics and metrics[metric].higher_is_better
+    if metric not in metrics:
+        raise unknown("eval.metric", metric, metrics)
+    return metrics[metric].higher_is_better
 
 
 def _check_static_values(space: Space, programs: Programs) -> None:
@@ -127,8 +146,11 @@ def _check_static_values(space: Space, programs: Programs) -> None:
 def _announce(session: Session, batch: Batch, work: Work) -> None:
     """Says what a batch comes to before it is trained."""
     numbers = [trial.number for trial in batch.trials]
-    line = plan_line(len(numbers), [chunk.program for chunk in work.chunks], len(work.records), batch.seconds(work))
     session.show(len(session.study.outcomes()), len(numbers), None)
+    if len(batch.groups) > MANY_PROGRAMS:
+        session.bar.say(f"{len(batch.groups)} programs, which are compiled and timed first")
+    lanes = [(chunk.program, len(chunk.lanes)) for chunk in work.chunks]
+    line = plan_line(len(numbers), lanes, batch.seconds(work))
     session.bar.say(f"trials {numbers[0]} to {numbers[-1]} of {session.trials}: {line}")
 
 
@@ -151,7 +173,7 @@ def _finish(session: Session) -> SearchResult:
     if findings.best is not None and session.config["search"]["compare_seeds"]:
         findings = replace(findings, comparison=compared(session, findings.best))
     write_findings(findings, session.folder, session.bar.say)
-    write_json(session.folder / "seconds.json", findings.seconds)
+    session.note_seconds()
     return SearchResult("done" if findings.best else "diverged", findings, session.folder)
 
 

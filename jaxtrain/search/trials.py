@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrain.knobs import as_python
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -37,7 +39,7 @@ class Outcome:
     def from_json(cls, saved: Mapping[str, Any]) -> "Outcome":
         """Returns what `to_json` was given, also after a way through JSON."""
         seeds = {int(seed): value for seed, value in saved["seeds"].items()}
-        return cls(**{**saved, "seeds": seeds, "point": _tupled(saved["point"])})
+        return cls(**{**saved, "seeds": seeds, "point": as_python(saved["point"])})
 
 
 @dataclass(frozen=True)
@@ -83,23 +85,13 @@ def interval(differences: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def ties(order: Sequence[Outcome]) -> set[int]:
-    """Returns the numbers of the trials with the whole budget that cannot be told from the best, itself left out.
-
-    With a single seed no spread is known, and only an equal value is a tie.
-    """
+def behind(order: Sequence[Outcome]) -> dict[int, Interval]:
+    """Returns by how much each trial with the whole budget differs from the best of them, which comes first."""
     finished = [outcome for outcome in order if outcome.status == "done"]
-    found = set()
-    for outcome in finished[1:]:
-        difference = paired(outcome, finished[0])
-        unknown = math.isnan(difference.low)
-        if difference.mean == 0 if unknown else not difference.tells_apart:
-            found.add(outcome.trial)
-    return found
+    return {outcome.trial: paired(outcome, finished[0]) for outcome in finished[1:]}
 
 
-def _tupled(value: Any) -> Any:
-    """Turns JSON's lists back into the tuples that a config holds."""
-    if isinstance(value, Mapping):
-        return {key: _tupled(item) for key, item in value.items()}
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+def is_tie(difference: Interval) -> bool:
+    """Tells whether a trial cannot be told from the best; with a single seed only an equal value is a tie."""
+    unknown = math.isnan(difference.low)
+    return difference.mean == 0 if unknown else not difference.tells_apart

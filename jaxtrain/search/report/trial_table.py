@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.scales import shown
-from jaxtrain.search.trials import Outcome
+from jaxtrain.search.trials import Interval, Outcome
 
 
 class Cell(NamedTuple):
@@ -39,6 +39,7 @@ def _columns(findings: Findings) -> list[Column]:
         ("status", lambda outcome: Cell(outcome.status, outcome.status)),
         (findings.metric, lambda outcome: _number(outcome.value)),
         *([("deviation", lambda outcome: _number(_deviation(outcome)))] if several else []),
+        *([("from best", lambda outcome: _interval(findings.behind.get(outcome.trial)))] if several else []),
         ("steps", lambda outcome: _number(outcome.step)),
         ("seconds", lambda outcome: _number(outcome.seconds)),
         *((dimension.key, functools.partial(_setting, dimension.key)) for dimension in findings.space.dimensions),
@@ -49,6 +50,13 @@ def _number(value: float | None) -> Cell:
     if value is None:
         return Cell()
     return Cell(repr(value), f"{value:.5g}" if isinstance(value, float) else str(value))
+
+
+def _interval(difference: Interval | None) -> Cell:
+    """Returns the difference from the best with its 95 % interval; nothing where there is none."""
+    if difference is None:
+        return Cell()
+    return Cell(repr(difference.mean), f"{difference.mean:+.3g} ({difference.low:+.2g} to {difference.high:+.2g})")
 
 
 def _setting(key: str, outcome: Outcome) -> Cell:
