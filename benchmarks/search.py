@@ -1,6 +1,6 @@
 """The search against programs by hand, Optuna around single runs and around PyTorch, and halving against random search.
 
-python benchmarks/search.py [lanes asking wall halving] [--output=FILE.json] [--quick] [--peer=PYTHON]
+python benchmarks/search.py [lanes asking wall halving many] [--output=FILE.json] [--quick] [--peer=PYTHON]
 """
 
 import argparse
@@ -45,6 +45,7 @@ from jaxtrain.search.trials import Outcome, ranked  # noqa: E402
 from jaxtrain.signals import Interruption  # noqa: E402
 
 TRIALS, HAND_BAR, TORCH_AIM, ASKING_BAR = 32, 1.05, 0.6, 5.0
+MANY = 1000
 STEPS_BAR, TIME_BAR, POINTS_BAR, SEEDS = 1 / 3, 0.45, 0.1, 10
 SPACE = {
     "optimizer": {
@@ -58,7 +59,7 @@ Found = tuple[list[timing.Ratio], list[str]]
 
 def main() -> None:
     """Runs the comparisons that are named, or all of them."""
-    parts = {"lanes": lanes, "asking": asking, "wall": wall, "halving": halving}
+    parts = {"lanes": lanes, "asking": asking, "wall": wall, "halving": halving, "many": many}
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
     parser.add_argument("--rounds", type=int, default=7, help="of the lanes; the commands take a third of them")
@@ -337,6 +338,22 @@ def halving(options: argparse.Namespace) -> Found:
     return [
         timing.ratio("halving, random search of the same trials", "s", times["halved"], times["whole"], TIME_BAR)
     ], notes
+
+
+# Many: what a GPU makes of a thousand trials
+
+
+def many(options: argparse.Namespace) -> Found:
+    """On a GPU: 1,000 trials of one epoch as a batch, to one."""
+    if jax.default_backend() == "cpu" and not options.quick:
+        return [], ["1,000 trials at once: no GPU here"]
+    programs: dict[str, Callable[[], Any]] = {}
+    for count in (1, 3 if options.quick else MANY):
+        experiment, _ = study(options.quick, trials=count)
+        programs[str(count)] = partial(run_batch, read_space(experiment.config), Programs())
+    took = timing.seconds_in_turns(programs, 1 if options.quick else options.rounds)
+    one, most = took.values()
+    return [timing.ratio(f"{[*took][-1]} trials of one epoch, one trial", "s", most, one)], []
 
 
 if __name__ == "__main__":

@@ -55,8 +55,12 @@ def test_the_ramp_is_read_as_fastai_reads_it(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 def test_search_compares_trials_by_hand_asked_for_and_halved(tmp_path: Path) -> None:
-    printed, found = run(tmp_path, "search", "lanes", "asking", "halving")
-    expected = ["4 trials of one epoch, shard_map(lax.map) by hand", "halving, random search of the same trials"]
+    printed, found = run(tmp_path, "search", "lanes", "asking", "halving", "many")
+    expected = [
+        "4 trials of one epoch, shard_map(lax.map) by hand",
+        "halving, random search of the same trials",
+        "3 trials of one epoch, one trial",
+    ]
     assert names(found) == expected
     for sampler in ("random", "sobol", "tpe"):
         assert f"asking, telling and ledger, {sampler}:" in printed
