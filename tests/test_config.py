@@ -631,7 +631,13 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
         "data": {"name": "arrays", "file": "tiny.npz", "path": str(tmp_path), "batch_size": 4, "eval_batch_size": 4},
         "train": {"duration": "2 steps", "ema": 0.9},
         "parallel": {"mesh": 1},
-        "search": {"space": {"model": {"dropout": ("uniform", 0.0, 0.5)}}, "trials": 2, "halving": "successive"},
+        "eval": {"every": "1 steps"},
+        "search": {
+            "space": {"model": {"dropout": ("uniform", 0.0, 0.5)}},
+            "trials": 2,
+            "halving": "successive",
+            "reduction": 2,
+        },
         "lr_range": {"rates": 5, "seeds": 1, "steps": "2 steps", "second": "train.ema", "second_count": 2},
     }
     reads: set[str] = set()

@@ -20,7 +20,8 @@ SMALL = {"model.hidden": (8,), "model.features": (4, 4)}
 def test_a_config_opens_with_its_command(path):
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert len(docstring.splitlines()[0]) > 20
-    assert f"python -m jaxtrain.main --config=configs/{path.name}" in docstring
+    verb = "search " if load_config(path)["search"]["space"] else ""
+    assert f"python -m jaxtrain.main {verb}--config=configs/{path.name}" in docstring
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
