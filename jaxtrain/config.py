@@ -18,7 +18,7 @@ import ml_collections
 from jaxtrain.config_files import plain, read
 from jaxtrain.errors import ConfigError, nearest, unknown
 from jaxtrain.families import Bound, Family, knobs_of, resolve
-from jaxtrain.knobs import Bounds, Knob, Text, as_python
+from jaxtrain.knobs import Bounds, Knob, Text, as_python, holds
 from jaxtrain.sections import SECTIONS
 
 FAMILIES: dict[str, str] = {
@@ -171,6 +171,8 @@ def _resolve_space(given: Any, path: str = "search.space") -> Config:
             resolved[name] = _resolve_space(entry, f"{path}.{name}")
         elif not _is_none(entry):
             resolved[name] = as_python(entry)
+            if not holds(resolved[name]):
+                raise ConfigError(f"{path}.{name}", entry, "a tuple of names and values that a config can hold")
     return resolved
 
 

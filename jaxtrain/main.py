@@ -1,6 +1,7 @@
 """The command: arguments -> one call. Nothing heavy is imported before it is known what to do."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 usage or config, 3 data, 4 diverged, 5 storage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no such letter is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         overrides, rest = split_overrides(words)
         return _run(_parsed(rest), overrides)

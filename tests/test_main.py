@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_runs
 
 from jaxtrain import load_config
 from jaxtrain.config import digest
@@ -337,3 +338,14 @@ def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folde
     assert ran.returncode == 1
     assert "\nRuntimeError: mine\n" in ran.stderr
     assert f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr
+
+
+def test_a_terminal_without_the_letters_is_no_reason_to_stop(tmp_path):
+    words = [
+        f"--config={tiny_runs.config_file(tmp_path)}",
+        "--config.train.duration=2 steps",
+        "--config.data.path=d\u00ed",
+    ]
+    done = tiny_runs.run(tmp_path, *words, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert r"path=d\xed" in done.stdout

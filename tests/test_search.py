@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from tiny_runs import GIVEN, run, start, tiny
 from jaxtrain import load_config, train_and_evaluate
 from jaxtrain.compilation import counted
 from jaxtrain.config import Config, resolve_config, to_json
-from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.errors import ConfigError, StorageError, UsageError
 from jaxtrain.search import search
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.space import read_space
@@ -300,6 +301,29 @@ def test_the_folder_of_another_study_is_refused_with_the_difference(tmp_path):
     with pytest.raises(UsageError, match=r"eval\.metric: given 'accuracy', there 'loss'"):
         search(config(search__trials=2, eval__metric="accuracy"), tmp_path, quiet=True)
     assert len(trials(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("trials.jsonl", '{"trial": 0}\n{}\n'),
+        ("trials.jsonl", None),
+        ("config.json", "[]"),
+        ("config.json", "{"),
+    ],
+)
+def test_damaged_files_are_one_line_that_names_them(name, text, tmp_path):
+    search(config(search__trials=2), tmp_path, quiet=True)
+    place = tmp_path / "search" / name
+    place.write_text(text or place.read_text().replace('"value": ', '"value": "x", "other": '))
+    with pytest.raises(StorageError, match=re.escape(str(place))):
+        search(config(search__trials=2), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("hidden", [(0,), (-3,)])
+def test_a_model_that_cannot_be_made_is_refused_before_anything_runs(hidden, tmp_path):
+    with pytest.raises(ConfigError, match=r"search\.space\.model\.hidden: given .*can be made of"):
+        search(config({"model": {"hidden": ("choice", ((8,), hidden))}}), tmp_path, quiet=True)
 
 
 def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_path):

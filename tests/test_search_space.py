@@ -134,6 +134,7 @@ REFUSED = {
     "other splits": ({"data": {"seed": ("int", 0, 5)}}, ["on the same data"]),
     "how often": ({"eval": {"every": ("choice", ("10 %", "20 %"))}}, ["compared by their evaluations"]),
     "a section": ({"model": {"hidden": ("choice", ({"a": 1}, (8,)))}}, ["search.space.model.hidden"]),
+    "a set": ({"model": {"hidden": ("choice", {1, 2})}}, ["search.space.model.hidden", "that a config can hold"]),
     "the judge": ({"eval": {"metric": ("choice", ("loss", "accuracy"))}}, ["compared by their evaluations"]),
     "the judged loss": ({"loss": {"label_smoothing": ("uniform", 0.0, 0.2)}}, ["set eval.metric"]),
 }

@@ -24,7 +24,7 @@ def compared(session: Session, best: Outcome) -> Comparison | None:
         return None
     trials = [session.space.trial(OWN, session.space.own), session.space.trial(best.trial, best.point)]
     session.bar.say(f"trains {task}, beside the config's own values")
-    files = session.work_files(f"comparison-{best.trial}")
+    files = session.work_files(f"comparison-{best.trial}-{seeds[0]}-{seeds[-1]}")
     has_test = "test" in session.programs.experiment(session.config).dataset.sizes
     splits = ("validation", "test") if has_test else ("validation",)
     batch = session.batch(trials, files, seeds=seeds, splits=splits, halved=False)

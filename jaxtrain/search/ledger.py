@@ -31,4 +31,16 @@ class Ledger:
 
 
 def _is_outcome(found: Any) -> bool:
-    return isinstance(found, dict) and found.keys() >= Outcome.__dataclass_fields__.keys()
+    """Tells whether a line holds an outcome, with values of the kinds that the search reads again."""
+    if not (isinstance(found, dict) and found.keys() == Outcome.__dataclass_fields__.keys()):
+        return False
+    numbers = [found["value"], *found["seeds"].values()] if isinstance(found["seeds"], dict) else ["no dict"]
+    return (
+        type(found["trial"]) is type(found["step"]) is int
+        and found["status"] in ("done", "stopped", "diverged")
+        and (found["value"] is None) == (found["status"] == "diverged")
+        and all(number is None or type(number) in (int, float) for number in numbers)
+        and all(seed.isdecimal() for seed in found["seeds"])
+        and isinstance(found["point"], dict)
+        and isinstance(found["curve"], list)
+    )

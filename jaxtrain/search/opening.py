@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from jaxtrain.config import Config, changes_numbers, difference, digest
+from jaxtrain.config import Config, changes_numbers, difference, digest, resolve_config
 from jaxtrain.directory import read_json, run_lock
-from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.errors import ConfigError, StorageError, UsageError
 from jaxtrain.search.ledger import Ledger
 from jaxtrain.search.samplers import make_sampler
 from jaxtrain.search.space import Space
@@ -62,9 +62,13 @@ def identity(config: Config) -> dict[str, Any]:
 
 def demand_same(folder: Path, config: Config) -> None:
     """Refuses the folder of another study, and shows where they differ."""
-    if not (folder / "config.json").exists():
+    place = folder / "config.json"
+    if not place.exists():
         return
-    found = difference(identity(config), identity(read_json(folder / "config.json")))
+    saved = read_json(place)
+    if not isinstance(saved, dict):
+        raise StorageError(f"{place}: is not the config of a study; restore it from a copy, or give another --workdir")
+    found = difference(identity(config), identity(resolve_config(saved).config))
     if found:
         lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
         raise UsageError(f"{folder}: holds another study. {lines}. Give another --workdir")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtrain.compilation import counted
 from jaxtrain.config import Config, hyperparameters
 from jaxtrain.directory import make_directory, read_json, write_json
-from jaxtrain.errors import unknown
+from jaxtrain.errors import ConfigError, JaxtrainError, unknown
 from jaxtrain.experiment import Experiment, floats_explained
 from jaxtrain.progress import plain_lines, progress
 from jaxtrain.search.batch import Batch, Interrupted, Work
@@ -136,11 +136,19 @@ def higher_is_better(experiment: Experiment) -> bool:
 
 
 def _check_static_values(space: Space, programs: Programs) -> None:
-    """Builds what each value that shapes a program comes to, so that what cannot be is said before anything runs."""
+    """Traces what each value that shapes a program comes to, so that what cannot be is said before anything runs."""
     for members, dimension, value in space.ends():
         config = space.trial(0, members | {dimension.key: value}).config
-        if dimension.key not in hyperparameters(config):
-            programs.experiment(config)
+        if dimension.key in hyperparameters(config):
+            continue
+        try:
+            higher_is_better(programs.experiment(config))
+        except JaxtrainError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+            allowed = "a value that a model can be made of and measured with"
+            raise ConfigError(f"search.space.{dimension.key}", value, allowed, reason) from error
 
 
 def _announce(session: Session, batch: Batch, work: Work) -> None:
@@ -180,4 +188,5 @@ def _finish(session: Session) -> SearchResult:
 def _seconds_before(folder: Path) -> float:
     """Returns the seconds of the sessions before this one; one that was killed has not said its own."""
     place = folder / "seconds.json"
-    return float(read_json(place)) if place.exists() else 0.0
+    found = read_json(place) if place.exists() else 0.0
+    return float(found) if isinstance(found, int | float) else 0.0
