@@ -2,8 +2,8 @@
 
 python -m jaxtrain.main search --config=configs/digits_search.py
 
-The best has a loss of 0.086 on validation; on three unused seeds its loss on test is lower than the config's own by 0.047
-(95 % interval 0.021 to 0.073). 20 s on 2 cores of an AMD EPYC, 9 s with compiled programs in the cache.
+The best has a loss of 0.086 on validation; on three unused seeds its loss on test is lower than the config's own by
+0.047 (95 % interval 0.021 to 0.073). 20 s on 2 cores of an AMD EPYC, 9 s with compiled programs in the cache.
 """
 
 from ml_collections import ConfigDict
