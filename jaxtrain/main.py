@@ -188,6 +188,7 @@ def _search(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     result = search(config, workdir, quiet=options.quiet)
     if not options.quiet:
         again = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in overrides.items())]
+        again += [f"--workdir={options.workdir}"] if options.workdir else []
         print("\n".join(search_report(result, again)))
     elif result.status == "diverged":
         print(f"error: {NOTHING_LEFT}", file=sys.stderr)

@@ -326,6 +326,26 @@ def test_a_model_that_cannot_be_made_is_refused_before_anything_runs(hidden, tmp
         search(config({"model": {"hidden": ("choice", ((8,), hidden))}}), tmp_path, quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("space", "key"),
+    [
+        ({"loss": {"name": ("choice", ("cross_entropy", "mse"))}}, "search.space.loss.name"),
+        ({"data": {"batch_size": ("int", 16, 5000)}}, "search.space.data.batch_size"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_its_entry_before_anything_runs(space, key, tmp_path):
+    with pytest.raises(ConfigError) as found:
+        search(config(space, eval__metric="accuracy"), tmp_path, quiet=True)
+    assert found.value.key == key
+    assert not (tmp_path / "search").exists()
+
+
+def test_files_hold_no_address_of_a_database(tmp_path):
+    result = search(config(search__trials=2, search__storage=f"sqlite:///{tmp_path}/study.db"), tmp_path, quiet=True)
+    for name in ("config.json", "best_config.json"):
+        assert "study.db" not in (result.folder / name).read_text()
+
+
 def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_path):
     result = search(config(search__trials=4), tmp_path / "study", quiet=True)
     best = result.findings.best
@@ -428,7 +448,8 @@ def test_a_study_killed_three_times_equals_one_never_killed(tmp_path):
         while process.poll() is None and lines_in(ledger) == before:
             time.sleep(0.005)
         os.kill(process.pid, number)
-        process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=60)
+        assert number == signal.SIGKILL or "--workdir=killed" in printed.splitlines()[-1], "the next command goes on"
         assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM)
     done = run(tmp_path, *line, "--workdir=killed")
     assert done.returncode == 0, done.stderr

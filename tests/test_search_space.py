@@ -124,6 +124,8 @@ REFUSED = {
     "logarithm of 0": ({"optimizer": {"learning_rate": ("log_uniform", 0.0, 1.0)}}, ["low above 0"]),
     "not finite": ({"model": {"dropout": ("uniform", 0.0, float("nan"))}}, ["uniform"]),
     "a fraction of an int": ({"data": {"batch_size": ("int", 1, 2.5)}}, ["('int', low, high)"]),
+    "too many": ({"model": {"dropout": ("uniform", 0.0, 0.5, 10**9)}}, ["a count of 2 to 10,000"]),
+    "the task": ({"task": {"name": ("choice", ("classification", "regression"))}}, ["on the same data"]),
     "count of one": ({"model": {"dropout": ("uniform", 0.0, 0.5, 1)}}, ["('uniform', low, high, 8)"]),
     "no choices": ({"model": {"dropout": ("choice", ())}}, ["('choice', (a, b, ...))"]),
     "twice the same": ({"model": {"dropout": ("choice", (0.1, 0.1))}}, ["all different"]),

@@ -13,6 +13,9 @@ OWN = -1
 
 def compared(session: Session, best: Outcome) -> Comparison | None:
     """Trains the best config beside the config's own values on further seeds, once for all workers of a study."""
+    if best.trial == 0:
+        session.bar.say("the config's own values are the best: there is nothing to compare them with")
+        return None
     first = session.config["seed"] + session.config["search"]["seeds"]
     seeds = range(first, first + session.config["search"]["compare_seeds"])
     task, place = f"trial {best.trial} on seeds {seeds[0]} to {seeds[-1]}", session.folder / "comparison.json"

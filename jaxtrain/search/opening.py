@@ -60,6 +60,11 @@ def identity(config: Config) -> dict[str, Any]:
     return {**changes_numbers(config), "search": {name: config["search"][name] for name in IDENTITY}}
 
 
+def without_storage(config: Config) -> Config:
+    """Leaves out the address of a database, which may hold a password, from what is written into files."""
+    return {**config, "search": {**config["search"], "storage": None}}
+
+
 def demand_same(folder: Path, config: Config) -> None:
     """Refuses the folder of another study, and shows where they differ."""
     place = folder / "config.json"

@@ -15,12 +15,15 @@ Point = dict[str, Any]
 FIXED = ("search", "lr_range", "log", "track", "checkpoint", "parallel")
 """Sections that belong to the whole search: the trials of a program share them."""
 
-INCOMPARABLE = ("data.name", "data.path", "data.seed", "data.validation_fraction", "data.test_fraction")
+INCOMPARABLE = ("task.name", "data.name", "data.path", "data.seed", "data.validation_fraction", "data.test_fraction")
 """Entries that change what trials are measured on."""
 
+MOST_VALUES = 10_000  # that a range with a count may have
+
 FORMS = {
-    "uniform": "('uniform', low, high) or with a count, ('uniform', low, high, 8)",
-    "log_uniform": "('log_uniform', low, high) with low above 0, or with a count, ('log_uniform', low, high, 8)",
+    "uniform": f"('uniform', low, high) or with a count of 2 to {MOST_VALUES:,}, ('uniform', low, high, 8)",
+    "log_uniform": "('log_uniform', low, high) with low above 0, or with a count of 2 to "
+    f"{MOST_VALUES:,}, ('log_uniform', low, high, 8)",
     "int": "('int', low, high), both ends included",
     "choice": "('choice', (a, b, ...))",
     "grid": "('grid', (a, b, ...))",
@@ -118,8 +121,9 @@ class Space:
                 yield members | {d.key: value for d, value in zip(counting, values, strict=True)}
 
     def ends(self) -> Iterator[tuple[Point, Dimension, Any]]:
-        """Yields (chosen members, dimension that counts under them, one of its ends)."""
+        """Yields (chosen members, dimension that counts under them, one of its ends), the members themselves first."""
         for members, counting in self._combinations():
+            yield from ((members, dimension, members[dimension.key]) for dimension in self._members)
             for dimension in counting:
                 yield from ((members, dimension, value) for value in dimension.ends)
 
@@ -188,7 +192,9 @@ def _range(key: str, kind: Any, rest: list[Any], refused: ConfigError) -> Dimens
     if not (numbers and len(rest) in ((2,) if whole else (2, 3))):
         raise refused
     low, high, *count = rest
-    if low >= high or (kind == "log_uniform" and low <= 0) or (count and (type(count[0]) is not int or count[0] < 2)):
+    if low >= high or (kind == "log_uniform" and low <= 0):
+        raise refused
+    if count and not (type(count[0]) is int and 2 <= count[0] <= MOST_VALUES):
         raise refused
     interval = Dimension(key, kind, low, high)
     if not count:

@@ -19,7 +19,7 @@ from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.comparison import compared
 from jaxtrain.search.findings import Findings
 from jaxtrain.search.ledger import Ledger
-from jaxtrain.search.opening import check, demand_same, locked, opened_study
+from jaxtrain.search.opening import check, demand_same, locked, opened_study, without_storage
 from jaxtrain.search.programs import Programs, plan_line
 from jaxtrain.search.rungs import rung_fractions
 from jaxtrain.search.samplers import number_of_trials
@@ -72,7 +72,7 @@ def search(config: Config, workdir: str | Path, *, quiet: bool = False) -> Searc
         opened.callback(ledger.close)
         study = opened_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
         opened.callback(study.release)
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", without_storage(config))
         done = len(study.outcomes())
         bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
         session = Session(
@@ -127,7 +127,9 @@ def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -
 def higher_is_better(experiment: Experiment) -> bool:
     """Tells the direction of `eval.metric`, which the metric itself says where it is measured; nothing is run."""
     shapes = experiment.state_shapes()
-    batch = {**experiment.example, "mask": np.ones(1, np.float32)}
+    # Of two rows: one alone would fit shapes that a batch does not.
+    batch = {name: np.repeat(rows, 2, axis=0) for name, rows in experiment.example.items()}
+    batch["mask"] = np.ones(2, np.float32)
     metrics = jax.eval_shape(functools.partial(eval_step, rules=experiment.rules), shapes, batch)
     metric = experiment.config["eval"]["metric"]
     if metric not in metrics:
@@ -142,8 +144,13 @@ def _check_static_values(space: Space, programs: Programs) -> None:
         if dimension.key in hyperparameters(config):
             continue
         try:
-            higher_is_better(programs.experiment(config))
-        except JaxtrainError:
+            experiment = programs.experiment(config)
+            experiment.indices(0, 1, 1)  # raises for a batch larger than the data
+            higher_is_better(experiment)
+        except JaxtrainError as error:
+            if isinstance(error, ConfigError) and error.key == dimension.key:
+                key = f"search.space.{error.key}"
+                raise ConfigError(key, error.given, error.allowed, error.hint) from error
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__

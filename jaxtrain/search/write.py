@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jaxtrain.directory import make_directory, storage_error, write_json
 from jaxtrain.search.findings import Findings
+from jaxtrain.search.opening import without_storage
 
 TENSORBOARD_TRIALS = 100
 """Trials that TensorBoard's table shows: it reads a file for each."""
@@ -25,7 +26,8 @@ def write_findings(findings: Findings, folder: Path, say: Callable[[str], None])
         raise storage_error(folder, "written", error) from error
     best = findings.best
     if best is not None:
-        write_json(folder / "best_config.json", findings.space.trial(best.trial, best.point).config)
+        config = findings.space.trial(best.trial, best.point).config
+        write_json(folder / "best_config.json", without_storage(config))
     write_json(folder / "result.json", _summary(findings))
 
 
