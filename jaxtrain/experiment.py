@@ -15,7 +15,7 @@ from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import batch_indices, eval_batches, steps_per_epoch
 from jaxtrain.durations import steps_of
 from jaxtrain.errors import ConfigError, DataError, nearest
-from jaxtrain.metrics import METRICS, Mean
+from jaxtrain.metrics import METRICS, SEVERAL, Mean
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.parallel import Devices, check_batch, compiled_eval_call, compiled_init, device_mesh, replicate
 from jaxtrain.schedules import Schedule
@@ -141,8 +141,10 @@ def check_metrics(task: Config, chosen: str) -> None:
     names = task.get("metrics", ())
     for name in names:
         METRICS.member(name, "task.metrics")
-    if task["name"] in TASKS.members and chosen not in ("loss", *names):
-        raise ConfigError("eval.metric", chosen, ", ".join(("loss", *names)), nearest(chosen, ("loss", *names)))
+    judges = ("loss", *(name for name in names if name not in SEVERAL))
+    if task["name"] in TASKS.members and chosen not in judges:
+        hint = "it comes to several numbers" if chosen in names else nearest(chosen, judges)
+        raise ConfigError("eval.metric", chosen, ", ".join(judges), hint)
 
 
 @contextmanager

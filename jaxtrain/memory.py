@@ -61,8 +61,8 @@ class Memory:
 
 
 def results(metrics: dict[str, Mean]) -> Numbers:
-    """Returns the number that each metric comes to."""
-    return {name: metric.result() for name, metric in metrics.items()}
+    """Returns the number that each metric comes to, or its numbers, as "name/0" and so on."""
+    return {key: number for name, metric in metrics.items() for key, number in metric.numbers(name).items()}
 
 
 def over_seeds(numbers: Numbers) -> dict[str, dict[str, Any]]:

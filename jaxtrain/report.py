@@ -13,7 +13,7 @@ from jaxtrain.result import Result
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.study import SearchResult
 from jaxtrain.suggestions import Reading
-from jaxtrain.trackers.base import DIAGNOSTICS
+from jaxtrain.trackers.base import in_lines
 
 
 def command() -> str:
@@ -124,13 +124,14 @@ def _numbers(result: Result) -> Iterator[str]:
 
 def _readable(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out the step, what is read as curves, and the values of schedules."""
-    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and not n.startswith(DIAGNOSTICS)}
+    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and in_lines(n)}
 
 
 def _seed_lines(seeds: Mapping[str, Any]) -> Iterator[str]:
     yield "over seeds: mean, spread, 95 % interval of the mean"
     for split, found in seeds.items():
-        for name, spread in found.items() if split != "diverged" else ():
+        shown = {name: spread for name, spread in found.items() if split != "diverged" and in_lines(name)}
+        for name, spread in shown.items():
             mean, std, low, high = (_number(spread[part]) for part in ("mean", "std", "low", "high"))
             yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}"
     for seed, step in seeds["diverged"].items():

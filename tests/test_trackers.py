@@ -368,7 +368,7 @@ def test_kills_and_resumes_leave_the_rows_and_events_of_a_run_that_was_never_kil
 def test_console_lines_stand_under_each_other():
     lines: list[str] = []
     tracker = ConsoleTracker(lines.append, 5000)
-    tracker.write(5, "train", {"loss": 0.31249, "accuracy": 0.91})
+    tracker.write(5, "train", {"loss": 0.31249, "accuracy": 0.91, "f1/0": 0.5, "matrix/0/1": 3.0, "norm_update": 1.0})
     tracker.write(1200, "validation", {"loss": 1e-7, "examples/s": 123456.7})
     tracker.write(1250, "test", {"loss": math.nan, "accuracy": 1})
     assert lines == [

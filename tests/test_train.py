@@ -168,8 +168,27 @@ def test_a_wrong_metric_is_refused_before_anything_is_compiled_or_claimed(tmp_pa
 
 
 def test_a_metric_of_no_name_is_refused_with_those_that_there_are(tmp_path):
-    with pytest.raises(ConfigError, match=r"task\.metrics.*acuracy.*accuracy, mse"):
+    with pytest.raises(ConfigError, match=r"task\.metrics.*acuracy.*accuracy, balanced_accuracy"):
         trained(tiny({"task.metrics": ("acuracy",)}), tmp_path)
+
+
+def test_metrics_of_several_numbers_are_rows_of_several_names_and_judge_no_run(tmp_path):
+    chosen = ("accuracy", "recall_per_class", "confusion_matrix")
+    overrides = {"task.metrics": chosen, "train.seeds": 2}
+    with pytest.raises(
+        ConfigError, match=r"eval\.metric: given 'recall_per_class'; allowed: loss, accuracy\. .*several"
+    ):
+        trained(tiny(overrides | {"eval.metric": "recall_per_class"}), tmp_path)
+    result = trained(tiny(overrides | {"eval.metric": "accuracy"}), tmp_path)
+    for row in read_rows(tmp_path / "metrics.jsonl"):
+        for seed in ("", "seed_0/", "seed_1/"):
+            matrix = np.array([[row[f"{seed}confusion_matrix/{i}/{j}"] for j in range(10)] for i in range(10)])
+            each = [row[f"{seed}recall_per_class/{i}"] for i in range(10)]
+            np.testing.assert_allclose(each, matrix.diagonal() / matrix.sum(axis=1), rtol=1e-6)
+            assert row[f"{seed}accuracy"] == pytest.approx(matrix.trace() / matrix.sum())
+    assert result.seeds
+    assert "recall_per_class/3" in result.seeds["validation"]
+    assert not [line for line in train_report(result, tmp_path) if "per_class" in line or "matrix" in line]
 
 
 def test_changed_data_are_refused_on_a_resume(tmp_path):

@@ -12,6 +12,12 @@ Row = dict[str, Any]
 """One line of metrics.jsonl: {"step": int, "split": str, name: number or None, ...}."""
 
 
+def in_lines(name: str) -> bool:
+    """Tells whether a number is shown in lines to read: no diagnostic, nor one of several, such as "f1_per_class/3"."""
+    metric, _, place = name.rpartition("/")
+    return not (name.startswith(DIAGNOSTICS) or (metric and place.isdecimal()))
+
+
 class Tracker(Protocol):
     """Receives a run's numbers, at most once per (step, split), and its texts."""
 

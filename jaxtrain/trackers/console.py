@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 
-from jaxtrain.trackers.base import DIAGNOSTICS
+from jaxtrain.trackers.base import in_lines
 
 SPLIT_WIDTH = len("validation")
 NUMBER_WIDTH = 8
@@ -19,8 +19,8 @@ class ConsoleTracker:
         self._total = f"{total:,}"
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Says the numbers but for norms and single seeds, each to four significant digits."""
-        kept = {name: value for name, value in values.items() if not name.startswith(DIAGNOSTICS)}
+        """Says the numbers but for norms, single seeds and single classes, each to four significant digits."""
+        kept = {name: value for name, value in values.items() if in_lines(name)}
         shown = [f"{name} {_readable(value):<{NUMBER_WIDTH}}" for name, value in kept.items()]
         start = f"step {step:>{len(self._total)},}/{self._total}  {split:<{SPLIT_WIDTH}}"
         self._say("  ".join([start, *shown]).rstrip())
