@@ -13,6 +13,8 @@ import numpy as np
 from jaxtrain.config import Config, family
 from jaxtrain.errors import DataError
 from jaxtrain.families import Bound, Family, Values
+from jaxtrain.knobs import Fraction
+from jaxtrain.losses.classification import class_weights
 from jaxtrain.metrics import METRICS, Mean
 from jaxtrain.state import Batch, Task, stream
 
@@ -31,6 +33,8 @@ class Info(Protocol):
     def target_mean(self) -> tuple[float, ...]: ...  # noqa: D102
     @property
     def target_std(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def class_counts(self) -> tuple[int, ...]: ...  # noqa: D102
 
 
 def make_task(config: Config, info: Info) -> Task:
@@ -55,11 +59,65 @@ def _made(task: Bound, model: Bound, loss: Bound, info: Info) -> Task:
     )
 
 
-def classification(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("accuracy",)) -> Task:
-    """Tells classes apart: the model gives a logit for each class, targets are labels from 0."""
-    if info.classes is None:
+def classification(
+    model: Bound,
+    loss: LossFunction,
+    info: Info,
+    class_balance: Fraction | None = None,
+    metrics: tuple[str, ...] = ("accuracy",),
+) -> Task:
+    """Tells classes apart: the model gives a logit for each class, targets are labels from 0.
+
+    `class_balance` weighs the loss of each class by the effective number of its training examples, whatever the loss:
+    0 all alike, 0.999 or so as Cui et al. (2019), 1 by the inverse of their number; see `losses.class_weights`.
+    """
+    if info.classes is None or info.target_shape:
         raise DataError("task.name: given 'classification'; allowed: data with integer labels, one for each example")
-    return linen_task(lambda values: model(values, info.classes), loss, metrics)
+    return linen_task(lambda values: model(values, info.classes), _class_balanced(loss, info, class_balance), metrics)
+
+
+def binary_classification(
+    model: Bound,
+    loss: LossFunction,
+    info: Info,
+    class_balance: Fraction | None = None,
+    metrics: tuple[str, ...] = ("accuracy",),
+) -> Task:
+    """Says yes or no: the model gives a logit for each target of 0 or 1, which may be one, or a row of several labels.
+
+    `class_balance` is that of `classification`, for one target an example.
+    """
+    shape = info.target_shape
+    if (info.classes or 2) > 2:
+        raise DataError(f"task.name: given 'binary_classification' of {info.classes} classes; allowed: labels 0 and 1")
+    return linen_task(
+        lambda values: model(values, math.prod(shape)),
+        _class_balanced(loss, info, class_balance),
+        metrics,
+        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *shape),
+    )
+
+
+def label_distribution(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ()) -> Task:
+    """Predicts distributions: the model gives a logit for each class, targets are a row of probabilities an example."""
+    if len(info.target_shape) != 1:
+        raise DataError(
+            f"task.name: given 'label_distribution' of targets {info.target_shape}; allowed: a row an example"
+        )
+    return linen_task(lambda values: model(values, *info.target_shape), loss, metrics)
+
+
+def _class_balanced(loss: LossFunction, info: Info, beta: Any) -> LossFunction:
+    """Weighs the loss of each example by its class; None leaves it as it is."""
+    if beta is None:
+        return loss
+    if not info.class_counts:
+        raise DataError("task.class_balance: given a float; allowed: None, where no example has a label of its own")
+
+    def balanced(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
+        return loss(values, predictions, targets) * class_weights(np.asarray(info.class_counts), beta)[targets]
+
+    return balanced
 
 
 def regression(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("mse", "r2")) -> Task:
@@ -85,12 +143,17 @@ def regression(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str,
 
 
 def segmentation(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("dice",)) -> Task:
-    """Tells a foreground from its background: the model gives a logit for each pixel, targets are masks of 0 and 1."""
+    """Tells the regions of an image apart: a foreground, targets masks of 0 and 1, or classes, targets labels from 0.
+
+    The model gives a logit for each pixel, or, where the data state more than two classes, one for each class.
+    """
+    classes = info.classes or 2
+    axes = (classes,) if classes > 2 else ()
     return linen_task(
-        lambda values: model(values, 1),
+        lambda values: model(values, math.prod(axes)),
         loss,
         metrics,
-        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *info.target_shape),
+        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *info.target_shape, *axes),
     )
 
 
@@ -141,6 +204,12 @@ def linen_task(
 
 TASKS = Family(
     "task",
-    {"classification": classification, "regression": regression, "segmentation": segmentation},
+    {
+        "classification": classification,
+        "binary_classification": binary_classification,
+        "label_distribution": label_distribution,
+        "regression": regression,
+        "segmentation": segmentation,
+    },
     supplied=("model", "loss", "info"),
 )

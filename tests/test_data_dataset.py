@@ -162,6 +162,15 @@ def test_info_describes_the_training_part_only():
     assert (loaded.info.input_shape, loaded.info.target_shape, loaded.info.classes) == ((3,), (), None)
 
 
+def test_info_counts_the_training_examples_of_each_class():
+    labels = np.array([0, 2, 2, 0] * 5)
+    loaded = load({"train": (TABLE[:20], labels), "test": (TABLE[:2], np.array([1, 1]))}, validation=0.5)
+    assert loaded.info.class_counts == tuple(np.bincount(loaded.split("train")["targets"], minlength=3))
+    assert sum(loaded.info.class_counts) == 10
+    for targets in (TABLE[:20, 0], np.tile(labels[:, None], 2)):
+        assert load({"train": (TABLE[:20], targets)}).info.class_counts == ()
+
+
 def test_images_are_described_by_channel():
     images = RANDOM.integers(0, 255, (50, 4, 5, 3), np.uint8) // np.array([1, 2, 5], np.uint8)
     info = load({"train": (images, np.zeros((50, 4, 5)))}).info

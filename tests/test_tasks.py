@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ from sklearn import metrics as sklearn_metrics
 from jaxtrain.config import hyperparameters, resolve_config
 from jaxtrain.data.info import describe
 from jaxtrain.errors import ConfigError, DataError
+from jaxtrain.memory import results
 from jaxtrain.metrics import Mean
 from jaxtrain.models.layers import Conv
 from jaxtrain.schedules import Schedule
@@ -74,7 +76,7 @@ def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
     state, output = jax.jit(functools.partial(train_call, rules=rules))(state, data, indices, np.int32(steps))
     assert output.live
     found = jax.jit(functools.partial(eval_step, rules=rules))(state, data)
-    return state, {name: metric.result() for name, metric in found.items()}
+    return state, results(found)
 
 
 def measured(task, hparams, inputs, targets):
@@ -172,6 +174,97 @@ def test_segmentation_with_dice_learns_blobs():
     overlap = 2 * ((logits > 0) & (masks > 0)).sum() / ((logits > 0).sum() + masks.sum())
     assert found["dice"] == pytest.approx(overlap, rel=1e-5)
     assert found["dice"] > 0.9
+
+
+def test_segmentation_of_classes_learns_regions_and_reports_them_each():
+    images, masks = blobs(32)
+    right = np.arange(12) > 8  # the third class, which a second channel shows
+    regions = np.where(masks > 0, 1, 2 * right)
+    inputs = np.concatenate([images, np.broadcast_to(right[:, None], (32, 12, 12, 1))], -1)
+    model, metrics = {"name": "test_tasks:Pixels", "width": 4}, ("dice", "mean_iou", "iou_per_class")
+    section = {"name": "segmentation", "metrics": metrics}
+    task, hparams = made(inputs, regions, 3, task=section, loss="dice_cross_entropy", model=model)
+    state, found = trained(task, hparams, inputs, regions.astype(np.int32), steps=60, rate=0.03)
+    logits = np.asarray(jax.jit(task.predict)(state.params, state.model_state, inputs, hparams))
+    assert logits.shape == (*regions.shape, 3)
+    average: Any = None  # which scikit-learn takes, whatever its annotation says
+    each: Any = sklearn_metrics.jaccard_score(regions.ravel(), logits.argmax(axis=-1).ravel(), average=average)
+    np.testing.assert_allclose([found[f"iou_per_class/{label}"] for label in range(3)], each, rtol=1e-5)
+    assert found["mean_iou"] == pytest.approx(each.mean(), rel=1e-5)
+    assert found["dice"] > 0.8
+
+
+@pytest.mark.parametrize("outputs", [None, 3])
+def test_binary_classification_learns_one_label_or_several_and_reports_what_scikit_learn_finds(outputs):
+    weights = RANDOM.normal(size=(4,) if outputs is None else (4, outputs))
+    targets = (INPUTS @ weights > 0).astype(np.int32)
+    section = {"name": "binary_classification", "metrics": ("accuracy", "f1", "roc_auc")}
+    classes = 2 if outputs is None else None
+    task, hparams = made(INPUTS, targets, classes, task=section, loss="binary_cross_entropy", model=MLP)
+    state, found = trained(task, hparams, INPUTS, targets, steps=40, rate=0.03)
+    logits = np.asarray(jax.jit(task.predict)(state.params, state.model_state, INPUTS, hparams))
+    assert logits.shape == targets.shape
+    truth, chosen = targets.ravel(), logits.ravel() > 0
+    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth, chosen), rel=1e-6)
+    assert found["f1"] == pytest.approx(sklearn_metrics.f1_score(truth, chosen), rel=1e-6)
+    assert found["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(truth, logits.ravel()), abs=1e-3)
+    assert found["accuracy"] > 0.9
+
+
+def test_label_distribution_learns_shares_to_their_entropy():
+    shares = np.asarray(jax.nn.softmax(INPUTS[:, :3]))
+    task, hparams = made(INPUTS, shares, task="label_distribution", loss="kl_divergence", model=MLP)
+    state, found = trained(task, hparams, INPUTS, shares, steps=100, rate=0.03)
+    assert found["loss"] < 0.01
+    outputs = jax.nn.softmax(jax.jit(task.predict)(state.params, state.model_state, INPUTS, hparams))
+    np.testing.assert_allclose(outputs, shares, atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("section", "targets", "classes", "loss"),
+    [
+        ("binary_classification", LABELS, 3, "binary_cross_entropy"),
+        ("label_distribution", LABELS, 3, "kl_divergence"),
+        ("classification", np.zeros((64, 4), np.int32), 3, "cross_entropy"),
+        ({"name": "binary_classification", "class_balance": 0.9}, INPUTS > 0, None, "binary_cross_entropy"),
+    ],
+)
+def test_tasks_refuse_data_that_they_cannot_learn_from(section, targets, classes, loss):
+    name = section if isinstance(section, str) else section["name"]
+    key = r"task\.class_balance: given" if isinstance(section, dict) else rf"task\.name: given '{name}'"
+    task, hparams = made(INPUTS, targets, classes, task=section, loss=loss, model=MLP)
+    with pytest.raises(DataError, match=rf"{key}.*; allowed: "):
+        task.init(KEY, {}, hparams)
+
+
+@pytest.mark.parametrize("task", ["classification", "binary_classification"])
+def test_class_balance_weighs_any_loss_by_class_may_be_traced_and_is_left_out_where_it_is_none(task):
+    labels = (np.arange(64) % 8 == 0).astype(np.int32)
+    loss = {"classification": "focal", "binary_classification": "binary_focal"}[task]
+    section = {"name": task, "class_balance": 0.9}
+    weighted, hparams = made(INPUTS, labels, 2, task=section, loss=loss, model=MLP)
+    plain, others = made(INPUTS, labels, 2, task=task, loss=loss, model=MLP)
+    assert hparams["task.class_balance"] == np.float32(0.9)
+    assert "task.class_balance" not in others
+    batch = {"inputs": jnp.asarray(INPUTS), "targets": jnp.asarray(labels)}
+    params, model_state = jax.jit(plain.init)(KEY, batch, others)
+
+    def loss_of(task, values, rows):
+        part = jax.tree.map(lambda array: array[rows], batch)
+        return task.loss(params, model_state, part, KEY, values, False)[0]
+
+    rare, common = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=0)
+    def ratios(beta):
+        values = hparams | {"task.class_balance": beta}
+        return jnp.array([loss_of(weighted, values, r) / loss_of(plain, others, r) for r in (rare, common)])
+
+    found = ratios(jnp.array([0.0, 0.9, 1.0]))
+    np.testing.assert_allclose(found[0], [1.0, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(found[2], [64 / 2 / 8, 64 / 2 / 56], rtol=1e-5)
+    np.testing.assert_allclose(found[1, 0] / found[1, 1], (1 - 0.9**56) / (1 - 0.9**8), rtol=1e-4)
 
 
 def test_own_task_loss_and_model_by_reference_take_every_float_traced():

@@ -17,6 +17,7 @@ class DataInfo:
 
     The statistics of inputs are per feature where an example has rank 1, per channel (the last axis) above;
     those of targets per element, and () where the targets have a rank above 2 (masks). A deviation of 0 is 1.
+    `class_counts` is the number of training examples of each class, () where there is no label for each example.
     """
 
     input_shape: tuple[int, ...]
@@ -26,6 +27,7 @@ class DataInfo:
     target_std: tuple[float, ...]
     input_mean: tuple[float, ...] = field(compare=False)
     input_std: tuple[float, ...] = field(compare=False)
+    class_counts: tuple[int, ...] = ()
 
     def normalise(self, inputs: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns raw inputs (n, *input_shape), or their `rows`, as float32 with mean 0 and deviation 1.
@@ -65,7 +67,12 @@ def describe(inputs: np.ndarray, targets: np.ndarray, rows: np.ndarray | None, c
     sample = whole[:: -(-len(whole) // STATISTICS_EXAMPLES)] if inputs.ndim > 2 else whole
     input_mean, input_std = _statistics(inputs, sample)
     target_mean, target_std = _statistics(targets, whole) if targets.ndim <= 2 else ((), ())
-    return DataInfo(inputs.shape[1:], classes, targets.shape[1:], target_mean, target_std, input_mean, input_std)
+    counts = (
+        () if classes is None or targets.ndim > 1 else tuple(np.bincount(targets[whole], minlength=classes).tolist())
+    )
+    return DataInfo(
+        inputs.shape[1:], classes, targets.shape[1:], target_mean, target_std, input_mean, input_std, counts
+    )
 
 
 def _statistics(array: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
