@@ -138,6 +138,7 @@ REFUSED = {
     "a section": ({"model": {"hidden": ("choice", ({"a": 1}, (8,)))}}, ["search.space.model.hidden"]),
     "a set": ({"model": {"hidden": ("choice", {1, 2})}}, ["search.space.model.hidden", "that a config can hold"]),
     "the judge": ({"eval": {"metric": ("choice", ("loss", "accuracy"))}}, ["compared by their evaluations"]),
+    "its weights": ({"task": {"class_balance": ("uniform", 0.0, 1.0)}}, ["set eval.metric"]),
     "the judged loss": ({"loss": {"label_smoothing": ("uniform", 0.0, 0.2)}}, ["set eval.metric"]),
 }
 

@@ -222,7 +222,7 @@ def _check_place(key: str, config: Config) -> None:
         reason = "trials are compared by their evaluations"
     elif key in INCOMPARABLE:
         reason = "trials are compared on the same data"
-    elif section == "loss" and config["eval"]["metric"] == "loss":
+    elif (section == "loss" or key == "task.class_balance") and config["eval"]["metric"] == "loss":
         reason = "trials are compared by the loss that it changes: set eval.metric to another metric"
     if reason:
         allowed = "an entry that shapes a run and leaves trials comparable"
