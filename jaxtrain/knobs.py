@@ -3,6 +3,7 @@
 import ast
 import inspect
 import math
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -37,7 +38,9 @@ class Bounds:
     open_high: bool = False
 
     def accepts(self, value: Any) -> bool:
-        """Tells whether a number lies in the interval; what is no number (`Fraction | str`) may pass."""
+        """Tells whether a number, or all of a tuple, lies in the interval; no number (`Fraction | str`) may pass."""
+        if isinstance(value, tuple):
+            return all(map(self.accepts, value))
         if not isinstance(value, int | float):
             return True
         above = value > self.low if self.open_low else value >= self.low
@@ -63,11 +66,28 @@ class AtInitialisation:
         return "read at initialisation alone"
 
 
+@dataclass(frozen=True)
+class RegularExpression:
+    """A text that Python's `re` can compile."""
+
+    def accepts(self, value: Any) -> bool:
+        """Tells whether a text can be compiled; what is no text may pass."""
+        try:
+            return not isinstance(value, str) or bool(re.compile(value))
+        except re.error:
+            return False
+
+    def __str__(self) -> str:
+        """Says what is wanted."""
+        return "a regular expression"
+
+
 Positive = Annotated[float, Bounds(0, open_low=True)]
 NonNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1)]
 Probability = Annotated[float, Bounds(0, 1, open_high=True)]
 Count = Annotated[int, Bounds(1)]
+Pattern = Annotated[str, RegularExpression()]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from jaxtrain.durations import Duration, Total
-from jaxtrain.knobs import Bounds, Count, Fraction, Positive
+from jaxtrain.knobs import Bounds, Count, Fraction, Pattern, Positive
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Checkpoint:
     every: Duration = "10 %"
     keep: Count = 2
     init_from: str | None = None
-    init_except: str | None = None
+    init_except: Pattern | None = None
 
 
 @dataclass(frozen=True)

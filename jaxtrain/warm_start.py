@@ -1,7 +1,6 @@
 """Fine-tuning: a fresh state that starts from the weights of another run."""
 
 import functools
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.digests import named_leaves
 from jaxtrain.errors import ConfigError
+from jaxtrain.paths import matching
 from jaxtrain.progress import plain_lines
 from jaxtrain.state import Rules, TrainState
 
@@ -33,15 +33,11 @@ def warm_started(
             raise ConfigError("checkpoint.init_except", pattern, "None, or a run in checkpoint.init_from beside it")
         return state
     source = _weights(Path(section["init_from"]))
-    try:
-        kept = re.compile(pattern) if pattern is not None else None
-    except re.error as error:
-        raise ConfigError("checkpoint.init_except", pattern, "a regular expression", str(error)) from error
     weights = {"params": state.params, "model_state": state.model_state}
-    wanted = {path: leaf for path, leaf in named_leaves(weights) if not (kept and kept.search(path))}
-    if kept and len(wanted) == len(jax.tree.leaves(weights)):
-        paths = ", ".join(path for path, _ in named_leaves(weights))
-        raise ConfigError("checkpoint.init_except", pattern, f"a pattern that matches one of {paths}")
+    wanted = dict(named_leaves(weights))
+    if pattern is not None:
+        kept = jax.tree.leaves(matching("checkpoint.init_except", pattern, weights))
+        wanted = {path: leaf for (path, leaf), stays in zip(wanted.items(), kept, strict=True) if not stays}
     if lanes is not None:
         source = {path: np.broadcast_to(leaf, (lanes, *leaf.shape)) for path, leaf in source.items()}
     _check(wanted, source, section["init_from"])

@@ -11,7 +11,17 @@ PACKAGE = Path(__file__).parent.parent / "jaxtrain"
 
 # Bottom-up. A new module is placed here first; a sub-package counts as one.
 LAYERS = {
-    "vocabulary": ("errors", "durations", "families", "knobs", "sections", "config_files", "config", "digests"),
+    "vocabulary": (
+        "errors",
+        "durations",
+        "families",
+        "knobs",
+        "sections",
+        "config_files",
+        "config",
+        "digests",
+        "paths",
+    ),
     "pure maths": (
         *("metrics", "losses", "optimizers", "schedules", "augment"),
         *("state", "steps", "tasks", "models"),
