@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from tiny_runs import Interrupting, result_of, run, tiny
 
+from jaxtrain.families import knobs_of
+from jaxtrain.optimizers.around import around
 from jaxtrain.state import TrainState
 from jaxtrain.steps import train_step
 from jaxtrain.trackers import read_rows
 from jaxtrain.train import train_and_evaluate
+
+AROUND = dict.fromkeys(knobs_of(around, 1))
+"""What every optimizer has around it, left out."""
 
 OWN = """
     import flax.linen as nn
@@ -142,7 +147,7 @@ def test_a_task_loss_model_optimizer_and_source_of_ones_own_train_with_their_kno
         "learning_rate": 0.1,
         "decay": 0.0,
         "heavy": True,
-        "clip_norm": None,
+        **AROUND,
     }
     result = result_of(folder / "run")
     assert result["test"]["accuracy"] > 0.9

@@ -1,3 +1,4 @@
+import doctest
 import functools
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtrain.errors import ConfigError
 from jaxtrain.families import resolve
 from jaxtrain.optimizers import OPTIMIZERS, Optimizer, is_decayed
 
 STEPS = 50
-PARAMS = {
+PARAMS: Any = {
     "dense": {"kernel": jnp.array([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.5]]), "bias": jnp.array([0.2, -0.4])},
     "norm": {"scale": jnp.array([1.0, 1.2])},
 }
@@ -51,10 +53,82 @@ CASES = {
             optax.clip_by_global_norm(clip_norm), optax.sgd(learning_rate, momentum)
         ),
     ),
-    "lion": ("optax:lion", {"learning_rate": 0.02, "b1": 0.9, "b2": 0.95, "weight_decay": 0.01}, optax.lion),
-    "radam": ("optax:radam", {"learning_rate": 0.05, "b1": 0.8, "b2": 0.99, "threshold": 5.0}, optax.radam),
-    "adafactor": ("optax:adafactor", {"learning_rate": 0.05, "decay_rate": 0.7}, optax.adafactor),
-    "muon": ("optax:contrib.muon", {"learning_rate": 0.05, "beta": 0.9, "adam_b1": 0.8}, optax.contrib.muon),
+    "clip_value": (
+        "sgd",
+        RATES | {"momentum": 0.9, "clip_value": 0.05},
+        lambda learning_rate, momentum, clip_value: optax.chain(
+            optax.clip(clip_value), optax.sgd(learning_rate, momentum)
+        ),
+    ),
+    "clip_adaptive": (
+        "sgd",
+        RATES | {"momentum": 0.9, "clip_adaptive": 0.05},
+        lambda learning_rate, momentum, clip_adaptive: optax.chain(
+            optax.adaptive_grad_clip(clip_adaptive), optax.sgd(learning_rate, momentum)
+        ),
+    ),
+    "frozen_scaled": (
+        "adamw",
+        {"learning_rate": 0.02, "frozen": "^norm", "scaled": "kernel$", "scaled_by": 0.3, "clip_norm": 0.1},
+        lambda learning_rate, b1, b2, eps, weight_decay, clip_norm, scaled_by: optax.chain(
+            optax.partition(
+                {"seen": optax.clip_by_global_norm(clip_norm), "frozen": optax.set_to_zero()},
+                {"dense": "seen", "norm": "frozen"},
+            ),
+            optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=DECAYED),
+            optax.masked(optax.scale(scaled_by), DECAYED),
+        ),
+    ),
+    "rmsprop": ("rmsprop", {"learning_rate": 0.002, "decay": 0.8, "eps": 1e-6}, optax.rmsprop),
+    "rmsprop_centered": (
+        "rmsprop",
+        {"learning_rate": 0.002, "momentum": 0.8, "centered": True, "nesterov": True},
+        functools.partial(optax.rmsprop, centered=True, nesterov=True),
+    ),
+    "adagrad": ("adagrad", RATES | {"initial_accumulator_value": 0.2, "eps": 1e-6}, optax.adagrad),
+    "adadelta": (
+        "adadelta",
+        {"learning_rate": 1.0, "rho": 0.8, "eps": 1e-5, "weight_decay": 0.1},
+        functools.partial(optax.adadelta, weight_decay_mask=DECAYED),
+    ),
+    "nadam": ("nadam", {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99}, optax.nadam),
+    "radam": ("radam", {"learning_rate": 0.05, "b1": 0.8, "b2": 0.99, "threshold": 5.0}, optax.radam),
+    "adabelief": ("adabelief", {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99, "eps": 1e-12}, optax.adabelief),
+    "amsgrad": ("amsgrad", {"learning_rate": 0.02, "b1": 0.8, "b2": 0.9}, optax.amsgrad),
+    "yogi": ("yogi", {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99}, optax.yogi),
+    "lion": (
+        "lion",
+        {"learning_rate": 0.02, "b1": 0.9, "b2": 0.95, "weight_decay": 0.1},
+        functools.partial(optax.lion, mask=DECAYED),
+    ),
+    "lamb": (
+        "lamb",
+        {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99, "weight_decay": 0.1},
+        functools.partial(optax.lamb, mask=DECAYED),
+    ),
+    "lars": (
+        "lars",
+        {"learning_rate": 0.3, "momentum": 0.8, "weight_decay": 0.1, "trust_coefficient": 0.02, "eps": 1e-6},
+        functools.partial(optax.lars, weight_decay_mask=DECAYED, trust_ratio_mask=DECAYED),
+    ),
+    "adafactor": (
+        "adafactor",
+        {"learning_rate": 0.02, "decay_rate": 0.7, "momentum": 0.5, "weight_decay": 0.01, "min_dim_size_to_factor": 2},
+        lambda weight_decay, **floats: optax.adafactor(
+            **floats, min_dim_size_to_factor=2, weight_decay_rate=weight_decay, weight_decay_mask=DECAYED
+        ),
+    ),
+    "adan": (
+        "adan",
+        {"learning_rate": 0.02, "b1": 0.9, "weight_decay": 0.1},
+        functools.partial(optax.adan, mask=DECAYED),
+    ),
+    "muon": (
+        "muon",
+        {"learning_rate": 0.05, "beta": 0.9, "adam_b1": 0.8, "adam_learning_rate": 0.01, "weight_decay": 0.1},
+        optax.contrib.muon,  # its decay is for matrices alone, as is that of DECAYED
+    ),
+    "of_optax": ("optax:novograd", {"learning_rate": 0.01, "weight_decay": 0.1}, optax.novograd),
 }
 
 
@@ -86,7 +160,7 @@ def update(optimizer, gradients, state, params=PARAMS) -> Any:
         return optimizer.update(gradients, state, params)
 
 
-def trajectory(optimizer, initial=PARAMS, steps=STEPS):
+def trajectory(optimizer, initial=PARAMS, steps=STEPS) -> Any:
     """Returns the parameters after each step; `optimizer` is made anew for each, as a training step does."""
 
     def step(carry, _):
@@ -138,6 +212,102 @@ def test_clipping_bounds_the_norm_of_what_any_optimizer_sees_and_spares_small_gr
         gradients = {"a": jnp.array([gradient, 0.0]), "b": jnp.zeros(1)}
         updates, _ = optimizer.update(gradients, optimizer.init(gradients), gradients)
         assert optax.tree.norm(updates) == pytest.approx(expected)
+
+
+def one_update(name, given, gradients, params) -> Any:
+    """Returns the first updates of a member at these knobs."""
+    section = resolved(name, {"learning_rate": 0.1} | given)
+    optimizer = bound(section)(floats_of(section))
+    return update(optimizer, gradients, optimizer.init(params), params)[0]
+
+
+def test_clips_apply_in_the_order_value_norm_adaptive():
+    gradients, weights = {"a": jnp.array([30.0]), "b": jnp.array([4.0])}, {"a": jnp.array([1.0]), "b": jnp.array([9.0])}
+    given = {"learning_rate": 1.0, "momentum": None, "clip_value": 3.0, "clip_norm": 2.0, "clip_adaptive": 1.0}
+    updates = one_update("sgd", given, gradients, weights)
+    np.testing.assert_allclose(updates["a"], [-1.0], rtol=1e-6)  # 3, then the square root of 2, then its weight
+    np.testing.assert_allclose(updates["b"], [-np.sqrt(2.0)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.members)
+def test_frozen_parameters_stay_and_have_no_state_whatever_the_optimizer(name):
+    section = resolved(name, {"learning_rate": 0.1, "frozen": "^dense/k|norm"})
+    make = functools.partial(bound(section), floats_of(section))
+    moved = trajectory(make, steps=3)
+    np.testing.assert_array_equal(moved["dense"]["kernel"][-1], PARAMS["dense"]["kernel"])
+    np.testing.assert_array_equal(moved["norm"]["scale"][-1], PARAMS["norm"]["scale"])
+    assert (moved["dense"]["bias"][-1] != PARAMS["dense"]["bias"]).all()
+    shapes = {leaf.shape for leaf in jax.tree.leaves(make().init(PARAMS))}
+    assert PARAMS["dense"]["kernel"].shape not in shapes
+
+
+def test_scaled_parameters_step_at_a_rate_of_their_own():
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    updates = one_update("adam", {"scaled": "bias|norm/", "scaled_by": 0.25}, gradients, PARAMS)
+    means = [float(leaf.mean()) for leaf in (updates["dense"]["kernel"], updates["dense"]["bias"])]
+    np.testing.assert_allclose([*means, updates["norm"]["scale"][0]], [-0.1, -0.025, -0.025], rtol=1e-5)
+
+
+DECAYING = [name for name in OPTIMIZERS.members if "decayed" in OPTIMIZERS.knobs(name)]
+
+
+@pytest.mark.parametrize("name", DECAYING)
+def test_decay_applies_where_the_pattern_says_whatever_the_optimizer(name):
+    """Updates from equal gradients, with decay and without, differ in the parameters that match alone."""
+    gradients = jax.tree.map(lambda leaf: 0.1 + 0.3 * jnp.arange(float(leaf.size)).reshape(leaf.shape), PARAMS)
+    for pattern, decayed in (
+        (None, DECAYED),
+        ("bias", {"dense": {"kernel": False, "bias": True}, "norm": {"scale": False}}),
+    ):
+        given = {"decayed": pattern} | ({"momentum": None} if name == "adafactor" else {})
+        without, with_decay = (one_update(name, given | {"weight_decay": d}, gradients, PARAMS) for d in (0.0, 0.5))
+        moved = jax.tree.map(lambda one, other: bool((one != other).any()), without, with_decay)
+        assert moved == decayed
+
+
+def test_every_member_with_decay_can_be_told_what_decays():
+    assert [name for name in OPTIMIZERS.members if "weight_decay" in OPTIMIZERS.knobs(name)] == DECAYING
+
+
+@pytest.mark.parametrize("knob", ["frozen", "scaled", "decayed"])
+def test_a_pattern_that_matches_nothing_is_refused_with_the_paths_there_are(knob):
+    given = {knob: "Dense_9"} | ({"scaled_by": 0.5} if knob == "scaled" else {})
+    with pytest.raises(ConfigError) as error:
+        jax.jit(lambda params: one_update("adamw", given, params, params))(PARAMS)
+    assert (error.value.key, error.value.given) == (f"optimizer.{knob}", "Dense_9")
+    assert "dense/bias, dense/kernel, norm/scale" in error.value.allowed
+
+
+@pytest.mark.parametrize("knob", ["frozen", "scaled", "decayed"])
+def test_what_is_no_regular_expression_is_refused_before_anything_runs(knob):
+    with pytest.raises(
+        ConfigError, match=rf"optimizer\.{knob}: given '\('; allowed: str or None, a regular expression"
+    ):
+        resolved("adamw", {"learning_rate": 0.1, knob: "("})
+
+
+@pytest.mark.parametrize("given", [{"scaled": "bias"}, {"scaled_by": 0.5}])
+def test_a_scale_without_its_pattern_and_a_pattern_without_its_scale_are_refused(given):
+    with pytest.raises(ConfigError, match=r"optimizer\.scaled and optimizer\.scaled_by together"):
+        one_update("sgd", given, PARAMS, PARAMS)
+
+
+def test_muon_decays_at_its_rate_what_adam_moves_too():
+    """A kernel of three axes, which optax's own decay of Muon would need another mask for."""
+    params = {"conv": jnp.full((2, 2, 2), 4.0), "matrix": jnp.full((2, 2), 4.0)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates = one_update("muon", {"weight_decay": 0.5, "adam_learning_rate": 1e-3}, zeros, params)
+    for leaf in jax.tree.leaves(updates):
+        np.testing.assert_allclose(leaf, jnp.full(leaf.shape, -0.1 * 0.5 * 4.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS.members, "around"])
+def test_the_example_of_every_member_runs(name):
+    function: Any = OPTIMIZERS.members.get(name, OPTIMIZERS.common)
+    (found,) = doctest.DocTestFinder(recurse=False).find(function, globs={**function.__globals__, "jnp": jnp})
+    assert found.examples, f"{name} shows no example"
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+        assert doctest.DocTestRunner().run(found).failed == 0
 
 
 def test_rprop_reads_its_rate_at_initialisation_alone_and_says_so():

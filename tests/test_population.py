@@ -1,6 +1,7 @@
 """Many runs as one program: a lane is its solo run, neighbours do not touch, and nothing compiles twice."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from tiny_runs import RATE_OF
 
 from jaxtrain.compilation import counted
 from jaxtrain.config import resolve_config
@@ -22,10 +24,8 @@ from jaxtrain.state import TrainState
 from jaxtrain.steps import train_step
 
 STEPS = 20
-PAIRS = sorted({(name, "warmup_cosine") for name in OPTIMIZERS.members} | {("sgd", name) for name in SCHEDULES.members})
-"""Every optimizer and every schedule."""
-
-RATE_OF = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rprop": 1e-3}
+PAIRS = list(zip(OPTIMIZERS.members, itertools.cycle(SCHEDULES.members), strict=False))
+"""Every optimizer, and every schedule with one of them."""
 
 
 @cache
@@ -91,7 +91,9 @@ def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -
     )  # fmt: skip
     assert compared.shape == (4,)
     assert compared.max() <= 1e-4
-    assert compared.max() > 0.0 or optimizer == "rprop", "vmapped lanes round otherwise: the comparison sees it"
+    assert compared.max() > 0.0 or optimizer in ("rprop", "lion"), (
+        "all but signs round otherwise: the comparison sees it"
+    )
 
 
 def test_the_comparison_sees_another_lane() -> None:
