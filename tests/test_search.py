@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from jaxtrain.compilation import counted
 from jaxtrain.config import Config, resolve_config, to_json
 from jaxtrain.errors import ConfigError, StorageError, UsageError
 from jaxtrain.search import search
+from jaxtrain.search import study as study_module
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.space import read_space
 from jaxtrain.search.studies import LocalStudy
 from jaxtrain.search.trials import Outcome
+from jaxtrain.signals import Interruption, interruptions
 
 RATES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
 SMALL = {"search.trials": 9, "search.batch": 9, "search.compare_seeds": 0, "track.tensorboard": False}
@@ -217,14 +220,23 @@ def test_a_study_that_is_done_is_not_run_again_and_can_be_made_longer(tmp_path):
 
 def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a study that gets a signal once it has written its first outcomes."""
-    tell = LocalStudy.tell
+    tell, caught = LocalStudy.tell, list[Interruption]()
+
+    @contextmanager
+    def noted():
+        with interruptions() as stop:
+            caught.append(stop)
+            yield stop
 
     def told_and_stopped(study: LocalStudy, outcomes: Any) -> None:
         tell(study, outcomes)
         os.kill(os.getpid(), signal.SIGTERM)
+        while caught[-1].signal is None:  # a thread reads it: the study could end before
+            time.sleep(0.001)
 
     with monkeypatch.context() as patched:
         patched.setattr(LocalStudy, "tell", told_and_stopped)
+        patched.setattr(study_module, "interruptions", noted)
         result = search(base, folder, quiet=True)
     assert (result.status, result.exit_code) == ("interrupted", 143)
 
