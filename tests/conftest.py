@@ -1,9 +1,11 @@
 """What every test runs under: four CPU devices, strict types and shapes, and the data beside the clone."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import pytest
 
 # JAX_PLATFORMS=cuda runs the tests on a GPU instead, where those that need four devices cannot pass.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,3 +18,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 if SHARED_DATA.is_dir():
     os.environ.setdefault("JAXTRAIN_DATA", str(SHARED_DATA.resolve()))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_dropped() -> Iterator[None]:
+    """Drops the programs of a module with its last test.
+
+    Each compiled program holds several maps of memory, of which Linux grants a process 65,530: a worker that kept all
+    of them would die in the middle of the suite.
+    """
+    yield
+    jax.clear_caches()
