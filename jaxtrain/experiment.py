@@ -1,5 +1,6 @@
 """An experiment: all that a resolved config comes to before its first step."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,14 +65,15 @@ class Experiment:
 
     @property
     def hparams(self) -> dict[str, np.float32]:
-        """Every float that enters the program, the run's total number of steps among them."""
-        floats = configs.hyperparameters(self.config) | {"train.total_steps": self.lengths.total} | dict(self.found)
+        """Every float that enters the program: the config's, the total number of steps, what plateaus remember."""
+        run = {"train.total_steps": self.lengths.total} | self.schedule.remembered
+        floats = configs.hyperparameters(self.config) | run | dict(self.found)
         return {name: np.float32(value) for name, value in floats.items()}
 
-    @property
-    def scheduled(self) -> list[str]:
-        """The names of the hyperparameters that follow a schedule."""
-        return [target for target, _ in configs.bind_schedules(self.config)]
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The schedules of the config; a range test's rules have another."""
+        return Schedule(configs.bind_schedules(self.config))
 
     @property
     def example(self) -> dict[str, np.ndarray]:
@@ -121,6 +123,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     dataset = beside.dataset if beside else data.load(config["data"])
     placed = beside.placed if beside else {}
     rules, lengths = make_rules(config, dataset.info), lengths_of(config, dataset)
+    _check_plateaus(config, dataset)
     return Experiment(config, dataset, mesh, rules, lengths, placed=placed)
 
 
@@ -134,6 +137,14 @@ def _check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
         return
     check_batch("data.batch_size", batch, mesh, train["accumulate"])
     check_batch("data.eval_batch_size", config["data"]["eval_batch_size"], mesh)
+
+
+def _check_plateaus(config: Config, dataset: Dataset) -> None:
+    """Refuses a schedule that evaluations move where there are none."""
+    plateaus = Schedule(configs.bind_schedules(config)).plateaus
+    if plateaus and "validation" not in dataset.sizes:
+        allowed = "where data have a validation split; set data.validation_fraction above 0"
+        raise ConfigError(f"{plateaus[0]}.name", "reduce_on_plateau", allowed)
 
 
 def check_metrics(task: Config, chosen: str) -> None:

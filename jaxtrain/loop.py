@@ -179,7 +179,7 @@ def _report(session: Session, sent: Sent | None) -> None:
     newest = jax.tree.map(lambda rows: rows[sent.steps - 1], output.metrics["loss"])
     session.bar.update(sent.end, loss=newest.result())
     if session.experiment.lengths.due(session.experiment.lengths.log, sent.end):
-        applied = {name: float(output.values[name]) for name in session.experiment.scheduled}
+        applied = {name: float(output.values[name]) for name in session.experiment.schedule.targets}
         _record(session, sent.end, "train", session.memory.drain(output.metrics) | applied)
 
 
@@ -203,10 +203,11 @@ def _pause(session: Session) -> None:
 
 
 def _evaluate(session: Session) -> bool:
-    """Evaluates the state on the validation split; returns whether it is the best so far."""
+    """Evaluates the state on the validation split, which may move schedules; returns whether it is the best so far."""
     found = session.runner.evaluate(session.state, "validation")
     metric = session.experiment.config["eval"]["metric"]
     _record(session, session.at, "validation", results(found))
+    session.state = session.runner.informed(session.state, found)
     return session.memory.judge(session.at, metric, found[metric])
 
 

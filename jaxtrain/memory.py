@@ -50,7 +50,7 @@ class Memory:
     def judge(self, step: int, metric: str, found: Mean) -> bool:
         """Notes an evaluation; returns whether it is the best so far. Not-a-number never is."""
         value, sign = found.result(), -1.0 if found.higher_is_better else 1.0
-        improved = value == value and (self.best is None or sign * value < sign * self.best["value"])
+        improved = value == value and (self.best is None or found.loss() < sign * self.best["value"])
         if improved:
             self.best = {"step": step, "metric": metric, "value": value}
         return improved

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxtrain.errors import UsageError
+from jaxtrain.families import Values
 from jaxtrain.parallel import (
     Devices,
     compiled_init,
@@ -152,6 +153,12 @@ class Population:
         order = np.arange(self.padded)
         order[np.asarray(destination)] = np.asarray(source)
         return picked_lanes(states, order, self.mesh)
+
+    def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
+        """Returns the states with hyperparameters edited on the host: name -> (lanes,) to the same."""
+        edited = edit(self.reported(states.hparams))
+        padded = {name: np.asarray(values, np.float32)[self._order()] for name, values in edited.items()}
+        return states.replace(hparams=self.spread(padded))
 
     def placed(self, states: Any) -> TrainState:
         """Places lanes that come from the host, without padding, on the devices."""

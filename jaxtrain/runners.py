@@ -1,5 +1,6 @@
 """What the loop of a run moves: one state, or the lanes of several seeds. The loop does not know which."""
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -49,6 +50,10 @@ class Runner(Protocol):
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Measures a whole split."""
+        ...
+
+    def informed(self, state: TrainState, found: Metrics) -> TrainState:
+        """Tells the schedules that evaluations move what one has found; they edit the state's hyperparameters."""
         ...
 
     def rejected(
@@ -105,6 +110,14 @@ class Solo:
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Measures a split."""
         return jax.device_get(self.experiment.evaluate(state, split))
+
+    def informed(self, state: TrainState, found: Metrics) -> TrainState:
+        """Edits the hyperparameters."""
+        schedule, metric = self.experiment.schedule, self.experiment.config["eval"]["metric"]
+        if not schedule.plateaus:
+            return state
+        hparams = schedule.after_evaluation(jax.device_get(state.hparams), found[metric].loss())
+        return state.replace(hparams=replicate(hparams, self.experiment.mesh))
 
     def rejected(
         self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
@@ -202,6 +215,13 @@ class Seeds:
         batches = eval_batches(self.experiment.dataset.sizes[split], size)
         found = self.population.evaluate(state, self.experiment.on_devices(split), *batches)
         return self._merged(self.population.reported(found), self.population.reported(state.live))
+
+    def informed(self, state: TrainState, found: Metrics) -> TrainState:
+        """Edits the hyperparameters of each lane by its own seed's number."""
+        schedule, metric = self.experiment.schedule, self.experiment.config["eval"]["metric"]
+        losses = np.array([found[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
+        edit = functools.partial(schedule.after_evaluation, loss=losses)
+        return self.population.edited(state, edit) if schedule.plateaus else state
 
     def rejected(
         self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int

@@ -1,3 +1,4 @@
+import doctest
 import functools
 import math
 
@@ -8,7 +9,18 @@ import optax
 import pytest
 
 from jaxtrain.families import Bound
-from jaxtrain.schedules import SCHEDULES, Schedule, constant, cyclic, one_cycle, warmup_cosine
+from jaxtrain.schedules import SCHEDULES, Schedule, constant
+from jaxtrain.schedules.cycles import cyclic, one_cycle, sgdr
+from jaxtrain.schedules.decays import (
+    exponential,
+    inverse_sqrt,
+    linear_decay,
+    piecewise,
+    polynomial,
+    step_decay,
+    warmup_cosine,
+    warmup_stable_decay,
+)
 
 TOTAL = 200
 STEPS = np.arange(TOTAL + 1)
@@ -78,6 +90,110 @@ def test_cyclic_follows_the_published_formulas_at_every_step(mode, scale, cycles
     assert np.ptp(ours) > 0.9
 
 
+WARMUPS = [(0.0, 0.0), (0.1, 0.2)]
+
+
+def after_a_warmup(decay, warmup, start):
+    """Joins optax's linear warm-up to one of its schedules, which counts from the end of it."""
+    if not warmup:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(start, 1.0, int(warmup * TOTAL)), decay], [int(warmup * TOTAL)])
+
+
+@pytest.mark.parametrize(("warmup", "start"), WARMUPS)
+@pytest.mark.parametrize("end", [0.0, 0.2])
+def test_linear_is_that_of_optax_at_every_step(warmup, start, end):
+    schedule = after_a_warmup(optax.linear_schedule(1.0, end, int((1 - warmup) * TOTAL)), warmup, start)
+    ours = at_every_step(linear_decay, warmup=warmup, start=start, end=end)
+    np.testing.assert_allclose(ours, of_optax(schedule), atol=2e-6)
+
+
+@pytest.mark.parametrize(("warmup", "start"), WARMUPS)
+@pytest.mark.parametrize(("power", "end"), [(2.0, 0.0), (0.9, 0.1), (1.0, 0.3)])
+def test_polynomial_is_that_of_optax_at_every_step(warmup, start, power, end):
+    schedule = after_a_warmup(optax.polynomial_schedule(1.0, end, power, int((1 - warmup) * TOTAL)), warmup, start)
+    ours = at_every_step(polynomial, power=power, warmup=warmup, start=start, end=end)
+    np.testing.assert_allclose(ours, of_optax(schedule), atol=2e-6)
+
+
+@pytest.mark.parametrize(("warmup", "start"), WARMUPS)
+def test_exponential_is_that_of_optax_at_every_step(warmup, start):
+    schedule = after_a_warmup(optax.exponential_decay(1.0, int((1 - warmup) * TOTAL), 0.03), warmup, start)
+    np.testing.assert_allclose(
+        at_every_step(exponential, end=0.03, warmup=warmup, start=start), of_optax(schedule), atol=2e-6
+    )
+
+
+@pytest.mark.parametrize(("stages", "gamma"), [(4.0, 0.1), (5.0, 0.5), (1.0, 0.1)])
+def test_step_is_the_staircase_of_optax_at_every_step(stages, gamma):
+    schedule = optax.exponential_decay(1.0, int(TOTAL / stages), gamma, staircase=True)
+    np.testing.assert_allclose(at_every_step(step_decay, stages=stages, gamma=gamma), of_optax(schedule), rtol=2e-6)
+
+
+POINTS = {"first": 0.1, "first_scale": 0.5, "second": 0.35, "second_scale": 0.2, "third": 0.7, "third_scale": 3.0}
+SCALES = {20: 0.5, 70: 0.2, 140: 3.0}
+
+
+@pytest.mark.parametrize("between", ["constant", "linear", "cosine"])
+def test_piecewise_is_that_of_optax_at_every_step(between):
+    """Points that no float32 holds exactly, such as 0.35 of the run, fall on their step all the same."""
+    if between == "constant":
+        schedule = optax.piecewise_constant_schedule(1.0, SCALES)
+    else:
+        schedule = optax.piecewise_interpolate_schedule(between, 1.0, SCALES)
+    np.testing.assert_allclose(at_every_step(piecewise, between=between, **POINTS), of_optax(schedule), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("cycles", "multiplier", "total"), [(3, 2.0, 210), (4, 1.0, 200), (1, 2.0, 200), (2, 3.0, 200)]
+)
+def test_sgdr_is_that_of_optax_at_every_step(cycles, multiplier, total):
+    """The cycles fill the run: 30, 60 and 120 steps of 210. Each begins on its step, at 0.9 of the height before."""
+    first = total / sum(multiplier**i for i in range(cycles))
+    each = [
+        {"init_value": 0.9**i, "peak_value": 0.9**i, "decay_steps": round(first * multiplier**i)} for i in range(cycles)
+    ]
+    steps = np.arange(total, dtype=np.float32)
+    schedule = optax.sgdr_schedule([cycle | {"warmup_steps": 0, "end_value": 0.05} for cycle in each])
+    with jax.numpy_dtype_promotion("standard"):
+        expected = jax.vmap(schedule)(np.arange(total))
+    traced = jax.jit(
+        jax.vmap(
+            lambda step, m, s, e: sgdr(step, jnp.float32(total), cycles=cycles, multiplier=m, shrink=s, end=e),
+            in_axes=(0, None, None, None),
+        )
+    )
+    found = traced(steps, jnp.float32(multiplier), jnp.float32(0.9), jnp.float32(0.05))
+    np.testing.assert_allclose(found, expected, atol=3e-6)
+
+
+def test_inverse_sqrt_follows_the_published_formula_at_every_step():
+    """min(step^-0.5, step warmup^-1.5), of Vaswani et al. (2017), over its peak at the end of the warm-up."""
+    warmup = 20
+    steps = np.maximum(STEPS, 1e-9)
+    expected = np.minimum(steps**-0.5, STEPS * warmup**-1.5) * warmup**0.5
+    np.testing.assert_allclose(at_every_step(inverse_sqrt, warmup=warmup / TOTAL), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "root"])
+@pytest.mark.parametrize("decay", [0.25, 0.0, 1.0])
+def test_warmup_stable_decay_follows_the_published_formulas_at_every_step(shape, decay):
+    """Hu et al. (2024), and 1 - root of Hägele et al. (2024), from 1 down to 0.1 after a warm-up of 20 steps."""
+    part = np.clip((STEPS - (1 - decay) * TOTAL) / max(decay * TOTAL, 1e-9), 0, 1) if decay else np.zeros(TOTAL + 1)
+    falls = {"linear": 1 - 0.9 * part, "cosine": 0.1 + 0.45 * (1 + np.cos(np.pi * part)), "root": 1 - 0.9 * part**0.5}
+    expected = np.where(STEPS < 20, STEPS / 20, falls[shape])
+    ours = at_every_step(warmup_stable_decay, warmup=0.1, decay=decay, end=0.1, shape=shape)
+    np.testing.assert_allclose(ours, expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES.members)
+def test_the_example_of_every_schedule_runs(name):
+    function = SCHEDULES.members[name]
+    (found,) = doctest.DocTestFinder(recurse=False).find(function, globs={**function.__globals__, "jnp": jnp})
+    assert found.examples, f"{name} shows no example"
+    assert doctest.DocTestRunner().run(found).failed == 0
+
+
 def test_constant_is_1():
     assert set(np.asarray(at_every_step(constant)).tolist()) == {1.0}
 
@@ -86,6 +202,8 @@ SHAPES = [(name, {}) for name in SCHEDULES.members] + [
     ("one_cycle", {"anneal": "linear"}),
     ("cyclic", {"mode": "triangular2"}),
     ("cyclic", {"mode": "exp_range"}),
+    ("warmup_stable_decay", {"shape": "root"}),
+    ("piecewise", {"between": "cosine"}),
 ]
 
 

@@ -45,6 +45,10 @@ class Mean(struct.PyTreeNode):
             raise TypeError(f"a metric of {found.size} numbers, of shape {found.shape}, where one number is needed")
         return float(found)
 
+    def loss(self) -> float:
+        """Returns the same number such that lower is better."""
+        return -self.result() if self.higher_is_better else self.result()
+
     def numbers(self, name: str) -> dict[str, float]:
         """Returns {name: number}, of an array {"name/0": number, ...}; one nan where nothing was counted."""
         return {"/".join((name, *map(str, at))): float(number) for at, number in np.ndenumerate(self._finished())}

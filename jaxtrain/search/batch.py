@@ -4,6 +4,7 @@ A batch is what is killed and goes on: its chunks of lanes lie on the host betwe
 known of them. Outcomes are handed out as soon as they are known, and after they are saved.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -152,7 +153,7 @@ class Batch:
             states = self._called(work, chunk, lanes, states, due)
             self.progressed(self._part(work))
             if chunk.at == due:
-                self._measure(work, chunk, lanes, states)
+                states = self._measured(work, chunk, lanes, states)
             if self.stop.signal is not None or time.perf_counter() - self._saved_at > SAVE_SECONDS:
                 chunk.states = lanes.reported(states)
                 self._save(work)
@@ -203,12 +204,17 @@ class Batch:
             for i in died:
                 work.records[chunk.lanes[i]].diverged = chunk.at + int(np.argmin([*finite[i], False]))
 
-    def _measure(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState) -> None:
-        """Evaluates every lane on the splits."""
+    def _measured(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState) -> TrainState:
+        """Evaluates every lane on the splits; where a run would be evaluated too, that may move schedules."""
         values = [self._values(chunk, lanes, states, split) for split in self.splits]
         for i, lane in enumerate(chunk.lanes):
             if work.records[lane].diverged is None:
                 work.records[lane].evaluations.append([chunk.at, *(value[i] for value in values)])
+        experiment = self.groups[chunk.program].experiment
+        if not experiment.schedule.plateaus or not experiment.lengths.due(experiment.lengths.eval, chunk.at):
+            return states
+        losses = np.float32(values[0]) * (-1.0 if self.higher_is_better else 1.0)
+        return lanes.edited(states, functools.partial(experiment.schedule.after_evaluation, loss=losses))
 
     def _values(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:
         experiment = self.groups[chunk.program].experiment

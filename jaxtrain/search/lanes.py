@@ -1,6 +1,6 @@
 """What steps the lanes of a search: many as one program, or those that are too big one by one over all devices."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxtrain.experiment import Experiment
+from jaxtrain.families import Values
 from jaxtrain.parallel import compiled_eval_call, compiled_init, compiled_train_call, replicate
 from jaxtrain.state import Batch, TrainState
 from jaxtrain.steps import CallOutput, Metrics
@@ -44,6 +45,10 @@ class Lanes(Protocol):
 
     def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
         """Measures a split in every lane."""
+        ...
+
+    def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
+        """Returns the states with hyperparameters edited on the host: name -> (lanes,) to the same."""
         ...
 
     def reported(self, tree: Any) -> Any:
@@ -84,6 +89,11 @@ class OneByOne:
     def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
         """Measures the split."""
         return compiled_eval_call(self.experiment.rules, self.experiment.mesh)(states, data, indices, mask)
+
+    def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
+        """Edits the hyperparameters, which have a lane axis of 1 on the host."""
+        edited = edit(self.reported(states.hparams))
+        return states.replace(hparams=self.spread({name: np.float32(value[0]) for name, value in edited.items()}))
 
     def reported(self, tree: Any) -> Any:
         """Brings a tree to the host, with a lane axis of 1."""

@@ -1,0 +1,148 @@
+"""Reduce on plateau: evaluations edit a state's hyperparameters, alike in a run, in lanes and after a resume."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_runs import Interrupting, outcome, tiny
+
+from jaxtrain.errors import ConfigError
+from jaxtrain.schedules import plateau
+from jaxtrain.search import search
+from jaxtrain.trackers import MemoryTracker, read_rows
+from jaxtrain.train import train_and_evaluate
+
+RATE = "optimizer.learning_rate"
+PREFIX = f"schedule.{RATE}."
+GIVEN = {
+    f"schedule.{RATE}": {"name": "reduce_on_plateau", "patience": 1.0, "factor": 0.5, "threshold": 0.02},
+    "optimizer.learning_rate": 0.02,
+    "train.duration": "240 steps",
+}
+
+
+def knobs(**given: float) -> dict[str, Any]:
+    values = {"scale": 1.0, "factor": 0.5, "patience": 2.0, "threshold": 1e-4, "cooldown": 0.0, "minimum": 0.0}
+    return {PREFIX + name: np.float32(value) for name, value in (values | plateau.REMEMBERED | given).items()}
+
+
+EDIT = jax.jit(lambda hparams, loss: plateau.after_evaluation(hparams, PREFIX, loss))
+
+
+def scales(losses: Any, **given: float) -> list[float]:
+    """Returns the scale after each evaluation."""
+    hparams, found = knobs(**given), []
+    for loss in np.asarray(losses, np.float32):
+        hparams = EDIT(hparams, loss)
+        found.append(float(hparams[PREFIX + "scale"]))
+    return found
+
+
+@pytest.mark.parametrize("cooldown", [0.0, 3.0])
+@pytest.mark.parametrize("patience", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_scale_is_that_of_optax_after_every_evaluation(seed, patience, cooldown):
+    draw = np.random.default_rng(seed)
+    losses = np.asarray(np.exp(-0.02 * np.arange(60)) + 0.05 * draw.normal(size=60))
+    given = {"factor": 0.3, "patience": patience, "rtol": 0.01, "cooldown": cooldown, "min_scale": 0.02}
+    reference = optax.contrib.reduce_on_plateau(
+        **{**given, "patience": int(patience), "cooldown": int(cooldown)}, atol=0.0
+    )
+
+    def step(state: Any, loss: jax.Array) -> Any:
+        _, state = reference.update(jnp.zeros(()), state, value=loss)
+        return state, state.scale
+
+    with jax.numpy_dtype_promotion("standard"):
+        _, expected = jax.lax.scan(step, reference.init(jnp.zeros(())), losses)
+    ours = scales(losses, factor=0.3, patience=patience, threshold=0.01, cooldown=cooldown, minimum=0.02)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    assert len(set(ours)) > 2
+
+
+def test_every_float_may_differ_between_lanes_and_each_lane_is_its_own_plateau():
+    losses = np.array([[1.0, 1.0], [1.1, 0.9], [1.2, 0.95], [0.2, 0.96], [0.3, 0.97]])
+    lanes = {name: np.asarray([value, value], np.float32) for name, value in knobs().items()}
+    lanes[PREFIX + "patience"], lanes[PREFIX + "factor"] = (
+        np.asarray([1, 3], np.float32),
+        np.asarray([0.5, 0.1], np.float32),
+    )
+    for row in losses:
+        lanes = jax.vmap(EDIT)(lanes, row)
+    alone = [
+        scales(losses[:, 0], patience=1.0, factor=0.5)[-1],
+        scales(losses[:, 1], patience=3.0, factor=0.1)[-1],
+    ]
+    np.testing.assert_array_equal(lanes[PREFIX + "scale"], np.asarray(alone, np.float32))
+    assert alone == pytest.approx([0.125, 0.1])
+
+
+def test_what_is_not_a_number_is_no_improvement_and_a_score_below_zero_improves_upwards():
+    assert scales(np.asarray([1.0, np.nan, np.nan], np.float32), patience=2.0)[-1] == 0.5
+    assert scales(-np.asarray([0.5, 0.6, 0.7, 0.8], np.float32), patience=1.0)[-1] == 1.0
+    assert scales(-np.asarray([0.5, 0.5001, 0.5002], np.float32), patience=2.0, threshold=0.01)[-1] == 0.5
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("plateau") / "whole"
+    train_and_evaluate(tiny(GIVEN), directory, quiet=True)
+    return directory
+
+
+def rates(rows) -> list[float]:
+    return [row[RATE] for row in rows if row["split"] == "train"]
+
+
+def test_a_run_reduces_its_rate_where_its_own_validation_losses_say_so(whole):
+    rows = list(read_rows(whole / "metrics.jsonl"))
+    losses = [row["loss"] for row in rows if row["split"] == "validation"]
+    expected = [
+        0.02,
+        *(0.02 * scale for scale in scales(np.asarray(losses, np.float32), patience=1.0, threshold=0.02)),
+    ][:-1]
+    np.testing.assert_allclose(rates(rows), expected, rtol=1e-6)
+    assert rates(rows)[-1] < 0.02
+
+
+@pytest.mark.parametrize("steps", [(20,), (60, 160)])
+def test_a_resumed_run_reduces_as_one_that_was_never_interrupted_to_the_bit(whole, tmp_path, steps):
+    for step in steps:
+        assert train_and_evaluate(tiny(GIVEN), tmp_path, trackers=[Interrupting(step)], quiet=True).step < 240
+    train_and_evaluate(tiny(GIVEN), tmp_path, quiet=True)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_each_seed_of_a_run_reduces_by_its_own_losses(whole, tmp_path):
+    tracker = MemoryTracker()
+    train_and_evaluate(tiny(GIVEN | {"train.seeds": 2}), tmp_path, trackers=[tracker], quiet=True)
+    alone = [row["loss"] for row in read_rows(whole / "metrics.jsonl") if row["split"] == "validation"]
+    found = [row["seed_0/loss"] for row in tracker.rows if row["split"] == "validation"]
+    assert found == alone
+    other = [row["seed_1/loss"] for row in tracker.rows if row["split"] == "validation"]
+    train_and_evaluate(tiny(GIVEN | {"seed": 1}), tmp_path / "one", quiet=True)
+    rows = read_rows(tmp_path / "one" / "metrics.jsonl")
+    assert other == [row["loss"] for row in rows if row["split"] == "validation"]
+
+
+def test_a_trial_of_a_halved_search_reduces_as_its_run_alone(whole, tmp_path):
+    """Rungs fall between evaluations, and move nothing."""
+    space = {"optimizer": {"learning_rate": ("log_uniform", 0.005, 0.02)}}
+    given = {"search.space": space, "search.trials": 4, "search.compare_seeds": 0}
+    given |= {"search.halving": "successive", "search.first_rung": "30 steps", "search.reduction": 2}
+    found = search(tiny(GIVEN | given), tmp_path / "search", quiet=True)
+    done = [outcome for outcome in found.findings.outcomes if outcome.status == "done"]
+    assert len(done) < 4
+    for one in done:
+        alone = train_and_evaluate(tiny(GIVEN | one.point), tmp_path / f"alone-{one.trial}", quiet=True)
+        assert alone.best is not None
+        assert alone.best["value"] == one.value
+
+
+def test_data_without_a_validation_split_have_nothing_that_could_reduce(tmp_path):
+    given = GIVEN | {"data.validation_fraction": 0.0}
+    with pytest.raises(ConfigError, match=r"reduce_on_plateau.*validation split; set data\.validation_fraction"):
+        train_and_evaluate(tiny(given), tmp_path, quiet=True)
