@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class JaxtrainWarning(UserWarning):
+    """Something that is allowed and seldom wanted; the command shows it as a line, unless it is quiet."""
+
+
 class JaxtrainError(Exception):
     """Anything that jaxtrain itself found wrong; the command prints it as one line."""
 

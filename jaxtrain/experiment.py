@@ -1,6 +1,7 @@
 """An experiment: all that a resolved config comes to before its first step."""
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from jaxtrain.config import Config
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import batch_indices, eval_batches, steps_per_epoch
 from jaxtrain.durations import steps_of
-from jaxtrain.errors import ConfigError, DataError, nearest
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, nearest
 from jaxtrain.metrics import METRICS, SEVERAL, Mean
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.parallel import Devices, check_batch, compiled_eval_call, compiled_init, device_mesh, replicate
@@ -124,6 +125,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     placed = beside.placed if beside else {}
     rules, lengths = make_rules(config, dataset.info), lengths_of(config, dataset)
     _check_plateaus(config, dataset)
+    _warn_of_mini_batches(config, dataset)
     return Experiment(config, dataset, mesh, rules, lengths, placed=placed)
 
 
@@ -145,6 +147,18 @@ def _check_plateaus(config: Config, dataset: Dataset) -> None:
     if plateaus and "validation" not in dataset.sizes:
         allowed = "where data have a validation split; set data.validation_fraction above 0"
         raise ConfigError(f"{plateaus[0]}.name", "reduce_on_plateau", allowed)
+
+
+def _warn_of_mini_batches(config: Config, dataset: Dataset) -> None:
+    """Warns where the optimizer compares the gradients of successive steps, and these are of other examples."""
+    batch, whole = config["data"]["batch_size"], dataset.sizes["train"]
+    if config["optimizer"]["name"] in ("rprop", "optax:rprop") and batch < whole:
+        warnings.warn(
+            f"optimizer.name: given 'rprop' with mini-batches of {batch} of {whole} examples, which turn the signs of "
+            f"its gradients by chance; it is made for the whole set: data.batch_size={whole}",
+            JaxtrainWarning,
+            stacklevel=3,
+        )
 
 
 def check_metrics(task: Config, chosen: str) -> None:

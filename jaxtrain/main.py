@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxtrain.errors import JaxtrainError, UsageError, nearest
+from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, nearest
 from jaxtrain.knobs import Text
 
 VERBS = {
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         overrides, rest = split_overrides(words)
-        return _run(_parsed(rest), overrides)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(_parsed(rest), overrides)
     except JaxtrainError as error:
         if "--debug" in words:
             traceback.print_exc()
@@ -43,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # a reader that went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Shows our own warnings as a line, and others by the name of what they are."""
+    kind = "warning" if issubclass(category, JaxtrainWarning) else category.__name__
+    print(f"{kind}: {message}", file=sys.stderr)
 
 
 def run_command() -> NoReturn:
@@ -122,6 +131,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    warnings.simplefilter("ignore" if options.quiet else "default", JaxtrainWarning)
     verb, *more = options.words or ["train"]
     if verb not in VERBS:
         raise UsageError(f"verb: given {verb!r}; allowed: {', '.join(VERBS)}. {nearest(verb, VERBS)}".strip())

@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxtrain.families import Values
 from jaxtrain.metrics import Mean, merge
+from jaxtrain.optimizers import averaged
 from jaxtrain.state import Batch, Rules, TrainState
 
 Axes = str | tuple[str, ...]
@@ -51,8 +52,11 @@ def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
 
 
 def evaluated(state: TrainState) -> tuple[Any, Any]:
-    """Returns the (params, model_state) that a model is judged and used by: the averaged ones where there are any."""
-    return (state.params, state.model_state) if state.ema is None else state.ema
+    """Returns the (params, model_state) that a model is judged and used by: the averaged ones where there are any.
+
+    Those of `train.ema`, else those that a schedule-free optimizer keeps.
+    """
+    return state.ema or (averaged(state.opt_state, state.params), state.model_state)
 
 
 def step_key(state: TrainState, axis_name: Axes = ()) -> jax.Array:

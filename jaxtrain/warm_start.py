@@ -11,6 +11,7 @@ import numpy as np
 from jaxtrain.checkpoints import Checkpoints
 from jaxtrain.digests import named_leaves
 from jaxtrain.errors import ConfigError
+from jaxtrain.optimizers.schedule_free import average
 from jaxtrain.paths import matching
 from jaxtrain.progress import plain_lines
 from jaxtrain.state import Rules, TrainState
@@ -72,6 +73,16 @@ def _weights(run: Path) -> dict[str, np.ndarray]:
         found |= {
             f"{name}/{path.removeprefix(prefix)}": leaf for path, leaf in leaves.items() if path.startswith(prefix)
         }
+    return found if has_average else found | _schedule_free(leaves)
+
+
+def _schedule_free(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the averages that a schedule-free optimizer kept, of the parameters that it moved."""
+    found = {}
+    for path, z in leaves.items():
+        state, is_z, name = path.partition("/z/")
+        if is_z and f"{state}/max_lr" in leaves:
+            found[f"params/{name}"] = average(leaves[f"params/{name}"], z, leaves[f"{state}/b1"])
     return found
 
 

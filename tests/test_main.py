@@ -288,11 +288,30 @@ def tiny(folder: Path) -> list[str]:
     return ["--config=mine.py", *(f"--config.{name}={value}" for name, value in overrides.items())]
 
 
+@pytest.mark.parametrize("verb", ["train", "lr_range"])
+def test_rprop_on_mini_batches_is_warned_of_unless_it_is_quiet_or_sees_the_whole_set(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str], verb: str
+):
+    """What quiet silences the whole set needs not be told at all."""
+    rprop = [verb, *tiny, "--config.optimizer.name=rprop", "--config.lr_range.seeds=1", "--config.lr_range.rates=5"]
+    (folder / "quiet").mkdir()
+    assert main([*rprop, "--quiet", "--workdir=quiet/run"]) in (0, 4)
+    assert "rprop" not in capsys.readouterr().err
+    assert main([*rprop, "--workdir=loud"]) in (0, 4)
+    said = capsys.readouterr().err
+    assert "warning: optimizer.name: given 'rprop' with mini-batches of 8 of " in said
+    whole = said.partition("data.batch_size=")[2].split()[0]
+    batch = [word for word in rprop if "batch_size" not in word] + [f"--config.data.batch_size={whole}"]
+    assert main([*batch, "--workdir=whole"]) in (0, 4)
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_train_says_what_changed_and_names_what_it_wrote(
     tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main([*tiny, "--config.optimizer.name=rprop"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.count("warning: optimizer.name: given 'rprop' with mini-batches of 8 of ") == 1
     (workdir,) = (folder / "runs").iterdir()
     config = json.loads((workdir / "config.json").read_text())
     assert workdir.name == f"mine-{digest(load_config(workdir / 'config.json'))}"

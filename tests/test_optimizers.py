@@ -10,7 +10,7 @@ import pytest
 
 from jaxtrain.errors import ConfigError
 from jaxtrain.families import resolve
-from jaxtrain.optimizers import OPTIMIZERS, Optimizer, is_decayed
+from jaxtrain.optimizers import OPTIMIZERS, Optimizer, averaged, is_decayed
 
 STEPS = 50
 PARAMS: Any = {
@@ -127,6 +127,21 @@ CASES = {
         "muon",
         {"learning_rate": 0.05, "beta": 0.9, "adam_b1": 0.8, "adam_learning_rate": 0.01, "weight_decay": 0.1},
         optax.contrib.muon,  # its decay is for matrices alone, as is that of DECAYED
+    ),
+    "schedule_free_sgd": (
+        "schedule_free_sgd",
+        {"learning_rate": 0.5, "b1": 0.8, "weight_decay": 0.1, "weight_lr_power": 1.5},
+        lambda learning_rate, weight_decay, b1, weight_lr_power: optax.contrib.schedule_free(
+            optax.chain(optax.add_decayed_weights(weight_decay, mask=DECAYED), optax.sgd(learning_rate)),
+            learning_rate,
+            b1=b1,
+            weight_lr_power=weight_lr_power,
+        ),
+    ),
+    "schedule_free_adamw": (
+        "schedule_free_adamw",
+        {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99, "eps": 1e-6},
+        optax.contrib.schedule_free_adamw,
     ),
     "of_optax": ("optax:novograd", {"learning_rate": 0.01, "weight_decay": 0.1}, optax.novograd),
 }
@@ -329,3 +344,38 @@ def test_optimizers_that_differ_in_floats_alone_are_equal_and_hash_alike():
     assert hash(one) == hash(other)
     assert one != bound(resolved("adamw", {"learning_rate": 0.1, "clip_norm": 1.0}))
     assert one != bound(resolved("adam", {"learning_rate": 0.1}))
+
+
+FREE = ["schedule_free_sgd", "schedule_free_adamw"]
+
+
+@pytest.mark.parametrize("name", FREE)
+@pytest.mark.parametrize("around", [{}, {"clip_norm": 0.5, "frozen": "norm"}])
+def test_the_average_of_a_schedule_free_optimizer_is_that_of_its_definition(name, around):
+    """x = the mean of all z, at equal rates; z as plain descent from gradients at y; frozen parameters stay."""
+    section = resolved(name, {"learning_rate": 0.1, "weight_decay": 0.0, "b1": 0.7} | around)
+    optimizer = bound(section)(floats_of(section))
+    params, state, descents = PARAMS, optimizer.init(PARAMS), []
+    x: Any = None
+    for _ in range(5):
+        updates, state = update(optimizer, jax.grad(loss)(params), state, params)
+        params: Any = optax.apply_updates(params, updates)
+        x = averaged(state, params)
+        z = jax.tree.map(lambda y, x: (y - 0.7 * x) / (1 - 0.7), params, x)
+        descents.append(z["dense"]["kernel"])
+        np.testing.assert_allclose(x["dense"]["kernel"], jnp.stack(descents).mean(axis=0), atol=2e-5)
+    assert (x["dense"]["kernel"] != params["dense"]["kernel"]).any()
+    assert ("frozen" in around) == bool((x["norm"]["scale"] == PARAMS["norm"]["scale"]).all())
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_schedule_free_optimizer_refuses_what_would_spoil_its_average(name):
+    with pytest.raises(ConfigError, match=r"optimizer\.scaled: given 'bias'; allowed: None with a schedule-free"):
+        one_update(name, {"scaled": "bias", "scaled_by": 0.5}, PARAMS, PARAMS)
+    assert OPTIMIZERS.knobs(name)["b1"].at_initialisation
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS.members if name not in FREE])
+def test_the_parameters_of_any_other_optimizer_are_its_own(name):
+    section = resolved(name, {"learning_rate": 0.1})
+    assert averaged(bound(section)(floats_of(section)).init(PARAMS), PARAMS) is PARAMS

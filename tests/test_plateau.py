@@ -26,7 +26,7 @@ GIVEN = {
 
 def knobs(**given: float) -> dict[str, Any]:
     values = {"scale": 1.0, "factor": 0.5, "patience": 2.0, "threshold": 1e-4, "cooldown": 0.0, "minimum": 0.0}
-    return {PREFIX + name: np.float32(value) for name, value in (values | plateau.REMEMBERED | given).items()}
+    return {PREFIX + name: np.float32(value) for name, value in (values | dict(plateau.REMEMBERED) | given).items()}
 
 
 EDIT = jax.jit(lambda hparams, loss: plateau.after_evaluation(hparams, PREFIX, loss))
@@ -57,7 +57,7 @@ def test_the_scale_is_that_of_optax_after_every_evaluation(seed, patience, coold
         return state, state.scale
 
     with jax.numpy_dtype_promotion("standard"):
-        _, expected = jax.lax.scan(step, reference.init(jnp.zeros(())), losses)
+        _, expected = jax.lax.scan(step, reference.init(jnp.zeros(())), jnp.asarray(losses))
     ours = scales(losses, factor=0.3, patience=patience, threshold=0.01, cooldown=cooldown, minimum=0.02)
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
     assert len(set(ours)) > 2

@@ -1,20 +1,23 @@
 """Trained runs, opened again: predictions from raw inputs, evaluations, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import r2_score
-from tiny_runs import tiny
+from tiny_runs import Interrupting, outcome, tiny
 
 from jaxtrain import main
 from jaxtrain.compilation import counted
 from jaxtrain.errors import DataError, StorageError, UsageError
 from jaxtrain.experiment import build
+from jaxtrain.optimizers import averaged
 from jaxtrain.runs import evaluate, load_run
 from jaxtrain.trackers import read_rows
 from jaxtrain.train import train_and_evaluate
@@ -143,3 +146,26 @@ def test_a_run_can_be_moved_and_a_damaged_best_step_is_never_replaced_in_silence
             path.write_bytes(b"")
     with pytest.raises(StorageError, match=f"no good checkpoint.*step {run.step}"):
         load_run(moved)
+
+
+def test_a_schedule_free_run_is_evaluated_and_predicts_at_its_averaged_parameters_and_resumes_whole(tmp_path):
+    free = {"optimizer.name": "schedule_free_adamw", "optimizer.learning_rate": 0.02, "train.ema": None}
+    free |= {"schedule.optimizer.learning_rate": {"name": "warmup_stable_decay", "decay": 0.0}, "model.dropout": None}
+    train_and_evaluate(tiny(free), tmp_path / "whole", quiet=True)
+    train_and_evaluate(tiny(free), tmp_path / "cut", trackers=[Interrupting(40)], quiet=True)
+    train_and_evaluate(tiny(free), tmp_path / "cut", quiet=True)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    run = load_run(tmp_path / "whole")
+    x = run.state.replace(params=averaged(run.state.opt_state, run.state.params), opt_state=())
+    y = run.state.replace(opt_state=())
+    experiment = build(tiny(free))
+    losses = {}
+    for name, state in (("free", run.state), ("x", x), ("y", y)):
+        found = experiment.evaluate(state, "validation")
+        losses[name] = jax.device_get(found["loss"]).result()
+    assert losses["free"] == pytest.approx(losses["x"], rel=1e-5) != pytest.approx(losses["y"], rel=1e-3)
+    rows = [row for row in read_rows(tmp_path / "whole" / "metrics.jsonl") if row["split"] == "validation"]
+    assert any(row["loss"] == pytest.approx(losses["x"], rel=1e-5) for row in rows)
+    inputs = np.random.default_rng(0).random((5, *run.info.input_shape), np.float32)
+    plain = dataclasses.replace(run, state=x).predict(inputs)
+    np.testing.assert_allclose(run.predict(inputs), plain, rtol=1e-5)

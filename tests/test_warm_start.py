@@ -13,8 +13,9 @@ from jaxtrain.digests import named_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.experiment import build
 from jaxtrain.runners import make_runner
+from jaxtrain.runs import load_run
 from jaxtrain.state import TrainState
-from jaxtrain.steps import train_step
+from jaxtrain.steps import evaluated, train_step
 from jaxtrain.train import start, train_and_evaluate
 
 DENSE = ("params/Dense_0/bias", "params/Dense_0/kernel", "params/Dense_1/bias", "params/Dense_1/kernel")
@@ -57,6 +58,19 @@ def test_the_best_averaged_weights_are_taken_and_nothing_else(source, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.ema[0], state.params)
     for name in ("step", "opt_state", "key", "hparams"):
         jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(untouched, name))
+
+
+def test_the_average_of_a_schedule_free_run_is_taken_where_it_has_moved_parameters(tmp_path):
+    free = {"optimizer.name": "schedule_free_sgd", "optimizer.learning_rate": 0.5, "train.ema": None}
+    free |= {"schedule": None, "optimizer.frozen": "Dense_1/bias", "optimizer.clip_norm": 1.0}
+    train_and_evaluate(tiny(free), tmp_path / "source", quiet=True)
+    trained = load_run(tmp_path / "source")
+    state = fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))
+    expected, _ = evaluated(trained.state)
+    for (path, taken), (_, average) in zip(named_leaves(state.params), named_leaves(expected), strict=True):
+        np.testing.assert_allclose(taken, average, rtol=1e-6, err_msg=path)
+    kernel = trained.state.params["Dense_0"]["kernel"]
+    assert (np.asarray(state.params["Dense_0"]["kernel"]) != np.asarray(kernel)).any()
 
 
 def test_without_an_average_the_parameters_are_taken(tmp_path):

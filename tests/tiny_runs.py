@@ -28,7 +28,14 @@ GIVEN: dict[str, Any] = {
 RATE_OF = {
     **{"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rprop": 1e-3, "rmsprop": 3e-3, "adagrad": 0.1, "adadelta": 2.0},
     **{"nadam": 3e-3, "radam": 0.02, "adabelief": 3e-3, "amsgrad": 5e-3, "yogi": 0.01, "lion": 3e-3, "lamb": 0.01},
-    **{"lars": 3.0, "adafactor": 0.03, "adan": 5e-3, "muon": 0.02},
+    **{
+        "lars": 3.0,
+        "adafactor": 0.03,
+        "adan": 5e-3,
+        "muon": 0.02,
+        "schedule_free_sgd": 1.0,
+        "schedule_free_adamw": 0.01,
+    },
 }
 """A learning rate that fits each optimizer, on a network of this size."""
 

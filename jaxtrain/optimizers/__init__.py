@@ -4,13 +4,15 @@ from typing import NamedTuple
 
 import optax
 
+from jaxtrain.errors import ConfigError
 from jaxtrain.families import Bound, Family, Values
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
 from jaxtrain.optimizers.adaptive import adadelta, adafactor, adagrad, rmsprop
 from jaxtrain.optimizers.around import around, is_decayed
 from jaxtrain.optimizers.descent import lars, lion, muon, rprop, sgd
+from jaxtrain.optimizers.schedule_free import averaged, schedule_free_adamw, schedule_free_sgd
 
-__all__ = ["OPTIMIZERS", "Optimizer", "is_decayed"]
+__all__ = ["OPTIMIZERS", "Optimizer", "averaged", "is_decayed"]
 
 
 class Optimizer(NamedTuple):
@@ -21,6 +23,10 @@ class Optimizer(NamedTuple):
 
     def __call__(self, values: Values) -> optax.GradientTransformation:
         """Builds the transformation from this step's values; in a trace, at no cost at run time."""
+        scaled = dict(self.around.static).get("scaled")
+        if scaled is not None and self.member.function in (schedule_free_sgd, schedule_free_adamw):
+            hint = "the average is worked out from whole steps"
+            raise ConfigError("optimizer.scaled", scaled, "None with a schedule-free optimizer", hint)
         return self.around(values, self.member(values))
 
 
@@ -45,6 +51,8 @@ OPTIMIZERS = Family(
         "adafactor": adafactor,
         "adan": adan,
         "muon": muon,
+        "schedule_free_sgd": schedule_free_sgd,
+        "schedule_free_adamw": schedule_free_adamw,
     },
     common=around,
     common_supplied=1,

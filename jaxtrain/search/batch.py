@@ -213,7 +213,7 @@ class Batch:
         experiment = self.groups[chunk.program].experiment
         if not experiment.schedule.plateaus or not experiment.lengths.due(experiment.lengths.eval, chunk.at):
             return states
-        losses = np.float32(values[0]) * (-1.0 if self.higher_is_better else 1.0)
+        losses = np.asarray(values[0], np.float32) * (-1.0 if self.higher_is_better else 1.0)
         return lanes.edited(states, functools.partial(experiment.schedule.after_evaluation, loss=losses))
 
     def _values(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:

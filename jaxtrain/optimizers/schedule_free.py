@@ -1,0 +1,91 @@
+"""Schedule-free optimizers: an average of the weights takes the place of a falling rate.
+
+Three sequences: z descends, x is its average, and gradients are taken at y = (1 - b1) z + b1 x. A state's parameters
+are y; a model is evaluated and used at x, which is worked out from y and z. Give the rate no schedule that falls: a
+warm-up alone is `warmup_stable_decay` with a decay of 0. Statistics of batch norms are those at y.
+Defazio et al. (2024), https://arxiv.org/abs/2405.15682.
+"""
+
+from typing import Annotated, Any
+
+import jax
+import optax
+from optax.contrib import ScheduleFreeState
+
+from jaxtrain.knobs import AtInitialisation, Bounds, NonNegative, Pattern, Probability
+from jaxtrain.optimizers.around import decay_mask
+
+Interpolation = Annotated[float, Bounds(0, 1, open_low=True), AtInitialisation()]
+"""How far from z to x gradients are taken: one number for the whole run, since x is worked out from it."""
+
+
+def schedule_free_sgd(
+    learning_rate: NonNegative,
+    b1: Interpolation = 0.9,
+    weight_decay: NonNegative = 0.0,
+    weight_lr_power: NonNegative = 2.0,
+    decayed: Pattern | None = None,
+) -> optax.GradientTransformation:
+    """Schedule-free SGD: wants a rate 10 to 50 times that of SGD with momentum, and no schedule but a warm-up.
+
+    z ← z - lr (g + weight_decay y), the decay for the parameters whose path matches `decayed` (None: all of two axes
+    and more); x ← (1 - c) x + c z with c = lr^p / (sum of lr^p so far), of the largest lr so far, p `weight_lr_power`.
+    Defazio et al. (2024), https://arxiv.org/abs/2405.15682.
+
+    >>> optimizer, weights = schedule_free_sgd(learning_rate=0.1), jnp.array([3.0, -4.0])
+    >>> optimizer.update(weights, optimizer.init(weights), weights)[0].round(3)
+    Array([-0.3,  0.4], dtype=float32)
+    """
+    descent = optax.chain(optax.add_decayed_weights(weight_decay, mask=decay_mask(decayed)), optax.sgd(learning_rate))
+    return optax.contrib.schedule_free(descent, learning_rate, b1=b1, weight_lr_power=weight_lr_power)
+
+
+def schedule_free_adamw(
+    learning_rate: NonNegative,
+    b1: Interpolation = 0.9,
+    b2: Probability = 0.999,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    weight_lr_power: NonNegative = 2.0,
+    decayed: Pattern | None = None,
+) -> optax.GradientTransformation:
+    """Schedule-free AdamW: wants a rate 1 to 10 times that of AdamW, and no schedule but a warm-up.
+
+    z ← z - lr (g / (√v̂ + eps) + weight_decay y) with AdamW's v̂, the decay for the parameters whose path matches
+    `decayed` (None: all of two axes and more); x as in schedule_free_sgd.
+    Defazio et al. (2024), https://arxiv.org/abs/2405.15682.
+
+    >>> optimizer, weights = schedule_free_adamw(learning_rate=0.1), jnp.array([3.0, -4.0])
+    >>> optimizer.update(weights, optimizer.init(weights), weights)[0].round(3)
+    Array([-0.1,  0.1], dtype=float32)
+    """
+    descent = optax.chain(
+        optax.scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True),
+        optax.add_decayed_weights(weight_decay, mask=decay_mask(decayed)),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    return optax.contrib.schedule_free(descent, learning_rate, b1=b1, weight_lr_power=weight_lr_power)
+
+
+def averaged(opt_state: Any, params: Any) -> Any:
+    """Returns the parameters that a model is used by: x where the optimizer is schedule-free, else `params`."""
+    states = [state for state in jax.tree.leaves(opt_state, is_leaf=_is_free) if _is_free(state)]
+    if not states:
+        return params
+    (state,) = states
+    # Frozen parameters have no z.
+    return jax.tree.map(
+        lambda z, y: y if isinstance(z, optax.MaskedNode) else average(y, z, state.b1),
+        state.z,
+        params,
+        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+    )
+
+
+def average(y: Any, z: Any, b1: Any) -> Any:
+    """Works x out from y and z."""
+    return (y - (1.0 - b1) * z) / b1
+
+
+def _is_free(node: Any) -> bool:
+    return isinstance(node, ScheduleFreeState)
