@@ -24,12 +24,13 @@ FOUND = $(shell $(PYTHON) -c '$(PROBE)' 2>/dev/null)
 HELD := $(shell $(RUN) -c 'import sys, pip; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 AGAIN = make $(or $(firstword $(MAKECMDGOALS)),train) PYTHON=python3.12
 
-.PHONY: help train test lock format clean FORCE
+.PHONY: help train test lock format docs clean FORCE
 
 help:
 	@echo "make train    train configs/digits.py"
 	@echo "make test     check format, lint and types, then run the tests"
 	@echo "make format   format the code and mend what the linter can mend"
+	@echo "make docs     write docs/reference.md from the code"
 	@echo "make lock     write both locks anew from pyproject.toml"
 	@echo "make clean    remove .venv and the caches; runs/ stays"
 
@@ -45,6 +46,9 @@ test: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
+
+docs: $(VENV)/core.stamp
+	$(RUN) -m jaxtrain.reference > docs/reference.md
 
 lock: $(VENV)/pyvenv.cfg
 	@$(PIP) install --root-user-action ignore uv

@@ -24,10 +24,13 @@ class Program:
     dropout: bool = False
     ema: bool = False
     norm: bool = False
+    own: optax.GradientTransformation | None = None
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam on the schedule, behind clipping where wanted."""
+        """Adam on the schedule, behind clipping where wanted; or another that is made once, with plain numbers."""
+        if self.own is not None:
+            return self.own
         adam = optax.adam(optax.cosine_onecycle_schedule(self.total_steps, LEARNING_RATE))
         return optax.chain(optax.clip_by_global_norm(CLIP_NORM), adam) if self.clip else adam
 

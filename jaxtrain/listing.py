@@ -1,6 +1,7 @@
 """What `list` and the head of a run show: families, members with their knobs, and a config with what was changed."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,9 +14,13 @@ from jaxtrain.metrics import METRICS
 PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
 
 
+_SENTENCE_ENDS = re.compile(r"(?<=[.;:]) +(?=[A-Z`√]|scikit-learn|\w+ ←)")
+_SOURCE = re.compile(r"https?://|scikit-learn's|\boptax\b|\((1[789]|20)\d\d\)")
+
+
 def families() -> list[str]:
     """Returns the lines of `list`: each family with the names of its members, and the other sections."""
-    tables = {**{_plural(section): family(section) for section in FAMILIES}, "metrics": METRICS}
+    tables = {**{plural(section): family(section) for section in FAMILIES}, "metrics": METRICS}
     lines = [f"{name:<12}{', '.join(table.members)}" for name, table in tables.items()]
     other = f"other sections of a config: {', '.join(SECTIONS)}"
     hint = "list NAME shows the members or the keys of one, with knobs and defaults"
@@ -24,15 +29,13 @@ def families() -> list[str]:
 
 def members(name: str) -> list[str]:
     """Returns the lines of `list NAME`: members with one line each, their knobs with default and what is allowed."""
-    singular = {_plural(section): section for section in FAMILIES} | {section: section for section in FAMILIES}
+    singular = {plural(section): section for section in FAMILIES} | {section: section for section in FAMILIES}
     if name in ("metrics", "metric"):
-        return [
-            line for member, function in METRICS.members.items() for line in (member, f"    {_first_line(function)}")
-        ]
+        return [line for member, function in METRICS.members.items() for line in (member, *_said(function))]
     if name in SECTIONS:
         return [name, f"    {_first_line(SECTIONS[name])}", *_knob_lines(knobs_of(SECTIONS[name]))]
     if name not in singular:
-        allowed = [*map(_plural, FAMILIES), "metrics", *SECTIONS]
+        allowed = [*map(plural, FAMILIES), "metrics", *SECTIONS]
         raise UsageError(f"list: given {name!r}; allowed: {', '.join(allowed)}. {nearest(name, allowed)}".strip())
     return list(_member_lines(singular[name]))
 
@@ -52,7 +55,8 @@ def _key(section: str, name: str) -> str:
     return f"{section}.{name}" if name else section
 
 
-def _plural(section: str) -> str:
+def plural(section: str) -> str:
+    """Returns what a family is called: "losses" of the section "loss"."""
     return PLURALS.get(section, section)
 
 
@@ -60,7 +64,7 @@ def _member_lines(section: str) -> Iterator[str]:
     table = family(section)
     for name, function in table.members.items():
         yield name
-        yield f"    {_first_line(function)}"
+        yield from _said(function)
         yield from _knob_lines(knobs_of(function, len(table.supplied)))
     if table.common is not None:
         yield f"any {section}"
@@ -69,15 +73,27 @@ def _member_lines(section: str) -> Iterator[str]:
 
 
 def _knob_lines(knobs: Mapping[str, Knob]) -> list[str]:
-    return [f"    {name} = {_default(knob)}    ({knob.allowed})" for name, knob in knobs.items()]
+    return [f"    {name} = {default_of(knob)}    ({knob.allowed})" for name, knob in knobs.items()]
 
 
-def _default(knob: Knob) -> str:
+def default_of(knob: Knob) -> str:
+    """Writes the default of a knob."""
     return "<must be given>" if knob.default is MISSING else _text(knob.default)
 
 
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def source_of(function: Any) -> str:
+    """Returns the sentences of a docstring that name where its formula comes from: a paper or a library."""
+    text = " ".join((inspect.getdoc(function) or "").partition(">>> ")[0].split())
+    return " ".join(sentence for sentence in _SENTENCE_ENDS.split(text) if _SOURCE.search(sentence))
+
+
+def _said(function: Any) -> list[str]:
+    source = source_of(function)
+    return [f"    {_first_line(function)}", *([f"    source: {source}"] if source else [])]
 
 
 def _first_line(function: Any) -> str:

@@ -56,7 +56,7 @@ LAYERS = {
             "range_test",
             "search",
         ),
-        *("listing", "report"),
+        *("listing", "report", "reference"),
     ),
     "top": ("main",),
 }

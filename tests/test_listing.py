@@ -1,5 +1,7 @@
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +10,9 @@ from jaxtrain.config import FAMILIES, SECTIONS, default_config, family, flatten,
 from jaxtrain.errors import UsageError
 from jaxtrain.families import knobs_of
 from jaxtrain.knobs import MISSING
-from jaxtrain.listing import config_lines, families, members
+from jaxtrain.listing import config_lines, families, members, source_of
 from jaxtrain.metrics import METRICS
+from jaxtrain.reference import reference, split_example
 from jaxtrain.run_directory import from_default
 
 PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
@@ -111,3 +114,46 @@ def test_config_lines_star_what_was_changed_and_show_every_knob():
     assert "  seed       *3" in lines
     for name in flatten(config):
         assert name.partition(".")[2] in text
+
+
+FORMULAS = [(table, name) for table, name in MEMBERS if table in ("losses", "metrics", "optimizers", "schedules")]
+
+
+@pytest.mark.parametrize(("table", "name"), FORMULAS)
+def test_list_names_the_source_of_every_formula(table: str, name: str):
+    if name == "constant":
+        return
+    (line,) = (line for line in block(members(table), name) if line.startswith("    source: "))
+    assert re.search(r"https://|scikit-learn|optax|\(1[789]\d\d\)", line)
+    assert not line.startswith("    source: ("), "a year without its authors"
+
+
+def test_a_source_is_the_sentence_that_names_it_whole():
+    def member() -> None:
+        """Does what it does. Ours et al. (2020), https://example.org/1; equals optax's ours.
+
+        m ← g. Nothing else.
+
+        >>> 1
+        1
+        """
+
+    assert source_of(member) == "Ours et al. (2020), https://example.org/1; equals optax's ours."
+
+
+def test_the_reference_in_docs_is_that_of_the_code_and_shows_every_member_with_knobs_and_example():
+    written = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()
+    assert written == reference(), "make docs writes it anew"
+    for table, name in MEMBERS:
+        function = TABLES[table].members[name]
+        (shown,) = (part for part in sections(written, table) if part.startswith(f"`{name}`\n"))
+        text, example = split_example(inspect.getdoc(function) or "")
+        assert text.splitlines()[-1].replace("<", "&lt;") in shown
+        assert example in shown
+        for knob in knobs_of(function, len(TABLES[table].supplied)) if table != "metrics" else ():
+            assert f"| `{knob}` |" in shown
+
+
+def sections(document: str, table: str) -> list[str]:
+    """Returns what the reference says of each member of a table."""
+    return document.partition(f"## {table.capitalize()}\n")[2].partition("\n## ")[0].split("### ")[1:]

@@ -13,9 +13,10 @@ from jaxtrain.optimizers.around import decay_mask
 def adam(
     learning_rate: NonNegative, b1: Probability = 0.9, b2: Probability = 0.999, eps: NonNegative = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam. Kingma and Ba (2015), https://arxiv.org/abs/1412.6980.
+    """Adam: steps of about the learning rate, whatever the size of the gradients.
 
     m ← b1 m + (1 - b1) g, v ← b2 v + (1 - b2) g², w ← w - lr m̂ / (√v̂ + eps).
+    Kingma and Ba (2015), https://arxiv.org/abs/1412.6980.
 
     >>> optimizer, weights = adam(learning_rate=0.1), jnp.array([3.0, -4.0])
     >>> optimizer.update(weights, optimizer.init(weights), weights)[0].round(3)
