@@ -60,9 +60,8 @@ def compared(name: str, rounds: int, capacity: int) -> tuple[timing.Ratio, list[
     if name in ADDED:
         overrides = {"optimizer.learning_rate": by_hand.LEARNING_RATE, **ADDED[name]}
         experiment, notes = _experiment("fashion_mnist_mlp", overrides)
-        programs = _hand_programs(
-            experiment, by_hand.Program(TOTAL_STEPS, **{name: True} if ADDED[name] else {}), capacity
-        )
+        added: dict[str, Any] = {name: True} if ADDED[name] else {}
+        programs = _hand_programs(experiment, by_hand.Program(TOTAL_STEPS, **added), capacity)
         return _timed(f"MLP, {name}" if ADDED[name] else "MLP", programs, rounds, capacity, MLP_BAR), notes
     model = name.removeprefix("torch_")
     experiment, notes = _experiment(f"fashion_mnist_{model}", CNN if model == "cnn" else {})
