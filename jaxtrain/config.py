@@ -208,20 +208,20 @@ def _unschedulable(target: str, config: Config) -> str:
     knobs = family(section).knobs(name)
     if knob not in knobs:
         return f"{name} has no {knob or 'such float'}"
-    if reads_at_initialisation(target, config):
-        return f"{name} reads {target} at initialisation alone, so a schedule would change nothing"
+    if once_per_run(target, config):
+        return f"{name} takes one {target} for the whole run, which no schedule can move"
     if not isinstance(config[section][knob], float):
         return f"{target} is {config[section][knob]!r}, not a float"
     return ""
 
 
-def reads_at_initialisation(target: str, config: Config) -> bool:
-    """Tells whether a float counts when the optimizer's state is made and never again."""
+def once_per_run(target: str, config: Config) -> bool:
+    """Tells whether a float is one number for the whole run, which no schedule can move."""
     section, _, knob = target.partition(".")
     if section not in PROGRAM:
         return False
     knobs = family(section).knobs(config[section]["name"])
-    return knob in knobs and knobs[knob].at_initialisation
+    return knob in knobs and knobs[knob].once_per_run
 
 
 def _was_meant_for_another(target: str, entry: Mapping[str, Any], config: Config, overrides: Mapping[str, Any]) -> bool:

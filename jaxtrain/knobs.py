@@ -54,16 +54,16 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class AtInitialisation:
-    """Marks a float that counts when the optimizer's state is made and never again, so that no schedule can move it."""
+class OncePerRun:
+    """Marks a float that no schedule can move: read when the optimizer's state is made, or built into what it holds."""
 
     def accepts(self, value: float) -> bool:
-        """Accepts any number: the mark limits when a value is read, not what it is."""
+        """Accepts any number: the mark limits how often a value may change, not what it is."""
         return True
 
     def __str__(self) -> str:
         """Says what the mark means."""
-        return "read at initialisation alone"
+        return "one number for the whole run"
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class Knob:
         return ", ".join([" or ".join(listed + kinds) or "any value", *map(str, self.constraints)])
 
     @property
-    def at_initialisation(self) -> bool:
-        """Whether the value is read when the state is made and never again."""
-        return any(isinstance(constraint, AtInitialisation) for constraint in self.constraints)
+    def once_per_run(self) -> bool:
+        """Whether no schedule can move the value."""
+        return any(isinstance(constraint, OncePerRun) for constraint in self.constraints)
 
     def is_traced(self, value: Any) -> bool:
         """Whether this value is a hyperparameter: a float that enters the compiled program as an input."""

@@ -16,7 +16,7 @@ from jaxtrain.config import (
     family,
     flatten,
     hyperparameters,
-    reads_at_initialisation,
+    once_per_run,
 )
 from jaxtrain.data.order import eval_batches
 from jaxtrain.directory import make_directory, read_json, run_lock, storage_error, write_json
@@ -104,8 +104,8 @@ def check(config: Config) -> None:
 
 def _check_ramp(section: Config, config: Config) -> None:
     """Refuses what a ramp cannot vary: under it every other float stays as it is, and no schedule moves any."""
-    if reads_at_initialisation(section["target"], config):
-        hint = f"{section['target']} is read at initialisation alone, so a ramp over it changes nothing"
+    if once_per_run(section["target"], config):
+        hint = f"{section['target']} is one number for the whole run, which no ramp can move"
         raise ConfigError("lr_range.method", "ramp", "lanes", hint)
     for name in filter(None, (section["target"], section["second"])):
         if name.startswith("schedule."):

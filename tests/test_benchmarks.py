@@ -52,7 +52,7 @@ def test_step_takes_random_images_where_there_are_no_data_and_says_so(
 
 @pytest.mark.slow
 def test_families_compares_optimizers_with_optax_and_schedules_with_none(tmp_path: Path) -> None:
-    """One of each, and the one whose rate is read at initialisation alone."""
+    """One of each, and the one whose rate is one for the whole run."""
     _, found = run(tmp_path, "families", "optimizer:rprop", "optimizer:muon", "schedule:sgdr")
     assert names(found) == ["optimizer rprop", "optimizer muon", "schedule sgdr"]
     assert [ratio["bar"] for ratio in found["ratios"]] == [1.1, 1.1, 1.02]

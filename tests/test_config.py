@@ -31,7 +31,7 @@ from jaxtrain.config import (
 )
 from jaxtrain.errors import ConfigError
 from jaxtrain.families import knobs_of
-from jaxtrain.knobs import AtInitialisation, Text
+from jaxtrain.knobs import OncePerRun, Text
 from jaxtrain.optimizers.around import around
 from jaxtrain.train import train_and_evaluate
 
@@ -436,7 +436,7 @@ def test_rprop_refuses_a_schedule_that_was_asked_for():
 
 
 def test_the_mark_refuses_a_schedule_for_a_users_own_member(users: types.ModuleType):
-    def mine(learning_rate: float, first: Annotated[float, AtInitialisation()] = 1.0) -> optax.GradientTransformation:
+    def mine(learning_rate: float, first: Annotated[float, OncePerRun()] = 1.0) -> optax.GradientTransformation:
         return optax.sgd(learning_rate)
 
     users.__dict__["mine"] = mine

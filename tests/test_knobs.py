@@ -13,7 +13,7 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.families import knobs_of, reference
 from jaxtrain.knobs import (
     MISSING,
-    AtInitialisation,
+    OncePerRun,
     Bounds,
     Count,
     Fraction,
@@ -196,10 +196,10 @@ def test_refusal_says_what_was_probably_meant(name: str, value: Any, hint: str):
         (Count, 1, 0, "int, at least 1"),
         (Annotated[int, Bounds(0, 2**32 - 1)], 2**32 - 1, 2**32, "int, at least 0 and at most 4294967295"),
         (
-            Annotated[float | None, Bounds(0, open_low=True), AtInitialisation()],
+            Annotated[float | None, Bounds(0, open_low=True), OncePerRun()],
             0.1,
             0.0,
-            "float or None, above 0, read at initialisation alone",
+            "float or None, above 0, one number for the whole run",
         ),
         (Annotated[Fraction, Bounds(high=0.5)], 0.5, 0.6, "float, at least 0 and at most 1, at most 0.5"),
         (Fraction | str, "much", 2.0, "float or str, at least 0 and at most 1"),
@@ -216,10 +216,10 @@ def test_annotated_bounds_hold_at_their_ends(annotation: Any, inside: Any, outsi
     assert found.value.allowed == words
 
 
-def test_only_a_mark_says_that_a_float_is_read_at_initialisation():
-    def function(marked: Annotated[Positive, AtInitialisation()], plain: Positive): ...
+def test_only_a_mark_says_that_a_float_is_one_for_the_whole_run():
+    def function(marked: Annotated[Positive, OncePerRun()], plain: Positive): ...
 
-    assert [knob.at_initialisation for knob in knobs_of(function).values()] == [True, False]
+    assert [knob.once_per_run for knob in knobs_of(function).values()] == [True, False]
 
 
 def test_a_value_is_traced_only_as_a_float():

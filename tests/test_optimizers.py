@@ -325,9 +325,9 @@ def test_the_example_of_every_member_runs(name):
         assert doctest.DocTestRunner().run(found).failed == 0
 
 
-def test_rprop_reads_its_rate_at_initialisation_alone_and_says_so():
-    assert OPTIMIZERS.knobs("rprop")["learning_rate"].at_initialisation
-    assert not OPTIMIZERS.knobs("sgd")["learning_rate"].at_initialisation
+def test_rprop_takes_one_rate_for_the_whole_run_and_says_so():
+    assert OPTIMIZERS.knobs("rprop")["learning_rate"].once_per_run
+    assert not OPTIMIZERS.knobs("sgd")["learning_rate"].once_per_run
     section = resolved("rprop", {"learning_rate": 0.01})
     values = floats_of(section)
     later = values | {"optimizer.learning_rate": 10.0}
@@ -372,7 +372,7 @@ def test_the_average_of_a_schedule_free_optimizer_is_that_of_its_definition(name
 def test_a_schedule_free_optimizer_refuses_what_would_spoil_its_average(name):
     with pytest.raises(ConfigError, match=r"optimizer\.scaled: given 'bias'; allowed: None with a schedule-free"):
         one_update(name, {"scaled": "bias", "scaled_by": 0.5}, PARAMS, PARAMS)
-    assert OPTIMIZERS.knobs(name)["b1"].at_initialisation
+    assert OPTIMIZERS.knobs(name)["b1"].once_per_run
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS.members if name not in FREE])

@@ -242,7 +242,9 @@ def test_a_ramp_over_rprop_is_refused_and_lanes_are_not(tmp_path, capsys):
     found = ran(tmp_path, "--config.lr_range.method=ramp", overrides=SMALL | rprop)
     assert found.code == 2
     line = capsys.readouterr().err
-    assert "lr_range.method: given 'ramp'; allowed: lanes. optimizer.learning_rate is read at initialisation" in line
+    assert (
+        "lr_range.method: given 'ramp'; allowed: lanes. optimizer.learning_rate is one number for the whole run" in line
+    )
     check(tiny(SMALL | rprop))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import optax
 
-from jaxtrain.knobs import AtInitialisation, Bounds, Count, Fraction, NonNegative, Pattern, Probability
+from jaxtrain.knobs import OncePerRun, Bounds, Count, Fraction, NonNegative, Pattern, Probability
 from jaxtrain.optimizers.around import decay_mask
 
 
@@ -35,7 +35,7 @@ def rmsprop(
 
 def adagrad(
     learning_rate: NonNegative,
-    initial_accumulator_value: Annotated[NonNegative, AtInitialisation()] = 0.1,
+    initial_accumulator_value: Annotated[NonNegative, OncePerRun()] = 0.1,
     eps: NonNegative = 1e-7,
 ) -> optax.GradientTransformation:
     """Adagrad: gradients over the root of the sum of their squares, so that steps shrink.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import optax
 
-from jaxtrain.knobs import AtInitialisation, Count, Fraction, NonNegative, Pattern, Positive, Probability
+from jaxtrain.knobs import OncePerRun, Count, Fraction, NonNegative, Pattern, Positive, Probability
 from jaxtrain.optimizers.around import decay_mask
 
 
@@ -128,7 +128,7 @@ def muon(
 
 
 def rprop(
-    learning_rate: Annotated[Positive, AtInitialisation()],
+    learning_rate: Annotated[Positive, OncePerRun()],
     eta_minus: Probability = 0.5,
     eta_plus: NonNegative = 1.2,
     min_step_size: NonNegative = 1e-6,

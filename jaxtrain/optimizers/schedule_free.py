@@ -12,10 +12,10 @@ import jax
 import optax
 from optax.contrib import ScheduleFreeState
 
-from jaxtrain.knobs import AtInitialisation, Bounds, NonNegative, Pattern, Probability
+from jaxtrain.knobs import OncePerRun, Bounds, NonNegative, Pattern, Probability
 from jaxtrain.optimizers.around import decay_mask
 
-Interpolation = Annotated[float, Bounds(0, 1, open_low=True), AtInitialisation()]
+Interpolation = Annotated[float, Bounds(0, 1, open_low=True), OncePerRun()]
 """How far from z to x gradients are taken: one number for the whole run, since x is worked out from it."""
 
 
