@@ -419,7 +419,7 @@ def test_rprop_drops_the_default_schedule_and_says_so(by: str):
     found = resolve_config(given, {"optimizer.name": "rprop"} if by == "override" else {})
     assert found.config["schedule"] == {}
     (note,) = (note for note in found.notes if note.startswith(f"{RATE} is dropped: rprop"))
-    assert "initialisation" in note
+    assert "for the whole run" in note
 
 
 def test_rprop_refuses_a_schedule_that_was_asked_for():

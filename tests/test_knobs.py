@@ -13,12 +13,12 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.families import knobs_of, reference
 from jaxtrain.knobs import (
     MISSING,
-    OncePerRun,
     Bounds,
     Count,
     Fraction,
     Knob,
     NonNegative,
+    OncePerRun,
     Positive,
     Probability,
     Text,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import optax
 
-from jaxtrain.knobs import OncePerRun, Bounds, Count, Fraction, NonNegative, Pattern, Probability
+from jaxtrain.knobs import Bounds, Count, Fraction, NonNegative, OncePerRun, Pattern, Probability
 from jaxtrain.optimizers.around import decay_mask
 
 

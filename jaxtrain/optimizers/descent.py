@@ -8,7 +8,7 @@ from typing import Annotated
 
 import optax
 
-from jaxtrain.knobs import OncePerRun, Count, Fraction, NonNegative, Pattern, Positive, Probability
+from jaxtrain.knobs import Count, Fraction, NonNegative, OncePerRun, Pattern, Positive, Probability
 from jaxtrain.optimizers.around import decay_mask
 
 

@@ -12,7 +12,7 @@ import jax
 import optax
 from optax.contrib import ScheduleFreeState
 
-from jaxtrain.knobs import OncePerRun, Bounds, NonNegative, Pattern, Probability
+from jaxtrain.knobs import Bounds, NonNegative, OncePerRun, Pattern, Probability
 from jaxtrain.optimizers.around import decay_mask
 
 Interpolation = Annotated[float, Bounds(0, 1, open_low=True), OncePerRun()]
