@@ -12,6 +12,10 @@ class Train:
     """Duration, micro-batches a step, decay of averaged parameters, patience of early stopping (None: without).
 
     Several `seeds`, from `seed` upwards, run as lanes of one program, and are reported with mean and interval.
+    `precision` is the type that the model computes in; parameters, the optimizer's state, losses and metrics are
+    float32 either way. `matmul_precision` is that of float32 products in the model, the loss and their gradients: by
+    "default" the fastest (TF32 on recent NVIDIA GPUs, bfloat16 on a TPU, float32 on a CPU), by "high" the next (three
+    passes of bfloat16 on a TPU; on GPUs as before), by "highest" float32 everywhere.
     """
 
     duration: Total = "10 epochs"
@@ -19,6 +23,8 @@ class Train:
     ema: Fraction | None = None
     early_stopping: Duration | None = None
     seeds: Count = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    matmul_precision: Literal["default", "high", "highest"] = "default"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,11 @@ from jaxtrain.families import Bound, Family, Values
 from jaxtrain.knobs import Fraction
 from jaxtrain.losses.classification import class_weights
 from jaxtrain.metrics import METRICS, Mean
+from jaxtrain.precision import Module, Precision
 from jaxtrain.state import Batch, Task, stream
+
+ModelFunction = Callable[..., Module]
+"""(values, what the data say) -> the module, which computes in the precision of the config."""
 
 LossFunction = Callable[[Values, jax.Array, jax.Array], jax.Array]
 """(values, predictions, targets) -> one number per example, of shape (batch,)."""
@@ -40,27 +43,35 @@ class Info(Protocol):
 def make_task(config: Config, info: Info) -> Task:
     """Builds the task of a resolved config; the same object for configs that differ in floats alone."""
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
-    return _made(bound["task"], bound["model"], bound["loss"], info)
+    precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
+    return _made(bound["task"], bound["model"], bound["loss"], info, precision)
 
 
 @functools.lru_cache(maxsize=256)
-def _made(task: Bound, model: Bound, loss: Bound, info: Info) -> Task:
+def _made(task: Bound, model: Bound, loss: Bound, info: Info, precision: Precision) -> Task:
     """Rebuilds the member from the values of each call, like a model or an optimizer, so its floats arrive traced."""
 
+    def module(values: Values, *supplied: Any) -> Module:
+        return precision.applied(model(values, *supplied))
+
     def built(values: Values) -> Task:
-        return task(values, model, loss, info)
+        return task(values, module, loss, info)
 
     return Task(
-        init=lambda key, batch, values: built(values).init(key, batch, values),
-        loss=lambda params, model_state, batch, key, values, train: built(values).loss(
-            params, model_state, batch, key, values, train
+        init=precision.traced(lambda key, batch, values: built(values).init(key, batch, values)),
+        loss=precision.traced(
+            lambda params, model_state, batch, key, values, train: built(values).loss(
+                params, model_state, batch, key, values, train
+            )
         ),
-        predict=lambda params, model_state, inputs, values: built(values).predict(params, model_state, inputs, values),
+        predict=precision.traced(
+            lambda params, model_state, inputs, values: built(values).predict(params, model_state, inputs, values)
+        ),
     )
 
 
 def classification(
-    model: Bound,
+    model: ModelFunction,
     loss: LossFunction,
     info: Info,
     class_balance: Fraction | None = None,
@@ -77,7 +88,7 @@ def classification(
 
 
 def binary_classification(
-    model: Bound,
+    model: ModelFunction,
     loss: LossFunction,
     info: Info,
     class_balance: Fraction | None = None,
@@ -98,7 +109,7 @@ def binary_classification(
     )
 
 
-def label_distribution(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ()) -> Task:
+def label_distribution(model: ModelFunction, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ()) -> Task:
     """Predicts distributions: the model gives a logit for each class, targets are a row of probabilities an example."""
     if len(info.target_shape) != 1:
         raise DataError(
@@ -120,7 +131,7 @@ def _class_balanced(loss: LossFunction, info: Info, beta: Any) -> LossFunction:
     return balanced
 
 
-def regression(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("mse", "r2")) -> Task:
+def regression(model: ModelFunction, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("mse", "r2")) -> Task:
     """Predicts numbers: the loss sees standardised targets, metrics and predictions are in the targets' own units."""
     shape = info.target_shape
     if len(info.target_mean) != math.prod(shape):
@@ -142,7 +153,7 @@ def regression(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str,
     )
 
 
-def segmentation(model: Bound, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("dice",)) -> Task:
+def segmentation(model: ModelFunction, loss: LossFunction, info: Info, metrics: tuple[str, ...] = ("dice",)) -> Task:
     """Tells the regions of an image apart: a foreground, targets masks of 0 and 1, or classes, targets labels from 0.
 
     The model gives a logit for each pixel, or, where the data state more than two classes, one for each class.
@@ -158,7 +169,7 @@ def segmentation(model: Bound, loss: LossFunction, info: Info, metrics: tuple[st
 
 
 def linen_task(
-    module: Callable[[Values], nn.Module],
+    module: Callable[[Values], Module],
     loss: LossFunction,
     metrics: tuple[str, ...] = (),
     *,

@@ -24,7 +24,7 @@ LAYERS = {
     ),
     "pure maths": (
         *("metrics", "losses", "optimizers", "schedules", "augment"),
-        *("state", "steps", "tasks", "models"),
+        *("state", "steps", "tasks", "models", "precision"),
     ),
     "devices": ("parallel", "population"),
     "edges": (
