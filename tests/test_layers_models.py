@@ -1,5 +1,5 @@
 import itertools
-from typing import Any, Literal
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain.models import MODELS, layers
+from jaxtrain.models import MODELS, convolution
 from jaxtrain.models.cnn import CNN
-from jaxtrain.models.layers import Conv, Dropout, average_pool, batch_axis, convolve, max_pool, normalise
+from jaxtrain.models.layers import NORMS, Conv, Dropout, Norm, average_pool, batch_axis, max_pool, normalise
 from jaxtrain.models.mlp import MLP
+from jaxtrain.models.resnet9 import ResNet9
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.permutation(2 * 7 * 9 * 3).reshape(2, 7, 9, 3).astype(np.float32) / 100  # odd sizes, no ties
@@ -27,10 +28,11 @@ def apply(module, variables, *arguments, **options) -> Any:
 
 def on_each_backend(monkeypatch, function, *arguments):
     """Returns outputs and gradients, under random weights, of what is chosen on CPU and of what is elsewhere."""
-    weights = RANDOM.normal(size=jax.eval_shape(function, *arguments).shape).astype(np.float32)
+    shape = jax.eval_shape(function, *arguments).shape
+    weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     found = []
     for on_cpu in (True, False):
-        monkeypatch.setattr(layers, "_on_cpu", lambda on_cpu=on_cpu: on_cpu)
+        monkeypatch.setattr(convolution, "_on_cpu", lambda on_cpu=on_cpu: on_cpu)
         outputs, gradients = jax.jit(lambda *given: (lambda y, pull: (y, pull(weights)))(*jax.vjp(function, *given)))(
             *arguments
         )
@@ -46,28 +48,50 @@ def name_of(case):
     return "-".join(str(part).replace(", ", "x") for part in case)
 
 
+# Window, strides, padding, dilation, groups, channels, features; few channels and many, since CPU has a form for each.
 CONVOLUTIONS = [
-    *itertools.product([(1, 1), (3, 3), (5, 5)], [(1, 1), (2, 2)], ["SAME", "VALID"]),
-    ((2, 3), (1, 2), "SAME"),
-    ((1, 1), (3, 3), "SAME"),
+    ((1, 1), (1, 1), "SAME", (1, 1), 1, 3, 4),
+    ((1, 1), (3, 3), "SAME", (1, 1), 1, 12, 4),
+    *itertools.product([(3, 3)], [(1, 1), (2, 2)], ["SAME", "VALID"], [(1, 1)], [1], [3, 12], [4]),
+    ((5, 5), (1, 1), "SAME", (1, 1), 1, 12, 4),
+    ((5, 5), (2, 2), "VALID", (1, 1), 1, 12, 4),
+    ((2, 3), (1, 2), "SAME", (1, 1), 1, 12, 4),
+    ((3, 3), (1, 1), "SAME", (2, 2), 1, 3, 4),
+    *itertools.product([(3, 3)], [(1, 1)], ["SAME", "VALID"], [(3, 1), (2, 2)], [1], [12], [4]),
+    ((3, 2), (2, 1), "SAME", (1, 3), 1, 12, 4),
+    ((3, 3), (1, 1), "SAME", (1, 1), 3, 12, 6),
+    ((3, 3), (2, 2), "VALID", (2, 1), 3, 12, 6),
+    ((1, 1), (1, 1), "VALID", (1, 1), 4, 12, 8),
+    ((3, 3), (1, 1), "SAME", (1, 1), 6, 6, 6),
+    ((3, 3), (2, 1), "VALID", (2, 2), 6, 6, 12),
 ]
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=name_of)
-def test_convolution_by_patches_is_the_native_one_with_its_gradients(monkeypatch, case):
-    window, strides, padding = case
-    kernel = RANDOM.normal(size=(*window, 3, 4)).astype(np.float32)
-    assert_same(*on_each_backend(monkeypatch, lambda x, k: convolve(x, k, strides, padding), IMAGES, kernel))
+def test_convolution_is_that_of_flax_on_each_backend_with_its_gradients(monkeypatch, case):
+    window, strides, padding, dilation, groups, channels, features = case
+    images = RANDOM.normal(size=(2, 7, 9, channels)).astype(np.float32)
+    ours = Conv(features, window, strides, padding, dilation=dilation, groups=groups)
+    theirs = nn.Conv(features, window, strides, padding, kernel_dilation=dilation, feature_group_count=groups)
+    params = {"kernel": RANDOM.normal(size=(*window, channels // groups, features)).astype(np.float32)}
+    params |= {"bias": np.arange(features, dtype=np.float32)}
+    on_cpu, elsewhere = on_each_backend(monkeypatch, lambda x, p: ours.apply({"params": p}, x), images, params)
+    _, of_flax = on_each_backend(monkeypatch, lambda x, p: theirs.apply({"params": p}, x), images, params)
+    assert_same(on_cpu, elsewhere)
+    assert_same(on_cpu, of_flax)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_convolution_is_that_of_flax_with_the_same_parameters(padding):
-    ours, theirs = Conv(4, (3, 3), (2, 2), padding), nn.Conv(4, (3, 3), (2, 2), padding)
-    params = init(theirs, IMAGES)["params"]
-    assert_same(init(ours, IMAGES)["params"], params)
-    params = params | {"bias": jnp.arange(4.0)}
-    assert_same(apply(ours, {"params": params}, IMAGES), apply(theirs, {"params": params}, IMAGES))
+def test_convolution_starts_with_the_parameters_of_flax():
+    images = np.zeros((2, 7, 9, 12), np.float32)
+    ours = init(Conv(6, groups=3, dilation=(2, 1)), images)
+    assert_same(ours, init(nn.Conv(6, (3, 3), feature_group_count=3, kernel_dilation=(2, 1)), images))
+
+
+def test_convolution_has_no_bias_where_none_is_wanted_and_refuses_groups_that_do_not_divide():
     assert set(Conv(4, use_bias=False).init(KEY, IMAGES)["params"]) == {"kernel"}
+    for channels, features in ((3, 4), (4, 3)):
+        with pytest.raises(ValueError, match="2 groups do not divide"):
+            Conv(features, groups=2).init(KEY, jnp.zeros((1, 8, 8, channels)))
 
 
 POOLS = [
@@ -89,6 +113,16 @@ def test_pooling_on_cpu_is_the_native_one_with_its_gradients_and_that_of_flax(mo
     of_flax = {max_pool: nn.max_pool, average_pool: nn.avg_pool}[pool]
     with jax.numpy_dtype_promotion("standard"):
         assert_same(on_cpu[0], of_flax(IMAGES - 5.0, window, strides or window, padding))
+
+
+def test_the_first_of_the_largest_values_moves_the_pooled_one_on_each_backend_and_in_both_modes(monkeypatch):
+    images = np.repeat(RANDOM.integers(0, 3, (2, 4, 6, 5)), 2, axis=1).astype(np.float32)  # many ties
+    assert_same(*on_each_backend(monkeypatch, max_pool, images))
+    monkeypatch.undo()
+    moves = RANDOM.normal(size=images.shape).astype(np.float32)
+    forwards = jax.jvp(max_pool, (images,), (moves,))[1]
+    back = jax.vjp(max_pool, images)[1](jnp.ones_like(forwards))[0]
+    np.testing.assert_allclose(forwards.sum(), (back * moves).sum(), rtol=1e-4)
 
 
 def test_pooling_of_negative_images_never_takes_the_padding():
@@ -129,8 +163,8 @@ def test_dropout_differentiates_by_what_it_keeps():
     np.testing.assert_array_equal(gradients, dropped(0.5, jnp.ones(50)))
 
 
-class Norm(nn.Module):
-    kind: Literal["batch", "layer"] | None
+class Normalised(nn.Module):
+    kind: Norm | None
 
     @nn.compact
     def __call__(self, inputs, train=False):
@@ -140,37 +174,59 @@ class Norm(nn.Module):
 def test_batch_norm_is_the_formula_and_remembers_running_statistics():
     inputs = RANDOM.normal(3.0, 2.0, (8, 5, 4)).astype(np.float32)
     mean, var = inputs.mean(axis=(0, 1)), inputs.var(axis=(0, 1))
-    variables = init(Norm("batch"), inputs)
-    outputs, changed = apply(Norm("batch"), variables, inputs, train=True, mutable=["batch_stats"])
+    variables = init(Normalised("batch"), inputs)
+    outputs, changed = apply(Normalised("batch"), variables, inputs, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(outputs, (inputs - mean) / np.sqrt(var + 1e-5), atol=1e-4)
     stats = jax.tree.map(np.asarray, changed["batch_stats"]["BatchNorm_0"])
     np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-4)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=1e-4)
-    evaluated = apply(Norm("batch"), variables | changed, inputs)
+    evaluated = apply(Normalised("batch"), variables | changed, inputs)
     np.testing.assert_allclose(evaluated, (inputs - stats["mean"]) / np.sqrt(stats["var"] + 1e-5), atol=1e-4)
 
 
 def test_layer_norm_is_the_formula_and_keeps_no_statistics():
     inputs = RANDOM.normal(3.0, 2.0, (8, 5, 4)).astype(np.float32)
-    variables = init(Norm("layer"), inputs)
+    variables = init(Normalised("layer"), inputs)
     assert set(variables) == {"params"}
     centred = inputs - inputs.mean(axis=-1, keepdims=True)
     expected = centred / np.sqrt(inputs.var(axis=-1, keepdims=True) + 1e-6)
     for train in (False, True):
-        np.testing.assert_allclose(apply(Norm("layer"), variables, inputs, train=train), expected, atol=1e-4)
+        np.testing.assert_allclose(apply(Normalised("layer"), variables, inputs, train=train), expected, atol=1e-4)
+
+
+def test_root_mean_square_norm_is_the_formula_and_centres_nothing():
+    inputs = RANDOM.normal(3.0, 2.0, (8, 5, 4)).astype(np.float32)
+    variables = init(Normalised("rms"), inputs)
+    expected = inputs / np.sqrt((inputs**2).mean(axis=-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(apply(Normalised("rms"), variables, inputs), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (32, 8), (18, 3), (8, 2), (7, 1), (3, 1), (1, 1)])
+def test_group_norm_is_the_formula_with_groups_of_four_channels_or_more(channels, groups):
+    inputs = RANDOM.normal(3.0, 2.0, (2, 5, 4, channels)).astype(np.float32)
+    parts = inputs.reshape(2, 20, groups, -1)
+    mean, var = (function(axis=(1, 3), keepdims=True) for function in (parts.mean, parts.var))
+    expected = ((parts - mean) / np.sqrt(var + 1e-6)).reshape(inputs.shape)
+    variables = init(Normalised("group"), inputs)
+    assert set(variables) == {"params"}
+    np.testing.assert_allclose(apply(Normalised("group"), variables, inputs, train=True), expected, atol=1e-4)
+
+
+def test_the_table_of_norms_is_what_a_knob_may_name():
+    assert set(NORMS) == set(get_args(Norm))
 
 
 def test_no_norm_leaves_the_inputs_alone():
-    assert init(Norm(None), IMAGES) == {}
-    np.testing.assert_array_equal(apply(Norm(None), {}, IMAGES, train=True), IMAGES)
+    assert init(Normalised(None), IMAGES) == {}
+    np.testing.assert_array_equal(apply(Normalised(None), {}, IMAGES, train=True), IMAGES)
 
 
 def test_batch_norm_on_a_mapped_axis_is_that_of_the_whole_batch():
     inputs = RANDOM.normal(np.arange(8)[:, None], 1.0, (8, 4)).astype(np.float32)  # each share has a mean of its own
-    variables = init(Norm("batch"), inputs)
+    variables = init(Normalised("batch"), inputs)
 
     def normalised(inputs):
-        return apply(Norm("batch"), variables, inputs, train=True, mutable=["batch_stats"])
+        return apply(Normalised("batch"), variables, inputs, train=True, mutable=["batch_stats"])
 
     def share(inputs):
         with batch_axis("devices"):
@@ -186,11 +242,15 @@ def test_batch_norm_on_a_mapped_axis_is_that_of_the_whole_batch():
 
 MODEL_INPUTS = {"mlp": np.zeros((5, 4, 4), np.float32)}
 """What a model is given that does not take `(batch, height, width, channels)`."""
-SMALL = {"mlp": {"hidden": (8, 6)}, "cnn": {"features": (3, 4), "hidden": (8,)}}
+SMALL = {
+    "mlp": {"hidden": (8, 6)},
+    "cnn": {"features": (3, 4), "hidden": (8,)},
+    "resnet9": {"widths": (4, 6, 6, 8)},
+}
 
 
 @pytest.mark.parametrize("name", MODELS.members)
-@pytest.mark.parametrize("norm", [None, "batch", "layer"])
+@pytest.mark.parametrize("norm", [None, *NORMS])
 def test_every_model_gives_its_outputs_and_keeps_only_the_statistics_of_batch_norm(name, norm):
     inputs = MODEL_INPUTS.get(name, np.zeros((5, 8, 8, 1), np.float32))
     model = MODELS.members[name](7, **SMALL.get(name, {}), norm=norm)
@@ -203,11 +263,11 @@ def test_every_model_gives_its_outputs_and_keeps_only_the_statistics_of_batch_no
 def test_every_model_takes_its_dropout_traced_and_none_asks_for_no_key(name):
     inputs = RANDOM.normal(size=MODEL_INPUTS.get(name, np.zeros((5, 8, 8, 1))).shape).astype(np.float32)
     knobs = SMALL.get(name, {})
-    plain = MODELS.members[name](7, **knobs)
+    plain = MODELS.members[name](7, **knobs, norm=None)
     variables = init(plain, inputs)
 
     def at_rate(rate):
-        return MODELS.members[name](7, **knobs, dropout=rate).apply(
+        return MODELS.members[name](7, **knobs, norm=None, dropout=rate).apply(
             variables, inputs, train=True, rngs={"dropout": KEY}
         )
 
@@ -245,3 +305,53 @@ def test_cnn_is_the_network_of_stock_layers_with_the_same_weights():
     np.testing.assert_allclose(
         apply(model, {"params": params}, inputs), apply(StockCNN(), {"params": stock}, inputs), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (8, 8, 1), (5, 1, 2)])
+def test_resnet9_takes_images_of_any_size(shape):
+    assert jax.eval_shape(ResNet9(7).init_with_output, KEY, jnp.zeros((3, *shape)))[0].shape == (3, 7)
+
+
+def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
+    model = ResNet9(7, (4, 6, 6, 8), norm=None)
+    inputs = RANDOM.normal(size=(3, 8, 8, 2)).astype(np.float32)
+    params = init(model, inputs)["params"]
+    kernels = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    assert sorted(kernels) == sorted(
+        [(3, 3, *pair) for pair in ((2, 4), (4, 6), (6, 6), (6, 6), (6, 6), (6, 8), (8, 8), (8, 8))] + [(8, 7)]
+    )
+
+    def convolved(hidden, i):
+        return nn.relu(nn.Conv(params[f"Conv_{i}"]["bias"].size, (3, 3)).apply({"params": params[f"Conv_{i}"]}, hidden))
+
+    def pooled(hidden):
+        return nn.max_pool(hidden, (2, 2), (2, 2))
+
+    hidden = pooled(convolved(convolved(inputs, 0), 1))
+    hidden += convolved(convolved(hidden, 2), 3)
+    hidden = pooled(convolved(pooled(convolved(hidden, 4)), 5))
+    hidden += convolved(convolved(hidden, 6), 7)
+    expected = 0.125 * hidden.max(axis=(1, 2)) @ params["Dense_0"]["kernel"]
+    scaled = jax.jit(lambda scale: model.clone(scale=scale).apply({"params": params}, inputs))
+    for scale in (0.125, 0.25):
+        np.testing.assert_allclose(scaled(jnp.float32(scale)), scale * 8 * expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS.members if name != "mlp"])
+def test_weights_of_each_lane_make_batched_products_and_no_convolutions_on_cpu(name):
+    inputs = np.zeros((5, 8, 8, 1), np.float32)
+    model = MODELS.members[name](7, **SMALL[name])
+    lanes = jax.eval_shape(jax.vmap(model.init, (0, None)), jax.random.split(KEY, 3), inputs)
+
+    def loss(params, others):
+        return model.apply({"params": params, **others}, inputs, train=True, mutable=[*others])[0].sum()
+
+    params = lanes.pop("params")
+    solo = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, lanes))
+    programs = [
+        str(jax.make_jaxpr(jax.vmap(jax.grad(loss)))(params, lanes)),
+        str(jax.make_jaxpr(jax.grad(loss))(*solo)),
+    ]
+    assert not any("conv_general_dilated" in program for program in programs)
+    as_lanes, alone = (program.count("dot_general[") for program in programs)
+    assert as_lanes == alone >= 2 * sum(leaf.ndim > 2 for leaf in jax.tree.leaves(params)) - 1

@@ -3,5 +3,6 @@
 from jaxtrain.families import Family
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.mlp import MLP
+from jaxtrain.models.resnet9 import ResNet9
 
-MODELS = Family("model", {"mlp": MLP, "cnn": CNN}, supplied=("outputs",))
+MODELS = Family("model", {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9}, supplied=("outputs",))

@@ -1,12 +1,10 @@
 """The plain convolutional network."""
 
-from typing import Literal
-
 import flax.linen as nn
 import jax
 
 from jaxtrain.knobs import Probability
-from jaxtrain.models.layers import Conv, Dropout, max_pool, normalise
+from jaxtrain.models.layers import Conv, Dropout, Norm, max_pool, normalise
 from jaxtrain.models.mlp import MLP, Activation
 
 
@@ -17,7 +15,7 @@ class CNN(nn.Module):
     features: tuple[int, ...] = (32, 64)
     hidden: tuple[int, ...] = (128,)
     activation: Activation = "relu"
-    norm: Literal["batch", "layer"] | None = None
+    norm: Norm | None = None
     dropout: Probability | None = None
 
     @nn.compact

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from jaxtrain.knobs import Probability
-from jaxtrain.models.layers import Dropout, normalise
+from jaxtrain.models.layers import Dropout, Norm, normalise
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
 
@@ -17,7 +17,7 @@ class MLP(nn.Module):
     outputs: int
     hidden: tuple[int, ...] = (128, 128)
     activation: Activation = "relu"
-    norm: Literal["batch", "layer"] | None = None
+    norm: Norm | None = None
     dropout: Probability | None = None
 
     @nn.compact

@@ -1,0 +1,202 @@
+"""Convolution and pooling that are fast inside a compiled loop.
+
+XLA's convolution and pooling for CPU run ten times slower and more inside `scan` or `while` than outside. There, a
+convolution is gathered patches and one matrix product, and pooling is a reshape and a reduction; on GPU and TPU both
+are the native operations. The numbers are the same. Weights of each lane's own stay one batched product on CPU.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Padding = Literal["SAME", "VALID"]
+Pair = tuple[int, int]
+Pads = Sequence[Pair]
+
+MANY_CHANNELS = 32  # in a row of the kernel, from which on patches of one row are faster than whole ones
+
+
+class Conv(nn.Module):
+    """Two-dimensional convolution of (batch, height, width, channels); parameters as those of `flax.linen.Conv`.
+
+    `dilation` spreads the kernel's places apart. Each of `groups` takes its share of the channels to its share of the
+    features; with as many groups as channels the convolution is depthwise.
+    """
+
+    features: int
+    kernel_size: Pair = (3, 3)
+    strides: Pair = (1, 1)
+    padding: Padding = "SAME"
+    use_bias: bool = True
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Returns (batch, height', width', features)."""
+        shape = (*self.kernel_size, inputs.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        outputs = convolve(inputs, kernel, self.strides, self.padding, self.dilation, self.groups)
+        if not self.use_bias:
+            return outputs
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return outputs + bias.reshape(1, 1, 1, -1)
+
+
+def convolve(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: Pair = (1, 1),
+    padding: Padding = "SAME",
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> jax.Array:
+    """Convolves (batch, height, width, channels) with (height, width, channels / groups, features)."""
+    channels, features = inputs.shape[-1], kernel.shape[-1]
+    if channels != groups * kernel.shape[2] or features % groups:
+        raise ValueError(f"{groups} groups do not divide {channels} channels into {features} features")
+    pads = _pads(inputs, kernel.shape, strides, padding, dilation)
+    if not _on_cpu():
+        layout = ("NHWC", "HWIO", "NHWC")
+        options = {"rhs_dilation": dilation, "dimension_numbers": layout, "feature_group_count": groups}
+        return jax.lax.conv_general_dilated(inputs, kernel, strides, pads, **options)
+    if groups > 1:
+        return _convolve_groups(inputs, kernel, strides, pads, dilation, groups)
+    if kernel.shape[0] > 1 and strides[0] == 1 and kernel.shape[1] * channels >= MANY_CHANNELS:
+        return _convolve_rows(inputs, kernel, strides[1], pads, dilation)
+    return _convolve_patches(inputs, kernel, strides, pads, dilation)
+
+
+def max_pool(
+    inputs: jax.Array, window: Pair = (2, 2), strides: Pair | None = None, padding: Padding = "VALID"
+) -> jax.Array:
+    """Largest value of each window of (batch, height, width, channels); `strides` default to the window."""
+    strides = strides or window
+    if not _on_cpu():
+        return nn.max_pool(inputs, window, strides, padding)
+    pads = _pads(inputs, window, strides, padding)
+    if window == strides:
+        return _largest(_apart(inputs, window, pads, -jnp.inf))
+    return jnp.stack(_window_views(inputs, window, strides, pads, -jnp.inf)).max(axis=0)
+
+
+def average_pool(
+    inputs: jax.Array, window: Pair = (2, 2), strides: Pair | None = None, padding: Padding = "VALID"
+) -> jax.Array:
+    """Mean of each window of (batch, height, width, channels); padding counts as zeros, as in `flax.linen.avg_pool`."""
+    strides = strides or window
+    if not _on_cpu():
+        return nn.pool(inputs, 0.0, jax.lax.add, window, strides, padding) / (window[0] * window[1])
+    pads = _pads(inputs, window, strides, padding)
+    if window == strides:
+        return _apart(inputs, window, pads, 0.0).mean(axis=(2, 4))
+    return jnp.stack(_window_views(inputs, window, strides, pads, 0.0)).mean(axis=0)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+# Convolutions on CPU, of products of two axes: XLA is slower with more.
+
+
+def _convolve_patches(inputs: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilation: Pair) -> jax.Array:
+    """Lays the inputs under each place of the kernel side by side, and takes a matrix product."""
+    height, width, _, features = kernel.shape
+    patches = jnp.concatenate(_window_views(inputs, (height, width), strides, pads, 0.0, dilation), axis=-1)
+    outputs = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, features)
+    return outputs.reshape(*patches.shape[:3], features)
+
+
+def _convolve_rows(inputs: jax.Array, kernel: jax.Array, stride: int, pads: Pads, dilation: Pair) -> jax.Array:
+    """Takes the product of the patches of one row with all rows of the kernel, and adds up the rows' parts, shifted.
+
+    A third of the patches' memory for a 3x3 kernel, and a product of three times the columns, which is faster.
+    """
+    height, width, channels, features = kernel.shape
+    abreast = kernel.transpose(1, 2, 0, 3).reshape(1, width, channels, height * features)
+    products = _convolve_patches(inputs, abreast, (1, stride), ((0, 0), pads[1]), (1, dilation[1]))
+    (above, below), reach, zero = pads[0], dilation[0] * (height - 1), jnp.zeros((), products.dtype)
+    shifted = [
+        # What is padded by less than nothing is cut off.
+        jax.lax.pad(part, zero, ((0, 0, 0), (above - offset, below - reach + offset, 0), (0, 0, 0), (0, 0, 0)))
+        for offset, part in zip(range(0, reach + 1, dilation[0]), jnp.split(products, height, axis=-1), strict=True)
+    ]
+    return functools.reduce(jnp.add, shifted)
+
+
+def _convolve_groups(
+    inputs: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilation: Pair, groups: int
+) -> jax.Array:
+    """Takes a product for each group; where a group is one channel, scales each place's view and adds them up."""
+    height, width, channels, features = kernel.shape
+    views = _window_views(inputs, (height, width), strides, pads, 0.0, dilation)
+    if channels == 1:
+        scales = kernel.reshape(height * width, 1, 1, 1, groups, features // groups)
+        scaled = [view[..., None] * scale for view, scale in zip(views, scales, strict=True)]
+        return functools.reduce(jnp.add, scaled).reshape(*views[0].shape[:3], features)
+    patches = jnp.stack([view.reshape(-1, groups, channels) for view in views])
+    rows = kernel.reshape(height * width, channels, groups, features // groups)
+    outputs = jnp.einsum("pngc,pcgf->ngf", patches, rows)
+    return outputs.reshape(*views[0].shape[:3], features)
+
+
+@jax.custom_jvp
+def _largest(windows: jax.Array) -> jax.Array:
+    """Reduces (batch, rows, height, columns, width, channels) to the largest value of each window."""
+    return windows.max(axis=(2, 4))
+
+
+@_largest.defjvp
+def _largest_moves(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Moves as the first of the largest values does, which is remembered in a byte; the gradient need not compare."""
+    (windows,), (moves,) = primals, tangents
+    _, _, height, _, width, _ = windows.shape
+    largest, first = windows[:, :, 0, :, 0], jnp.zeros((), jnp.uint8)
+    for place in range(1, height * width):
+        value = windows[:, :, place // width, :, place % width]
+        first = jnp.where(value > largest, jnp.uint8(place), first)
+        largest = jnp.maximum(largest, value)
+    places = jnp.arange(height * width, dtype=jnp.uint8).reshape(1, 1, height, 1, width, 1)
+    return largest, jnp.where(first[:, :, None, :, None] == places, moves, 0.0).sum(axis=(2, 4))
+
+
+def _apart(inputs: jax.Array, window: Pair, pads: Pads, fill: float) -> jax.Array:
+    """Cuts into windows side by side: (batch, rows, height, columns, width, channels)."""
+    padded = _pad(inputs, pads, fill)
+    batch, height, width, channels = padded.shape
+    rows, columns = height // window[0], width // window[1]
+    padded = padded[:, : rows * window[0], : columns * window[1]]
+    return padded.reshape(batch, rows, window[0], columns, window[1], channels)
+
+
+def _window_views(
+    inputs: jax.Array, window: Pair, strides: Pair, pads: Pads, fill: float, dilation: Pair = (1, 1)
+) -> list[jax.Array]:
+    """Returns, for each place of the window, the inputs that lie under it at every output position."""
+    padded = _pad(inputs, pads, fill)
+    reach = [dilation[i] * (window[i] - 1) for i in (0, 1)]
+    # Where the last output position begins, and one more.
+    row_end, column_end = ((padded.shape[i + 1] - reach[i] - 1) // strides[i] * strides[i] + 1 for i in (0, 1))
+    return [
+        padded[:, i : i + row_end : strides[0], j : j + column_end : strides[1]]
+        for i in range(0, reach[0] + 1, dilation[0])
+        for j in range(0, reach[1] + 1, dilation[1])
+    ]
+
+
+def _pads(inputs: jax.Array, window: Sequence[int], strides: Pair, padding: Padding, dilation: Pair = (1, 1)) -> Pads:
+    """Returns what XLA adds above and below, left and right, for "SAME" or "VALID"."""
+    spans = [dilation[i] * (window[i] - 1) + 1 for i in (0, 1)]
+    return jax.lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
+
+
+def _pad(inputs: jax.Array, pads: Pads, fill: float) -> jax.Array:
+    """Pads height and width."""
+    if not any(before or after for before, after in pads):
+        return inputs
+    return jnp.pad(inputs, ((0, 0), *pads, (0, 0)), constant_values=fill)
