@@ -18,6 +18,7 @@ VERBS = {
     "train": "trains a config, or resumes the run in its directory (the default verb)",
     "evaluate": "evaluates the best state of a run: evaluate --workdir=DIR",
     "lr_range": "tests learning rates, draws the curve and suggests one",
+    "plan": "says what a config comes to (size, memory, time, what fits) and draws its schedules; trains nothing",
     "search": "searches search.space: many trials as lanes of few programs, then a report",
     "list": "lists the families, or the members of one with their knobs: list optimizers",
 }
@@ -141,7 +142,7 @@ def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
         if overrides or options.config or options.workdir:
             raise UsageError("list: given a config or a directory; allowed: list, or list NAME, which read neither")
         return _list(more)
-    runner = {"train": _train, "evaluate": _evaluate, "lr_range": _lr_range, "search": _search}[verb]
+    runner = {"train": _train, "evaluate": _evaluate, "lr_range": _lr_range, "search": _search, "plan": _plan}[verb]
     return runner(options, overrides)
 
 
@@ -187,6 +188,32 @@ def _lr_range(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     return 0 if result.status == "done" else 4
 
 
+def _plan(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    config, workdir = _configured(options, overrides)
+    from jaxtrain.compilation import use_persistent_cache
+    from jaxtrain.plan import plan
+    from jaxtrain.report import plan_report
+    from jaxtrain.run_directory import demand_own
+
+    if config["train"]["seeds"] > 1:
+        use_a_host_device_per_core()
+    use_persistent_cache()
+    # In a directory that was asked for; else beside the one that training would make, which this must not make.
+    picture = workdir / "plan.png" if options.workdir else workdir.with_name(f"{workdir.name}-plan.png")
+    if options.workdir:
+        demand_own(workdir, config)
+    found = plan(config, picture)
+    if not options.quiet:
+        print("\n".join(plan_report(found, picture, _again(options, overrides))))
+    return 0
+
+
+def _again(options: argparse.Namespace, overrides: Mapping[str, Any]) -> list[str]:
+    """Returns the options of a command that chose the config and the directory."""
+    chosen = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in overrides.items())]
+    return chosen + ([f"--workdir={options.workdir}"] if options.workdir else [])
+
+
 def _search(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     use_a_host_device_per_core()
     config, workdir = _configured(options, overrides)
@@ -197,9 +224,7 @@ def _search(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     use_persistent_cache()
     result = search(config, workdir, quiet=options.quiet)
     if not options.quiet:
-        again = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in overrides.items())]
-        again += [f"--workdir={options.workdir}"] if options.workdir else []
-        print("\n".join(search_report(result, again)))
+        print("\n".join(search_report(result, _again(options, overrides))))
     elif result.status == "diverged":
         print(f"error: {NOTHING_LEFT}", file=sys.stderr)
     return result.exit_code

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -59,7 +59,14 @@ def compiled_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFuncti
     Rules that are equal share one program within the process.
     """
     if backend == "pmap":
-        return _pmapped_train_call(rules, mesh, step)
+        mapped = _pmapped_train_call(rules, mesh, step)
+
+        def spread_call(
+            state: TrainState, data: Batch, indices: np.ndarray, steps: int
+        ) -> tuple[TrainState, CallOutput]:
+            return mapped(state, data, indices.reshape(len(indices), mesh.size, -1), np.int32(steps))
+
+        return spread_call
     jitted, spread = _jitted_train_call(mesh), NamedSharding(mesh, PartitionSpec(None, AXIS))
 
     def call(state: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
@@ -78,6 +85,48 @@ def compiled_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batch,
     return call
 
 
+class PlannedMemory(NamedTuple):
+    """Bytes that a program needs on each device, as the compiler plans them; `aliased`: outputs laid over arguments."""
+
+    arguments: int
+    temporaries: int
+    outputs: int
+    aliased: int
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return self.arguments + self.temporaries + self.outputs - self.aliased
+
+
+def planned_memory(compiled: Any) -> PlannedMemory | None:
+    """Returns what the compiler plans for a compiled program; None where the backend's compiler does not say."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    sizes = found.argument_size_in_bytes, found.temp_size_in_bytes, found.output_size_in_bytes
+    return PlannedMemory(*sizes, found.alias_size_in_bytes)
+
+
+def planned_train_call(
+    rules: Rules, mesh: Mesh, backend: str, state: TrainState, data: Batch, capacity: int, batch: int
+) -> Any:
+    """Compiles `train_call` for the shapes of a state and data, as `compiled_train_call` would; nothing is placed."""
+    state, data = whole_shapes((state, data), mesh)
+    if backend == "pmap":
+        shares = jax.ShapeDtypeStruct((capacity, mesh.size, batch // mesh.size), np.int32)
+        return _pmapped_train_call(rules, mesh, train_step).lower(state, data, shares, np.int32(1)).compile()
+    spread = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    indices = jax.ShapeDtypeStruct((capacity, batch), np.int32, sharding=spread)
+    jitted = _jitted_train_call(mesh)
+    return jitted.lower(state, data, indices, np.int32(1), rules=rules, step=train_step).compile()
+
+
+def whole_shapes(tree: Any, mesh: Devices) -> Any:
+    """Returns shapes and dtypes of a tree as `replicate` places it."""
+    return _placed_shapes(tree, NamedSharding(mesh, PartitionSpec()))
+
+
 def place_lanes(tree: Any, mesh: Devices) -> Any:
     """Cuts the leading axis of every leaf over the devices."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
@@ -85,8 +134,11 @@ def place_lanes(tree: Any, mesh: Devices) -> Any:
 
 def lane_shapes(tree: Any, mesh: Devices) -> Any:
     """Returns shapes and dtypes of lanes as `place_lanes` places them: to plan with them compiles the same program."""
-    spread = NamedSharding(mesh, PartitionSpec(AXIS))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread), tree)
+    return _placed_shapes(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def _placed_shapes(tree: Any, place: NamedSharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
 
 def picked_lanes(tree: Any, order: np.ndarray, mesh: Devices) -> Any:
@@ -172,19 +224,12 @@ def _jitted_eval_call(mesh: Mesh) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _pmapped_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> TrainCall:
+def _pmapped_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:
     """Maps `train_call` over the devices: state and data go to each of them whole, the rows of a batch are spread."""
-    each = mesh.size
 
     def per_device(state: TrainState, data: Batch, indices: jax.Array, steps: Any) -> tuple[TrainState, CallOutput]:
         with batch_axis(AXIS):
             return train_call(state, data, indices, steps, rules=rules, step=step, axis_name=AXIS)
 
     devices = list(mesh.devices.flat)
-    mapped = jax.pmap(per_device, AXIS, in_axes=(None, None, 1, None), out_axes=None, devices=devices)
-
-    def call(state: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
-        shares = indices.reshape(len(indices), each, -1)
-        return mapped(state, data, shares, np.int32(steps))
-
-    return call
+    return jax.pmap(per_device, AXIS, in_axes=(None, None, 1, None), out_axes=None, devices=devices)

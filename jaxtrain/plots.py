@@ -1,6 +1,7 @@
 """Pictures, drawn with matplotlib, which is imported when the first one is asked for."""
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,40 @@ def drawn(figure: "Figure", dpi: int = 120) -> Picture:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return Picture(buffer.getvalue(), *(round(inches * dpi) for inches in figure.get_size_inches()))
+
+
+def plot_schedules(steps: np.ndarray, values: Mapping[str, np.ndarray], steps_per_epoch: float) -> "Figure":
+    """Draws what each scheduled float is at each step, a panel each, over steps and, along the upper edge, epochs."""
+    from matplotlib.figure import Figure
+
+    columns = 1 if len(values) <= 3 else 2
+    lines = -(-len(values) // columns)
+    figure = Figure(
+        figsize=(8.5 if columns == 1 else 13, 1.0 + (2.6 if lines > 1 else 4.0) * lines), layout="constrained"
+    )
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    for axes, (name, curve) in zip(panels.ravel(), values.items(), strict=False):
+        axes.plot(steps, curve, color="tab:blue", linewidth=1.8, marker="o" if len(steps) == 1 else None)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.set_title(name, loc="left", fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels.ravel()[len(values) :]:
+        axes.remove()
+    for axes in panels[0]:
+        _in_epochs(axes, steps_per_epoch)
+    for column in range(columns):
+        last = panels[(len(values) - 1 - column) // columns][column]
+        last.set_xlabel("step")
+        last.tick_params(labelbottom=True)
+    return figure
+
+
+def _in_epochs(axes: "Axes", steps_per_epoch: float) -> None:
+    upper = axes.secondary_xaxis(
+        "top",
+        functions=(lambda step: np.divide(step, steps_per_epoch), lambda epoch: np.multiply(epoch, steps_per_epoch)),
+    )
+    upper.set_xlabel("epoch")
 
 
 def plot_lr_range(result: Any) -> "Figure":

@@ -27,6 +27,7 @@ from jaxtrain.parallel import (
     memory_limit,
     picked_lanes,
     place_lanes,
+    planned_memory,
     replicate,
 )
 from jaxtrain.state import Batch, Rules, TrainState, init_state
@@ -176,16 +177,19 @@ class Population:
     def planned_bytes(self, example: Batch, hparams: Mapping[str, Any], data: Batch, capacity: int, batch: int) -> int:
         """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run.
 
-        Data that lie on the devices already are left out.
+        Data that lie on the devices already are left out; 0 where the compiler does not say.
         """
+        planned = planned_memory(self.planned_call(example, hparams, data, capacity, batch))
+        there = sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
+        return planned.total - there if planned else 0
+
+    def planned_call(self, example: Batch, hparams: Mapping[str, Any], data: Batch, capacity: int, batch: int) -> Any:
+        """Compiles `call` for shapes alone, as it is compiled when it runs; nothing is run."""
         lanes = self._lanes(0, hparams)
         init = compiled_lanes(lane_inits, self.mesh, rules=self.rules)
         states = lane_shapes(jax.eval_shape(init, lanes, example), self.mesh)
         indices = jax.ShapeDtypeStruct((capacity, batch), np.int32)
-        planned = self._train_call.lower(states, data, indices, np.int32(1)).compile().memory_analysis()
-        parts = (planned.argument_size_in_bytes, planned.temp_size_in_bytes, planned.output_size_in_bytes)
-        there = sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
-        return sum(parts) - planned.alias_size_in_bytes - there
+        return self._train_call.lower(states, data, indices, np.int32(1)).compile()
 
     @property
     def _train_call(self) -> Any:
@@ -211,13 +215,18 @@ class Population:
         return states.replace(live=self.spread(alive))
 
 
+def wanted_width(lanes: int, width: int | None) -> int:
+    """Returns how many of so many lanes a device steps at a time where the memory allows it: None chooses."""
+    return width or (1 if jax.default_backend() == "cpu" else lanes)
+
+
 def fitted(population: Population, width: int | None, **needs: Any) -> Population:
     """Chooses how many lanes a device steps at a time, from the backend and the compiler's plan of the memory.
 
     One on a CPU, where mapped lanes are the faster program; elsewhere as many as fit, found by halving. A `width` that
     is given is taken, if it fits. `needs` are the arguments of `planned_bytes`. UsageError where not even one fits.
     """
-    wanted = width or (1 if jax.default_backend() == "cpu" else population.lanes)
+    wanted = wanted_width(population.lanes, width)
     limit = memory_limit(population.mesh)
     while True:
         candidate = replace(population, width=wanted)

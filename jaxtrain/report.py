@@ -1,5 +1,6 @@
 """What a verb says at its end: how it went, every file that it wrote, and the command that usually comes next."""
 
+import math
 import shlex
 import shutil
 import sys
@@ -8,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtrain.footprint import LANES
 from jaxtrain.lr_range import LRRangeResult
+from jaxtrain.plan import Plan
 from jaxtrain.result import Result
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.study import SearchResult
@@ -97,6 +100,77 @@ SEARCH_FILES = (
     ("pictures", "the report's pictures as PNG"),
     ("tensorboard", "the table of hyperparameters for TensorBoard"),
 )
+
+
+def plan_report(found: Plan, picture: Path, arguments: list[str]) -> list[str]:
+    """Returns what `plan` prints; `arguments` are those that chose the config and the directory."""
+    devices = f"{found.devices} device{'s' if found.devices > 1 else ''} ({found.device})"
+    each = f", {found.seeds} seeds" if found.seeds > 1 else ""
+    modules = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
+    lines = [
+        f"{found.steps:,} steps of {found.batch:,} examples, {found.epochs:.4g} epochs{each}, on {devices}",
+        f"  parameters     {sum(found.parameters.values()):,}: {modules}",
+        f"  work           {_work(found)}",
+        *_memory_lines(found),
+        f"  time           {_time(found)}",
+        f"  largest batch  {_up_to(found.largest_batch, found.batch_cap, '(the whole training split)')}",
+        f"  lanes          {_up_to(found.lanes, LANES, 'or more')} fit",
+    ]
+    names = ", ".join(found.curves.values)
+    lines.append(f"wrote {picture}: {names}" if names else "nothing is scheduled, so there is no picture")
+    return [*lines, "next:", f"  {command()} {shlex.join(arguments)}"]
+
+
+NOT_SAID = "the compiler of this backend does not say"
+
+
+def _work(found: Plan) -> str:
+    if found.flops is None:
+        return NOT_SAID
+    each = " for each seed" if found.seeds > 1 else ""
+    return f"{_scaled(found.flops)}FLOP a step, {_scaled(found.flops * found.steps_per_epoch)}FLOP an epoch{each}"
+
+
+def _memory_lines(found: Plan) -> Iterator[str]:
+    if found.memory is None:
+        yield f"  memory         {NOT_SAID}"
+        return
+    total = _bytes(sum(found.memory.values()))
+    yield f"  memory         {total} on each device, of {_bytes(found.limit)} that may be planned for"
+    yield from (f"    {_bytes(size):>10}   {kind}" for kind, size in found.memory.items() if size)
+
+
+def _time(found: Plan) -> str:
+    if found.timing is None or found.epoch_seconds is None:
+        return "not measured, since it does not fit in memory"
+    steps, evaluations = found.epoch_seconds
+    return (
+        f"{_seconds(steps + evaluations)} an epoch ({evaluations / (steps + evaluations):.0%} of it evaluations), "
+        f"{_seconds((steps + evaluations) * found.epochs)} in all, by steps of {_seconds(found.timing.step)}; "
+        f"{_seconds(found.timing.compilation)} of compilation"
+    )
+
+
+def _up_to(count: int | None, cap: int, words: str) -> str:
+    if count is None:
+        return NOT_SAID
+    return f"{count:,}{' ' + words if count == cap else ''}" if count else "none"
+
+
+def _scaled(number: float) -> str:
+    """Writes a number with the prefix of its thousands: 18.4 M."""
+    power = min(int(math.log10(max(number, 1.0)) // 3), 6)
+    return f"{number / 1000**power:.3g} {' kMGTPE'[power].strip()}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.2f} MiB"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 120:
+        return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:

@@ -54,6 +54,8 @@ LAYERS = {
             "suggestions",
             "lr_range",
             "range_test",
+            "footprint",
+            "plan",
             "search",
         ),
         *("listing", "report", "reference"),

@@ -346,6 +346,38 @@ def test_quiet_is_silent_and_the_same_command_finds_its_run(
     assert len(list((folder / "runs").iterdir())) == 2
 
 
+def test_a_plan_trains_nothing_and_makes_no_directory_of_a_run(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["plan", *tiny]) == 0
+    (picture,) = (folder / "runs").iterdir()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"wrote runs/{picture.name}: optimizer.learning_rate" in out
+    assert main([*tiny, "--quiet"]) == 0  # the run has the directory that the picture is named after
+    assert {path.name for path in (folder / "runs").iterdir()} == {
+        picture.name,
+        picture.name.removesuffix("-plan.png"),
+    }
+
+
+def test_a_plan_in_a_directory_leaves_what_is_there_alone(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    workdir = folder / "given"
+    assert main([*tiny, "--quiet", f"--workdir={workdir}"]) == 0
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert main(["plan", *tiny, "--quiet", f"--workdir={workdir}"]) == 0
+    assert capsys.readouterr() == ("", "")
+    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert after == before | {workdir / "plan.png": (workdir / "plan.png").read_bytes()}
+    assert main(["plan", *tiny, "--quiet", f"--workdir={workdir}", "--config.model.hidden=(3,)"]) == 2
+    assert "holds a run of another config. model.hidden" in capsys.readouterr().err
+    assert main(["plan", *tiny, "--quiet", f"--workdir={folder / 'mine.py'}"]) == 5
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folder: Path):
     (folder / "my_losses.py").write_text(
         "def loss(predictions, targets, power: float = 2.0):\n    raise RuntimeError('mine')\n"

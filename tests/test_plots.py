@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from jaxtrain.lr_range import LRRangeResult
-from jaxtrain.plots import drawn
+from jaxtrain.plots import drawn, plot_schedules
 from jaxtrain.suggestions import read_curve
 
 RATES = np.geomspace(1e-6, 10.0, 36)
@@ -151,3 +151,28 @@ def test_a_heat_map_with_lanes_that_diverged_is_drawn():
 def test_a_picture_says_its_own_size():
     picture = drawn(result(curve()).plot(), dpi=50)
     assert struct.unpack(">II", picture.png[16:24]) == (picture.width, picture.height)
+
+
+# Schedules
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_every_schedule_has_a_panel_with_its_own_numbers_over_steps_and_epochs(count: int):
+    steps = np.arange(100)
+    values = {f"optimizer.float_{place}": np.sin(steps / (place + 1)) for place in range(count)}
+    figure = plot_schedules(steps, values, steps_per_epoch=25.0)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(values)
+    for axes, curve in zip(figure.axes, values.values(), strict=True):
+        (line,) = axes.lines
+        assert (xs(line), ys(line)) == (steps.tolist(), curve.tolist())
+    drawn(figure)
+    lowest = {axes.get_position().x0: axes for axes in figure.axes}  # the last of each column
+    assert all(axes.get_xlabel() == "step" for axes in lowest.values())
+    (upper,) = figure.axes[0].child_axes
+    assert upper.get_xlabel() == "epoch"
+    assert np.allclose(upper.get_xlim(), np.asarray(figure.axes[0].get_xlim()) / 25.0)
+
+
+def test_a_run_of_one_step_is_a_point():
+    figure = plot_schedules(np.array([0]), {"optimizer.learning_rate": np.array([0.1])}, 1.0)
+    assert figure.axes[0].lines[0].get_marker() == "o"

@@ -1,0 +1,281 @@
+"""The plan of a config, against counts by hand, the schedule itself, and runs of what it says would fit."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from tiny_runs import GIVEN
+
+from jaxtrain import plan as planning
+from jaxtrain.config import Config, resolve_config
+from jaxtrain.errors import ConfigError
+from jaxtrain.experiment import CAPACITY, Experiment, build
+from jaxtrain.footprint import (
+    bytes_of_batch,
+    bytes_of_lanes,
+    doubled,
+    largest,
+    largest_batch,
+    memory_by_kind,
+    most_lanes,
+)
+from jaxtrain.parallel import planned_memory
+from jaxtrain.plan import Plan, plan, scheduled_values
+from jaxtrain.report import NOT_SAID, plan_report
+from jaxtrain.steps import train_call
+from jaxtrain.train import train_and_evaluate
+
+HIDDEN, BATCH, EXAMPLES = (256, 128), 128, 1437
+SIZES = list(zip((64, *HIDDEN), (*HIDDEN, 10), strict=True))
+RATE = "schedule.optimizer.learning_rate"
+TWO = {RATE: "one_cycle", "schedule.optimizer.b1": "cyclic"}
+
+
+def config_of(overrides: dict[str, Any] | None = None) -> Config:
+    given = {"data": {"name": "digits", "batch_size": BATCH}, "model": {"name": "mlp", "hidden": HIDDEN}}
+    return resolve_config(given, {"parallel.mesh": 1, "train.duration": "10 epochs", **(overrides or {})}).config
+
+
+@functools.cache
+def experiment() -> Experiment:
+    return build(config_of(TWO))
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("planned") / "runs" / "mine-plan.png"
+
+
+@pytest.fixture(scope="module")
+def planned(picture: Path) -> Plan:
+    return plan(config_of(TWO), picture)
+
+
+# Numbers against counts by hand
+
+
+def test_parameters_are_those_of_the_layers(planned: Plan):
+    assert planned.parameters == {f"Dense_{i}": m * n + n for i, (m, n) in enumerate(SIZES)}
+
+
+def test_work_is_that_of_the_products_and_little_else(planned: Plan):
+    """Two operations for each weight and example, forwards, for the weights, and but for the first layer the inputs."""
+    products = sum(2 * m * n * (2 if i == 0 else 3) for i, (m, n) in enumerate(SIZES)) * BATCH
+    assert planned.flops is not None
+    assert products < planned.flops < 1.05 * products
+
+
+def test_durations_are_those_of_the_run(planned: Plan):
+    assert planned.steps == 113
+    assert planned.steps_per_epoch == EXAMPLES / BATCH
+    assert planned.epochs == pytest.approx(10, abs=0.1)
+    assert planned.evaluations == 10
+    assert (planned.devices, planned.seeds, planned.batch) == (1, 1, BATCH)
+
+
+def test_memory_is_what_the_compiler_plans_for_the_run_cut_up_by_kind(planned: Plan):
+    memory = planned.memory
+    assert memory is not None
+    weights = 4 * sum(planned.parameters.values())
+    assert memory["parameters"] == weights
+    assert weights * 2 <= memory["optimizer state"] <= weights * 2 + 64
+    assert memory["training data"] == EXAMPLES * 4 * (64 + 1)
+    assert memory["validation data"] == 180 * 4 * (64 + 1)
+    assert memory["averaged parameters"] == memory["statistics of the model"] == 0
+    found = experiment()
+    call = jax.jit(train_call, static_argnames="rules", donate_argnums=0)
+    rows = found.indices(0, 1, CAPACITY)
+    compiled = call.lower(found.init(), found.on_devices("train"), rows, np.int32(1), rules=found.rules).compile()
+    sizes: Any = compiled.memory_analysis()
+    assert memory["temporaries"] == pytest.approx(sizes.temp_size_in_bytes, rel=0.01)
+    total = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.output_size_in_bytes
+    assert planned.total_memory == sum(memory.values())
+    expected = total - sizes.alias_size_in_bytes + memory["validation data"]
+    assert planned.total_memory == pytest.approx(expected, rel=0.01)
+
+
+def test_averages_and_statistics_are_kinds_of_their_own():
+    found = build(config_of({"train.ema": 0.9, "model.norm": "batch"}))
+    memory = memory_by_kind(found)
+    assert memory is not None
+    statistics = 4 * 2 * sum(HIDDEN)
+    assert memory["statistics of the model"] == statistics
+    assert memory["averaged parameters"] == memory["parameters"] + statistics
+
+
+def test_time_is_measured(planned: Plan):
+    timing = planned.timing
+    assert timing is not None
+    assert timing.evaluation is not None
+    assert planned.epoch_seconds is not None
+    assert 0 < timing.step < 1
+    steps, evaluations = planned.epoch_seconds
+    assert steps == pytest.approx(timing.step * EXAMPLES / BATCH)
+    assert evaluations == pytest.approx(timing.evaluation * 10 / planned.epochs)
+    assert timing.compilation > 0
+
+
+# Curves and their picture
+
+
+def test_curves_are_what_the_schedule_says_at_every_step(planned: Plan):
+    found = experiment()
+    assert set(planned.curves.values) == {"optimizer.learning_rate", "optimizer.b1"}
+    np.testing.assert_array_equal(planned.curves.steps, np.arange(113))
+    for step in (0, 1, 33, 34, 90, 112):
+        values = found.rules.schedule(jnp.int32(step), found.hparams)
+        for name, curve in planned.curves.values.items():
+            assert curve[step] == pytest.approx(float(values[name]), rel=1e-5, abs=1e-9)
+    assert max(planned.curves.values["optimizer.learning_rate"]) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_long_run_is_drawn_at_some_of_its_steps_the_first_and_last_among_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(planning, "POINTS", 50)
+    curves = scheduled_values(experiment())
+    assert len(curves.steps) == 50
+    assert (curves.steps[0], curves.steps[-1]) == (0, 112)
+    whole = scheduled_values(dataclasses.replace(experiment(), lengths=experiment().lengths._replace(total=40)))
+    np.testing.assert_array_equal(whole.steps, np.arange(40))
+
+
+def test_the_picture_is_drawn_and_nothing_else_is_written(planned: Plan, picture: Path):
+    assert list(picture.parent.parent.rglob("*")) == [picture.parent, picture]
+    pixels = imread(picture)[..., :3]
+    blue = (pixels[..., 2] > 0.6) & (pixels[..., 0] < 0.3)
+    assert np.mean(blue.any(axis=0)) > 0.8, "a curve goes from the left to the right"
+    assert np.mean(blue.any(axis=1)) > 0.4, "two panels, each with a curve from its foot to its head"
+
+
+def test_without_a_schedule_there_is_no_picture(tmp_path: Path):
+    found = plan(config_of({"schedule": None, "model.hidden": (4,)}), tmp_path / "plan.png")
+    assert found.curves.values == {}
+    assert list(tmp_path.iterdir()) == []
+    assert "nothing is scheduled, so there is no picture" in plan_report(found, tmp_path / "plan.png", [])
+
+
+# What fits
+
+
+def test_the_largest_batch_fits_and_shrinks_with_the_limit():
+    found = experiment()
+    needed = {size: bytes_of_batch(found, size) or 0 for size in (256, 512, 1024)}
+    assert 0 < needed[256] < needed[512] < needed[1024]
+    answers = [largest_batch(found, limit) for limit in (needed[512], needed[512] - 1, needed[256])]
+    assert answers == [512, 256, 256]
+
+
+@pytest.mark.parametrize("size", [512, EXAMPLES])
+def test_the_largest_batch_runs(planned: Plan, size: int, tmp_path: Path):
+    assert planned.largest_batch == planned.batch_cap == EXAMPLES
+    config = config_of({"data.batch_size": size, "train.duration": "2 steps", "model.hidden": (4,)})
+    assert train_and_evaluate(config, tmp_path, quiet=True).status == "done"
+
+
+def test_lanes_are_as_many_as_the_population_plans_for():
+    needed = {lanes: bytes_of_lanes(experiment(), lanes) or 0 for lanes in (8, 16)}
+    weights = 3 * 4 * sum(m * n + n for m, n in SIZES)
+    assert needed[16] - needed[8] >= 8 * weights  # eight more states
+    assert [most_lanes(experiment(), limit) for limit in (needed[8], needed[16] - 1)] == [8, 8]
+
+
+def test_where_nothing_fits_nothing_is_run(tmp_path: Path):
+    few = {"data.test_fraction": 0.89, "data.batch_size": 8, "train.duration": "9 steps", "model.hidden": (2,)}
+    found = plan(config_of(few), limit=1000)
+    assert (found.largest_batch, found.lanes, found.timing, found.epoch_seconds) == (0, 0, None, None)
+    text = "\n".join(plan_report(found, tmp_path, []))
+    assert "largest batch  none" in text
+    assert "lanes          none fit" in text
+    assert "not measured, since it does not fit" in text
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_anything_is_written(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"data\.batch_size: given 5000"):
+        plan(config_of({"data.batch_size": 5000}), tmp_path / "plan.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fitting", range(-1, 5))
+def test_the_largest_that_fits_is_found_by_few_tries(fitting: int):
+    candidates, tries = [3, 6, 12, 24, 30], []
+
+    def needed(candidate: int) -> int:
+        tries.append(candidate)
+        return candidate
+
+    wanted = candidates[fitting] if fitting >= 0 else 0
+    assert largest(candidates, needed, limit=wanted) == wanted
+    assert len(tries) == len(set(tries)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("least", "cap", "sizes"), [(1, 5, [1, 2, 4, 5]), (4, 16, [4, 8, 16]), (6, 6, [6]), (3, 30, [3, 6, 12, 24, 30])]
+)
+def test_sizes_double_up_to_the_cap(least: int, cap: int, sizes: list[int]):
+    assert doubled(least, cap) == sizes
+
+
+# Whatever the config asks for
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cap"),
+    [
+        ({"parallel.mesh": 4, "train.accumulate": 2, "train.precision": "bfloat16"}, 1432),
+        ({"parallel.mesh": 2, "train.seeds": 3, "train.precision": "bfloat16"}, 1437),
+    ],
+)
+def test_devices_seeds_micro_batches_and_types(overrides: dict[str, Any], cap: int):
+    config = resolve_config(GIVEN, overrides).config
+    found = plan(config)
+    assert found.devices == config["parallel"]["mesh"]
+    assert found.parameters == {"Dense_0": 65 * 16, "Dense_1": 17 * 10}
+    assert found.memory is not None
+    lanes = -(-config["train"]["seeds"] // found.devices)  # of each device
+    assert found.memory["parameters"] == lanes * 4 * sum(found.parameters.values())
+    assert all(size >= 0 for size in found.memory.values())
+    assert found.largest_batch == found.batch_cap == cap
+    assert found.timing is not None
+    assert found.flops is not None
+    assert found.flops > 2 * 64 * 64 * 16 * 2
+    assert len(plan_report(found, Path("plan.png"), [])) > 10
+
+
+def test_pmap_takes_each_device_its_share_and_lays_no_output_over_the_state():
+    mesh, pmap = (
+        memory_by_kind(build(resolve_config(GIVEN, {"parallel.mesh": 2, "parallel.backend": backend}).config))
+        for backend in ("mesh", "pmap")
+    )
+    assert mesh is not None
+    assert pmap is not None
+    assert mesh["parameters"] == pmap["parameters"]
+    state = sum(pmap[kind] for kind in ("parameters", "optimizer state", "averaged parameters"))
+    assert pmap["outputs beside the state"] >= mesh["outputs beside the state"] + state
+
+
+def test_a_compiler_that_says_nothing_is_said_to(planned: Plan, picture: Path):
+    silent = dataclasses.replace(planned, flops=None, memory=None, largest_batch=None, lanes=None)
+    lines = plan_report(silent, picture, [])
+    assert [line.split()[0] for line in lines if NOT_SAID in line] == ["work", "memory", "largest", "lanes"]
+
+    class Silent:
+        def memory_analysis(self) -> None:
+            return None
+
+    assert planned_memory(Silent()) is None
+    assert largest([1, 2], lambda size: None, limit=5) is None
+
+
+def test_the_report_tells_the_numbers_and_the_command_that_trains(planned: Plan, picture: Path):
+    text = "\n".join(plan_report(planned, picture, ["--config=my file.py"]))
+    assert "113 steps of 128 examples, 10.07 epochs, on 1 device (cpu)" in text
+    assert "Dense_0 16,640, Dense_1 32,896, Dense_2 1,290" in text
+    assert "MFLOP a step" in text
+    assert "1,437 (the whole training split)" in text
+    assert f"wrote {picture}: optimizer.b1, optimizer.learning_rate" in text
+    assert "--config='my file.py'" in text or "'--config=my file.py'" in text
