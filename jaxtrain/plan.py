@@ -133,7 +133,7 @@ def scheduled_values(experiment: Experiment) -> Curves:
 
     def scheduled(step: jax.Array) -> dict[str, jax.Array]:
         values = experiment.rules.schedule(step, hparams)
-        return {name: values[name] for name in experiment.scheduled}
+        return {name: values[name] for name in experiment.schedule.targets}
 
     return Curves(steps, jax.device_get(jax.jit(jax.vmap(scheduled))(steps)))
 

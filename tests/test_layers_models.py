@@ -1,5 +1,5 @@
 import itertools
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -322,7 +322,8 @@ def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
     )
 
     def convolved(hidden, i):
-        return nn.relu(nn.Conv(params[f"Conv_{i}"]["bias"].size, (3, 3)).apply({"params": params[f"Conv_{i}"]}, hidden))
+        own = params[f"Conv_{i}"]
+        return nn.relu(cast(jax.Array, nn.Conv(own["bias"].size, (3, 3)).apply({"params": own}, hidden)))
 
     def pooled(hidden):
         return nn.max_pool(hidden, (2, 2), (2, 2))
