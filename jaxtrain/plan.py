@@ -89,7 +89,7 @@ class Plan:
 
 
 def plan(config: Config, picture: Path | None = None, *, limit: int | None = None) -> Plan:
-    """Plans a resolved config and draws its schedules, where it has any, to `picture`; nothing is trained.
+    """Plans a resolved config and at the end draws its schedules, where it has any, to `picture`; nothing is trained.
 
     The compiler is asked what programs would need, without placing anything; only a few steps are timed, where they
     fit. `limit`: the bytes that may be planned for on each device (None: what is free there). Raises what `train`
@@ -97,15 +97,12 @@ def plan(config: Config, picture: Path | None = None, *, limit: int | None = Non
     """
     with floats_explained(config):
         experiment = build(config)
-        experiment.indices(0, 1, 1)  # refuses a batch larger than the data, before anything is written
+        experiment.indices(0, 1, 1)  # refuses a batch larger than the data before anything is compiled
         limit = memory_limit(experiment.mesh) if limit is None else limit
-        curves = scheduled_values(experiment)
-        if picture is not None and curves.values:
-            _draw(curves, picture, _per_epoch(experiment))
         with counted() as compiled:
             memory = memory_by_kind(experiment)
         fits = memory is None or sum(memory.values()) <= limit
-        return Plan(
+        found = Plan(
             device=experiment.mesh.devices.flat[0].device_kind,
             devices=experiment.mesh.size,
             seeds=config["train"]["seeds"],
@@ -113,7 +110,7 @@ def plan(config: Config, picture: Path | None = None, *, limit: int | None = Non
             steps=experiment.lengths.total,
             steps_per_epoch=_per_epoch(experiment),
             evaluations=-(-experiment.lengths.total // experiment.lengths.eval),
-            curves=curves,
+            curves=scheduled_values(experiment),
             parameters=_parameters(experiment),
             flops=_flops(experiment),
             memory=memory,
@@ -123,6 +120,9 @@ def plan(config: Config, picture: Path | None = None, *, limit: int | None = Non
             batch_cap=batch_sizes(experiment)[-1],
             lanes=most_lanes(experiment, limit),
         )
+    if picture is not None and found.curves.values:
+        _draw(found, picture)
+    return found
 
 
 def scheduled_values(experiment: Experiment) -> Curves:
@@ -138,8 +138,8 @@ def scheduled_values(experiment: Experiment) -> Curves:
     return Curves(steps, jax.device_get(jax.jit(jax.vmap(scheduled))(steps)))
 
 
-def _draw(curves: Curves, picture: Path, per_epoch: float) -> None:
-    png = drawn(plot_schedules(curves.steps, curves.values, per_epoch)).png
+def _draw(found: Plan, picture: Path) -> None:
+    png = drawn(plot_schedules(found.curves.steps, found.curves.values, found.steps_per_epoch)).png
     make_directory(picture.parent)
     try:
         picture.write_bytes(png)

@@ -194,9 +194,13 @@ def test_where_nothing_fits_nothing_is_run(tmp_path: Path):
     assert "not measured, since it does not fit" in text
 
 
-def test_a_batch_larger_than_the_data_is_refused_before_anything_is_written(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"data\.batch_size: given 5000"):
-        plan(config_of({"data.batch_size": 5000}), tmp_path / "plan.png")
+@pytest.mark.parametrize(
+    ("key", "value"), [("data.batch_size", 5000), ("checkpoint.init_from", "nowhere"), ("train.accumulate", 7)]
+)
+def test_what_train_would_refuse_is_refused_and_nothing_is_written(key: str, value: Any, tmp_path: Path):
+    with pytest.raises(ConfigError) as found:
+        plan(config_of(TWO | {key: value}), tmp_path / "plan.png")
+    assert found.value.key == (key if key != "train.accumulate" else "data.batch_size")
     assert list(tmp_path.iterdir()) == []
 
 
