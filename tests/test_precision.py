@@ -17,7 +17,7 @@ from jaxtrain.data.info import describe
 from jaxtrain.digests import named_leaves, state_digest
 from jaxtrain.errors import ConfigError
 from jaxtrain.experiment import Experiment, build, make_rules
-from jaxtrain.models.layers import Conv
+from jaxtrain.models.layers import Conv, Dropout
 from jaxtrain.parallel import compiled_train_call
 from jaxtrain.population import Population
 from jaxtrain.precision import InBfloat16
@@ -255,3 +255,12 @@ def test_other_words_are_refused(key: str, given: str, allowed: str):
     with pytest.raises(ConfigError) as found:
         resolve_config({}, {key: given})
     assert (found.value.key, found.value.given, found.value.allowed) == (key, given, allowed)
+
+
+def test_a_small_rate_of_dropout_is_kept_in_bfloat16():
+    """0.001 is nothing beside 1 in bfloat16."""
+    ones = jnp.ones((1000, 1000), jnp.bfloat16)
+    dropped = Dropout(0.001).apply({}, ones, True, rngs={"dropout": jax.random.key(0)})
+    assert isinstance(dropped, jax.Array)
+    assert dropped.dtype == jnp.bfloat16
+    assert 500 < int((dropped == 0).sum()) < 1500

@@ -38,8 +38,8 @@ class Dropout(nn.Module):
         """Returns `inputs` as they are where `train` is false."""
         if self.rate is None or not train:
             return inputs
-        keep = 1.0 - jnp.asarray(self.rate, inputs.dtype)
+        keep = 1.0 - jnp.asarray(self.rate, jnp.float32)  # bfloat16 would round 0.999 to 1, and draws to 1 / 128
         kept = jax.random.bernoulli(self.make_rng("dropout"), keep, inputs.shape)
         # A product with the reciprocal, since XLA makes one of a quotient in some programs and not in others, and a
         # run should be the same to the bit alone and as a lane.
-        return jnp.where(kept, inputs * (1.0 / keep), jnp.zeros_like(inputs))
+        return jnp.where(kept, inputs * (1.0 / keep).astype(inputs.dtype), jnp.zeros_like(inputs))
