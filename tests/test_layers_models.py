@@ -321,8 +321,9 @@ def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
         [(3, 3, *pair) for pair in ((2, 4), (4, 6), (6, 6), (6, 6), (6, 6), (6, 8), (8, 8), (8, 8))] + [(8, 7)]
     )
 
-    def convolved(hidden, i):
-        return nn.relu(nn.Conv(params[f"Conv_{i}"]["bias"].size, (3, 3)).apply({"params": params[f"Conv_{i}"]}, hidden))
+    def convolved(hidden, i) -> Any:
+        outputs: Any = nn.Conv(params[f"Conv_{i}"]["bias"].size, (3, 3)).apply({"params": params[f"Conv_{i}"]}, hidden)
+        return nn.relu(outputs)
 
     def pooled(hidden):
         return nn.max_pool(hidden, (2, 2), (2, 2))
@@ -332,7 +333,7 @@ def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
     hidden = pooled(convolved(pooled(convolved(hidden, 4)), 5))
     hidden += convolved(convolved(hidden, 6), 7)
     expected = 0.125 * hidden.max(axis=(1, 2)) @ params["Dense_0"]["kernel"]
-    scaled = jax.jit(lambda scale: model.clone(scale=scale).apply({"params": params}, inputs))
+    scaled: Any = jax.jit(lambda scale: model.clone(scale=scale).apply({"params": params}, inputs))
     for scale in (0.125, 0.25):
         np.testing.assert_allclose(scaled(jnp.float32(scale)), scale * 8 * expected, atol=1e-5)
 
