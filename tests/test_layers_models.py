@@ -1,4 +1,6 @@
+import doctest
 import itertools
+import sys
 from typing import Any, get_args
 
 import flax.linen as nn
@@ -257,6 +259,15 @@ def test_every_model_gives_its_outputs_and_keeps_only_the_statistics_of_batch_no
     outputs, variables = jax.eval_shape(model.init_with_output, KEY, inputs)
     assert (outputs.shape, outputs.dtype) == ((5, 7), jnp.float32)
     assert set(variables) == ({"params", "batch_stats"} if norm == "batch" else {"params"})
+
+
+@pytest.mark.parametrize("name", MODELS.members)
+def test_the_example_of_every_model_runs(name):
+    model = MODELS.members[name]
+    finder = doctest.DocTestFinder(recurse=False)
+    (example,) = finder.find(model, name, globs=vars(sys.modules[model.__module__]).copy())
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 @pytest.mark.parametrize("name", MODELS.members)
