@@ -106,5 +106,6 @@ def torch_loop(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
     """Returns as many runs of a tuned loop, one after another, on preloaded tensors."""
     data, rate = experiment.dataset.split("train"), experiment.config["optimizer"]["learning_rate"]
     rows = experiment.indices(0, steps, steps)
-    runs = [peers.torch_steps("mlp", rate, 1_000_000, data["inputs"], data["targets"], rows) for _ in range(lanes)]
+    given = ("mlp", peers.device(), rate, 1_000_000, data["inputs"], data["targets"], rows)
+    runs = [peers.torch_steps(*given) for _ in range(lanes)]
     return lambda: [run() for run in runs]

@@ -1,12 +1,84 @@
-"""The same models in PyTorch, tuned, with the data preloaded as tensors; only where torch is installed."""
+"""The same models in PyTorch, tuned, with the data preloaded as tensors; only where a Python has torch.
+
+python benchmarks/peers.py DATA.npz NAME RATE TOTAL_STEPS DEVICE
+
+runs the program NAME each time that it reads a line. DATA.npz holds images, labels and the rows of each step.
+"""
 
 import importlib
 import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+
+SIDE = 2048  # of the square matrices whose product tells what a BLAS gives
+
+
+def installed(package: str, python: str = sys.executable) -> bool:
+    """Tells whether a Python has a package."""
+    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", probe], check=False).returncode == 0
+
+
+def in_process(
+    python: str, device: str, name: str, rate: float = 0.0, total_steps: int = 0, **arrays: np.ndarray
+) -> Callable[[], Any]:
+    """Returns a program of this file that another Python runs; it sleeps in between, its threads too."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "data.npz")
+        np.savez(path, allow_pickle=False, **arrays)
+        process = subprocess.Popen(
+            [python, __file__, str(path), name, str(rate), str(total_steps), device],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        )
+        sent, received = process.stdin, process.stdout
+        assert sent is not None
+        assert received is not None
+
+        def answered() -> str:
+            line = received.readline()
+            if not line:
+                raise RuntimeError(f"{python} ended with exit code {process.wait()} while it ran {name}")
+            return line
+
+        answered()  # the data are read
+
+    def run() -> str:
+        sent.write("\n")
+        sent.flush()
+        return answered()
+
+    return run
+
+
+def main(path: str, name: str, rate: str, total_steps: str, device: str) -> None:
+    """Answers each line that is read by a line, once the program has run."""
+    found = np.load(path)
+    if name == "product":
+        factor = torch().rand(SIDE, SIDE, device=device)
+        run = lambda: (factor @ factor)[0, 0].item()  # noqa: E731
+    else:
+        run = torch_steps(name, device, float(rate), int(total_steps), **found)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        run()
+        print("done", flush=True)
+
+
+def device() -> str:
+    """Returns PyTorch's name of the device that JAX computes on."""
+    import jax  # the Python that runs this file has none
+
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
 def torch() -> Any:
@@ -15,11 +87,16 @@ def torch() -> Any:
 
 
 def torch_steps(
-    name: str, learning_rate: float, total_steps: int, images: np.ndarray, labels: np.ndarray, rows: np.ndarray
+    name: str,
+    device: str,
+    learning_rate: float,
+    total_steps: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
 ) -> Callable[[], Any]:
     """Returns `len(rows)` steps of "mlp" or "cnn" on images (n, 28, 28, 1), that read loss and right answers."""
     th = torch()
-    device = "cuda" if jax.default_backend() == "gpu" and th.cuda.is_available() else "cpu"
     model = _MODELS[name](th.nn).to(device)
     inputs = th.tensor(images, device=device).permute(0, 3, 1, 2)  # a view, hence channels last in memory
     if name == "cnn":
@@ -57,3 +134,7 @@ def _cnn(nn: Any) -> Any:
 
 
 _MODELS: dict[str, Callable[[Any], Any]] = {"mlp": _mlp, "cnn": _cnn}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

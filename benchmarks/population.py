@@ -1,6 +1,6 @@
 """The population against the same runs one after another, and the command of the range test, as ratios.
 
-python benchmarks/population.py [calls memory commands lanes] [--output=FILE.json] [--quick]
+python benchmarks/population.py [calls cnn memory commands lanes] [--output=FILE.json] [--quick]
 """
 
 import argparse
@@ -33,13 +33,14 @@ from jaxtrain.population import Population, fitted  # noqa: E402
 
 LANES, STEPS = 32, 100
 LOOP_BAR, CALLS_BAR, HAND_BAR, DEAD_BAR, SEEDS_BAR, FASTAI_BAR = 0.58, 0.80, 1.05, 0.60, 3.0, 1.5
+CNN_LANES = 16  # and at most as many times one
 MANY, MANY_BAR = 1000, 20.0  # lanes of this MLP on a GPU, in times of one
 Programs = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
     """Runs the comparisons that are named, or all of them."""
-    parts = {"calls": calls, "memory": memory, "commands": commands, "lanes": many_lanes}
+    parts = {"calls": calls, "cnn": cnn, "memory": memory, "commands": commands, "lanes": many_lanes}
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
     parser.add_argument("--rounds", type=int, default=9, help="of the calls; the commands take a third of them")
@@ -52,9 +53,9 @@ def main() -> None:
     timing.report("Lanes of one program (ours) and the same runs otherwise (theirs)", ratios, notes, options.output)
 
 
-def _experiment() -> tuple[Experiment, list[str]]:
-    """The MLP 784-128-128-10 with batch 128, in the middle of a long run."""
-    return images.experiment("fashion_mnist_mlp", {"train.duration": "1000000 steps"})
+def _experiment(model: str = "mlp") -> tuple[Experiment, list[str]]:
+    """The MLP 784-128-128-10, or the CNN, with batch 128, in the middle of a long run."""
+    return images.experiment(f"fashion_mnist_{model}", {"train.duration": "1000000 steps"})
 
 
 # Calls: all lanes take the same steps, by each program in turn
@@ -90,6 +91,16 @@ def calls(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     ratios.append(timing.ratio("half of the lanes dead, all alive", unit, each["half dead"], each["lanes"], DEAD_BAR))
     notes.append(f"lanes on {len(jax.local_devices())} devices, solo runs on one; {steps} steps a call")
     return ratios, notes + ([] if peers.torch() else ["PyTorch: not installed"])
+
+
+def cnn(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
+    """A call of 16 lanes of the CNN against the same call of one run."""
+    experiment, notes = _experiment("cnn")
+    lanes, steps = (2, 1) if quick else (CNN_LANES, 4)
+    programs = {"lanes": lanes_call(experiment, lanes, steps), "one": solo_calls(experiment, 1, steps)}
+    took = timing.seconds_in_turns(programs, rounds)
+    name = f"CNN: {lanes} lanes, one run"
+    return [timing.ratio(name, "s/call", took["lanes"], took["one"], float(lanes))], notes
 
 
 # Memory: what was planned, and what a call took

@@ -29,6 +29,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from jax.sharding import PartitionSpec  # noqa: E402
+from peers import installed  # noqa: E402
 
 from jaxtrain.compilation import Compilations  # noqa: E402
 from jaxtrain.config import Config, to_json  # noqa: E402
@@ -299,12 +300,6 @@ def _process(line: Sequence[str], cache: Path) -> None:
     subprocess.run(
         line, cwd=timing.ROOT, env=variables | {"XDG_CACHE_HOME": str(cache)}, check=True, stdout=subprocess.DEVNULL
     )
-
-
-def installed(package: str, python: str = sys.executable) -> bool:
-    """Tells whether a Python has a package."""
-    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
-    return subprocess.run([python, "-c", probe], check=False).returncode == 0
 
 
 # Halving: the same trials, stopped at rungs or not

@@ -1,9 +1,11 @@
 """The framework's calls against programs written by hand: the MLP with what may be added to it, and the CNN.
 
-python benchmarks/step.py [mlp clip dropout ema norm cnn torch_mlp torch_cnn] [--output=FILE.json] [--quick]
+python benchmarks/step.py [mlp clip dropout ema norm cnn torch_mlp torch_cnn product] [--output=FILE.json] [--quick]
+    [--peer=PYTHON]
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import by_hand
 import images
 import jax
+import jax.numpy as jnp
 import optax
 import peers
 import stock
@@ -30,32 +33,40 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 CNN = {"optimizer.name": "adam", "model.dropout": None}
 MLP_BAR, CNN_BAR = 1.05, 0.33
+CNN_AIM = 0.22  # of the stock layers
+
+PEERS = ("torch_mlp", "torch_cnn", "product")
 
 Programs = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
     """Runs the comparisons that are named, or all of them."""
-    names = [*ADDED, "cnn", "torch_mlp", "torch_cnn"]
+    names = [*ADDED, "cnn", *PEERS]
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (all)")
     parser.add_argument("--rounds", type=int, default=31, help="of an MLP; a CNN takes a third of them")
+    parser.add_argument("--peer", default=sys.executable, help="a Python that has torch (this one)")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that everything runs")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(names)}")
-    chosen = options.names or [name for name in names if peers.torch() or not name.startswith("torch")]
-    ratios, notes = [], set()
+    has_torch = peers.installed("torch", options.peer)
+    chosen = options.names or [name for name in names if has_torch or name not in PEERS]
+    ratios, notes = [], set() if has_torch else {"PyTorch: not installed"}
+    rounds, capacity = (2, 4) if options.quick else (options.rounds, CAPACITY)
     for name in chosen:
-        ratio, data = compared(name, 2 if options.quick else options.rounds, 4 if options.quick else CAPACITY)
+        ratio, data = (
+            product(options.peer, rounds) if name == "product" else compared(name, rounds, capacity, options.peer)
+        )
         print(f"{ratio.name}: {ratio.ratio:.3f}", flush=True)
         ratios.append(ratio)
         notes |= set(data)
     timing.report("Calls of the framework (ours) and programs by hand (theirs)", ratios, sorted(notes), options.output)
 
 
-def compared(name: str, rounds: int, capacity: int) -> tuple[timing.Ratio, list[str]]:
+def compared(name: str, rounds: int, capacity: int, peer: str) -> tuple[timing.Ratio, list[str]]:
     """Times one comparison in turns; returns its ratio and notes on the data."""
     if name in ADDED:
         overrides = {"optimizer.learning_rate": by_hand.LEARNING_RATE, **ADDED[name]}
@@ -68,10 +79,23 @@ def compared(name: str, rounds: int, capacity: int) -> tuple[timing.Ratio, list[
     steps = capacity if model == "mlp" else max(1, capacity // 20)
     rounds = rounds if model == "mlp" else -(-rounds // 3)
     if name == "cnn":
-        return _timed("CNN, stock layers", _stock_programs(experiment, steps, capacity), rounds, steps, CNN_BAR), notes
-    return _timed(
-        f"{model.upper()}, PyTorch", _torch_programs(experiment, model, steps, capacity), rounds, steps
-    ), notes
+        ratio = _timed("CNN, stock layers", _stock_programs(experiment, steps, capacity), rounds, steps, CNN_BAR)
+        return ratio, [*notes, f"aim of the CNN: {CNN_AIM} of the stock layers"]
+    programs = _torch_programs(experiment, model, steps, capacity, peer)
+    return _timed(f"{model.upper()}, PyTorch", programs, rounds, steps), notes
+
+
+def product(peer: str, rounds: int) -> tuple[timing.Ratio, list[str]]:
+    """Times a product of float32 matrices: what the library below each framework gives on this chip."""
+    factor = jax.random.uniform(jax.random.key(0), (peers.SIDE, peers.SIDE))
+    multiplied = jax.jit(jnp.matmul)
+    theirs = peers.in_process(peer, peers.device(), "product")
+    programs = {"ours": lambda: multiplied(factor, factor).block_until_ready(), "theirs": theirs}
+    name = f"product {peers.SIDE}x{peers.SIDE}, PyTorch"
+    found = _timed(name, programs, rounds, 1)
+    ours, torch = (2e-6 * peers.SIDE**3 / milliseconds for milliseconds in (found.ours, found.theirs))
+    rates = f"{peers.SIDE}x{peers.SIDE} in float32: {ours:.0f} GFLOP/s in JAX, {torch:.0f} in PyTorch"
+    return found, [f"{rates}, whose MKL is held back on AMD chips"]
 
 
 def _experiment(config: str, overrides: dict[str, Any]) -> tuple[Experiment, list[str]]:
@@ -112,10 +136,11 @@ def _stock_programs(experiment: Experiment, steps: int, capacity: int) -> Progra
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}
 
 
-def _torch_programs(experiment: Experiment, model: str, steps: int, capacity: int) -> Programs:
+def _torch_programs(experiment: Experiment, model: str, steps: int, capacity: int, peer: str) -> Programs:
     data, rate = experiment.dataset.split("train"), experiment.config["optimizer"]["learning_rate"]
     rows = experiment.indices(0, steps, steps)
-    theirs = peers.torch_steps(model, rate, TOTAL_STEPS, data["inputs"], data["targets"], rows)
+    arrays = {"images": data["inputs"], "labels": data["targets"], "rows": rows}
+    theirs = peers.in_process(peer, peers.device(), model, rate, TOTAL_STEPS, **arrays)
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}
 
 

@@ -15,6 +15,7 @@ def test_population_compares_lanes_with_solo_runs(tmp_path: Path) -> None:
         "4 lanes, solo runs by compiled calls",
         "4 lanes, shard_map(lax.map) by hand",
         "half of the lanes dead, all alive",
+        "CNN: 2 lanes, one run",
         "range test by ramp: 8 seeds, one",
         "range test: lanes (36 rates, 3 seeds), ramp of 100",
     ]

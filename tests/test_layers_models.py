@@ -1,5 +1,11 @@
+import doctest
 import itertools
+<<<<<<< HEAD
 from typing import Any, cast, get_args
+=======
+import sys
+from typing import Any, get_args
+>>>>>>> six-a
 
 import flax.linen as nn
 import jax
@@ -260,6 +266,15 @@ def test_every_model_gives_its_outputs_and_keeps_only_the_statistics_of_batch_no
 
 
 @pytest.mark.parametrize("name", MODELS.members)
+def test_the_example_of_every_model_runs(name):
+    model = MODELS.members[name]
+    finder = doctest.DocTestFinder(recurse=False)
+    (example,) = finder.find(model, name, globs=vars(sys.modules[model.__module__]).copy())
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+@pytest.mark.parametrize("name", MODELS.members)
 def test_every_model_takes_its_dropout_traced_and_none_asks_for_no_key(name):
     inputs = RANDOM.normal(size=MODEL_INPUTS.get(name, np.zeros((5, 8, 8, 1))).shape).astype(np.float32)
     knobs = SMALL.get(name, {})
@@ -321,9 +336,15 @@ def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
         [(3, 3, *pair) for pair in ((2, 4), (4, 6), (6, 6), (6, 6), (6, 6), (6, 8), (8, 8), (8, 8))] + [(8, 7)]
     )
 
+<<<<<<< HEAD
     def convolved(hidden, i):
         own = params[f"Conv_{i}"]
         return nn.relu(cast(jax.Array, nn.Conv(own["bias"].size, (3, 3)).apply({"params": own}, hidden)))
+=======
+    def convolved(hidden, i) -> Any:
+        outputs: Any = nn.Conv(params[f"Conv_{i}"]["bias"].size, (3, 3)).apply({"params": params[f"Conv_{i}"]}, hidden)
+        return nn.relu(outputs)
+>>>>>>> six-a
 
     def pooled(hidden):
         return nn.max_pool(hidden, (2, 2), (2, 2))
@@ -333,7 +354,7 @@ def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
     hidden = pooled(convolved(pooled(convolved(hidden, 4)), 5))
     hidden += convolved(convolved(hidden, 6), 7)
     expected = 0.125 * hidden.max(axis=(1, 2)) @ params["Dense_0"]["kernel"]
-    scaled = jax.jit(lambda scale: model.clone(scale=scale).apply({"params": params}, inputs))
+    scaled: Any = jax.jit(lambda scale: model.clone(scale=scale).apply({"params": params}, inputs))
     for scale in (0.125, 0.25):
         np.testing.assert_allclose(scaled(jnp.float32(scale)), scale * 8 * expected, atol=1e-5)
 

@@ -9,7 +9,12 @@ from jaxtrain.models.mlp import MLP, Activation
 
 
 class CNN(nn.Module):
-    """A 3x3 convolution and a 2x2 max pool for each number in `features`, then an MLP with the widths in `hidden`."""
+    """A 3x3 convolution and a 2x2 max pool for each number in `features`, then an MLP with the widths in `hidden`.
+
+    >>> import jax.numpy as jnp
+    >>> jax.eval_shape(CNN(10).init_with_output, jax.random.key(0), jnp.zeros((5, 28, 28, 1)))[0].shape
+    (5, 10)
+    """
 
     outputs: int
     features: tuple[int, ...] = (32, 64)

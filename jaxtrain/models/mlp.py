@@ -12,7 +12,12 @@ Activation = Literal["relu", "gelu", "silu", "tanh"]
 
 
 class MLP(nn.Module):
-    """Dense layers of the widths in `hidden`, each with a norm and dropout if wanted; inputs are flattened."""
+    """Dense layers of the widths in `hidden`, each with a norm and dropout if wanted; inputs are flattened.
+
+    >>> import jax.numpy as jnp
+    >>> jax.eval_shape(MLP(10).init_with_output, jax.random.key(0), jnp.zeros((5, 28, 28, 1)))[0].shape
+    (5, 10)
+    """
 
     outputs: int
     hidden: tuple[int, ...] = (128, 128)

@@ -16,6 +16,10 @@ class ResNet9(nn.Module):
     and the logits are scaled by `scale`. Each convolution has its norm and activation. An axis of one pixel is pooled
     no further, so any image goes in. Page (2018), "How to train your ResNet", the network of his entry to DAWNBench,
     https://github.com/davidcpage/cifar10-fast, with widths (64, 128, 256, 512).
+
+    >>> import jax.numpy as jnp
+    >>> jax.eval_shape(ResNet9(10).init_with_output, jax.random.key(0), jnp.zeros((5, 8, 8, 1)))[0].shape
+    (5, 10)
     """
 
     outputs: int
