@@ -1,11 +1,7 @@
 import doctest
 import itertools
-<<<<<<< HEAD
-from typing import Any, cast, get_args
-=======
 import sys
 from typing import Any, get_args
->>>>>>> six-a
 
 import flax.linen as nn
 import jax
@@ -336,15 +332,9 @@ def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
         [(3, 3, *pair) for pair in ((2, 4), (4, 6), (6, 6), (6, 6), (6, 6), (6, 8), (8, 8), (8, 8))] + [(8, 7)]
     )
 
-<<<<<<< HEAD
-    def convolved(hidden, i):
-        own = params[f"Conv_{i}"]
-        return nn.relu(cast(jax.Array, nn.Conv(own["bias"].size, (3, 3)).apply({"params": own}, hidden)))
-=======
     def convolved(hidden, i) -> Any:
         outputs: Any = nn.Conv(params[f"Conv_{i}"]["bias"].size, (3, 3)).apply({"params": params[f"Conv_{i}"]}, hidden)
         return nn.relu(outputs)
->>>>>>> six-a
 
     def pooled(hidden):
         return nn.max_pool(hidden, (2, 2), (2, 2))
