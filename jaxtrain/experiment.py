@@ -126,6 +126,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     rules, lengths = make_rules(config, dataset.info), lengths_of(config, dataset)
     _check_plateaus(config, dataset)
     _warn_of_mini_batches(config, dataset)
+    _check_schedule_free(config)
     return Experiment(config, dataset, mesh, rules, lengths, placed=placed)
 
 
@@ -156,6 +157,24 @@ def _warn_of_mini_batches(config: Config, dataset: Dataset) -> None:
         warnings.warn(
             f"optimizer.name: given 'rprop' with mini-batches of {batch} of {whole} examples, which turn the signs of "
             f"its gradients by chance; it is made for the whole set: data.batch_size={whole}",
+            JaxtrainWarning,
+            stacklevel=3,
+        )
+
+
+def _check_schedule_free(config: Config) -> None:
+    """Refuses another average beside that of the optimizer, and warns of a rate that falls, whose place it takes."""
+    name = config["optimizer"]["name"]
+    if name not in ("schedule_free_sgd", "schedule_free_adamw"):
+        return
+    if config["train"]["ema"] is not None:
+        raise ConfigError("train.ema", config["train"]["ema"], f"None with {name}, which keeps an average of its own")
+    schedule = config["schedule"].get("optimizer", {}).get("learning_rate", {"name": "constant"})
+    rises_alone = schedule["name"] in ("constant", "inverse_sqrt", "warmup_stable_decay")
+    if not rises_alone:
+        warnings.warn(
+            f"schedule.optimizer.learning_rate: given {schedule['name']!r} beside {name}, whose average takes the "
+            "place of a rate that falls; a warm-up alone is warmup_stable_decay with decay=0",
             JaxtrainWarning,
             stacklevel=3,
         )
@@ -199,6 +218,8 @@ def lengths_of(config: Config, dataset: Dataset) -> Lengths:
     """Converts the durations of a config into steps of this dataset."""
     epoch = steps_per_epoch(dataset.sizes["train"], config["data"]["batch_size"])
     total = steps_of(config["train"]["duration"], steps_per_epoch=epoch)
+    if total >= 2**31:
+        raise ConfigError("train.duration", config["train"]["duration"], f"below {2**31:,} steps", f"it is {total:,}")
 
     def steps(text: str) -> int:
         return min(total, steps_of(text, steps_per_epoch=epoch, total=total))

@@ -38,13 +38,13 @@ def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
 
 
 def bytes_of_batch(experiment: Experiment, batch: int) -> int | None:
-    """Returns the bytes on each device of the same run with batches of this size."""
-    return _total(experiment, _planned(experiment, batch))
+    """Returns the bytes on each device that the same run needs at least with batches of this size."""
+    return _total(experiment, _planned(experiment, batch, least=True))
 
 
 def bytes_of_lanes(experiment: Experiment, lanes: int) -> int | None:
-    """Returns the bytes on each device of so many lanes of the run, stepped together as a search would do it."""
-    return _total(experiment, _planned_lanes(experiment, lanes, experiment.config["data"]["batch_size"]))
+    """Returns the bytes on each device that so many lanes of the run need at least, in one program."""
+    return _total(experiment, _planned_lanes(experiment, lanes, experiment.config["data"]["batch_size"], least=True))
 
 
 def largest_batch(experiment: Experiment, limit: int) -> int | None:
@@ -92,22 +92,24 @@ def largest(candidates: Sequence[int], needed: Callable[[int], int | None], limi
     return candidates[low]
 
 
-def _planned(experiment: Experiment, batch: int) -> PlannedMemory | None:
-    """Plans the call of many steps that the run makes, with batches of this size."""
+def _planned(experiment: Experiment, batch: int, *, least: bool = False) -> PlannedMemory | None:
+    """Plans the call of many steps that the run makes, with batches of this size; `least`: at the least width."""
     config = experiment.config
     if config["train"]["seeds"] > 1:
-        return _planned_lanes(experiment, config["train"]["seeds"], batch)
+        return _planned_lanes(experiment, config["train"]["seeds"], batch, least)
     backend, state, data = config["parallel"]["backend"], experiment.state_shapes(), _train_shapes(experiment)
     return planned_memory(planned_train_call(experiment.rules, experiment.mesh, backend, state, data, CAPACITY, batch))
 
 
-def _planned_lanes(experiment: Experiment, lanes: int, batch: int) -> PlannedMemory | None:
+def _planned_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
     needs = experiment.example, experiment.hparams, _train_shapes(experiment), CAPACITY, batch
-    return planned_memory(_population(experiment, lanes).planned_call(*needs))
+    return planned_memory(_population(experiment, lanes, least).planned_call(*needs))
 
 
-def _population(experiment: Experiment, lanes: int) -> Population:
-    width = wanted_width(lanes, experiment.config["parallel"]["width"])
+def _population(experiment: Experiment, lanes: int, least: bool = False) -> Population:
+    """The program of so many lanes: as wide as it would like to be, or as narrow as it may be to fit."""
+    given = experiment.config["parallel"]["width"]
+    width = given or 1 if least else wanted_width(lanes, given)
     return Population(experiment.rules, experiment.mesh, lanes, width)
 
 

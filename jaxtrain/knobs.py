@@ -16,6 +16,10 @@ MISSING: Any = inspect.Parameter.empty
 """The default of a knob that has none: it must be given."""
 
 
+LARGEST = 3.4028234663852886e38
+"""The largest number of float32, in which every float enters the program."""
+
+
 class Text(str):
     """A value as it was typed on the command line; the knob that receives it decides what it means."""
 
@@ -82,11 +86,25 @@ class RegularExpression:
         return "a regular expression"
 
 
+@dataclass(frozen=True)
+class NotEmpty:
+    """A tuple that holds something."""
+
+    def accepts(self, value: Any) -> bool:
+        """Tells whether there is something in a tuple; what is none may pass."""
+        return value != ()
+
+    def __str__(self) -> str:
+        """Says what is wanted."""
+        return "not empty"
+
+
 Positive = Annotated[float, Bounds(0, open_low=True)]
 NonNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1)]
 Probability = Annotated[float, Bounds(0, 1, open_high=True)]
 Count = Annotated[int, Bounds(1)]
+Widths = Annotated[tuple[int, ...], Bounds(1)]
 Pattern = Annotated[str, RegularExpression()]
 
 
@@ -125,8 +143,8 @@ class Knob:
     def check(self, key: str, value: Any) -> Any:
         """Returns the value in the knob's own type, or raises ConfigError with key, value and what is allowed."""
         converted = self._convert(_plain(value))
-        if isinstance(converted, float) and not math.isfinite(converted):
-            raise ConfigError(key, value, self.allowed, "a finite number is needed")
+        if isinstance(converted, float) and not abs(converted) <= LARGEST:
+            raise ConfigError(key, value, self.allowed, "a finite number is needed, of those that float32 can hold")
         if _has_float(converted) and converted != self.default:  # a saved config gives back what a signature holds
             raise ConfigError(key, value, self.allowed, "a float inside a tuple cannot be a hyperparameter")
         if converted is MISSING or not self._accepts(converted):
@@ -135,7 +153,7 @@ class Knob:
 
     def _hint(self, value: Any) -> str:
         """Says what was probably meant: the nearest choice, or a tuple of one."""
-        if self.types == (tuple,) and isinstance(value, str | int):
+        if self.types == (tuple,) and isinstance(_literal(value) if isinstance(value, Text) else value, str | int):
             return f"a tuple of one is written ({_literal(Text(value))!r},)"
         return nearest(str(value), map(str, self.choices))
 

@@ -15,7 +15,7 @@ PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "o
 
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.;:]) +(?=[A-Z`√]|scikit-learn|\w+ ←)")
-_SOURCE = re.compile(r"https?://|scikit-learn's|\boptax\b|\((1[789]|20)\d\d\)")
+_SOURCE = re.compile(r"https?://|scikit-learn's|`optax\.|\boptax's|\((1[789]|20)\d\d\)")
 
 
 def families() -> list[str]:
@@ -88,7 +88,7 @@ def _text(value: Any) -> str:
 def source_of(function: Any) -> str:
     """Returns the sentences of a docstring that name where its formula comes from: a paper or a library."""
     text = " ".join((inspect.getdoc(function) or "").partition(">>> ")[0].split())
-    return " ".join(sentence for sentence in _SENTENCE_ENDS.split(text) if _SOURCE.search(sentence))
+    return " ".join(sentence for sentence in _SENTENCE_ENDS.split(text) if _SOURCE.search(sentence)).rstrip(";:")
 
 
 def _said(function: Any) -> list[str]:

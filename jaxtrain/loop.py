@@ -179,7 +179,8 @@ def _report(session: Session, sent: Sent | None) -> None:
     newest = jax.tree.map(lambda rows: rows[sent.steps - 1], output.metrics["loss"])
     session.bar.update(sent.end, loss=newest.result())
     if session.experiment.lengths.due(session.experiment.lengths.log, sent.end):
-        applied = {name: float(output.values[name]) for name in session.experiment.schedule.targets}
+        targets = session.experiment.schedule.targets
+        applied = {key: float(value) for key, value in output.values.items() if key.rpartition("/")[2] in targets}
         _record(session, sent.end, "train", session.memory.drain(output.metrics) | applied)
 
 
@@ -245,5 +246,5 @@ def throughput(session: Session) -> dict[str, float]:
         "examples_per_second": steps * batch * session.experiment.config["train"]["seeds"] / seconds,
         "milliseconds_per_step": 1e3 * seconds / max(steps, 1),
         "compile_seconds": session.compiled.seconds,
-        "data_wait_share": clock.data / seconds,
+        "data_wait_share": min(1.0, clock.data / seconds),
     }

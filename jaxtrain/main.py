@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:  # JAX's own is one
+        if "--debug" in words or "out of memory" not in str(error).lower():
+            raise
+        size = "memory: given a model and batches that do not fit on the device; allowed: what `plan` says would fit"
+        print(f"error: {size}. {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -15,7 +15,7 @@ from jaxtrain.config import Config
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.directory import make_directory, storage_error
 from jaxtrain.experiment import CAPACITY, Experiment, build, floats_explained
-from jaxtrain.footprint import batch_sizes, largest_batch, memory_by_kind, most_lanes
+from jaxtrain.footprint import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
 from jaxtrain.parallel import device_mesh, memory_limit, whole_shapes
 from jaxtrain.plots import drawn, plot_schedules
 from jaxtrain.runners import make_runner
@@ -101,7 +101,9 @@ def plan(config: Config, picture: Path | None = None, *, limit: int | None = Non
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with counted() as compiled:
             memory = memory_by_kind(experiment)
-        fits = memory is None or sum(memory.values()) <= limit
+            # Lanes that are too wide to fit are stepped fewer at a time.
+            least = bytes_of_batch(experiment, config["data"]["batch_size"]) if config["train"]["seeds"] > 1 else None
+        fits = memory is None or (least or sum(memory.values())) <= limit
         found = Plan(
             device=experiment.mesh.devices.flat[0].device_kind,
             devices=experiment.mesh.size,
@@ -130,12 +132,15 @@ def scheduled_values(experiment: Experiment) -> Curves:
     total = experiment.lengths.total
     steps = np.unique(np.linspace(0, total - 1, min(total, POINTS)).round().astype(np.int32))
     hparams = {name: jnp.asarray(value) for name, value in experiment.hparams.items()}
+    moved = experiment.schedule.plateaus
 
     def scheduled(step: jax.Array) -> dict[str, jax.Array]:
         values = experiment.rules.schedule(step, hparams)
         return {name: values[name] for name in experiment.schedule.targets}
 
-    return Curves(steps, jax.device_get(jax.jit(jax.vmap(scheduled))(steps)))
+    values: dict[str, np.ndarray] = jax.device_get(jax.jit(jax.vmap(scheduled))(steps))
+    shown = {name: f"{name}, then moved by evaluations" if f"schedule.{name}" in moved else name for name in values}
+    return Curves(steps, {shown[name]: value for name, value in values.items()})
 
 
 def _draw(found: Plan, picture: Path) -> None:

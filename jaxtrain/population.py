@@ -156,8 +156,9 @@ class Population:
         return picked_lanes(states, order, self.mesh)
 
     def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
-        """Returns the states with hyperparameters edited on the host: name -> (lanes,) to the same."""
-        edited = edit(self.reported(states.hparams))
+        """Returns the states with the hyperparameters of live lanes edited on the host, as name -> (lanes,)."""
+        live, before = self.reported((states.live, states.hparams))
+        edited = {name: np.where(live, values, before[name]) for name, values in edit(before).items()}
         padded = {name: np.asarray(values, np.float32)[self._order()] for name, values in edited.items()}
         return states.replace(hparams=self.spread(padded))
 

@@ -7,13 +7,12 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-Compute = Literal["float32", "bfloat16"]
-Products = Literal["default", "high", "highest"]
+from jaxtrain.sections import Compute, Products
 
 
 class Module(Protocol):

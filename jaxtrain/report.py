@@ -118,6 +118,8 @@ def plan_report(found: Plan, picture: Path, arguments: list[str]) -> list[str]:
     ]
     names = ", ".join(found.curves.values)
     lines.append(f"wrote {picture}: {names}" if names else "nothing is scheduled, so there is no picture")
+    if found.timing is None:
+        return [*lines, "it does not fit in memory: take a smaller model or batch, or more devices"]
     return [*lines, "next:", f"  {command()} {shlex.join(arguments)}"]
 
 
@@ -159,6 +161,7 @@ def _up_to(count: int | None, cap: int, words: str) -> str:
 
 def _scaled(number: float) -> str:
     """Writes a number with the prefix of its thousands: 18.4 M."""
+    number = float(f"{number:.3g}")  # 999,999 is 1 M, not 1,000 k
     power = min(int(math.log10(max(number, 1.0)) // 3), 6)
     return f"{number / 1000**power:.3g} {' kMGTPE'[power].strip()}"
 
@@ -170,7 +173,7 @@ def _bytes(count: int) -> str:
 def _seconds(seconds: float) -> str:
     if seconds >= 120:
         return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{1e3 * seconds:.3g} ms"
 
 
 def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:

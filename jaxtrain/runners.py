@@ -1,6 +1,7 @@
 """What the loop of a run moves: one state, or the lanes of several seeds. The loop does not know which."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -200,8 +201,13 @@ class Seeds:
             state, kept[lane] = self._last_finite(state, int(lane), indices, steps)
         counted = np.arange(len(indices)) < kept[:, None]
         lane = int(np.argmax(found.live))  # a lane that is dead stands at the values of an earlier step
-        values = {name: value[lane] for name, value in found.values.items()}
+        values = {name: value[lane] for name, value in found.values.items()} | self._own_values(found.values)
         return state, CallOutput(self._merged(found.metrics, counted), values, found.live.any())
+
+    def _own_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Names each seed's own values of the floats that evaluations move: "seed_3/optimizer.learning_rate"."""
+        moved = [section.removeprefix("schedule.") for section in self.experiment.schedule.plateaus]
+        return {f"{SEED}{seed}/{name}": values[name][lane] for lane, seed in enumerate(self.seeds) for name in moved}
 
     def _last_finite(self, state: TrainState, lane: int, indices: np.ndarray, steps: int) -> tuple[TrainState, int]:
         narrow, alone = self.population.gather(state, [lane])
@@ -219,9 +225,11 @@ class Seeds:
     def informed(self, state: TrainState, found: Metrics) -> TrainState:
         """Edits the hyperparameters of each lane by its own seed's number."""
         schedule, metric = self.experiment.schedule, self.experiment.config["eval"]["metric"]
+        if not schedule.plateaus:
+            return state
         losses = np.array([found[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
         edit = functools.partial(schedule.after_evaluation, loss=losses)
-        return self.population.edited(state, edit) if schedule.plateaus else state
+        return self.population.edited(state, edit)
 
     def rejected(
         self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int

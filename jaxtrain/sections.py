@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 from jaxtrain.durations import Duration, Total
 from jaxtrain.knobs import Bounds, Count, Fraction, Pattern, Positive
 
+Compute = Literal["float32", "bfloat16"]
+Products = Literal["default", "high", "highest"]
+
 
 @dataclass(frozen=True)
 class Train:
@@ -23,8 +26,8 @@ class Train:
     ema: Fraction | None = None
     early_stopping: Duration | None = None
     seeds: Count = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
-    matmul_precision: Literal["default", "high", "highest"] = "default"
+    precision: Compute = "float32"
+    matmul_precision: Products = "default"
 
 
 @dataclass(frozen=True)

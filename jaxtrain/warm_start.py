@@ -81,7 +81,7 @@ def _schedule_free(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = {}
     for path, z in leaves.items():
         state, is_z, name = path.partition("/z/")
-        if is_z and f"{state}/max_lr" in leaves:
+        if is_z and f"{state}/max_lr" in leaves and leaves[f"{state}/b1"].ndim == 0:  # lanes are refused later
             found[f"params/{name}"] = average(leaves[f"params/{name}"], z, leaves[f"{state}/b1"])
     return found
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrain.errors import ConfigError, DataError
+from jaxtrain.families import resolve
 from jaxtrain.models import MODELS, convolution
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.layers import NORMS, Conv, Dropout, Norm, average_pool, batch_axis, max_pool, normalise
@@ -367,3 +369,42 @@ def test_weights_of_each_lane_make_batched_products_and_no_convolutions_on_cpu(n
     assert not any("conv_general_dilated" in program for program in programs)
     as_lanes, alone = (program.count("dot_general[") for program in programs)
     assert as_lanes == alone >= 2 * sum(leaf.ndim > 2 for leaf in jax.tree.leaves(params)) - 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 3)])
+def test_resnet9_learns_from_images_of_any_size(shape):
+    inputs = jnp.ones((2, *shape, 3))
+    model = ResNet9(4, widths=(4, 4, 4))
+    variables = model.init(jax.random.key(0), inputs)
+
+    def loss(params) -> Any:
+        outputs, _ = model.apply({**variables, "params": params}, inputs, train=True, mutable=["batch_stats"])
+        return jnp.square(outputs - jnp.arange(4.0)[None]).sum()
+
+    assert jax.tree.all(jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), jax.grad(loss)(variables["params"])))
+
+
+@pytest.mark.parametrize(("model", "shape"), [(CNN(3), (7,)), (ResNet9(3), (6, 6)), (CNN(3), (1, 1, 1))])
+def test_what_cannot_be_convolved_or_pooled_is_refused_in_a_line(model, shape):
+    with pytest.raises(DataError, match=r"^model.*allowed: "):
+        model.init(jax.random.key(0), jnp.ones((2, *shape)))
+
+
+@pytest.mark.parametrize(
+    ("name", "knob", "given"),
+    [("mlp", "hidden", (0,)), ("cnn", "features", (-3,)), ("resnet9", "widths", (4, 0)), ("resnet9", "widths", ())],
+)
+def test_widths_are_checked_before_a_model_is_made(name, knob, given):
+    with pytest.raises(ConfigError, match=rf"model\.{knob}: given .*; allowed: a tuple of int.*, at least 1"):
+        resolve(MODELS.knobs(name), {knob: given}, "model")
+
+
+@pytest.mark.parametrize(
+    ("window", "strides"), [((3, 3), (2, 2)), ((2, 2), (1, 1)), ((2, 2), (3, 3)), ((17, 17), None), ((2, 2), None)]
+)
+def test_of_equal_values_the_first_moves_the_pooled_one_as_in_the_native_operation(window, strides):
+    """Small integers tie nearly everywhere; of a window of many places the place does not fit in a byte."""
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 17, 17, 2)), jnp.float32)
+    ours = jax.grad(lambda x: max_pool(x, window, strides).sum())(images)
+    native = jax.grad(lambda x: nn.max_pool(x, window, strides or window).sum())(images)
+    np.testing.assert_array_equal(ours, native)

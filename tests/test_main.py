@@ -306,6 +306,27 @@ def test_rprop_on_mini_batches_is_warned_of_unless_it_is_quiet_or_sees_the_whole
     assert "warning" not in capsys.readouterr().err
 
 
+def test_a_schedule_that_falls_is_warned_of_beside_a_schedule_free_optimizer(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    free = [*tiny, "--config.optimizer.name=schedule_free_adamw"]
+    assert main([*free, "--workdir=falls"]) == 0
+    assert "warning: schedule.optimizer.learning_rate: given 'warmup_cosine' beside" in capsys.readouterr().err
+    warmup = "--config.schedule.optimizer.learning_rate=warmup_stable_decay"
+    assert main([*free, warmup, f"{warmup.partition('=')[0]}.decay=0", "--workdir=stays"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_fit_is_told_in_one_line(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*tiny, "--config.model.hidden=(10000000,10000000)"]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(
+        "error: memory: given a model and batches that do not fit on the device; allowed: what `plan`"
+    )
+
+
 def test_train_says_what_changed_and_names_what_it_wrote(
     tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ):

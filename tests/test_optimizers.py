@@ -370,6 +370,8 @@ def test_the_average_of_a_schedule_free_optimizer_is_that_of_its_definition(name
 
 @pytest.mark.parametrize("name", FREE)
 def test_a_schedule_free_optimizer_refuses_what_would_spoil_its_average(name):
+    with pytest.raises(ConfigError, match=r"optimizer\.scaled: given 'bias'"):
+        one_update(f"optax:contrib.{name}", {"scaled": "bias", "scaled_by": 0.5}, PARAMS, PARAMS)
     with pytest.raises(ConfigError, match=r"optimizer\.scaled: given 'bias'; allowed: None with a schedule-free"):
         one_update(name, {"scaled": "bias", "scaled_by": 0.5}, PARAMS, PARAMS)
     assert OPTIMIZERS.knobs(name)["b1"].once_per_run

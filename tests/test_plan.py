@@ -184,6 +184,17 @@ def test_lanes_are_as_many_as_the_population_plans_for():
     assert [most_lanes(experiment(), limit) for limit in (needed[8], needed[16] - 1)] == [8, 8]
 
 
+def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monkeypatch: pytest.MonkeyPatch):
+    """As on a GPU, where all lanes are stepped at once if they fit, and fewer at a time if not."""
+    monkeypatch.setattr("jaxtrain.footprint.wanted_width", lambda lanes, width: width or lanes)
+    found = build(config_of({"train.seeds": 8, "model.hidden": (512, 512)}))
+    memory = memory_by_kind(found)
+    narrow = bytes_of_batch(found, BATCH)
+    assert memory is not None
+    assert narrow is not None
+    assert narrow < sum(memory.values())
+
+
 def test_where_nothing_fits_nothing_is_run(tmp_path: Path):
     few = {"data.test_fraction": 0.89, "data.batch_size": 8, "train.duration": "9 steps", "model.hidden": (2,)}
     found = plan(config_of(few), limit=1000)

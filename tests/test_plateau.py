@@ -1,5 +1,6 @@
 """Reduce on plateau: evaluations edit a state's hyperparameters, alike in a run, in lanes and after a resume."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,8 +11,12 @@ import pytest
 from tiny_runs import Interrupting, outcome, tiny
 
 from jaxtrain.errors import ConfigError
+from jaxtrain.experiment import build
+from jaxtrain.population import Population
+from jaxtrain.runs import load_run
 from jaxtrain.schedules import plateau
 from jaxtrain.search import search
+from jaxtrain.search.lanes import OneByOne
 from jaxtrain.trackers import MemoryTracker, read_rows
 from jaxtrain.train import train_and_evaluate
 
@@ -86,6 +91,10 @@ def test_what_is_not_a_number_is_no_improvement_and_a_score_below_zero_improves_
     assert scales(-np.asarray([0.5, 0.5001, 0.5002], np.float32), patience=2.0, threshold=0.01)[-1] == 0.5
 
 
+def test_a_reduction_never_raises_the_scale():
+    assert scales([1.0, 1.0, 1.0, 1.0], patience=1.0, minimum=2.0) == [1.0, 1.0, 1.0, 1.0]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     directory = tmp_path_factory.mktemp("plateau") / "whole"
@@ -126,6 +135,42 @@ def test_each_seed_of_a_run_reduces_by_its_own_losses(whole, tmp_path):
     train_and_evaluate(tiny(GIVEN | {"seed": 1}), tmp_path / "one", quiet=True)
     rows = read_rows(tmp_path / "one" / "metrics.jsonl")
     assert other == [row["loss"] for row in rows if row["split"] == "validation"]
+    assert rates(rows) == [row[f"seed_1/{RATE}"] for row in tracker.rows if row["split"] == "train"]
+
+
+def test_scores_that_rise_are_improvements_in_padded_lanes_and_in_a_run_alone(tmp_path):
+    """Three seeds on two devices, judged by accuracy; the runs' own scales are worked out from what they logged."""
+    judged = GIVEN | {"eval.metric": "accuracy", "optimizer.learning_rate": 0.05}
+    tracker = MemoryTracker()
+    lanes = tiny(judged | {"train.seeds": 3, "parallel.mesh": 2})
+    train_and_evaluate(lanes, tmp_path / "lanes", trackers=[tracker], quiet=True)
+    found = []
+    for seed in range(3):
+        accuracies = [row[f"seed_{seed}/accuracy"] for row in tracker.rows if row["split"] == "validation"]
+        expected = [1.0, *scales(-np.asarray(accuracies, np.float32), patience=1.0, threshold=0.02)][:-1]
+        found.append([row[f"seed_{seed}/{RATE}"] for row in tracker.rows if row["split"] == "train"])
+        np.testing.assert_allclose(found[-1], 0.05 * np.asarray(expected), rtol=1e-6)
+    assert found[0] != found[1] or found[1] != found[2]
+    train_and_evaluate(tiny(judged | {"seed": 2}), tmp_path / "alone", quiet=True)
+    assert rates(read_rows(tmp_path / "alone" / "metrics.jsonl")) == found[2]
+    run = load_run(tmp_path / "lanes", seed=2)
+    assert float(run.state.hparams[f"{PREFIX}scale"]) < 1.0
+
+
+def test_a_dead_lane_is_left_as_it_is_and_a_trial_one_by_one_is_edited():
+    found = build(tiny(GIVEN))
+    edit = functools.partial(found.schedule.after_evaluation, loss=np.asarray([np.nan, np.nan], np.float32))
+    population = Population(found.rules, found.mesh, 2)
+    states = population.init([0, 1], found.hparams, found.example)
+    states = states.replace(live=population.spread(np.array([True, False])))
+    edited = population.reported(population.edited(states, edit).hparams)
+    assert edited[f"{PREFIX}scale"].tolist() == [0.5, 1.0]
+    one = OneByOne(found)
+    alone = one.edited(
+        one.init([0], found.hparams, found.example),
+        functools.partial(found.schedule.after_evaluation, loss=np.asarray([np.nan], np.float32)),
+    )
+    assert float(alone.hparams[f"{PREFIX}scale"]) == 0.5
 
 
 def test_a_trial_of_a_halved_search_reduces_as_its_run_alone(whole, tmp_path):

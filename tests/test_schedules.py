@@ -179,7 +179,8 @@ def test_inverse_sqrt_follows_the_published_formula_at_every_step():
 @pytest.mark.parametrize("decay", [0.25, 0.0, 1.0])
 def test_warmup_stable_decay_follows_the_published_formulas_at_every_step(shape, decay):
     """Hu et al. (2024), and 1 - root of Hägele et al. (2024), from 1 down to 0.1 after a warm-up of 20 steps."""
-    part = np.clip((STEPS - (1 - decay) * TOTAL) / max(decay * TOTAL, 1e-9), 0, 1) if decay else np.zeros(TOTAL + 1)
+    begin = max(1 - decay, 0.1) * TOTAL  # a decay of the whole run waits for the warm-up
+    part = np.clip((STEPS - begin) / (TOTAL - begin), 0, 1) if decay else np.zeros(TOTAL + 1)
     falls = {"linear": 1 - 0.9 * part, "cosine": 0.1 + 0.45 * (1 + np.cos(np.pi * part)), "root": 1 - 0.9 * part**0.5}
     expected = np.where(STEPS < 20, STEPS / 20, falls[shape])
     ours = at_every_step(warmup_stable_decay, warmup=0.1, decay=decay, end=0.1, shape=shape)

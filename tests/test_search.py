@@ -333,8 +333,10 @@ def test_damaged_files_are_one_line_that_names_them(name, text, tmp_path):
 
 
 @pytest.mark.parametrize("hidden", [(0,), (-3,)])
-def test_a_model_that_cannot_be_made_is_refused_before_anything_runs(hidden, tmp_path):
-    with pytest.raises(ConfigError, match=r"search\.space\.model\.hidden: given .*can be made of"):
+def test_a_width_that_the_model_does_not_allow_is_refused_before_anything_runs(hidden, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"search\.space\.model\.hidden: given .*; allowed: a tuple of int, at least 1"
+    ):
         search(config({"model": {"hidden": ("choice", ((8,), hidden))}}), tmp_path, quiet=True)
 
 

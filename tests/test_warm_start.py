@@ -148,3 +148,10 @@ def test_the_optimizer_starts_from_the_weights_that_are_taken(source, tmp_path):
     state = fresh(tmp_path, checkpoint__init_from=str(source), optimizer__name=name, optimizer__learning_rate=0.1)
     kept = jax.tree.leaves(state.opt_state.z)
     assert [np.array_equal(a, b) for a, b in zip(kept, jax.tree.leaves(state.params), strict=True)] == [True] * 4
+
+
+def test_weights_of_several_schedule_free_seeds_are_refused_as_those_of_any_other(tmp_path):
+    free = {"optimizer.name": "schedule_free_sgd", "train.ema": None, "schedule": None, "train.seeds": 2}
+    train_and_evaluate(tiny(free), tmp_path / "source", quiet=True)
+    with pytest.raises(ConfigError, match=r"init_from.*there \(2, 16\), here \(16,\)"):
+        fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from jaxtrain.knobs import Probability
+from jaxtrain.knobs import Probability, Widths
 from jaxtrain.models.layers import Conv, Dropout, Norm, max_pool, normalise
 from jaxtrain.models.mlp import MLP, Activation
 
@@ -17,8 +17,8 @@ class CNN(nn.Module):
     """
 
     outputs: int
-    features: tuple[int, ...] = (32, 64)
-    hidden: tuple[int, ...] = (128,)
+    features: Widths = (32, 64)
+    hidden: Widths = (128,)
     activation: Activation = "relu"
     norm: Norm | None = None
     dropout: Probability | None = None

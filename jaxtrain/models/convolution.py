@@ -13,10 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.errors import DataError
+
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
 Pads = Sequence[Pair]
 
+PLACES_OF_A_BYTE = 256
 MANY_CHANNELS = 32  # in a row of the kernel, from which on patches of one row are faster than whole ones
 
 
@@ -56,6 +59,11 @@ def convolve(
     groups: int = 1,
 ) -> jax.Array:
     """Convolves (batch, height, width, channels) with (height, width, channels / groups, features)."""
+    if inputs.ndim != 4:
+        allowed = "images (height, width, channels), or a model without convolutions, such as mlp"
+        raise DataError(
+            f"model.name: given a model that convolves inputs of shape {inputs.shape[1:]}; allowed: {allowed}"
+        )
     channels, features = inputs.shape[-1], kernel.shape[-1]
     if channels != groups * kernel.shape[2] or features % groups:
         raise ValueError(f"{groups} groups do not divide {channels} channels into {features} features")
@@ -79,9 +87,13 @@ def max_pool(
     if not _on_cpu():
         return nn.max_pool(inputs, window, strides, padding)
     pads = _pads(inputs, window, strides, padding)
-    if window == strides:
-        return _largest(_apart(inputs, window, pads, -jnp.inf))
-    return jnp.stack(_window_views(inputs, window, strides, pads, -jnp.inf)).max(axis=0)
+    if padding == "VALID" and (inputs.shape[1] < window[0] or inputs.shape[2] < window[1]):
+        given = f"images that are {inputs.shape[1]} x {inputs.shape[2]} pixels where windows of {window} are pooled"
+        raise DataError(f"model: given {given}; allowed: larger ones, or a model that pools less often")
+    if window != strides:
+        return functools.reduce(_first_of_larger, _window_views(inputs, window, strides, pads, -jnp.inf))
+    windows = _apart(inputs, window, pads, -jnp.inf)
+    return _largest(windows) if window[0] * window[1] <= PLACES_OF_A_BYTE else _largest_of_many(windows)
 
 
 def average_pool(
@@ -145,6 +157,17 @@ def _convolve_groups(
     return outputs.reshape(*views[0].shape[:3], features)
 
 
+def _first_of_larger(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Returns the larger of each pair, and of equal ones the first, which alone gets their gradient."""
+    return jnp.where((second > first) | jnp.isnan(second), second, first)
+
+
+def _largest_of_many(windows: jax.Array) -> jax.Array:
+    """Reduces windows of more places than a byte can tell apart as `_largest` does."""
+    places = jnp.moveaxis(windows, (2, 4), (-2, -1)).reshape(*windows.shape[:2], windows.shape[3], windows.shape[5], -1)
+    return jnp.take_along_axis(places, places.argmax(axis=-1, keepdims=True), axis=-1)[..., 0]
+
+
 @jax.custom_jvp
 def _largest(windows: jax.Array) -> jax.Array:
     """Reduces (batch, rows, height, columns, width, channels) to the largest value of each window."""
@@ -156,7 +179,8 @@ def _largest_moves(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tup
     """Moves as the first of the largest values does, which is remembered in a byte; the gradient need not compare."""
     (windows,), (moves,) = primals, tangents
     _, _, height, _, width, _ = windows.shape
-    largest, first = windows[:, :, 0, :, 0], jnp.zeros((), jnp.uint8)
+    largest = windows[:, :, 0, :, 0]
+    first = jnp.zeros(largest.shape, jnp.uint8)
     for place in range(1, height * width):
         value = windows[:, :, place // width, :, place % width]
         first = jnp.where(value > largest, jnp.uint8(place), first)

@@ -5,7 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from jaxtrain.knobs import Probability
+from jaxtrain.knobs import Probability, Widths
 from jaxtrain.models.layers import Dropout, Norm, normalise
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
@@ -20,7 +20,7 @@ class MLP(nn.Module):
     """
 
     outputs: int
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     activation: Activation = "relu"
     norm: Norm | None = None
     dropout: Probability | None = None

@@ -1,9 +1,11 @@
 """The small residual network."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 
-from jaxtrain.knobs import Positive, Probability
+from jaxtrain.knobs import NotEmpty, Positive, Probability, Widths
 from jaxtrain.models.layers import Conv, Dropout, Norm, max_pool, normalise
 from jaxtrain.models.mlp import Activation
 
@@ -23,7 +25,7 @@ class ResNet9(nn.Module):
     """
 
     outputs: int
-    widths: tuple[int, ...] = (16, 32, 64, 128)
+    widths: Annotated[Widths, NotEmpty()] = (16, 32, 64, 128)
     norm: Norm | None = "batch"
     activation: Activation = "relu"
     dropout: Probability | None = None

@@ -1,6 +1,6 @@
 """Optimizers: optax transformations, rebuilt inside the trace from this step's values."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 
@@ -10,7 +10,7 @@ from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb
 from jaxtrain.optimizers.adaptive import adadelta, adafactor, adagrad, rmsprop
 from jaxtrain.optimizers.around import around, is_decayed
 from jaxtrain.optimizers.descent import lars, lion, muon, rprop, sgd
-from jaxtrain.optimizers.schedule_free import averaged, schedule_free_adamw, schedule_free_sgd
+from jaxtrain.optimizers.schedule_free import averaged, is_schedule_free, schedule_free_adamw, schedule_free_sgd
 
 __all__ = ["OPTIMIZERS", "Optimizer", "averaged", "is_decayed"]
 
@@ -23,11 +23,21 @@ class Optimizer(NamedTuple):
 
     def __call__(self, values: Values) -> optax.GradientTransformation:
         """Builds the transformation from this step's values; in a trace, at no cost at run time."""
-        scaled = dict(self.around.static).get("scaled")
-        if scaled is not None and self.member.function in (schedule_free_sgd, schedule_free_adamw):
+        whole = self.around(values, self.member(values))
+        return _refusing_averages(whole, scaled) if (scaled := dict(self.around.static).get("scaled")) else whole
+
+
+def _refusing_averages(transformation: optax.GradientTransformation, scaled: str) -> optax.GradientTransformation:
+    """Refuses, when its state is made, an optimizer whose average is worked out from whole steps."""
+
+    def init(params: Any) -> Any:
+        state = transformation.init(params)
+        if is_schedule_free(state):
             hint = "the average is worked out from whole steps"
             raise ConfigError("optimizer.scaled", scaled, "None with a schedule-free optimizer", hint)
-        return self.around(values, self.member(values))
+        return state
+
+    return transformation._replace(init=init)
 
 
 OPTIMIZERS = Family(

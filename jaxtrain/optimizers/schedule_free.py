@@ -69,7 +69,7 @@ def schedule_free_adamw(
 
 def averaged(opt_state: Any, params: Any) -> Any:
     """Returns the parameters that a model is used by: x where the optimizer is schedule-free, else `params`."""
-    states = [state for state in jax.tree.leaves(opt_state, is_leaf=_is_free) if _is_free(state)]
+    states = _states(opt_state)
     if not states:
         return params
     (state,) = states
@@ -87,5 +87,11 @@ def average(y: Any, z: Any, b1: Any) -> Any:
     return (y - (1.0 - b1) * z) / b1
 
 
-def _is_free(node: Any) -> bool:
-    return isinstance(node, ScheduleFreeState)
+def is_schedule_free(opt_state: Any) -> bool:
+    """Tells whether an optimizer of this state keeps an average."""
+    return bool(_states(opt_state))
+
+
+def _states(opt_state: Any) -> list[ScheduleFreeState]:
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, ScheduleFreeState))
+    return [node for node in nodes if isinstance(node, ScheduleFreeState)]

@@ -66,14 +66,15 @@ def sgdr(
 ) -> jax.Array:
     """Half a cosine from 1 to `end`, begun anew: `cycles` that fill the run, each `multiplier` times as long.
 
-    Each begins at `shrink` times the height of the one before. Loshchilov and Hutter (2017),
-    https://arxiv.org/abs/1608.03983; equals optax's sgdr_schedule.
+    Each begins at `shrink` times the height of the one before; one shorter than a step is left out.
+    Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983; equals optax's sgdr_schedule.
 
     >>> [round(float(sgdr(jnp.float32(step), 150.0)), 2) for step in (0, 5, 10, 20, 30)]
     [1.0, 0.5, 1.0, 0.5, 1.0]
     """
-    lengths = jnp.cumprod(jnp.full(cycles, multiplier).at[0].set(1.0))
+    # Relative to the last, so that many cycles are short ones and not numbers that float32 cannot hold.
+    lengths = jnp.cumprod(jnp.full(cycles, 1.0 / multiplier).at[0].set(1.0))[::-1]
     ends = jnp.round(jnp.cumsum(lengths) * total_steps / lengths.sum())  # a cycle begins at a whole step
     begins = jnp.concatenate([jnp.zeros(1), ends[:-1]])
-    cycle = jnp.sum(step >= ends[:-1])
+    cycle = jnp.sum(jnp.asarray(step)[..., None] >= ends[:-1], axis=-1)
     return cosine(shrink ** cycle.astype(jnp.float32), end, part(step, begins[cycle], ends[cycle]))

@@ -109,15 +109,15 @@ def warmup_stable_decay(
 ) -> jax.Array:
     """Linear from `start` to 1, 1 for long, and over the last part `decay` of the run down to `end`.
 
-    With s the part of the decay that is done: linear 1 - (1 - end) s, cosine, or root 1 - (1 - end) √s. A `decay` of 0
-    is a warm-up alone. Hu et al. (2024), https://arxiv.org/abs/2404.06395; the root by Hägele et al. (2024),
-    https://arxiv.org/abs/2405.18392.
+    A decay that would begin before the warm-up has ended waits for it. With s the part of it that is done: linear
+    1 - (1 - end) s, cosine, or root 1 - (1 - end) √s. A `decay` of 0 is a warm-up alone. Hu et al. (2024),
+    https://arxiv.org/abs/2404.06395; the root by Hägele et al. (2024), https://arxiv.org/abs/2405.18392.
 
     >>> [round(float(warmup_stable_decay(jnp.float32(step), 100.0)), 2) for step in (0, 5, 80, 90, 100)]
     [0.0, 1.0, 1.0, 0.5, 0.0]
     """
     falling = {"linear": linear, "cosine": cosine, "root": root}[shape]
-    stable_until = (1.0 - decay) * total_steps
+    stable_until = jnp.maximum(1.0 - decay, warmup) * total_steps
     # Without a decay the last step of the run is no part of one.
     done = jnp.where(decay > 0.0, part(step, stable_until, total_steps), 0.0)
     return warmed(step, warmup * total_steps, start, falling(1.0, end, done))
@@ -126,7 +126,7 @@ def warmup_stable_decay(
 def step_decay(step: jax.Array, total_steps: jax.Array, stages: Positive = 3.0, gamma: NonNegative = 0.1) -> jax.Array:
     """Stairs: the run in `stages` of equal length, each at `gamma` times the one before.
 
-    gamma^⌊stages step / total steps⌋, where a stage begins at a whole step. He et al. (2016),
+    gamma^⌊stages step / total steps⌋, where a stage begins at the nearest whole step. He et al. (2016),
     https://arxiv.org/abs/1512.03385; equals optax's exponential_decay with a staircase.
 
     >>> [round(float(step_decay(jnp.float32(step), 90.0)), 3) for step in (0, 29, 30, 60)]
@@ -147,7 +147,7 @@ def piecewise(
     third_scale: NonNegative = 1.0,
     between: Literal["constant", "linear", "cosine"] = "constant",
 ) -> jax.Array:
-    """Multiplied by a scale at each of three points of the run, given as fractions of it, in their order.
+    """Multiplied by a scale at each of three points of the run, given as fractions of it, in any order.
 
     `between` the points it is constant, or goes to the next value by a line or half a cosine; a point at 1, with a
     scale of 1, is one fewer. Equals optax's piecewise_constant_schedule and piecewise_interpolate_schedule,
@@ -157,7 +157,9 @@ def piecewise(
     [1.0, 1.0, 0.1, 0.01]
     """
     value, begin, factor = jnp.ones_like(step), jnp.zeros_like(total_steps), jnp.ones_like(step)
-    for point, scale in ((first, first_scale), (second, second_scale), (third, third_scale)):
+    points, scales = jnp.stack([first, second, third]), jnp.stack([first_scale, second_scale, third_scale])
+    order = jnp.argsort(points)
+    for point, scale in zip(points[order], scales[order], strict=True):
         end = jnp.round(point * total_steps)
         factor = jnp.where(step >= begin, _towards(value, value * scale, step, begin, end, between), factor)
         value, begin = value * scale, end

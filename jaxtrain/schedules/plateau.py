@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.families import Values
-from jaxtrain.knobs import Bounds, Fraction, NonNegative, Positive
+from jaxtrain.knobs import Bounds, Fraction, NonNegative, Positive, Probability
 
 REMEMBERED: Mapping[str, float] = {"best": float(jnp.finfo(jnp.float32).max), "waited": 0.0, "resting": 0.0}
 """What a plateau knows before the first evaluation; not infinity, since a state must be finite."""
@@ -22,16 +22,15 @@ def reduce_on_plateau(
     scale: Positive = 1.0,
     factor: Fraction = 0.5,
     patience: Annotated[float, Bounds(1)] = 2.0,
-    threshold: NonNegative = 1e-4,
+    threshold: Probability = 1e-4,
     cooldown: NonNegative = 0.0,
     minimum: NonNegative = 0.0,
 ) -> jax.Array:
     """`scale`, multiplied by `factor` whenever `eval.metric` has not improved for `patience` evaluations in a row.
 
     Better means by more than the part `threshold` of the best so far, on the validation split; after a reduction the
-    next `cooldown` evaluations do not count, and `scale` falls no lower than `minimum`. The steps are those of
-    `eval.every`. Equals optax's contrib.reduce_on_plateau,
-    https://optax.readthedocs.io/en/latest/api/contrib.html, at whose `patience` ours counts.
+    next `cooldown` evaluations do not count, and `scale` falls no lower than `minimum`. Evaluations are those of
+    `eval.every`. Equals optax's contrib.reduce_on_plateau, https://optax.readthedocs.io/en/latest/api/contrib.html.
 
     >>> [float(reduce_on_plateau(jnp.float32(step), 100.0, scale=0.25)) for step in (0, 100)]
     [0.25, 0.25]
@@ -49,8 +48,9 @@ def after_evaluation(hparams: Values, prefix: str, loss: Any) -> dict[str, jax.A
     improved = loss < now["best"] - now["threshold"] * jnp.abs(now["best"])
     waited = jnp.where(improved | (now["resting"] > 0.0), 0.0, now["waited"] + 1.0)
     reduced = waited >= now["patience"]
+    lower = jnp.maximum(now["scale"] * now["factor"], jnp.minimum(now["minimum"], now["scale"]))
     edited = {
-        "scale": jnp.where(reduced, jnp.maximum(now["scale"] * now["factor"], now["minimum"]), now["scale"]),
+        "scale": jnp.where(reduced, lower, now["scale"]),
         "best": jnp.where(improved, loss, now["best"]),
         "waited": jnp.where(reduced, 0.0, waited),
         "resting": jnp.where(reduced, now["cooldown"], jnp.maximum(now["resting"] - 1.0, 0.0)),

@@ -48,7 +48,7 @@ class Lanes(Protocol):
         ...
 
     def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
-        """Returns the states with hyperparameters edited on the host: name -> (lanes,) to the same."""
+        """Returns the states with the hyperparameters of live lanes edited on the host, as name -> (lanes,)."""
         ...
 
     def reported(self, tree: Any) -> Any:
@@ -91,7 +91,9 @@ class OneByOne:
         return compiled_eval_call(self.experiment.rules, self.experiment.mesh)(states, data, indices, mask)
 
     def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
-        """Edits the hyperparameters, which have a lane axis of 1 on the host."""
+        """Edits the hyperparameters, which have a lane axis of 1 on the host, while the run is alive."""
+        if not self.reported(states.live)[0]:
+            return states
         edited = edit(self.reported(states.hparams))
         return states.replace(hparams=self.spread({name: np.float32(value[0]) for name, value in edited.items()}))
 
