@@ -82,9 +82,9 @@ def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str)
 
 
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
-@pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
+@pytest.mark.parametrize(("optimizer", "schedule"), PAIRS[::3])
 def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -> None:
-    """Within a relative L2 of 1e-4 of the parameters over 20 steps, in chunks of two lanes."""
+    """Within a relative L2 of 1e-4 of the parameters over 20 steps, in chunks of two lanes; of every third pair."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     population = Population(found.rules, found.mesh, lanes=4, width=2)
     compared = compare_with_solo(
