@@ -74,7 +74,7 @@ class Experiment:
     @functools.cached_property
     def schedule(self) -> Schedule:
         """The schedules of the config; a range test's rules have another."""
-        return Schedule(configs.bind_schedules(self.config))
+        return schedule_of(self.config)
 
     @property
     def example(self) -> dict[str, np.ndarray]:
@@ -119,6 +119,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     on the same data and devices: what it has read and placed is shared.
     """
     check_metrics(config["task"], config["eval"]["metric"])
+    _check_schedule_free(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     _check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
     dataset = beside.dataset if beside else data.load(config["data"])
@@ -126,7 +127,6 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     rules, lengths = make_rules(config, dataset.info), lengths_of(config, dataset)
     _check_plateaus(config, dataset)
     _warn_of_mini_batches(config, dataset)
-    _check_schedule_free(config)
     return Experiment(config, dataset, mesh, rules, lengths, placed=placed)
 
 
@@ -144,7 +144,7 @@ def _check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
 
 def _check_plateaus(config: Config, dataset: Dataset) -> None:
     """Refuses a schedule that evaluations move where there are none."""
-    plateaus = Schedule(configs.bind_schedules(config)).plateaus
+    plateaus = schedule_of(config).plateaus
     if plateaus and "validation" not in dataset.sizes:
         allowed = "where data have a validation split; set data.validation_fraction above 0"
         raise ConfigError(f"{plateaus[0]}.name", "reduce_on_plateau", allowed)
@@ -206,11 +206,16 @@ def floats_explained(config: Config) -> Iterator[None]:
         raise
 
 
+def schedule_of(config: Config) -> Schedule:
+    """Makes the schedules of a config."""
+    return Schedule(configs.bind_schedules(config))
+
+
 def make_rules(config: Config, info: data.DataInfo) -> Rules:
     """Makes the static half of a run; equal for configs that differ in floats alone."""
     optimizers = configs.family("optimizer")
     optimizer = Optimizer(optimizers.bind(config["optimizer"]), optimizers.bind_common(config["optimizer"]))
-    schedule = Schedule(configs.bind_schedules(config))
+    schedule = schedule_of(config)
     return Rules(make_task(config, info), schedule, optimizer, config["train"]["accumulate"])
 
 

@@ -134,11 +134,11 @@ def _work(found: Plan) -> str:
 
 
 def _memory_lines(found: Plan) -> Iterator[str]:
-    if found.memory is None:
+    if found.memory is None or found.total_memory is None:
         yield f"  memory         {NOT_SAID}"
         return
-    total = _bytes(sum(found.memory.values()))
-    yield f"  memory         {total} on each device, of {_bytes(found.limit)} that may be planned for"
+    total, limit = _bytes(found.total_memory), _bytes(found.limit)
+    yield f"  memory         {total} on each device, of {limit} that may be planned for"
     yield from (f"    {_bytes(size):>10}   {kind}" for kind, size in found.memory.items() if size)
 
 

@@ -11,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.checkpoints import Checkpoints
-from jaxtrain.config import Config, bind_schedules, hyperparameters, resolve_config
+from jaxtrain.config import Config, hyperparameters, resolve_config
 from jaxtrain.data import DataInfo
 from jaxtrain.directory import read_json, write_json
 from jaxtrain.errors import StorageError, UsageError
-from jaxtrain.experiment import build, check_fingerprint, make_rules
+from jaxtrain.experiment import build, check_fingerprint, make_rules, schedule_of
 from jaxtrain.memory import Memory, results
 from jaxtrain.parallel import device_mesh, replicate
 from jaxtrain.progress import plain_lines
 from jaxtrain.runners import make_runner
-from jaxtrain.schedules import Schedule
 from jaxtrain.state import Rules, Task, TrainState, init_state
 from jaxtrain.steps import evaluated, train_step
 
@@ -106,8 +105,7 @@ def _shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
         "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
     }
-    remembered = Schedule(bind_schedules(config)).remembered
-    names = [*hyperparameters(config), "train.total_steps", *remembered]
+    names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).remembered]
     hparams = dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32))
     return jax.eval_shape(functools.partial(init_state, rules=rules), jax.random.key(0), batch, hparams)
 

@@ -1,5 +1,7 @@
 """The curves that schedules are put together from."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -29,3 +31,11 @@ def root(begin: Number, end: Number, done: Number) -> jax.Array:
 def warmed(step: jax.Array, warmup_steps: Number, start: Number, then: jax.Array) -> jax.Array:
     """Linear from `start` to 1 over the first `warmup_steps`, `then` after them."""
     return jnp.where(step < warmup_steps, linear(start, 1.0, part(step, 0.0, warmup_steps)), then)
+
+
+def warmed_curve(
+    step: jax.Array, total_steps: jax.Array, warmup: Number, start: Number, curve: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Linear from `start` to 1 over the first part `warmup` of the run, then `curve` of the done part of the rest."""
+    warmup_steps = warmup * total_steps
+    return warmed(step, warmup_steps, start, curve(part(step, warmup_steps, total_steps)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.knobs import Bounds, Fraction, NonNegative, Positive
-from jaxtrain.schedules.curves import cosine, linear, part, root, warmed
+from jaxtrain.schedules.curves import cosine, linear, part, root, warmed, warmed_curve
 
 
 def warmup_cosine(
@@ -22,8 +22,7 @@ def warmup_cosine(
     >>> [round(float(warmup_cosine(jnp.float32(step), 100.0)), 2) for step in (0, 5, 50, 100)]
     [0.0, 1.0, 0.54, 0.0]
     """
-    warmup_steps = warmup * total_steps
-    return warmed(step, warmup_steps, start, cosine(1.0, end, part(step, warmup_steps, total_steps)))
+    return warmed_curve(step, total_steps, warmup, start, lambda done: cosine(1.0, end, done))
 
 
 def linear_decay(
@@ -37,8 +36,7 @@ def linear_decay(
     >>> [round(float(linear_decay(jnp.float32(step), 100.0, warmup=0.1)), 2) for step in (0, 10, 55, 100)]
     [0.0, 1.0, 0.5, 0.0]
     """
-    warmup_steps = warmup * total_steps
-    return warmed(step, warmup_steps, start, linear(1.0, end, part(step, warmup_steps, total_steps)))
+    return warmed_curve(step, total_steps, warmup, start, lambda done: linear(1.0, end, done))
 
 
 def polynomial(
@@ -57,9 +55,7 @@ def polynomial(
     >>> [round(float(polynomial(jnp.float32(step), 100.0)), 2) for step in (0, 50, 90, 100)]
     [1.0, 0.25, 0.01, 0.0]
     """
-    warmup_steps = warmup * total_steps
-    left = 1.0 - part(step, warmup_steps, total_steps)
-    return warmed(step, warmup_steps, start, end + (1.0 - end) * left**power)
+    return warmed_curve(step, total_steps, warmup, start, lambda done: end + (1.0 - end) * (1.0 - done) ** power)
 
 
 def exponential(
@@ -77,8 +73,7 @@ def exponential(
     >>> [round(float(exponential(jnp.float32(step), 100.0)), 3) for step in (0, 50, 100)]
     [1.0, 0.1, 0.01]
     """
-    warmup_steps = warmup * total_steps
-    return warmed(step, warmup_steps, start, end ** part(step, warmup_steps, total_steps))
+    return warmed_curve(step, total_steps, warmup, start, lambda done: end**done)
 
 
 def inverse_sqrt(
