@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 # How the tests run, besides the settings in pyproject.toml: make test PYTEST_FLAGS="-n 0 -k steps"
+# and which of them: make test FAST=1 leaves out those marked slow, for the moment before a commit.
 PYTEST_FLAGS ?= -n 2
+FAST ?=
 # The locked releases stay while they fit; make lock LOCK_FLAGS=--upgrade takes the newest.
 LOCK_FLAGS ?=
 
@@ -28,7 +30,7 @@ AGAIN = make $(or $(firstword $(MAKECMDGOALS)),train) PYTHON=python3.12
 
 help:
 	@echo "make train    train configs/digits.py"
-	@echo "make test     check format, lint and types, then run the tests"
+	@echo "make test     check format, lint and types, then run the tests (FAST=1: without the slow ones)"
 	@echo "make format   format the code and mend what the linter can mend"
 	@echo "make docs     write docs/reference.md from the code"
 	@echo "make lock     write both locks anew from pyproject.toml"
@@ -41,7 +43,7 @@ test: $(VENV)/dev.stamp
 	$(RUN) -m ruff format --check
 	$(RUN) -m ruff check
 	$(RUN) -m basedpyright --pythonpath $(RUN)
-	$(RUN) -m pytest $(PYTEST_FLAGS)
+	$(RUN) -m pytest $(PYTEST_FLAGS) $(if $(FAST),-m 'not slow')
 
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix

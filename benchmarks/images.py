@@ -1,6 +1,11 @@
-"""Fashion-MNIST's configs for the benchmarks; where the files are not there, random images of the same shape."""
+"""Fashion-MNIST's configs for the benchmarks; where the files are missing, random images of the same shape."""
 
+import atexit
+import functools
+import gzip
 import os
+import struct
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,38 +14,42 @@ import numpy as np
 from timing import ROOT
 
 from jaxtrain import build, load_config
-from jaxtrain.errors import DataError
 from jaxtrain.experiment import Experiment
 
-RANDOM = "images:random_images"
+SIZES = {"train": 60_000, "t10k": 10_000}
 
 
-def random_images(path: Path) -> dict[str, Any]:
-    """60,000 and 10,000 random images of 28x28 grey pixels with random labels of 10 classes."""
+@functools.cache
+def use_data() -> list[str]:
+    """Makes JAXTRAIN_DATA name a folder with `fashion_mnist/*.gz`; returns a note that says which data it holds.
+
+    Takes the folder that the variable names, else a temporary folder of random files, which this process and the
+    commands that it starts read alike.
+    """
+    folder = Path(os.environ.get("JAXTRAIN_DATA", "data"), "fashion_mnist")
+    if (folder / "train-images-idx3-ubyte.gz").is_file():
+        return ["data: Fashion-MNIST"]
+    temporary = tempfile.TemporaryDirectory()
+    atexit.register(temporary.cleanup)
+    _write_random_images(Path(temporary.name, "fashion_mnist"))
+    os.environ["JAXTRAIN_DATA"] = temporary.name
+    return ["data: random images of Fashion-MNIST's shape (JAXTRAIN_DATA has no fashion_mnist/)"]
+
+
+def _write_random_images(folder: Path) -> None:
+    """Writes 60,000 and 10,000 random images of 28x28 grey pixels, and random labels of 10 classes, as IDX files."""
+    folder.mkdir()
     generator = np.random.default_rng(0)
-    sizes = {"train": 60_000, "test": 10_000}
-    return {
-        split: (
-            generator.integers(0, 256, (size, 28, 28, 1), np.uint8),
-            generator.integers(0, 10, size, np.int32),
-        )
-        for split, size in sizes.items()
-    }
-
-
-def use_shared_data() -> None:
-    """Lets JAXTRAIN_DATA name the data beside the clone, where they are and nothing else was said."""
-    beside = ROOT.parent / "shared" / "data"
-    if beside.is_dir():
-        os.environ.setdefault("JAXTRAIN_DATA", str(beside))
+    for part, size in SIZES.items():
+        images = generator.integers(0, 256, (size, 28, 28), np.uint8)
+        labels = generator.integers(0, 10, size, np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            packed = gzip.compress(header + array.tobytes(), compresslevel=0)
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(packed)
 
 
 def experiment(config: str, overrides: Mapping[str, Any]) -> tuple[Experiment, list[str]]:
-    """Builds configs/<config>.py with overrides; returns it with notes on the data that were used."""
-    use_shared_data()
-    path = ROOT / "configs" / f"{config}.py"
-    try:
-        return build(load_config(path, overrides)), ["data: Fashion-MNIST"]
-    except DataError:
-        found = build(load_config(path, {**overrides, "data.name": RANDOM}))
-        return found, ["data: random images of Fashion-MNIST's shape (JAXTRAIN_DATA has no fashion_mnist/)"]
+    """Builds configs/<config>.py with overrides; returns it with a note on the data that it reads."""
+    notes = use_data()
+    return build(load_config(ROOT / "configs" / f"{config}.py", overrides)), [*notes]

@@ -17,7 +17,6 @@ from jaxtrain.main import use_a_host_device_per_core
 
 use_a_host_device_per_core()  # before JAX starts, as the verb does
 
-import images  # noqa: E402
 import numpy as np  # noqa: E402
 from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, trained  # noqa: E402
 
@@ -62,7 +61,6 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.tasks) - set(TASKS):
         parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(TASKS)}")
-    images.use_shared_data()
     names = options.tasks or (["breast_cancer_mlp", "diabetes_mlp"] if options.quick else list(TASKS))
     outcomes = []
     for name in names:

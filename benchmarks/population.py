@@ -167,8 +167,7 @@ matplotlib.pyplot.savefig(sys.argv[2])
 
 def commands(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     """The range test of 100 rates by `ramp`, of one seed and of eight, and by `lanes`; fastai's finder beside it."""
-    config, notes = ("digits", []) if quick else ("fashion_mnist_mlp", ["commands: configs/fashion_mnist_mlp.py"])
-    images.use_shared_data()
+    config, notes = ("digits", []) if quick else ("fashion_mnist_mlp", images.use_data())
     rounds = -(-rounds // 3)
     with tempfile.TemporaryDirectory() as folder:
         ramp = ["--config.lr_range.method=ramp", "--config.lr_range.rates=100"]

@@ -37,9 +37,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, to see that everything runs")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
-    images.use_shared_data()
+    data = images.use_data()
     help_seconds = _help_seconds(rounds)
     notes = [
+        *data,
         f"--help: {help_seconds:.3f} s (bar {HELP_BAR} s, {'holds' if help_seconds <= HELP_BAR else 'MISSED'}); "
         f"of {', '.join(HEAVY)} it imports: {_imported() or 'none'}",
         "first step: until the process prints the numbers of step 1; ours also opens the run's directory and trackers",
@@ -53,9 +54,7 @@ def main() -> None:
 
 def first_steps(folder: Path, rounds: int) -> list[timing.Ratio]:
     """Times both programs in turns: with an empty cache of compiled programs (theirs: without one), then a full one."""
-    data = Path(os.environ.get("JAXTRAIN_DATA", "data")) / "fashion_mnist"
-    if not (data / "train-images-idx3-ubyte.gz").is_file():
-        sys.exit(f"error: JAXTRAIN_DATA: given {data.parent}; allowed: a folder with fashion_mnist/*.gz")
+    data = Path(os.environ.get("JAXTRAIN_DATA", "data"), "fashion_mnist")
     bare = [sys.executable, str(ROOT / "benchmarks" / "bare_start.py"), str(data), str(TOTAL_STEPS)]
     warm_cache = folder / "warm"
     took: dict[str, list[float]] = {name: [] for name in ("cold ours", "cold theirs", "warm ours", "warm theirs")}

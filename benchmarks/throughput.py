@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import images
 import jax
 import numpy as np
 import timing
@@ -35,7 +34,6 @@ def main() -> int:
     try:
         overrides, rest = split_overrides(sys.argv[1:])
         options = parser.parse_args(rest)
-        images.use_shared_data()
         experiment = build(load_config(options.config, overrides))
         figures = measure(experiment, 0.0 if options.quick else options.seconds)
     except JaxtrainError as error:

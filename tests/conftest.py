@@ -1,10 +1,11 @@
-"""What every test runs under: four CPU devices, strict types and shapes, and the data beside the clone."""
+"""What every test runs under: four CPU devices, strict types and shapes, and the parts that the machine has."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import optional_parts
 import pytest
 
 # JAX_PLATFORMS=cuda runs the tests on a GPU instead, where those that need four devices cannot pass.
@@ -17,9 +18,30 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MANY_MAPS = 30_000
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-if SHARED_DATA.is_dir():
-    os.environ.setdefault("JAXTRAIN_DATA", str(SHARED_DATA.resolve()))
+_skipped: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bare", action="store_true", help="treat real data, a browser and a database as missing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--bare"):
+        os.environ.pop("JAXTRAIN_DATA", None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    optional_parts.demand(item, bare=item.config.getoption("--bare"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    _skipped.extend(str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Says last of all what was skipped: pytest's own summary counts it, and does not say what would enable it."""
+    if config.pluginmanager.has_plugin("terminalreporter") and not hasattr(config, "workerinput"):
+        print(optional_parts.summary(_skipped))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -355,7 +355,7 @@ def test_file_that_cannot_grow_is_one_line_at_the_next_save_and_harms_no_step(op
     assert checkpoints.restore({"w": np.zeros(1000)}).step == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.needs("root")
 def test_full_disk_is_one_line_and_a_step_that_was_said_is_good(tmp_path, said):
     disk = tmp_path / "disk"
     disk.mkdir()

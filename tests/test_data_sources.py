@@ -119,11 +119,9 @@ def test_half_a_set_names_only_what_lacks(tmp_path):
     assert "train-" not in str(caught.value)
 
 
+@pytest.mark.needs("data")
 def test_real_fashion_mnist():
-    root = os.environ.get("JAXTRAIN_DATA")
-    if not root or not Path(root, "fashion_mnist").is_dir():
-        pytest.skip("JAXTRAIN_DATA names no folder that holds fashion_mnist/")
-    source = fashion_mnist(Path(root))
+    source = fashion_mnist(Path(os.environ["JAXTRAIN_DATA"]))
     train, test = source.splits["train"], source.splits["test"]
     assert (train.inputs.shape, test.inputs.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
     assert (train.inputs.dtype, train.targets.dtype, source.classes) == (np.uint8, np.int32, 10)

@@ -132,3 +132,11 @@ def test_make_refuses_an_unfit_python_in_one_line(tmp_path: Path, statement: str
 def test_make_test_hints_at_the_goal_that_was_asked_for(tmp_path: Path):
     result = make(tmp_path, "test", f"PYTHON={python_where(tmp_path, 'sys.version_info = (3, 9, 18)')}")
     assert "make test PYTHON=" in result.stderr
+
+
+def test_the_suite_ends_with_what_was_skipped_and_what_enables_it():
+    line = [sys.executable, "-m", "pytest", "-n", "0", "--bare", "-m", "needs", "tests/test_data_sources.py"]
+    done = subprocess.run([*line, "-p", "no:cacheprovider"], cwd=ROOT, capture_output=True, text=True, check=False)
+    last = done.stdout.splitlines()[-1]
+    assert last == "skipped 1 tests: 1 for real data (set JAXTRAIN_DATA to a folder that holds fashion_mnist/)"
+    assert "SKIPPED [1] tests/test_data_sources.py:122: needs real data" in done.stdout

@@ -98,6 +98,7 @@ def text(findings: Findings, tmp_path: Path) -> str:
     return html.unescape(re.sub("<[^>]*>", "", found[found.index("<main>") : found.index("<table>")]))
 
 
+@pytest.mark.needs("browser")
 def test_the_browser_sees_errors_requests_and_what_the_policy_forbids(page, tmp_path):
     path = tmp_path / "bad.html"
     path.write_text("""
@@ -115,6 +116,7 @@ def test_the_browser_sees_errors_requests_and_what_the_policy_forbids(page, tmp_
 
 
 @pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.needs("browser")
 def test_every_trial_is_in_the_table_and_in_each_picture(page, tmp_path, name):
     findings = SEARCHES[name]()
     opened(page, findings, tmp_path)
@@ -131,6 +133,7 @@ def test_every_trial_is_in_the_table_and_in_each_picture(page, tmp_path, name):
     assert page.evaluate("document.querySelectorAll('svg').length") == len(FIGURES)
 
 
+@pytest.mark.needs("browser")
 def test_no_mark_is_drawn_outside_its_picture(page, tmp_path):
     opened(page, SEARCHES["conditional"](), tmp_path)
     outside = """[...document.querySelectorAll("svg [data-trial]")].filter(mark => {
@@ -141,6 +144,7 @@ def test_no_mark_is_drawn_outside_its_picture(page, tmp_path):
     assert page.evaluate(outside) == 0
 
 
+@pytest.mark.needs("browser")
 def test_the_table_sorts_by_click_and_by_key_numbers_as_numbers_and_what_is_empty_last(page, tmp_path):
     findings = SEARCHES["conditional"]()
     opened(page, findings, tmp_path)
@@ -166,6 +170,7 @@ def test_the_table_sorts_by_click_and_by_key_numbers_as_numbers_and_what_is_empt
     assert page.evaluate("document.querySelectorAll('[aria-sort=ascending], [aria-sort=descending]').length") == 1
 
 
+@pytest.mark.needs("browser")
 def test_pointing_at_a_mark_lights_the_trial_everywhere_and_tells_of_it(page, tmp_path):
     findings = SEARCHES["conditional"]()
     opened(page, findings, tmp_path)
@@ -185,6 +190,7 @@ def test_pointing_at_a_mark_lights_the_trial_everywhere_and_tells_of_it(page, tm
     assert page.errors == []
 
 
+@pytest.mark.needs("browser")
 def test_what_was_given_stays_text(page, tmp_path):
     opened(page, hostile(), tmp_path)
     assert set(column(page, "data.name<b>")) == {value or "''" for value in HOSTILE}
@@ -192,6 +198,7 @@ def test_what_was_given_stays_text(page, tmp_path):
     assert page.evaluate("document.querySelectorAll('script').length") == 1
 
 
+@pytest.mark.needs("browser")
 def test_a_script_that_slipped_in_would_not_run(page, tmp_path):
     path = tmp_path / "report.html"
     write_page(findings_of(3), path)
@@ -201,6 +208,7 @@ def test_a_script_that_slipped_in_would_not_run(page, tmp_path):
     assert "Content Security Policy" in page.errors[0]
 
 
+@pytest.mark.needs("browser")
 def test_the_best_its_ties_and_the_configs_own_values_are_marked(page, tmp_path):
     findings = SEARCHES["conditional"]()
     opened(page, findings, tmp_path)
@@ -212,6 +220,7 @@ def test_the_best_its_ties_and_the_configs_own_values_are_marked(page, tmp_path)
     assert found == expected
 
 
+@pytest.mark.needs("browser")
 def test_a_phone_shows_the_page_without_scrolling_sideways(page, tmp_path):
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     page.call("Emulation.setDeviceMetricsOverride", size)
@@ -222,6 +231,7 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(page, tmp_path):
         page.call("Emulation.setDeviceMetricsOverride", size | {"width": 1100, "height": 900, "mobile": False})
 
 
+@pytest.mark.needs("browser")
 def test_a_thousand_trials_are_written_soon_into_a_small_file(page, tmp_path):
     findings = findings_of(1000)
     begin = time.monotonic()

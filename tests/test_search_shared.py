@@ -69,6 +69,7 @@ def write_line(study: SharedStudy, trials: list[Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("database")
 def test_eight_workers_at_once_make_and_work_a_new_study_twenty_times(postgres: PostgresServer, tmp_path: Path):
     urls = [postgres.new_database(f"race_{number}") for number in range(20)]
     codes = run_parent(urls, tmp_path, workers=8, kills=0, seconds=0.005, options={"trials": 8, "batch": 1})
@@ -81,6 +82,7 @@ def test_eight_workers_at_once_make_and_work_a_new_study_twenty_times(postgres: 
 
 
 @pytest.mark.slow
+@pytest.mark.needs("database")
 def test_workers_that_are_killed_lose_no_trial_and_leave_none_running(postgres: PostgresServer, tmp_path: Path):
     url = postgres.new_database("kills")
     options = {"trials": 60, "batch": 3, "stale_seconds": 3.0}
@@ -291,6 +293,7 @@ def test_a_sampler_that_unpickles_is_refused(sqlite: str, opened: Opened, tmp_pa
         opened(sqlite, tmp_path, space=space("optuna:CmaEsSampler"))
 
 
+@pytest.mark.needs("database")
 def test_an_outage_between_take_and_tell_loses_nothing(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with postgres_server() as server:
         study = opened(server.url, tmp_path, trials=2)
@@ -306,6 +309,7 @@ def test_an_outage_between_take_and_tell_loses_nothing(opened: Opened, tmp_path:
         assert again.take() == []
 
 
+@pytest.mark.needs("database")
 def test_a_short_outage_is_waited_for(opened: Opened, tmp_path: Path):
     with postgres_server() as server:
         study = opened(server.url, tmp_path, trials=2)
