@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    optional_parts.demand(item, bare=item.config.getoption("--bare"))
+    optional_parts.demand(item, bare=bool(item.config.getoption("--bare")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -62,4 +62,5 @@ def summary(reasons: list[str]) -> str:
     told = [f"{count} for {PARTS[name].name} ({PARTS[name].remedy})" for name, count in counts.items() if count]
     other = len(reasons) - sum(counts.values())
     told += [f"{other} for the reasons above"] if other else []
-    return f"skipped {len(reasons)} tests: {', '.join(told)}" if told else "skipped no test"
+    noun = "test" if len(reasons) == 1 else "tests"
+    return f"skipped {len(reasons)} {noun}: {', '.join(told)}" if told else "skipped no test"
