@@ -50,7 +50,7 @@ format: $(VENV)/dev.stamp
 	$(RUN) -m ruff format
 
 docs: $(VENV)/core.stamp
-	$(RUN) -m jaxtrain.reference > docs/reference.md
+	$(RUN) -m jaxtrain.commands.reference > docs/reference.md
 
 lock: $(VENV)/pyvenv.cfg
 	@$(PIP) install --root-user-action ignore uv

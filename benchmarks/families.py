@@ -12,12 +12,11 @@ import images
 import timing
 from step import framework_call
 
-from jaxtrain.experiment import Experiment
-from jaxtrain.families import knobs_of
-from jaxtrain.knobs import MISSING
-from jaxtrain.loop import CAPACITY
+from jaxtrain.config.registry import knobs_of
+from jaxtrain.config.schema import MISSING
 from jaxtrain.optimizers import OPTIMIZERS
-from jaxtrain.schedules import SCHEDULES
+from jaxtrain.optimizers.schedules import SCHEDULES
+from jaxtrain.training.experiment import CAPACITY, Experiment
 
 RATE = 1e-4  # so low that none of them leaves the finite numbers
 STEPS = 1_000_000  # the schedule's; only its beginning is run

@@ -14,7 +14,7 @@ import numpy as np
 from timing import ROOT
 
 from jaxtrain import build, load_config
-from jaxtrain.experiment import Experiment
+from jaxtrain.training.experiment import Experiment
 
 SIZES = {"train": 60_000, "t10k": 10_000}
 

@@ -9,9 +9,9 @@ import peers
 from jax.sharding import PartitionSpec
 
 from jaxtrain import train_step
-from jaxtrain.experiment import Experiment
-from jaxtrain.parallel import AXIS, compiled_init, compiled_train_call, device_mesh, place_lanes, replicate
-from jaxtrain.population import Population
+from jaxtrain.parallel.mesh import AXIS, compiled_init, compiled_train_call, device_mesh, place_lanes, replicate
+from jaxtrain.parallel.population import Population
+from jaxtrain.training.experiment import Experiment
 
 
 def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) -> Callable[[], Any]:

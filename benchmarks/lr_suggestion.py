@@ -13,15 +13,15 @@ from typing import Any
 
 import timing  # before jax: a clone's own jaxtrain
 
-from jaxtrain.main import use_a_host_device_per_core
+from jaxtrain.commands.options import use_a_host_device_per_core
 
 use_a_host_device_per_core()  # before JAX starts, as the verb does
 
 import numpy as np  # noqa: E402
 from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, trained  # noqa: E402
 
-from jaxtrain.compilation import counted  # noqa: E402
-from jaxtrain.range_test import measure  # noqa: E402
+from jaxtrain.lr_range.from_config import measure  # noqa: E402
+from jaxtrain.parallel.compilation import counted  # noqa: E402
 
 GRID = np.geomspace(1e-5, 10.0, 25)
 TEST_SEED = 100  # the range test draws weights of its own, not those of the trainings that judge it

@@ -18,7 +18,7 @@ from typing import Any
 
 import timing  # before jax: a clone's own jaxtrain
 
-from jaxtrain.main import use_a_host_device_per_core
+from jaxtrain.commands.options import use_a_host_device_per_core
 
 use_a_host_device_per_core()  # before JAX starts, as the verbs that run populations do
 
@@ -28,8 +28,8 @@ import numpy as np  # noqa: E402
 import peers  # noqa: E402
 from lane_programs import by_hand, lanes_call, solo_calls, solo_steps, torch_loop  # noqa: E402
 
-from jaxtrain.experiment import Experiment  # noqa: E402
-from jaxtrain.population import Population, fitted  # noqa: E402
+from jaxtrain.parallel.population import Population, fitted  # noqa: E402
+from jaxtrain.training.experiment import Experiment  # noqa: E402
 
 LANES, STEPS = 32, 100
 LOOP_BAR, CALLS_BAR, HAND_BAR, DEAD_BAR, SEEDS_BAR, FASTAI_BAR = 0.58, 0.80, 1.05, 0.60, 3.0, 1.5
@@ -143,14 +143,14 @@ def _held(reset: bool = False) -> float | None:
 # Commands: wall time of the verb, imports included, with a warm cache of compiled programs
 
 FASTAI = """
-import sys
-import matplotlib
+import sys  # noqa: E402
+import matplotlib  # noqa: E402
 matplotlib.use("Agg")
-import matplotlib.pyplot
-import numpy
-import torch
-from fastai.basics import Adam, DataLoaders, Learner, TensorDataset
-from fastai.callback import schedule
+import matplotlib.pyplot  # noqa: E402
+import numpy  # noqa: E402
+import torch  # noqa: E402
+from fastai.basics import Adam, DataLoaders, Learner, TensorDataset  # noqa: E402
+from fastai.callback import schedule  # noqa: E402
 
 found = numpy.load(sys.argv[1])
 inputs, targets = torch.tensor(found["inputs"]), torch.tensor(found["targets"], dtype=torch.long)

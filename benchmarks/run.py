@@ -16,9 +16,8 @@ import jax
 import timing
 
 from jaxtrain import build, train_and_evaluate
-from jaxtrain.experiment import Experiment
-from jaxtrain.loop import CAPACITY
-from jaxtrain.parallel import compiled_train_call
+from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.training.experiment import CAPACITY, Experiment
 
 BAR = 0.95
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import timing  # before jax: a clone's own jaxtrain
 
-from jaxtrain.main import use_a_host_device_per_core
+from jaxtrain.commands.options import use_a_host_device_per_core
 
 use_a_host_device_per_core()  # before JAX starts, as the verb does
 
@@ -31,19 +31,19 @@ import optax  # noqa: E402
 from jax.sharding import PartitionSpec  # noqa: E402
 from peers import installed  # noqa: E402
 
-from jaxtrain.compilation import Compilations  # noqa: E402
-from jaxtrain.config import Config, to_json  # noqa: E402
-from jaxtrain.data.order import eval_batches  # noqa: E402
-from jaxtrain.experiment import Experiment  # noqa: E402
-from jaxtrain.parallel import AXIS  # noqa: E402
+from jaxtrain.config.defaults import Config  # noqa: E402
+from jaxtrain.config.identity import to_json  # noqa: E402
+from jaxtrain.data.batches import eval_batches  # noqa: E402
+from jaxtrain.parallel.compilation import Compilations  # noqa: E402
+from jaxtrain.parallel.mesh import AXIS  # noqa: E402
 from jaxtrain.search.batch import Batch  # noqa: E402
-from jaxtrain.search.ledger import Ledger  # noqa: E402
 from jaxtrain.search.programs import Programs  # noqa: E402
 from jaxtrain.search.samplers import make_sampler  # noqa: E402
 from jaxtrain.search.space import Space, read_space  # noqa: E402
-from jaxtrain.search.studies import LocalStudy  # noqa: E402
+from jaxtrain.search.study import Ledger, LocalStudy  # noqa: E402
 from jaxtrain.search.trials import Outcome, ranked  # noqa: E402
-from jaxtrain.signals import Interruption  # noqa: E402
+from jaxtrain.training.experiment import Experiment  # noqa: E402
+from jaxtrain.training.signals import Interruption  # noqa: E402
 
 TRIALS, HAND_BAR, TORCH_AIM, ASKING_BAR = 32, 1.05, 0.6, 5.0
 MANY = 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 import timing  # noqa: F401 (before jax: a clone's own jaxtrain)
 
 from jaxtrain import load_config, train_and_evaluate
-from jaxtrain.compilation import use_persistent_cache
+from jaxtrain.parallel.compilation import use_persistent_cache
 
 
 def main(path: str, trials: int) -> None:

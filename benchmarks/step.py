@@ -19,9 +19,8 @@ import peers
 import stock
 import timing
 
-from jaxtrain.experiment import Experiment
-from jaxtrain.loop import CAPACITY
-from jaxtrain.parallel import compiled_train_call
+from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.training.experiment import CAPACITY, Experiment
 
 TOTAL_STEPS = 1_000_000  # the schedule's; only its beginning is run
 ADDED: dict[str, dict[str, Any]] = {

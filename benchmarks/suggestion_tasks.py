@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxtrain import build
-from jaxtrain.config import resolve_config
-from jaxtrain.data.idx import fashion_mnist
-from jaxtrain.data.order import eval_batches
-from jaxtrain.data.sources import Source, Split
-from jaxtrain.experiment import Experiment
-from jaxtrain.lr_range import finished, lr_range_test
-from jaxtrain.population import Population
-from jaxtrain.suggestions import valley
+from jaxtrain.config.resolve import resolve_config
+from jaxtrain.data.batches import eval_batches
+from jaxtrain.data.readers.idx import fashion_mnist
+from jaxtrain.data.source import Source, Split
+from jaxtrain.lr_range.rules import valley
+from jaxtrain.lr_range.sweep import finished, lr_range_test
+from jaxtrain.parallel.population import Population
+from jaxtrain.training.experiment import Experiment
 
 SEEDS, EVALUATIONS, CAPACITY = 3, 20, 100
 

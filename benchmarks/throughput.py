@@ -15,13 +15,13 @@ import numpy as np
 import timing
 
 from jaxtrain import build, load_config
-from jaxtrain.compilation import counted
+from jaxtrain.commands.options import split_overrides
+from jaxtrain.core.steps import train_call, train_step
 from jaxtrain.errors import JaxtrainError
-from jaxtrain.experiment import Experiment
-from jaxtrain.loop import CALL_SECONDS, CAPACITY
-from jaxtrain.main import split_overrides
-from jaxtrain.parallel import compiled_train_call
-from jaxtrain.steps import train_call, train_step
+from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.loop import CALL_SECONDS
 
 
 def main() -> int:

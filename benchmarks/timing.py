@@ -94,7 +94,7 @@ def measured(parts: Mapping[str, Part], chosen: Sequence[str]) -> tuple[list[Rat
 
 def environment() -> dict[str, Any]:
     """Returns versions, chip, devices, the number of processors and how busy the machine is."""
-    from jaxtrain.environment import describe_environment
+    from jaxtrain.storage.environment import describe_environment
 
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return describe_environment() | {"processors": os.cpu_count(), "load_average": busy}

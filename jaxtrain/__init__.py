@@ -7,34 +7,63 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtrain.config import default_config, load_config
-    from jaxtrain.data import Source, Split
+    from jaxtrain.commands.evaluate import evaluate
+    from jaxtrain.config.defaults import default_config
+    from jaxtrain.config.resolve import load_config
+    from jaxtrain.core.metric import Mean
+    from jaxtrain.core.state import Rules, Task, TrainState, init_state
+    from jaxtrain.core.steps import eval_step, train_call, train_step
+    from jaxtrain.data.source import Source, Split
     from jaxtrain.errors import JaxtrainError
-    from jaxtrain.experiment import build
-    from jaxtrain.metrics import Mean
-    from jaxtrain.runs import Run, evaluate, load_run
-    from jaxtrain.state import Rules, Task, TrainState, init_state
-    from jaxtrain.steps import eval_step, train_call, train_step
+    from jaxtrain.lr_range.sweep import lr_range_test
+    from jaxtrain.parallel.population import Population
+    from jaxtrain.search.run import run_search
     from jaxtrain.tasks import linen_task, make_task
-    from jaxtrain.train import train_and_evaluate
+    from jaxtrain.training.experiment import build
+    from jaxtrain.training.train import train_and_evaluate
+    from jaxtrain.training.trained_run import Run, load_run
 
 _HOMES = {
-    "config": ("default_config", "load_config"),
-    "data": ("Source", "Split"),
+    "commands.evaluate": ("evaluate",),
+    "config.defaults": ("default_config",),
+    "config.resolve": ("load_config",),
+    "core.metric": ("Mean",),
+    "core.state": (
+        "Rules",
+        "Task",
+        "TrainState",
+        "init_state",
+    ),
+    "core.steps": (
+        "eval_step",
+        "train_call",
+        "train_step",
+    ),
+    "data.source": (
+        "Source",
+        "Split",
+    ),
     "errors": ("JaxtrainError",),
-    "experiment": ("build",),
-    "metrics": ("Mean",),
-    "runs": ("Run", "evaluate", "load_run"),
-    "state": ("Rules", "Task", "TrainState", "init_state"),
-    "steps": ("eval_step", "train_call", "train_step"),
-    "tasks": ("linen_task", "make_task"),
-    "train": ("train_and_evaluate",),
+    "lr_range.sweep": ("lr_range_test",),
+    "parallel.population": ("Population",),
+    "search.run": ("run_search",),
+    "tasks": (
+        "linen_task",
+        "make_task",
+    ),
+    "training.experiment": ("build",),
+    "training.train": ("train_and_evaluate",),
+    "training.trained_run": (
+        "Run",
+        "load_run",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "JaxtrainError",
     "Mean",
+    "Population",
     "Rules",
     "Run",
     "Source",
@@ -49,7 +78,9 @@ __all__ = [
     "linen_task",
     "load_config",
     "load_run",
+    "lr_range_test",
     "make_task",
+    "run_search",
     "train_and_evaluate",
     "train_call",
     "train_step",

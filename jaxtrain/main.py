@@ -1,28 +1,35 @@
 """The command: arguments -> one call. Nothing heavy is imported before it is known what to do."""
 
 import argparse
+import importlib
 import io
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
+from jaxtrain.commands.options import USAGE, Options, split_overrides
 from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, nearest
-from jaxtrain.knobs import Text
 
-VERBS = {
-    "train": "trains a config, or resumes the run in its directory (the default verb)",
-    "evaluate": "evaluates the best state of a run: evaluate --workdir=DIR",
-    "lr_range": "tests learning rates, draws the curve and suggests one",
-    "plan": "says what a config comes to (size, memory, time, what fits) and draws its schedules; trains nothing",
-    "search": "searches search.space: many trials as lanes of few programs, then a report",
-    "list": "lists the families, or the members of one with their knobs: list optimizers",
+
+class Command(NamedTuple):
+    """A verb: the module of `jaxtrain.commands` whose `run(options)` returns the exit code, and one line of help."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "train": Command("train", "trains a config, or resumes the run in its directory (the default verb)"),
+    "evaluate": Command("evaluate", "evaluates the best state of a run: evaluate --workdir=DIR"),
+    "lr_range": Command("lr_range", "tests learning rates, draws the curve and suggests one"),
+    "plan": Command("plan", "reports size, memory, time and what fits, and draws the schedules; trains nothing"),
+    "search": Command("search", "searches search.space: many trials as lanes of few programs, then a report"),
+    "list": Command("listing", "lists the families, or the members of one with their knobs: list optimizers"),
 }
-USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no such letter is no reason to stop
             stream.reconfigure(errors="backslashreplace")
     try:
-        overrides, rest = split_overrides(words)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run(_parsed(rest), overrides)
+            return _run(words)
     except JaxtrainError as error:
         if "--debug" in words:
             traceback.print_exc()
@@ -55,12 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Shows our own warnings as a line, and others by the name of what they are."""
-    kind = "warning" if issubclass(category, JaxtrainWarning) else category.__name__
-    print(f"{kind}: {message}", file=sys.stderr)
-
-
 def run_command() -> NoReturn:
     """Runs the command as a process: the installed script `jaxtrain`."""
     if "" not in sys.path:
@@ -68,24 +68,23 @@ def run_command() -> NoReturn:
     sys.exit(main())
 
 
-def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:
-    """Takes `--config.a.b=value` (or `--config.a.b value`) out of a command line: {"a.b": value}, and the rest."""
-    overrides: dict[str, Text] = {}
-    rest: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        if not word.startswith("--config."):
-            rest.append(word)
-            continue
-        key, equals, value = word.removeprefix("--config.").partition("=")
-        if not all(key.split(".")):
-            raise UsageError(f"{word}: given no whole name of a key; allowed: --config.section.knob=VALUE")
-        if not equals and (value := next(remaining, "--")).startswith("--"):
-            raise UsageError(f"--config.{key}: given no value; allowed: --config.{key}=VALUE")
-        if key in overrides:
-            raise UsageError(f"--config.{key}: given twice, {str(overrides[key])!r} and {value!r}; allowed: once")
-        overrides[key] = Text(value)
-    return overrides, rest
+def _run(words: Sequence[str]) -> int:
+    overrides, rest = split_overrides(words)
+    parsed = _parsed(rest)
+    warnings.simplefilter("ignore" if parsed.quiet else "default", JaxtrainWarning)
+    verb, *more = parsed.words or ["train"]
+    if verb not in COMMANDS:
+        raise UsageError(f"verb: given {verb!r}; allowed: {', '.join(COMMANDS)}. {nearest(verb, COMMANDS)}".strip())
+    if len(more) > (1 if verb == "list" else 0):
+        raise UsageError(f"{verb}: given the stray argument {more[-1]!r}; allowed: {USAGE}")
+    options = Options(tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet)
+    return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Shows our own warnings as a line, and others by the name of what they are."""
+    kind = "warning" if issubclass(category, JaxtrainWarning) else category.__name__
+    print(f"{kind}: {message}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,7 +106,7 @@ class _Once(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:<10}{line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {verb:<10}{command.help}" for verb, command in COMMANDS.items())
     parser = _Parser(
         "jaxtrain",
         usage=USAGE,
@@ -135,149 +134,6 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
             f"command line: given the unknown option {unknown[0]!r}; allowed: {shown}. {hint}".rstrip(" .")
         )
     return options
-
-
-def _run(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    warnings.simplefilter("ignore" if options.quiet else "default", JaxtrainWarning)
-    verb, *more = options.words or ["train"]
-    if verb not in VERBS:
-        raise UsageError(f"verb: given {verb!r}; allowed: {', '.join(VERBS)}. {nearest(verb, VERBS)}".strip())
-    if len(more) > (1 if verb == "list" else 0):
-        raise UsageError(f"{verb}: given the stray argument {more[-1]!r}; allowed: {USAGE}")
-    if verb == "list":
-        if overrides or options.config or options.workdir:
-            raise UsageError("list: given a config or a directory; allowed: list, or list NAME, which read neither")
-        return _list(more)
-    runner = {"train": _train, "evaluate": _evaluate, "lr_range": _lr_range, "search": _search, "plan": _plan}[verb]
-    return runner(options, overrides)
-
-
-def _list(names: list[str]) -> int:
-    from jaxtrain.listing import families, members
-
-    print("\n".join(members(names[0]) if names else families()))
-    return 0
-
-
-def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    config, workdir = _configured(options, overrides)
-    from jaxtrain.compilation import use_persistent_cache
-    from jaxtrain.report import train_report
-    from jaxtrain.train import train_and_evaluate
-
-    if config["train"]["seeds"] > 1:
-        use_a_host_device_per_core()
-    use_persistent_cache()
-    result = train_and_evaluate(config, workdir, quiet=options.quiet)
-    if not options.quiet:
-        print("\n".join(train_report(result, workdir)))
-    elif result.status == "diverged":
-        print(f"error: {result.reason}", file=sys.stderr)
-    return result.exit_code
-
-
-def _lr_range(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    use_a_host_device_per_core()
-    config, workdir = _configured(options, overrides)
-    from jaxtrain.compilation import use_persistent_cache
-    from jaxtrain.range_test import lr_range
-    from jaxtrain.report import ALL_DIVERGED, lr_range_report
-
-    use_persistent_cache()
-    result = lr_range(config, workdir)
-    if not options.quiet:
-        kept = {k: v for k, v in overrides.items() if not k.startswith("lr_range.") and k != result.target}
-        chosen = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in kept.items())]
-        print("\n".join(lr_range_report(result, chosen, workdir)))
-    elif result.status == "diverged":
-        print(f"error: {ALL_DIVERGED}", file=sys.stderr)
-    return 0 if result.status == "done" else 4
-
-
-def _plan(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    config, workdir = _configured(options, overrides)
-    from jaxtrain.compilation import use_persistent_cache
-    from jaxtrain.plan import plan
-    from jaxtrain.report import plan_report
-    from jaxtrain.run_directory import demand_own
-
-    if config["train"]["seeds"] > 1:
-        use_a_host_device_per_core()
-    use_persistent_cache()
-    # In a directory that was asked for; else beside the one that training would make, which this must not make.
-    picture = workdir / "plan.png" if options.workdir else workdir.with_name(f"{workdir.name}-plan.png")
-    if options.workdir:
-        demand_own(workdir, config)
-    found = plan(config, picture)
-    if not options.quiet:
-        print("\n".join(plan_report(found, picture, _again(options, overrides))))
-    return 0
-
-
-def _again(options: argparse.Namespace, overrides: Mapping[str, Any]) -> list[str]:
-    """Returns the options of a command that chose the config and the directory."""
-    chosen = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in overrides.items())]
-    return chosen + ([f"--workdir={options.workdir}"] if options.workdir else [])
-
-
-def _search(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    use_a_host_device_per_core()
-    config, workdir = _configured(options, overrides)
-    from jaxtrain.compilation import use_persistent_cache
-    from jaxtrain.report import NOTHING_LEFT, search_report
-    from jaxtrain.search import search
-
-    use_persistent_cache()
-    result = search(config, workdir, quiet=options.quiet)
-    if not options.quiet:
-        print("\n".join(search_report(result, _again(options, overrides))))
-    elif result.status == "diverged":
-        print(f"error: {NOTHING_LEFT}", file=sys.stderr)
-    return result.exit_code
-
-
-def use_a_host_device_per_core() -> None:
-    """Makes a device of each core of a CPU, for lanes; before JAX starts, and never over a user's own XLA_FLAGS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={cores}")
-
-
-def _configured(options: argparse.Namespace, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
-    """Resolves the config, shows it, and chooses the directory."""
-    if options.config is None:
-        raise UsageError(f"--config: given nothing; allowed: {USAGE}")
-    from jaxtrain import config as configs
-    from jaxtrain.listing import config_lines
-    from jaxtrain.run_directory import from_default
-
-    path = Path(options.config)
-    loaded = configs.load(path, overrides)
-    if not options.quiet:
-        lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
-        print("\n".join(lines), flush=True)
-    default = Path("runs") / f"{_name(path)}-{configs.digest(loaded.config)}"
-    return loaded.config, Path(options.workdir or default)
-
-
-def _name(path: Path) -> str:
-    """Returns what a run is called after: the config file, or for a run's config.json the directory it lies in."""
-    return path.resolve().parent.name if path.name == "config.json" else path.stem
-
-
-def _evaluate(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    if options.workdir is None:
-        raise UsageError("--workdir: given nothing; allowed: evaluate --workdir=DIR, the directory of a run")
-    if overrides or options.config:
-        raise UsageError("evaluate: given a config; allowed: evaluate --workdir=DIR, whose own config.json is used")
-    from jaxtrain.compilation import use_persistent_cache
-    from jaxtrain.report import evaluation_report
-    from jaxtrain.runs import evaluate
-
-    use_persistent_cache()
-    found = evaluate(options.workdir)
-    if not options.quiet:
-        print("\n".join(evaluation_report(found, Path(options.workdir))))
-    return 0
 
 
 if __name__ == "__main__":

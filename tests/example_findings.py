@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tiny_runs import tiny
 
-from jaxtrain.search.findings import Comparison, Findings
+from jaxtrain.search.results import Comparison, Findings
 from jaxtrain.search.space import Space, read_space
 from jaxtrain.search.trials import Outcome
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.search import shared
-from jaxtrain.search.ledger import Ledger
+from jaxtrain.search.shared import study as shared
 from jaxtrain.search.space import Dimension, Point, Space, Trial
+from jaxtrain.search.study import Ledger
 from jaxtrain.search.trials import Outcome
-from jaxtrain.signals import Interruption
+from jaxtrain.training.signals import Interruption
 
 DIMENSIONS = (Dimension("a.x", "uniform", 0.0, 1.0), Dimension("a.y", "choice", choices=((1, 2), None, "z")))
 FORK = multiprocessing.get_context("fork")

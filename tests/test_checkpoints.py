@@ -16,10 +16,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.checkpoints import Checkpoints
-from jaxtrain.digests import state_digest
+from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import StorageError, UsageError
-from jaxtrain.step_files import read_record, write_record
+from jaxtrain.storage.checkpoint_files import read_record, write_record
+from jaxtrain.storage.checkpoints import Checkpoints
 
 
 @flax.struct.dataclass

@@ -13,27 +13,16 @@ import optax
 import pytest
 
 from jaxtrain import data, load_config
-from jaxtrain.config import (
-    FAMILIES,
-    SECTIONS,
-    Config,
-    bind_schedules,
-    default_config,
-    difference,
-    digest,
-    family,
-    flatten,
-    from_json,
-    hyperparameters,
-    load,
-    resolve_config,
-    to_json,
-)
+from jaxtrain.config.defaults import FAMILIES, Config, default_config, family, flatten
+from jaxtrain.config.hparams import bind_schedules, hyperparameters
+from jaxtrain.config.identity import difference, digest, from_json, to_json
+from jaxtrain.config.registry import knobs_of
+from jaxtrain.config.resolve import load, resolve_config
+from jaxtrain.config.schema import OncePerRun, Text
+from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import ConfigError
-from jaxtrain.families import knobs_of
-from jaxtrain.knobs import OncePerRun, Text
-from jaxtrain.optimizers.around import around
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.optimizers.wrappers import around
+from jaxtrain.training.train import train_and_evaluate
 
 DEFAULT = resolve_config(default_config()).config
 RATE = "schedule.optimizer.learning_rate"
@@ -618,7 +607,7 @@ class Recorded(dict[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         asked_by = sys._getframe(1).f_globals["__name__"]
-        if asked_by.startswith("jaxtrain.") and asked_by not in ("jaxtrain.config", "jaxtrain.families"):
+        if asked_by.startswith("jaxtrain.") and asked_by not in ("jaxtrain.config.resolve", "jaxtrain.config.registry"):
             self._reads.add(f"{self._path}.{key}")
         return super().__getitem__(key)
 
@@ -628,8 +617,8 @@ def recorded(config: Config, reads: set[str]) -> Config:
 
 
 def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from jaxtrain.range_test import lr_range
-    from jaxtrain.search import search
+    from jaxtrain.commands.lr_range import lr_range
+    from jaxtrain.search.run import run_search
 
     random = np.random.default_rng(0)
     np.savez(tmp_path / "tiny.npz", inputs=random.random((40, 3)), targets=random.integers(0, 2, 40))
@@ -661,7 +650,7 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
     train_and_evaluate(recorded(tuned, reads), tmp_path / "tuned", quiet=True)
     lr_range(recorded(first, reads), tmp_path / "tested")
     shared = {**first, "search": {**first["search"], "storage": f"sqlite:///{tmp_path}/study.db"}}
-    search(recorded(shared, reads), tmp_path / "searched", quiet=True)
+    run_search(recorded(shared, reads), tmp_path / "searched", quiet=True)
     kinds = {**SECTIONS, "data": data.Settings}
     fields = {f"{section}.{name}" for section, kind in kinds.items() for name in kind.__annotations__}
     # The one float of a program among them is read by its full name, as a hyperparameter.

@@ -7,7 +7,7 @@ from tiny_runs import ROOT
 
 from jaxtrain import load_config
 from jaxtrain.data import SOURCES
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.training.train import train_and_evaluate
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 EMBEDDED = ("digits", "breast_cancer", "diabetes")

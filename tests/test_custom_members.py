@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tiny_runs import Interrupting, result_of, run, tiny
 
-from jaxtrain.families import knobs_of
-from jaxtrain.optimizers.around import around
-from jaxtrain.state import TrainState
-from jaxtrain.steps import train_step
-from jaxtrain.trackers import read_rows
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.config.registry import knobs_of
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import train_step
+from jaxtrain.optimizers.wrappers import around
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.training.train import train_and_evaluate
 
 AROUND = dict.fromkeys(knobs_of(around, 1))
 """What every optimizer has around it, left out."""
@@ -229,7 +229,7 @@ def frozen_bias_step(state, batch, *, rules, axis_name=()):
 
 
 def last_bias(workdir: Path) -> np.ndarray:
-    from jaxtrain.runs import load_run
+    from jaxtrain.training.trained_run import load_run
 
     state: TrainState = load_run(workdir).state
     return np.asarray(state.params["Dense_1"]["bias"])

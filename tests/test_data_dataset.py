@@ -8,12 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxtrain.data import blocks
+from jaxtrain.data import info
 from jaxtrain.data.dataset import load_dataset
-from jaxtrain.data.embedded import diabetes, digits
-from jaxtrain.data.idx import fashion_mnist
 from jaxtrain.data.info import DataInfo
-from jaxtrain.data.sources import Source, Split
+from jaxtrain.data.readers.embedded import diabetes, digits
+from jaxtrain.data.readers.idx import fashion_mnist
+from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_refused_data_are_named_with_file_and_index(kind):
 
 
 def test_index_of_a_bad_value_is_right_past_the_first_block(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 8)
+    monkeypatch.setattr(info, "BLOCK_ELEMENTS", 8)
     images = changed(IMAGES.astype(np.float32), (3, 1, 2, 0), np.inf)
     with pytest.raises(DataError, match=r"inputs\[3, 1, 2, 0\] is inf"):
         load({"train": (images, [0, 1, 2, 3])})

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxtrain.data.arrays import arrays
-from jaxtrain.data.embedded import breast_cancer, diabetes, digits
-from jaxtrain.data.idx import fashion_mnist, idx
-from jaxtrain.data.sources import Source, Split, as_source
+from jaxtrain.data.readers.arrays import arrays
+from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
+from jaxtrain.data.readers.idx import fashion_mnist, idx
+from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError
 
 IMAGES = np.arange(3 * 2 * 4, dtype=np.uint8).reshape(3, 2, 4)
@@ -147,7 +147,8 @@ def test_embedded_sets_equal_those_of_scikit_learn():
 
 def test_reading_imports_neither_jax_nor_scikit_learn():
     code = (
-        "import sys; from pathlib import Path; from jaxtrain.data import arrays, dataset, embedded, idx, order;"
+        "import sys; from pathlib import Path; from jaxtrain.data import batches, dataset;"
+        "from jaxtrain.data.readers import arrays, embedded, idx;"
         "dataset.load_dataset(embedded.digits(Path()), seed=0, validation_fraction=0.1, test_fraction=0.1);"
         "sys.exit(', '.join({'jax', 'sklearn'} & set(sys.modules)) or None)"
     )

@@ -9,16 +9,15 @@ import pytest
 from tiny_runs import tiny
 
 from jaxtrain import main
-from jaxtrain.checkpoints import Checkpoints
-from jaxtrain.digests import named_leaves, state_digest
-from jaxtrain.experiment import Experiment, build
-from jaxtrain.loop import CAPACITY
-from jaxtrain.parallel import compiled_train_call
-from jaxtrain.runs import load_run
-from jaxtrain.state import TrainState
-from jaxtrain.steps import train_step
-from jaxtrain.trackers import read_rows
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import train_step
+from jaxtrain.core.trees import named_leaves, state_digest
+from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.training.experiment import CAPACITY, Experiment, build
+from jaxtrain.training.train import train_and_evaluate
+from jaxtrain.training.trained_run import load_run
 
 # Decay beyond all measure, so that a run of 60 steps diverges in its first step, soon, and after a while.
 SGD = {"optimizer.name": "sgd", "optimizer.momentum": None, "schedule.optimizer.learning_rate": "constant"}

@@ -1,9 +1,9 @@
 import pytest
 
-from jaxtrain.config import SECTIONS
-from jaxtrain.durations import DurationText, steps_of
+from jaxtrain.config.durations import DurationText, steps_of
+from jaxtrain.config.registry import knobs_of
+from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import ConfigError
-from jaxtrain.families import knobs_of
 
 
 @pytest.mark.parametrize(

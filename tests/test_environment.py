@@ -6,7 +6,7 @@ import subprocess
 import jax
 import numpy as np
 
-from jaxtrain.environment import PACKAGES, describe_environment
+from jaxtrain.storage.environment import PACKAGES, describe_environment
 
 
 def test_versions_and_devices_are_those_of_this_process():

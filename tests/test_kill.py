@@ -9,7 +9,7 @@ import pytest
 from test_trackers import read_scalars
 from tiny_runs import config_file, outcome, run, start
 
-from jaxtrain.trackers import read_rows
+from jaxtrain.trackers.jsonl import read_rows
 
 STEPS = 3000
 KILLS = 20

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 
-from jaxtrain.config import FAMILIES, SECTIONS, default_config, family, flatten, resolve_config
+from jaxtrain.commands.listing import families, members, source_of
+from jaxtrain.commands.reference import reference, split_example
+from jaxtrain.commands.summary import config_lines
+from jaxtrain.config.defaults import FAMILIES, default_config, family, flatten
+from jaxtrain.config.identity import from_default
+from jaxtrain.config.registry import knobs_of
+from jaxtrain.config.resolve import resolve_config
+from jaxtrain.config.schema import MISSING
+from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import UsageError
-from jaxtrain.families import knobs_of
-from jaxtrain.knobs import MISSING
-from jaxtrain.listing import config_lines, families, members, source_of
-from jaxtrain.metrics import METRICS
-from jaxtrain.reference import reference, split_example
-from jaxtrain.run_directory import from_default
+from jaxtrain.tasks.metrics import METRICS
 
 PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
 TABLES = {PLURALS.get(section, section): family(section) for section in FAMILIES} | {"metrics": METRICS}

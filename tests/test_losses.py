@@ -10,8 +10,10 @@ import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
 from jaxtrain.errors import ConfigError
-from jaxtrain.losses import LOSSES, cross_entropy, dice, mse
-from jaxtrain.losses.classification import class_weights
+from jaxtrain.tasks.losses import LOSSES
+from jaxtrain.tasks.losses.classification import class_weights, cross_entropy
+from jaxtrain.tasks.losses.overlap import dice
+from jaxtrain.tasks.losses.regression import mse
 
 RANDOM = np.random.default_rng(0)
 PREDICTIONS: Any = RANDOM.normal(size=(6, 4)).astype(np.float32)

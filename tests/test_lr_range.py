@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from tiny_runs import tiny
 
-from jaxtrain.compilation import counted
-from jaxtrain.data.order import eval_batches
-from jaxtrain.digests import state_digest
-from jaxtrain.directory import read_json, write_json
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import train_step
+from jaxtrain.core.trees import state_digest
+from jaxtrain.data.batches import eval_batches
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.experiment import Experiment, build
-from jaxtrain.lr_range import Judge, LRRangeResult, Ramp, lr_range_test
-from jaxtrain.parallel import compiled_eval_call, compiled_init, compiled_train_call, device_mesh
-from jaxtrain.population import Population
-from jaxtrain.state import TrainState
-from jaxtrain.steps import train_step
+from jaxtrain.lr_range.sweep import Judge, LRRangeResult, Ramp, lr_range_test
+from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.mesh import compiled_eval_call, compiled_init, compiled_train_call, device_mesh
+from jaxtrain.parallel.population import Population
+from jaxtrain.storage.files import read_json, write_json
+from jaxtrain.training.experiment import Experiment, build
 
 RATES = np.geomspace(1e-5, 10.0, 7)
 SEEDS = (0, 3)
@@ -250,7 +250,7 @@ def test_what_is_no_range_or_no_float_is_refused(given, said):
 
 
 def test_more_lanes_than_memory_are_refused_before_they_run(monkeypatch):
-    monkeypatch.setattr("jaxtrain.population.memory_limit", lambda mesh: 1000)
+    monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
     with pytest.raises(UsageError, match=r"lanes: given 14, at width 1 .*MiB.*allowed.*MiB.*fewer lanes"):
         measured(experiment())
 

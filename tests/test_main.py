@@ -10,10 +10,11 @@ import pytest
 import tiny_runs
 
 from jaxtrain import load_config
-from jaxtrain.config import digest
+from jaxtrain.commands.options import split_overrides
+from jaxtrain.config.identity import digest
+from jaxtrain.config.schema import Text
 from jaxtrain.errors import UsageError
-from jaxtrain.knobs import Text
-from jaxtrain.main import VERBS, main, split_overrides
+from jaxtrain.main import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 MINE = """
@@ -146,12 +147,12 @@ def test_unknown_knob_in_a_config_file(refused: Refusal):
         ([], ["--config", "given nothing", "--config=configs/x.py"]),
         (["train"], ["--config", "given nothing", "--config=configs/x.py"]),
         (["--quiet"], ["--config", "given nothing"]),
-        (["--config=mine.py", "stray"], ["given 'stray'", *VERBS]),
+        (["--config=mine.py", "stray"], ["given 'stray'", *COMMANDS]),
         (["train", "stray", "--config=mine.py"], ["stray argument 'stray'"]),
         (["train", "--config=mine.py", "stray"], ["stray argument 'stray'"]),
         (["train", "--config=mine.py", "--quiet", "a", "b"], ["stray argument"]),
-        (["trian", "--config=mine.py"], ["given 'trian'", *VERBS, "did you mean 'train'?"]),
-        (["--config=mine.py", "lits"], ["given 'lits'", *VERBS, "did you mean 'list'?"]),
+        (["trian", "--config=mine.py"], ["given 'trian'", *COMMANDS, "did you mean 'train'?"]),
+        (["--config=mine.py", "lits"], ["given 'lits'", *COMMANDS, "did you mean 'list'?"]),
         (["--config=mine.py", "--config=mine.py"], ["--config: given twice", "'mine.py'", "once"]),
         (["--config=mine.py", "--config", "other.py"], ["--config: given twice", "'mine.py'", "'other.py'", "once"]),
         (["--config=mine.py", "--workdir=a", "--workdir=b"], ["--workdir: given twice", "'a'", "'b'", "once"]),
@@ -260,7 +261,7 @@ def test_help_shows_verbs_and_options(capsys: pytest.CaptureFixture[str]):
         main(["--help"])
     assert found.value.code == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in [*VERBS, "--config", "--workdir", "--quiet", "--debug", "--config.KEY=VALUE"])
+    assert all(word in out for word in [*COMMANDS, "--config", "--workdir", "--quiet", "--debug", "--config.KEY=VALUE"])
 
 
 @pytest.mark.parametrize("words", [["--help"], ["trian"], [], ["evaluate"]])

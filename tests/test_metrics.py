@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from jaxtrain.core.metric import Mean, merge
 from jaxtrain.errors import ConfigError
-from jaxtrain.metrics import METRICS, SEVERAL, Mean, dice, merge, r2
-from jaxtrain.metrics.classification import CALIBRATION_BINS
+from jaxtrain.tasks.metrics import METRICS, SEVERAL
+from jaxtrain.tasks.metrics.classification import CALIBRATION_BINS
+from jaxtrain.tasks.metrics.overlap import dice
+from jaxtrain.tasks.metrics.regression import r2
 
 EXAMPLES = 23
 RANDOM = np.random.default_rng(0)

@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtrain.config.registry import resolve
+from jaxtrain.core.averaging import schedule_free_average
 from jaxtrain.errors import ConfigError
-from jaxtrain.families import resolve
-from jaxtrain.optimizers import OPTIMIZERS, Optimizer, averaged, is_decayed
+from jaxtrain.optimizers import OPTIMIZERS, Optimizer
+from jaxtrain.optimizers.wrappers import is_decayed
 
 STEPS = 50
 PARAMS: Any = {
@@ -360,7 +362,7 @@ def test_the_average_of_a_schedule_free_optimizer_is_that_of_its_definition(name
     for _ in range(5):
         updates, state = update(optimizer, jax.grad(loss)(params), state, params)
         params: Any = optax.apply_updates(params, updates)
-        x = averaged(state, params)
+        x = schedule_free_average(state, params)
         z = jax.tree.map(lambda y, x: (y - 0.7 * x) / (1 - 0.7), params, x)
         descents.append(z["dense"]["kernel"])
         np.testing.assert_allclose(x["dense"]["kernel"], jnp.stack(descents).mean(axis=0), atol=2e-5)
@@ -380,4 +382,4 @@ def test_a_schedule_free_optimizer_refuses_what_would_spoil_its_average(name):
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS.members if name not in FREE])
 def test_the_parameters_of_any_other_optimizer_are_its_own(name):
     section = resolved(name, {"learning_rate": 0.1})
-    assert averaged(bound(section)(floats_of(section)).init(PARAMS), PARAMS) is PARAMS
+    assert schedule_free_average(bound(section)(floats_of(section)).init(PARAMS), PARAMS) is PARAMS

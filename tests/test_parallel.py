@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.compilation import counted
+from jaxtrain.core.state import Rules
 from jaxtrain.errors import ConfigError
-from jaxtrain.losses import cross_entropy
 from jaxtrain.models.mlp import MLP
-from jaxtrain.parallel import (
+from jaxtrain.optimizers.schedules import Schedule
+from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.mesh import (
     check_batch,
     compiled_eval_call,
     compiled_init,
@@ -19,9 +20,8 @@ from jaxtrain.parallel import (
     device_mesh,
     replicate,
 )
-from jaxtrain.schedules import Schedule
-from jaxtrain.state import Rules
-from jaxtrain.tasks import linen_task
+from jaxtrain.tasks.linen import linen_task
+from jaxtrain.tasks.losses.classification import cross_entropy
 
 STEPS, BATCH, EXAMPLES = 100, 32, 256
 RANDOM = np.random.default_rng(0)

@@ -11,14 +11,15 @@ import pytest
 from tiny_runs import Interrupting, outcome, tiny
 
 from jaxtrain.errors import ConfigError
-from jaxtrain.experiment import build
-from jaxtrain.population import Population
-from jaxtrain.runs import load_run
-from jaxtrain.schedules import plateau
-from jaxtrain.search import search
+from jaxtrain.optimizers.schedules import plateau
+from jaxtrain.parallel.population import Population
 from jaxtrain.search.lanes import OneByOne
-from jaxtrain.trackers import MemoryTracker, read_rows
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.search.run import run_search
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.trackers.memory import MemoryTracker
+from jaxtrain.training.experiment import build
+from jaxtrain.training.train import train_and_evaluate
+from jaxtrain.training.trained_run import load_run
 
 RATE = "optimizer.learning_rate"
 PREFIX = f"schedule.{RATE}."
@@ -178,7 +179,7 @@ def test_a_trial_of_a_halved_search_reduces_as_its_run_alone(whole, tmp_path):
     space = {"optimizer": {"learning_rate": ("log_uniform", 0.005, 0.02)}}
     given = {"search.space": space, "search.trials": 4, "search.compare_seeds": 0}
     given |= {"search.halving": "successive", "search.first_rung": "30 steps", "search.reduction": 2}
-    found = search(tiny(GIVEN | given), tmp_path / "search", quiet=True)
+    found = run_search(tiny(GIVEN | given), tmp_path / "search", quiet=True)
     done = [outcome for outcome in found.findings.outcomes if outcome.status == "done"]
     assert len(done) < 4
     for one in done:

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from tiny_runs import RATE_OF
 
-from jaxtrain.compilation import counted
-from jaxtrain.config import resolve_config
-from jaxtrain.digests import state_digest
+from jaxtrain.config.resolve import resolve_config
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import train_step
+from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import UsageError
-from jaxtrain.experiment import Experiment, build
 from jaxtrain.optimizers import OPTIMIZERS
-from jaxtrain.parallel import compiled_init, compiled_train_call, device_mesh
-from jaxtrain.population import Population, compare_with_solo, fitted
-from jaxtrain.schedules import SCHEDULES
-from jaxtrain.state import TrainState
-from jaxtrain.steps import train_step
+from jaxtrain.optimizers.schedules import SCHEDULES
+from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.mesh import compiled_init, compiled_train_call, device_mesh
+from jaxtrain.parallel.population import Population, compare_with_solo, fitted
+from jaxtrain.training.experiment import Experiment, build
 
 STEPS = 20
 PAIRS = list(zip(OPTIMIZERS.members, itertools.cycle(SCHEDULES.members), strict=False))
@@ -216,6 +216,6 @@ def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPat
     assert fitted(population, 4, **needs).width == 4
     wide = dataclasses.replace(population, width=8).planned_bytes(**needs)
     assert wide > population.planned_bytes(**needs)
-    monkeypatch.setattr("jaxtrain.population.memory_limit", lambda mesh: 1000)
+    monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
     with pytest.raises(UsageError, match=r"lanes: given 8.*MiB.*allowed.*MiB"):
         fitted(population, None, **needs)

@@ -12,20 +12,23 @@ import pytest
 from tiny_runs import Interrupting, outcome, tiny
 
 from jaxtrain import load_run
-from jaxtrain.config import digest, hyperparameters, resolve_config
+from jaxtrain.commands.evaluate import evaluate
+from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.identity import digest
+from jaxtrain.config.resolve import resolve_config
+from jaxtrain.core.precision import InBfloat16
+from jaxtrain.core.state import TrainState, init_state
+from jaxtrain.core.steps import eval_step, train_step
+from jaxtrain.core.trees import named_leaves, state_digest
 from jaxtrain.data.info import describe
-from jaxtrain.digests import named_leaves, state_digest
 from jaxtrain.errors import ConfigError
-from jaxtrain.experiment import Experiment, build, make_rules
-from jaxtrain.models.layers import Conv, Dropout
-from jaxtrain.parallel import compiled_train_call
-from jaxtrain.population import Population
-from jaxtrain.precision import InBfloat16
-from jaxtrain.runs import evaluate
-from jaxtrain.state import TrainState, init_state
-from jaxtrain.steps import eval_step, train_step
+from jaxtrain.models.convolution import Conv
+from jaxtrain.models.layers import Dropout
+from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.population import Population
 from jaxtrain.tasks import make_task
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.training.experiment import Experiment, build, make_rules
+from jaxtrain.training.train import train_and_evaluate
 
 BFLOAT16 = {"train.precision": "bfloat16"}
 EVERYTHING = {

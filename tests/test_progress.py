@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from jaxtrain.progress import progress
+from jaxtrain.trackers.progress import progress
 
 
 class Terminal:
@@ -65,7 +65,7 @@ def test_a_line_stands_on_its_own_and_the_bar_comes_back_under_it(terminal):
 def test_a_terminal_that_is_closed_does_not_end_the_run():
     script = """
         import os, pty
-        from jaxtrain.progress import progress
+        from jaxtrain.trackers.progress import progress
         reader, writer = pty.openpty()
         stream = os.fdopen(writer, "w")
         with progress(1000, 0, quiet=False, stream=stream) as bar:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny_runs import Interrupting, config_file, outcome, result_of, run, start, tiny
 
-from jaxtrain.trackers import read_rows
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.training.train import train_and_evaluate
 
 LONG = {"train.duration": "300 steps", "eval.every": "60 steps", "checkpoint.every": "75 steps"}
 
@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seconds", [1e-9, 0.004, 5.0])
 def test_resumed_equals_uninterrupted_however_the_calls_are_cut(whole, tmp_path, monkeypatch, seconds):
     """Calls of one step, of some steps and of as many as can be: rows of norms and metrics are the same numbers."""
-    monkeypatch.setattr("jaxtrain.loop.CALL_SECONDS", seconds)
+    monkeypatch.setattr("jaxtrain.training.loop.CALL_SECONDS", seconds)
     interrupted = []
     for step in (20, 120, 200):
         result = train_and_evaluate(tiny(LONG), tmp_path, trackers=[Interrupting(step)], quiet=True)

@@ -16,20 +16,22 @@ from scipy import stats
 from test_resume import wait_for
 from tiny_runs import Interrupting, config_file, outcome, result_of, run, start, tiny
 
-from jaxtrain.checkpoints import Checkpoints
-from jaxtrain.config import Config
-from jaxtrain.digests import state_digest
+from jaxtrain.commands.evaluate import evaluate
+from jaxtrain.commands.train import train_report
+from jaxtrain.config.defaults import Config
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import train_step
+from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.experiment import Experiment, build
-from jaxtrain.parallel import device_mesh
-from jaxtrain.report import train_report
-from jaxtrain.runners import Seeds, make_runner
-from jaxtrain.runs import evaluate, load_run
-from jaxtrain.state import TrainState
-from jaxtrain.steps import train_step
-from jaxtrain.trackers import MemoryTracker, read_rows
-from jaxtrain.train import start as started
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.parallel.mesh import device_mesh
+from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.trackers.memory import MemoryTracker
+from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.runners import Seeds, make_runner
+from jaxtrain.training.train import start as started
+from jaxtrain.training.train import train_and_evaluate
+from jaxtrain.training.trained_run import load_run
 
 FIRST, SEEDS = 2, (2, 3, 4)
 THREE = {"seed": FIRST, "train.seeds": 3}
@@ -145,7 +147,7 @@ def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, t
 
     It stands at its last finite state, and counts its finite steps, however the run was cut into calls.
     """
-    monkeypatch.setattr("jaxtrain.loop._paced", lambda steps, seconds: pace)
+    monkeypatch.setattr("jaxtrain.training.loop._paced", lambda steps, seconds: pace)
     result = trained(tiny(THREE), tmp_path, step=poisoned(2, at=30))
     assert (result.status, result.step) == ("done", 60)
     assert result.seeds is not None
@@ -183,7 +185,7 @@ def test_where_no_seed_is_left_the_run_has_diverged(tmp_path):
 
 def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(whole, tmp_path, monkeypatch):
     """However the calls are cut."""
-    monkeypatch.setattr("jaxtrain.loop.CALL_SECONDS", 1e-9)
+    monkeypatch.setattr("jaxtrain.training.loop.CALL_SECONDS", 1e-9)
     assert trained(tiny(THREE), tmp_path, trackers=[Interrupting(20)]).status == "interrupted"
     monkeypatch.undo()
     assert trained(tiny(THREE), tmp_path).status == "done"

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.families import Bound
-from jaxtrain.schedules import SCHEDULES, Schedule, constant
-from jaxtrain.schedules.cycles import cyclic, one_cycle, sgdr
-from jaxtrain.schedules.decays import (
+from jaxtrain.config.registry import Bound
+from jaxtrain.optimizers.schedules import SCHEDULES, Schedule, constant
+from jaxtrain.optimizers.schedules.cycles import cyclic, one_cycle, sgdr
+from jaxtrain.optimizers.schedules.decays import (
     exponential,
     inverse_sqrt,
     linear_decay,

@@ -14,16 +14,18 @@ import pytest
 from tiny_runs import GIVEN, run, start, tiny
 
 from jaxtrain import load_config, train_and_evaluate
-from jaxtrain.compilation import counted
-from jaxtrain.config import Config, resolve_config, to_json
+from jaxtrain.config.defaults import Config
+from jaxtrain.config.identity import to_json
+from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError, StorageError, UsageError
-from jaxtrain.search import search
-from jaxtrain.search import study as study_module
+from jaxtrain.parallel.compilation import counted
+from jaxtrain.search import run as study_module
 from jaxtrain.search.programs import Programs
+from jaxtrain.search.run import run_search
 from jaxtrain.search.space import read_space
-from jaxtrain.search.studies import LocalStudy
+from jaxtrain.search.study import LocalStudy
 from jaxtrain.search.trials import Outcome
-from jaxtrain.signals import Interruption, interruptions
+from jaxtrain.training.signals import Interruption, interruptions
 
 RATES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
 SMALL = {"search.trials": 9, "search.batch": 9, "search.compare_seeds": 0, "track.tensorboard": False}
@@ -64,7 +66,7 @@ def alone(outcome: Outcome, seed: int, base: Config, folder: Path) -> float:
 
 def test_a_trial_is_the_run_of_its_config_for_every_seed(tmp_path):
     base = config(search__seeds=2, search__trials=3)
-    result = search(base, tmp_path / "study", quiet=True)
+    result = run_search(base, tmp_path / "study", quiet=True)
     assert result.status == "done"
     for number, outcome in trials(tmp_path / "study").items():
         best = [alone(outcome, seed, base, tmp_path / f"{number}-{seed}") for seed in (0, 1)]
@@ -79,7 +81,7 @@ def test_a_trial_is_the_run_of_its_config_for_every_seed(tmp_path):
 def test_early_stopping_counts_as_in_a_run(patience, tmp_path):
     rates = {"optimizer": {"learning_rate": ("grid", (0.3, 0.5))}}
     base = config(rates, search__sampler="grid", train__early_stopping=patience, eval__every="10 steps")
-    search(base, tmp_path / "study", quiet=True)
+    run_search(base, tmp_path / "study", quiet=True)
     runs = {n: trained(outcome, 0, base, tmp_path / str(n)) for n, outcome in trials(tmp_path / "study").items()}
     assert any(run.step < 60 for run in runs.values()), "a run was stopped early"
     best = {number: run.best["value"] for number, run in runs.items() if run.best}
@@ -89,7 +91,7 @@ def test_early_stopping_counts_as_in_a_run(patience, tmp_path):
 def test_trials_start_from_another_runs_weights_as_runs_do(tmp_path):
     train_and_evaluate(tiny({"seed": 5}), tmp_path / "first", quiet=True)
     base = config(search__trials=2, checkpoint__init_from=str(tmp_path / "first"))
-    search(base, tmp_path / "study", quiet=True)
+    run_search(base, tmp_path / "study", quiet=True)
     (_, outcome) = trials(tmp_path / "study").values()
     assert outcome.value == alone(outcome, 0, base, tmp_path / "alone")
     fresh = resolve_config(base, {"checkpoint.init_from": None}).config
@@ -100,8 +102,8 @@ def test_trials_start_from_another_runs_weights_as_runs_do(tmp_path):
 def test_a_survivor_of_halving_equals_its_unhalved_run(halving, tmp_path):
     more = {"search__reduction": 2, "search__first_rung": "20 %", "eval__every": "10 steps"}
     base = config(search__halving=halving, **more)
-    search(base, tmp_path / "halved", quiet=True)
-    search(config(**more), tmp_path / "whole", quiet=True)
+    run_search(base, tmp_path / "halved", quiet=True)
+    run_search(config(**more), tmp_path / "whole", quiet=True)
     halved, whole = trials(tmp_path / "halved"), trials(tmp_path / "whole")
     survivors = [outcome for outcome in halved.values() if outcome.status == "done"]
     stopped = [outcome for outcome in halved.values() if outcome.status == "stopped"]
@@ -118,9 +120,9 @@ def test_a_survivor_of_halving_equals_its_unhalved_run(halving, tmp_path):
 def test_trials_that_share_a_shape_share_one_compiled_program(tmp_path):
     base = config(search__trials=6, model__hidden=(5,), search__batch=6)
     with counted() as one:
-        search(base, tmp_path / "one", quiet=True)
+        run_search(base, tmp_path / "one", quiet=True)
     with counted() as many:
-        search(resolve_config(base, {"search.batch": 6, "seed": 7}).config, tmp_path / "many", quiet=True)
+        run_search(resolve_config(base, {"search.batch": 6, "seed": 7}).config, tmp_path / "many", quiet=True)
     assert one.count > 0
     assert many.count == 0, "other rates, other seeds: nothing is compiled again"
 
@@ -139,7 +141,7 @@ def test_a_conditional_space_is_grouped_by_what_shapes_the_program(tmp_path):
     members = {"adamw": {"optimizer.name": "adamw"}, "sgd": {"optimizer.name": "sgd", "optimizer.momentum": 0.5}}
     groups = programs.group([found.trial(i, point) for i, point in enumerate([*members.values()] * 2)])
     assert [[trial.number for trial in group.trials] for group in groups] == [[0, 2], [1, 3]]
-    search(base, tmp_path, quiet=True)
+    run_search(base, tmp_path, quiet=True)
     for outcome in trials(tmp_path).values():
         assert ("optimizer.momentum" in outcome.point) == (outcome.point["optimizer.name"] == "sgd")
         assert outcome.status == "done"
@@ -152,7 +154,7 @@ def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
         "model": {"hidden": ("choice", ((8,), (16,)))},
     }
     base = config(space, search__sampler="grid", search__halving="successive", search__first_rung="30 %")
-    search(base, tmp_path / "study", quiet=True)
+    run_search(base, tmp_path / "study", quiet=True)
     found = trials(tmp_path / "study")
     assert len(found) == 9
     outcome = next(o for o in found.values() if o.status == "done" and o.trial)
@@ -162,7 +164,7 @@ def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
 def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_path):
     space = {"optimizer": {"learning_rate": ("grid", (1e-3, 1e30, 1e-2))}}
     base = config(space, search__sampler="grid", optimizer__name="sgd")
-    result = search(base, tmp_path / "study", quiet=True)
+    result = run_search(base, tmp_path / "study", quiet=True)
     found = trials(tmp_path / "study")
     assert {n: o.status for n, o in found.items()} == {0: "done", 1: "done", 2: "diverged", 3: "done"}
     assert found[2].value is None
@@ -178,7 +180,7 @@ def test_a_loss_that_overflows_in_evaluation_is_a_divergence_and_not_a_crash(tmp
     rates = {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 100.0, 12)}}
     more = {"data__name": "diabetes", "task__name": "regression", "loss__name": "mse", "optimizer__name": "sgd"}
     base = config(rates, search__sampler="grid", search__trials=12, eval__every="1 steps", **more)
-    search(base, tmp_path, quiet=True)
+    run_search(base, tmp_path, quiet=True)
     found = trials(tmp_path)
     assert {outcome.status for outcome in found.values()} == {"done", "diverged"}
     assert all(isinstance(value, float) for outcome in found.values() for _, value in outcome.curve)
@@ -188,31 +190,31 @@ def test_a_loss_that_overflows_in_evaluation_is_a_divergence_and_not_a_crash(tmp
 def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_path, monkeypatch):
     import jaxtrain.search.programs
 
-    search(config(search__seeds=2, **overrides), tmp_path / "whole", quiet=True)
+    run_search(config(search__seeds=2, **overrides), tmp_path / "whole", quiet=True)
     monkeypatch.setattr(jaxtrain.search.programs, "CHUNK", 5)
-    search(config(search__seeds=2, **overrides), tmp_path / "cut", quiet=True)
+    run_search(config(search__seeds=2, **overrides), tmp_path / "cut", quiet=True)
     assert told(tmp_path / "cut") == told(tmp_path / "whole")
 
 
 def test_trials_too_big_to_share_a_device_run_one_by_one(tmp_path, monkeypatch):
-    import jaxtrain.population
+    import jaxtrain.parallel.population
     import jaxtrain.search.programs
 
-    search(config(search__trials=3), tmp_path / "lanes", quiet=True)
-    for module in (jaxtrain.population, jaxtrain.search.programs):
+    run_search(config(search__trials=3), tmp_path / "lanes", quiet=True)
+    for module in (jaxtrain.parallel.population, jaxtrain.search.programs):
         monkeypatch.setattr(module, "memory_limit", lambda mesh: 1000)
-    search(config(search__trials=3), tmp_path / "one_by_one", quiet=True)
+    run_search(config(search__trials=3), tmp_path / "one_by_one", quiet=True)
     assert told(tmp_path / "one_by_one") == told(tmp_path / "lanes")
 
 
 def test_a_study_that_is_done_is_not_run_again_and_can_be_made_longer(tmp_path):
-    search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
+    run_search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
     before = trials(tmp_path)
     with counted() as compiled:
-        search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
+        run_search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
     assert trials(tmp_path) == before
     assert compiled.count == 0
-    search(config(search__trials=7, search__batch=4), tmp_path, quiet=True)
+    run_search(config(search__trials=7, search__batch=4), tmp_path, quiet=True)
     after = trials(tmp_path)
     assert {number: after[number] for number in before} == before
     assert sorted(after) == [*range(7)]
@@ -237,56 +239,56 @@ def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest
     with monkeypatch.context() as patched:
         patched.setattr(LocalStudy, "tell", told_and_stopped)
         patched.setattr(study_module, "interruptions", noted)
-        result = search(base, folder, quiet=True)
+        result = run_search(base, folder, quiet=True)
     assert (result.status, result.exit_code) == ("interrupted", 143)
 
 
 @pytest.mark.parametrize("more", [6, 13])
 def test_a_study_that_was_stopped_goes_on_with_another_number_of_trials(more, tmp_path, monkeypatch):
     halved = {"search__halving": "successive", "search__reduction": 2}
-    search(config(**halved), tmp_path / "whole", quiet=True)
+    run_search(config(**halved), tmp_path / "whole", quiet=True)
     stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
-    search(config(search__trials=more, **halved), tmp_path / "stopped", quiet=True)
+    run_search(config(search__trials=more, **halved), tmp_path / "stopped", quiet=True)
     found = told(tmp_path / "stopped")
     assert sorted(found) == [*range(max(more, 9))], "the batch that was begun is finished as it was"
     assert {number: found[number] for number in range(9)} == told(tmp_path / "whole")
 
 
 def test_a_study_that_was_stopped_goes_on_where_lanes_fit_one_by_one(tmp_path, monkeypatch):
-    import jaxtrain.population
+    import jaxtrain.parallel.population
     import jaxtrain.search.programs
 
     halved = {"search__halving": "successive", "search__reduction": 2}
-    search(config(**halved), tmp_path / "whole", quiet=True)
+    run_search(config(**halved), tmp_path / "whole", quiet=True)
     stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
-    for module in (jaxtrain.population, jaxtrain.search.programs):
+    for module in (jaxtrain.parallel.population, jaxtrain.search.programs):
         monkeypatch.setattr(module, "memory_limit", lambda mesh: 1000)
-    search(config(**halved), tmp_path / "stopped", quiet=True)
+    run_search(config(**halved), tmp_path / "stopped", quiet=True)
     assert told(tmp_path / "stopped") == told(tmp_path / "whole")
 
 
 def test_a_damaged_checkpoint_starts_the_batch_afresh(tmp_path, monkeypatch, capsys):
     halved = {"search__halving": "successive", "search__reduction": 2}
-    search(config(**halved), tmp_path / "whole", quiet=True)
+    run_search(config(**halved), tmp_path / "whole", quiet=True)
     stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
     for file in (tmp_path / "stopped/search/batches").rglob("*"):
         if file.is_file() and file.suffix != ".json" and file.stat().st_size > 500:
             content = bytearray(file.read_bytes())
             content[len(content) // 2] ^= 1
             file.write_bytes(content)
-    search(config(**halved), tmp_path / "stopped")
+    run_search(config(**halved), tmp_path / "stopped")
     assert "starts afresh" in capsys.readouterr().err
     assert told(tmp_path / "stopped") == told(tmp_path / "whole")
 
 
 def test_a_sampler_that_gives_other_points_than_it_did_is_refused(tmp_path):
-    search(config(search__trials=3, search__batch=3), tmp_path, quiet=True)
+    run_search(config(search__trials=3, search__batch=3), tmp_path, quiet=True)
     ledger = tmp_path / "search" / "trials.jsonl"
     rows = [json.loads(line) for line in ledger.read_text().splitlines()]
     rows[1]["point"] = {"optimizer.learning_rate": 0.5}
     ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UsageError, match=r"trials\.jsonl: trial 1 was .*0\.5.* the sampler now gives"):
-        search(config(search__trials=5, search__batch=3), tmp_path, quiet=True)
+        run_search(config(search__trials=5, search__batch=3), tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -301,17 +303,17 @@ def test_a_sampler_that_gives_other_points_than_it_did_is_refused(tmp_path):
 )
 def test_what_lanes_cannot_do_as_runs_do_is_refused(overrides, key, tmp_path):
     with pytest.raises(ConfigError) as found:
-        search(config(**overrides), tmp_path, quiet=True)
+        run_search(config(**overrides), tmp_path, quiet=True)
     assert found.value.key == key
 
 
 def test_the_folder_of_another_study_is_refused_with_the_difference(tmp_path):
-    search(config(search__trials=2), tmp_path, quiet=True)
+    run_search(config(search__trials=2), tmp_path, quiet=True)
     other = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 0.5)}}
     with pytest.raises(UsageError, match=r"search\.space\.optimizer\.learning_rate: given .*0\.5.*there .*0\.1"):
-        search(config(other, search__trials=2), tmp_path, quiet=True)
+        run_search(config(other, search__trials=2), tmp_path, quiet=True)
     with pytest.raises(UsageError, match=r"eval\.metric: given 'accuracy', there 'loss'"):
-        search(config(search__trials=2, eval__metric="accuracy"), tmp_path, quiet=True)
+        run_search(config(search__trials=2, eval__metric="accuracy"), tmp_path, quiet=True)
     assert len(trials(tmp_path)) == 2
 
 
@@ -325,11 +327,11 @@ def test_the_folder_of_another_study_is_refused_with_the_difference(tmp_path):
     ],
 )
 def test_damaged_files_are_one_line_that_names_them(name, text, tmp_path):
-    search(config(search__trials=2), tmp_path, quiet=True)
+    run_search(config(search__trials=2), tmp_path, quiet=True)
     place = tmp_path / "search" / name
     place.write_text(text or place.read_text().replace('"value": ', '"value": "x", "other": '))
     with pytest.raises(StorageError, match=re.escape(str(place))):
-        search(config(search__trials=2), tmp_path, quiet=True)
+        run_search(config(search__trials=2), tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("hidden", [(0,), (-3,)])
@@ -337,7 +339,7 @@ def test_a_width_that_the_model_does_not_allow_is_refused_before_anything_runs(h
     with pytest.raises(
         ConfigError, match=r"search\.space\.model\.hidden: given .*; allowed: a tuple of int, at least 1"
     ):
-        search(config({"model": {"hidden": ("choice", ((8,), hidden))}}), tmp_path, quiet=True)
+        run_search(config({"model": {"hidden": ("choice", ((8,), hidden))}}), tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -349,19 +351,21 @@ def test_a_width_that_the_model_does_not_allow_is_refused_before_anything_runs(h
 )
 def test_what_cannot_be_trained_is_refused_by_its_entry_before_anything_runs(space, key, tmp_path):
     with pytest.raises(ConfigError) as found:
-        search(config(space, eval__metric="accuracy"), tmp_path, quiet=True)
+        run_search(config(space, eval__metric="accuracy"), tmp_path, quiet=True)
     assert found.value.key == key
     assert not (tmp_path / "search").exists()
 
 
 def test_files_hold_no_address_of_a_database(tmp_path):
-    result = search(config(search__trials=2, search__storage=f"sqlite:///{tmp_path}/study.db"), tmp_path, quiet=True)
+    result = run_search(
+        config(search__trials=2, search__storage=f"sqlite:///{tmp_path}/study.db"), tmp_path, quiet=True
+    )
     for name in ("config.json", "best_config.json"):
         assert "study.db" not in (result.folder / name).read_text()
 
 
 def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_path):
-    result = search(config(search__trials=4), tmp_path / "study", quiet=True)
+    result = run_search(config(search__trials=4), tmp_path / "study", quiet=True)
     best = result.findings.best
     assert best is not None
     again = train_and_evaluate(load_config(tmp_path / "study/search/best_config.json"), tmp_path / "best", quiet=True)
@@ -375,7 +379,7 @@ def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_pa
 
 def test_the_best_is_compared_on_unused_seeds_as_runs_of_its_config(tmp_path):
     base = config(search__trials=4, search__seeds=2, search__compare_seeds=3)
-    result = search(base, tmp_path / "study", quiet=True)
+    result = run_search(base, tmp_path / "study", quiet=True)
     comparison, best = result.findings.comparison, result.findings.best
     assert comparison is not None
     assert best is not None
@@ -388,19 +392,19 @@ def test_the_best_is_compared_on_unused_seeds_as_runs_of_its_config(tmp_path):
 
 
 def test_higher_is_better_where_the_metric_says_so(tmp_path):
-    result = search(config(eval__metric="accuracy", search__trials=5), tmp_path, quiet=True)
+    result = run_search(config(eval__metric="accuracy", search__trials=5), tmp_path, quiet=True)
     assert result.findings.best is not None
     assert result.findings.best.value == max(outcome.value or 0.0 for outcome in trials(tmp_path).values())
 
 
 def test_without_a_validation_split_nothing_is_run(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.validation_fraction: given 0\.0; allowed: above 0"):
-        search(config(data__validation_fraction=0.0), tmp_path, quiet=True)
+        run_search(config(data__validation_fraction=0.0), tmp_path, quiet=True)
 
 
 def test_a_value_that_no_program_can_be_built_from_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError, match=r"eval\.metric"):
-        search(
+        run_search(
             config({"task": {"metrics": ("choice", (("accuracy",), ()))}}, eval__metric="accuracy"),
             tmp_path,
             quiet=True,
@@ -480,7 +484,7 @@ def lowest(folder: Path, sampler: str, seed: int, space: Any = branin.SPACE, tri
     given = {**GIVEN, "task": {"name": "branin:task"}, "data": {"name": "diabetes"}, "loss": {"name": "mse"}}
     given |= {"train": {"duration": "1 steps"}, "seed": seed, "track": {"tensorboard": False}}
     given["search"] = {"space": space, "sampler": sampler, "trials": trials, "batch": 10, "compare_seeds": 0}
-    best = search(resolve_config(given).config, folder / f"{sampler}{seed}", quiet=True).findings.best
+    best = run_search(resolve_config(given).config, folder / f"{sampler}{seed}", quiet=True).findings.best
     assert best is not None
     assert best.value == pytest.approx(float(branin.branin(best.point["task.x"], best.point["task.y"])), rel=1e-4)
     assert best.value is not None

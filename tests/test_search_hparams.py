@@ -6,7 +6,7 @@ from typing import Any
 from tensorboardX.proto import plugin_hparams_pb2
 from test_trackers import read_events
 
-from jaxtrain.trackers import write_hparams
+from jaxtrain.trackers.event_files import write_hparams
 
 POINT = {
     "optimizer.learning_rate": 0.01,

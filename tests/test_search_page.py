@@ -13,10 +13,10 @@ from browser import Page, chromium
 from example_findings import all_diverged, findings_of
 
 from jaxtrain.errors import StorageError
-from jaxtrain.search.findings import Comparison, Findings
 from jaxtrain.search.report.headline import sentences
 from jaxtrain.search.report.page import write_page, write_pictures
 from jaxtrain.search.report.pictures import FIGURES
+from jaxtrain.search.results import Comparison, Findings
 from jaxtrain.search.space import Dimension, Space
 
 HOSTILE = ("</script><img src=http://192.0.2.1/x onerror=alert(1)>", "\"'><svg onload=alert(2)>", "&lt;b&gt; $\\x$", "")

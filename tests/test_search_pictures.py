@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import Collection, LineCollection, PathCollection
 from matplotlib.figure import Figure
 
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.importance import find_importances
-from jaxtrain.search.report.pictures import FIGURES, curves, history, importances, parallel_coordinates, slices
+from jaxtrain.search.report.parallel_coordinates import parallel_coordinates
+from jaxtrain.search.report.pictures import FIGURES, curves, history, importances
+from jaxtrain.search.report.slices import slices
+from jaxtrain.search.results import Findings
 from jaxtrain.search.space import Dimension, Space
 
 RATE_ONLY = {"optimizer.learning_rate": ("log_uniform", 1e-4, 1.0)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from jaxtrain.config import resolve_config
+from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError
 from jaxtrain.search.samplers import make_sampler, number_of_trials
 from jaxtrain.search.space import Space, read_space

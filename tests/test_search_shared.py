@@ -17,10 +17,11 @@ from postgres_server import PostgresServer, postgres_server
 from shared_workers import open_study, outcome, run_parent, space
 
 from jaxtrain.errors import ConfigError, StorageError, UsageError
-from jaxtrain.search import database, shared
-from jaxtrain.search.shared import SharedStudy
+from jaxtrain.search.shared import database
+from jaxtrain.search.shared import study as shared
+from jaxtrain.search.shared.study import SharedStudy
 from jaxtrain.search.trials import Outcome
-from jaxtrain.signals import Interruption
+from jaxtrain.training.signals import Interruption
 
 Opened = Callable[..., SharedStudy]
 
@@ -323,6 +324,6 @@ def test_a_short_outage_is_waited_for(opened: Opened, tmp_path: Path):
 
 
 def test_importing_the_module_imports_no_database_and_no_optuna():
-    code = "import sys, jaxtrain.search.shared; print({'optuna', 'sqlalchemy', 'psycopg'} & set(sys.modules))"
+    code = "import sys, jaxtrain.search.shared.study; print({'optuna', 'sqlalchemy', 'psycopg'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from jaxtrain.config import resolve_config, to_json
+from jaxtrain.config.identity import to_json
+from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError
 from jaxtrain.search.space import read_space
 
@@ -163,7 +164,7 @@ def test_a_space_that_is_no_section_is_refused():
 
 
 def test_a_run_that_searches_nothing_does_not_mind_the_space(tmp_path):
-    from jaxtrain.config import digest
+    from jaxtrain.config.identity import digest
 
     plain, searched = (
         resolve_config({}, more).config for more in ({}, {"search.space.model.dropout": ("uniform", 0, 1)})

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from jaxtrain.search.findings import Comparison
-from jaxtrain.search.trials import Outcome, behind, interval, is_tie, ranked
+from jaxtrain.search.results import Comparison
+from jaxtrain.search.trials import Outcome, behind, is_tie, ranked
+from jaxtrain.training.intervals import interval
 
 
 def ties(trials):

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from jaxtrain.signals import interruptions
+from jaxtrain.training.signals import interruptions
 
 # hashlib's call lets other threads run and never looks for signals: as a compilation of minutes does.
 BUSY = """
     import hashlib
-    from jaxtrain.signals import interruptions
+    from jaxtrain.training.signals import interruptions
     with interruptions() as stop:
         print("ready", flush=True)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 30_000_000)

@@ -7,14 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.compilation import counted
-from jaxtrain.losses import cross_entropy
-from jaxtrain.metrics import Mean
+from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.metric import Mean
+from jaxtrain.core.state import Rules, Task, TrainState, init_state
+from jaxtrain.core.steps import eval_call, eval_step, train_call, train_step
 from jaxtrain.models.mlp import MLP
-from jaxtrain.schedules import Schedule
-from jaxtrain.state import Rules, Task, TrainState, init_state
-from jaxtrain.steps import eval_call, eval_step, evaluated, train_call, train_step
-from jaxtrain.tasks import linen_task
+from jaxtrain.optimizers.schedules import Schedule
+from jaxtrain.parallel.compilation import counted
+from jaxtrain.tasks.linen import linen_task
+from jaxtrain.tasks.losses.classification import cross_entropy
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(size=(48, 5)).astype(np.float32)

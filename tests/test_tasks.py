@@ -9,16 +9,18 @@ import optax
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from jaxtrain.config import hyperparameters, resolve_config
+from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.resolve import resolve_config
+from jaxtrain.core.metric import Mean
+from jaxtrain.core.state import Rules, Task, init_state
+from jaxtrain.core.steps import eval_step, train_call
 from jaxtrain.data.info import describe
 from jaxtrain.errors import ConfigError, DataError
-from jaxtrain.memory import results
-from jaxtrain.metrics import Mean
-from jaxtrain.models.layers import Conv
-from jaxtrain.schedules import Schedule
-from jaxtrain.state import Rules, Task, init_state
-from jaxtrain.steps import eval_step, train_call
-from jaxtrain.tasks import linen_task, make_task
+from jaxtrain.models.convolution import Conv
+from jaxtrain.optimizers.schedules import Schedule
+from jaxtrain.tasks import make_task
+from jaxtrain.tasks.linen import linen_task
+from jaxtrain.training.bookkeeping import results
 
 RANDOM = np.random.default_rng(0)
 KEY = jax.random.key(0)

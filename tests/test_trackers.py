@@ -17,15 +17,12 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from jaxtrain.errors import StorageError
-from jaxtrain.trackers import (
-    ConsoleTracker,
-    JsonlTracker,
-    MemoryTracker,
-    NullTracker,
-    TensorBoardTracker,
-    read_rows,
-    several,
-)
+from jaxtrain.trackers.composite import several
+from jaxtrain.trackers.console import ConsoleTracker
+from jaxtrain.trackers.event_files import TensorBoardTracker
+from jaxtrain.trackers.jsonl import JsonlTracker, read_rows
+from jaxtrain.trackers.memory import MemoryTracker
+from jaxtrain.trackers.null import NullTracker
 
 
 def read_events(directory: Path) -> list:
@@ -421,7 +418,7 @@ def test_the_truth_is_written_before_its_mirrors_and_its_errors_reach_the_run(tm
 def test_trackers_and_progress_cost_no_import_before_they_are_used():
     script = """
         import sys
-        import jaxtrain.progress, jaxtrain.trackers
+        import jaxtrain.trackers.progress, jaxtrain.trackers
         print(sorted({"jax", "numpy", "tensorboardX", "tqdm"} & set(sys.modules)))
     """
     assert run_python(script).stdout == "[]\n"

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from tiny_runs import Interrupting, config_file, environment, outcome, result_of, run, tiny
 
-from jaxtrain import config as configs
-from jaxtrain.checkpoints import Checkpoints
-from jaxtrain.compilation import counted
-from jaxtrain.digests import state_digest
-from jaxtrain.directory import run_lock
+from jaxtrain.commands.train import train_report
+from jaxtrain.config import resolve as configs
+from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, DataError, StorageError, UsageError
-from jaxtrain.experiment import build
-from jaxtrain.report import train_report
-from jaxtrain.result import Result
-from jaxtrain.trackers import MemoryTracker, read_rows
-from jaxtrain.train import train_and_evaluate
+from jaxtrain.parallel.compilation import counted
+from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.locks import run_lock
+from jaxtrain.storage.result import Result
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.trackers.memory import MemoryTracker
+from jaxtrain.training.experiment import build
+from jaxtrain.training.train import train_and_evaluate
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_the_test_split_is_looked_at_once_with_the_best_state(tmp_path, monkeypa
     looked: list[str] = []
     evaluate = type(build(config)).evaluate
     monkeypatch.setattr(
-        "jaxtrain.experiment.Experiment.evaluate", lambda *given: looked.append(given[2]) or evaluate(*given)
+        "jaxtrain.training.experiment.Experiment.evaluate", lambda *given: looked.append(given[2]) or evaluate(*given)
     )
     result = trained(config, tmp_path)
     assert looked == ["validation"] * 3 + ["test"]

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.config import Config, resolve_config
-from jaxtrain.trackers import MemoryTracker, read_rows
+from jaxtrain.config.defaults import Config
+from jaxtrain.config.resolve import resolve_config
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.trackers.memory import MemoryTracker
 
 ROOT = Path(__file__).parent.parent
 GIVEN: dict[str, Any] = {

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from jaxtrain.data.arrays import arrays
+from jaxtrain.config.registry import Family
+from jaxtrain.config.schema import Bounds, Count, Probability
 from jaxtrain.data.dataset import Dataset, load_dataset
-from jaxtrain.data.embedded import breast_cancer, diabetes, digits
-from jaxtrain.data.idx import fashion_mnist, idx
 from jaxtrain.data.info import DataInfo
-from jaxtrain.data.sources import Source, Split, as_source
-from jaxtrain.families import Family
-from jaxtrain.knobs import Bounds, Count, Probability
+from jaxtrain.data.readers.arrays import arrays
+from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
+from jaxtrain.data.readers.idx import fashion_mnist, idx
+from jaxtrain.data.source import Source, Split, as_source
 
 __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
 

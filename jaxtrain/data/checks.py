@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from jaxtrain.data.blocks import blocks
-from jaxtrain.data.sources import Source, Split
+from jaxtrain.data.info import blocks
+from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import DataError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtrain.data.checks import checked, is_integer
 from jaxtrain.data.info import DataInfo, describe
-from jaxtrain.data.sources import Source, Split
+from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import ConfigError
 
 

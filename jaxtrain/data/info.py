@@ -1,11 +1,11 @@
 """What the data say about themselves: shapes, classes and the statistics of the training part."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxtrain.data.blocks import blocks
 from jaxtrain.errors import DataError
 
 STATISTICS_EXAMPLES = 10_000
@@ -86,3 +86,17 @@ def _statistics(array: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...],
     std = np.sqrt(np.reshape(squares, (-1, channels)).sum(axis=0) / count)
     std = np.where(std <= 1e-12 * np.abs(mean), 1.0, std)  # a constant whose mean was rounded is still a constant
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+BLOCK_ELEMENTS = 2**17
+
+
+def blocks(array: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields (slice, values as (examples, features)) over the first axis, or over its `rows` in their order."""
+    examples = len(array) if rows is None else len(rows)
+    features = array[0].size if len(array) else 1
+    length = max(1, BLOCK_ELEMENTS // max(1, features))
+    for start in range(0, examples, length):
+        place = slice(start, min(start + length, examples))
+        values = array[place] if rows is None else array[rows[place]]
+        yield place, values.reshape(place.stop - start, features)

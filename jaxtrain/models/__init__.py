@@ -1,6 +1,6 @@
 """Models: Flax Linen modules whose first field, `outputs`, is what the data say; the other fields are knobs."""
 
-from jaxtrain.families import Family
+from jaxtrain.config.registry import Family
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet9 import ResNet9

@@ -3,9 +3,11 @@
 import flax.linen as nn
 import jax
 
-from jaxtrain.knobs import Probability, Widths
-from jaxtrain.models.layers import Conv, Dropout, Norm, max_pool, normalise
+from jaxtrain.config.schema import Probability, Widths
+from jaxtrain.models.convolution import Conv, max_pool
+from jaxtrain.models.layers import Dropout
 from jaxtrain.models.mlp import MLP, Activation
+from jaxtrain.models.norms import Norm, normalise
 
 
 class CNN(nn.Module):

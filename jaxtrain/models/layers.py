@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.core.batch_axis import batch_axis
 from jaxtrain.models.convolution import Conv, average_pool, convolve, max_pool
-from jaxtrain.models.norms import NORMS, Norm, batch_axis, batch_norm, group_norm, layer_norm, normalise, rms_norm
+from jaxtrain.models.norms import NORMS, Norm, batch_norm, group_norm, layer_norm, normalise, rms_norm
 
 __all__ = [
     "NORMS",

@@ -5,8 +5,9 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from jaxtrain.knobs import Probability, Widths
-from jaxtrain.models.layers import Dropout, Norm, normalise
+from jaxtrain.config.schema import Probability, Widths
+from jaxtrain.models.layers import Dropout
+from jaxtrain.models.norms import Norm, normalise
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
 

@@ -1,31 +1,16 @@
 """Norms: batch, layer, group and root mean square, by their names in a table."""
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import flax.linen as nn
 import jax
 
+from jaxtrain.core.batch_axis import mapped_batch_axis
+
 Norm = Literal["batch", "layer", "group", "rms"]
 
 GROUPS, CHANNELS_OF_A_GROUP = 32, 4  # a norm over fewer channels would take out most of what they say
-
-_batch_axis: contextvars.ContextVar[str | None] = contextvars.ContextVar("batch_axis", default=None)
-
-
-@contextlib.contextmanager
-def batch_axis(name: str) -> Iterator[None]:
-    """Makes batch norms that are traced inside take their statistics over the whole batch of a mapped axis.
-
-    Under `pmap` a model sees its own device's share alone, and how it is mapped is not the model's business.
-    """
-    token = _batch_axis.set(name)
-    try:
-        yield
-    finally:
-        _batch_axis.reset(token)
 
 
 def normalise(inputs: jax.Array, norm: Norm | None, train: bool) -> jax.Array:
@@ -39,7 +24,7 @@ def batch_norm(inputs: jax.Array, train: bool, momentum: float = 0.9, epsilon: f
     Running statistics are kept in `model_state` as `batch_stats` and used where `train` is false. Ioffe and Szegedy
     (2015), https://arxiv.org/abs/1502.03167.
     """
-    norm = nn.BatchNorm(not train, axis_name=_batch_axis.get(), momentum=momentum, epsilon=epsilon)
+    norm = nn.BatchNorm(not train, axis_name=mapped_batch_axis(), momentum=momentum, epsilon=epsilon)
     return norm(inputs)
 
 

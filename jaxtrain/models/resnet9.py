@@ -5,9 +5,11 @@ from typing import Annotated
 import flax.linen as nn
 import jax
 
-from jaxtrain.knobs import NotEmpty, Positive, Probability, Widths
-from jaxtrain.models.layers import Conv, Dropout, Norm, max_pool, normalise
+from jaxtrain.config.schema import NotEmpty, Positive, Probability, Widths
+from jaxtrain.models.convolution import Conv, max_pool
+from jaxtrain.models.layers import Dropout
 from jaxtrain.models.mlp import Activation
+from jaxtrain.models.norms import Norm, normalise
 
 
 class ResNet9(nn.Module):

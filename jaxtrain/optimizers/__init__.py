@@ -4,15 +4,16 @@ from typing import Any, NamedTuple
 
 import optax
 
+from jaxtrain.config.registry import Bound, Family, Values
+from jaxtrain.core.averaging import is_schedule_free
 from jaxtrain.errors import ConfigError
-from jaxtrain.families import Bound, Family, Values
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
 from jaxtrain.optimizers.adaptive import adadelta, adafactor, adagrad, rmsprop
-from jaxtrain.optimizers.around import around, is_decayed
-from jaxtrain.optimizers.descent import lars, lion, muon, rprop, sgd
-from jaxtrain.optimizers.schedule_free import averaged, is_schedule_free, schedule_free_adamw, schedule_free_sgd
+from jaxtrain.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
+from jaxtrain.optimizers.sgd import lars, lion, muon, rprop, sgd
+from jaxtrain.optimizers.wrappers import around, is_decayed
 
-__all__ = ["OPTIMIZERS", "Optimizer", "averaged", "is_decayed"]
+__all__ = ["OPTIMIZERS", "Optimizer", "is_decayed"]
 
 
 class Optimizer(NamedTuple):

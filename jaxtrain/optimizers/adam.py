@@ -6,8 +6,8 @@ In the formulas w are the weights, g their gradients, lr the learning rate; m an
 
 import optax
 
-from jaxtrain.knobs import NonNegative, Pattern, Probability
-from jaxtrain.optimizers.around import decay_mask
+from jaxtrain.config.schema import NonNegative, Pattern, Probability
+from jaxtrain.optimizers.wrappers import decay_mask
 
 
 def adam(

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import optax
 
-from jaxtrain.knobs import Bounds, Count, Fraction, NonNegative, OncePerRun, Pattern, Probability
-from jaxtrain.optimizers.around import decay_mask
+from jaxtrain.config.schema import Bounds, Count, Fraction, NonNegative, OncePerRun, Pattern, Probability
+from jaxtrain.optimizers.wrappers import decay_mask
 
 
 def rmsprop(

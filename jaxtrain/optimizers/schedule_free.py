@@ -6,14 +6,12 @@ warm-up alone is `warmup_stable_decay` with a decay of 0. Statistics of batch no
 Defazio et al. (2024), https://arxiv.org/abs/2405.15682.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import jax
 import optax
-from optax.contrib import ScheduleFreeState
 
-from jaxtrain.knobs import Bounds, NonNegative, OncePerRun, Pattern, Probability
-from jaxtrain.optimizers.around import decay_mask
+from jaxtrain.config.schema import Bounds, NonNegative, OncePerRun, Pattern, Probability
+from jaxtrain.optimizers.wrappers import decay_mask
 
 Interpolation = Annotated[float, Bounds(0, 1, open_low=True), OncePerRun()]
 """How far from z to x gradients are taken: one number for the whole run, since x is worked out from it."""
@@ -65,33 +63,3 @@ def schedule_free_adamw(
         optax.scale_by_learning_rate(learning_rate),
     )
     return optax.contrib.schedule_free(descent, learning_rate, b1=b1, weight_lr_power=weight_lr_power)
-
-
-def averaged(opt_state: Any, params: Any) -> Any:
-    """Returns the parameters that a model is used by: x where the optimizer is schedule-free, else `params`."""
-    states = _states(opt_state)
-    if not states:
-        return params
-    (state,) = states
-    # Frozen parameters have no z.
-    return jax.tree.map(
-        lambda z, y: y if isinstance(z, optax.MaskedNode) else average(y, z, state.b1),
-        state.z,
-        params,
-        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-    )
-
-
-def average(y: Any, z: Any, b1: Any) -> Any:
-    """Works x out from y and z."""
-    return (y - (1.0 - b1) * z) / b1
-
-
-def is_schedule_free(opt_state: Any) -> bool:
-    """Tells whether an optimizer of this state keeps an average."""
-    return bool(_states(opt_state))
-
-
-def _states(opt_state: Any) -> list[ScheduleFreeState]:
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, ScheduleFreeState))
-    return [node for node in nodes if isinstance(node, ScheduleFreeState)]

@@ -13,19 +13,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrain.compilation import Compilations
-from jaxtrain.data.order import eval_batches
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import CallOutput
+from jaxtrain.data.batches import eval_batches
 from jaxtrain.errors import ConfigError
-from jaxtrain.experiment import CAPACITY
+from jaxtrain.parallel.compilation import Compilations
+from jaxtrain.search.halving import brackets, budget_share, rung_fractions, rung_step, survivors
 from jaxtrain.search.lanes import Lanes
 from jaxtrain.search.programs import Program, Programs, signature
-from jaxtrain.search.records import Judgement, Lane, Record, outcome_of
-from jaxtrain.search.rungs import brackets, budget_share, rung_fractions, rung_step, survivors
 from jaxtrain.search.space import Space, Trial
-from jaxtrain.search.trials import Outcome
-from jaxtrain.signals import Interruption
-from jaxtrain.state import TrainState
-from jaxtrain.steps import CallOutput
+from jaxtrain.search.trials import Judgement, Lane, Outcome, Record, outcome_of
+from jaxtrain.training.experiment import CAPACITY
+from jaxtrain.training.signals import Interruption
 
 SAVE_SECONDS = 30.0  # how much a kill may cost between rungs
 CALL_SECONDS = 2.0  # what a call should last: a call's own work, of about a step, is then lost in it

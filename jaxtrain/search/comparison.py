@@ -1,11 +1,11 @@
 """The best config beside the config's own values, trained in full on seeds that the search did not use."""
 
-from jaxtrain.directory import read_json, write_json
 from jaxtrain.search.batch import Batch, Work
-from jaxtrain.search.findings import Comparison
+from jaxtrain.search.results import Comparison
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Trial
 from jaxtrain.search.trials import Outcome
+from jaxtrain.storage.files import read_json, write_json
 
 OWN = -1
 """The number under which the config's own values are trained again."""

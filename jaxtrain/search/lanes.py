@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxtrain.experiment import Experiment
-from jaxtrain.families import Values
-from jaxtrain.parallel import compiled_eval_call, compiled_init, compiled_train_call, replicate
-from jaxtrain.state import Batch, TrainState
-from jaxtrain.steps import CallOutput, Metrics
+from jaxtrain.config.registry import Values
+from jaxtrain.core.state import Batch, TrainState
+from jaxtrain.core.steps import CallOutput, Metrics
+from jaxtrain.parallel.mesh import compiled_eval_call, compiled_init, compiled_train_call, replicate
+from jaxtrain.training.experiment import Experiment
 
 
 class Lanes(Protocol):

@@ -9,15 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrain.config import Config, flatten, hyperparameters, to_json
+from jaxtrain.config.defaults import Config, flatten
+from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.identity import to_json
+from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.experiment import CAPACITY, Experiment, build
-from jaxtrain.parallel import memory_limit
-from jaxtrain.population import Population, fitted
+from jaxtrain.parallel.memory import memory_limit
+from jaxtrain.parallel.population import Population, fitted
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import FIXED, Trial
-from jaxtrain.state import TrainState
-from jaxtrain.warm_start import warm_started
+from jaxtrain.training.experiment import CAPACITY, Experiment, build
+from jaxtrain.training.fine_tuning import warm_started
 
 PROBE = 5  # steps by which a program is timed before it runs
 ROOM = 1.5  # how much wider a program may be than what it is taken for: cheaper than to compile another

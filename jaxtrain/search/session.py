@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.compilation import Compilations
-from jaxtrain.config import Config
-from jaxtrain.directory import write_json
-from jaxtrain.progress import Progress
+from jaxtrain.config.defaults import Config
+from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.batch import Batch
-from jaxtrain.search.findings import Findings
+from jaxtrain.search.batch_checkpoint import WorkFiles
 from jaxtrain.search.programs import Programs
+from jaxtrain.search.results import Findings
 from jaxtrain.search.space import Space, Trial
-from jaxtrain.search.studies import Study
-from jaxtrain.search.work_files import WorkFiles
-from jaxtrain.signals import Interruption
+from jaxtrain.search.study import Study
+from jaxtrain.storage.files import write_json
+from jaxtrain.trackers.progress import Progress
+from jaxtrain.training.signals import Interruption
 
 
 @dataclass(kw_only=True)

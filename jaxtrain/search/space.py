@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jaxtrain.config import FAMILIES, Config, flatten, resolve_config
+from jaxtrain.config.defaults import FAMILIES, Config, flatten
+from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError, unknown
 
 Point = dict[str, Any]

@@ -1,199 +1,148 @@
-"""The verb `search`: a study from its config to its report."""
+"""A study: which trials are next, and what came of those before. The search does not know where it is kept."""
 
-import functools
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
-import jax
-import numpy as np
-
-from jaxtrain.compilation import counted
-from jaxtrain.config import Config, hyperparameters
-from jaxtrain.directory import make_directory, read_json, write_json
-from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.experiment import Experiment, floats_explained
-from jaxtrain.progress import plain_lines, progress
-from jaxtrain.search.batch import Batch, Interrupted, Work
-from jaxtrain.search.comparison import compared
-from jaxtrain.search.findings import Findings
-from jaxtrain.search.ledger import Ledger
-from jaxtrain.search.opening import check, demand_same, locked, opened_study, without_storage
-from jaxtrain.search.programs import Programs, plan_line
-from jaxtrain.search.rungs import rung_fractions
-from jaxtrain.search.samplers import number_of_trials
-from jaxtrain.search.session import Session
-from jaxtrain.search.space import Space, Trial, read_space
+from jaxtrain.errors import UsageError
+from jaxtrain.search.samplers import Sampler
+from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.trials import Outcome
-from jaxtrain.search.work_files import WorkFiles
-from jaxtrain.search.write import write_findings
-from jaxtrain.signals import interruptions
-from jaxtrain.steps import eval_step
-
-MANY_PROGRAMS = 4  # beyond, the plan is worth a line before it can say how long it takes
+from jaxtrain.storage.json_lines import JsonLines
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """How a search ended: "done", "diverged" where no trial is left, or "interrupted", and what it found so far."""
+class Ledger:
+    """Outcomes in a file, flushed line by line; a torn last line is cut off when it is opened."""
 
-    status: str
-    findings: Findings
-    folder: Path
-    signal: int | None = None
+    def __init__(self, path: Path) -> None:
+        """Opens the file; StorageError where it cannot be read or written."""
+        self.path, self._lines = path, JsonLines(path, _is_outcome)
+        self._outcomes = [Outcome.from_json(row) for row in self._lines.rows]
 
-    @property
-    def exit_code(self) -> int:
-        """The command's: 0 done, 4 all diverged, 128 + the signal where one interrupted."""
-        return {"done": 0, "diverged": 4}.get(self.status, 128 + (self.signal or 0))
+    def outcomes(self) -> list[Outcome]:
+        """Returns all outcomes in the order in which the trials ended."""
+        return list(self._outcomes)
+
+    def append(self, outcomes: Sequence[Outcome]) -> None:
+        """Writes outcomes, and hands them to the operating system before it returns."""
+        self._lines.append([outcome.to_json() for outcome in outcomes])
+        self._outcomes += outcomes
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._lines.close()
 
 
-def search(config: Config, workdir: str | Path, *, quiet: bool = False) -> SearchResult:
-    """Searches `search.space` of a resolved config, or goes on with the study that is there, and writes its report.
+class Study(Protocol):
+    """Hands out trials in batches and takes their outcomes."""
 
-    With `search.storage` this process is one worker of the study in that database. Raises ConfigError for a space that
-    cannot be searched, UsageError for the folder of another study, StorageError; where every trial diverged the result
-    says so, and the report is written all the same.
+    def take(self) -> list[Trial]:
+        """Returns the next batch; empty when every trial of the study has ended."""
+        ...
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes outcomes of the batch, some or all; they are written before this returns."""
+        ...
+
+    def outcomes(self) -> list[Outcome]:
+        """Returns every outcome of the study, in the order of the trials' numbers."""
+        ...
+
+    def release(self) -> None:
+        """Gives back what was taken and has no outcome, so that another worker can take it."""
+        ...
+
+    def claim(self, task: str) -> bool:
+        """Takes a task that one worker of the study does; False where another does it, or it is done."""
+        ...
+
+    def publish(self, task: str, result: Any) -> None:
+        """Shows all workers what came of a task: what JSON can hold."""
+        ...
+
+    def published(self, task: str) -> Any:
+        """Returns what came of a task; None where no other worker has said it."""
+        ...
+
+
+class LocalStudy:
+    """A study of one process, kept in its ledger alone.
+
+    The sampler is asked and told in the same order whether or not the study was interrupted, batch by batch: what the
+    ledger holds is asked for and told again.
     """
-    check(config)
-    space = read_space(config)
-    trials = number_of_trials(space)
-    with interruptions() as stop, counted() as compiled, ExitStack() as opened:
-        opened.enter_context(floats_explained(config))
-        folder = opened.enter_context(locked(Path(workdir), config))
-        demand_same(folder, config)
-        programs = Programs()
-        direction = higher_is_better(programs.experiment(config))
-        rung_fractions(config["search"], programs.experiment(config))  # raises where there can be none
-        _check_static_values(space, programs)
-        make_directory(folder)
-        ledger = Ledger(folder / "trials.jsonl")
-        opened.callback(ledger.close)
-        study = opened_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
-        opened.callback(study.release)
-        write_json(folder / "config.json", without_storage(config))
-        done = len(study.outcomes())
-        bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
-        session = Session(
-            config=config,
-            space=space,
-            folder=folder,
-            study=study,
-            programs=programs,
-            higher_is_better=direction,
-            trials=trials,
-            stop=stop,
-            compiled=compiled,
-            bar=bar,
-            before=_seconds_before(folder),
-        )
-        try:
-            run(session)
-            return _finish(session)
-        except Interrupted:
-            session.note_seconds()
-            return SearchResult("interrupted", session.findings, folder, stop.signal)
+
+    def __init__(self, space: Space, sampler: Sampler, ledger: Ledger, trials: int, batch: int) -> None:
+        """Touches no file; `trials` is the number of all, trial 0 with the config's own values among them."""
+        self._space, self._sampler, self._ledger = space, sampler, ledger
+        self._trials, self._batch = trials, batch
+        self._found = {outcome.trial: outcome for outcome in ledger.outcomes()}
+        self._taken: list[Trial] = []
+
+    def take(self) -> list[Trial]:
+        """Returns the first batch, from where the sampler stands, that has a trial without an outcome."""
+        while True:
+            self._tell_sampler()
+            begin = self._taken[-1].number + 1 if self._taken else 0
+            numbers = range(begin, min(begin + self._batch, self._trials))
+            if not numbers:
+                return []
+            points = self._sampler.ask(numbers)
+            self._taken = [self._space.trial(n, point) for n, point in zip(numbers, points, strict=True)]
+            self._demand_same_points()
+            if not all(number in self._found for number in numbers):
+                return self._taken
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Writes outcomes that the ledger does not hold yet."""
+        new = [outcome for outcome in outcomes if outcome.trial not in self._found]
+        self._ledger.append(new)
+        self._found |= {outcome.trial: outcome for outcome in new}
+
+    def outcomes(self) -> list[Outcome]:
+        """Returns what the ledger holds."""
+        return [self._found[number] for number in sorted(self._found)]
+
+    def release(self) -> None:
+        """Keeps what was taken: the same command goes on with it."""
+
+    def claim(self, task: str) -> bool:
+        """Takes the task: there is nobody else."""
+        return True
+
+    def publish(self, task: str, result: Any) -> None:
+        """Shows it to nobody."""
+
+    def published(self, task: str) -> Any:
+        """Returns None."""
+
+    def _demand_same_points(self) -> None:
+        """Refuses to go on where the sampler now gives other points than it did: values would stand beside them."""
+        for trial in self._taken:
+            known = self._found.get(trial.number)
+            if known is not None and known.point != trial.point:
+                raise UsageError(
+                    f"{self._ledger.path}: trial {trial.number} was {known.point}, and the sampler now gives "
+                    f"{trial.point}: another version of it, or a ledger that was changed. Give another --workdir"
+                )
+
+    def _tell_sampler(self) -> None:
+        """Tells the sampler what came of the batch before, all at once and in the order of its numbers."""
+        if self._taken:
+            self._sampler.tell([self._found[trial.number] for trial in self._taken])
 
 
-def run(session: Session) -> None:
-    """Finishes what was killed, then takes batch after batch until the study has no more.
-
-    Interrupted on a signal, with what was trained saved.
-    """
-    for files in session.saved_batches():
-        _train(session, [session.space.trial(number, point) for number, point in files.points().items()], files)
-    while taken := session.study.take():
-        known = {outcome.trial for outcome in session.study.outcomes()}
-        trials = [trial for trial in taken if trial.number not in known]
-        _train(session, trials, session.work_files(str(trials[0].number)))
-    if session.stop.signal is not None:
-        raise Interrupted
-
-
-def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -> None:
-    """Trains a batch of trials, from where it was saved, and tells the study what came of them."""
-    batch = session.batch(trials, files)
-    work = (files.load(batch) if files else None) or batch.fresh()
-    _announce(session, batch, work)
-    for ended in batch.run(work):
-        session.study.tell(ended)
-        session.note_seconds()
-        _show(session, batch, work, ended)
-    if files:
-        files.remove()
-
-
-def higher_is_better(experiment: Experiment) -> bool:
-    """Tells the direction of `eval.metric`, which the metric itself says where it is measured; nothing is run."""
-    shapes = experiment.state_shapes()
-    # Of two rows: one alone would fit shapes that a batch does not.
-    batch = {name: np.repeat(rows, 2, axis=0) for name, rows in experiment.example.items()}
-    batch["mask"] = np.ones(2, np.float32)
-    metrics = jax.eval_shape(functools.partial(eval_step, rules=experiment.rules), shapes, batch)
-    metric = experiment.config["eval"]["metric"]
-    if metric not in metrics:
-        raise unknown("eval.metric", metric, metrics)
-    return metrics[metric].higher_is_better
-
-
-def _check_static_values(space: Space, programs: Programs) -> None:
-    """Traces what each value that shapes a program comes to, so that what cannot be is said before anything runs."""
-    for members, dimension, value in space.ends():
-        config = space.trial(0, members | {dimension.key: value}).config
-        if dimension.key in hyperparameters(config):
-            continue
-        try:
-            experiment = programs.experiment(config)
-            experiment.indices(0, 1, 1)  # raises for a batch larger than the data
-            higher_is_better(experiment)
-        except JaxtrainError as error:
-            if isinstance(error, ConfigError) and error.key == dimension.key:
-                key = f"search.space.{error.key}"
-                raise ConfigError(key, error.given, error.allowed, error.hint) from error
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
-            allowed = "a value that a model can be made of and measured with"
-            raise ConfigError(f"search.space.{dimension.key}", value, allowed, reason) from error
-
-
-def _announce(session: Session, batch: Batch, work: Work) -> None:
-    """Says what a batch comes to before it is trained."""
-    numbers = [trial.number for trial in batch.trials]
-    session.show(len(session.study.outcomes()), len(numbers), None)
-    if len(batch.groups) > MANY_PROGRAMS:
-        session.bar.say(f"{len(batch.groups)} programs, which are compiled and timed first")
-    lanes = [(chunk.program, len(chunk.lanes)) for chunk in work.chunks]
-    line = plan_line(len(numbers), lanes, batch.seconds(work))
-    session.bar.say(f"trials {numbers[0]} to {numbers[-1]} of {session.trials}: {line}")
-
-
-def _show(session: Session, batch: Batch, work: Work, ended: list[Outcome]) -> None:
-    """Moves the progress, and says a line at a rung: who leads, of those that have ended and those that go on."""
-    told, going = session.study.outcomes(), batch.standing(work)
-    values = {outcome.trial: outcome.value for outcome in told} | going
-    found = {number: value for number, value in values.items() if value is not None}
-    best = (max if session.higher_is_better else min)(found, key=lambda number: found[number], default=None)
-    session.show(len(told), len(going), None if best is None else found[best])
-    lost = sum(outcome.status == "diverged" for outcome in ended)
-    diverged = f" ({lost} diverged)" if lost else ""
-    leader = "" if best is None else f"; best {found[best]:.4g}, trial {best}"
-    session.bar.say(f"rung {work.rung}: {len(ended)} trials end{diverged}, {len(going)} go on{leader}")
-
-
-def _finish(session: Session) -> SearchResult:
-    """Compares the best with the config's own values, and writes all there is to see."""
-    findings = session.findings
-    if findings.best is not None and session.config["search"]["compare_seeds"]:
-        findings = replace(findings, comparison=compared(session, findings.best))
-    write_findings(findings, session.folder, session.bar.say)
-    session.note_seconds()
-    return SearchResult("done" if findings.best else "diverged", findings, session.folder)
-
-
-def _seconds_before(folder: Path) -> float:
-    """Returns the seconds of the sessions before this one; one that was killed has not said its own."""
-    place = folder / "seconds.json"
-    found = read_json(place) if place.exists() else 0.0
-    return float(found) if isinstance(found, int | float) else 0.0
+def _is_outcome(found: Any) -> bool:
+    """Tells whether a line holds an outcome, with values of the kinds that the search reads again."""
+    if not (isinstance(found, dict) and found.keys() == Outcome.__dataclass_fields__.keys()):
+        return False
+    numbers = [found["value"], *found["seeds"].values()] if isinstance(found["seeds"], dict) else ["no dict"]
+    return (
+        type(found["trial"]) is type(found["step"]) is int
+        and found["status"] in ("done", "stopped", "diverged")
+        and (found["value"] is None) == (found["status"] == "diverged")
+        and all(number is None or type(number) in (int, float) for number in numbers)
+        and all(seed.isdecimal() for seed in found["seeds"])
+        and isinstance(found["point"], dict)
+        and isinstance(found["curve"], list)
+    )

@@ -3,19 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-NORMS = "norm_"  # how the names of what only a call's last step measures begin
-SEED = "seed_"  # how the names of a single seed's numbers begin: "seed_3/loss"
-DIAGNOSTICS = (NORMS, SEED)
-"""How the names begin of what is read as curves, never as a line."""
-
 Row = dict[str, Any]
 """One line of metrics.jsonl: {"step": int, "split": str, name: number or None, ...}."""
-
-
-def in_lines(name: str) -> bool:
-    """Tells whether a number is shown in lines to read: no diagnostic, nor one of several, such as "f1_per_class/3"."""
-    metric, _, place = name.rpartition("/")
-    return not (name.startswith(DIAGNOSTICS) or (metric and place.isdecimal()))
 
 
 class Tracker(Protocol):

@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 
-from jaxtrain.trackers.base import in_lines
+from jaxtrain.core.metric import in_lines
 
 SPLIT_WIDTH = len("validation")
 NUMBER_WIDTH = 8

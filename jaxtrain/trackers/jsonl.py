@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.json_lines import JsonLines, read_lines
+from jaxtrain.storage.json_lines import JsonLines, read_lines
 from jaxtrain.trackers.base import Row
 
 

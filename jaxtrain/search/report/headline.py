@@ -2,9 +2,9 @@
 
 import math
 
-from jaxtrain.search.findings import Comparison, Findings
 from jaxtrain.search.report.scales import shown
-from jaxtrain.search.trials import Interval
+from jaxtrain.search.results import Comparison, Findings
+from jaxtrain.training.intervals import Interval
 
 
 def title(findings: Findings) -> str:

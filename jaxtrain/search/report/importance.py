@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.scales import scale_of
+from jaxtrain.search.results import Findings
 
 FEWEST = 12
 """Trials below which a forest learns nothing that holds for others."""

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.value_axis import ValueAxis
+from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtrain.directory import storage_error, write_text
-from jaxtrain.plots import drawn
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.report.marks import LINK
 from jaxtrain.search.report.pictures import FIGURES
 from jaxtrain.search.report.trial_table import table
+from jaxtrain.search.results import Findings
+from jaxtrain.storage.files import storage_error, write_text
+from jaxtrain.trackers.figures import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

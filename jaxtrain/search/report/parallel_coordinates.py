@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.marks import LINK, MARKS, WIDTH, new_figure, ramp
 from jaxtrain.search.report.scales import BELOW, Scale, scale_of, short
 from jaxtrain.search.report.value_axis import ValueAxis, value_axis
+from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.importance import find_importances
 from jaxtrain.search.report.marks import LINK, legend, new_figure, ramp, ring, scatter, value_side
 from jaxtrain.search.report.parallel_coordinates import parallel_coordinates
 from jaxtrain.search.report.scales import short
 from jaxtrain.search.report.slices import slices
 from jaxtrain.search.report.value_axis import value_axis
+from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.marks import legend, new_figure, ring, scatter, value_side
 from jaxtrain.search.report.scales import Scale, scale_of, short
 from jaxtrain.search.report.value_axis import ValueAxis, value_axis
+from jaxtrain.search.results import Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaxtrain.search.findings import Findings
 from jaxtrain.search.report.scales import shown
-from jaxtrain.search.trials import Interval, Outcome
+from jaxtrain.search.results import Findings
+from jaxtrain.search.trials import Outcome
+from jaxtrain.training.intervals import Interval
 
 
 class Cell(NamedTuple):

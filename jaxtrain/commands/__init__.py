@@ -1,0 +1,1 @@
+"""The commands: a module for each verb, with what it does and what it prints."""

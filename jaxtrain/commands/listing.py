@@ -1,0 +1,92 @@
+"""The command `list`: families, their members with knobs, and the other sections of a config."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxtrain.commands.options import Options
+from jaxtrain.commands.summary import value_text
+from jaxtrain.config.defaults import FAMILIES, family
+from jaxtrain.config.registry import knobs_of
+from jaxtrain.config.schema import MISSING, Knob
+from jaxtrain.config.sections import SECTIONS
+from jaxtrain.errors import UsageError, nearest
+from jaxtrain.tasks.metrics import METRICS
+
+PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
+
+
+_SENTENCE_ENDS = re.compile(r"(?<=[.;:]) +(?=[A-Z`√]|scikit-learn|\w+ ←)")
+_SOURCE = re.compile(r"https?://|scikit-learn's|`optax\.|\boptax's|\((1[789]|20)\d\d\)")
+
+
+def run(options: Options) -> int:
+    """Prints the families, or the members of the one that is named."""
+    if options.overrides or options.config or options.workdir:
+        raise UsageError("list: given a config or a directory; allowed: list, or list NAME, which read neither")
+    print("\n".join(members(options.words[0]) if options.words else families()))
+    return 0
+
+
+def families() -> list[str]:
+    """Returns the lines of `list`: each family with the names of its members, and the other sections."""
+    tables = {**{plural(section): family(section) for section in FAMILIES}, "metrics": METRICS}
+    lines = [f"{name:<12}{', '.join(table.members)}" for name, table in tables.items()]
+    other = f"other sections of a config: {', '.join(SECTIONS)}"
+    hint = "list NAME shows the members or the keys of one, with knobs and defaults"
+    return [*lines, "", other, hint]
+
+
+def members(name: str) -> list[str]:
+    """Returns the lines of `list NAME`: members with one line each, their knobs with default and what is allowed."""
+    singular = {plural(section): section for section in FAMILIES} | {section: section for section in FAMILIES}
+    if name in ("metrics", "metric"):
+        return [line for member, function in METRICS.members.items() for line in (member, *_said(function))]
+    if name in SECTIONS:
+        return [name, f"    {_first_line(SECTIONS[name])}", *_knob_lines(knobs_of(SECTIONS[name]))]
+    if name not in singular:
+        allowed = [*map(plural, FAMILIES), "metrics", *SECTIONS]
+        raise UsageError(f"list: given {name!r}; allowed: {', '.join(allowed)}. {nearest(name, allowed)}".strip())
+    return list(_member_lines(singular[name]))
+
+
+def plural(section: str) -> str:
+    """Returns what a family is called: "losses" of the section "loss"."""
+    return PLURALS.get(section, section)
+
+
+def _member_lines(section: str) -> Iterator[str]:
+    table = family(section)
+    for name, function in table.members.items():
+        yield name
+        yield from _said(function)
+        yield from _knob_lines(knobs_of(function, len(table.supplied)))
+    if table.common is not None:
+        yield f"any {section}"
+        yield f"    {_first_line(table.common)}"
+        yield from _knob_lines(knobs_of(table.common, table.common_supplied))
+
+
+def _knob_lines(knobs: Mapping[str, Knob]) -> list[str]:
+    return [f"    {name} = {default_of(knob)}    ({knob.allowed})" for name, knob in knobs.items()]
+
+
+def default_of(knob: Knob) -> str:
+    """Writes the default of a knob."""
+    return "<must be given>" if knob.default is MISSING else value_text(knob.default)
+
+
+def source_of(function: Any) -> str:
+    """Returns the sentences of a docstring that name where its formula comes from: a paper or a library."""
+    text = " ".join((inspect.getdoc(function) or "").partition(">>> ")[0].split())
+    return " ".join(sentence for sentence in _SENTENCE_ENDS.split(text) if _SOURCE.search(sentence)).rstrip(";:")
+
+
+def _said(function: Any) -> list[str]:
+    source = source_of(function)
+    return [f"    {_first_line(function)}", *([f"    source: {source}"] if source else [])]
+
+
+def _first_line(function: Any) -> str:
+    return (inspect.getdoc(function) or "no docstring").splitlines()[0]

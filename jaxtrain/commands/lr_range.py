@@ -1,0 +1,72 @@
+"""The command `lr_range`: a range test of a config, with its picture, table and files."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
+from jaxtrain.config.defaults import Config
+from jaxtrain.lr_range.from_config import check, measure, write
+from jaxtrain.lr_range.rules import Reading
+from jaxtrain.lr_range.sweep import LRRangeResult
+from jaxtrain.storage.locks import run_lock
+from jaxtrain.training.checks import floats_explained
+from jaxtrain.training.experiment import build
+
+ALL_DIVERGED = "every lane diverged: lower lr_range.start and lr_range.stop"
+
+
+def run(options: Options) -> int:
+    """Runs the range test; returns 0, or 4 where every lane diverged."""
+    use_a_host_device_per_core()
+    config, workdir = options.resolve()
+    from jaxtrain.parallel.compilation import use_persistent_cache
+
+    use_persistent_cache()
+    result = lr_range(config, workdir)
+    kept = {k: v for k, v in options.overrides.items() if not k.startswith("lr_range.") and k != result.target}
+    chosen = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in kept.items())]
+    options.show(lr_range_report(result, chosen, workdir), "" if result.reading else ALL_DIVERGED)
+    return 0 if result.status == "done" else 4
+
+
+def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
+    """Tests the rates of a resolved config and writes `lr_range/` in the directory: result, curve and picture.
+
+    Raises ConfigError for a range or a float that cannot be tested. Where every lane diverged the result says so.
+    """
+    check(config)
+    workdir = Path(workdir)
+    with run_lock(workdir), floats_explained(config):
+        result = measure(build(config, lanes=True))
+        write(result, config, workdir / "lr_range")
+    return result
+
+
+def lr_range_report(result: LRRangeResult, arguments: list[str], workdir: Path) -> list[str]:
+    """Returns what `lr_range` prints: the rules' rates, what the curve says, the files, the command that trains.
+
+    `arguments` are those that chose the config: the file, and what overrode it.
+    """
+    rates, seeds = result.losses.shape
+    lines = [f"{result.status}: {rates} rates of {result.target} by {result.method}, {seeds} seeds"]
+    lines += _reading_lines(result.reading) if result.reading else [f"  {ALL_DIVERGED}"]
+    folder = workdir / "lr_range"
+    lines.append(f"wrote {folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    if result.suggestion is not None:
+        chosen = [*arguments, f"--config.{result.target}={result.suggestion:.3g}"]
+        lines += ["next:", f"  {command()} {shlex.join(chosen)}"]
+    return lines
+
+
+def _reading_lines(reading: Reading) -> Iterator[str]:
+    for name, rate in reading.rules.items():
+        yield f"  {name:<14}{rate:.3g}"
+    if reading.suggestion is not None and reading.band and reading.falling:
+        yield f"  suggestion {reading.suggestion:.3g}, over seeds {reading.band[0]:.3g} to {reading.band[1]:.3g}"
+        yield f"  the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}"
+    yield f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  not unstable within the range"
+    if not reading.rules:
+        yield "  too few rates stayed finite for a curve: lower lr_range.stop"
+    elif not reading.agreed:
+        yield "  agreed: false. The rules disagree, or nothing falls: look at the picture before you train"

@@ -1,0 +1,64 @@
+"""The default config, and the tables from which each section chooses a member."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from jaxtrain.config.registry import Family
+from jaxtrain.config.schema import Text
+from jaxtrain.config.sections import SECTIONS
+
+FAMILIES: dict[str, str] = {
+    "task": "jaxtrain.tasks:TASKS",
+    "model": "jaxtrain.models:MODELS",
+    "loss": "jaxtrain.tasks.losses:LOSSES",
+    "optimizer": "jaxtrain.optimizers:OPTIMIZERS",
+    "data": "jaxtrain.data:SOURCES",
+    "schedule": "jaxtrain.optimizers.schedules:SCHEDULES",
+}
+"""Where the table of each section lives; a string, since reading a config should import only what it needs."""
+
+
+Config = dict[str, Any]
+"""A resolved config: nested dicts that hold every knob."""
+
+
+def family(section: str) -> Family:
+    """Returns the table of a section."""
+    module, _, name = FAMILIES[section].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def default_config() -> Any:
+    """Returns the ConfigDict that a file starts from: digits, an MLP, AdamW, warm-up with cosine.
+
+    Its type is Any, since a type checker knows nothing of the fields of a ConfigDict. Knobs that are left out take
+    the defaults of the chosen members' signatures.
+    """
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "task": {"name": "classification"},
+            "model": {"name": "mlp"},
+            "loss": {"name": "cross_entropy"},
+            "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+            "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
+            "data": {"name": "digits"},
+            **{section: {} for section in SECTIONS},
+        }
+    )
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns dotted names -> values."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def is_none(value: Any) -> bool:
+    """Tells whether a value is None, as Python or as the text of a flag."""
+    return value is None or (isinstance(value, Text) and value == "None")

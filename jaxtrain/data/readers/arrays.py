@@ -1,0 +1,77 @@
+"""A source of NumPy's own files: one .npz, or a folder of .npy; pickled objects are never loaded."""
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from jaxtrain.data.source import SPLITS, Source, Split, missing
+from jaxtrain.errors import DataError, nearest
+
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
+NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
+EXPECTED = "train_inputs and train_targets (or inputs and targets), with validation_* and test_* where there are any"
+
+
+def arrays(path: Path, file: str) -> Source:
+    """NumPy arrays train_inputs, train_targets, validation_*, test_* in one .npz or a folder of .npy files.
+
+    Plain `inputs` and `targets` stand for the training ones. Shapes (n, ...), any numeric dtype.
+    Raises DataError naming the file and array that are missing, damaged or hold Python objects.
+    """
+    place = path / file
+    if place.is_dir():
+        files = {found.stem: found for found in sorted(place.glob("*.npy"))}
+        return _source(place, files, lambda name: files[name], lambda name: np.load(files[name], allow_pickle=False))
+    if not place.is_file():
+        raise missing("arrays", f"{file} (an .npz, or a folder of .npy files)", path)
+    return _read_archive(place)
+
+
+def _read_archive(place: Path) -> Source:
+    try:
+        with place.open("rb") as stream:  # opened here, since NumPy leaves a damaged file open
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return _source(place, archive.files, lambda name: f"{place}[{name}]", archive.__getitem__)
+    except UNREADABLE as error:
+        raise DataError(f"{place}: is no whole .npz ({_reason(error)})") from error
+    raise DataError(f"{place}: is one array; give an .npz or the folder of .npy files, with {EXPECTED}")
+
+
+def _source(
+    place: Path, found: Iterable[str], title: Callable[[str], object], load: Callable[[str], np.ndarray]
+) -> Source:
+    def read(name: str) -> np.ndarray:
+        try:
+            return load(name)
+        except UNREADABLE as error:
+            raise DataError(f"{title(name)}: cannot be read ({_reason(error)})") from error
+
+    pairs = _pairs(place, set(found)).items()
+    return Source({split: Split(read(x), read(y), str(title(x)), str(title(y))) for split, (x, y) in pairs})
+
+
+def _pairs(place: Path, found: set[str]) -> dict[str, tuple[str, str]]:
+    """Returns split -> names of its inputs and targets; half a pair or a mistyped name is an error."""
+    plain = ("inputs", "targets")
+    if not found.isdisjoint(plain) and not found.isdisjoint(NAMES["train"]):
+        raise DataError(f"{place}: holds both inputs/targets and train_inputs/train_targets; keep one")
+    names = NAMES | ({} if found.isdisjoint(plain) else {"train": plain})
+    allowed = {name for pair in names.values() for name in pair}
+    for name in sorted(found - allowed):
+        if name.endswith(("_inputs", "_targets")):
+            raise DataError(f"{place}: holds {name}; expected {EXPECTED}. {nearest(name, allowed)}")
+    pairs = {split: pair for split, pair in names.items() if split == "train" or not found.isdisjoint(pair)}
+    absent = [name for pair in pairs.values() for name in pair if name not in found]
+    if absent:
+        raise DataError(f"{place}: lacks {', '.join(absent)}; it holds {sorted(found)}; expected {EXPECTED}")
+    return pairs
+
+
+def _reason(error: Exception) -> str:
+    if "allow_pickle" in str(error):  # NumPy says so of objects, and of a file in no format that it knows
+        return "pickled Python objects, or no NumPy file; never loaded: save numbers, for example array.astype(float)"
+    return str(error) or type(error).__name__

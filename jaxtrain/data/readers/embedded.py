@@ -1,0 +1,55 @@
+"""Sources that need no download: the small real data sets that scikit-learn carries."""
+
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from jaxtrain.data.source import Source, Split
+from jaxtrain.errors import DataError
+
+
+def digits(path: Path) -> Source:
+    """Handwritten digits: 1,797 grey images of 8x8 pixels, 10 classes; embedded.
+
+    Inputs (1797, 8, 8, 1) uint8 in 0..16, targets (1797,) int32.
+    """
+    table, file = _read("digits.csv.gz", delimiter=",")
+    images = table[:, :-1].astype(np.uint8).reshape(-1, 8, 8, 1)
+    return Source({"train": Split(images, table[:, -1].astype(np.int32), file)}, classes=10)
+
+
+def breast_cancer(path: Path) -> Source:
+    """Breast tumours: 569 rows of 30 measurements, malignant (0) or benign (1); embedded.
+
+    Inputs (569, 30) float32, targets (569,) int32.
+    """
+    table, file = _read("breast_cancer.csv", delimiter=",", skiprows=1)
+    inputs, targets = table[:, :-1].astype(np.float32), table[:, -1].astype(np.int32)
+    return Source({"train": Split(inputs, targets, file)}, classes=2)
+
+
+def diabetes(path: Path) -> Source:
+    """Diabetes: 442 patients with 10 measurements, and the disease's progression after a year; embedded.
+
+    Inputs (442, 10) float32 in their own units, targets (442,) float32.
+    """
+    inputs, file = _read("diabetes_data_raw.csv.gz")
+    targets, targets_file = _read("diabetes_target.csv.gz")
+    split = Split(inputs.astype(np.float32), targets.astype(np.float32), file, targets_file)
+    return Source({"train": split})
+
+
+def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[np.ndarray, str]:
+    """Returns one of scikit-learn's tables as float64, and its file; scikit-learn itself is slow to import."""
+    spec = find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"{name}: comes with scikit-learn, which is not installed; pip install scikit-learn")
+    file = Path(spec.submodule_search_locations[0], "datasets", "data", name)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); scikit-learn should hold it") from error
+    text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+    return np.loadtxt(text.splitlines(), delimiter=delimiter, skiprows=skiprows), str(file)

@@ -1,0 +1,90 @@
+"""Sources in the IDX format, that of MNIST and the sets that took its place."""
+
+import gzip
+import math
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from jaxtrain.data.source import Source, Split, missing
+from jaxtrain.errors import DataError
+
+GZIP_BITS = 31  # zlib's window bits that mean "with a gzip header and its checksum"
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def idx(path: Path, folder: str) -> Source:
+    """Images and labels in IDX files under the names of MNIST, each plain or .gz; t10k-* may be absent.
+
+    Inputs (n, height, width, 1) uint8, targets (n,) int32. Raises DataError naming a missing or damaged file.
+    """
+    names = ["train"] + ["test"] * any(_find(path / folder, name) for name in FILES["test"])
+    return Source(_read_splits("idx", path / folder, names))
+
+
+def fashion_mnist(path: Path) -> Source:
+    """Fashion-MNIST: 60,000 and 10,000 grey images of 28x28 pixels, 10 classes; IDX files in fashion_mnist/.
+
+    Inputs (n, 28, 28, 1) uint8, targets (n,) int32. Raises DataError naming a missing or damaged file.
+    """
+    published = "https://github.com/zalandoresearch/fashion-mnist"
+    return Source(_read_splits("fashion_mnist", path / "fashion_mnist", list(FILES), published), classes=10)
+
+
+def _read_splits(source: str, folder: Path, names: list[str], published: str = "") -> dict[str, Split]:
+    expected = [file for name in names for file in FILES[name]]
+    found = [_find(folder, file) for file in expected]
+    files = [file for file in found if file is not None]
+    if len(files) < len(expected):
+        absent = [name for name, file in zip(expected, found, strict=True) if file is None]
+        raise missing(source, f"{', '.join(absent)} (each plain or .gz)", folder, published)
+    with ThreadPoolExecutor(len(files)) as pool:  # zlib works outside the interpreter's lock
+        read = list(pool.map(read_idx, files, [3, 1] * len(names)))
+    splits = zip(names, files[::2], files[1::2], read[::2], read[1::2], strict=True)
+    return {
+        name: Split(images[..., None], labels.astype(np.int32), str(file), str(labels_file))
+        for name, file, labels_file, images, labels in splits
+    }
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+
+
+def read_idx(file: Path, rank: int) -> np.ndarray:
+    """Returns the unsigned bytes of an IDX file, plain or .gz, as a read-only uint8 array of `rank` axes.
+
+    Raises DataError where the magic number, the size or the compressed stream is not what it should be.
+    """
+    try:
+        return _parse(file, file.read_bytes(), rank)
+    except (OSError, EOFError, zlib.error) as error:  # gzip's own error is an OSError
+        raise DataError(f"{file}: cannot be read ({error}); is it whole? fetch it again") from error
+
+
+def _parse(file: Path, stored: bytes, rank: int) -> np.ndarray:
+    packed = file.suffix == ".gz"
+    length = 4 + 4 * rank
+    header = zlib.decompressobj(GZIP_BITS).decompress(stored, length) if packed else stored[:length]
+    if len(header) < length:
+        raise DataError(f"{file}: ends after {len(header)} bytes, within the header of {length}; fetch it again")
+    magic, *shape = struct.unpack(f">{1 + rank}I", header)
+    if magic != 0x800 + rank:
+        raise DataError(f"{file}: magic number {magic:#010x}; allowed: {0x800 + rank:#010x} (bytes of rank {rank})")
+    size = length + math.prod(shape)
+    content = _decompress(stored, size) if packed else stored
+    if len(content) != size:
+        raise DataError(f"{file}: holds {len(content)} bytes; its header says {size}, for the shape {tuple(shape)}")
+    return np.frombuffer(content, np.uint8, offset=length).reshape(shape)
+
+
+def _decompress(stored: bytes, size: int) -> bytes:
+    """Returns the content, in one pass into memory of the right size (bounded: a header may lie)."""
+    content = zlib.decompress(stored, GZIP_BITS, bufsize=min(size, 64 * len(stored)))
+    return content if len(content) >= size else gzip.decompress(stored)  # several streams, one after the other

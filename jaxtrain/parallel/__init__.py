@@ -1,0 +1,1 @@
+"""Devices: the mesh, lanes, memory and compiled programs."""

@@ -1,0 +1,89 @@
+"""What a batch has come to, on disk: the states of its lanes and what is known of them, as one checkpoint."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain.config.schema import as_python
+from jaxtrain.errors import JaxtrainError
+from jaxtrain.search.batch import Batch, Chunk, Work
+from jaxtrain.search.programs import Program
+from jaxtrain.search.space import Point
+from jaxtrain.search.trials import Outcome, Record
+from jaxtrain.storage.checkpoints import Checkpoints
+
+_EMPTY = {"empty": np.zeros(())}
+"""What a checkpoint holds beside the chunks, of which there may be none."""
+
+
+class WorkFiles:
+    """The checkpoint of one batch in a folder of its own, which goes when the batch has ended."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Touches no file; `say` gets a line where what was saved cannot be used."""
+        self._folder, self._say = folder, say
+        self._checkpoints = Checkpoints(folder, keep=1, say=lambda line: None)
+        self._count = max(self._checkpoints.steps(), default=0)
+
+    def points(self) -> dict[int, Point]:
+        """Returns the trials of the batch that was saved, number -> point; empty where none was."""
+        memory = self._checkpoints.newest_memory()
+        return {number: as_python(point) for number, point in memory["points"]} if memory else {}
+
+    def save(self, batch: Batch, work: Work) -> None:
+        """Saves the work, and returns when it is on the disk: what is written of it later is never ahead of it."""
+        begun = {str(i): chunk.states for i, chunk in enumerate(work.chunks) if chunk.states is not None}
+        memory = {
+            "points": [[trial.number, trial.point] for trial in batch.trials],
+            "rung": work.rung,
+            "chunks": [
+                {"program": c.program, "lanes": c.lanes, "at": c.at, "begun": str(i) in begun}
+                for i, c in enumerate(work.chunks)
+            ],
+            "records": [[*lane, asdict(record)] for lane, record in work.records.items()],
+            "ended": [outcome.to_json() for outcome in work.ended],
+        }
+        self._count += 1
+        self._checkpoints.save(self._count, begun | _EMPTY, memory)
+        self._checkpoints.wait()
+
+    def load(self, batch: Batch) -> Work | None:
+        """Returns the work of the batch that was saved; None where there is none, or, which is said, it is damaged."""
+        memory = self._checkpoints.newest_memory()
+        if memory is None:
+            return None
+        chunks = [Chunk(c["program"], [(n, seed) for n, seed in c["lanes"]], c["at"]) for c in memory["chunks"]]
+        begun = [i for i, chunk in enumerate(memory["chunks"]) if chunk["begun"]]
+        shapes = {str(i): _shapes(batch.groups, chunks[i]) for i in begun}
+        try:
+            restored = self._checkpoints.restore(shapes | _EMPTY)
+        except JaxtrainError as error:
+            self._say(f"{error}. The batch starts afresh")
+            return None
+        if restored is None or restored.memory != memory:  # an older one took the place of a damaged one
+            self._say(f"{self._folder}: the newest checkpoint is damaged; the batch starts afresh")
+            return None
+        for i in begun:
+            chunks[i].states = restored.state[str(i)]
+        records = {(number, seed): Record(**record) for number, seed, record in memory["records"]}
+        ended = [Outcome.from_json(row) for row in memory["ended"]]
+        return batch.recut(Work(chunks, records, memory["rung"], ended))
+
+    def remove(self) -> None:
+        """Removes the folder, and the one of all batches with the last of them."""
+        self._checkpoints.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._folder.parent.rmdir()
+
+
+def _shapes(programs: Sequence[Program], chunk: Chunk) -> Any:
+    """Returns the shapes of a chunk's states, a lane on the leading axis."""
+    one = programs[chunk.program].experiment.state_shapes()
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(chunk.lanes), *leaf.shape), leaf.dtype), one)

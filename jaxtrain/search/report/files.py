@@ -1,0 +1,57 @@
+"""The files of a search: report, pictures, best config, TensorBoard's table of hyperparameters, summary."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from jaxtrain.search.identity import without_storage
+from jaxtrain.search.results import Findings
+from jaxtrain.storage.files import make_directory, storage_error, write_json
+
+TENSORBOARD_TRIALS = 100
+"""Trials that TensorBoard's table shows: it reads a file for each."""
+
+
+def write_findings(findings: Findings, folder: Path, say: Callable[[str], None]) -> None:
+    """Writes all files of a search into its folder; StorageError where the disk says no."""
+    from jaxtrain.search.report.page import write_page, write_pictures
+
+    make_directory(folder / "pictures")
+    try:
+        write_page(findings, folder / "report.html")
+        write_pictures(findings, folder / "pictures")
+        if findings.space.config["track"]["tensorboard"]:
+            _write_table(findings, folder / "tensorboard", say)
+    except OSError as error:
+        raise storage_error(folder, "written", error) from error
+    best = findings.best
+    if best is not None:
+        config = findings.space.trial(best.trial, best.point).config
+        write_json(folder / "best_config.json", without_storage(config))
+    write_json(folder / "result.json", _summary(findings))
+
+
+def _summary(findings: Findings) -> dict[str, object]:
+    counts = {status: sum(o.status == status for o in findings.outcomes) for status in ("done", "stopped", "diverged")}
+    return {
+        "metric": findings.metric,
+        "higher_is_better": findings.higher_is_better,
+        "trials": counts,
+        "best": asdict(findings.best) if findings.best else None,
+        "ties": sorted(findings.ties),
+        "behind": {trial: asdict(difference) for trial, difference in findings.behind.items()},
+        "comparison": findings.comparison.to_json() if findings.comparison else None,
+        "seconds": findings.seconds,
+    }
+
+
+def _write_table(findings: Findings, folder: Path, say: Callable[[str], None]) -> None:
+    """Writes the best trials for TensorBoard, a directory each."""
+    from jaxtrain.trackers.event_files import write_hparams
+
+    shown = [outcome for outcome in findings.order if outcome.value is not None]
+    if len(shown) > TENSORBOARD_TRIALS:
+        say(f"TensorBoard gets the best {TENSORBOARD_TRIALS} of {len(shown)} trials: it reads a file for each")
+    for outcome in shown[:TENSORBOARD_TRIALS]:
+        metrics = {findings.metric: outcome.value or 0.0}
+        write_hparams(folder / f"trial_{outcome.trial:04}", outcome.point, metrics)

@@ -1,0 +1,1 @@
+"""The files of a run's directory: locks, checkpoints, results."""

@@ -1,0 +1,93 @@
+"""A run's directory: made once, held by one process at a time, its small files written whole or not at all."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from jaxtrain.errors import StorageError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or give a --workdir on another disk",
+    errno.EDQUOT: "free some of the quota, or give a --workdir on another disk",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f)",
+    errno.EROFS: "give a --workdir that can be written",
+    errno.EACCES: "give a --workdir that can be written, or mend the permissions",
+    errno.EPERM: "give a --workdir that can be written, or mend the permissions",
+    errno.ENOTDIR: "a regular file is in the way: move it, or give another --workdir",
+    errno.EEXIST: "a regular file is in the way: move it, or give another --workdir",
+    errno.EISDIR: "a directory is in the way: move it, or give another --workdir",
+}
+
+
+def storage_error(path: Path, action: str, error: BaseException) -> StorageError:
+    """Builds the one line for a path that could not be written or read: the reason and what to do."""
+    number, reason = _reason(error)
+    remedy = _REMEDIES.get(number, "look after the disk, then run the same command again")
+    return StorageError(f"{path}: cannot be {action}: {reason}; {remedy}")
+
+
+def _reason(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, OSError) and error.errno:
+        return error.errno, os.strerror(error.errno)
+    # Libraries in C++ hide the number and show the system's words for it.
+    for number in _REMEDIES:
+        if os.strerror(number).lower() in str(error).lower():
+            return number, os.strerror(number)
+    lines = str(error).strip().splitlines() or [""]
+    return 0, f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory and its parents; StorageError on a full or read-only disk or below a regular file."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, "made", error) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON such that the file is the old or the new one, never half; nan and infinities become null.
+
+    Arrays and scalars of NumPy become lists and numbers. StorageError where the disk says no.
+    """
+    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text such that the file is the old or the new one, never half; StorageError where the disk says no."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise storage_error(path, "written", error) from error
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; StorageError when it is not there, cannot be read, or is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {os.strerror(error.errno or errno.EIO)}") from error
+    except ValueError as error:
+        raise StorageError(f"{path}: is not JSON ({error}): restore it from a copy, or remove it") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # an array or a scalar of NumPy, which need not be imported to know one
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,76 @@
+"""Tasks whose targets are classes: labels, yes or no, distributions."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain.config.registry import Values
+from jaxtrain.config.schema import Fraction
+from jaxtrain.core.state import Task
+from jaxtrain.data.info import DataInfo
+from jaxtrain.errors import DataError
+from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
+from jaxtrain.tasks.losses.classification import class_weights
+
+
+def classification(
+    model: ModelFunction,
+    loss: LossFunction,
+    info: DataInfo,
+    class_balance: Fraction | None = None,
+    metrics: tuple[str, ...] = ("accuracy",),
+) -> Task:
+    """Tells classes apart: the model gives a logit for each class, targets are labels from 0.
+
+    `class_balance` weighs the loss of each class by the effective number of its training examples, whatever the loss:
+    0 all alike, 0.999 or so as Cui et al. (2019), 1 by the inverse of their number; see `losses.class_weights`.
+    """
+    if info.classes is None or info.target_shape:
+        raise DataError("task.name: given 'classification'; allowed: data with integer labels, one for each example")
+    return linen_task(lambda values: model(values, info.classes), _class_balanced(loss, info, class_balance), metrics)
+
+
+def binary_classification(
+    model: ModelFunction,
+    loss: LossFunction,
+    info: DataInfo,
+    class_balance: Fraction | None = None,
+    metrics: tuple[str, ...] = ("accuracy",),
+) -> Task:
+    """Says yes or no: the model gives a logit for each target of 0 or 1, which may be one, or a row of several labels.
+
+    `class_balance` is that of `classification`, for one target an example.
+    """
+    shape = info.target_shape
+    if (info.classes or 2) > 2:
+        raise DataError(f"task.name: given 'binary_classification' of {info.classes} classes; allowed: labels 0 and 1")
+    return linen_task(
+        lambda values: model(values, math.prod(shape)),
+        _class_balanced(loss, info, class_balance),
+        metrics,
+        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *shape),
+    )
+
+
+def label_distribution(model: ModelFunction, loss: LossFunction, info: DataInfo, metrics: tuple[str, ...] = ()) -> Task:
+    """Predicts distributions: the model gives a logit for each class, targets are a row of probabilities an example."""
+    if len(info.target_shape) != 1:
+        raise DataError(
+            f"task.name: given 'label_distribution' of targets {info.target_shape}; allowed: a row an example"
+        )
+    return linen_task(lambda values: model(values, *info.target_shape), loss, metrics)
+
+
+def _class_balanced(loss: LossFunction, info: DataInfo, beta: Any) -> LossFunction:
+    """Weighs the loss of each example by its class; None leaves it as it is."""
+    if beta is None:
+        return loss
+    if not info.class_counts:
+        raise DataError("task.class_balance: given a float; allowed: None, where no example has a label of its own")
+
+    def balanced(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
+        return loss(values, predictions, targets) * class_weights(np.asarray(info.class_counts), beta)[targets]
+
+    return balanced

@@ -1,0 +1,26 @@
+"""Losses: one number per example, so that masks and weights work alike with all of them."""
+
+from jaxtrain.config.registry import Family
+from jaxtrain.tasks.losses.classification import binary_cross_entropy, binary_focal, cross_entropy, focal, kl_divergence
+from jaxtrain.tasks.losses.overlap import dice, dice_cross_entropy, iou, tversky
+from jaxtrain.tasks.losses.regression import huber, log_cosh, mae, mse
+
+LOSSES = Family(
+    "loss",
+    {
+        "cross_entropy": cross_entropy,
+        "binary_cross_entropy": binary_cross_entropy,
+        "focal": focal,
+        "binary_focal": binary_focal,
+        "kl_divergence": kl_divergence,
+        "mse": mse,
+        "mae": mae,
+        "huber": huber,
+        "log_cosh": log_cosh,
+        "dice": dice,
+        "iou": iou,
+        "tversky": tversky,
+        "dice_cross_entropy": dice_cross_entropy,
+    },
+    supplied=("predictions", "targets"),
+)

@@ -1,0 +1,99 @@
+"""Losses of masks: how far predicted and true regions overlap, in each example.
+
+All take one logit for each pixel and masks of 0 and 1, both (batch, ...), or logits (batch, ..., classes) and labels
+(batch, ...): then each class is a mask, and the loss is averaged over classes, background included. Empty masks, and
+classes that an example lacks: with `smooth` above 0 they cost nothing where nothing is predicted, and next to 1 where
+much is; with `smooth` 0 they cost 1, unless the predicted probabilities are 0 to the last bit, which costs 0.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxtrain.config.schema import NonNegative
+from jaxtrain.tasks.losses.classification import binary_cross_entropy, cross_entropy
+from jaxtrain.tasks.shapes import in_float32, is_binary, labelled, rows
+
+
+def dice(predictions: jax.Array, targets: jax.Array, smooth: NonNegative = 1.0, squared: bool = False) -> jax.Array:
+    """Soft Dice loss of logits against masks of 0 and 1, or of classes, per example, as (batch,).
+
+    1 - (2 Σ p t + smooth) / (Σ p + Σ t + smooth), so an empty mask that is predicted empty costs nothing as long as
+    `smooth` is above 0. Milletari et al. (2016), https://arxiv.org/abs/1606.04797; `squared` has Σ p² + Σ t² below
+    the line, as they have.
+
+    >>> dice(jnp.array([[9.0, -9.0], [9.0, 9.0]]), jnp.array([[1, 0], [1, 0]])).round(2)
+    Array([0.  , 0.25], dtype=float32)
+    """
+    probability, truth = _masks(predictions, targets)
+    power = 2 if squared else 1
+    size = (probability**power).sum(axis=2) + (truth**power).sum(axis=2)
+    return 1.0 - _ratio(2.0 * (probability * truth).sum(axis=2) + smooth, size + smooth).mean(axis=1)
+
+
+def iou(predictions: jax.Array, targets: jax.Array, smooth: NonNegative = 1.0) -> jax.Array:
+    """Soft intersection over union of logits against masks of 0 and 1, or of classes, per example, as (batch,).
+
+    1 - (Σ p t + smooth) / (Σ p + Σ t - Σ p t + smooth), the Jaccard index of probabilities. Rahman and Wang (2016),
+    https://doi.org/10.1007/978-3-319-50835-1_22.
+
+    >>> iou(jnp.array([[9.0, -9.0], [9.0, 9.0]]), jnp.array([[1, 0], [1, 0]])).round(1)
+    Array([0. , 0.3], dtype=float32)
+    """
+    return tversky(predictions, targets, 1.0, 1.0, smooth)
+
+
+def tversky(
+    predictions: jax.Array,
+    targets: jax.Array,
+    alpha: NonNegative = 0.3,
+    beta: NonNegative = 0.7,
+    smooth: NonNegative = 1.0,
+) -> jax.Array:
+    """Tversky loss of logits against masks of 0 and 1, or of classes, per example, as (batch,).
+
+    1 - (T + smooth) / (T + alpha F + beta M + smooth), with the hits T = Σ p t, the false alarms F = Σ p (1 - t) and
+    what is missed M = Σ (1 - p) t: beta above alpha asks for recall. 0.5 and 0.5 are Dice, with half its `smooth`,
+    1 and 1 intersection over union. Salehi et al. (2017), https://arxiv.org/abs/1706.05721.
+
+    >>> tversky(jnp.array([[-9.0, -9.0], [9.0, 9.0]]), jnp.array([[1, 0], [1, 0]])).round(2)
+    Array([0.41, 0.13], dtype=float32)
+    """
+    probability, truth = _masks(predictions, targets)
+    hits = (probability * truth).sum(axis=2)
+    false, missed = (probability * (1.0 - truth)).sum(axis=2), ((1.0 - probability) * truth).sum(axis=2)
+    return 1.0 - _ratio(hits + smooth, hits + alpha * false + beta * missed + smooth).mean(axis=1)
+
+
+def dice_cross_entropy(
+    predictions: jax.Array,
+    targets: jax.Array,
+    dice_weight: NonNegative = 1.0,
+    smooth: NonNegative = 1.0,
+    squared: bool = False,
+) -> jax.Array:
+    """Cross-entropy plus `dice_weight` times soft Dice, per example, as (batch,).
+
+    Of masks of 0 and 1 `binary_cross_entropy`, of classes `cross_entropy`, averaged over pixels: its gradients do not
+    vanish where nothing overlaps yet. Isensee et al. (2021), https://doi.org/10.1038/s41592-020-01008-z, weigh 1 to 1.
+
+    >>> dice_cross_entropy(jnp.zeros((1, 2)), jnp.array([[1, 0]])).round(4)
+    Array([1.0265], dtype=float32)
+    """
+    entropy = binary_cross_entropy if is_binary(predictions, targets) else cross_entropy
+    return entropy(predictions, targets) + dice_weight * dice(predictions, targets, smooth, squared)
+
+
+def _masks(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns predicted probabilities and true masks, both (batch, classes, pixels)."""
+    if is_binary(predictions, targets):
+        logits, truth = in_float32(predictions, targets)
+        return rows(jax.nn.sigmoid(logits))[:, None], rows(truth)[:, None]
+    logits, labels = labelled(predictions, targets)
+    shape = (len(logits), -1, logits.shape[-1])
+    truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    return jax.nn.softmax(logits).reshape(shape).swapaxes(1, 2), truth.reshape(shape).swapaxes(1, 2)
+
+
+def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
+    """Divides; 0 / 0, nothing predicted where nothing is, counts as 1."""
+    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), 1.0)

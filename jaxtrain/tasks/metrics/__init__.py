@@ -1,0 +1,71 @@
+"""Metrics: sums and counts that merge over batches, devices and steps, and the number that they come to at the end."""
+
+from jaxtrain.config.registry import Family
+from jaxtrain.core.metric import Mean, merge
+from jaxtrain.tasks.metrics.classification import (
+    accuracy,
+    balanced_accuracy,
+    calibration_error,
+    confusion_matrix,
+    perplexity,
+    top_3,
+    top_5,
+)
+from jaxtrain.tasks.metrics.overlap import dice, iou, iou_per_class, mean_iou
+from jaxtrain.tasks.metrics.precision_recall import (
+    f1,
+    f1_macro,
+    f1_micro,
+    f1_per_class,
+    precision,
+    precision_macro,
+    precision_micro,
+    precision_per_class,
+    recall,
+    recall_macro,
+    recall_micro,
+    recall_per_class,
+)
+from jaxtrain.tasks.metrics.ranking import average_precision, roc_auc
+from jaxtrain.tasks.metrics.regression import mae, mse, r2, rmse
+
+METRICS = Family(
+    "metric",
+    {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy,
+        "top_3": top_3,
+        "top_5": top_5,
+        "precision": precision,
+        "precision_micro": precision_micro,
+        "precision_macro": precision_macro,
+        "precision_per_class": precision_per_class,
+        "recall": recall,
+        "recall_micro": recall_micro,
+        "recall_macro": recall_macro,
+        "recall_per_class": recall_per_class,
+        "f1": f1,
+        "f1_micro": f1_micro,
+        "f1_macro": f1_macro,
+        "f1_per_class": f1_per_class,
+        "confusion_matrix": confusion_matrix,
+        "roc_auc": roc_auc,
+        "average_precision": average_precision,
+        "perplexity": perplexity,
+        "calibration_error": calibration_error,
+        "mse": mse,
+        "rmse": rmse,
+        "mae": mae,
+        "r2": r2,
+        "dice": dice,
+        "iou": iou,
+        "mean_iou": mean_iou,
+        "iou_per_class": iou_per_class,
+    },
+    supplied=("predictions", "targets", "mask"),
+)
+
+SEVERAL = frozenset(name for name in METRICS.members if name.endswith("_per_class")) | {"confusion_matrix"}
+"""The members that come to several numbers, by which no run can be judged."""
+
+__all__ = ["METRICS", "SEVERAL", "Mean", "merge"]

@@ -1,0 +1,70 @@
+"""Metrics of numbers, in the targets' own units."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.core.metric import Mean
+from jaxtrain.tasks.shapes import averaged, rows
+
+
+def mse(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+    """Mean squared error over examples and outputs, in the targets' own units squared.
+
+    Σ (prediction - target)² / n of (batch, ...); scikit-learn's `mean_squared_error`.
+
+    >>> mse(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]), jnp.ones(2)).result()
+    2.0
+    """
+    return Mean.of(averaged(_errors(predictions, targets) ** 2), mask)
+
+
+def rmse(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+    """Root of the mean squared error of each output, averaged over outputs, in the targets' own units.
+
+    √(Σ (prediction - target)² / n) of (batch, ...); scikit-learn's `root_mean_squared_error`.
+
+    >>> rmse(jnp.array([4.0, 6.0]), jnp.array([1.0, 3.0]), jnp.ones(2)).result()
+    3.0
+    """
+    return Mean.of(rows(_errors(predictions, targets) ** 2), mask, finish=_rmse)
+
+
+def mae(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+    """Mean absolute error over examples and outputs, in the targets' own units.
+
+    Σ abs(prediction - target) / n of (batch, ...); scikit-learn's `mean_absolute_error`.
+
+    >>> mae(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]), jnp.ones(2)).result()
+    1.0
+    """
+    return Mean.of(averaged(jnp.abs(_errors(predictions, targets))), mask)
+
+
+def r2(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+    """Coefficient of determination, 1 - residual / total sum of squares, averaged over outputs.
+
+    scikit-learn's `r2_score` with its default, uniform average; of constant targets, too: 1 where they are met, else 0.
+
+    >>> r2(jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 3.0, 5.0]), jnp.ones(3)).result()
+    0.75
+    """
+    sums = jnp.stack([rows(_errors(predictions, targets) ** 2), rows(targets), rows(targets**2)], axis=1)
+    return Mean.of(sums, mask, finish=_r2, higher_is_better=True)
+
+
+def _errors(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+
+
+def _rmse(total: Any, count: Any) -> Any:
+    return np.sqrt(np.asarray(total, np.float64) / count).mean()
+
+
+def _r2(total: Any, count: Any) -> Any:
+    residual, mean, square = np.asarray(total, np.float64) / count
+    variance = square - mean**2
+    explained = 1.0 - residual / np.where(variance > 0, variance, 1.0)
+    return np.where(variance > 0, explained, residual == 0).mean()

@@ -1,0 +1,31 @@
+"""Opens the trackers of a run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jaxtrain.config.defaults import Config
+from jaxtrain.config.identity import to_json
+from jaxtrain.trackers.base import Tracker
+from jaxtrain.trackers.composite import several
+from jaxtrain.trackers.console import ConsoleTracker
+from jaxtrain.trackers.event_files import TensorBoardTracker
+from jaxtrain.trackers.jsonl import JsonlTracker
+from jaxtrain.trackers.progress import Progress
+
+
+@contextmanager
+def open_trackers(
+    config: Config, workdir: Path, resumed: int | None, extra: Sequence[Tracker], bar: Progress, total: int
+) -> Iterator[Tracker]:
+    """Opens metrics.jsonl, cut back to the step that the run resumes at, and its mirrors."""
+    truth = JsonlTracker(workdir / "metrics.jsonl", resumed)
+    mirrors: list[Tracker] = [ConsoleTracker(bar.say, total)]
+    if config["track"]["tensorboard"]:
+        mirrors.append(TensorBoardTracker(workdir, truth.rows(), bar.say))
+    tracker = several([truth, *mirrors, *extra], bar.say)
+    tracker.text("config", f"```json\n{to_json(config)}\n```")
+    try:
+        yield tracker
+    finally:
+        tracker.close()

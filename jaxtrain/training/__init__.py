@@ -1,0 +1,1 @@
+"""One run: from a resolved config to a trained and tested state."""

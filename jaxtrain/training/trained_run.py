@@ -1,0 +1,112 @@
+"""Runs that were trained: opened again, to predict with or to be evaluated."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.config.defaults import Config
+from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.resolve import resolve_config
+from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.state import Rules, Task, TrainState, init_state
+from jaxtrain.data.info import DataInfo
+from jaxtrain.errors import StorageError, UsageError
+from jaxtrain.optimizers.schedules import schedule_of
+from jaxtrain.parallel.mesh import device_mesh, replicate
+from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.files import read_json
+from jaxtrain.trackers.progress import plain_lines
+from jaxtrain.training.bookkeeping import Memory
+from jaxtrain.training.experiment import make_rules
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run: its config, task and state (of the best step where there was a validation split)."""
+
+    workdir: Path
+    config: Config
+    info: DataInfo
+    rules: Rules
+    step: int
+    state: TrainState
+
+    @property
+    def task(self) -> Task:
+        """The three functions that were trained."""
+        return self.rules.task
+
+    def predict(self, inputs: Any) -> np.ndarray:
+        """Returns the task's outputs for raw inputs (n, ...), in the units of the data files.
+
+        Logits (n, classes) for classification, numbers in the targets' own units for regression, with the averaged
+        parameters where there are any. Raises DataError where one example has another shape than the data's.
+        """
+        return np.asarray(self._predict(self.state, self.info.normalise(np.asarray(inputs))))
+
+    @functools.cached_property
+    def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:
+        def predict(state: TrainState, inputs: jax.Array) -> jax.Array:
+            values = self.rules.schedule(state.step, state.hparams)
+            return self.task.predict(*evaluated(state), inputs, values)
+
+        return jax.jit(predict)
+
+
+def load_run(workdir: str | Path, seed: int | None = None) -> Run:
+    """Opens a run's directory, at its best step where it was evaluated, else its newest; nothing in it is changed.
+
+    `seed` chooses one of several (None: the first). UsageError for a directory that is no run, or a seed it has not.
+    """
+    workdir = Path(workdir)
+    config, memory, checkpoints = open_run(workdir)
+    info = DataInfo.from_json(memory.info)
+    rules = make_rules(config, info)
+    seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
+    lane = 0 if seed is None else seed - seeds.start
+    if lane not in range(len(seeds)):
+        raise UsageError(f"seed: given {seed}; allowed: {', '.join(map(str, seeds))}, the seeds of {workdir}")
+    shapes = _shapes(config, info, rules)
+    if len(seeds) > 1:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), shapes)
+    step, state = restore_best(checkpoints, memory, shapes)
+    if len(seeds) > 1:
+        state = jax.tree.map(lambda leaf: leaf[lane], state)
+    return Run(workdir, config, info, rules, step, replicate(state, device_mesh(1)))
+
+
+def open_run(workdir: Path) -> tuple[Config, Memory, Checkpoints]:
+    """Reads a run's config and what it remembers."""
+    if not (workdir / "config.json").is_file():
+        raise UsageError(f"--workdir={workdir}: given a directory without config.json; allowed: the directory of a run")
+    config = resolve_config(read_json(workdir / "config.json")).config
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
+    newest = checkpoints.newest_memory()
+    if newest is None:
+        raise StorageError(f"{checkpoints.directory}: no checkpoint yet; train the run first")
+    return config, Memory(**newest), checkpoints
+
+
+def restore_best(checkpoints: Checkpoints, memory: Memory, shapes: TrainState) -> tuple[int, TrainState]:
+    """Reads the best step where the run was evaluated, else the newest."""
+    restored = checkpoints.restore(shapes, memory.best["step"] if memory.best else None, set_aside=False)
+    assert restored is not None
+    return restored.step, restored.state
+
+
+def _shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
+    """Returns the shapes of a run's state, from what it saved about its data."""
+    targets = jnp.int32 if info.classes is not None else jnp.float32
+    batch = {
+        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
+        "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
+    }
+    names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).remembered]
+    hparams = dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32))
+    return jax.eval_shape(functools.partial(init_state, rules=rules), jax.random.key(0), batch, hparams)

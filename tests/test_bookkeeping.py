@@ -1,0 +1,80 @@
+"""What a run remembers: sums that do not depend on how a run is cut into calls, and the best evaluation."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxtrain.core.metric import Mean
+from jaxtrain.tasks.metrics import METRICS
+from jaxtrain.training.bookkeeping import Memory
+
+GENERATOR = np.random.default_rng(0)
+LOSSES = GENERATOR.normal(size=40).astype(np.float32)
+ROWS = GENERATOR.normal(loc=50.0, size=(40, 3)).astype(np.float32) ** 2
+R2: Any = METRICS.members["r2"](np.ones((2, 1), np.float32), np.ones((2, 1), np.float32), np.ones(2, np.float32))
+
+
+def call(begin: int, end: int, capacity: int = 16) -> dict[str, Mean]:
+    """Returns what a call over these steps reports: padded, and norms on its last step alone."""
+
+    def padded(values: np.ndarray) -> Any:
+        rows = np.zeros((capacity, *values.shape[1:]), np.float32)
+        rows[: end - begin] = values[begin:end]
+        return rows
+
+    norms, counts = np.zeros(40, np.float32), np.zeros(40, np.float32)
+    norms[end - 1], counts[end - 1] = end, 1.0
+    return {
+        "loss": Mean(padded(LOSSES), padded(np.full(40, 7.0, np.float32))),
+        "r2": R2.replace(sum=padded(ROWS), count=padded(np.ones(40, np.float32))),
+        "norm_gradient": Mean(padded(norms), padded(counts)),
+    }
+
+
+def remembered(cuts: list[int]) -> dict[str, float]:
+    memory, metrics = Memory(info={}), {}
+    for begin, end in zip([0, *cuts], [*cuts, 40], strict=True):
+        metrics = call(begin, end)
+        memory.add(metrics, end - begin)
+        memory = Memory(**json.loads(json.dumps(memory.to_json())))
+    return memory.drain(metrics)
+
+
+@pytest.mark.parametrize("cuts", [[15, 30], [1, 2, 17, 30], [13, 14, 26, 27, 39], list(range(1, 40))])
+def test_numbers_are_the_same_to_the_bit_however_a_run_is_cut_and_saved(cuts):
+    """Norms, too: those of the last step, since a call measures them on its last step alone."""
+    assert remembered(cuts) == remembered([10, 20, 30])
+    assert remembered(cuts)["norm_gradient"] == 40.0
+    np.testing.assert_allclose(remembered(cuts)["loss"], LOSSES.astype(float).sum() / (40 * 7), rtol=1e-12)
+
+
+def test_a_row_begins_new_sums():
+    memory = Memory(info={})
+    memory.add(call(0, 10), 10)
+    assert memory.numbers(call(0, 10)) == memory.drain(call(0, 10))
+    memory.add(call(10, 20), 10)
+    np.testing.assert_allclose(memory.drain(call(10, 20))["loss"], LOSSES[10:20].astype(float).sum() / 70, rtol=1e-12)
+
+
+def mean(value: float, higher_is_better: bool) -> Mean:
+    return Mean(np.float32(value), np.float32(1.0), higher_is_better=higher_is_better)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("values", "higher", "best"), [([3, 1, 2, 1], False, 2), ([3, 4, 4, 2], True, 2)])
+def test_the_best_is_the_first_of_the_best(values, higher, best):
+    memory = Memory(info={})
+    improved = [memory.judge(step, "m", mean(value, higher)) for step, value in enumerate(values, 1)]
+    assert memory.best == {"step": best, "metric": "m", "value": values[best - 1]}
+    assert improved == [True, True, False, False] if best == 2 else improved
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_not_a_number_is_never_the_best(higher):
+    memory = Memory(info={})
+    assert not memory.judge(1, "m", mean(math.nan, higher))
+    assert memory.best is None
+    assert memory.judge(2, "m", mean(5.0, higher))
+    assert not memory.judge(3, "m", mean(math.nan, higher))

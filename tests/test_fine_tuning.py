@@ -1,0 +1,158 @@
+"""A run that starts from the weights of another: what is taken, what is left out, what is refused."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import tiny
+
+from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import train_step
+from jaxtrain.core.trees import named_leaves
+from jaxtrain.errors import ConfigError
+from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.training.experiment import build
+from jaxtrain.training.runners import make_runner
+from jaxtrain.training.train import start, train_and_evaluate
+from jaxtrain.training.trained_run import load_run
+
+DENSE = ("params/Dense_0/bias", "params/Dense_0/kernel", "params/Dense_1/bias", "params/Dense_1/kernel")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run with averaged parameters, at a rate so high that its best step is not its last."""
+    directory = tmp_path_factory.mktemp("runs") / "source"
+    high = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5, "schedule.optimizer.learning_rate": "constant"}
+    result = train_and_evaluate(tiny(high), directory, quiet=True)
+    assert result.best is not None
+    assert result.best["step"] < result.step
+    return directory
+
+
+def fresh(directory: Path, **given: object) -> TrainState:
+    """Returns the state before the first step of a run with these overrides (`__` for a dot)."""
+    overrides = {name.replace("__", "."): value for name, value in given.items()}
+    experiment = build(tiny(overrides))
+    checkpoints = Checkpoints(directory / "checkpoints", keep=1, say=print)
+    state, _, resumed = start(experiment, make_runner(experiment, train_step), checkpoints)
+    assert resumed is None
+    return state
+
+
+def weights(tree: object) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in named_leaves(tree)}
+
+
+def test_the_best_averaged_weights_are_taken_and_nothing_else(source, tmp_path):
+    state = fresh(tmp_path, checkpoint__init_from=str(source))
+    untouched = fresh(tmp_path)
+    saved = Checkpoints(source / "checkpoints", keep=1, say=print)
+    newest = saved.newest_memory()
+    assert newest is not None
+    leaves, _ = saved.restore_leaves(newest["best"]["step"])
+    for path, leaf in weights({"params": state.params}).items():
+        np.testing.assert_array_equal(leaf, leaves[path.replace("params/", "ema/0/")])
+    jax.tree.map(np.testing.assert_array_equal, state.ema[0], state.params)
+    for name in ("step", "opt_state", "key", "hparams"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(untouched, name))
+
+
+def test_the_average_of_a_schedule_free_run_is_taken_where_it_has_moved_parameters(tmp_path):
+    free = {"optimizer.name": "schedule_free_sgd", "optimizer.learning_rate": 0.5, "train.ema": None}
+    free |= {"schedule": None, "optimizer.frozen": "Dense_1/bias", "optimizer.clip_norm": 1.0}
+    train_and_evaluate(tiny(free), tmp_path / "source", quiet=True)
+    trained = load_run(tmp_path / "source")
+    state = fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))
+    expected, _ = evaluated(trained.state)
+    for (path, taken), (_, average) in zip(named_leaves(state.params), named_leaves(expected), strict=True):
+        np.testing.assert_allclose(taken, average, rtol=1e-6, err_msg=path)
+    kernel = trained.state.params["Dense_0"]["kernel"]
+    assert (np.asarray(state.params["Dense_0"]["kernel"]) != np.asarray(kernel)).any()
+
+
+def test_without_an_average_the_parameters_are_taken(tmp_path):
+    plain = tiny({"train.ema": None})
+    result = train_and_evaluate(plain, tmp_path / "source", quiet=True)
+    assert result.best is not None
+    leaves, _ = Checkpoints(tmp_path / "source" / "checkpoints", keep=1, say=print).restore_leaves(result.best["step"])
+    state = fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))
+    for path, leaf in weights({"params": state.params}).items():
+        np.testing.assert_array_equal(leaf, leaves[path])
+
+
+def test_a_pattern_leaves_parameters_at_their_initial_values(source, tmp_path):
+    state = fresh(tmp_path, checkpoint__init_from=str(source), checkpoint__init_except="Dense_1/kernel")
+    initial, taken = weights({"params": fresh(tmp_path).params}), weights({"params": state.params})
+    same = {path for path in DENSE if np.array_equal(initial[path], taken[path])}
+    assert same == {"params/Dense_1/kernel"}
+
+
+def test_weights_that_do_not_fit_are_all_listed_with_both_shapes(source, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        fresh(tmp_path, checkpoint__init_from=str(source), model__hidden=(8,))
+    for part in (DENSE[0], "(16,)", "(8,)", DENSE[1], "(64, 16)", "(64, 8)", DENSE[3], "(16, 10)", "(8, 10)"):
+        assert part in str(error.value)
+    assert DENSE[2] not in str(error.value), "what fits is not listed"
+    assert "\n" not in str(error.value)
+    assert "checkpoint.init_except" in str(error.value)
+    with pytest.raises(ConfigError, match="params/Dense_2/bias: there nothing"):
+        fresh(tmp_path, checkpoint__init_from=str(source), model__hidden=(16, 16), checkpoint__init_except="Dense_1")
+
+
+def test_what_does_not_fit_can_be_left_out(source, tmp_path):
+    given = {"checkpoint__init_from": str(source), "model__hidden": (16, 16), "checkpoint__init_except": "Dense_[12]"}
+    taken, trained = weights(fresh(tmp_path, **given).params), weights(fresh(tmp_path, **given).ema[0])
+    assert np.array_equal(taken["Dense_0/kernel"], trained["Dense_0/kernel"])
+    assert taken["Dense_2/kernel"].shape == (16, 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"checkpoint__init_except": "Conv"}, "checkpoint.init_except.*'Conv'.*params/Dense_0/bias"),
+        ({"checkpoint__init_except": "("}, r"checkpoint.init_except.*regular expression"),
+        ({"checkpoint__init_from": "no/such/run"}, "checkpoint.init_from.*no/such/run.*saved a checkpoint"),
+    ],
+)
+def test_patterns_and_runs_that_are_none_are_refused(source, tmp_path, given, named):
+    with pytest.raises(ConfigError, match=named):
+        fresh(tmp_path, **{"checkpoint__init_from": str(source)} | given)
+
+
+def test_a_pattern_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"checkpoint\.init_except.*Dense_1.*checkpoint\.init_from"):
+        fresh(tmp_path, checkpoint__init_except="Dense_1")
+
+
+def test_another_source_is_another_run_and_a_resume_needs_the_source_no_more(source, tmp_path):
+    """The weights are read once; afterwards the directory stands on its own."""
+    moved = tmp_path / "source"
+    source.rename(moved)
+    try:
+        given = {"checkpoint.init_from": str(moved)}
+        first = train_and_evaluate(tiny(given), tmp_path / "run", quiet=True)
+        (tmp_path / "run" / "result.json").unlink()
+    finally:
+        moved.rename(source)
+    assert train_and_evaluate(tiny(given), tmp_path / "run", quiet=True).state_digest == first.state_digest
+    with pytest.raises(Exception, match=re.escape("checkpoint.init_from")):
+        train_and_evaluate(tiny(), tmp_path / "run", quiet=True)
+
+
+def test_the_optimizer_starts_from_the_weights_that_are_taken(source, tmp_path):
+    """Schedule-free descent keeps a copy of the parameters: of those taken, not of the random ones."""
+    name = "optax.contrib:schedule_free_sgd"
+    state = fresh(tmp_path, checkpoint__init_from=str(source), optimizer__name=name, optimizer__learning_rate=0.1)
+    kept = jax.tree.leaves(state.opt_state.z)
+    assert [np.array_equal(a, b) for a, b in zip(kept, jax.tree.leaves(state.params), strict=True)] == [True] * 4
+
+
+def test_weights_of_several_schedule_free_seeds_are_refused_as_those_of_any_other(tmp_path):
+    free = {"optimizer.name": "schedule_free_sgd", "train.ema": None, "schedule": None, "train.seeds": 2}
+    train_and_evaluate(tiny(free), tmp_path / "source", quiet=True)
+    with pytest.raises(ConfigError, match=r"init_from.*there \(2, 16\), here \(16,\)"):
+        fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))

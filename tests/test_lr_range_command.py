@@ -1,0 +1,355 @@
+"""The verb `lr_range` from a config to its files, what it refuses, and a test before training."""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import shlex
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_trackers import read_events
+from tiny_runs import Interrupting, command, outcome, result_of, run, tiny
+
+from jaxtrain.commands.lr_range import lr_range
+from jaxtrain.commands.options import use_a_host_device_per_core
+from jaxtrain.config.defaults import Config
+from jaxtrain.config.identity import to_json
+from jaxtrain.config.resolve import load_config
+from jaxtrain.config.schema import Text
+from jaxtrain.lr_range import from_config as range_test
+from jaxtrain.lr_range.from_config import answer, check
+from jaxtrain.lr_range.rules import RULES, Reading
+from jaxtrain.lr_range.sweep import LRRangeResult
+from jaxtrain.main import main
+from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.trackers.memory import MemoryTracker
+from jaxtrain.training.experiment import build
+from jaxtrain.training.train import train_and_evaluate
+
+SMALL = {
+    "lr_range.rates": 8,
+    "lr_range.seeds": 2,
+    "lr_range.start": 1e-5,
+    "lr_range.stop": 10.0,
+    "lr_range.steps": "30 steps",
+    "optimizer.name": "sgd",
+}
+CONSTANT = {"schedule": {"optimizer": {"learning_rate": {"name": "constant"}}}}
+TARGET = "optimizer.learning_rate"
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No command of a test fills the user's own cache, or changes the variables of the tests after it."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("XLA_FLAGS", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command that has run in this process: its directory and what it printed."""
+
+    config: Path
+    workdir: Path
+    code: int
+    out: str
+
+
+def config_file(folder: Path, overrides: dict[str, Any]) -> Path:
+    """Writes the tiny config as a run's own file."""
+    path = folder / "tiny.json"
+    path.write_text(to_json(tiny(overrides)))
+    return path
+
+
+def ran(folder: Path, *words: str, overrides: dict[str, Any] = SMALL) -> Command:
+    config, workdir, out = config_file(folder, overrides), folder / "run", io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main(["lr_range", f"--config={config}", f"--workdir={workdir}", *words])
+    return Command(config, workdir, code, out.getvalue())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("verb")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        patch.setenv("XLA_FLAGS", "")
+        yield ran(folder)
+
+
+def stored(workdir: Path) -> LRRangeResult:
+    return LRRangeResult.from_json(json.loads((workdir / "lr_range" / "result.json").read_text()))
+
+
+# The verb
+
+
+def test_the_files_that_the_report_names_are_there_and_no_others(done):
+    assert done.code == 0
+    line = next(line for line in done.out.splitlines() if line.startswith("wrote "))
+    folder, _, names = line.removeprefix("wrote ").partition("/: ")
+    assert Path(folder) == done.workdir / "lr_range"
+    patterns = [name.split()[0] for name in names.split(", ")]
+    there = sorted(path.name for pattern in patterns for path in Path(folder).glob(pattern))
+    assert len(there) == len(patterns)
+    assert there == sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_the_config_beside_the_result_is_the_one_that_was_tested(done):
+    assert load_config(done.workdir / "lr_range" / "config.json") == load_config(done.config)
+
+
+def test_the_rows_of_the_curve_are_the_rates(done):
+    result = stored(done.workdir)
+    assert (result.status, result.method, result.target) == ("done", "lanes", TARGET)
+    np.testing.assert_allclose(result.rates, np.geomspace(1e-5, 10.0, 8))
+    with (done.workdir / "lr_range" / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    np.testing.assert_allclose([float(row["rate"]) for row in rows], result.rates)
+    losses = [[float(row["loss_seed_0"]), float(row["loss_seed_1"])] for row in rows]
+    np.testing.assert_allclose(losses, result.losses, rtol=1e-6)
+    np.testing.assert_allclose([float(row["median"]) for row in rows], result.band[1], rtol=1e-6)
+
+
+def test_the_picture_is_a_png_of_the_size_that_was_drawn_and_in_tensorboard(done):
+    png = (done.workdir / "lr_range" / "lr_range.png").read_bytes()
+    assert png.startswith(b"\x89PNG\r\n")
+    size = struct.unpack(">II", png[16:24])
+    inches = stored(done.workdir).plot().get_size_inches()
+    assert size == tuple(round(120 * side) for side in inches)
+    images = [value.image for event in read_events(done.workdir / "lr_range") for value in event.summary.value]
+    assert [image.encoded_image_string for image in images] == [png]
+    assert (images[0].width, images[0].height) == size
+
+
+def test_the_table_shows_every_rule_and_what_the_curve_says(done):
+    reading = stored(done.workdir).reading
+    assert reading is not None
+    assert reading.falling is not None
+    shown = dict(line.split()[:2] for line in done.out.splitlines() if line.strip() and line.split()[0] in RULES)
+    assert shown == {name: f"{rate:.3g}" for name, rate in reading.rules.items()}
+    assert set(shown) == set(RULES)
+    assert f"suggestion {reading.suggestion:.3g}, over seeds" in done.out
+    assert f"the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}" in done.out
+
+
+def test_the_command_that_it_prints_can_be_pasted_and_trains(done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pasted = shlex.split(done.out.splitlines()[-1])
+    assert pasted[1:3] == command()[1:]
+    assert main([*pasted[3:], "--quiet"]) == 0
+    (workdir,) = (tmp_path / "runs").iterdir()
+    trained = load_config(workdir / "config.json")["optimizer"]["learning_rate"]
+    assert trained == pytest.approx(stored(done.workdir).suggestion, rel=0.01)
+    assert result_of(workdir)["status"] == "done"
+
+
+def test_a_suggestion_trains_better_than_a_rate_that_is_far_off(done, tmp_path):
+    suggestion = stored(done.workdir).suggestion
+    assert suggestion is not None
+    found = {
+        rate: train_and_evaluate(tiny({**SMALL, TARGET: rate}), tmp_path / str(rate), quiet=True).last["validation"]
+        for rate in (suggestion, suggestion / 100)
+    }
+    assert found[suggestion]["loss"] < 0.8 * found[suggestion / 100]["loss"]
+
+
+def test_where_every_lane_diverges_the_result_is_written_and_the_code_is_four(tmp_path):
+    found = ran(tmp_path, "--config.lr_range.start=1e30", "--config.lr_range.stop=1e37")
+    assert found.code == 4
+    assert "every lane diverged" in found.out
+    result = result_of(found.workdir / "lr_range")
+    assert (result["status"], result["agreed"], result["suggestion"]) == ("diverged", False, None)
+    assert (found.workdir / "lr_range" / "lr_range.png").stat().st_size > 0
+    assert len((found.workdir / "lr_range" / "curve.csv").read_text().splitlines()) == 9
+    assert stored(found.workdir).status == "diverged"
+    assert "next:" not in found.out
+
+
+def test_quiet_prints_nothing(tmp_path):
+    assert ran(tmp_path, "--quiet", "--config.track.tensorboard=False").out == ""
+    assert not list((tmp_path / "run" / "lr_range").glob("events*"))
+
+
+def test_a_second_float_through_the_verb(tmp_path):
+    words = ("second=optimizer.momentum", "second_start=0.5", "second_stop=0.9", "second_count=2", "seeds=1")
+    found = ran(tmp_path, *(f"--config.lr_range.{word}" for word in words))
+    result = stored(found.workdir)
+    assert result.second is not None
+    assert result.grid is not None
+    assert result.second[0] == "optimizer.momentum"
+    np.testing.assert_allclose(result.second[1], [0.5, 0.9])
+    assert result.grid.shape == (2, 8)
+
+
+@pytest.mark.slow
+def test_with_four_host_devices_the_losses_are_the_same(done, tmp_path):
+    """As a user's own command on all devices, with a batch that does not divide over them: lanes take it whole."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    config = config_file(tmp_path, SMALL | {"parallel.mesh": None})
+    four = run(tmp_path, "lr_range", f"--config={config}", "--workdir=four", **flags)
+    assert four.returncode == 0, four.stderr
+    np.testing.assert_array_equal(stored(tmp_path / "four").losses, stored(done.workdir).losses)
+    odd = run(tmp_path, "lr_range", f"--config={config}", "--workdir=odd", "--config.data.batch_size=66", **flags)
+    assert odd.returncode == 0, odd.stderr
+
+
+def test_a_users_own_xla_flags_are_never_overridden(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    use_a_host_device_per_core()
+    assert os.environ["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false"
+    monkeypatch.delenv("XLA_FLAGS")
+    use_a_host_device_per_core()
+    assert os.environ["XLA_FLAGS"] == f"--xla_force_host_platform_device_count={os.cpu_count()}"
+
+
+# What is refused: the key, what was given, what is allowed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "given", "allowed"),
+    [
+        ({"start": "0"}, "start", "'0'", "above 0"),
+        ({"start": "1"}, "stop", "1.0", "a number above lr_range.start, 1"),
+        ({"start": "1", "stop": "0.1"}, "stop", "0.1", "a number above lr_range.start, 1"),
+        ({"rates": "4"}, "rates", "'4'", "at least 5"),
+        ({"method": "ramps"}, "method", "'ramps'", "'ramp'"),
+        ({"steps": "0 steps"}, "steps", "'0 steps'", "'10 epochs'"),
+        ({"target": "optimizer.lerning_rate"}, "target", "'optimizer.lerning_rate'", "optimizer.learning_rate"),
+        ({"target": "model.hidden"}, "target", "'model.hidden'", "a float of this config: model.dropout"),
+        ({"second": "data.batch_size"}, "second", "'data.batch_size'", "optimizer.weight_decay"),
+        ({"second": TARGET}, "second", f"'{TARGET}'", "another float than lr_range.target"),
+        ({"second": "model.dropout", "second_start": "2"}, "second_stop", "1.0", "a number above lr_range.second_sta"),
+        ({"method": "ramp", "target": "schedule.optimizer.learning_rate.warmup"}, "method", "'ramp'", "lanes. a ramp"),
+        ({"method": "ramp", "second": "schedule.optimizer.learning_rate.warmup"}, "method", "'ramp'", "lanes. a ramp"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(tmp_path, capsys, overrides, key, given, allowed):
+    config = config_file(tmp_path, {})
+    words = [f"--config.lr_range.{name}={value}" for name, value in {"stop": "1", **overrides}.items()]
+    assert main(["lr_range", f"--config={config}", f"--workdir={tmp_path / 'run'}", "--quiet", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: lr_range.{key}: given {given}; allowed: ")
+    assert allowed in line.partition("; allowed: ")[2]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_ramp_over_rprop_is_refused_and_lanes_are_not(tmp_path, capsys):
+    rprop = {"optimizer.name": "rprop", "schedule": {}}
+    found = ran(tmp_path, "--config.lr_range.method=ramp", overrides=SMALL | rprop)
+    assert found.code == 2
+    line = capsys.readouterr().err
+    assert (
+        "lr_range.method: given 'ramp'; allowed: lanes. optimizer.learning_rate is one number for the whole run" in line
+    )
+    check(tiny(SMALL | rprop))
+
+
+def test_more_lanes_than_memory_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
+    assert ran(tmp_path).code == 2
+    assert "lanes: given 16" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "lr_range").exists()
+
+
+# Before training
+
+
+def before(**more: Any) -> Config:
+    """A config that tests first, whose constant schedule logs the rate that is applied."""
+    return tiny(SMALL | CONSTANT | {"lr_range.before_training": True} | more)
+
+
+def applied(workdir: Path) -> set[float]:
+    return {row[TARGET] for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "train"}
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("tested again")
+
+
+def test_a_run_trains_with_the_answer_and_a_resume_never_tests_again(tmp_path, monkeypatch, capfd):
+    """The interrupted run equals one that was not; the rate that is logged is the suggestion."""
+    train_and_evaluate(before(), tmp_path / "whole")
+    suggestion = stored(tmp_path / "whole").suggestion
+    assert suggestion is not None
+    assert applied(tmp_path / "whole") == {float(np.float32(suggestion))}
+    assert f"range test: {TARGET} = {suggestion:.4g}" in capfd.readouterr().err
+    rare = {"eval.every": "100 steps", "checkpoint.every": "100 steps"}
+    config = before(**{"train.duration": "300 steps"}, **rare)
+    train_and_evaluate(config, tmp_path / "long", quiet=True)
+    assert train_and_evaluate(config, tmp_path / "cut", trackers=[Interrupting(40)], quiet=True).status == "interrupted"
+    monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
+    assert train_and_evaluate(config, tmp_path / "cut", quiet=True).status == "done"
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "long")
+
+
+def touched(workdir: Path, **changes: Any) -> None:
+    path = workdir / "lr_range" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_stored_answer_is_read(tmp_path, monkeypatch):
+    """One that was changed by hand shows that it is the file that counts."""
+    config = before()
+    lr_range(config, tmp_path)
+    touched(tmp_path, suggestion=0.0123)
+    monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
+    train_and_evaluate(config, tmp_path, quiet=True)
+    assert applied(tmp_path) == {float(np.float32(0.0123))}
+
+
+def test_the_answer_that_the_verb_left_is_taken_unless_it_is_of_another_config(tmp_path, monkeypatch):
+    """The verb shares the directory; what it found for another optimizer says nothing about this one."""
+    lr_range(tiny(SMALL | CONSTANT), tmp_path / "same")
+    touched(tmp_path / "same", suggestion=0.0123)
+    lr_range(tiny(SMALL | CONSTANT | {"optimizer.momentum": 0.5}), tmp_path / "other")
+    touched(tmp_path / "other", suggestion=0.0123)
+    assert range_test.tested(build(before()), tmp_path / "other", print).found != {TARGET: 0.0123}
+    monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
+    assert range_test.tested(build(before()), tmp_path / "same", print).found == {TARGET: 0.0123}
+
+
+def test_where_the_rules_do_not_agree_the_configs_own_rate_is_used_and_said(tmp_path, capfd):
+    """Rates so low that nothing falls."""
+    config = before(**{"lr_range.start": 1e-9, "lr_range.stop": 1e-8, TARGET: 0.02})
+    train_and_evaluate(config, tmp_path)
+    assert stored(tmp_path).agreed is False
+    assert applied(tmp_path) == {float(np.float32(0.02))}
+    assert f"range test: not agreed, so {TARGET} stays 0.02; see {tmp_path}" in capfd.readouterr().err
+
+
+def test_a_cyclic_schedule_gets_the_bounds_between_which_the_loss_falls(tmp_path):
+    """The run moves between them: the highest rate that was applied is the upper bound, none is below the lower."""
+    reading = Reading(dict.fromkeys(RULES, 0.03), 0.03, (0.02, 0.04), (0.005, 0.08), None, agreed=True)
+    result = LRRangeResult("lanes", TARGET, np.ones(8), np.ones((8, 2)), reading)
+    cyclic = {"schedule": {"optimizer": {"learning_rate": {"name": "cyclic", "cycles": 3.0}}}}
+    found = answer(result, tiny(cyclic))
+    assert found == pytest.approx({TARGET: 0.08, f"schedule.{TARGET}.low": 0.005 / 0.08})
+    assert answer(result, tiny(CONSTANT)) == {TARGET: 0.03}
+    tracker = MemoryTracker()
+    config = before(**cyclic, **{"log.every": "1 steps"})
+    lr_range(config, tmp_path)
+    touched(tmp_path, falling=[0.005, 0.08], agreed=True, suggestion=0.03)
+    train_and_evaluate(config, tmp_path, trackers=[tracker], quiet=True)
+    rates = [row[TARGET] for row in tracker.rows if row["split"] == "train"]
+    assert min(rates) == pytest.approx(0.005, rel=1e-5)
+    assert max(rates) == pytest.approx(0.08, rel=1e-5)
+
+
+def test_a_test_before_training_is_part_of_what_a_directory_is_for(tmp_path):
+    """Other bounds of the test give other numbers, so the directory is refused to them; the verb's stay apart."""
+    config = before()
+    train_and_evaluate(config, tmp_path, quiet=True)
+    words = [f"--config={tmp_path / 'config.json'}", f"--workdir={tmp_path}", "--quiet"]
+    assert main([*words, "--config.lr_range.stop=5"]) == 2
+    assert to_json(load_config(tmp_path / "config.json")) == to_json(config)
+    assert load_config(tmp_path / "config.json", {"lr_range.stop": Text("5")}) != config
