@@ -45,7 +45,7 @@ def main() -> None:
 def _optimizer(name: str, rounds: int, steps: int) -> tuple[list[timing.Ratio], list[str]]:
     """Our call, whose floats are traced, against optax's transformation of Python numbers in a scan by hand."""
     experiment, notes = _experiment({"optimizer": {"name": name, "learning_rate": RATE}, "schedule": None})
-    data, rows = experiment.on_devices("train"), experiment.indices(0, steps, steps)
+    data, rows = experiment.on_devices("train"), experiment.rows(0, steps, steps)
     function = OPTIMIZERS.members[name]
     plain = {knob: found.default for knob, found in knobs_of(function).items() if found.default is not MISSING}
     program = by_hand.Program(STEPS, own=function(**(plain | {"learning_rate": RATE})))

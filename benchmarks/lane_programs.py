@@ -9,6 +9,7 @@ import peers
 from jax.sharding import PartitionSpec
 
 from jaxtrain import train_step
+from jaxtrain.core.batches import Batches
 from jaxtrain.parallel.mesh import AXIS, compiled_init, compiled_train_call, device_mesh, place_lanes, replicate
 from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment
@@ -17,7 +18,7 @@ from jaxtrain.training.experiment import Experiment
 def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) -> Callable[[], Any]:
     """Returns a call of the population; every other lane is dead until `dead` of them are."""
     population = Population(experiment.rules, experiment.mesh, lanes)
-    data, rows = experiment.on_devices("train"), experiment.indices(0, steps, steps)
+    batches = experiment.batches(0, steps, steps)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
     places = np.arange(population.padded)
     alive = np.asarray(states.live) & ~((places % 2 == 1) & (places < 2 * dead))
@@ -25,7 +26,7 @@ def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) ->
 
     def run() -> Any:
         nonlocal states
-        states, output = population.call(states, data, rows, steps)
+        states, output = population.call(states, batches, steps)
         return population.reported(output)
 
     return run
@@ -33,11 +34,13 @@ def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) ->
 
 def solo_steps(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
     """Returns the solo runs one after another, each stepped in a Python loop of the jitted step, without norms."""
-    mesh, rules = device_mesh(1), experiment.rules._replace(measure_norms=False)
-    data, rows = replicate(experiment.dataset.split("train"), mesh), experiment.indices(0, steps, steps)
+    mesh, rules = device_mesh(1), experiment.rules
+    data, rows = replicate(experiment.dataset.split("train"), mesh), experiment.rows(0, steps, steps)
 
     def stepped(state: Any, data: Any, rows: Any) -> Any:
-        state, metrics = train_step(state, {name: array[rows] for name, array in data.items()}, rules=rules)
+        state, metrics = train_step(
+            state, {name: array[rows] for name, array in data.items()}, rules=rules, measure_norms=False
+        )
         return state, (metrics["loss"], metrics["accuracy"])
 
     step, states = jax.jit(stepped, donate_argnums=0), _solo_states(experiment, lanes, mesh)
@@ -58,13 +61,13 @@ def solo_calls(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
     """Returns the solo runs one after another, by the same compiled calls as `train` makes."""
     mesh = device_mesh(1)
     call = compiled_train_call(experiment.rules, mesh, "mesh")
-    data, rows = replicate(experiment.dataset.split("train"), mesh), experiment.indices(0, steps, steps)
+    batches = Batches(replicate(experiment.dataset.split("train"), mesh), experiment.rows(0, steps, steps))
     states = _solo_states(experiment, lanes, mesh)
 
     def run() -> Any:
         outputs = []
         for lane in range(lanes):
-            states[lane], output = call(states[lane], data, rows, steps)
+            states[lane], output = call(states[lane], batches, steps)
             outputs.append(output)
         return jax.device_get(outputs)
 
@@ -78,11 +81,13 @@ def _solo_states(experiment: Experiment, lanes: int, mesh: Any) -> list[Any]:
 
 def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
     """Returns what one would write: the step scanned over batches, mapped over lanes, the lanes cut over devices."""
-    rules, lane = experiment.rules._replace(measure_norms=False), PartitionSpec(AXIS)
+    rules, lane = experiment.rules, PartitionSpec(AXIS)
 
     def trained(states: Any, data: Any, rows: Any) -> Any:
         def step(state: Any, row: Any) -> Any:
-            state, metrics = train_step(state, {name: array[row] for name, array in data.items()}, rules=rules)
+            state, metrics = train_step(
+                state, {name: array[row] for name, array in data.items()}, rules=rules, measure_norms=False
+            )
             return state, (metrics["loss"], metrics["accuracy"])
 
         return jax.lax.map(lambda state: jax.lax.scan(step, state, rows), states)
@@ -92,7 +97,7 @@ def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]
     program = jax.jit(mapped, donate_argnums=0)
     population = Population(experiment.rules, experiment.mesh, lanes)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
-    data, rows = experiment.on_devices("train"), experiment.indices(0, steps, steps)
+    data, rows = experiment.on_devices("train"), experiment.rows(0, steps, steps)
 
     def run() -> Any:
         nonlocal states
@@ -105,7 +110,7 @@ def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]
 def torch_loop(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
     """Returns as many runs of a tuned loop, one after another, on preloaded tensors."""
     data, rate = experiment.dataset.split("train"), experiment.config["optimizer"]["learning_rate"]
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
     given = ("mlp", peers.device(), rate, 1_000_000, data["inputs"], data["targets"], rows)
     runs = [peers.torch_steps(*given) for _ in range(lanes)]
     return lambda: [run() for run in runs]

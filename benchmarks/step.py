@@ -110,12 +110,12 @@ def _timed(name: str, programs: Programs, rounds: int, steps: int, bar: float | 
 def framework_call(experiment: Experiment, steps: int, capacity: int) -> Callable[[], Any]:
     """Returns a call of the framework from the state of the call before, that reads what it reports."""
     call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
-    data, state = experiment.on_devices("train"), experiment.init()
-    rows = experiment.indices(0, steps, capacity)
+    state = experiment.init()
+    batches = experiment.batches(0, steps, capacity)
 
     def run() -> Any:
         nonlocal state
-        state, output = call(state, data, rows, steps)
+        state, output = call(state, batches, steps)
         return jax.device_get(output)
 
     return run
@@ -123,7 +123,7 @@ def framework_call(experiment: Experiment, steps: int, capacity: int) -> Callabl
 
 def _hand_programs(experiment: Experiment, program: by_hand.Program, steps: int) -> Programs:
     data = experiment.on_devices("train")
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
     theirs = program.compiled(data["inputs"], data["targets"], rows)
     return {"ours": framework_call(experiment, steps, steps), "theirs": theirs}
 
@@ -131,13 +131,13 @@ def _hand_programs(experiment: Experiment, program: by_hand.Program, steps: int)
 def _stock_programs(experiment: Experiment, steps: int, capacity: int) -> Programs:
     data, rate = experiment.on_devices("train"), experiment.config["optimizer"]["learning_rate"]
     adam = optax.adam(optax.cosine_onecycle_schedule(TOTAL_STEPS, rate))
-    theirs = stock.stepped(adam, data["inputs"], data["targets"], experiment.indices(0, steps, steps))
+    theirs = stock.stepped(adam, data["inputs"], data["targets"], experiment.rows(0, steps, steps))
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}
 
 
 def _torch_programs(experiment: Experiment, model: str, steps: int, capacity: int, peer: str) -> Programs:
     data, rate = experiment.dataset.split("train"), experiment.config["optimizer"]["learning_rate"]
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
     arrays = {"images": data["inputs"], "labels": data["targets"], "rows": rows}
     theirs = peers.in_process(peer, peers.device(), model, rate, TOTAL_STEPS, **arrays)
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}

@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxtrain import build
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.data.batches import eval_batches
 from jaxtrain.data.readers.idx import fashion_mnist
 from jaxtrain.data.source import Source, Split
 from jaxtrain.lr_range.rules import valley
@@ -78,15 +77,14 @@ def trained(found: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.ndarra
     population = Population(found.rules, found.mesh, lanes=len(rates) * SEEDS)
     hparams = {**found.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
     states = population.init(np.tile(range(SEEDS), len(rates)), hparams, found.example)
-    rows = eval_batches(found.dataset.sizes["validation"], found.config["data"]["eval_batch_size"])
     stops = sorted({round(total * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)} - {0})
     losses, metrics, at = [], [], 0
     for stop in stops:
         while at < stop:
             steps = min(CAPACITY, stop - at)
-            states, _ = population.call(states, found.on_devices("train"), found.indices(at, steps, CAPACITY), steps)
+            states, _ = population.call(states, found.batches(at, steps, CAPACITY), steps)
             at += steps
-        measured = population.evaluate(states, found.on_devices("validation"), *rows)
+        measured = population.evaluate(states, found.eval_batches("validation"))
         loss, score = (population.reported(measured[name]) for name in ("loss", metric))
         losses.append(finished(loss))
         metrics.append(finished(score))
@@ -101,10 +99,9 @@ def ramp(found: Experiment) -> list[float]:
     result = lr_range_test(
         found.rules,
         found.hparams,
-        found.on_devices("train"),
+        found.batches,
         rates,
         range(seed, seed + SEEDS),
-        batches=found.indices,
         method="ramp",
         mesh=found.mesh,
     )

@@ -65,12 +65,12 @@ def measure(experiment: Experiment, seconds: float) -> dict[str, float | None]:
 def _timed_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
     """Returns the seconds that compiling took, and seconds per step (median of calls) without it."""
     call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
-    data, state, at, steps = experiment.on_devices("train"), experiment.init(), 0, 1
+    state, at, steps = experiment.init(), 0, 1
     took: list[float] = []
 
     def timed(state: Any) -> tuple[Any, float]:
         began = time.perf_counter()
-        state, output = call(state, data, experiment.indices(at, steps, CAPACITY), steps)
+        state, output = call(state, experiment.batches(at, steps), steps)
         jax.device_get(output)
         return state, time.perf_counter() - began
 
@@ -90,8 +90,7 @@ def _memory(experiment: Experiment) -> float | None:
     if experiment.config["parallel"]["backend"] != "mesh":
         return None
     program = jax.jit(functools.partial(train_call, rules=experiment.rules), donate_argnums=0)
-    rows, steps = experiment.indices(0, 1, CAPACITY), np.int32(1)
-    compiled = program.lower(experiment.init(), experiment.on_devices("train"), rows, steps).compile()
+    compiled = program.lower(experiment.init(), experiment.batches(0, 1), np.int32(1)).compile()
     found = compiled.memory_analysis()
     if found is None:
         return None
@@ -101,12 +100,9 @@ def _memory(experiment: Experiment) -> float | None:
 
 def _flops(experiment: Experiment) -> float | None:
     """Returns the floating-point operations of one step, counted before the compiler rewrites them."""
-    step = functools.partial(train_step, rules=experiment.rules._replace(measure_norms=False))
-    rows = experiment.indices(0, 1, 1)[0]
-    batch = {
-        name: jax.ShapeDtypeStruct((len(rows), *array.shape[1:]), array.dtype)
-        for name, array in experiment.on_devices("train").items()
-    }
+    step = functools.partial(train_step, rules=experiment.rules, measure_norms=False)
+    shapes = experiment.batch_shapes(experiment.config["data"]["batch_size"])
+    batch = jax.eval_shape(lambda batches: batches.take(0), shapes)
     cost = jax.jit(step).lower(experiment.state_shapes(), batch).cost_analysis()
     return cost.get("flops") if cost else None
 
