@@ -1,15 +1,51 @@
-"""What can go wrong that a user can mend: one line, and the exit code of its kind."""
+"""User-facing errors: one line each, all of the form "KEY: got X; expected Y. Hint", with an exit code by kind."""
 
 import difflib
 from collections.abc import Iterable
 
 
-class JaxtrainWarning(UserWarning):
-    """Something that is allowed and seldom wanted; the command shows it as a line, unless it is quiet."""
+class Words(str):
+    """A description of what was found, such as "nothing": shown as it is, where a value is shown by its `repr`."""
 
 
-class JaxtrainError(Exception):
-    """Anything that jaxtrain itself found wrong; the command prints it as one line."""
+def message(key: str, got: object, expected: str, hint: str = "") -> str:
+    """Composes the one line of an error or a warning, whatever line breaks its parts hold.
+
+    Args:
+        key: The key of the config, the flag, the file or the thing that is at fault.
+        got: The value that was given, or `Words` on what was found.
+        expected: What is expected in its place; no sentence of its own.
+        hint: One imperative sentence on what to do; left out where it is empty.
+    """
+    shown = _in_one_line(got if isinstance(got, Words) else repr(got))
+    line = f"{_in_one_line(key)}: got {shown}; expected {_in_one_line(expected)}"
+    return f"{line}. {_in_one_line(hint)}" if hint.strip() else line
+
+
+def _in_one_line(text: str) -> str:
+    """Joins lines, and drops the marks at the end that the composed line sets itself."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip()).rstrip(" .;:,")
+
+
+class _OneForm(Exception):
+    """An exception that is made of the parts of its message."""
+
+    def __init__(self, key: str, got: object, expected: str, hint: str = "") -> None:
+        """Composes the line; for the arguments see `message`."""
+        self.key, self.got, self.expected, self.hint = key, got, expected, hint
+        super().__init__(message(key, got, expected, hint))
+
+    def __reduce__(self) -> tuple[type, tuple[str, object, str, str]]:
+        """Lets pickle make it again from its parts: by default it would pass the line alone."""
+        return type(self), (self.key, self.got, self.expected, self.hint)
+
+
+class JaxtrainWarning(_OneForm, UserWarning):
+    """A setting that is possible and rarely wanted; the command prints it as one line, except with --quiet."""
+
+
+class JaxtrainError(_OneForm):
+    """Base of the errors that a user can fix; the command prints them as one line, without a traceback."""
 
     exit_code = 1
 
@@ -18,12 +54,6 @@ class ConfigError(JaxtrainError):
     """A key of the config (or an argument) whose value cannot be used."""
 
     exit_code = 2
-
-    def __init__(self, key: str, given: object, allowed: str, hint: str = "") -> None:
-        """Composes the line from the key, what was given, what is allowed and what to do."""
-        self.key, self.given, self.allowed, self.hint = key, given, allowed, hint
-        shown = given if isinstance(given, str) and given.startswith("<") else repr(given)
-        super().__init__(f"{key}: given {shown}; allowed: {allowed}" + (f". {hint}" if hint else ""))
 
 
 class UsageError(JaxtrainError):
@@ -44,13 +74,19 @@ class StorageError(JaxtrainError):
     exit_code = 5
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns "did you mean 'x'?" for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(str(name), list(allowed), n=1)
-    return f"did you mean '{close[0]}'?" if close else ""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns "Did you mean 'x'?" for the closest of the names, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(names), n=1)
+    return f"Did you mean '{close[0]}'?" if close else ""
 
 
-def unknown(key: str, name: str, allowed: Iterable[str]) -> ConfigError:
-    """Builds the error for a name that is in no list: it shows the list and the closest name."""
-    names = sorted(allowed)
-    return ConfigError(key, name, ", ".join(names) or "nothing", nearest(name, names))
+def one_of(names: Iterable[str]) -> str:
+    """Returns "one of a, b", or the name alone where there is one."""
+    listed = list(names)
+    return f"one of {', '.join(listed)}" if len(listed) > 1 else "".join(listed)
+
+
+def unknown(key: str, name: str, names: Iterable[str]) -> ConfigError:
+    """Returns the error for a name that is not among `names`: it lists them and suggests the closest."""
+    listed = sorted(names)
+    return ConfigError(key, name, one_of(listed) or "no such name", nearest(name, listed))

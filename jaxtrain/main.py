@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from jaxtrain.commands.options import USAGE, Options, split_overrides
-from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, nearest
+from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, Words, message, nearest, one_of
 
 
 class Command(NamedTuple):
@@ -50,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:  # JAX's own is one
         if "--debug" in words or "out of memory" not in str(error).lower():
             raise
-        size = "memory: given a model and batches that do not fit on the device; allowed: what `plan` says would fit"
-        print(f"error: {size}. {str(error).splitlines()[0]}", file=sys.stderr)
+        got = Words(f"a program that does not fit ({str(error).splitlines()[0]})")
+        hint = "Reduce the model or the batch size; `plan` reports what fits"
+        print(f"error: {message('device memory', got, 'a program that fits', hint)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -74,9 +75,10 @@ def _run(words: Sequence[str]) -> int:
     warnings.simplefilter("ignore" if parsed.quiet else "default", JaxtrainWarning)
     verb, *more = parsed.words or ["train"]
     if verb not in COMMANDS:
-        raise UsageError(f"verb: given {verb!r}; allowed: {', '.join(COMMANDS)}. {nearest(verb, COMMANDS)}".strip())
+        raise UsageError("verb", verb, one_of(COMMANDS), nearest(verb, COMMANDS))
     if len(more) > (1 if verb == "list" else 0):
-        raise UsageError(f"{verb}: given the stray argument {more[-1]!r}; allowed: {USAGE}")
+        expected = "at most one name" if verb == "list" else "options alone"
+        raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
     options = Options(tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet)
     return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
 
@@ -91,7 +93,11 @@ class _Parser(argparse.ArgumentParser):
     """Raises our own error in one line, where argparse prints its usage first."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"command line: {message}; allowed: {USAGE}")
+        option, _, reason = message.removeprefix("argument ").partition(": ")
+        got = "nothing" if reason == "expected one argument" else reason.removeprefix("ignored ") or message
+        raise UsageError(
+            option if reason else "command line", Words(got), "options of the usual form", f"Usage: {USAGE}"
+        )
 
 
 class _Once(argparse.Action):
@@ -99,9 +105,10 @@ class _Once(argparse.Action):
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
         if getattr(namespace, self.dest) is not None:
-            raise UsageError(f"{option}: given twice, {getattr(namespace, self.dest)!r} and {value!r}; allowed: once")
+            got = Words(f"two values, {getattr(namespace, self.dest)!r} and {value!r}")
+            raise UsageError(str(option), got, "one value")
         if not value:
-            raise UsageError(f"{option}: given nothing; allowed: {option}={self.metavar}")
+            raise UsageError(str(option), Words("nothing"), f"{option}={self.metavar}")
         setattr(namespace, self.dest, value)
 
 
@@ -127,12 +134,10 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     options, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
-        allowed = [option for action in parser._actions for option in action.option_strings]
-        hint = nearest(unknown[0].partition("=")[0], allowed)
-        shown = ", ".join([*allowed, "--config.KEY=VALUE"])
-        raise UsageError(
-            f"command line: given the unknown option {unknown[0]!r}; allowed: {shown}. {hint}".rstrip(" .")
-        )
+        known = [option for action in parser._actions for option in action.option_strings]
+        hint = nearest(unknown[0].partition("=")[0], known)
+        got = Words(f"the unknown option {unknown[0]!r}")
+        raise UsageError("command line", got, one_of([*known, "--config.KEY=VALUE"]), hint)
     return options
 
 

@@ -162,8 +162,8 @@ def test_a_task_loss_model_optimizer_and_source_of_ones_own_train_with_their_kno
 @pytest.mark.parametrize(
     ("flag", "parts"),
     [
-        ("model.widht=3", ("model.widht", "did you mean 'width'?", "slope")),
-        ("loss.name=own.parts:vocal", ("loss.name", "own.parts:vocal", "did you mean 'focal'?")),
+        ("model.widht=3", ("model.widht", "Did you mean 'width'?", "slope")),
+        ("loss.name=own.parts:vocal", ("loss.name", "own.parts:vocal", "Did you mean 'focal'?")),
         ("loss.name=own.prats:focal", ("loss.name", "own.prats:focal", "PYTHONPATH")),
         ("eval.metric=confidenze", ("eval.metric", "confidenze", "accuracy, confidence, loss")),
     ],

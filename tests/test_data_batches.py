@@ -55,7 +55,7 @@ def test_consecutive_calls_draw_each_permutation_once():
 def test_batch_that_does_not_fit_is_refused(batch_size):
     with pytest.raises(ConfigError, match=r"1\.\.10") as caught:
         batch_indices(0, 1, examples=10, batch_size=batch_size, seed=0)
-    assert (caught.value.key, caught.value.given) == ("data.batch_size", batch_size)
+    assert (caught.value.key, caught.value.got) == ("data.batch_size", batch_size)
 
 
 @pytest.mark.parametrize(("examples", "batch_size", "batches"), [(10, 4, 3), (8, 4, 2), (3, 5, 1)])
@@ -70,7 +70,7 @@ def test_eval_batches_cover_every_example_once_in_order(examples, batch_size, ba
 def test_eval_batch_size_below_one_is_refused():
     with pytest.raises(ConfigError) as caught:
         eval_batches(10, 0)
-    assert (caught.value.key, caught.value.given) == ("data.eval_batch_size", 0)
+    assert (caught.value.key, caught.value.got) == ("data.eval_batch_size", 0)
 
 
 def test_steps_per_epoch_is_no_whole_number_where_batches_do_not_divide():

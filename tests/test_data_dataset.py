@@ -47,17 +47,17 @@ REFUSED = {
     "negative label": (
         {"train": (TABLE, changed(LABELS, 7, -1))},
         None,
-        r"train\.y: targets\[7\] is -1; allowed: 0\.\.",
+        r"train\.y: targets\[7\] is -1; expected 0\.\.",
     ),
-    "label of stated": ({"train": (TABLE, changed(LABELS, 9, 4))}, 4, r"train\.y: targets\[9\] is 4; allowed: 0\.\.3 "),
-    "label unseen": (TRAIN | {"test": (TABLE[:2], [3, 4])}, None, r"test\.y: targets\[1\] is 4; allowed: 0\.\.3 "),
+    "label of stated": ({"train": (TABLE, changed(LABELS, 9, 4))}, 4, r"train\.y: targets\[9\] is 4; expected 0\.\.3 "),
+    "label unseen": (TRAIN | {"test": (TABLE[:2], [3, 4])}, None, r"test\.y: targets\[1\] is 4; expected 0\.\.3 "),
     "label past int32": (
         {"train": (TABLE, changed(LABELS, 1, 2**40))},
         None,
-        rf"targets\[1\] is {2**40}; allowed: 0\.\.",
+        rf"targets\[1\] is {2**40}; expected 0\.\.",
     ),
     "mask past int32": ({"train": (TABLE, np.full((20, 2, 2), 2**31))}, None, r"targets\[0, 0, 0\] is 2147483648"),
-    "mask of stated": ({"train": (IMAGES, np.full((4, 2, 3), 2))}, 2, r"targets\[0, 0, 0\] is 2; allowed: 0\.\.1 "),
+    "mask of stated": ({"train": (IMAGES, np.full((4, 2, 3), 2))}, 2, r"targets\[0, 0, 0\] is 2; expected 0\.\.1 "),
     "nan": ({"train": (changed(TABLE, (13, 2), np.nan), LABELS)}, None, r"train\.x: inputs\[13, 2\] is nan"),
     "infinity": (
         TRAIN | {"validation": (changed(TABLE.astype(np.float32), (4, 0), -np.inf), LABELS)},
@@ -68,10 +68,10 @@ REFUSED = {
     "float labels": (
         {"train": (TABLE, LABELS / 1)},
         4,
-        r"train\.y: targets are float64; allowed: integers, for 4 classes",
+        r"train\.y: targets are float64; expected integers, for 4 classes",
     ),
-    "shape of test": (TRAIN | {"test": (TABLE[:, :2], LABELS)}, None, r"test\.x: .*\(2,\); allowed: \(3,\)"),
-    "targets of test": (TRAIN | {"test": (TABLE, LABELS[:, None])}, None, r"test\.y: .*\(1,\); allowed: \(\)"),
+    "shape of test": (TRAIN | {"test": (TABLE[:, :2], LABELS)}, None, r"test\.x: .*\(2,\); expected \(3,\)"),
+    "targets of test": (TRAIN | {"test": (TABLE, LABELS[:, None])}, None, r"test\.y: .*\(1,\); expected \(\)"),
     "kind of test": (
         TRAIN | {"test": (TABLE, LABELS / 1)},
         None,
@@ -142,7 +142,7 @@ def test_own_splits_come_before_fractions():
 def test_fraction_that_leaves_an_empty_split_names_its_key(fractions, key, given):
     with pytest.raises(ConfigError) as caught:
         load(TRAIN, **fractions)
-    assert (caught.value.key, caught.value.given) == (key, given)
+    assert (caught.value.key, caught.value.got) == (key, given)
 
 
 def test_negative_seed_is_refused():
@@ -233,7 +233,7 @@ def test_a_split_is_converted_once():
 
 
 def test_normalise_refuses_another_shape():
-    with pytest.raises(DataError, match=r"\(5, 2\); allowed: \(n, 3\)"):
+    with pytest.raises(DataError, match=r"\(5, 2\); expected \(n, 3\)"):
         load(TRAIN).info.normalise(TABLE[:5, :2])
 
 

@@ -196,7 +196,7 @@ def test_arrays_takes_plain_names_for_training(tmp_path, file):
         ({"train_inputs": INPUTS}, "lacks train_targets"),
         ({"validation_inputs": INPUTS, "inputs": INPUTS, "targets": TARGETS}, "lacks validation_targets"),
         ({"x": INPUTS, "y": TARGETS}, r"lacks train_inputs, train_targets; it holds \['x', 'y'\]"),
-        ({"inputs": INPUTS, "targets": TARGETS, "tset_inputs": INPUTS}, "tset_inputs.*did you mean 'test_inputs'"),
+        ({"inputs": INPUTS, "targets": TARGETS, "tset_inputs": INPUTS}, "tset_inputs.*Did you mean 'test_inputs'"),
         ({"inputs": INPUTS, "targets": TARGETS, "train_inputs": INPUTS}, "both"),
         ({"inputs": INPUTS.astype(object), "targets": TARGETS}, r"inputs.*: cannot be read \(pickled.*never loaded"),
     ],
@@ -241,10 +241,10 @@ def test_as_source_takes_a_plain_dict_in_any_order():
         ((INPUTS, TARGETS), "mine: returned tuple"),
         (None, "mine: returned NoneType"),
         ({"test": (INPUTS, TARGETS)}, "'train' is required"),
-        ({"train": (INPUTS, TARGETS), "valid": (INPUTS, TARGETS)}, "'valid'; allowed: train, validation, test"),
-        ({"train": (INPUTS,)}, "mine, train split: given 1 things"),
-        ({"train": INPUTS}, "mine, train split: given ndarray"),
-        ({"train": ([[1.0], [1.0, 2.0]], [0, 1])}, "mine, train split: given values that make no array"),
+        ({"train": (INPUTS, TARGETS), "valid": (INPUTS, TARGETS)}, "'valid'; expected train, validation, test"),
+        ({"train": (INPUTS,)}, "mine, train split: got 1 things"),
+        ({"train": INPUTS}, "mine, train split: got ndarray"),
+        ({"train": ([[1.0], [1.0, 2.0]], [0, 1])}, "mine, train split: got values that make no array"),
     ],
 )
 def test_as_source_refuses_anything_else(returned, message):

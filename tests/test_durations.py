@@ -61,13 +61,13 @@ def test_other_texts_are_refused_and_the_forms_shown(text: str):
     with pytest.raises(ConfigError) as found:
         knob.check("eval.every", text)
     error = found.value
-    assert (error.key, error.given) == ("eval.every", text)
-    assert all(form in error.allowed for form in ("above zero", "'10 epochs'", "'2000 steps'", "'5 %'"))
+    assert (error.key, error.got) == ("eval.every", text)
+    assert all(form in error.expected for form in ("above zero", "'10 epochs'", "'2000 steps'", "'5 %'"))
 
 
 @pytest.mark.parametrize("value", [10, 10.0, True, ("10 epochs",)])
 def test_a_number_without_a_unit_is_refused(value: object):
-    with pytest.raises(ConfigError, match=r"train\.duration: given .*; allowed: .*'10 epochs'"):
+    with pytest.raises(ConfigError, match=r"train\.duration: got .*; expected .*'10 epochs'"):
         knobs_of(SECTIONS["train"])["duration"].check("train.duration", value)
 
 
@@ -75,4 +75,4 @@ def test_the_runs_own_duration_is_no_part_of_itself():
     knob = knobs_of(SECTIONS["train"])["duration"]
     with pytest.raises(ConfigError) as found:
         knob.check("train.duration", "50 %")
-    assert "%" not in found.value.allowed
+    assert "%" not in found.value.expected

@@ -103,7 +103,7 @@ def test_a_typo_shows_what_there_is_and_the_nearest(given: str, meant: str):
     line = str(found.value)
     assert f"given {given!r}" in line
     assert all(name in line for name in [*TABLES, *SECTIONS])
-    assert (f"did you mean '{meant}'?" if meant else "") in line
+    assert (f"Did you mean '{meant}'?" if meant else "") in line
     assert "\n" not in line
 
 

@@ -233,14 +233,14 @@ def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, device
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rates": np.geomspace(1e-3, 1.0, 4)}, r"rates: given .*at least five positive numbers, ascending"),
-        ({"rates": np.geomspace(1.0, 1e-3, 7)}, r"rates: given .*ascending"),
-        ({"rates": np.zeros(7)}, r"rates: given .*positive"),
-        ({"rates": np.asarray([])}, r"rates: given \[\]"),
-        ({"target": "optimizer.lerning_rate"}, r"target: given 'optimizer.lerning_rate'.*did you mean 'optimizer.lea"),
-        ({"target": "model.hidden"}, r"target: given 'model.hidden'; allowed: a float among .*model.dropout"),
-        ({"second": ("model.depth", np.ones(2))}, r"second: given 'model.depth'; allowed: a float among"),
-        ({"second": (TARGET, np.ones(2))}, r"second: given 'optimizer.learning_rate'; allowed: another float"),
+        ({"rates": np.geomspace(1e-3, 1.0, 4)}, r"rates: got .*at least five positive numbers, ascending"),
+        ({"rates": np.geomspace(1.0, 1e-3, 7)}, r"rates: got .*ascending"),
+        ({"rates": np.zeros(7)}, r"rates: got .*positive"),
+        ({"rates": np.asarray([])}, r"rates: got \[\]"),
+        ({"target": "optimizer.lerning_rate"}, r"target: got 'optimizer.lerning_rate'.*Did you mean 'optimizer.lea"),
+        ({"target": "model.hidden"}, r"target: got 'model.hidden'; expected a float among .*model.dropout"),
+        ({"second": ("model.depth", np.ones(2))}, r"second: got 'model.depth'; expected a float among"),
+        ({"second": (TARGET, np.ones(2))}, r"second: got 'optimizer.learning_rate'; expected another float"),
     ],
 )
 def test_what_is_no_range_or_no_float_is_refused(given, said):
@@ -251,7 +251,7 @@ def test_what_is_no_range_or_no_float_is_refused(given, said):
 
 def test_more_lanes_than_memory_are_refused_before_they_run(monkeypatch):
     monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
-    with pytest.raises(UsageError, match=r"lanes: given 14, at width 1 .*MiB.*allowed.*MiB.*fewer lanes"):
+    with pytest.raises(UsageError, match=r"lanes: got 14, at width 1 .*MiB.*allowed.*MiB.*fewer lanes"):
         measured(experiment())
 
 

@@ -237,8 +237,8 @@ def test_bad_values_are_refused_in_one_line(tmp_path, capsys, overrides, key, gi
     words = [f"--config.lr_range.{name}={value}" for name, value in {"stop": "1", **overrides}.items()]
     assert main(["lr_range", f"--config={config}", f"--workdir={tmp_path / 'run'}", "--quiet", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: lr_range.{key}: given {given}; allowed: ")
-    assert allowed in line.partition("; allowed: ")[2]
+    assert line.startswith(f"error: lr_range.{key}: got {given}; expected ")
+    assert allowed in line.partition("; expected ")[2]
     assert not (tmp_path / "run").exists()
 
 
@@ -248,7 +248,7 @@ def test_a_ramp_over_rprop_is_refused_and_lanes_are_not(tmp_path, capsys):
     assert found.code == 2
     line = capsys.readouterr().err
     assert (
-        "lr_range.method: given 'ramp'; allowed: lanes. optimizer.learning_rate is one number for the whole run" in line
+        "lr_range.method: got 'ramp'; expected lanes. optimizer.learning_rate is one number for the whole run" in line
     )
     check(tiny(SMALL | rprop))
 
@@ -256,7 +256,7 @@ def test_a_ramp_over_rprop_is_refused_and_lanes_are_not(tmp_path, capsys):
 def test_more_lanes_than_memory_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
     assert ran(tmp_path).code == 2
-    assert "lanes: given 16" in capsys.readouterr().err
+    assert "lanes: got 16" in capsys.readouterr().err
     assert not (tmp_path / "run" / "lr_range").exists()
 
 

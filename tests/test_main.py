@@ -111,15 +111,15 @@ def test_bad_override(refused: Refusal, override: str, key: str, given: str, all
     name, _, value = override.partition("=")
     for words in ((f"--config.{override}",), (f"--config.{name}", value)) if value else ((f"--config.{override}",),):
         line = refused("--config=mine.py", *words)
-        assert line.startswith(f"error: {key}: given {given!r}; allowed: ")
-        assert allowed in line.split("; allowed: ")[1]
-        assert (f"did you mean {hint}" if hint else "") in line
+        assert line.startswith(f"error: {key}: got {given!r}; expected ")
+        assert allowed in line.split("; expected ")[1]
+        assert (f"Did you mean {hint}" if hint else "") in line
 
 
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("mien.py", "did you mean 'mine.py'?"),
+        ("mien.py", "Did you mean 'mine.py'?"),
         ("no/such.py", "an existing .py file"),
         (".", "an existing .py file"),
         ("syntax.py", "SyntaxError"),
@@ -131,14 +131,14 @@ def test_bad_override(refused: Refusal, override: str, key: str, given: str, all
 )
 def test_missing_or_broken_config_file(refused: Refusal, file: str, said: str):
     line = refused(f"--config={file}")
-    assert line.startswith(f"error: --config: given {file!r}; allowed: ")
+    assert line.startswith(f"error: --config: got {file!r}; expected ")
     assert said in line
 
 
 def test_unknown_knob_in_a_config_file(refused: Refusal):
     line = refused("--config=typo.py")
-    assert line.startswith("error: model.hiden: given 'hiden'; allowed: activation, dropout, hidden, norm")
-    assert "did you mean 'hidden'?" in line
+    assert line.startswith("error: model.hiden: got 'hiden'; expected activation, dropout, hidden, norm")
+    assert "Did you mean 'hidden'?" in line
 
 
 @pytest.mark.parametrize(
@@ -151,35 +151,35 @@ def test_unknown_knob_in_a_config_file(refused: Refusal):
         (["train", "stray", "--config=mine.py"], ["stray argument 'stray'"]),
         (["train", "--config=mine.py", "stray"], ["stray argument 'stray'"]),
         (["train", "--config=mine.py", "--quiet", "a", "b"], ["stray argument"]),
-        (["trian", "--config=mine.py"], ["given 'trian'", *COMMANDS, "did you mean 'train'?"]),
-        (["--config=mine.py", "lits"], ["given 'lits'", *COMMANDS, "did you mean 'list'?"]),
-        (["--config=mine.py", "--config=mine.py"], ["--config: given twice", "'mine.py'", "once"]),
-        (["--config=mine.py", "--config", "other.py"], ["--config: given twice", "'mine.py'", "'other.py'", "once"]),
-        (["--config=mine.py", "--workdir=a", "--workdir=b"], ["--workdir: given twice", "'a'", "'b'", "once"]),
+        (["trian", "--config=mine.py"], ["given 'trian'", *COMMANDS, "Did you mean 'train'?"]),
+        (["--config=mine.py", "lits"], ["given 'lits'", *COMMANDS, "Did you mean 'list'?"]),
+        (["--config=mine.py", "--config=mine.py"], ["--config: got twice", "'mine.py'", "once"]),
+        (["--config=mine.py", "--config", "other.py"], ["--config: got twice", "'mine.py'", "'other.py'", "once"]),
+        (["--config=mine.py", "--workdir=a", "--workdir=b"], ["--workdir: got twice", "'a'", "'b'", "once"]),
         (
             ["--config=mine.py", "--config.seed=1", "--config.seed=2"],
-            ["--config.seed: given twice", "'1'", "'2'", "once"],
+            ["--config.seed: got twice", "'1'", "'2'", "once"],
         ),
-        (["--config=mine.py", "--config.seed=1", "--config.seed", "1"], ["--config.seed: given twice", "once"]),
-        (["--config=mine.py", "--confg=1"], ["'--confg=1'", "--config", "--workdir", "did you mean '--config'?"]),
-        (["--config=mine.py", "--work-dir", "x"], ["'--work-dir'", "did you mean '--workdir'?"]),
+        (["--config=mine.py", "--config.seed=1", "--config.seed", "1"], ["--config.seed: got twice", "once"]),
+        (["--config=mine.py", "--confg=1"], ["'--confg=1'", "--config", "--workdir", "Did you mean '--config'?"]),
+        (["--config=mine.py", "--work-dir", "x"], ["'--work-dir'", "Did you mean '--workdir'?"]),
         (["--config=mine.py", "--work=x"], ["'--work=x'"]),  # no abbreviations: they would hide a mistyped option
         (["--config=mine.py", "-q"], ["'-q'", "--quiet"]),
         (["--config=mine.py", "--quiet=1"], ["--quiet"]),
         (["--config"], ["--config", "expected one argument"]),
-        (["--config="], ["--config: given nothing", "--config=FILE"]),
-        (["--config=mine.py", "--workdir="], ["--workdir: given nothing", "--workdir=DIR"]),
-        (["--config=mine.py", "--config.seed"], ["--config.seed: given no value", "--config.seed=VALUE"]),
-        (["--config=mine.py", "--config.seed", "--quiet"], ["--config.seed: given no value", "--config.seed=VALUE"]),
+        (["--config="], ["--config: got nothing", "--config=FILE"]),
+        (["--config=mine.py", "--workdir="], ["--workdir: got nothing", "--workdir=DIR"]),
+        (["--config=mine.py", "--config.seed"], ["--config.seed: got no value", "--config.seed=VALUE"]),
+        (["--config=mine.py", "--config.seed", "--quiet"], ["--config.seed: got no value", "--config.seed=VALUE"]),
         (["--config=mine.py", "--config.=1"], ["--config.=1", "--config.section.knob=VALUE"]),
         (["--config=mine.py", "--config.train.=1"], ["--config.train.=1", "--config.section.knob=VALUE"]),
         (["--config=mine.py", "--config..seed=1"], ["--config..seed=1", "--config.section.knob=VALUE"]),
-        (["evaluate"], ["--workdir: given nothing", "evaluate --workdir=DIR"]),
+        (["evaluate"], ["--workdir: got nothing", "evaluate --workdir=DIR"]),
         (["evaluate", "--workdir=nowhere"], ["--workdir", "nowhere", "the directory of a run"]),
         (["evaluate", "--workdir=.", "--config=mine.py"], ["given a config", "evaluate --workdir=DIR"]),
         (["evaluate", "--workdir=.", "--config.seed=1"], ["given a config", "evaluate --workdir=DIR"]),
         (["evaluate", "more", "--workdir=."], ["stray argument 'more'"]),
-        (["list", "optimzers"], ["given 'optimzers'", "optimizers, data", "did you mean 'optimizers'?"]),
+        (["list", "optimzers"], ["given 'optimzers'", "optimizers, data", "Did you mean 'optimizers'?"]),
         (["list", "optimizers", "losses"], ["stray argument 'losses'"]),
         (["list", "--config=mine.py"], ["given a config"]),
         (["list", "optimizers", "--config.seed=1"], ["given a config"]),
@@ -300,7 +300,7 @@ def test_rprop_on_mini_batches_is_warned_of_unless_it_is_quiet_or_sees_the_whole
     assert "rprop" not in capsys.readouterr().err
     assert main([*rprop, "--workdir=loud"]) in (0, 4)
     said = capsys.readouterr().err
-    assert "warning: optimizer.name: given 'rprop' with mini-batches of 8 of " in said
+    assert "warning: optimizer.name: got 'rprop' with mini-batches of 8 of " in said
     whole = said.partition("data.batch_size=")[2].split()[0]
     batch = [word for word in rprop if "batch_size" not in word] + [f"--config.data.batch_size={whole}"]
     assert main([*batch, "--workdir=whole"]) in (0, 4)
@@ -312,7 +312,7 @@ def test_a_schedule_that_falls_is_warned_of_beside_a_schedule_free_optimizer(
 ):
     free = [*tiny, "--config.optimizer.name=schedule_free_adamw"]
     assert main([*free, "--workdir=falls"]) == 0
-    assert "warning: schedule.optimizer.learning_rate: given 'warmup_cosine' beside" in capsys.readouterr().err
+    assert "warning: schedule.optimizer.learning_rate: got 'warmup_cosine' beside" in capsys.readouterr().err
     warmup = "--config.schedule.optimizer.learning_rate=warmup_stable_decay"
     assert main([*free, warmup, f"{warmup.partition('=')[0]}.decay=0", "--workdir=stays"]) == 0
     assert "warning" not in capsys.readouterr().err
@@ -323,9 +323,7 @@ def test_a_model_that_does_not_fit_is_told_in_one_line(
 ):
     assert main([*tiny, "--config.model.hidden=(10000000,10000000)"]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(
-        "error: memory: given a model and batches that do not fit on the device; allowed: what `plan`"
-    )
+    assert last.startswith("error: memory: got a model and batches that do not fit on the device; expected what `plan`")
 
 
 def test_train_says_what_changed_and_names_what_it_wrote(
@@ -333,7 +331,7 @@ def test_train_says_what_changed_and_names_what_it_wrote(
 ):
     assert main([*tiny, "--config.optimizer.name=rprop"]) == 0
     out, err = capsys.readouterr()
-    assert err.count("warning: optimizer.name: given 'rprop' with mini-batches of 8 of ") == 1
+    assert err.count("warning: optimizer.name: got 'rprop' with mini-batches of 8 of ") == 1
     (workdir,) = (folder / "runs").iterdir()
     config = json.loads((workdir / "config.json").read_text())
     assert workdir.name == f"mine-{digest(load_config(workdir / 'config.json'))}"
@@ -363,7 +361,7 @@ def test_quiet_is_silent_and_the_same_command_finds_its_run(
     assert (workdir / "result.json").read_bytes() == before
     assert main([*tiny, f"--workdir={workdir}", "--config.seed=1"]) == 2
     line = capsys.readouterr().err
-    assert "seed: given 1, there 0" in line
+    assert "seed: got 1, there 0" in line
     assert main([*tiny, "--quiet", "--config.seed=1"]) == 0
     assert len(list((folder / "runs").iterdir())) == 2
 

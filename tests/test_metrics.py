@@ -287,7 +287,7 @@ def test_ranking_metrics_are_nan_where_a_class_is_missing_and_count_equal_scores
 
 @pytest.mark.parametrize("name", ["precision", "recall", "f1", "roc_auc", "average_precision"])
 def test_metrics_of_two_classes_refuse_several(name):
-    with pytest.raises(ConfigError, match=rf"task\.metrics: given '{name}'; allowed: .*7 classes"):
+    with pytest.raises(ConfigError, match=rf"task\.metrics: got '{name}'; expected .*7 classes"):
         METRICS.members[name](LOGITS, LABELS, jnp.ones(EXAMPLES))
 
 

@@ -398,7 +398,7 @@ def test_what_cannot_be_convolved_or_pooled_is_refused_in_a_line(model, shape):
     [("mlp", "hidden", (0,)), ("cnn", "features", (-3,)), ("resnet9", "widths", (4, 0)), ("resnet9", "widths", ())],
 )
 def test_widths_are_checked_before_a_model_is_made(name, knob, given):
-    with pytest.raises(ConfigError, match=rf"model\.{knob}: given .*; allowed: a tuple of int.*, at least 1"):
+    with pytest.raises(ConfigError, match=rf"model\.{knob}: got .*; expected a tuple of int.*, at least 1"):
         resolve(MODELS.knobs(name), {knob: given}, "model")
 
 

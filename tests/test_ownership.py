@@ -18,7 +18,7 @@ def test_a_directory_belongs_to_the_config_that_claimed_it(tmp_path):
     demand_own(tmp_path, tiny())
     claim(tmp_path, tiny())
     demand_own(tmp_path, tiny())
-    with pytest.raises(UsageError, match=r"model\.dropout: given 0\.3, there 0\.1; seed: given 4, there 0"):
+    with pytest.raises(UsageError, match=r"model\.dropout: got 0\.3, there 0\.1; seed: got 4, there 0"):
         demand_own(tmp_path, tiny({"seed": 4, "model.dropout": 0.3}))
     with pytest.raises(UsageError, match=r"checkpoint\.init_from"):
         demand_own(tmp_path, tiny({"checkpoint.init_from": "elsewhere"}))
@@ -51,7 +51,7 @@ def test_a_knob_that_came_with_a_later_version_takes_its_default(tmp_path):
     del saved["lr_range"], saved["train"]["seeds"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     demand_own(tmp_path, tiny())
-    with pytest.raises(UsageError, match=r"train\.seeds: given 2, there 1"):
+    with pytest.raises(UsageError, match=r"train\.seeds: got 2, there 1"):
         demand_own(tmp_path, tiny({"train.seeds": 2}))
 
 

@@ -122,7 +122,7 @@ def test_an_evaluation_after_either_backend_is_a_plain_pass(backend):
 def test_a_batch_that_does_not_divide_is_refused(batch, devices, accumulate, allowed):
     with pytest.raises(ConfigError) as refusal:
         check_batch("data.batch_size", batch, device_mesh(devices), accumulate)
-    assert (refusal.value.key, refusal.value.given, refusal.value.allowed) == ("data.batch_size", batch, allowed)
+    assert (refusal.value.key, refusal.value.got, refusal.value.expected) == ("data.batch_size", batch, allowed)
     check_batch("data.batch_size", 4 * batch, device_mesh(devices), accumulate)
 
 
@@ -138,7 +138,7 @@ def test_no_call_ever_cuts_a_batch_down(backend):
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ConfigError) as refusal:
         device_mesh(5)
-    assert (refusal.value.key, refusal.value.given) == ("parallel.mesh", 5)
-    assert "4" in refusal.value.allowed
+    assert (refusal.value.key, refusal.value.got) == ("parallel.mesh", 5)
+    assert "4" in refusal.value.expected
     assert device_mesh(None).size == 4
     assert list(device_mesh(2).devices.flat) == jax.local_devices()[:2]

@@ -257,7 +257,7 @@ def test_what_shapes_the_program_tells_tasks_apart():
 def test_other_words_are_refused(key: str, given: str, allowed: str):
     with pytest.raises(ConfigError) as found:
         resolve_config({}, {key: given})
-    assert (found.value.key, found.value.given, found.value.allowed) == (key, given, allowed)
+    assert (found.value.key, found.value.got, found.value.expected) == (key, given, allowed)
 
 
 def test_a_small_rate_of_dropout_is_kept_in_bfloat16():

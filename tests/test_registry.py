@@ -91,9 +91,9 @@ def test_resolve_refuses_names_that_are_no_knobs():
     with pytest.raises(ConfigError) as found:
         resolved(detla=1.0)
     error = found.value
-    assert (error.key, error.given) == ("loss.detla", "detla")
-    assert error.allowed == "axis, decay, delta, parts, weight"
-    assert "did you mean 'delta'?" in str(error)
+    assert (error.key, error.got) == ("loss.detla", "detla")
+    assert error.expected == "axis, decay, delta, parts, weight"
+    assert "Did you mean 'delta'?" in str(error)
 
 
 def test_resolve_asks_for_what_has_no_default():
@@ -101,7 +101,7 @@ def test_resolve_asks_for_what_has_no_default():
 
     with pytest.raises(ConfigError) as found:
         resolve(knobs_of(needy), {}, "optimizer")
-    assert (found.value.key, found.value.allowed) == ("optimizer.rate", "float, above 0")
+    assert (found.value.key, found.value.expected) == ("optimizer.rate", "float, above 0")
     assert "given <nothing>;" in str(found.value)
 
 
@@ -112,19 +112,19 @@ def test_unknown_member_of_any_table_is_refused_with_the_nearest(section: str):
     with pytest.raises(ConfigError) as found:
         table.member(name + "x", f"schedule.{section}")
     error = found.value
-    assert (error.key, error.given) == (f"schedule.{section}.name", name + "x")
-    assert error.allowed == ", ".join([*table.members, "package.module:function"])
-    assert f"did you mean '{name}'?" in str(error)
+    assert (error.key, error.got) == (f"schedule.{section}.name", name + "x")
+    assert error.expected == ", ".join([*table.members, "package.module:function"])
+    assert f"Did you mean '{name}'?" in str(error)
 
 
 @pytest.mark.parametrize(
     ("name", "allowed", "hint"),
     [
-        ("optx:lion", "a module that can be imported", "did you mean 'optax'?"),
-        ("optax.contribs:muon", "a module that can be imported", "did you mean 'contrib'?"),
+        ("optx:lion", "a module that can be imported", "Did you mean 'optax'?"),
+        ("optax.contribs:muon", "a module that can be imported", "Did you mean 'contrib'?"),
         ("optax.lion:lion", "a module that can be imported", "'optax.lion'"),
-        ("optax:loin", "a callable of optax", "did you mean 'lion'?"),
-        ("optax:contrib.muons", "a callable of optax", "did you mean 'muon'?"),
+        ("optax:loin", "a callable of optax", "Did you mean 'lion'?"),
+        ("optax:contrib.muons", "a callable of optax", "Did you mean 'muon'?"),
         ("optax:__version__", "a callable of optax", "it is a str"),
         ("optax:contrib", "a callable of optax", "it is a module"),
         ("builtins:dict", "a callable whose arguments Python can tell", "no signature found"),
@@ -138,8 +138,8 @@ def test_reference_that_leads_nowhere_names_key_given_and_what_was_meant(name: s
     with pytest.raises(ConfigError) as found:
         reference("optimizer.name", name)
     error = found.value
-    assert (error.key, error.given) == ("optimizer.name", name)
-    assert allowed in error.allowed
+    assert (error.key, error.got) == ("optimizer.name", name)
+    assert allowed in error.expected
     assert hint in str(error)
     assert "\n" not in str(error)
 

@@ -164,17 +164,17 @@ def test_refusal_names_key_given_and_allowed(name: str, value: Any, allowed: str
     with pytest.raises(ConfigError) as found:
         check(name, value)
     error = found.value
-    assert (error.key, error.allowed) == (f"member.{name}", allowed)
-    assert error.given is value
+    assert (error.key, error.expected) == (f"member.{name}", allowed)
+    assert error.got is value
     line = str(error)
     assert "\n" not in line
-    assert line.startswith(f"member.{name}: given {value!r}; allowed: {allowed}")
+    assert line.startswith(f"member.{name}: got {value!r}; expected {allowed}")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
     [
-        ("mode", "cosin", "did you mean 'cosine'?"),
+        ("mode", "cosin", "Did you mean 'cosine'?"),
         ("rate", Text("nan"), "a finite number is needed"),
         ("hidden", Text("128"), "(128,)"),
         ("names", Text("accuracy"), "('accuracy',)"),
@@ -213,7 +213,7 @@ def test_annotated_bounds_hold_at_their_ends(annotation: Any, inside: Any, outsi
     assert knob.check("key", inside) == inside
     with pytest.raises(ConfigError) as found:
         knob.check("key", outside)
-    assert found.value.allowed == words
+    assert found.value.expected == words
 
 
 def test_only_a_mark_says_that_a_float_is_one_for_the_whole_run():

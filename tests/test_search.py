@@ -310,9 +310,9 @@ def test_what_lanes_cannot_do_as_runs_do_is_refused(overrides, key, tmp_path):
 def test_the_folder_of_another_study_is_refused_with_the_difference(tmp_path):
     run_search(config(search__trials=2), tmp_path, quiet=True)
     other = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 0.5)}}
-    with pytest.raises(UsageError, match=r"search\.space\.optimizer\.learning_rate: given .*0\.5.*there .*0\.1"):
+    with pytest.raises(UsageError, match=r"search\.space\.optimizer\.learning_rate: got .*0\.5.*there .*0\.1"):
         run_search(config(other, search__trials=2), tmp_path, quiet=True)
-    with pytest.raises(UsageError, match=r"eval\.metric: given 'accuracy', there 'loss'"):
+    with pytest.raises(UsageError, match=r"eval\.metric: got 'accuracy', there 'loss'"):
         run_search(config(search__trials=2, eval__metric="accuracy"), tmp_path, quiet=True)
     assert len(trials(tmp_path)) == 2
 
@@ -336,9 +336,7 @@ def test_damaged_files_are_one_line_that_names_them(name, text, tmp_path):
 
 @pytest.mark.parametrize("hidden", [(0,), (-3,)])
 def test_a_width_that_the_model_does_not_allow_is_refused_before_anything_runs(hidden, tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"search\.space\.model\.hidden: given .*; allowed: a tuple of int, at least 1"
-    ):
+    with pytest.raises(ConfigError, match=r"search\.space\.model\.hidden: got .*; expected a tuple of int, at least 1"):
         run_search(config({"model": {"hidden": ("choice", ((8,), hidden))}}), tmp_path, quiet=True)
 
 
@@ -398,7 +396,7 @@ def test_higher_is_better_where_the_metric_says_so(tmp_path):
 
 
 def test_without_a_validation_split_nothing_is_run(tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.validation_fraction: given 0\.0; allowed: above 0"):
+    with pytest.raises(ConfigError, match=r"data\.validation_fraction: got 0\.0; expected above 0"):
         run_search(config(data__validation_fraction=0.0), tmp_path, quiet=True)
 
 

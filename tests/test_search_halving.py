@@ -38,7 +38,7 @@ def test_rungs_that_fall_on_one_evaluation_are_one():
 def test_halving_without_a_rung_is_refused(first_rung, every):
     experiment = built({"halving": "successive", "first_rung": first_rung}, every)
     with pytest.raises(
-        ConfigError, match=r"search\.halving: given 'successive'.*smaller search\.first_rung.*eval\.every"
+        ConfigError, match=r"search\.halving: got 'successive'.*smaller search\.first_rung.*eval\.every"
     ):
         rung_fractions(experiment.config["search"], experiment)
 

@@ -106,19 +106,19 @@ def test_a_space_goes_through_json_and_the_command_line():
     assert saved["search"] == config["search"]
     typed = resolve_config({}, {"search.space.optimizer.learning_rate": "x"}).config
     assert typed["search"]["space"] == {"optimizer": {"learning_rate": "x"}}
-    with pytest.raises(ConfigError, match=r"search\.space\.optimizer\.learning_rate: given 'x'"):
+    with pytest.raises(ConfigError, match=r"search\.space\.optimizer\.learning_rate: got 'x'"):
         read_space(typed)
 
 
 REFUSED = {
-    "unknown knob": ({"optimizer": {"learning_rat": RATE}}, ["optimizer.learning_rat", "did you mean 'learning_rate'"]),
+    "unknown knob": ({"optimizer": {"learning_rat": RATE}}, ["optimizer.learning_rat", "Did you mean 'learning_rate'"]),
     "of no member": ({"optimizer": {"momentum": ("uniform", 0, 0.9)}}, ["optimizer.momentum", "b1"]),
-    "unknown section": ({"optimiser": {"x": RATE}}, ["optimiser", "did you mean 'optimizer'"]),
-    "unknown member": ({"optimizer": {"name": ("choice", ("adamw", "sgdd"))}}, ["'sgdd'", "did you mean 'sgd'"]),
+    "unknown section": ({"optimiser": {"x": RATE}}, ["optimiser", "Did you mean 'optimizer'"]),
+    "unknown member": ({"optimizer": {"name": ("choice", ("adamw", "sgdd"))}}, ["'sgdd'", "Did you mean 'sgd'"]),
     "below a value": ({"optimizer": {"learning_rate": {"x": RATE}}}, ["optimizer.learning_rate", "not a section"]),
     "outside bounds": ({"optimizer": {"learning_rate": ("uniform", -1, 1)}}, ["given -1", "at least 0"]),
     "wrong type": ({"model": {"hidden": ("choice", (8, (8,)))}}, ["search.space.model.hidden", "given 8"]),
-    "unknown kind": ({"model": {"dropout": ("unifrm", 0, 1)}}, ["'unifrm'", "did you mean 'uniform'"]),
+    "unknown kind": ({"model": {"dropout": ("unifrm", 0, 1)}}, ["'unifrm'", "Did you mean 'uniform'"]),
     "no kind": ({"model": {"dropout": 0.5}}, ["given 0.5", "('uniform', low, high)"]),
     "empty range": ({"model": {"dropout": ("uniform", 0.5, 0.5)}}, ["given ('uniform', 0.5, 0.5)"]),
     "reversed": ({"optimizer": {"learning_rate": ("log_uniform", 1e-1, 1e-5)}}, ["log_uniform"]),
@@ -130,7 +130,7 @@ REFUSED = {
     "count of one": ({"model": {"dropout": ("uniform", 0.0, 0.5, 1)}}, ["('uniform', low, high, 8)"]),
     "no choices": ({"model": {"dropout": ("choice", ())}}, ["('choice', (a, b, ...))"]),
     "twice the same": ({"model": {"dropout": ("choice", (0.1, 0.1))}}, ["all different"]),
-    "nothing": ({}, ["search.space: given <nothing>", "search.space.optimizer.learning_rate ="]),
+    "nothing": ({}, ["search.space: got <nothing>", "search.space.optimizer.learning_rate ="]),
     "own settings": ({"search": {"trials": ("int", 1, 5)}}, ["belongs to the whole search"]),
     "the seed": ({"seed": ("int", 0, 5)}, ["search.seeds"]),
     "a folder": ({"checkpoint": {"init_from": ("choice", (None, "runs/a"))}}, ["belongs to the whole search"]),
@@ -159,7 +159,7 @@ def test_a_loss_may_be_searched_where_another_metric_judges():
 
 
 def test_a_space_that_is_no_section_is_refused():
-    with pytest.raises(ConfigError, match=r"search\.space: given 5"):
+    with pytest.raises(ConfigError, match=r"search\.space: got 5"):
         resolve_config({"search": {"space": 5}})
 
 

@@ -122,7 +122,7 @@ def test_the_loss_of_a_task_leaves_padding_out_and_its_gradients_too():
 
 
 def test_classification_refuses_targets_that_are_no_labels():
-    with pytest.raises(DataError, match=r"task\.name: given 'classification'; allowed: .*labels"):
+    with pytest.raises(DataError, match=r"task\.name: got 'classification'; expected .*labels"):
         made(INPUTS, INPUTS, None)[0].init(KEY, {}, {"model.dropout": 0.0})
 
 
@@ -153,7 +153,7 @@ def test_regression_takes_whole_numbers_and_refuses_images_as_targets():
     task, hparams = made(INPUTS, targets, task="regression", loss="mse", model=MLP)
     found = measured(task, hparams, INPUTS, targets.astype(np.int32))
     assert found["r2"].result() < 0.5
-    with pytest.raises(DataError, match=r"task\.name: given 'regression' of targets \(4, 4\); allowed: "):
+    with pytest.raises(DataError, match=r"task\.name: got 'regression' of targets \(4, 4\); expected "):
         made(INPUTS, np.zeros((64, 4, 4)), task="regression", loss="mse")[0].init(KEY, {}, {})
 
 
@@ -234,9 +234,9 @@ def test_label_distribution_learns_shares_to_their_entropy():
 )
 def test_tasks_refuse_data_that_they_cannot_learn_from(section, targets, classes, loss):
     name = section if isinstance(section, str) else section["name"]
-    key = r"task\.class_balance: given" if isinstance(section, dict) else rf"task\.name: given '{name}'"
+    key = r"task\.class_balance: given" if isinstance(section, dict) else rf"task\.name: got '{name}'"
     task, hparams = made(INPUTS, targets, classes, task=section, loss=loss, model=MLP)
-    with pytest.raises(DataError, match=rf"{key}.*; allowed: "):
+    with pytest.raises(DataError, match=rf"{key}.*; expected "):
         task.init(KEY, {}, hparams)
 
 
@@ -310,8 +310,8 @@ def test_metrics_of_a_task_are_chosen_by_name_and_an_unknown_one_is_refused():
     with pytest.raises(ConfigError) as refusal:
         made(INPUTS, LABELS, 3, task={"name": "classification", "metrics": ("acuracy",)})[0].init(KEY, {}, {})
     assert refusal.value.key.startswith("task.metrics")
-    assert refusal.value.given == "acuracy"
-    assert "accuracy" in refusal.value.allowed
+    assert refusal.value.got == "acuracy"
+    assert "accuracy" in refusal.value.expected
 
 
 def test_tasks_of_a_model_with_dropout_draw_in_training_alone():

@@ -11,7 +11,7 @@ from jaxtrain.config.defaults import FAMILIES, family
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.schema import MISSING, Knob
 from jaxtrain.config.sections import SECTIONS
-from jaxtrain.errors import UsageError, nearest
+from jaxtrain.errors import UsageError, Words, nearest, one_of
 from jaxtrain.tasks.metrics import METRICS
 
 PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
@@ -24,7 +24,8 @@ _SOURCE = re.compile(r"https?://|scikit-learn's|`optax\.|\boptax's|\((1[789]|20)
 def run(options: Options) -> int:
     """Prints the families, or the members of the one that is named."""
     if options.overrides or options.config or options.workdir:
-        raise UsageError("list: given a config or a directory; allowed: list, or list NAME, which read neither")
+        got, hint = Words("a config or a directory"), "Leave --config and --workdir out"
+        raise UsageError("list", got, "list or list NAME", hint)
     print("\n".join(members(options.words[0]) if options.words else families()))
     return 0
 
@@ -34,8 +35,7 @@ def families() -> list[str]:
     tables = {**{plural(section): family(section) for section in FAMILIES}, "metrics": METRICS}
     lines = [f"{name:<12}{', '.join(table.members)}" for name, table in tables.items()]
     other = f"other sections of a config: {', '.join(SECTIONS)}"
-    hint = "list NAME shows the members or the keys of one, with knobs and defaults"
-    return [*lines, "", other, hint]
+    return [*lines, "", other, "list NAME shows the members or the keys of one, with knobs and defaults"]
 
 
 def members(name: str) -> list[str]:
@@ -46,8 +46,8 @@ def members(name: str) -> list[str]:
     if name in SECTIONS:
         return [name, f"    {_first_line(SECTIONS[name])}", *_knob_lines(knobs_of(SECTIONS[name]))]
     if name not in singular:
-        allowed = [*map(plural, FAMILIES), "metrics", *SECTIONS]
-        raise UsageError(f"list: given {name!r}; allowed: {', '.join(allowed)}. {nearest(name, allowed)}".strip())
+        names = [*map(plural, FAMILIES), "metrics", *SECTIONS]
+        raise UsageError("list", name, one_of(names), nearest(name, names))
     return list(_member_lines(singular[name]))
 
 

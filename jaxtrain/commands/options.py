@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.schema import Text
-from jaxtrain.errors import UsageError
+from jaxtrain.errors import UsageError, Words
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
 
@@ -28,7 +28,7 @@ class Options:
     def resolve(self) -> tuple[dict[str, Any], Path]:
         """Resolves the config, shows it, and chooses the directory."""
         if self.config is None:
-            raise UsageError(f"--config: given nothing; allowed: {USAGE}")
+            raise UsageError("--config", Words("nothing"), "a config file", f"Usage: {USAGE}")
         from jaxtrain.commands.summary import config_lines
         from jaxtrain.config.identity import digest, from_default
         from jaxtrain.config.resolve import load
@@ -64,11 +64,12 @@ def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:
             continue
         key, equals, value = word.removeprefix("--config.").partition("=")
         if not all(key.split(".")):
-            raise UsageError(f"{word}: given no whole name of a key; allowed: --config.section.knob=VALUE")
+            raise UsageError(word, Words("an incomplete key"), "--config.SECTION.KNOB=VALUE")
         if not equals and (value := next(remaining, "--")).startswith("--"):
-            raise UsageError(f"--config.{key}: given no value; allowed: --config.{key}=VALUE")
+            raise UsageError(f"--config.{key}", Words("no value"), f"--config.{key}=VALUE")
         if key in overrides:
-            raise UsageError(f"--config.{key}: given twice, {str(overrides[key])!r} and {value!r}; allowed: once")
+            got = Words(f"two values, {str(overrides[key])!r} and {value!r}")
+            raise UsageError(f"--config.{key}", got, "one value")
         overrides[key] = Text(value)
     return overrides, rest
 

@@ -25,11 +25,11 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:
         where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f" at line {where[-1].lineno}" if where else ""
-        text = f"it raised {type(error).__name__}{line}: {error}".splitlines()[0]
-        raise ConfigError("--config", str(path), "a file that can be read without an error", text) from error
+        hint = f"Fix the {type(error).__name__}{line}: {error}".splitlines()[0]
+        raise ConfigError("--config", str(path), "a file that can be read without an error", hint) from error
     if not isinstance(found, dict):
         what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
-        raise ConfigError("--config", str(path), what, f"it is a {type(found).__name__}")
+        raise ConfigError("--config", str(path), what, f"Make it a dict, not a {type(found).__name__}")
     return found
 
 

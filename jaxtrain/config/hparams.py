@@ -18,11 +18,11 @@ def schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, Any
     if isinstance(given, str) and path:
         yield path, {"name": given}
     elif not isinstance(given, Mapping):
-        hint = "as in schedule.optimizer.learning_rate"
+        hint = "Write it as in schedule.optimizer.learning_rate"
         raise ConfigError(
             f"schedule.{path}".rstrip("."),
             given,
-            "the name of a schedule, or {name, knobs}, below the name of what it moves",
+            "the name of a schedule, or a dict of its name and knobs, under the key that it schedules",
             hint,
         )
     elif "name" in given and path:

@@ -19,6 +19,11 @@ def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
 
 
+def in_words(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Writes a difference for a message: "seed = 1 (there 0), optimizer.name = 'sgd' (there 'adam')"."""
+    return ", ".join(f"{name} = {ours!r} (there {theirs!r})" for name, (ours, theirs) in found.items())
+
+
 def changes_numbers(config: Config) -> Config:
     """Leaves out what changes no number of a run: what names its directory and guards it against another config."""
     tests_first = config["lr_range"]["before_training"]

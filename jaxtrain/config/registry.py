@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtrain.config.schema import MISSING, Knob, holds, knob_of
-from jaxtrain.errors import ConfigError, nearest, unknown
+from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
 Values = Mapping[str, Any]
 """This step's hyperparameters, by their full name: `"optimizer.learning_rate"` -> float32 scalar."""
@@ -60,8 +60,8 @@ class Family:
         key = f"{path or self.section}.name"
         if ":" in name:
             return reference(key, name)
-        allowed = [*self.members, "package.module:function"]
-        raise ConfigError(key, name, ", ".join(allowed), nearest(name, self.members))
+        names = [*self.members, "package.module:function"]
+        raise ConfigError(key, name, one_of(names), nearest(name, self.members))
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:
         """Returns the knobs of a member and those common to all of its family, in the order of their signatures."""
@@ -89,29 +89,29 @@ def reference(key: str, name: str) -> Callable[..., Any]:
     """Imports `package.module:attribute`; the error names the key of the config that asked for it."""
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
-        raise ConfigError(key, name, "package.module:function, where each part is a name")
+        raise ConfigError(key, name, "package.module:function, where each part is an identifier")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the user's module was found, and an import inside it failed: show the user's own frames
-        hint = (
-            f"{error}; the folder you start the command in and PYTHONPATH are searched. {_nearest_module(error.name)}"
-        )
-        raise ConfigError(
-            key, name, "a module that can be imported, then ':' and a name in it", hint.strip()
-        ) from error
+        place = "Put it into the folder where you start the command, or into one of PYTHONPATH"
+        hint = f"{place} ({error}). {_nearest_module(error.name)}"
+        raise ConfigError(key, name, "a module that can be imported, then ':' and a name in it", hint) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = [known for known in dir(found) if not known.startswith("_") and callable(getattr(found, known))]
             raise ConfigError(key, name, f"a callable of {module_name}", nearest(part, public))
         found = getattr(found, part)
     if not callable(found):
-        raise ConfigError(key, name, f"a callable of {module_name}", f"it is a {type(found).__name__}")
+        raise ConfigError(
+            key, name, f"a callable of {module_name}", f"Name a function or class, not a {type(found).__name__}"
+        )
     try:
         inspect.signature(found)
     except ValueError as error:
-        raise ConfigError(key, name, "a callable whose arguments Python can tell", str(error)) from error
+        hint = f"Wrap it in a function that names its arguments ({error})"
+        raise ConfigError(key, name, "a callable with a signature", hint) from error
     return found
 
 
@@ -142,6 +142,6 @@ def resolve(knobs: Mapping[str, Knob], given: Mapping[str, Any], path: str) -> d
     for name, knob in knobs.items():
         value = given.get(name, knob.default)
         if value is MISSING:
-            raise ConfigError(f"{path}.{name}", "<nothing>", knob.allowed, "it has no default")
+            raise ConfigError(f"{path}.{name}", Words("nothing"), knob.allowed, "Give it a value: it has no default")
         resolved[name] = knob.check(f"{path}.{name}", value) if name in given else value
     return resolved

@@ -18,7 +18,7 @@ from jaxtrain.config.hparams import PROGRAM, hyperparameters, schedule_entries, 
 from jaxtrain.config.registry import knobs_of, resolve
 from jaxtrain.config.schema import Bounds, Knob, as_python, holds
 from jaxtrain.config.sections import SECTIONS
-from jaxtrain.errors import ConfigError, nearest, unknown
+from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
 SEED = Knob("seed", (int,), (Bounds(0, 2**32 - 1),))
 
@@ -78,7 +78,7 @@ def _resolve_member(section: str, path: str, given: Any, overrides: Mapping[str,
     table = family(section)
     given = _section(path, {"name": given} if isinstance(given, str) else given)
     if "name" not in given:
-        raise ConfigError(f"{path}.name", "<nothing>", ", ".join(table.members))
+        raise ConfigError(f"{path}.name", Words("nothing"), one_of(table.members))
     name = str(given.pop("name"))
     knobs = table.knobs(name, path)
     defaults = flatten(default_config().to_dict())
@@ -100,7 +100,7 @@ def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any],
             floats = sorted(
                 name for name in hyperparameters(config | {"schedule": {}}) if not unschedulable_reason(name, config)
             )
-            hint = f"{reason}. {nearest(target, floats)}".rstrip(" .")
+            hint = f"Schedule another float: {reason}. {nearest(target, floats)}"
             raise ConfigError(path, entry["name"], f"a schedule for one of {', '.join(floats)}", hint)
         if reason:
             notes.append(f"{path} is dropped: {reason}")
@@ -117,8 +117,8 @@ def _resolve_space(given: Any, path: str = "search.space") -> Config:
     if is_none(given):
         return {}
     if not isinstance(given, Mapping):
-        hint = "as in search.space.optimizer.learning_rate = ('log_uniform', 1e-5, 1e-1)"
-        raise ConfigError(path, given, "a range below the name of what it varies", hint)
+        hint = "Write it as in search.space.optimizer.learning_rate = ('log_uniform', 1e-5, 1e-1)"
+        raise ConfigError(path, given, "a range under the key that it varies", hint)
     resolved: Config = {}
     for name, entry in given.items():
         if isinstance(entry, Mapping):
@@ -126,7 +126,7 @@ def _resolve_space(given: Any, path: str = "search.space") -> Config:
         elif not is_none(entry):
             resolved[name] = as_python(entry)
             if not holds(resolved[name]):
-                raise ConfigError(f"{path}.{name}", entry, "a tuple of names and values that a config can hold")
+                raise ConfigError(f"{path}.{name}", entry, "a tuple of numbers, strings, booleans or None")
     return resolved
 
 
@@ -147,7 +147,7 @@ def _was_meant_for_another(target: str, entry: Mapping[str, Any], config: Config
 
 def _section(name: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise ConfigError(name, given, "a section, which holds names and values", f"a value is set as {name}.NAME")
+        raise ConfigError(name, given, "a section of keys and values", f"Set a value as {name}.KEY")
     return dict(given)
 
 
@@ -172,5 +172,5 @@ def _set(config: Config, key: str, value: Any) -> None:
         config = config.setdefault(section, {})
         if not isinstance(config, dict):
             path = ".".join(sections[: depth + 1])
-            raise ConfigError(key, value, f"no name below {path}", f"{path} is a value, not a section")
+            raise ConfigError(key, value, f"no key below {path}", f"Set {path} itself: it is a value, not a section")
     config[last] = value

@@ -144,9 +144,11 @@ class Knob:
         """Returns the value in the knob's own type, or raises ConfigError with key, value and what is allowed."""
         converted = self._convert(_plain(value))
         if isinstance(converted, float) and not abs(converted) <= LARGEST:
-            raise ConfigError(key, value, self.allowed, "a finite number is needed, of those that float32 can hold")
+            raise ConfigError(key, value, self.allowed, "Give a finite number that float32 can hold")
         if _has_float(converted) and converted != self.default:  # a saved config gives back what a signature holds
-            raise ConfigError(key, value, self.allowed, "a float inside a tuple cannot be a hyperparameter")
+            raise ConfigError(
+                key, value, self.allowed, "Leave floats out of tuples: they cannot be hyperparameters there"
+            )
         if converted is MISSING or not self._accepts(converted):
             raise ConfigError(key, value, self.allowed, self._hint(value))
         return converted
@@ -154,7 +156,7 @@ class Knob:
     def _hint(self, value: Any) -> str:
         """Says what was probably meant: the nearest choice, or a tuple of one."""
         if self.types == (tuple,) and isinstance(_literal(value) if isinstance(value, Text) else value, str | int):
-            return f"a tuple of one is written ({_literal(Text(value))!r},)"
+            return f"Write a tuple of one as ({_literal(Text(value))!r},)"
         return nearest(str(value), map(str, self.choices))
 
     def _accepts(self, value: Any) -> bool:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxtrain.errors import Words, message
+
 
 def _ratio(total: Any, count: Any) -> Any:
     return total / count
@@ -42,7 +44,8 @@ class Mean(struct.PyTreeNode):
         """
         found = self._finished()
         if found.shape:
-            raise TypeError(f"a metric of {found.size} numbers, of shape {found.shape}, where one number is needed")
+            got = Words(f"{found.size} numbers of shape {found.shape}")
+            raise TypeError(message("metric", got, "one number", "Call numbers(name) for several"))
         return float(found)
 
     def loss(self) -> float:

@@ -16,6 +16,7 @@ from jaxtrain.core.averaging import evaluated, moved_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean, merge
 from jaxtrain.core.state import Batch, Rules, TrainState
+from jaxtrain.errors import message
 
 Axes = str | tuple[str, ...]
 Metrics = dict[str, Mean]
@@ -200,7 +201,9 @@ def _all_finite(tree: Any) -> jax.Array:
 def _checked(metrics: Metrics) -> Metrics:
     """Refuses, when the step is traced, metrics in another form than `{name: Mean}` with "loss" among them."""
     if not isinstance(metrics, dict) or not all(isinstance(metric, Mean) for metric in metrics.values()):
-        raise TypeError(f"a task's metrics must be a dict of name -> jaxtrain.Mean(sum, count); given {metrics!r}")
+        expected = "a dict of name -> jaxtrain.Mean(sum, count)"
+        raise TypeError(message("metrics of the task", metrics, expected))
     if "loss" not in metrics:
-        raise TypeError(f"a task's metrics must hold 'loss', the Mean that is judged; given {sorted(metrics)}")
+        expected = "'loss' among them, the Mean that runs are judged by"
+        raise TypeError(message("metrics of the task", sorted(metrics), expected))
     return metrics

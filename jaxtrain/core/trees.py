@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrain.errors import ConfigError
+from jaxtrain.errors import ConfigError, Words, message, one_of
 
 LeafTable = dict[str, dict[str, Any]]
 
@@ -23,7 +23,8 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
         if path in seen:
-            raise ValueError(f"two leaves of the tree are called {path!r}: rename one of the keys")
+            got, hint = Words(f"two leaves with the path {path!r}"), "Rename one of the keys"
+            raise ValueError(message("tree", got, "a path of its own for each leaf", hint))
         seen.add(path)
         yield path, leaf
 
@@ -76,5 +77,5 @@ def matching(key: str, pattern: str, tree: Any) -> Any:
     paths = [path for path, _ in named_leaves(tree)]
     found = [re.search(pattern, path) is not None for path in paths]
     if not any(found):
-        raise ConfigError(key, pattern, f"a pattern that matches one of {', '.join(paths)}")
+        raise ConfigError(key, pattern, f"a pattern that matches {one_of(paths)}")
     return jax.tree.unflatten(jax.tree.structure(tree), found)

@@ -20,7 +20,7 @@ def batch_indices(step: int, count: int, *, examples: int, batch_size: int, seed
     Raises ConfigError for a batch larger than the data.
     """
     if not 1 <= batch_size <= examples:
-        raise ConfigError("data.batch_size", batch_size, f"1..{examples}, the number of training examples")
+        raise ConfigError("data.batch_size", batch_size, f"1 to {examples}, the number of training examples")
     start, stop = step * batch_size, (step + count) * batch_size
     indices = np.empty(stop - start, np.int32)
     for epoch in range(start // examples, -(-stop // examples)):
@@ -43,7 +43,7 @@ def eval_batches(examples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray
     The last batch is filled up with index 0 and mask 0. Raises ConfigError for a batch size below 1.
     """
     if batch_size < 1:
-        raise ConfigError("data.eval_batch_size", batch_size, "1 and more")
+        raise ConfigError("data.eval_batch_size", batch_size, "at least 1")
     positions = np.arange(-(-examples // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
     real = positions < examples
     return np.where(real, positions, 0).astype(np.int32, copy=False), real.astype(np.float32)

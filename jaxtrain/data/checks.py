@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxtrain.data.info import blocks
 from jaxtrain.data.source import Source, Split
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, Words
 
 
 def checked(source: Source) -> Source:
@@ -18,7 +18,8 @@ def checked(source: Source) -> Source:
     train = splits["train"]
     if source.classes is not None and not is_integer(train.targets):
         where = train.where("targets", "train")
-        raise DataError(f"{where}: targets are {train.targets.dtype}; allowed: integers, for {source.classes} classes")
+        got = Words(f"targets of dtype {train.targets.dtype}")
+        raise DataError(where, got, f"integers, for {source.classes} classes")
     for name, split in splits.items():
         _check_labels(name, split, source.classes)
     if source.classes is None and is_labels(train.targets):
@@ -39,31 +40,34 @@ def is_labels(targets: np.ndarray) -> bool:
 
 
 def _check_split(name: str, split: Split) -> Split:
-    inputs = _numeric(split.inputs, f"{split.where('inputs', name)}: inputs")
-    targets = _numeric(split.targets, f"{split.where('targets', name)}: targets")
+    places = {field: split.where(field, name) for field in ("inputs", "targets")}
+    inputs = _numeric(split.inputs, places["inputs"], "inputs")
+    targets = _numeric(split.targets, places["targets"], "targets")
     if inputs.ndim < 2 or 0 in inputs.shape[1:]:
-        raise DataError(f"{split.where('inputs', name)}: inputs of shape {inputs.shape}; allowed: (n, features, ...)")
+        got = Words(f"inputs of shape {inputs.shape}")
+        raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis")
     if targets.ndim < 1 or 0 in targets.shape[1:]:
-        raise DataError(f"{split.where('targets', name)}: targets of shape {targets.shape}; allowed: (n, ...)")
+        got = Words(f"targets of shape {targets.shape}")
+        raise DataError(places["targets"], got, "the shape (n, ...) without an empty axis")
     if len(inputs) != len(targets):
-        where = split.where("targets", name)
-        raise DataError(f"{where}: {len(inputs)} inputs but {len(targets)} targets; give one target for each example")
+        got = Words(f"{len(targets)} targets for {len(inputs)} inputs")
+        raise DataError(places["targets"], got, "one target for each example")
     if len(inputs) == 0:
-        raise DataError(f"{split.where('inputs', name)}: holds no examples; at least one is needed")
+        raise DataError(places["inputs"], Words("no examples"), "at least one")
     for field, array in (("inputs", inputs), ("targets", targets)):
-        _check_finite(f"{split.where(field, name)}: {field}", array)
+        _check_finite(places[field], field, array)
     return split._replace(inputs=inputs, targets=targets)
 
 
-def _numeric(array: np.ndarray, what: str) -> np.ndarray:
+def _numeric(array: np.ndarray, where: str, field: str) -> np.ndarray:
     if array.dtype.name == "bfloat16":  # no dtype of NumPy's own, so NumPy calls it neither float nor number
         return array.astype(np.float32)
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} of dtype {array.dtype}; allowed: integers, floats or booleans")
+        raise DataError(where, Words(f"{field} of dtype {array.dtype}"), "integers, floats or booleans")
     return array
 
 
-def _check_finite(what: str, array: np.ndarray) -> None:
+def _check_finite(where: str, field: str, array: np.ndarray) -> None:
     """Refuses nan, infinities and what float32 would turn into one."""
     if array.dtype.kind != "f":
         return
@@ -74,18 +78,19 @@ def _check_finite(what: str, array: np.ndarray) -> None:
             row, feature = np.argwhere(~usable)[0]
             index = (place.start + row, *np.unravel_index(feature, array.shape[1:]))
             at = ", ".join(map(str, index))
-            raise DataError(f"{what}[{at}] is {array[index]}; allowed: finite numbers in the range of float32")
+            got = Words(f"{field}[{at}] = {array[index]}")
+            raise DataError(where, got, "finite numbers in the range of float32")
 
 
 def _check_alike(name: str, split: Split, train: Split) -> None:
     for field, ours, theirs in (("inputs", split.inputs, train.inputs), ("targets", split.targets, train.targets)):
         where = split.where(field, name)
         if ours.shape[1:] != theirs.shape[1:]:
-            shapes = f"{ours.shape[1:]}; allowed: {theirs.shape[1:]}"
-            raise DataError(f"{where}: {field} of one {name} example have the shape {shapes}, as in training")
+            got = Words(f"{field} of shape {ours.shape[1:]} in a {name} example")
+            raise DataError(where, got, f"{theirs.shape[1:]}, as in training")
     if is_integer(split.targets) != is_integer(train.targets):
-        where = split.where("targets", name)
-        raise DataError(f"{where}: targets are {split.targets.dtype}, those of training {train.targets.dtype}")
+        got = Words(f"{name} targets of dtype {split.targets.dtype}")
+        raise DataError(split.where("targets", name), got, f"{train.targets.dtype}, as in training")
 
 
 def _check_labels(name: str, split: Split, classes: int | None) -> None:
@@ -100,5 +105,6 @@ def _check_labels(name: str, split: Split, classes: int | None) -> None:
         return
     index = tuple(np.argwhere((targets < low) | (targets > high))[0])
     at = ", ".join(map(str, index))
-    hint = " (integer targets are classes; give floats for a regression)" if labels else ""
-    raise DataError(f"{split.where('targets', name)}: targets[{at}] is {targets[index]}; allowed: {low}..{high}{hint}")
+    hint = "Give floats for a regression: integer targets are classes" if labels else ""
+    got = Words(f"targets[{at}] = {targets[index]}")
+    raise DataError(split.where("targets", name), got, f"{low} to {high}", hint)

@@ -75,7 +75,7 @@ def load_dataset(source: Source, *, seed: int, validation_fraction: float, test_
     Raises DataError for data that cannot be trained on, ConfigError for a fraction that leaves a split empty.
     """
     if seed < 0:
-        raise ConfigError("data.seed", seed, "an integer from 0 upwards")
+        raise ConfigError("data.seed", seed, "an integer, at least 0")
     source = checked(source)
     fractions = {"test": test_fraction, "validation": validation_fraction}  # test first: fixed while the other moves
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
@@ -90,14 +90,14 @@ def _cut(examples: int, fractions: dict[str, float], seed: int) -> dict[str, np.
     """Returns split -> ascending row numbers, with "train" what is left; empty where nothing is to be cut."""
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:
-            raise ConfigError(f"data.{name}_fraction", fraction, "0 (no such split) up to, not including, 1")
+            raise ConfigError(f"data.{name}_fraction", fraction, "at least 0 (no such split) and below 1")
     counts = {name: round(examples * fraction) for name, fraction in fractions.items() if fraction > 0}
     empty = [name for name, count in counts.items() if count == 0]
     if sum(counts.values()) >= examples:
         empty = sorted(counts, reverse=True)  # the validation part first: its fraction is the one with a default
     if empty:
-        allowed = f"what leaves at least one of {examples} examples in every split, train included"
-        raise ConfigError(f"data.{empty[0]}_fraction", fractions[empty[0]], allowed)
+        expected = f"a fraction that leaves at least one of {examples} examples in every split, train included"
+        raise ConfigError(f"data.{empty[0]}_fraction", fractions[empty[0]], expected)
     if not counts:
         return {}
     # The spawn key keeps the cut apart from the order of the batches, which is drawn from the same seed.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, Words
 
 STATISTICS_EXAMPLES = 10_000
 
@@ -35,7 +35,8 @@ class DataInfo:
         Raises DataError where the shape of one example is another.
         """
         if inputs.shape[1:] != self.input_shape or inputs.ndim == 0:
-            raise DataError(f"inputs of shape {inputs.shape}; allowed: (n, {', '.join(map(str, self.input_shape))})")
+            expected = f"the shape (n, {', '.join(map(str, self.input_shape))})"
+            raise DataError("inputs", Words(f"the shape {inputs.shape}"), expected)
         # Tables may hold large offsets, such as years or times, which float32 would round before they are subtracted.
         work = np.float64 if inputs.ndim == 2 and inputs.dtype.itemsize > 2 else np.float32
         mean = np.broadcast_to(np.asarray(self.input_mean, work), self.input_shape).ravel()

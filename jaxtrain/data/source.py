@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtrain.errors import DataError, nearest
+from jaxtrain.errors import DataError, Words, nearest, one_of
 
 SPLITS = ("train", "validation", "test")
-SET_FOLDER = "set the data folder with --config.data.path=DIR or the environment variable JAXTRAIN_DATA"
+SET_FOLDER = "Set the data folder with --config.data.path=DIR or the environment variable JAXTRAIN_DATA"
 
 
 class Split(NamedTuple):
@@ -42,14 +42,15 @@ def as_source(returned: object, name: str) -> Source:
     """
     splits = returned.splits if isinstance(returned, Source) else returned
     if not isinstance(splits, Mapping):
-        shape = '{"train": (inputs, targets), ...} or a Source'
-        raise DataError(f"data source {name}: returned {type(returned).__name__}; allowed: {shape}")
+        expected = '{"train": (inputs, targets), ...} or a Source'
+        raise DataError(f"data source {name}", Words(f"an object of type {type(returned).__name__}"), expected)
     for key in splits:
         if key not in SPLITS:
-            hint = nearest(key, SPLITS)
-            raise DataError(f"data source {name}: returned the split {key!r}; allowed: {', '.join(SPLITS)}. {hint}")
+            got = Words(f"the split {key!r}")
+            raise DataError(f"data source {name}", got, one_of(SPLITS), nearest(key, SPLITS))
     if "train" not in splits:
-        raise DataError(f"data source {name}: returned the splits {sorted(splits)}; 'train' is required")
+        got = Words(f"the splits {sorted(splits)}")
+        raise DataError(f"data source {name}", got, "the split 'train' among them")
     classes = returned.classes if isinstance(returned, Source) else None
     return Source({key: _as_split(splits[key], f"{name}, {key} split") for key in SPLITS if key in splits}, classes)
 
@@ -58,8 +59,9 @@ def _as_split(pair: object, where: str) -> Split:
     if isinstance(pair, Split):
         return pair._replace(inputs=_as_array(pair.inputs, where), targets=_as_array(pair.targets, where))
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        given = f"{len(pair)} things" if isinstance(pair, tuple | list) else type(pair).__name__
-        raise DataError(f"data source {where}: given {given}; allowed: a pair (inputs, targets)")
+        several = f"a sequence of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        got = Words(several or f"an object of type {type(pair).__name__}")
+        raise DataError(f"data source {where}", got, "a pair (inputs, targets)")
     return Split(_as_array(pair[0], where), _as_array(pair[1], where))
 
 
@@ -67,10 +69,11 @@ def _as_array(values: object, where: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:
-        raise DataError(f"data source {where}: given values that make no array ({error})") from error
+        got = Words(f"values that make no array ({error})")
+        raise DataError(f"data source {where}", got, "arrays of numbers") from error
 
 
 def missing(name: str, files: str, folder: Path, published: str = "") -> DataError:
-    """Builds the error for a set that is not there: what was expected, where, and what to do."""
-    source = f"; the set is published at {published}" if published else ""
-    return DataError(f"{name}: not found in {folder}: {files}; {SET_FOLDER}{source}")
+    """Returns the error for a data set that is not there: which files, where, and what to do."""
+    source = f", or fetch them from {published}" if published else ""
+    return DataError(name, Words(f"no {files} in {folder}"), "all files of the data set", f"{SET_FOLDER}{source}")

@@ -12,7 +12,7 @@ from jaxtrain.config.defaults import Config, family, flatten
 from jaxtrain.config.durations import steps_of
 from jaxtrain.config.hparams import PROGRAM, hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
-from jaxtrain.errors import ConfigError, nearest
+from jaxtrain.errors import ConfigError, nearest, one_of
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
 from jaxtrain.storage.files import make_directory, read_json, storage_error, write_json
 from jaxtrain.trackers.event_files import write_picture
@@ -71,9 +71,7 @@ def check(config: Config) -> None:
     for key in ("target", "second"):
         name = section[key]
         if name is not None and name not in floats:
-            raise ConfigError(
-                f"lr_range.{key}", name, f"a float of this config: {', '.join(floats)}", nearest(name, floats)
-            )
+            raise ConfigError(f"lr_range.{key}", name, one_of(floats), nearest(name, floats))
     _check_bounds(config)
     if section["second"] == section["target"]:
         raise ConfigError("lr_range.second", section["second"], "another float than lr_range.target")
@@ -84,12 +82,12 @@ def check(config: Config) -> None:
 def _check_ramp(section: Config, config: Config) -> None:
     """Refuses what a ramp cannot vary: under it every other float stays as it is, and no schedule moves any."""
     if once_per_run(section["target"], config):
-        hint = f"{section['target']} is one number for the whole run, which no ramp can move"
-        raise ConfigError("lr_range.method", "ramp", "lanes", hint)
+        hint = f"Take lanes: {section['target']} is one number for the whole run, which no ramp can change"
+        raise ConfigError("lr_range.method", "ramp", "'lanes'", hint)
     for name in filter(None, (section["target"], section["second"])):
         if name.startswith("schedule."):
-            hint = f"a ramp takes the schedule's place, so {name} changes nothing"
-            raise ConfigError("lr_range.method", "ramp", "lanes", hint)
+            hint = f"Take lanes: a ramp replaces the schedule, so {name} changes nothing"
+            raise ConfigError("lr_range.method", "ramp", "'lanes'", hint)
 
 
 def _check_bounds(config: Config) -> None:

@@ -136,7 +136,7 @@ def lr_range_test(
     """
     _check(rates, hparams, target, second[0] if second else None)
     if method not in ("lanes", "ramp"):
-        raise ConfigError("method", method, "lanes, ramp")
+        raise ConfigError("method", method, "'lanes' or 'ramp'")
     if not len(seeds) or steps < 1:
         raise ConfigError("seeds, steps", (list(seeds), steps), "at least one seed and one step")
     mesh = mesh or device_mesh(None)

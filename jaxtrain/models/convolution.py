@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, Words, message
 
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
@@ -60,13 +60,13 @@ def convolve(
 ) -> jax.Array:
     """Convolves (batch, height, width, channels) with (height, width, channels / groups, features)."""
     if inputs.ndim != 4:
-        allowed = "images (height, width, channels), or a model without convolutions, such as mlp"
-        raise DataError(
-            f"model.name: given a model that convolves inputs of shape {inputs.shape[1:]}; allowed: {allowed}"
-        )
+        got = Words(f"a convolution of inputs of shape {inputs.shape[1:]}")
+        hint = "Take a model without convolutions, such as mlp"
+        raise DataError("model.name", got, "images of shape (height, width, channels)", hint)
     channels, features = inputs.shape[-1], kernel.shape[-1]
     if channels != groups * kernel.shape[2] or features % groups:
-        raise ValueError(f"{groups} groups do not divide {channels} channels into {features} features")
+        expected = f"a number that divides {channels} channels and {features} features and fits the kernel"
+        raise ValueError(message("groups", groups, expected))
     pads = _pads(inputs, kernel.shape, strides, padding, dilation)
     if not _on_cpu():
         layout = ("NHWC", "HWIO", "NHWC")
@@ -88,8 +88,9 @@ def max_pool(
         return nn.max_pool(inputs, window, strides, padding)
     pads = _pads(inputs, window, strides, padding)
     if padding == "VALID" and (inputs.shape[1] < window[0] or inputs.shape[2] < window[1]):
-        given = f"images that are {inputs.shape[1]} x {inputs.shape[2]} pixels where windows of {window} are pooled"
-        raise DataError(f"model: given {given}; allowed: larger ones, or a model that pools less often")
+        got = Words(f"images of {inputs.shape[1]} x {inputs.shape[2]} pixels")
+        hint = "Take larger images, or a model that pools less often"
+        raise DataError("model", got, f"at least {window[0]} x {window[1]}, the window that is pooled", hint)
     if window != strides:
         return functools.reduce(_first_of_larger, _window_views(inputs, window, strides, pads, -jnp.inf))
     windows = _apart(inputs, window, pads, -jnp.inf)

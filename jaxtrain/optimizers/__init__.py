@@ -34,7 +34,7 @@ def _refusing_averages(transformation: optax.GradientTransformation, scaled: str
     def init(params: Any) -> Any:
         state = transformation.init(params)
         if is_schedule_free(state):
-            hint = "the average is worked out from whole steps"
+            hint = "Leave optimizer.scaled out: the average is computed from whole steps"
             raise ConfigError("optimizer.scaled", scaled, "None with a schedule-free optimizer", hint)
         return state
 

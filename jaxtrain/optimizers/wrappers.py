@@ -38,7 +38,7 @@ def around(
     """
     if (scaled is None) != (scaled_by is None):
         key, given = ("scaled", scaled) if scaled_by is None else ("scaled_by", scaled_by)
-        raise ConfigError(f"optimizer.{key}", given, "None, or optimizer.scaled and optimizer.scaled_by together")
+        raise ConfigError(f"optimizer.{key}", given, "None, or both optimizer.scaled and optimizer.scaled_by")
     clips = (
         (clip_value, optax.clip),
         (clip_norm, optax.clip_by_global_norm),

@@ -41,8 +41,9 @@ def check_batch(key: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> N
     """Refuses a batch that does not divide over the devices and micro-batches: none is ever cut down."""
     parts = mesh.size * accumulate
     if batch_size % parts:
-        what = f"a multiple of {parts}: {mesh.size} device{'s' if mesh.size > 1 else ''}"
-        raise ConfigError(key, batch_size, what + (f", {accumulate} micro-batches" if accumulate > 1 else ""))
+        expected = f"a multiple of {parts}, for {mesh.size} device{'s' if mesh.size > 1 else ''}"
+        micro = f" with {accumulate} micro-batches each" if accumulate > 1 else ""
+        raise ConfigError(key, batch_size, expected + micro)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

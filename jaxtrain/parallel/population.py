@@ -19,7 +19,7 @@ from jaxtrain.config.registry import Values
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
-from jaxtrain.errors import UsageError
+from jaxtrain.errors import UsageError, Words
 from jaxtrain.parallel.memory import memory_limit, planned_memory
 from jaxtrain.parallel.mesh import (
     Devices,
@@ -231,10 +231,9 @@ def fitted(population: Population, width: int | None, hparams: Mapping[str, Any]
         if planned <= limit:
             return candidate
         if width is not None or wanted == 1:
-            raise UsageError(
-                f"lanes: given {population.lanes}, at width {wanted} {planned / 2**20:,.0f} MiB on each device; "
-                f"allowed: {limit / 2**20:,.0f} MiB. Take fewer lanes, or a smaller model or batch"
-            )
+            got = Words(f"{population.lanes}, at width {wanted} {planned / 2**20:,.0f} MiB on each device")
+            hint = "Take fewer lanes, or a smaller model or batch"
+            raise UsageError("lanes", got, f"at most {limit / 2**20:,.0f} MiB", hint)
         wanted = max(1, min(wanted, candidate.share_width) // 2)
 
 

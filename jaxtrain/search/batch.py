@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
-from jaxtrain.errors import ConfigError
+from jaxtrain.errors import ConfigError, one_of
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.halving import brackets, budget_share, rung_fractions, rung_step, survivors
 from jaxtrain.search.lanes import Lanes
@@ -219,7 +219,7 @@ class Batch:
         found = lanes.reported(lanes.evaluate(states, experiment.eval_batches(split)))
         metric = experiment.config["eval"]["metric"]
         if metric not in found:  # what a task of a user's own measures shows here for the first time
-            raise ConfigError("eval.metric", metric, ", ".join(found))
+            raise ConfigError("eval.metric", metric, one_of(found))
         return [jax.tree.map(lambda leaf, i=i: leaf[i], found[metric]).result() for i in range(len(chunk.lanes))]
 
     # Deciding at a rung.

@@ -35,9 +35,9 @@ def rung_fractions(section: Config, experiment: Experiment) -> list[float]:
         part /= section["reduction"]
     fractions = sorted(fraction for step, fraction in by_step.items() if step < lengths.total)
     if not fractions:
-        allowed = f"None, or 1/{section['reduction']} of the run at or after search.first_rung and at an evaluation"
-        hint = f"take a smaller search.first_rung than {section['first_rung']!r}, or a smaller eval.every"
-        raise ConfigError("search.halving", section["halving"], allowed, hint)
+        expected = f"None, or 1/{section['reduction']} of the run at or after search.first_rung and at an evaluation"
+        hint = f"Take a smaller search.first_rung than {section['first_rung']!r}, or a smaller eval.every"
+        raise ConfigError("search.halving", section["halving"], expected, hint)
     return fractions
 
 

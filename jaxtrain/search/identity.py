@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.identity import changes_numbers, difference
+from jaxtrain.config.identity import changes_numbers, difference, in_words
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import ConfigError, StorageError, UsageError
+from jaxtrain.errors import ConfigError, StorageError, UsageError, Words
 from jaxtrain.storage.files import read_json
 from jaxtrain.storage.locks import run_lock
 
@@ -19,18 +19,18 @@ IDENTITY = ("space", "sampler", "seeds", "batch", "halving", "first_rung", "redu
 
 def check(config: Config) -> None:
     """Refuses what would have a trial be another run than `train` makes of its config, and seeds that there are not."""
-    allowed = "in a config that is searched, whose trials"
+    trials = "in a search, whose trials"
     if config["lr_range"]["before_training"]:
-        raise ConfigError("lr_range.before_training", True, f"False {allowed} have rates of their own")
+        raise ConfigError("lr_range.before_training", True, f"False {trials} have rates of their own")
     if config["train"]["seeds"] > 1:
-        raise ConfigError("train.seeds", config["train"]["seeds"], f"1 {allowed} have search.seeds seeds")
+        raise ConfigError("train.seeds", config["train"]["seeds"], f"1 {trials} have search.seeds seeds")
     if config["parallel"]["backend"] != "mesh":
-        raise ConfigError("parallel.backend", config["parallel"]["backend"], f"mesh {allowed} are lanes")
+        raise ConfigError("parallel.backend", config["parallel"]["backend"], f"'mesh' {trials} are lanes")
     section = config["search"]
     for name in ("seeds", "compare_seeds"):
         most = 2**32 - config["seed"] - (section["seeds"] if name == "compare_seeds" else 0)
         if section[name] > most:
-            raise ConfigError(f"search.{name}", section[name], f"at most {most:,}: seeds end at 2**32 - 1")
+            raise ConfigError(f"search.{name}", section[name], f"at most {most:,}, since seeds end at 2**32 - 1")
 
 
 @contextmanager
@@ -68,8 +68,9 @@ def demand_same(folder: Path, config: Config) -> None:
         return
     saved = read_json(place)
     if not isinstance(saved, dict):
-        raise StorageError(f"{place}: is not the config of a study; restore it from a copy, or give another --workdir")
+        got, hint = Words("JSON that is no object"), "Restore it from a copy, or give another --workdir"
+        raise StorageError(str(place), got, "the config of a study", hint)
     found = difference(identity(config), identity(resolve_config(saved).config))
     if found:
-        lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
-        raise UsageError(f"{folder}: holds another study. {lines}. Give another --workdir")
+        got = Words(f"the directory of another study, with {in_words(found)}")
+        raise UsageError(str(folder), got, "a new directory, or that of the same study", "Give another --workdir")

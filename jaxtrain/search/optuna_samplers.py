@@ -41,7 +41,7 @@ def optuna_sampler(name: str, seed: int) -> "BaseSampler":
         raise unknown("search.sampler", name, [PREFIX + found for found in allowed])
     needed = NEEDS.get(class_name)
     if needed and importlib.util.find_spec(needed) is None:
-        raise ConfigError("search.sampler", name, "a sampler that is installed", f"pip install {needed}")
+        raise ConfigError("search.sampler", name, "a sampler that is installed", f"Run pip install {needed}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # who names such a sampler asks for it
         return getattr(samplers, class_name)(seed=seed)
@@ -50,19 +50,19 @@ def optuna_sampler(name: str, seed: int) -> "BaseSampler":
 def refuse_unpickling(name: str) -> None:
     """Raises ConfigError for a sampler that cannot be trusted with a storage that others write to."""
     if _class_name(name) in UNPICKLING:
-        allowed = "a sampler that does not unpickle what it finds in search.storage"
-        hint = "who can write to the database could run any program here; leave search.storage out, or take 'tpe'"
-        raise ConfigError("search.sampler", name, allowed, hint)
+        expected = "a sampler that does not unpickle what it finds in search.storage"
+        hint = "Leave search.storage out, or take 'tpe': who can write to the database could run any program here"
+        raise ConfigError("search.sampler", name, expected, hint)
 
 
 @contextlib.contextmanager
-def search_extra(key: str, given: str) -> Iterator[None]:
+def search_extra(key: str, got: str) -> Iterator[None]:
     """Turns a failed import inside into the ConfigError that says how to install what is missing."""
     try:
         yield
     except ImportError as error:
-        hint = f"{error.name or error} is missing: pip install 'jaxtrain[search]'"
-        raise ConfigError(key, given, "what is installed", hint) from error
+        hint = f"Run pip install 'jaxtrain[search]': {error.name or error} is missing"
+        raise ConfigError(key, got, "one whose packages are installed", hint) from error
 
 
 class OptunaSampler:

@@ -76,8 +76,8 @@ class Programs:
             read = to_json({k: v for k, v in config["data"].items() if k not in ("batch_size", "eval_batch_size")})
             found = build(config, lanes=True, beside=self._of_data.get(read))
             if "validation" not in found.dataset.sizes:
-                allowed = "above 0: a search chooses by the validation split"
-                raise ConfigError("data.validation_fraction", config["data"]["validation_fraction"], allowed)
+                expected = "above 0, since a search chooses by the validation split"
+                raise ConfigError("data.validation_fraction", config["data"]["validation_fraction"], expected)
             self._of_data.setdefault(read, found)
             self._experiments[key] = found
         return self._experiments[key]

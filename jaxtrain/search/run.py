@@ -153,12 +153,13 @@ def _check_static_values(space: Space, programs: Programs) -> None:
         except JaxtrainError as error:
             if isinstance(error, ConfigError) and error.key == dimension.key:
                 key = f"search.space.{error.key}"
-                raise ConfigError(key, error.given, error.allowed, error.hint) from error
+                raise ConfigError(key, error.got, error.expected, error.hint) from error
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
-            allowed = "a value that a model can be made of and measured with"
-            raise ConfigError(f"search.space.{dimension.key}", value, allowed, reason) from error
+            expected = "a value that a model can be made of and measured with"
+            hint = f"Leave it out: it raises {reason}"
+            raise ConfigError(f"search.space.{dimension.key}", value, expected, hint) from error
 
 
 def _announce(session: Session, batch: Batch, work: Work) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxtrain.errors import ConfigError, nearest
+from jaxtrain.errors import ConfigError, nearest, one_of
 from jaxtrain.search.space import Point, Space
 from jaxtrain.search.trials import Outcome
 
@@ -87,8 +87,8 @@ def make_sampler(space: Space, higher_is_better: bool) -> Sampler:
         return SAMPLERS[name](space)
     if name != "tpe" and not name.startswith("optuna:"):
         names = (*SAMPLERS, "tpe", "optuna:GPSampler")
-        allowed = ", ".join([*SAMPLERS, "tpe", "optuna:SAMPLER, such as optuna:GPSampler"])
-        raise ConfigError("search.sampler", name, allowed, nearest(name, names))
+        expected = one_of([*SAMPLERS, "tpe", "optuna:SAMPLER, such as optuna:GPSampler"])
+        raise ConfigError("search.sampler", name, expected, nearest(name, names))
     from jaxtrain.search.optuna_samplers import OptunaSampler
 
     return OptunaSampler(space, name, higher_is_better)
@@ -104,6 +104,6 @@ def number_of_trials(space: Space) -> int:
         return section["trials"]
     size = space.size()
     if size > section["trials"]:
-        hint = "take fewer values, or allow as many trials"
+        hint = "Take fewer values, or allow as many trials"
         raise ConfigError("search.trials", section["trials"], f"at least {size:,}, the points of the grid", hint)
     return size + 1

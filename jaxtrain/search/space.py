@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jaxtrain.config.defaults import FAMILIES, Config, flatten
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import ConfigError, unknown
+from jaxtrain.errors import ConfigError, Words, unknown
 
 Point = dict[str, Any]
 """Key of the config -> value, for the dimensions that count at this point."""
@@ -106,8 +106,9 @@ class Space:
         for dimension in self.dimensions:
             if dimension.values is None:
                 given = (dimension.kind, dimension.low, dimension.high)
-                hint = "a grid needs to know how many values to take from a range"
-                raise ConfigError(f"search.space.{dimension.key}", given, f"a count, {(*given, 8)}", hint)
+                hint = "Say how many values the grid takes from the range"
+                expected = f"a count of its values, as in {(*given, 8)}"
+                raise ConfigError(f"search.space.{dimension.key}", given, expected, hint)
         return self.dimensions
 
     def size(self) -> int:
@@ -150,8 +151,8 @@ def read_space(config: Config) -> Space:
     """Reads `search.space` of a resolved config; ConfigError, naming the entry, for one that cannot be searched."""
     entries = flatten(config["search"]["space"])
     if not entries:
-        hint = "as in search.space.optimizer.learning_rate = ('log_uniform', 1e-5, 1e-1)"
-        raise ConfigError("search.space", "<nothing>", "at least one entry of the config and its range", hint)
+        hint = "Write one as in search.space.optimizer.learning_rate = ('log_uniform', 1e-5, 1e-1)"
+        raise ConfigError("search.space", Words("nothing"), "at least one key of the config and its range", hint)
     dimensions = [_dimension(_spelt_out(config, key), entry, f"search.space.{key}") for key, entry in entries.items()]
     space = Space(config, tuple(sorted(dimensions, key=lambda d: (not _chooses_member(d.key), d.key))))
     for dimension in space.dimensions:
@@ -181,7 +182,7 @@ def _dimension(key: str, entry: Any, path: str) -> Dimension:
         raise unknown(path, kind, FORMS)
     if kind in ("choice", "grid"):
         if not (len(rest) == 1 and isinstance(rest[0], tuple) and rest[0] and _all_different(rest[0])):
-            raise ConfigError(path, entry, f"{FORMS[kind]}, all different")
+            raise ConfigError(path, entry, f"{FORMS[kind]} of different values")
         return Dimension(key, kind, choices=rest[0])
     return _range(key, kind, rest, ConfigError(path, entry, FORMS[kind]))
 
@@ -224,10 +225,10 @@ def _check_place(key: str, config: Config) -> None:
     elif key in INCOMPARABLE:
         reason = "trials are compared on the same data"
     elif (section == "loss" or key == "task.class_balance") and config["eval"]["metric"] == "loss":
-        reason = "trials are compared by the loss that it changes: set eval.metric to another metric"
+        reason = "it changes the loss, by which trials are compared unless eval.metric is another metric"
     if reason:
-        allowed = "an entry that shapes a run and leaves trials comparable"
-        raise ConfigError(f"search.space.{key}", "<a range>", allowed, reason)
+        expected = "a key that changes a run and leaves trials comparable"
+        raise ConfigError(f"search.space.{key}", Words("a range"), expected, f"Leave it out: {reason}")
 
 
 def _check_values(space: Space) -> None:
@@ -249,4 +250,4 @@ def _accepted(space: Space, members: Point, dimension: Dimension, value: Any) ->
     try:
         resolve_config(space.config, members | {dimension.key: value})
     except ConfigError as error:
-        raise ConfigError(f"search.space.{dimension.key}", error.given, error.allowed, error.hint) from error
+        raise ConfigError(f"search.space.{dimension.key}", error.got, error.expected, error.hint) from error

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxtrain.errors import UsageError
+from jaxtrain.errors import UsageError, Words
 from jaxtrain.search.samplers import Sampler
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.trials import Outcome
@@ -121,10 +121,10 @@ class LocalStudy:
         for trial in self._taken:
             known = self._found.get(trial.number)
             if known is not None and known.point != trial.point:
-                raise UsageError(
-                    f"{self._ledger.path}: trial {trial.number} was {known.point}, and the sampler now gives "
-                    f"{trial.point}: another version of it, or a ledger that was changed. Give another --workdir"
-                )
+                got = Words(f"{known.point} as trial {trial.number}")
+                expected = f"{trial.point}, which the sampler now gives"
+                hint = "Give another --workdir: the sampler has another version, or the file was changed"
+                raise UsageError(str(self._ledger.path), got, expected, hint)
 
     def _tell_sampler(self) -> None:
         """Tells the sampler what came of the batch before, all at once and in the order of its numbers."""

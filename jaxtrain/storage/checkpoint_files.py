@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxtrain.core.trees import LeafTable, first_difference, leaf_digests
-from jaxtrain.errors import StorageError, UsageError
+from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.storage.files import write_text
 
 Leaves = dict[str, np.ndarray]
@@ -88,8 +88,9 @@ def read_step(place: Path, target: Any) -> tuple[Leaves, dict[str, Any]]:
     table, memory, files = read_record(place)
     difference = None if target is None else first_difference(table, target)
     if difference:
-        hint = "give another --workdir, or the model and optimizer of that run"
-        raise UsageError(f"{place}: does not fit this run: {difference}; {hint}")
+        got = Words(f"a state that does not fit this run ({difference})")
+        hint = "Give another --workdir, or the model and optimizer of that run"
+        raise UsageError(str(place), got, "a state of the same structure", hint)
     # First the files: Orbax leaves errors of its threads on the terminal when it meets a damaged one.
     _demand_equal({path: _file_digest(place / path) for path in files}, files)
     leaves = _orbax_restore(place / "state", table)
@@ -117,7 +118,8 @@ def _demand_readable(place: Path) -> None:
     """A file that only lacks permissions is not damage: the user can mend that, and nothing is to be renamed."""
     for path in _tree(place):
         if path.exists() and not os.access(path, os.R_OK):
-            raise StorageError(f"{path}: cannot be read: permission denied; mend the permissions, then run it again")
+            got, hint = Words("the error 'Permission denied'"), "Fix the permissions, then run the same command again"
+            raise StorageError(str(path), got, "a path that can be read", hint)
 
 
 def _tree(place: Path) -> Iterator[Path]:

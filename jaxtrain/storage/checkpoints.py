@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from jaxtrain.core.trees import leaf_digests, named_leaves
-from jaxtrain.errors import StorageError
+from jaxtrain.errors import StorageError, Words, one_of
 from jaxtrain.storage.checkpoint_files import Damage, Leaves, flush, read_record, read_step, write_record, write_step
 from jaxtrain.storage.files import make_directory, storage_error
 
@@ -103,7 +103,8 @@ class Checkpoints:
         """Reads the newest good step, or the given one, as {path: array}, and its memory; changes no file."""
         found = self._newest_good(step, None, set_aside=False)
         if found is None:
-            raise StorageError(f"{self.directory}: holds no checkpoint; give a run that has saved one")
+            hint = "Give a run that has saved one"
+            raise StorageError(str(self.directory), Words("no checkpoint"), "at least one", hint)
         return found[1:]
 
     # Writing, all of it in the one background thread.
@@ -187,7 +188,8 @@ class Checkpoints:
         self.wait()
         places = self._places()
         if step is not None and step not in places:
-            raise StorageError(f"{self.directory}: holds no step {step}; there are {sorted(places) or 'none'}")
+            expected = one_of(map(str, sorted(places))) or "a directory with saved steps"
+            raise StorageError(str(self.directory), Words(f"no step {step}"), expected)
         damages: dict[int, str] = {}
         for candidate in [step] if step is not None else sorted(places, reverse=True):
             try:
@@ -215,12 +217,10 @@ class Checkpoints:
         self.say(f"step {step} is damaged ({why}){aside}; using step {used}")
 
     def _nothing_good(self, damages: dict[int, str]) -> StorageError:
-        reasons = "; ".join(f"step {step}: {why}" for step, why in list(damages.items())[:3])
-        return StorageError(
-            f"{self.directory}: no good checkpoint"
-            + (f" ({reasons})" if reasons else " (only damaged ones that were set aside)")
-            + "; restore it from a copy, or give another --workdir to start afresh"
-        )
+        reasons = ", ".join(f"step {step}: {why}" for step, why in list(damages.items())[:3])
+        got = Words(f"damaged checkpoints alone ({reasons or 'all set aside'})")
+        hint = "Restore one from a copy, or give another --workdir to start afresh"
+        return StorageError(str(self.directory), got, "one that passes its checksums", hint)
 
 
 def _host_copy(state: Any) -> Leaves:

@@ -9,26 +9,26 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.errors import StorageError
+from jaxtrain.errors import StorageError, Words
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space, or give a --workdir on another disk",
-    errno.EDQUOT: "free some of the quota, or give a --workdir on another disk",
-    errno.EFBIG: "raise the limit of the size of files (ulimit -f)",
-    errno.EROFS: "give a --workdir that can be written",
-    errno.EACCES: "give a --workdir that can be written, or mend the permissions",
-    errno.EPERM: "give a --workdir that can be written, or mend the permissions",
-    errno.ENOTDIR: "a regular file is in the way: move it, or give another --workdir",
-    errno.EEXIST: "a regular file is in the way: move it, or give another --workdir",
-    errno.EISDIR: "a directory is in the way: move it, or give another --workdir",
+    errno.ENOSPC: "Free some space, or give a --workdir on another disk",
+    errno.EDQUOT: "Free some of the quota, or give a --workdir on another disk",
+    errno.EFBIG: "Raise the limit of the size of files (ulimit -f)",
+    errno.EROFS: "Give a --workdir that can be written",
+    errno.EACCES: "Give a --workdir that can be written, or fix the permissions",
+    errno.EPERM: "Give a --workdir that can be written, or fix the permissions",
+    errno.ENOTDIR: "Move the regular file that is in the way, or give another --workdir",
+    errno.EEXIST: "Move the regular file that is in the way, or give another --workdir",
+    errno.EISDIR: "Move the directory that is in the way, or give another --workdir",
 }
 
 
 def storage_error(path: Path, action: str, error: BaseException) -> StorageError:
-    """Builds the one line for a path that could not be written or read: the reason and what to do."""
+    """Returns the error for a path that could not be "written", "read", ...: the reason and what to do."""
     number, reason = _reason(error)
-    remedy = _REMEDIES.get(number, "look after the disk, then run the same command again")
-    return StorageError(f"{path}: cannot be {action}: {reason}; {remedy}")
+    remedy = _REMEDIES.get(number, "Check the disk, then run the same command again")
+    return StorageError(str(path), Words(f"the error {reason!r}"), f"a path that can be {action}", remedy)
 
 
 def _reason(error: BaseException) -> tuple[int, str]:
@@ -78,9 +78,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {os.strerror(error.errno or errno.EIO)}") from error
+        got = Words(f"the error {os.strerror(error.errno or errno.EIO)!r}")
+        raise StorageError(str(path), got, "a file that can be read") from error
     except ValueError as error:
-        raise StorageError(f"{path}: is not JSON ({error}): restore it from a copy, or remove it") from error
+        got = Words(f"text that is not JSON ({error})")
+        raise StorageError(str(path), got, "JSON", "Restore it from a copy, or remove it") from error
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.errors import StorageError
+from jaxtrain.errors import StorageError, Words
 from jaxtrain.storage.files import storage_error, write_text
 
 Row = dict[str, Any]
@@ -76,7 +76,8 @@ def _lines(path: Path, is_row: IsRow) -> Iterator[tuple[str, Row]]:
         if is_row(row):
             yield text.decode(), row
         elif number < len(texts):  # only the last line can be torn by a kill: another is damage, never dropped unseen
-            raise StorageError(f"{path}: line {number} is damaged; mend it, or move the file away")
+            got, hint = Words(f"damage in line {number}"), "Repair the line, or move the file away"
+            raise StorageError(str(path), got, "a JSON object of this file's kind in every line", hint)
 
 
 def _parsed(text: bytes) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from jaxtrain.errors import UsageError
+from jaxtrain.errors import UsageError, Words
 from jaxtrain.storage.files import make_directory, storage_error
 
 BEAT_SECONDS = 2.0  # how often an owner renews its file where the file system has no locks
@@ -76,7 +76,8 @@ def _in_use(workdir: Path, owner: str) -> UsageError:
         who = "process {pid} on host {host} since {started}".format(**json.loads(owner))
     except (ValueError, KeyError, TypeError):  # caught between its lock and its name
         who = "another process"
-    return UsageError(f"{workdir}: in use by {who}; wait for it, stop it, or give another --workdir")
+    got, hint = Words(f"a directory in use by {who}"), "Wait for it, stop it, or give another --workdir"
+    return UsageError(str(workdir), got, "one that no other process uses", hint)
 
 
 # Without locks an owner is a file `.owner-<n>` that is touched every few seconds. The highest n counts. To take over

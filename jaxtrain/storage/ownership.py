@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.identity import changes_numbers, difference, from_default
+from jaxtrain.config.identity import changes_numbers, difference, from_default, in_words
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import StorageError, UsageError
+from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.storage.files import read_json, write_json
 
 
@@ -15,18 +15,19 @@ def demand_own(workdir: Path, config: Config) -> None:
     What changes no number (how often to log, say) may differ. A knob that the run's version of jaxtrain did not have
     yet takes its default.
     """
-    path = workdir / "config.json"
+    path, hint = workdir / "config.json", "Restore it from a copy, or give another --workdir"
     if not path.exists():
         if (workdir / "checkpoints").exists():
-            raise StorageError(f"{path}: not there, but checkpoints are; restore it, or give another --workdir")
+            raise StorageError(str(path), Words("nothing"), "the config of the run with these checkpoints", hint)
         return
     saved = read_json(path)
     if not isinstance(saved, dict):
-        raise StorageError(f"{path}: is not the config of a run; restore it from a copy, or give another --workdir")
+        raise StorageError(str(path), Words("JSON that is no object"), "the config of a run", hint)
     found = difference(changes_numbers(config), changes_numbers(resolve_config(saved).config))
     if found:
-        lines = "; ".join(f"{name}: given {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
-        raise UsageError(f"--workdir={workdir}: holds a run of another config. {lines}. Give another --workdir")
+        got = Words(f"the directory of a run with another config, with {in_words(found)}")
+        expected = "a new directory, or that of a run with this config"
+        raise UsageError(f"--workdir={workdir}", got, expected, "Give another --workdir")
 
 
 def claim(workdir: Path, config: Config) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.errors import StorageError
+from jaxtrain.errors import StorageError, Words
 from jaxtrain.storage.files import read_json, write_json
 
 Numbers = dict[str, float]
@@ -53,4 +53,5 @@ def read_result(workdir: Path) -> Result | None:
     try:
         return Result(**read_json(path))
     except TypeError as error:
-        raise StorageError(f"{path}: is not the result of a run; restore it from a copy, or remove it") from error
+        got, hint = Words("JSON with other keys"), "Restore it from a copy, or remove it"
+        raise StorageError(str(path), got, "the result of a run", hint) from error

@@ -10,7 +10,7 @@ from jaxtrain.config.registry import Values
 from jaxtrain.config.schema import Fraction
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 from jaxtrain.tasks.losses.classification import class_weights
 
@@ -28,7 +28,8 @@ def classification(
     0 all alike, 0.999 or so as Cui et al. (2019), 1 by the inverse of their number; see `losses.class_weights`.
     """
     if info.classes is None or info.target_shape:
-        raise DataError("task.name: given 'classification'; allowed: data with integer labels, one for each example")
+        hint = "Take a task that fits the targets"
+        raise DataError("task.name", "classification", "data with integer labels, one for each example", hint)
     return linen_task(lambda values: model(values, info.classes), _class_balanced(loss, info, class_balance), metrics)
 
 
@@ -45,7 +46,8 @@ def binary_classification(
     """
     shape = info.target_shape
     if (info.classes or 2) > 2:
-        raise DataError(f"task.name: given 'binary_classification' of {info.classes} classes; allowed: labels 0 and 1")
+        got, hint = Words(f"'binary_classification' for {info.classes} classes"), "Take 'classification' for more"
+        raise DataError("task.name", got, "labels 0 and 1", hint)
     return linen_task(
         lambda values: model(values, math.prod(shape)),
         _class_balanced(loss, info, class_balance),
@@ -57,9 +59,8 @@ def binary_classification(
 def label_distribution(model: ModelFunction, loss: LossFunction, info: DataInfo, metrics: tuple[str, ...] = ()) -> Task:
     """Predicts distributions: the model gives a logit for each class, targets are a row of probabilities an example."""
     if len(info.target_shape) != 1:
-        raise DataError(
-            f"task.name: given 'label_distribution' of targets {info.target_shape}; allowed: a row an example"
-        )
+        got = Words(f"'label_distribution' for targets of shape {info.target_shape} an example")
+        raise DataError("task.name", got, "a row of probabilities for each example")
     return linen_task(lambda values: model(values, *info.target_shape), loss, metrics)
 
 
@@ -68,7 +69,8 @@ def _class_balanced(loss: LossFunction, info: DataInfo, beta: Any) -> LossFuncti
     if beta is None:
         return loss
     if not info.class_counts:
-        raise DataError("task.class_balance: given a float; allowed: None, where no example has a label of its own")
+        hint = "Leave task.class_balance out"
+        raise DataError("task.class_balance", Words("a float"), "None where examples have no single label", hint)
 
     def balanced(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         return loss(values, predictions, targets) * class_weights(np.asarray(info.class_counts), beta)[targets]

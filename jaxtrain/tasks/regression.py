@@ -9,7 +9,7 @@ import numpy as np
 from jaxtrain.config.registry import Values
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 
 
@@ -19,7 +19,8 @@ def regression(
     """Predicts numbers: the loss sees standardised targets, metrics and predictions are in the targets' own units."""
     shape = info.target_shape
     if len(info.target_mean) != math.prod(shape):
-        raise DataError(f"task.name: given 'regression' of targets {shape}; allowed: one number, or a row, an example")
+        got = Words(f"'regression' for targets of shape {shape} an example")
+        raise DataError("task.name", got, "a number or a row of numbers for each example")
     mean, std = (np.asarray(numbers, np.float32).reshape(1, *shape) for numbers in (info.target_mean, info.target_std))
 
     def loss_of(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:

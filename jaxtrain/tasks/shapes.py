@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxtrain.errors import ConfigError
+from jaxtrain.errors import ConfigError, Words
 
 
 def rows(values: jax.Array) -> jax.Array:
@@ -24,14 +24,19 @@ def is_binary(predictions: jax.Array, targets: jax.Array) -> bool:
 def in_float32(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns both in float32, and refuses shapes that differ, which would broadcast to numbers that mean nothing."""
     if predictions.shape != targets.shape:
-        shapes = f"<one of pairs, for predictions of shape {predictions.shape} and targets of shape {targets.shape}>"
-        raise ConfigError("loss.name", shapes, "a loss of classes, such as cross_entropy, where targets are labels")
+        hint = "Take a loss of classes, such as cross_entropy, where targets are labels"
+        raise ConfigError("loss.name", _shapes(predictions, targets), "equal shapes for this loss", hint)
     return predictions.astype(jnp.float32), targets.astype(jnp.float32)
 
 
 def labelled(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns logits (batch, ..., classes) in float32 and labels (batch, ..., 1), and refuses other shapes."""
     if predictions.shape[:-1] != targets.shape:
-        shapes = f"<one of classes, for predictions of shape {predictions.shape} and targets of shape {targets.shape}>"
-        raise ConfigError("loss.name", shapes, "a loss of pairs, such as binary_cross_entropy, where shapes are equal")
+        expected = "logits with one axis more, that of the classes, for this loss"
+        hint = "Take a loss such as binary_cross_entropy where the shapes are equal"
+        raise ConfigError("loss.name", _shapes(predictions, targets), expected, hint)
     return predictions.astype(jnp.float32), targets.astype(jnp.int32)[..., None]
+
+
+def _shapes(predictions: jax.Array, targets: jax.Array) -> Words:
+    return Words(f"predictions of shape {predictions.shape} and targets of shape {targets.shape}")

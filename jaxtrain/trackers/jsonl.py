@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtrain.errors import Words, message
 from jaxtrain.storage.json_lines import JsonLines, read_lines
 from jaxtrain.trackers.base import Row
 
@@ -35,9 +36,11 @@ class JsonlTracker:
         """Appends the row of (step, split) and flushes it to the operating system."""
         path = self._lines.path
         if (step, split) in self._written:
-            raise ValueError(f"{path}: step {step} of split {split!r} was written before")
+            got = Words(f"step {step} of split {split!r} twice")
+            raise ValueError(message(str(path), got, "one row for each step of a split"))
         if clash := values.keys() & {"step", "split"}:
-            raise ValueError(f"{path}: {sorted(clash)} cannot be names of numbers, they name the row")
+            got = Words(f"numbers called {', '.join(sorted(clash))}")
+            raise ValueError(message(str(path), got, "other names, since these identify the row"))
         self._lines.append(
             [{"step": int(step), "split": split, **{name: _number(value) for name, value in values.items()}}]
         )

@@ -9,7 +9,7 @@ import jax
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.data.dataset import Dataset
-from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, nearest
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words, nearest, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import Devices, check_batch, device_mesh
 from jaxtrain.tasks import TASKS
@@ -20,7 +20,7 @@ def check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
     """Refuses batches that do not divide; lanes take them whole."""
     train, batch = config["train"], config["data"]["batch_size"]
     if train["seeds"] > 1 and config["parallel"]["backend"] == "pmap":
-        raise ConfigError("parallel.backend", "pmap", "mesh, where train.seeds is above 1")
+        raise ConfigError("parallel.backend", "pmap", "'mesh' where train.seeds is above 1")
     if lanes:
         check_batch("data.batch_size", batch, device_mesh(1), train["accumulate"])
         return
@@ -32,20 +32,19 @@ def check_plateaus(config: Config, dataset: Dataset) -> None:
     """Refuses a schedule that evaluations move where there are none."""
     plateaus = schedule_of(config).plateaus
     if plateaus and "validation" not in dataset.sizes:
-        allowed = "where data have a validation split; set data.validation_fraction above 0"
-        raise ConfigError(f"{plateaus[0]}.name", "reduce_on_plateau", allowed)
+        expected = "a schedule that needs no validation split, for data without one"
+        hint = "Set data.validation_fraction above 0, or take another schedule"
+        raise ConfigError(f"{plateaus[0]}.name", "reduce_on_plateau", expected, hint)
 
 
 def warn_of_mini_batches(config: Config, dataset: Dataset) -> None:
     """Warns where the optimizer compares the gradients of successive steps, and these are of other examples."""
     batch, whole = config["data"]["batch_size"], dataset.sizes["train"]
     if config["optimizer"]["name"] in ("rprop", "optax:rprop") and batch < whole:
-        warnings.warn(
-            f"optimizer.name: given 'rprop' with mini-batches of {batch} of {whole} examples, which turn the signs of "
-            f"its gradients by chance; it is made for the whole set: data.batch_size={whole}",
-            JaxtrainWarning,
-            stacklevel=3,
-        )
+        got = Words(f"{config['optimizer']['name']!r} with mini-batches of {batch} of {whole} examples")
+        expected = "the whole training split as one batch: mini-batches turn the signs of the gradients by chance"
+        hint = f"Set data.batch_size={whole}, or take another optimizer"
+        warnings.warn(JaxtrainWarning("optimizer.name", got, expected, hint), stacklevel=3)
 
 
 def check_schedule_free(config: Config) -> None:
@@ -54,16 +53,15 @@ def check_schedule_free(config: Config) -> None:
     if name not in ("schedule_free_sgd", "schedule_free_adamw"):
         return
     if config["train"]["ema"] is not None:
-        raise ConfigError("train.ema", config["train"]["ema"], f"None with {name}, which keeps an average of its own")
+        expected = f"None with {name}, which keeps an average of its own"
+        raise ConfigError("train.ema", config["train"]["ema"], expected)
     schedule = config["schedule"].get("optimizer", {}).get("learning_rate", {"name": "constant"})
     rises_alone = schedule["name"] in ("constant", "inverse_sqrt", "warmup_stable_decay")
     if not rises_alone:
-        warnings.warn(
-            f"schedule.optimizer.learning_rate: given {schedule['name']!r} beside {name}, whose average takes the "
-            "place of a rate that falls; a warm-up alone is warmup_stable_decay with decay=0",
-            JaxtrainWarning,
-            stacklevel=3,
-        )
+        got = Words(f"{schedule['name']!r} with {name}")
+        expected = "a rate that never falls: the average of the optimizer takes the place of a decay"
+        hint = "Take 'constant', or for a warm-up 'warmup_stable_decay' with decay=0"
+        warnings.warn(JaxtrainWarning("schedule.optimizer.learning_rate", got, expected, hint), stacklevel=3)
 
 
 def check_metrics(task: Config, chosen: str) -> None:
@@ -73,8 +71,9 @@ def check_metrics(task: Config, chosen: str) -> None:
         METRICS.member(name, "task.metrics")
     judges = ("loss", *(name for name in names if name not in SEVERAL))
     if task["name"] in TASKS.members and chosen not in judges:
-        hint = "it comes to several numbers" if chosen in names else nearest(chosen, judges)
-        raise ConfigError("eval.metric", chosen, ", ".join(judges), hint)
+        several = "Choose a metric of one number: this one comes to several"
+        hint = several if chosen in names else nearest(chosen, judges)
+        raise ConfigError("eval.metric", chosen, one_of(judges), hint)
 
 
 @contextmanager
@@ -95,7 +94,6 @@ def floats_explained(config: Config) -> Iterator[None]:
 def check_fingerprint(dataset: Dataset, trained_on: str) -> None:
     """Refuses data that are not those which a run has been trained on."""
     if dataset.fingerprint != trained_on:
-        raise DataError(
-            f"data: given data with the fingerprint {dataset.fingerprint[:12]}; allowed: {trained_on[:12]}, which this "
-            "run was trained on; bring them back, or give another --workdir"
-        )
+        got = Words(f"data with the fingerprint {dataset.fingerprint[:12]}")
+        expected = f"{trained_on[:12]}, the fingerprint of the data that this run was trained on"
+        raise DataError("data", got, expected, "Restore those data, or give another --workdir")

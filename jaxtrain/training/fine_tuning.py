@@ -30,7 +30,8 @@ def warm_started(
     pattern = section["init_except"]
     if section["init_from"] is None:
         if pattern is not None:
-            raise ConfigError("checkpoint.init_except", pattern, "None, or a run in checkpoint.init_from beside it")
+            hint = "Set checkpoint.init_from, or leave checkpoint.init_except out"
+            raise ConfigError("checkpoint.init_except", pattern, "None where checkpoint.init_from is None", hint)
         return state
     source = _weights(Path(section["init_from"]))
     weights = {"params": state.params, "model_state": state.model_state}
@@ -59,7 +60,7 @@ def _weights(run: Path) -> dict[str, np.ndarray]:
     """Reads parameters and model state of a run's best step, else its newest: the averaged ones where there are any."""
     checkpoints = Checkpoints(run / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
     if not checkpoints.exist():
-        raise ConfigError("checkpoint.init_from", str(run), "the directory of a run that has saved a checkpoint")
+        raise ConfigError("checkpoint.init_from", str(run), "the directory of a run with a saved checkpoint")
     leaves, memory = checkpoints.restore_leaves()
     best = memory["best"]
     if best is not None and best["step"] in checkpoints.steps():
@@ -93,5 +94,5 @@ def _check(wanted: Mapping[str, Any], source: Mapping[str, np.ndarray], run: str
         if path not in source or source[path].shape != leaf.shape or source[path].dtype != leaf.dtype
     ]
     if wrong:
-        hint = f"{'; '.join(wrong)}. Leave these out with checkpoint.init_except"
+        hint = f"Leave these out with checkpoint.init_except: {'; '.join(wrong)}"
         raise ConfigError("checkpoint.init_from", run, "a run whose weights have the same shapes", hint)

@@ -36,7 +36,8 @@ def lengths_of(config: Config, dataset: Dataset) -> Lengths:
     epoch = steps_per_epoch(dataset.sizes["train"], config["data"]["batch_size"])
     total = steps_of(config["train"]["duration"], steps_per_epoch=epoch)
     if total >= 2**31:
-        raise ConfigError("train.duration", config["train"]["duration"], f"below {2**31:,} steps", f"it is {total:,}")
+        hint = f"Shorten it: it comes to {total:,} steps"
+        raise ConfigError("train.duration", config["train"]["duration"], f"fewer than {2**31:,} steps", hint)
 
     def steps(text: str) -> int:
         return min(total, steps_of(text, steps_per_epoch=epoch, total=total))

@@ -12,7 +12,7 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import NORMS, SEED, Mean
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
-from jaxtrain.errors import ConfigError
+from jaxtrain.errors import ConfigError, one_of
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.base import Tracker
@@ -188,7 +188,7 @@ def _measure(session: Session, metrics: dict[str, Mean], steps: int) -> None:
     metric = session.experiment.config["eval"]["metric"]
     if metric not in metrics:
         names = (name for name in metrics if not name.startswith((NORMS, SEED)))
-        raise ConfigError("eval.metric", metric, ", ".join(names))
+        raise ConfigError("eval.metric", metric, one_of(names))
     session.memory.add(metrics, steps)
     session.measured = metrics
 

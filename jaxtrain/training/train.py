@@ -11,7 +11,7 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import state_digest
-from jaxtrain.errors import StorageError
+from jaxtrain.errors import StorageError, Words
 from jaxtrain.parallel.compilation import counted
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.environment import describe_environment
@@ -104,10 +104,9 @@ def start(
     restored = checkpoints.restore(runner.shapes()) if checkpoints.exist() else None
     if restored is None:
         if ended is not None:
-            raise StorageError(
-                f"{checkpoints.directory}: holds no checkpoint, though the run was {ended.status} at step "
-                f"{ended.step:,}; restore it from a copy, or give another --workdir to start afresh"
-            )
+            expected = f"one, since the run was {ended.status} at step {ended.step:,}"
+            hint = "Restore it from a copy, or give another --workdir to start afresh"
+            raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
         return runner.init(), Memory(info=experiment.dataset.info.to_json()), None
     memory = Memory(**restored.memory)
     check_fingerprint(experiment.dataset, memory.fingerprint)

@@ -16,7 +16,7 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.core.averaging import evaluated
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data.info import DataInfo
-from jaxtrain.errors import StorageError, UsageError
+from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
@@ -71,7 +71,7 @@ def load_run(workdir: str | Path, seed: int | None = None) -> Run:
     seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
     lane = 0 if seed is None else seed - seeds.start
     if lane not in range(len(seeds)):
-        raise UsageError(f"seed: given {seed}; allowed: {', '.join(map(str, seeds))}, the seeds of {workdir}")
+        raise UsageError("seed", seed, f"{one_of(map(str, seeds))}, the seeds of {workdir}")
     shapes = _shapes(config, info, rules)
     if len(seeds) > 1:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), shapes)
@@ -84,12 +84,13 @@ def load_run(workdir: str | Path, seed: int | None = None) -> Run:
 def open_run(workdir: Path) -> tuple[Config, Memory, Checkpoints]:
     """Reads a run's config and what it remembers."""
     if not (workdir / "config.json").is_file():
-        raise UsageError(f"--workdir={workdir}: given a directory without config.json; allowed: the directory of a run")
+        got = Words("a directory without config.json")
+        raise UsageError(f"--workdir={workdir}", got, "the directory of a run")
     config = resolve_config(read_json(workdir / "config.json")).config
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
     newest = checkpoints.newest_memory()
     if newest is None:
-        raise StorageError(f"{checkpoints.directory}: no checkpoint yet; train the run first")
+        raise StorageError(str(checkpoints.directory), Words("no checkpoint"), "at least one", "Train the run first")
     return config, Memory(**newest), checkpoints
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtrain.data.source import SPLITS, Source, Split, missing
-from jaxtrain.errors import DataError, nearest
+from jaxtrain.errors import DataError, Words, nearest
 
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
@@ -37,8 +37,8 @@ def _read_archive(place: Path) -> Source:
             if isinstance(archive, np.lib.npyio.NpzFile):
                 return _source(place, archive.files, lambda name: f"{place}[{name}]", archive.__getitem__)
     except UNREADABLE as error:
-        raise DataError(f"{place}: is no whole .npz ({_reason(error)})") from error
-    raise DataError(f"{place}: is one array; give an .npz or the folder of .npy files, with {EXPECTED}")
+        raise DataError(str(place), Words("a file that cannot be read"), "a whole .npz file", _hint(error)) from error
+    raise DataError(str(place), Words("a single array"), f"an .npz file or a folder of .npy files, with {EXPECTED}")
 
 
 def _source(
@@ -48,7 +48,8 @@ def _source(
         try:
             return load(name)
         except UNREADABLE as error:
-            raise DataError(f"{title(name)}: cannot be read ({_reason(error)})") from error
+            got = Words("an array that cannot be read")
+            raise DataError(str(title(name)), got, "an array of numbers", _hint(error)) from error
 
     pairs = _pairs(place, set(found)).items()
     return Source({split: Split(read(x), read(y), str(title(x)), str(title(y))) for split, (x, y) in pairs})
@@ -58,20 +59,22 @@ def _pairs(place: Path, found: set[str]) -> dict[str, tuple[str, str]]:
     """Returns split -> names of its inputs and targets; half a pair or a mistyped name is an error."""
     plain = ("inputs", "targets")
     if not found.isdisjoint(plain) and not found.isdisjoint(NAMES["train"]):
-        raise DataError(f"{place}: holds both inputs/targets and train_inputs/train_targets; keep one")
+        got = Words("both inputs/targets and train_inputs/train_targets")
+        raise DataError(str(place), got, "one of these pairs", "Remove the other")
     names = NAMES | ({} if found.isdisjoint(plain) else {"train": plain})
     allowed = {name for pair in names.values() for name in pair}
     for name in sorted(found - allowed):
         if name.endswith(("_inputs", "_targets")):
-            raise DataError(f"{place}: holds {name}; expected {EXPECTED}. {nearest(name, allowed)}")
+            raise DataError(str(place), name, EXPECTED, nearest(name, allowed))
     pairs = {split: pair for split, pair in names.items() if split == "train" or not found.isdisjoint(pair)}
     absent = [name for pair in pairs.values() for name in pair if name not in found]
     if absent:
-        raise DataError(f"{place}: lacks {', '.join(absent)}; it holds {sorted(found)}; expected {EXPECTED}")
+        got = Words(f"{sorted(found)} without {', '.join(absent)}")
+        raise DataError(str(place), got, EXPECTED)
     return pairs
 
 
-def _reason(error: Exception) -> str:
+def _hint(error: Exception) -> str:
     if "allow_pickle" in str(error):  # NumPy says so of objects, and of a file in no format that it knows
-        return "pickled Python objects, or no NumPy file; never loaded: save numbers, for example array.astype(float)"
-    return str(error) or type(error).__name__
+        return "Save numbers, as by array.astype(float): pickled Python objects and other formats are never loaded"
+    return f"Write it again: {str(error) or type(error).__name__}"

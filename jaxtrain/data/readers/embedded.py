@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtrain.data.source import Source, Split
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, Words
 
 
 def digits(path: Path) -> Source:
@@ -45,11 +45,13 @@ def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[n
     """Returns one of scikit-learn's tables as float64, and its file; scikit-learn itself is slow to import."""
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"{name}: comes with scikit-learn, which is not installed; pip install scikit-learn")
+        got, expected = Words("no installed scikit-learn"), "the package that holds these data"
+        raise DataError(name, got, expected, "Run pip install scikit-learn")
     file = Path(spec.submodule_search_locations[0], "datasets", "data", name)
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); scikit-learn should hold it") from error
+        got = Words(f"the error {error.strerror!r}")
+        raise DataError(str(file), got, "a file of scikit-learn", "Install another version of it") from error
     text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
     return np.loadtxt(text.splitlines(), delimiter=delimiter, skiprows=skiprows), str(file)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtrain.data.source import Source, Split, missing
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, Words
 
 GZIP_BITS = 31  # zlib's window bits that mean "with a gzip header and its checksum"
 FILES = {
@@ -65,7 +65,8 @@ def read_idx(file: Path, rank: int) -> np.ndarray:
     try:
         return _parse(file, file.read_bytes(), rank)
     except (OSError, EOFError, zlib.error) as error:  # gzip's own error is an OSError
-        raise DataError(f"{file}: cannot be read ({error}); is it whole? fetch it again") from error
+        got = Words(f"a file that cannot be read ({error})")
+        raise DataError(str(file), got, "a whole IDX file", "Fetch it again") from error
 
 
 def _parse(file: Path, stored: bytes, rank: int) -> np.ndarray:
@@ -73,14 +74,16 @@ def _parse(file: Path, stored: bytes, rank: int) -> np.ndarray:
     length = 4 + 4 * rank
     header = zlib.decompressobj(GZIP_BITS).decompress(stored, length) if packed else stored[:length]
     if len(header) < length:
-        raise DataError(f"{file}: ends after {len(header)} bytes, within the header of {length}; fetch it again")
+        raise DataError(str(file), Words(f"{len(header)} bytes"), f"a header of {length} bytes", "Fetch it again")
     magic, *shape = struct.unpack(f">{1 + rank}I", header)
     if magic != 0x800 + rank:
-        raise DataError(f"{file}: magic number {magic:#010x}; allowed: {0x800 + rank:#010x} (bytes of rank {rank})")
+        expected = f"{0x800 + rank:#010x}, that of bytes with {rank} axes"
+        raise DataError(str(file), Words(f"the magic number {magic:#010x}"), expected)
     size = length + math.prod(shape)
     content = _decompress(stored, size) if packed else stored
     if len(content) != size:
-        raise DataError(f"{file}: holds {len(content)} bytes; its header says {size}, for the shape {tuple(shape)}")
+        expected = f"{size}, for the shape {tuple(shape)} of its header"
+        raise DataError(str(file), Words(f"{len(content)} bytes"), expected, "Fetch it again")
     return np.frombuffer(content, np.uint8, offset=length).reshape(shape)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jaxtrain.errors import ConfigError, StorageError
+from jaxtrain.errors import ConfigError, StorageError, Words
 from jaxtrain.search.optuna_samplers import search_extra
 from jaxtrain.storage.files import storage_error
 
@@ -22,7 +22,7 @@ RETRY_SECONDS = 8.0
 
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _DRIVER = "postgresql+psycopg"
-_ALLOWED = "postgresql://USER@HOST/NAME, or sqlite:///FILE for the workers of one machine"
+_EXPECTED = "postgresql://USER@HOST/NAME, or sqlite:///FILE for the workers of one machine"
 
 # A server that does not answer is given up within 10 s, though a name may stand for two addresses. One whose worker
 # lost its power learns of it within half a minute, and then gives the lock to the next.
@@ -44,7 +44,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Connects; ConfigError for an address that cannot be used, StorageError for a database out of reach."""
-        with search_extra("search.storage", "<an address>"):
+        with search_extra("search.storage", Words("an address")):
             import psycopg as _  # noqa: F401
             import sqlalchemy
             import sqlalchemy.exc
@@ -62,7 +62,8 @@ class Database:
         except self._failures as error:
             raise self._out_of_reach(error) from None
         except RuntimeError as error:  # tables of another version: Optuna says which command mends that
-            raise StorageError(f"{self}: {error}") from None
+            got, expected = Words(f"tables of another version ({error})"), "those of the Optuna that is installed"
+            raise StorageError(f"search.storage={self}", got, expected, "Upgrade the tables, or the package") from None
 
     def __str__(self) -> str:
         """Returns the address without what may be secret."""
@@ -107,10 +108,11 @@ class Database:
         """Builds the line: the database's own words, without the statement and its values."""
         cause = error.__cause__ or error
         words = " ".join(str(getattr(cause, "orig", None) or cause).split())[:300]
-        return StorageError(
-            f"search.storage={self}: cannot be used: {words}; "
-            "nothing is lost: see to the database, then run the same command again"
+        got, hint = (
+            Words(f"the error {words!r}"),
+            "Check the database, then run the same command again: nothing is lost",
         )
+        return StorageError(f"search.storage={self}", got, "a database that answers", hint)
 
 
 def _parsed(url: str) -> "URL":
@@ -122,11 +124,11 @@ def _parsed(url: str) -> "URL":
     try:
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
-        raise ConfigError("search.storage", "<an address that cannot be read>", _ALLOWED) from None
+        raise ConfigError("search.storage", Words("an address that cannot be read"), _EXPECTED) from None
     if scheme in _POSTGRESQL:
         return parsed.set(drivername=_DRIVER)
     if scheme != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise ConfigError("search.storage", f"{scheme}://...", _ALLOWED)
+        raise ConfigError("search.storage", f"{scheme}://...", _EXPECTED)
     return parsed
 
 

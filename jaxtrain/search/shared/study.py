@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jaxtrain.config.identity import difference
+from jaxtrain.config.identity import difference, in_words
 from jaxtrain.config.schema import as_python
-from jaxtrain.errors import UsageError
+from jaxtrain.errors import UsageError, Words
 from jaxtrain.search.optuna_samplers import optuna_sampler, refuse_unpickling
 from jaxtrain.search.optuna_trials import end_trial, quiet, running_trial, suggest, trial_id
 from jaxtrain.search.samplers import Listed, make_sampler
@@ -142,9 +142,9 @@ class SharedStudy:
             study.set_user_attr(_IDENTITY, ours)
             return study
         if found := difference(ours, theirs or {}):
-            lines = "; ".join(f"{key}: given {given!r}, there {there!r}" for key, (given, there) in found.items())
-            remedy = "Give another search.study, or another search.storage"
-            raise UsageError(f"search.study={self._name}: is another study in {self._database}. {lines}. {remedy}")
+            got = Words(f"the name of another study in {self._database}, with {in_words(found)}")
+            hint = "Give another search.study, or another search.storage"
+            raise UsageError(f"search.study={self._name}", got, "a new name, or that of the same study", hint)
         return study
 
     def _seed(self) -> int:

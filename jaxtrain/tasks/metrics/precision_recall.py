@@ -195,6 +195,6 @@ def _scored(predictions: jax.Array, targets: jax.Array, mask: jax.Array, weight:
 
 def _of_two(name: str, predictions: jax.Array, targets: jax.Array, mask: jax.Array, weight: float) -> Mean:
     if not is_binary(predictions, targets) and predictions.shape[-1] != 2:
-        several = f"{name}_micro, {name}_macro or {name}_per_class, where there are {predictions.shape[-1]} classes"
-        raise ConfigError("task.metrics", name, several)
+        expected = f"{name}_micro, {name}_macro or {name}_per_class for {predictions.shape[-1]} classes"
+        raise ConfigError("task.metrics", name, expected)
     return _scored(predictions, targets, mask, weight, "positive")

@@ -54,7 +54,8 @@ def average_precision(predictions: jax.Array, targets: jax.Array, mask: jax.Arra
 def _histograms(name: str, predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
     """Counts logits of class 0 and class 1 from the highest bin down, as (2, bins)."""
     if not is_binary(predictions, targets) and predictions.shape[-1] != 2:
-        raise ConfigError("task.metrics", name, f"metrics of {predictions.shape[-1]} classes: it is one of two")
+        expected = f"metrics of {predictions.shape[-1]} classes"
+        raise ConfigError("task.metrics", name, expected, f"Leave {name} out: it is a metric of two classes")
     two = not is_binary(predictions, targets)
     logits = (predictions[..., 1] - predictions[..., 0] if two else predictions).astype(jnp.float32)
     place = jnp.arcsinh(logits / FINEST) / np.arcsinh(LARGEST / FINEST)  # -1..1
