@@ -18,7 +18,7 @@ import pytest
 
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import StorageError, UsageError
-from jaxtrain.storage.checkpoint_files import read_record, write_record
+from jaxtrain.storage.checkpoint_files import read_manifest, write_manifest
 from jaxtrain.storage.checkpoints import Checkpoints
 
 
@@ -127,7 +127,7 @@ def test_orbax_is_not_imported_before_it_is_needed(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.storage.checkpoints import Checkpoints
 assert Checkpoints(Path(sys.argv[1]), keep=1, say=print).restore({}) is None
 assert not [name for name in sys.modules if name.startswith("orbax")]
 """
@@ -199,7 +199,7 @@ def test_leaves_that_are_not_those_that_were_saved_are_damage(saved, said):
     second, third = saved.directory / "2", saved.directory / "3"
     shutil.rmtree(third / "state")
     shutil.copytree(second / "state", third / "state")
-    write_record(third, read_record(third)._replace(files=read_record(second).files))
+    write_manifest(third, read_manifest(third)._replace(files=read_manifest(second).files))
     assert saved.restore(make_state(1)).step == 2
     assert "fails its checksum" in said[0]
 
@@ -285,7 +285,7 @@ SAVE = """
 import sys
 from pathlib import Path
 import numpy as np
-from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.storage.checkpoints import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=2, say=lambda line: print(line, flush=True))
 target = {"w": np.zeros((64, 64), np.float32), "step": np.int32(0)}
 restored = checkpoints.restore(target)
@@ -327,7 +327,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.errors import StorageError
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=2, say=print)
 checkpoints.save(1, {"w": np.zeros(1000)}, {})

@@ -151,8 +151,8 @@ def test_without_locks_one_of_many_successors_wins(tmp_path):
 
 def test_without_locks_a_successor_that_was_faster_is_left_alone(tmp_path):
     (tmp_path / ".owner-8").write_text("of another process")
-    assert not locks._claimed(tmp_path, 8)
-    assert not locks._claimed(tmp_path, 7)
+    assert not locks._claim(tmp_path, 8)
+    assert not locks._claim(tmp_path, 7)
     assert [path.name for path in tmp_path.glob(".owner-*")] == [".owner-8"]
     assert (tmp_path / ".owner-8").read_text() == "of another process"
 
