@@ -16,7 +16,7 @@ from jaxtrain.search.report.pictures import FIGURES
 from jaxtrain.search.report.trial_table import table
 from jaxtrain.search.results import Findings
 from jaxtrain.storage.files import storage_error, write_text
-from jaxtrain.trackers.figures import drawn
+from jaxtrain.trackers.figures import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def write_pictures(findings: Findings, folder: Path) -> None:
     for name, draw in FIGURES.items():
         path = folder / f"{name}.png"
         try:
-            path.write_bytes(drawn(draw(findings)).png)
+            path.write_bytes(render(draw(findings)).png)
         except OSError as error:
             raise storage_error(path, "written", error) from error
 
