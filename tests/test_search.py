@@ -277,7 +277,7 @@ def test_a_damaged_checkpoint_starts_the_batch_afresh(tmp_path, monkeypatch, cap
             content[len(content) // 2] ^= 1
             file.write_bytes(content)
     run_search(config(**halved), tmp_path / "stopped")
-    assert "starts afresh" in capsys.readouterr().err
+    assert "restarts from step 0" in capsys.readouterr().err
     assert told(tmp_path / "stopped") == told(tmp_path / "whole")
 
 

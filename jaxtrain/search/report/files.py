@@ -39,7 +39,7 @@ def _summary(findings: Findings) -> dict[str, object]:
         "trials": counts,
         "best": asdict(findings.best) if findings.best else None,
         "ties": sorted(findings.ties),
-        "behind": {trial: asdict(difference) for trial, difference in findings.behind.items()},
+        "behind": {trial: asdict(difference) for trial, difference in findings.differences_from_best.items()},
         "comparison": findings.comparison.to_json() if findings.comparison else None,
         "seconds": findings.seconds,
     }

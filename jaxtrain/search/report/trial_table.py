@@ -40,7 +40,11 @@ def _columns(findings: Findings) -> list[Column]:
         ("status", lambda outcome: Cell(outcome.status, outcome.status)),
         (findings.metric, lambda outcome: _number(outcome.value)),
         *([("deviation", lambda outcome: _number(_deviation(outcome)))] if several else []),
-        *([("from best", lambda outcome: _interval(findings.behind.get(outcome.trial)))] if several else []),
+        *(
+            [("from best", lambda outcome: _interval(findings.differences_from_best.get(outcome.trial)))]
+            if several
+            else []
+        ),
         ("steps", lambda outcome: _number(outcome.step)),
         ("seconds", lambda outcome: _number(outcome.seconds)),
         *((dimension.key, functools.partial(_setting, dimension.key)) for dimension in findings.space.dimensions),
