@@ -167,21 +167,21 @@ class SharedStudy:
     def _take(self) -> list[Trial] | None:
         """Returns the next batch; None while there is none and other workers are not done."""
         trials = self._all_trials()
-        shown = self._study.user_attrs
+        attributes = self._study.user_attrs
         # Checks all trials, also those beyond this batch: `is_gone` measures silence from the first time it looks.
-        free = [trial for trial in trials if self._is_free(trial, shown)][: self._batch]
+        free = [trial for trial in trials if self._is_free(trial, attributes)][: self._batch]
         new = range(len(trials), min(len(trials) + self._batch - len(free), self._trials))
         taken = [self._take_over(trial) for trial in free] + [self._add_trial(number) for number in new]
         return taken if taken or all(trial.state.is_finished() for trial in trials) else None
 
-    def _is_free(self, trial: "FrozenTrial", shown: Mapping[str, Any]) -> bool:
+    def _is_free(self, trial: "FrozenTrial", attributes: Mapping[str, Any]) -> bool:
         """Tells whether a trial has not ended and no other living worker runs it."""
         if trial.state.is_finished():
             return False
         if trial.state.name == "WAITING":
             return True
         owner = trial.user_attrs.get(_WORKER)
-        return owner == self._workers.own or self._workers.is_gone(owner, f"trial {trial.number}", shown)
+        return owner == self._workers.own or self._workers.is_gone(owner, f"trial {trial.number}", attributes)
 
     def _take_over(self, trial: "FrozenTrial") -> Trial:
         from optuna.trial import Trial as OptunaTrial
@@ -248,10 +248,10 @@ class SharedStudy:
             self._workers.sign_off()
 
     def _claim(self, task: str) -> bool:
-        shown = self._study.user_attrs
-        owner = shown.get(f"claim:{task}")
-        has_owner = owner not in (None, self._workers.own) and not self._workers.is_gone(owner, task, shown)
-        if has_owner or f"result:{task}" in shown:
+        attributes = self._study.user_attrs
+        owner = attributes.get(f"claim:{task}")
+        has_owner = owner not in (None, self._workers.own) and not self._workers.is_gone(owner, task, attributes)
+        if has_owner or f"result:{task}" in attributes:
             return False
         self._study.set_user_attr(f"claim:{task}", self._workers.own)
         return True

@@ -44,15 +44,15 @@ class Workers:
         """Tells the others that this worker is gone; to be called after `stop`."""
         self._show(None)
 
-    def is_gone(self, worker: str | None, place: str, shown: Mapping[str, Any]) -> bool:
+    def is_gone(self, worker: str | None, place: str, attributes: Mapping[str, Any]) -> bool:
         """Tells whether a worker signed off, or has shown no new heartbeat for `stale_seconds`.
 
         A worker without a name (None) died before it gave one. It is identified by `place`, its trial or task, and
-        treated as dead `stale_seconds` after that was first seen. `shown`: the current attributes of the study.
+        treated as dead `stale_seconds` after that was first seen. attributes: the current attributes of the study.
         """
         if worker is None:
             return self._is_stale(place, None)
-        sign = shown.get(_key(worker))
+        sign = attributes.get(_key(worker))
         return sign is None or self._is_stale(worker, sign)
 
     def _is_stale(self, name: str, sign: str | None) -> bool:
