@@ -1,4 +1,4 @@
-"""Workers share a study: none is lost to a race, a kill or an outage, and every trial counts once."""
+"""Workers share a study: no trial is lost to a race, a kill or an outage, and each counts once."""
 
 import json
 import socket
@@ -171,7 +171,7 @@ def test_a_silent_workers_trials_go_to_another_and_its_late_outcome_is_dropped(
     silent = opened(sqlite, tmp_path / "a", trials=2, say=said.append)
     other = opened(sqlite, tmp_path / "b", trials=2, stale_seconds=1.0)
     taken = silent.take()
-    silent._workers.stop()  # as a machine that froze
+    silent._workers.stop()  # like a machine that froze
     assert other.take() == taken
     silent.tell([outcome(taken[0])])
     assert "another worker runs the trial" in said[0]

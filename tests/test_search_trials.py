@@ -1,4 +1,4 @@
-"""Outcomes: their order, what cannot be told apart, and a way through JSON that loses nothing."""
+"""Outcomes: their ranking, ties, and a lossless round trip through JSON."""
 
 import json
 import math

@@ -328,7 +328,7 @@ WRITER = """
 
 
 def kill_after(directory: Path, resume_step: int | None, step: int) -> None:
-    """Starts the writer without an end and kills it with SIGKILL after this step, while its event file has values."""
+    """Starts an endless writer and kills it with SIGKILL after this step, when its event file has values."""
     earlier = set(directory.glob("*tfevents*"))
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(directory), str(resume_step), "100000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
