@@ -41,7 +41,7 @@ from jaxtrain.search.programs import Programs  # noqa: E402
 from jaxtrain.search.samplers import make_sampler  # noqa: E402
 from jaxtrain.search.space import Space, read_space  # noqa: E402
 from jaxtrain.search.study import Ledger, LocalStudy  # noqa: E402
-from jaxtrain.search.trials import Outcome, ranked  # noqa: E402
+from jaxtrain.search.trials import Outcome, rank  # noqa: E402
 from jaxtrain.training.experiment import Experiment  # noqa: E402
 from jaxtrain.training.signals import Interruption  # noqa: E402
 
@@ -320,7 +320,7 @@ def halving(options: argparse.Namespace) -> Found:
             space, began = read_space(config), time.perf_counter()
             found[name] = run_batch(space, programs)
             times[name].append(time.perf_counter() - began)
-        best = {name: ranked(outcomes, True)[0].value or 0.0 for name, outcomes in found.items()}
+        best = {name: rank(outcomes, True)[0].value or 0.0 for name, outcomes in found.items()}
         steps = {name: sum(outcome.step for outcome in outcomes) for name, outcomes in found.items()}
         made.append({"points": 100 * (best["whole"] - best["halved"]), "steps": steps["halved"] / steps["whole"]})
     made, times = made[1:], {name: seconds[1:] for name, seconds in times.items()}

@@ -1,4 +1,4 @@
-"""Branin's function as a task: what a search finds is known, and a trial costs next to nothing.
+"""Branin's function as a task: its minimum is known, and a trial costs next to nothing.
 
 Lowest value 0.397887, at three places. Branin (1972), IBM Journal of Research and Development 16(5).
 """

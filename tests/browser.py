@@ -40,11 +40,11 @@ for place, pipe in zip((3, 4), pipes):
     os.close(pipe)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-"""Becomes the browser, which speaks on descriptors 3 and 4; copied out of their way first."""
+"""Replaces itself by the browser, which uses descriptors 3 and 4; other descriptors are moved out of the way first."""
 
 
 class Page:
-    """One tab: what it shows, what it logged as an error, and which addresses it asked for."""
+    """One tab: its page, the errors that it logged, and the addresses that it requested."""
 
     def __init__(self, incoming: int, outgoing: int) -> None:
         self.errors: list[str] = []
@@ -58,14 +58,14 @@ class Page:
             self.call(f"{domain}.enable")
 
     def open(self, path: Path) -> None:
-        """Opens a file and waits until it is loaded; what was kept of the page before is dropped."""
+        """Opens a file and waits until it is loaded; errors and requests of the previous page are dropped."""
         self.errors, self.requests, self._loaded = [], [], False
         self.call("Page.navigate", {"url": path.resolve().as_uri()})
         while not self._loaded:
             self._take(self._read())
 
     def evaluate(self, expression: str) -> Any:
-        """Returns the value of a JavaScript expression; what JSON can hold."""
+        """Returns the value of a JavaScript expression, which must be JSON."""
         found = self.call("Runtime.evaluate", {"expression": expression, "returnByValue": True, "awaitPromise": True})
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
@@ -94,7 +94,7 @@ class Page:
         return answer["result"]
 
     def _take(self, event: Mapping[str, Any]) -> None:
-        """Keeps what an event says of errors and requests."""
+        """Records the errors and requests that an event reports."""
         method, found = event.get("method"), event.get("params", {})
         if method == "Page.loadEventFired":
             self._loaded = True

@@ -1,4 +1,4 @@
-"""Made-up outcomes of searches, for the tests of what is drawn and written from them."""
+"""Made-up outcomes of searches, for the tests of pictures and files."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ CONDITIONAL = {
     "model.hidden": ("choice", ((32,), (64,), (64, 64))),
     "data.batch_size": ("grid", (32, 64, 128, 256)),
 }
-"""A space in which momentum counts under one optimizer and weight decay under the other."""
+"""A space in which momentum is active under one optimizer and weight decay under the other."""
 
 
 def space_of(ranges: dict[str, tuple]) -> Space:
@@ -27,7 +27,7 @@ def space_of(ranges: dict[str, tuple]) -> Space:
 
 
 def findings_of(count: int, ranges: dict[str, tuple] | None = None, seeds: int = 3, compared: bool = True) -> Findings:
-    """Makes up a search by accuracy that is best near a learning rate of 0.02, and diverges above 0.5."""
+    """Makes up a search whose accuracy is best near a learning rate of 0.02 and which diverges above 0.5."""
     space = space_of(ranges or CONDITIONAL)
     draw = np.random.default_rng(0)
     points = [space.own, *(space.suggest(lambda d: d.at(draw.random())) for _ in range(count - 1))]
@@ -53,7 +53,7 @@ def _outcome(number: int, point: dict[str, Any], seeds: int, draw: np.random.Gen
 
 
 def all_diverged(count: int = 5) -> Findings:
-    """A search of which nothing is left."""
+    """Makes a search in which every trial diverged."""
     found = findings_of(count, compared=False)
     lost = [dataclasses.replace(o, status="diverged", value=None, seeds=dict.fromkeys(o.seeds)) for o in found.outcomes]
     return dataclasses.replace(found, outcomes=lost)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own: started as a user without privileges, on a free port, gone with the test."""
+"""A PostgreSQL server for one test: started as a user without privileges, on a free port, stopped with the test."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
 """Workers of a shared study, each a process with a real SharedStudy and an objective that costs nothing; no JAX runs.
 
-`python shared_workers.py URL FOLDER '{"workers": 8, ...}'` is the parent of them all: it has imported what they need,
-so that hundreds of them start within seconds.
+`python shared_workers.py URL FOLDER '{"workers": 8, ...}'` runs their parent process, which imports all modules before
+it forks, so that hundreds of workers start within seconds.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class FreeSpace(Space):
         return dict(self.config["own"])
 
     def suggest(self, choose: Callable[[Dimension], Any]) -> Point:
-        """Makes a point; all dimensions count."""
+        """Makes a point; all dimensions are active."""
         return {dimension.key: choose(dimension) for dimension in self.dimensions}
 
     def trial(self, number: int, point: Point) -> Trial:
@@ -54,7 +54,7 @@ def space(sampler: str = "random", own: Point | None = None, seed: int = 0, dime
 
 
 def outcome(trial: Trial, status: str = "done") -> Outcome:
-    """Returns what comes of a trial."""
+    """Returns the outcome of a trial."""
     value = None if status == "diverged" else trial.point["a.x"]
     curve = [] if value is None else [[1, 1.0], [2, value]]
     return Outcome(trial.number, status, value, {0: value}, 2, trial.point, {}, curve, 0.1)
@@ -83,7 +83,7 @@ def open_study(url: str, folder: Path, **options: Any) -> Iterator[shared.Shared
 
 
 def run_worker(url: str, folder: Path, seconds: float, options: dict[str, Any], begin: Any = None) -> None:
-    """Works on the study until it has ended, a trial for about some seconds; waits for an event first."""
+    """Waits for an event, then works on the study until it has ended, for about `seconds` a trial."""
     if begin:
         begin.wait()
     pace = random.Random(os.getpid())

@@ -18,7 +18,7 @@ import pytest
 
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import StorageError, UsageError
-from jaxtrain.storage.checkpoint_files import read_record, write_record
+from jaxtrain.storage.checkpoint_files import read_manifest, write_manifest
 from jaxtrain.storage.checkpoints import Checkpoints
 
 
@@ -100,11 +100,11 @@ def test_leaves_without_elements_come_back(open_checkpoints):
 
 
 def test_state_and_memory_are_copied_before_the_caller_goes_on(open_checkpoints):
-    """The next call donates the arrays of JAX; those of NumPy and the memory may change in place."""
+    """The next call donates JAX's arrays, and the caller may change NumPy's arrays and the memory in place."""
     state, memory = {"jax": jnp.arange(100_000.0), "numpy": np.arange(100_000.0)}, {"best": [1]}
     before = np.arange(100_000.0)
     checkpoints, changed = open_checkpoints(), threading.Event()
-    checkpoints._thread.submit(changed.wait)  # the background comes to it only after the changes
+    checkpoints._thread.submit(changed.wait)  # the save waits in the background until the changes are made
     checkpoints.save(1, state, memory)
     jax.jit(lambda leaf: leaf * 0 - 1, donate_argnums=0)(state["jax"])
     state["numpy"][:] = -1
@@ -127,7 +127,7 @@ def test_orbax_is_not_imported_before_it_is_needed(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.storage.checkpoints import Checkpoints
 assert Checkpoints(Path(sys.argv[1]), keep=1, say=print).restore({}) is None
 assert not [name for name in sys.modules if name.startswith("orbax")]
 """
@@ -163,7 +163,7 @@ def test_same_step_again_is_skipped_or_takes_the_new_memory_or_the_new_state(sav
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
 def test_damage_of_any_file_never_gives_wrong_weights(saved, said, how):
-    """Each file in turn (an empty one can only be deleted): the step is set aside, said, and the one before is used."""
+    """Damages each file in turn (an empty one can only be deleted): the step is reported and renamed, the one before used."""
     pristine = saved.directory.with_name("pristine")
     shutil.copytree(saved.directory, pristine)
     for relative in [path.relative_to(pristine) for path in files_of(pristine / "3")]:
@@ -195,11 +195,11 @@ def test_altered_memory_is_damage(saved):
 
 
 def test_leaves_that_are_not_those_that_were_saved_are_damage(saved, said):
-    """Intact files with other contents: what a cast or a fault between memory and disk would leave."""
+    """Files are intact but hold other values, as after a cast or a fault between memory and disk."""
     second, third = saved.directory / "2", saved.directory / "3"
     shutil.rmtree(third / "state")
     shutil.copytree(second / "state", third / "state")
-    write_record(third, read_record(third)._replace(files=read_record(second).files))
+    write_manifest(third, read_manifest(third)._replace(files=read_manifest(second).files))
     assert saved.restore(make_state(1)).step == 2
     assert "fails its checksum" in said[0]
 
@@ -285,7 +285,7 @@ SAVE = """
 import sys
 from pathlib import Path
 import numpy as np
-from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.storage.checkpoints import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=2, say=lambda line: print(line, flush=True))
 target = {"w": np.zeros((64, 64), np.float32), "step": np.int32(0)}
 restored = checkpoints.restore(target)
@@ -327,7 +327,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from jaxtrain.checkpoints import Checkpoints
+from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.errors import StorageError
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=2, say=print)
 checkpoints.save(1, {"w": np.zeros(1000)}, {})

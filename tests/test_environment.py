@@ -1,4 +1,4 @@
-"""What is recorded about the machine: versions, devices, and the commit of the folder a run was started in."""
+"""The recorded environment: versions, devices, and the git commit of the working directory."""
 
 import json
 import subprocess

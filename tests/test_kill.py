@@ -23,7 +23,7 @@ GIVEN = {
 
 
 def newest(workdir: Path) -> int:
-    """Returns the newest step that is saved, -1 where there is none."""
+    """Returns the newest saved step, -1 if there is none."""
     return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=-1)
 
 
@@ -32,13 +32,15 @@ def unfinished(workdir: Path) -> set[str]:
 
 
 def aims(workdir: Path, dice: random.Random) -> dict[str, Callable[[], bool]]:
-    """The moments at which a session may be killed, as questions that are asked again and again.
+    """Returns name -> predicate, polled until it is true, for each kind of moment at which to kill a session.
 
-    Three of four wait for a step that was not saved before, so that the run gets on; those without such a step before
-    them are the ones that a kill during imports and compilation must survive.
+    Three of four wait for a newly saved step, so that the run advances; "at any time" also kills during imports and
+    compilation.
     """
-    before, left = newest(workdir), unfinished(workdir)
-    began, delay = time.monotonic(), dice.uniform(0.0, 0.3)
+    before = newest(workdir)
+    left = unfinished(workdir)
+    began = time.monotonic()
+    delay = dice.uniform(0.0, 0.3)
     saved: list[float] = []
 
     def after_a_save() -> bool:
@@ -56,7 +58,7 @@ def aims(workdir: Path, dice: random.Random) -> dict[str, Callable[[], bool]]:
 
 @pytest.mark.slow
 def test_twenty_kills_leave_the_run_that_was_never_killed(tmp_path):
-    """Digest, best, test, rows of metrics.jsonl and of the event files; seeded, and every kill between two steps."""
+    """Compares digest, best, test, and the rows of metrics.jsonl and of the event files; the kills are seeded."""
     dice = random.Random(7)
     config = config_file(tmp_path, GIVEN)
     arguments = [f"--config={config}", "--quiet"]

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from jaxtrain.commands.plan import plot_schedules
 from jaxtrain.lr_range.rules import read_curve
 from jaxtrain.lr_range.sweep import LRRangeResult
-from jaxtrain.trackers.figures import drawn
+from jaxtrain.trackers.figures import render
 
 RATES = np.geomspace(1e-6, 10.0, 36)
 
@@ -118,7 +118,7 @@ def test_rates_that_diverged_are_crosses():
 def test_the_title_says_how_it_went(losses, said):
     figure = result(losses).plot()
     assert said in figure.axes[0].get_title(loc="left")
-    drawn(figure)
+    render(figure)
 
 
 def test_a_second_float_gives_a_heat_map_with_the_suggestion_on_its_best_row():
@@ -146,11 +146,11 @@ def test_a_heat_map_with_lanes_that_diverged_is_drawn():
     grid[:, -3:] = np.inf
     figure = dataclasses.replace(found, grid=grid).plot()
     assert "grey: diverged" in figure.axes[1].get_title(loc="left")
-    drawn(figure)
+    render(figure)
 
 
 def test_a_picture_says_its_own_size():
-    picture = drawn(result(curve()).plot(), dpi=50)
+    picture = render(result(curve()).plot(), dpi=50)
     assert struct.unpack(">II", picture.png[16:24]) == (picture.width, picture.height)
 
 
@@ -166,7 +166,7 @@ def test_every_schedule_has_a_panel_with_its_own_numbers_over_steps_and_epochs(c
     for axes, curve in zip(figure.axes, values.values(), strict=True):
         (line,) = axes.lines
         assert (xs(line), ys(line)) == (steps.tolist(), curve.tolist())
-    drawn(figure)
+    render(figure)
     lowest = {axes.get_position().x0: axes for axes in figure.axes}  # the last of each column
     assert all(axes.get_xlabel() == "step" for axes in lowest.values())
     (upper,) = figure.axes[0].child_axes

@@ -1,4 +1,4 @@
-"""A run's own files: whose directory it is, and the trackers that write into it."""
+"""Ownership of a run directory, and the trackers that write into it."""
 
 import json
 

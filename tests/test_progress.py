@@ -15,7 +15,7 @@ from jaxtrain.trackers.progress import progress
 
 
 class Terminal:
-    """A real pseudo-terminal: `stream` to write to, `shown()` for what has arrived on the other side since."""
+    """A pseudo-terminal: write to `stream`, and read with `shown()` what has arrived since the last call."""
 
     END = "<end>"
 

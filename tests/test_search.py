@@ -1,4 +1,4 @@
-"""A study from its config to its files: trials equal runs, killed studies equal whole ones, errors in one line."""
+"""Whole studies: trials equal single runs, resumed studies equal uninterrupted ones, errors are one line."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def trials(folder: Path) -> dict[int, Outcome]:
 
 
 def told(folder: Path) -> dict[int, dict[str, Any]]:
-    """All of the trials that must be equal however a study was cut, killed or spread."""
+    """Returns the fields that must not depend on how a study was chunked, killed or spread over devices."""
     return {
         number: {key: value for key, value in outcome.to_json().items() if key != "seconds"}
         for number, outcome in trials(folder).items()
@@ -52,13 +52,13 @@ def told(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def trained(outcome: Outcome, seed: int, base: Config, folder: Path):
-    """Trains a trial by itself, as the verb train does."""
+    """Trains a trial as a single run, as the command `train` does."""
     own = resolve_config(base, {**outcome.point, "seed": seed}).config
     return train_and_evaluate(own, folder, quiet=True)
 
 
 def alone(outcome: Outcome, seed: int, base: Config, folder: Path) -> float:
-    """The best value of a trial that is trained by itself."""
+    """Returns the best value of a trial that is trained as a single run."""
     best = trained(outcome, seed, base, folder).best
     assert best is not None
     return best["value"]
@@ -221,7 +221,7 @@ def test_a_study_that_is_done_is_not_run_again_and_can_be_made_longer(tmp_path):
 
 
 def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a study that gets a signal once it has written its first outcomes."""
+    """Runs a study and signals it once it has written its first outcomes."""
     tell, caught = LocalStudy.tell, list[Interruption]()
 
     @contextmanager
@@ -277,7 +277,7 @@ def test_a_damaged_checkpoint_starts_the_batch_afresh(tmp_path, monkeypatch, cap
             content[len(content) // 2] ^= 1
             file.write_bytes(content)
     run_search(config(**halved), tmp_path / "stopped")
-    assert "starts afresh" in capsys.readouterr().err
+    assert "restarts from step 0" in capsys.readouterr().err
     assert told(tmp_path / "stopped") == told(tmp_path / "whole")
 
 
@@ -410,7 +410,7 @@ def test_a_value_that_no_program_can_be_built_from_is_refused_before_anything_ru
     assert not (tmp_path / "search" / "trials.jsonl").exists()
 
 
-# The command, killed for real
+# The command, killed by SIGKILL
 
 
 def study_file(folder: Path, space: Any = None, **overrides: Any) -> Path:
@@ -475,7 +475,7 @@ def test_a_study_killed_three_times_equals_one_never_killed(tmp_path):
     assert not (tmp_path / "killed/search/batches").exists(), "what was saved of a batch goes with it"
 
 
-# Branin, through the same interface
+# Branin's function, through the same interface
 
 
 def lowest(folder: Path, sampler: str, seed: int, space: Any = branin.SPACE, trials: int = 60) -> float:
@@ -491,7 +491,7 @@ def lowest(folder: Path, sampler: str, seed: int, space: Any = branin.SPACE, tri
 
 @pytest.mark.parametrize(("sampler", "bar"), [("random", 2.0), ("sobol", 2.0), ("tpe", 0.8)])
 def test_branin_by_sampler(sampler, bar, tmp_path):
-    """That `tpe` is Optuna's own to the bit is shown by tests/test_search_optuna.py."""
+    """tests/test_search_optuna.py shows that `tpe` equals Optuna's own to the bit."""
     assert sorted(lowest(tmp_path, sampler, seed) for seed in range(5))[2] < bar
 
 

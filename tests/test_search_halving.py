@@ -1,4 +1,4 @@
-"""Rungs: where trials are compared, who goes on, and how Hyperband deals its brackets."""
+"""Rungs: where trials are compared, which trials continue, and how Hyperband assigns its brackets."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Optuna's samplers behind the search's own way to ask and tell."""
+"""Optuna's samplers behind the `Sampler` protocol."""
 
 import importlib.util
 import math
@@ -29,7 +29,7 @@ EVERY_KIND = (
 
 
 def branin(point: Point) -> float:
-    """Returns the function of Branin, whose least value is 0.398."""
+    """Returns Branin's function, whose minimum is 0.398."""
     x, y = point["a.x"], point["a.y"]
     slope = y - 5.1 * x * x / (4 * math.pi**2) + 5 * x / math.pi - 6
     return slope**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10
@@ -43,7 +43,7 @@ def ended(number: int, point: Point, value: float | None, status: str = "done", 
 def run(
     searched: FreeSpace, judge: Callable[[int, Point], Outcome], trials: int = 60, batch: int = 10, higher: bool = False
 ) -> list[Outcome]:
-    """Asks for and tells trials in batches, and returns their outcomes."""
+    """Asks for trials and tells their outcomes in batches; returns the outcomes."""
     sampler, found = OptunaSampler(searched, searched.config["search"]["sampler"], higher), []
     for begin in range(0, trials, batch):
         numbers = range(begin, begin + batch)

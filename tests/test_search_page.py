@@ -1,4 +1,4 @@
-"""The report opens in a real browser without a network, shows every trial everywhere, and runs nothing it was given."""
+"""The report opens in a real browser without a network, shows every trial everywhere, and runs no injected markup."""
 
 import dataclasses
 import html
@@ -33,7 +33,7 @@ def page(tmp_path_factory) -> Iterator[Page]:
 
 
 def hostile() -> Findings:
-    """A search over names that are markup."""
+    """Makes findings whose names are HTML markup."""
     findings = findings_of(8)
     key = "data.name<b>"
     outcomes = [dataclasses.replace(o, point={key: HOSTILE[o.trial % 4]}) for o in findings.outcomes]
@@ -51,7 +51,7 @@ SEARCHES: dict[str, Callable[[], Findings]] = {
 
 
 def opened(page: Page, findings: Findings, folder: Path) -> Page:
-    """Opens the report; fails unless nothing went wrong and nothing but the file was asked for."""
+    """Opens the report; fails on an error or on a request for anything but the file."""
     path = folder / "report.html"
     write_page(findings, path)
     page.open(path)
@@ -61,7 +61,7 @@ def opened(page: Page, findings: Findings, folder: Path) -> Page:
 
 
 def marks(page: Page, group: str) -> list[int]:
-    """The trials whose marks a group holds, as the browser sees them."""
+    """Returns the trials whose marks are in a group, as the browser sees them."""
     script = (
         f"[...document.getElementById({group!r})?.querySelectorAll('[data-trial]') ?? []].map(m => +m.dataset.trial)"
     )
@@ -69,7 +69,7 @@ def marks(page: Page, group: str) -> list[int]:
 
 
 def column(page: Page, name: str) -> list[str]:
-    """The cells of a column from above to below."""
+    """Returns the cells of a column from top to bottom."""
     return page.evaluate(f"""(() => {{
         const at = [...document.querySelectorAll("th")].findIndex(head => head.innerText.trim() === {name!r});
         return [...document.querySelectorAll("tbody tr")].map(row => (row.cells[at].firstChild?.data ?? "").trim());
@@ -77,7 +77,7 @@ def column(page: Page, name: str) -> list[str]:
 
 
 def point_at(page: Page, element: str) -> tuple[float, float]:
-    """Scrolls to an element, moves the mouse to its middle, and returns where that is."""
+    """Scrolls to an element, moves the mouse to its centre, and returns that position."""
     page.evaluate(f"{element}.scrollIntoView({{ block: 'center', inline: 'center' }})")
     x, y = page.evaluate(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())")
     page.mouse("mouseMoved", x, y)
@@ -92,7 +92,7 @@ def click(page: Page, element: str) -> None:
 
 
 def text(findings: Findings, tmp_path: Path) -> str:
-    """What the report says above its table."""
+    """Returns the report's text above its table."""
     write_page(findings, tmp_path / "report.html")
     found = (tmp_path / "report.html").read_text()
     return html.unescape(re.sub("<[^>]*>", "", found[found.index("<main>") : found.index("<table>")]))

@@ -189,7 +189,7 @@ def test_importances_say_why_there_are_none(findings, reason):
 def test_importances_that_explain_nothing_say_so():
     draw = np.random.default_rng(1)
     findings = with_values(findings_of(40), {number: draw.random() for number in range(40)})
-    assert "tell little" in words(importances(findings))
+    assert "unreliable" in words(importances(findings))
 
 
 def test_the_curves_of_the_ten_best_are_drawn_as_they_are():

@@ -1,4 +1,4 @@
-"""Samplers that are ours: points are functions of seed and number, and cover the space as they say."""
+"""Our own samplers: points are functions of seed and trial number, and cover the space as documented."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Workers share a study: none is lost to a race, a kill or an outage, and every trial counts once."""
+"""Workers share a study: no trial is lost to a race, a kill or an outage, and each counts once."""
 
 import json
 import socket
@@ -171,10 +171,10 @@ def test_a_silent_workers_trials_go_to_another_and_its_late_outcome_is_dropped(
     silent = opened(sqlite, tmp_path / "a", trials=2, say=said.append)
     other = opened(sqlite, tmp_path / "b", trials=2, stale_seconds=1.0)
     taken = silent.take()
-    silent._workers.stop()  # as a machine that froze
+    silent._workers.stop()  # like a machine that froze
     assert other.take() == taken
     silent.tell([outcome(taken[0])])
-    assert "another was given it" in said[0]
+    assert "another worker runs the trial" in said[0]
     assert other.outcomes() == []
     other.tell([outcome(trial) for trial in taken])
     assert [found.trial for found in other.outcomes()] == [0, 1]
@@ -243,9 +243,9 @@ def test_a_task_is_done_by_one_living_worker(sqlite: str, opened: Opened, tmp_pa
     while not second.claim("comparison"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert second.published("comparison") is None
+    assert second.fetch("comparison") is None
     second.publish("comparison", {"gain": 0.5})
-    assert first.published("comparison") == {"gain": 0.5}
+    assert first.fetch("comparison") == {"gain": 0.5}
     assert not first.claim("comparison"), "it is done"
 
 

@@ -1,4 +1,4 @@
-"""Outcomes: their order, what cannot be told apart, and a way through JSON that loses nothing."""
+"""Outcomes: their ranking, ties, and a lossless round trip through JSON."""
 
 import json
 import math
@@ -8,12 +8,12 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from jaxtrain.search.results import Comparison
-from jaxtrain.search.trials import Outcome, behind, is_tie, ranked
+from jaxtrain.search.trials import Outcome, compare_with_best, is_tie, rank
 from jaxtrain.training.intervals import interval
 
 
 def ties(trials):
-    return {trial for trial, difference in behind(ranked(trials, False)).items() if is_tie(difference)}
+    return {trial for trial, difference in compare_with_best(rank(trials, False)).items() if is_tie(difference)}
 
 
 def outcome(trial, values, status="done", step=100, **more):
@@ -37,7 +37,7 @@ def test_whole_budgets_come_first_then_the_latest_stopped_then_the_diverged(high
         outcome(3, [0.9], "stopped", 30),
         outcome(4, [0.7]),
     ]
-    order = [one.trial for one in ranked(trials, higher)]
+    order = [one.trial for one in rank(trials, higher)]
     assert order == ([4, 2] if higher else [2, 4]) + [3, 0, 1]
 
 

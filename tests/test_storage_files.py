@@ -41,7 +41,7 @@ with run_lock(Path(sys.argv[1])):
 
 @pytest.fixture
 def hold():
-    """Starts processes that hold a directory until their input ends; whatever is left is killed."""
+    """Starts processes that hold a directory until their input ends; kills those that remain."""
     started = []
 
     def start(workdir: Path, how: str = "flock") -> subprocess.Popen:
@@ -130,7 +130,7 @@ def test_without_locks_the_directory_is_free_at_once_after_the_block(tmp_path, n
 
 
 def test_without_locks_one_of_many_successors_wins(tmp_path):
-    """All of them find the same dead owner; the winner holds on until the others have given up."""
+    """All processes see the same dead owner; the winner holds the directory until the others have given up."""
     long_ago = time.time() - 2 * locks.STALE_SECONDS
     (tmp_path / ".owner-7").write_text("{}")
     os.utime(tmp_path / ".owner-7", (long_ago, long_ago))
@@ -151,8 +151,8 @@ def test_without_locks_one_of_many_successors_wins(tmp_path):
 
 def test_without_locks_a_successor_that_was_faster_is_left_alone(tmp_path):
     (tmp_path / ".owner-8").write_text("of another process")
-    assert not locks._claimed(tmp_path, 8)
-    assert not locks._claimed(tmp_path, 7)
+    assert not locks._claim(tmp_path, 8)
+    assert not locks._claim(tmp_path, 7)
     assert [path.name for path in tmp_path.glob(".owner-*")] == [".owner-8"]
     assert (tmp_path / ".owner-8").read_text() == "of another process"
 

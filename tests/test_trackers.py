@@ -17,12 +17,11 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from jaxtrain.errors import StorageError
-from jaxtrain.trackers.composite import several
+from jaxtrain.trackers.composite import CompositeTracker
 from jaxtrain.trackers.console import ConsoleTracker
 from jaxtrain.trackers.event_files import TensorBoardTracker
 from jaxtrain.trackers.jsonl import JsonlTracker, read_rows
 from jaxtrain.trackers.memory import MemoryTracker
-from jaxtrain.trackers.null import NullTracker
 
 
 def read_events(directory: Path) -> list:
@@ -262,7 +261,7 @@ def test_tensorboard_shows_texts(tmp_path):
 
 def test_tensorboard_shows_the_same_live_and_rebuilt_where_numbers_are_not_finite(tmp_path):
     jsonl = JsonlTracker(tmp_path / "metrics.jsonl", None)
-    both = several([jsonl, TensorBoardTracker(tmp_path / "live", [], never)], never)
+    both = CompositeTracker([jsonl, TensorBoardTracker(tmp_path / "live", [], never)], never)
     both.write(1, "train", {"loss": math.inf, "accuracy": math.nan})
     both.close()
     TensorBoardTracker(tmp_path / "rebuilt", read_rows(tmp_path / "metrics.jsonl"), never).close()
@@ -284,7 +283,7 @@ def test_a_tensorboard_directory_that_cannot_be_written_is_said_once_and_stops_n
     (tmp_path / "file").write_text("")
     said: list[str] = []
     jsonl = JsonlTracker(tmp_path / "metrics.jsonl", None)
-    both = several([jsonl, TensorBoardTracker(tmp_path / "file" / "run", [], said.append)], said.append)
+    both = CompositeTracker([jsonl, TensorBoardTracker(tmp_path / "file" / "run", [], said.append)], said.append)
     for step in range(100):
         both.write(step, "train", {"loss": 1.0})
     both.text("config", "{}")
@@ -314,10 +313,10 @@ def test_a_disk_that_fills_up_under_tensorboard_is_said_once_and_stops_nothing(t
 
 WRITER = """
     import sys
-    from jaxtrain.trackers import JsonlTracker, TensorBoardTracker, several
+    from jaxtrain.trackers import CompositeTracker, JsonlTracker, TensorBoardTracker
     directory, resume_step, total = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
     jsonl = JsonlTracker(directory + "/metrics.jsonl", resume_step)
-    trackers = several([jsonl, TensorBoardTracker(directory, jsonl.rows(), print)], print)
+    trackers = CompositeTracker([jsonl, TensorBoardTracker(directory, jsonl.rows(), print)], print)
     trackers.text("config", "the config")
     for step in range(0 if resume_step is None else resume_step + 1, total):
         trackers.write(step, "train", {"loss": 1 / (step + 1), "accuracy": step / 7})
@@ -329,7 +328,7 @@ WRITER = """
 
 
 def kill_after(directory: Path, resume_step: int | None, step: int) -> None:
-    """Starts the writer without an end and kills it with SIGKILL after this step, while its event file has values."""
+    """Starts an endless writer and kills it with SIGKILL after this step, when its event file has values."""
     earlier = set(directory.glob("*tfevents*"))
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(directory), str(resume_step), "100000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -359,7 +358,7 @@ def test_kills_and_resumes_leave_the_rows_and_events_of_a_run_that_was_never_kil
     assert len(texts) == 1
 
 
-# ---- console, memory, several
+# ---- console, memory, composite
 
 
 def test_console_lines_stand_under_each_other():
@@ -377,7 +376,7 @@ def test_console_lines_stand_under_each_other():
 
 def test_memory_keeps_rows_and_texts():
     memory = MemoryTracker()
-    tracker = several([NullTracker(), memory], never)
+    tracker = CompositeTracker([MemoryTracker(), memory], never)
     tracker.write(1, "train", {"loss": 0.5})
     tracker.text("config", "{}")
     tracker.close()
@@ -385,7 +384,7 @@ def test_memory_keeps_rows_and_texts():
     assert memory.texts == {"config": "{}"}
 
 
-class Broken(NullTracker):
+class Broken(MemoryTracker):
     def write(self, step, split, values):
         raise RuntimeError("no server")
 
@@ -393,21 +392,23 @@ class Broken(NullTracker):
         raise RuntimeError("no server")
 
 
-def test_a_mirror_that_raises_is_said_once_and_the_others_go_on():
-    truth, mirror, said = MemoryTracker(), MemoryTracker(), []
-    tracker = several([truth, Broken(), mirror], said.append)
+def test_a_mirror_that_raises_is_reported_once_and_the_others_continue():
+    primary = MemoryTracker()
+    mirror = MemoryTracker()
+    said = []
+    tracker = CompositeTracker([primary, Broken(), mirror], said.append)
     for step in (1, 2):
         tracker.write(step, "train", {"loss": 0.5})
     tracker.close()
-    assert [row["step"] for row in truth.rows] == [row["step"] for row in mirror.rows] == [1, 2]
+    assert [row["step"] for row in primary.rows] == [row["step"] for row in mirror.rows] == [1, 2]
     assert len(said) == 1
     assert "no server" in said[0]
 
 
-def test_the_truth_is_written_before_its_mirrors_and_its_errors_reach_the_run(tmp_path):
+def test_the_primary_tracker_is_written_before_its_mirrors_and_its_errors_reach_the_run(tmp_path):
     mirror = MemoryTracker()
     jsonl = JsonlTracker(tmp_path / "metrics.jsonl", None)
-    tracker = several([jsonl, mirror], never)
+    tracker = CompositeTracker([jsonl, mirror], never)
     tracker.write(1, "train", {"loss": 0.5})
     with pytest.raises(ValueError, match="step 1"):
         tracker.write(1, "train", {"loss": 0.5})

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
 from jaxtrain.storage.files import make_directory, storage_error
 from jaxtrain.storage.ownership import demand_own
-from jaxtrain.trackers.figures import drawn
+from jaxtrain.trackers.figures import render
 from jaxtrain.training.memory_plan import LANES
 from jaxtrain.training.plan import Plan
 
@@ -42,7 +42,7 @@ def run(options: Options) -> int:
 
 def draw_schedules(found: Plan, picture: Path) -> None:
     """Draws the schedules of a plan into a PNG file; StorageError where it cannot be written."""
-    png = drawn(plot_schedules(found.curves.steps, found.curves.values, found.steps_per_epoch)).png
+    png = render(plot_schedules(found.curves.steps, found.curves.values, found.steps_per_epoch)).png
     make_directory(picture.parent)
     try:
         picture.write_bytes(png)

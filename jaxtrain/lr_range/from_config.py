@@ -16,7 +16,7 @@ from jaxtrain.errors import ConfigError, nearest, one_of
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
 from jaxtrain.storage.files import make_directory, read_json, storage_error, write_json
 from jaxtrain.trackers.event_files import write_picture
-from jaxtrain.trackers.figures import drawn
+from jaxtrain.trackers.figures import render
 from jaxtrain.training.experiment import Experiment
 
 
@@ -138,7 +138,7 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
         with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
             seeds = [f"loss_seed_{config['seed'] + place}" for place in range(result.losses.shape[1])]
             csv.writer(file).writerows([["rate", "median", *seeds], *_rows(result)])
-        picture = drawn(result.plot())
+        picture = render(result.plot())
         (folder / "lr_range.png").write_bytes(picture.png)
         if config["track"]["tensorboard"]:
             write_picture(folder, "lr_range", *picture)

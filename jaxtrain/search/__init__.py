@@ -1,1 +1,1 @@
-"""The search: a config with a space becomes a study, whose trials run as lanes of few compiled programs."""
+"""Hyperparameter search: samples a space, trains the trials as lanes of few compiled programs, and reports."""

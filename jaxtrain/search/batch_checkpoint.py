@@ -1,4 +1,4 @@
-"""What a batch has come to, on disk: the states of its lanes and what is known of them, as one checkpoint."""
+"""Saves and restores the progress of a batch: the states of its lanes and their records, as one checkpoint."""
 
 import contextlib
 import shutil
@@ -19,42 +19,43 @@ from jaxtrain.search.trials import Outcome, Record
 from jaxtrain.storage.checkpoints import Checkpoints
 
 _EMPTY = {"empty": np.zeros(())}
-"""What a checkpoint holds beside the chunks, of which there may be none."""
+"""A placeholder leaf in every checkpoint, since the batch may have no states yet."""
 
 
 class WorkFiles:
-    """The checkpoint of one batch in a folder of its own, which goes when the batch has ended."""
+    """The checkpoint of one batch, in its own folder, which is removed when the batch has ended."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Touches no file; `say` gets a line where what was saved cannot be used."""
-        self._folder, self._say = folder, say
+        """Touches no file; `say` prints a line if the saved checkpoint cannot be used."""
+        self._folder = folder
+        self._say = say
         self._checkpoints = Checkpoints(folder, keep=1, say=lambda line: None)
         self._count = max(self._checkpoints.steps(), default=0)
 
     def points(self) -> dict[int, Point]:
-        """Returns the trials of the batch that was saved, number -> point; empty where none was."""
+        """Returns the trials of the saved batch, number -> point; empty if nothing is saved."""
         memory = self._checkpoints.newest_memory()
         return {number: as_python(point) for number, point in memory["points"]} if memory else {}
 
     def save(self, batch: Batch, work: Work) -> None:
-        """Saves the work, and returns when it is on the disk: what is written of it later is never ahead of it."""
-        begun = {str(i): chunk.states for i, chunk in enumerate(work.chunks) if chunk.states is not None}
+        """Saves the work and waits until it is on the disk, so that later files are never ahead of the checkpoint."""
+        states = {str(i): chunk.states for i, chunk in enumerate(work.chunks) if chunk.states is not None}
         memory = {
             "points": [[trial.number, trial.point] for trial in batch.trials],
             "rung": work.rung,
             "chunks": [
-                {"program": c.program, "lanes": c.lanes, "at": c.at, "begun": str(i) in begun}
+                {"program": c.program, "lanes": c.lanes, "at": c.at, "begun": str(i) in states}
                 for i, c in enumerate(work.chunks)
             ],
             "records": [[*lane, asdict(record)] for lane, record in work.records.items()],
             "ended": [outcome.to_json() for outcome in work.ended],
         }
         self._count += 1
-        self._checkpoints.save(self._count, begun | _EMPTY, memory)
+        self._checkpoints.save(self._count, states | _EMPTY, memory)
         self._checkpoints.wait()
 
     def load(self, batch: Batch) -> Work | None:
-        """Returns the work of the batch that was saved; None where there is none, or, which is said, it is damaged."""
+        """Returns the saved work of the batch; None if nothing is saved or, after a message, if it is damaged."""
         memory = self._checkpoints.newest_memory()
         if memory is None:
             return None
@@ -64,10 +65,10 @@ class WorkFiles:
         try:
             restored = self._checkpoints.restore(shapes | _EMPTY)
         except JaxtrainError as error:
-            self._say(f"{error}. The batch starts afresh")
+            self._say(f"{error}. The batch restarts from step 0")
             return None
-        if restored is None or restored.memory != memory:  # an older one took the place of a damaged one
-            self._say(f"{self._folder}: the newest checkpoint is damaged; the batch starts afresh")
+        if restored is None or restored.memory != memory:  # an older step replaced a damaged one
+            self._say(f"{self._folder}: the newest checkpoint is damaged; the batch restarts from step 0")
             return None
         for i in begun:
             chunks[i].states = restored.state[str(i)]
@@ -76,7 +77,7 @@ class WorkFiles:
         return batch.recut(Work(chunks, records, memory["rung"], ended))
 
     def remove(self) -> None:
-        """Removes the folder, and the one of all batches with the last of them."""
+        """Removes the folder, and its parent if it is then empty."""
         self._checkpoints.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -84,6 +85,6 @@ class WorkFiles:
 
 
 def _shapes(programs: Sequence[Program], chunk: Chunk) -> Any:
-    """Returns the shapes of a chunk's states, a lane on the leading axis."""
+    """Returns the shapes of a chunk's states, with a leading axis of lanes."""
     one = programs[chunk.program].experiment.state_shapes()
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(chunk.lanes), *leaf.shape), leaf.dtype), one)

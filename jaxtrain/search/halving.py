@@ -1,10 +1,10 @@
 """Early stopping by rungs: successive halving and Hyperband.
 
-The rungs stand at 1 / reduction, 1 / reduction^2, ... of the whole budget, down to `search.first_rung`. At each the
-best 1 / reduction of those that arrived go on (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943).
-Hyperband deals trials over brackets that begin at later and later rungs (Li et al. 2018,
-https://arxiv.org/abs/1603.06560). Schedules know the whole budget alone, so a trial that gets through has run as one
-that was never halved.
+Rungs are at 1 / reduction, 1 / reduction^2, ... of the whole budget, down to `search.first_rung`. At each rung the best
+1 / reduction of the trials that reached it continue (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943).
+Hyperband assigns trials to brackets that start at later and later rungs (Li et al. 2018,
+https://arxiv.org/abs/1603.06560). Schedules depend only on the whole budget, so a trial that survives every rung is
+trained exactly as without halving.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,24 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.lengths import Lengths
 
-GOLDEN = 0.6180339887498949  # its multiples fill the interval evenly, so every bracket gets its share of any row
+GOLDEN = 0.6180339887498949  # golden ratio - 1: its multiples mod 1 are evenly spread, so brackets get their shares
 
 
 def rung_fractions(section: Config, experiment: Experiment) -> list[float]:
-    """Returns the rungs that a section `search` asks for, as parts of the whole budget, ascending; none unasked.
+    """Returns the rungs of a section `search` as fractions of the whole budget, ascending; empty without halving.
 
-    ConfigError where halving is asked for and no evaluation stands where a rung could.
+    Raises ConfigError if halving is on and no evaluation is near a rung.
     """
     if section["halving"] is None:
         return []
-    lengths, part = experiment.lengths, 1.0 / section["reduction"]
+    lengths = experiment.lengths
+    fraction = 1.0 / section["reduction"]
     epoch = experiment.dataset.sizes["train"] / experiment.config["data"]["batch_size"]
     first = steps_of(section["first_rung"], steps_per_epoch=epoch, total=lengths.total) / lengths.total
-    by_step: dict[int, float] = {}  # where two rungs fall on one evaluation, the later stands
-    while part >= first:
-        by_step.setdefault(rung_step(part, lengths), part)
-        part /= section["reduction"]
+    by_step: dict[int, float] = {}  # of two rungs at one evaluation, the later is kept
+    while fraction >= first:
+        by_step.setdefault(rung_step(fraction, lengths), fraction)
+        fraction /= section["reduction"]
     fractions = sorted(fraction for step, fraction in by_step.items() if step < lengths.total)
     if not fractions:
         expected = f"None, or 1/{section['reduction']} of the run at or after search.first_rung and at an evaluation"
@@ -42,30 +43,31 @@ def rung_fractions(section: Config, experiment: Experiment) -> list[float]:
 
 
 def rung_step(fraction: float, lengths: Lengths) -> int:
-    """Returns the step of a rung: that of the evaluation nearest to it, so that what is compared is a trial's value."""
+    """Returns the step of a rung: that of the nearest evaluation, since trials are compared by their evaluations."""
     return min(lengths.total, max(1, round(fraction * lengths.total / lengths.eval)) * lengths.eval)
 
 
 def brackets(count: int, rungs: int, section: Config) -> list[int]:
-    """Deals trials over brackets: the number of rungs that each passes without being compared, (count,)."""
+    """Assigns trials to brackets: the number of rungs that each trial passes without a comparison, (count,)."""
     if section["halving"] != "hyperband" or not rungs:
         return [0] * count
     reduction = section["reduction"]
-    # Each bracket costs about the same: the later it begins, the fewer trials it holds.
+    # Each bracket costs about the same: the later it starts, the fewer trials it has.
     sizes = [reduction ** (rungs - bracket) / (rungs - bracket + 1) for bracket in range(rungs + 1)]
     ends = [end / sum(sizes) for end in accumulate(sizes)]
-    parts = [(position * GOLDEN) % 1.0 for position in range(count)]
-    return [next(bracket for bracket, end in enumerate(ends) if part < end or bracket == rungs) for part in parts]
+    positions = [(index * GOLDEN) % 1.0 for index in range(count)]
+    return [next(bracket for bracket, end in enumerate(ends) if at < end or bracket == rungs) for at in positions]
 
 
 def budget_share(fractions: Sequence[float], reduction: int) -> float:
-    """Returns the part of all trials' steps that is taken where every rung stops as many as it can."""
+    """Returns the fraction of all trials' steps that successive halving takes when every rung keeps 1 / reduction."""
     ends = [*fractions, 1.0]
-    return sum((end - begin) / reduction**i for i, (begin, end) in enumerate(zip([0.0, *ends], ends, strict=False)))
+    starts = [0.0, *fractions]
+    return sum((end - start) / reduction**rung for rung, (start, end) in enumerate(zip(starts, ends, strict=True)))
 
 
 def survivors(values: Mapping[int, float | None], reduction: int, higher_is_better: bool) -> list[int]:
-    """Returns the best 1 / reduction, at least one, of trial -> value; None, for one that diverged, never survives."""
+    """Returns the best 1 / reduction, at least one, of trial -> value; diverged trials (None) never survive."""
     sign = -1.0 if higher_is_better else 1.0
     alive = [trial for trial, value in values.items() if value is not None]
     order: Sequence[int] = sorted(alive, key=lambda trial: (sign * (values[trial] or 0.0), trial))

@@ -1,4 +1,4 @@
-"""How a study is found again: the folder of a process, what makes a study the one it is, and where it is kept."""
+"""Checks a study's config, locks its folder, and compares its identity with that of a saved study."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,11 +14,11 @@ from jaxtrain.storage.files import read_json
 from jaxtrain.storage.locks import run_lock
 
 IDENTITY = ("space", "sampler", "seeds", "batch", "halving", "first_rung", "reduction")
-"""The knobs of `search` that make it another study, beside the config that is searched."""
+"""The knobs of `search` that identify a study, together with the searched config."""
 
 
-def check(config: Config) -> None:
-    """Refuses what would have a trial be another run than `train` makes of its config, and seeds that there are not."""
+def check_config(config: Config) -> None:
+    """Rejects options under which a trial would differ from a plain `train` run, and seeds beyond 2**32 - 1."""
     trials = "in a search, whose trials"
     if config["lr_range"]["before_training"]:
         raise ConfigError("lr_range.before_training", True, f"False {trials} have rates of their own")
@@ -34,8 +34,8 @@ def check(config: Config) -> None:
 
 
 @contextmanager
-def locked(workdir: Path, config: Config) -> Iterator[Path]:
-    """Holds the folder of this process: `search/` of the directory, or of a shared study the first free worker's."""
+def lock_folder(workdir: Path, config: Config) -> Iterator[Path]:
+    """Locks and yields this process's folder: `search/`, or in a shared study the first free `search/worker-<n>/`."""
     if config["search"]["storage"] is None:
         with run_lock(workdir):
             yield workdir / "search"
@@ -45,24 +45,24 @@ def locked(workdir: Path, config: Config) -> Iterator[Path]:
             folder = workdir / "search" / f"worker-{number}"
             try:
                 held.enter_context(run_lock(folder))
-            except UsageError:  # another worker's
+            except UsageError:  # locked by another worker
                 continue
             yield folder
             return
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Returns what makes a study the one it is."""
+    """Returns the config fields that identify a study."""
     return {**changes_numbers(config), "search": {name: config["search"][name] for name in IDENTITY}}
 
 
 def without_storage(config: Config) -> Config:
-    """Leaves out the address of a database, which may hold a password, from what is written into files."""
+    """Returns the config for files, without the address of a database, which may hold a password."""
     return {**config, "search": {**config["search"], "storage": None}}
 
 
 def demand_same(folder: Path, config: Config) -> None:
-    """Refuses the folder of another study, and shows where they differ."""
+    """Raises UsageError, with the differences, if the folder holds another study."""
     place = folder / "config.json"
     if not place.exists():
         return
@@ -70,7 +70,7 @@ def demand_same(folder: Path, config: Config) -> None:
     if not isinstance(saved, dict):
         got, hint = Words("JSON that is no object"), "Restore it from a copy, or give another --workdir"
         raise StorageError(str(place), got, "the config of a study", hint)
-    found = difference(identity(config), identity(resolve_config(saved).config))
-    if found:
-        got = Words(f"the directory of another study, with {in_words(found)}")
+    differing = difference(identity(config), identity(resolve_config(saved).config))
+    if differing:
+        got = Words(f"the directory of another study, with {in_words(differing)}")
         raise UsageError(str(folder), got, "a new directory, or that of the same study", "Give another --workdir")

@@ -1,4 +1,4 @@
-"""Optuna's samplers: by name, and behind the search's own way to ask and tell."""
+"""Optuna's samplers: made by name, and adapted to the `Sampler` protocol."""
 
 import contextlib
 import importlib.util
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxtrain.errors import ConfigError, unknown
-from jaxtrain.search.optuna_trials import end_trial, quiet, running_trial, suggest
+from jaxtrain.search.optuna_trials import end_trial, running_trial, silence_optuna, suggest
 from jaxtrain.search.space import Point, Space
 from jaxtrain.search.trials import Outcome
 
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
 
 PREFIX = "optuna:"
 NEEDS = {"GPSampler": "torch", "CmaEsSampler": "cmaes"}
-"""Sampler -> what it imports once it has seen some trials."""
+"""Sampler -> the package that it imports after some trials."""
 
 UNPICKLING = ("CmaEsSampler",)
-"""The samplers that unpickle what they find in the storage."""
+"""Samplers that unpickle data from the storage."""
 
-# A grid is ours; the brute force sampler ends a study by itself, which Optuna allows in `optimize` alone.
+# Our own grid replaces both; the brute force sampler ends a study itself, which Optuna allows only in `optimize`.
 _REPLACED = ("GridSampler", "BruteForceSampler")
 
 
 def optuna_sampler(name: str, seed: int) -> "BaseSampler":
-    """Makes the sampler that `search.sampler` names, "tpe" or "optuna:SAMPLER".
+    """Makes the sampler named by `search.sampler`, "tpe" or "optuna:SAMPLER".
 
-    ConfigError for one that is unknown, or that needs what is not installed.
+    Raises ConfigError for one that is unknown or that needs a package that is not installed.
     """
-    with search_extra("search.sampler", name):
+    with require_search_extra("search.sampler", name):
         from optuna import samplers
         from optuna.exceptions import ExperimentalWarning
     class_name = _class_name(name)
-    allowed = [found for found in samplers.__all__ if _can_be_made(getattr(samplers, found))]
+    allowed = [other for other in samplers.__all__ if _needs_only_a_seed(getattr(samplers, other))]
     if class_name not in allowed:
-        raise unknown("search.sampler", name, [PREFIX + found for found in allowed])
+        raise unknown("search.sampler", name, [PREFIX + other for other in allowed])
     needed = NEEDS.get(class_name)
     if needed and importlib.util.find_spec(needed) is None:
         raise ConfigError("search.sampler", name, "a sampler that is installed", f"Run pip install {needed}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # who names such a sampler asks for it
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the user chose the sampler by name
         return getattr(samplers, class_name)(seed=seed)
 
 
 def refuse_unpickling(name: str) -> None:
-    """Raises ConfigError for a sampler that cannot be trusted with a storage that others write to."""
+    """Raises ConfigError for a sampler that unpickles data, which is unsafe in a storage that others write to."""
     if _class_name(name) in UNPICKLING:
         expected = "a sampler that does not unpickle what it finds in search.storage"
         hint = "Leave search.storage out, or take 'tpe': who can write to the database could run any program here"
@@ -56,8 +56,8 @@ def refuse_unpickling(name: str) -> None:
 
 
 @contextlib.contextmanager
-def search_extra(key: str, got: str) -> Iterator[None]:
-    """Turns a failed import inside into the ConfigError that says how to install what is missing."""
+def require_search_extra(key: str, got: str) -> Iterator[None]:
+    """Converts an ImportError in the block into a ConfigError that says how to install the missing package."""
     try:
         yield
     except ImportError as error:
@@ -66,17 +66,18 @@ def search_extra(key: str, got: str) -> Iterator[None]:
 
 
 class OptunaSampler:
-    """A sampler of Optuna over a study in memory; the same asks and tells give the same points."""
+    """Adapts an Optuna sampler over a study in memory; the same calls give the same points."""
 
     def __init__(self, space: Space, name: str, higher_is_better: bool) -> None:
-        """Makes the sampler; ConfigError for one that is unknown or not installed."""
+        """Makes the sampler; raises ConfigError for one that is unknown or not installed."""
         sampler = optuna_sampler(name, space.config["seed"])
-        self._space, self._study = space, _study_in_memory(sampler, higher_is_better)
-        self._asked: dict[int, int] = {}  # the trial's number -> Optuna's
+        self._space = space
+        self._study = _study_in_memory(sampler, higher_is_better)
+        self._asked: dict[int, int] = {}  # our trial number -> Optuna's
 
     def ask(self, numbers: Sequence[int]) -> list[Point]:
-        """Returns a point for each number; number 0 is the config's own values."""
-        return [self._suggested(number) if number else self._own() for number in numbers]
+        """Returns a point for each trial number; number 0 is the config's own values."""
+        return [self._suggest(number) if number else self._add_own() for number in numbers]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Learns from outcomes."""
@@ -84,13 +85,13 @@ class OptunaSampler:
             if outcome.trial in self._asked:
                 end_trial(self._study, self._asked.pop(outcome.trial), outcome)
 
-    def _suggested(self, number: int) -> Point:
+    def _suggest(self, number: int) -> Point:
         trial = self._study.ask()
         self._asked[number] = trial.number
         return self._space.suggest(suggest(trial))
 
-    def _own(self) -> Point:
-        """Lets Optuna know of the config's own values, unless one is outside the space."""
+    def _add_own(self) -> Point:
+        """Adds a trial with the config's own values to Optuna's study, unless a value is outside the space."""
         point = self._space.own
         trial = running_trial(self._space, point, {})
         if trial.params.keys() == point.keys():
@@ -102,7 +103,7 @@ class OptunaSampler:
 def _study_in_memory(sampler: "BaseSampler", higher_is_better: bool) -> "Study":
     import optuna
 
-    with quiet():
+    with silence_optuna():
         return optuna.create_study(sampler=sampler, direction="maximize" if higher_is_better else "minimize")
 
 
@@ -110,11 +111,10 @@ def _class_name(name: str) -> str:
     return "TPESampler" if name == "tpe" else name.removeprefix(PREFIX)
 
 
-def _can_be_made(found: object) -> bool:
-    """Tells a class of samplers that needs nothing but a seed from the other names of Optuna's module."""
-    if not inspect.isclass(found) or inspect.isabstract(found) or found.__name__ in _REPLACED:
+def _needs_only_a_seed(member: object) -> bool:
+    """Tells whether a member of Optuna's module is a sampler class that can be made from a seed alone."""
+    if not inspect.isclass(member) or inspect.isabstract(member) or member.__name__ in _REPLACED:
         return False
-    parameters = inspect.signature(found).parameters.values()
-    return all(parameter.default is not parameter.empty for parameter in parameters) and "seed" in {
-        parameter.name for parameter in parameters
-    }
+    parameters = inspect.signature(member).parameters.values()
+    has_defaults = all(parameter.default is not parameter.empty for parameter in parameters)
+    return has_defaults and any(parameter.name == "seed" for parameter in parameters)

@@ -1,4 +1,4 @@
-"""The space and the outcomes in Optuna's terms: distributions, params, states."""
+"""Translates spaces and outcomes to Optuna: distributions, params, trial states."""
 
 import contextlib
 import math
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-CURVE_POINTS = 20  # of a trial's curve that Optuna is given: its storages write each in a transaction of its own
+CURVE_POINTS = 20  # at most so many points of a curve go to Optuna, whose storages write each in its own transaction
 
 
 def suggest(trial: "Trial") -> Callable[[Dimension], Any]:
-    """Returns the function that lets an Optuna trial choose the value of a dimension, for `Space.suggest`."""
+    """Returns a function, for `Space.suggest`, by which an Optuna trial chooses the value of a dimension."""
 
     def choose(dimension: Dimension) -> Any:
-        key, low, high = dimension.key, dimension.low, dimension.high
         if dimension.choices:
             labels = _labels(dimension.choices)
-            return dimension.choices[labels.index(trial.suggest_categorical(key, labels))]
+            return dimension.choices[labels.index(trial.suggest_categorical(dimension.key, labels))]
         if dimension.kind == "int":
-            return trial.suggest_int(key, int(low), int(high))
-        return trial.suggest_float(key, low, high, log=dimension.kind == "log_uniform")
+            return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high))
+        logarithmic = dimension.kind == "log_uniform"
+        return trial.suggest_float(dimension.key, dimension.low, dimension.high, log=logarithmic)
 
     return choose
 
 
 def running_trial(space: Space, point: Point, user_attrs: Mapping[str, Any]) -> "FrozenTrial":
-    """Makes a trial of a point that no sampler of Optuna chose; a value outside its dimension is left out."""
+    """Makes a running trial of a point that Optuna did not choose; values outside their dimension are left out."""
     from optuna.trial import TrialState, create_trial
 
     known = {d.key: d for d in space.dimensions if d.key in point and _contains(d, point[d.key])}
@@ -45,16 +45,16 @@ def running_trial(space: Space, point: Point, user_attrs: Mapping[str, Any]) -> 
 
 
 def trial_id(study: "Study", number: int) -> int:
-    """Returns the id that a study's storage knows a trial by."""
+    """Returns a trial's id in the study's storage."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def end_trial(study: "Study", number: int, outcome: Outcome, in_space: bool = True) -> None:
-    """Tells a study what came of its running trial of a number.
+    """Ends a study's running trial, given by its number, with an outcome.
 
-    A diverged trial is one that was pruned without a value: Optuna's TPE ranks it below all others, and so leaves its
-    surroundings, whereas it never sees a failed one. That is what becomes of a trial outside the space (`in_space`
-    False): it lacks params, and one such trial takes them out of the joint search space for the rest of the study.
+    A diverged trial is reported as pruned without a value: Optuna's TPE ranks it below all others and so avoids its
+    neighbourhood, whereas it ignores failed trials. A trial outside the space (`in_space` False) is reported as failed:
+    it lacks params, and one such trial would remove them from the joint search space for the rest of the study.
     """
     from optuna.trial import TrialState
 
@@ -71,8 +71,8 @@ def end_trial(study: "Study", number: int, outcome: Outcome, in_space: bool = Tr
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Optuna from announcing on the console that it made a study; warnings come through."""
+def silence_optuna() -> Iterator[None]:
+    """Silences Optuna's message that it made a study; warnings are still shown."""
     import optuna
 
     level = optuna.logging.get_verbosity()
@@ -94,9 +94,10 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
 
 
 def _labels(choices: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns what Optuna can keep in the choices' place: text, where it could not keep or tell apart one of them."""
-    kept = all(value is None or isinstance(value, bool | int | float | str) for value in choices)
-    return choices if kept and len(set(choices)) == len(choices) else tuple(map(repr, choices))
+    """Returns the choices, or their reprs if Optuna cannot store or distinguish all of them."""
+    storable = all(value is None or isinstance(value, bool | int | float | str) for value in choices)
+    distinct = storable and len(set(choices)) == len(choices)
+    return choices if distinct else tuple(map(repr, choices))
 
 
 def _label(dimension: Dimension, value: Any) -> Any:
@@ -111,6 +112,8 @@ def _contains(dimension: Dimension, value: Any) -> bool:
 
 
 def _index(dimension: Dimension, value: Any) -> Any:
-    """Returns the place of a value among the choices, where 1 is 1.0 but not True; None where it has none."""
-    alike = (i for i, choice in enumerate(dimension.choices) if choice == value)
-    return next((i for i in alike if isinstance(dimension.choices[i], bool) == isinstance(value, bool)), None)
+    """Returns the index of a value among the choices, or None. 1 equals 1.0 but not True."""
+    for index, choice in enumerate(dimension.choices):
+        if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+            return index
+    return None

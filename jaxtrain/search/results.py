@@ -1,4 +1,4 @@
-"""What a search found: all that its report, pictures and files are made from."""
+"""Results of a search, from which its report, pictures and files are made."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.search.space import Space
-from jaxtrain.search.trials import Outcome, behind, is_tie, ranked
+from jaxtrain.search.trials import Outcome, compare_with_best, is_tie, rank
 from jaxtrain.training.intervals import Interval, interval
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best config beside the config's own values, on seeds that the search did not use.
+    """Comparison of the best trial with the config's own values, on seeds that the search did not use.
 
-    Values of `metric` on `split` ("test" where there is one), by seed, None where a seed diverged.
+    trial: number of the best trial; best, own: seed -> value of `metric` on `split` ("test" if there is one), None if
+    the seed diverged.
     """
 
     split: str
@@ -29,15 +30,15 @@ class Comparison:
 
     @property
     def gain(self) -> Interval:
-        """By how much the best is better than the config's own values, over paired seeds; positive is better."""
+        """Gain of the best over the config's own values, with its interval over paired seeds; positive is better."""
         sign = 1.0 if self.higher_is_better else -1.0
         pairs = [(value, self.own[seed]) for seed, value in self.best.items()]
-        found = [sign * (a - b) for a, b in pairs if a is not None and b is not None]
-        return interval(np.array(found)) if found else Interval(math.nan, math.nan, math.nan)
+        gains = [sign * (a - b) for a, b in pairs if a is not None and b is not None]
+        return interval(np.array(gains)) if gains else Interval(math.nan, math.nan, math.nan)
 
     @property
     def verdict(self) -> str:
-        """Says which is better, or that it is a tie; what diverged on more seeds is worse."""
+        """Returns "better", "worse" or "a tie"; the side that diverged on more seeds is worse."""
         lost, own_lost = (list(values.values()).count(None) for values in (self.best, self.own))
         if lost != own_lost:
             return "better" if lost < own_lost else "worse"
@@ -47,21 +48,21 @@ class Comparison:
         return "better" if gain.mean > 0 else "worse"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a dict of what JSON can hold, the verdict and the interval among it."""
+        """Returns the fields, the verdict and the interval as a dict for JSON."""
         return asdict(self) | {"gain": asdict(self.gain), "verdict": self.verdict}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Comparison":
-        """Returns what `to_json` was given, also after a way through JSON."""
+        """Restores a comparison from `to_json`, also after JSON has turned its keys into strings."""
         sides = {side: {int(seed): value for seed, value in saved[side].items()} for side in ("best", "own")}
         return cls(saved["split"], saved["metric"], saved["higher_is_better"], saved["trial"], **sides)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The outcomes of a study, ranked, with what is needed to show them.
+    """The outcomes of a study, with what is needed to rank and show them.
 
-    metric: what `eval.metric` names, measured on validation; seconds: of the whole study, over all its sessions.
+    metric: the name in `eval.metric`, measured on validation; seconds: of the whole study, over all its sessions.
     """
 
     space: Space
@@ -74,19 +75,19 @@ class Findings:
     @cached_property
     def order(self) -> list[Outcome]:
         """The outcomes from the best to the worst."""
-        return ranked(self.outcomes, self.higher_is_better)
+        return rank(self.outcomes, self.higher_is_better)
 
     @cached_property
-    def behind(self) -> dict[int, Interval]:
-        """How far each trial with the whole budget is from the best one, over paired seeds."""
-        return behind(self.order)
+    def differences_from_best(self) -> dict[int, Interval]:
+        """Trial -> difference from the best over paired seeds, for the trials that are done."""
+        return compare_with_best(self.order)
 
     @property
     def ties(self) -> set[int]:
-        """The trials that cannot be told from the best."""
-        return {trial for trial, difference in self.behind.items() if is_tie(difference)}
+        """The trials whose difference from the best is not significant."""
+        return {trial for trial, difference in self.differences_from_best.items() if is_tie(difference)}
 
     @property
     def best(self) -> Outcome | None:
-        """The best trial; None where all diverged."""
+        """The best trial; None if all diverged."""
         return self.order[0] if self.order and self.order[0].status != "diverged" else None

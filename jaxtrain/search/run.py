@@ -17,9 +17,9 @@ from jaxtrain.errors import ConfigError, JaxtrainError, unknown
 from jaxtrain.parallel.compilation import counted
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
-from jaxtrain.search.comparison import compared
+from jaxtrain.search.comparison import compare
 from jaxtrain.search.halving import rung_fractions
-from jaxtrain.search.identity import check, demand_same, identity, locked, without_storage
+from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, without_storage
 from jaxtrain.search.programs import Programs, plan_line
 from jaxtrain.search.report.files import write_findings
 from jaxtrain.search.results import Findings
@@ -59,12 +59,12 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
     cannot be searched, UsageError for the folder of another study, StorageError; where every trial diverged the result
     says so, and the report is written all the same.
     """
-    check(config)
+    check_config(config)
     space = read_space(config)
     trials = number_of_trials(space)
     with interruptions() as stop, counted() as compiled, ExitStack() as opened:
         opened.enter_context(floats_explained(config))
-        folder = opened.enter_context(locked(Path(workdir), config))
+        folder = opened.enter_context(lock_folder(Path(workdir), config))
         demand_same(folder, config)
         programs = Programs()
         direction = higher_is_better(programs.experiment(config))
@@ -190,7 +190,7 @@ def _finish(session: Session) -> SearchResult:
     """Compares the best with the config's own values, and writes all there is to see."""
     findings = session.findings
     if findings.best is not None and session.config["search"]["compare_seeds"]:
-        findings = replace(findings, comparison=compared(session, findings.best))
+        findings = replace(findings, comparison=compare(session, findings.best))
     write_findings(findings, session.folder, session.bar.say)
     session.note_seconds()
     return SearchResult("done" if findings.best else "diverged", findings, session.folder)

@@ -1,4 +1,4 @@
-"""Samplers: which points of the space are tried. Ours are functions of seed and number; others come from Optuna."""
+"""Samplers choose the points to try: ours as functions of seed and trial number, others by Optuna."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,76 +12,81 @@ from jaxtrain.search.trials import Outcome
 
 
 class Sampler(Protocol):
-    """Is asked for points and told what came of them, batch by batch."""
+    """Proposes points and learns from their outcomes, batch by batch."""
 
     def ask(self, numbers: Sequence[int]) -> list[Point]:
-        """Returns a point for each number; number 0 is the config's own values."""
+        """Returns a point for each trial number; number 0 is the config's own values."""
         ...
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Learns from the outcomes of the batch that was asked for last."""
+        """Learns from the outcomes of the last batch asked for."""
         ...
 
 
-class Listed:
-    """A sampler that learns nothing: the point of a number is a function of that number."""
+class NonAdaptiveSampler:
+    """A sampler that ignores outcomes: a point is a function of the trial number."""
 
     def __init__(self, space: Space, point: Callable[[int], Point]) -> None:
-        """Takes the function; `point(1)` is the first point beside the config's own values."""
-        self._space, self._point = space, point
+        """Takes the function from trial number to point; `point(1)` is the first after the config's own values."""
+        self._space = space
+        self._point = point
 
     def ask(self, numbers: Sequence[int]) -> list[Point]:
         """Returns the points."""
         return [self._point(number) if number else self._space.own for number in numbers]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Learns nothing."""
+        """Does nothing."""
 
 
-def grid(space: Space) -> Listed:
-    """Every combination of the values, the last dimension moving fastest; ranges need a count."""
+def grid(space: Space) -> NonAdaptiveSampler:
+    """Tries every combination of the values; the last dimension varies fastest, and ranges need a count."""
     points = list(space.points())
-    return Listed(space, lambda number: points[number - 1])
+    return NonAdaptiveSampler(space, lambda number: points[number - 1])
 
 
-def random(space: Space) -> Listed:
-    """Independent draws, uniform in each dimension (in the logarithm for "log_uniform")."""
+def random(space: Space) -> NonAdaptiveSampler:
+    """Draws points independently and uniformly in each dimension (in the logarithm for "log_uniform")."""
 
     def point(number: int) -> Point:
         draws = np.random.default_rng([space.config["seed"], number])
-        parts = dict(zip(space.dimensions, draws.random(len(space.dimensions)), strict=True))
-        return space.suggest(lambda dimension: dimension.at(parts[dimension]))
+        fractions = dict(zip(space.dimensions, draws.random(len(space.dimensions)), strict=True))
+        return space.suggest(lambda dimension: dimension.at(fractions[dimension]))
 
-    return Listed(space, point)
+    return NonAdaptiveSampler(space, point)
 
 
-def sobol(space: Space) -> Listed:
-    """A scrambled Sobol sequence, which covers the space more evenly than independent draws (scipy's, Owen 1998)."""
+def sobol(space: Space) -> NonAdaptiveSampler:
+    """Draws a scrambled Sobol sequence, which covers the space more evenly than random draws (scipy's, Owen 1998)."""
 
     def point(number: int) -> Point:
-        parts = dict(zip(space.dimensions, _sobol(len(space.dimensions), space.config["seed"], number), strict=True))
-        return space.suggest(lambda dimension: dimension.at(parts[dimension]))
+        row = _sobol(len(space.dimensions), space.config["seed"], number)
+        fractions = dict(zip(space.dimensions, row, strict=True))
+        return space.suggest(lambda dimension: dimension.at(fractions[dimension]))
 
-    return Listed(space, point)
+    return NonAdaptiveSampler(space, point)
 
 
 def _sobol(dimensions: int, seed: int, number: int) -> np.ndarray:
-    """Returns the point of a number, from 1: sequences are made in powers of two, the longer ones continuing."""
+    """Returns the point (dimensions,) of a trial number from 1.
+
+    Sequences have lengths of powers of two; a longer one starts with the points of the shorter ones.
+    """
     return _sobol_sequence(dimensions, seed, max(6, (number - 1).bit_length()))[number - 1]
 
 
 @functools.lru_cache(maxsize=4)
 def _sobol_sequence(dimensions: int, seed: int, power: int) -> np.ndarray:
-    from scipy.stats import qmc  # a third of a second
+    from scipy.stats import qmc  # imported here, because it takes a third of a second
 
     return qmc.Sobol(dimensions, rng=np.random.default_rng(seed)).random_base2(power)
 
 
-SAMPLERS: dict[str, Callable[[Space], Listed]] = {"grid": grid, "random": random, "sobol": sobol}
+SAMPLERS: dict[str, Callable[[Space], NonAdaptiveSampler]] = {"grid": grid, "random": random, "sobol": sobol}
 
 
 def make_sampler(space: Space, higher_is_better: bool) -> Sampler:
-    """Makes the sampler that `search.sampler` names; ConfigError for one that is unknown or not installed."""
+    """Makes the sampler named by `search.sampler`; raises ConfigError for one that is unknown or not installed."""
     name = space.config["search"]["sampler"]
     if name in SAMPLERS:
         return SAMPLERS[name](space)
@@ -95,9 +100,10 @@ def make_sampler(space: Space, higher_is_better: bool) -> Sampler:
 
 
 def number_of_trials(space: Space) -> int:
-    """Returns how many trials a study has; ConfigError for a grid with more points than `search.trials`.
+    """Returns the number of trials of a study; raises ConfigError for a grid with more points than `search.trials`.
 
-    A grid has its points and the config's own values; with other samplers those count among `search.trials`.
+    Trial 0, with the config's own values, comes in addition to the points of a grid; with other samplers it is one of
+    `search.trials`.
     """
     section = space.config["search"]
     if section["sampler"] != "grid":

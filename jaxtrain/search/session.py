@@ -1,4 +1,4 @@
-"""What the phases of a search share."""
+"""The context that the phases of a search share, and its progress bar."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,11 @@ from jaxtrain.training.signals import Interruption
 
 @dataclass(kw_only=True)
 class Session:
-    """What the phases of a search share.
+    """The context that the phases of a search share.
 
-    trials: how many the study has; pace: seconds of a lane-step, by signature; before: seconds of earlier sessions.
+    folder: of this process; trials: their number in the study; stop: pending signals; compiled: counts compilations;
+    pace: signature -> seconds of a step of one lane, as measured; began: when this session started (perf_counter);
+    before: seconds of earlier sessions.
     """
 
     config: Config
@@ -45,19 +47,19 @@ class Session:
 
     @property
     def findings(self) -> Findings:
-        """What was found so far; a session that trains nothing adds no seconds to those before."""
+        """The findings so far; a session that trains nothing adds no seconds to those of earlier sessions."""
         seconds = self.before + (time.perf_counter() - self.began if self.pace else 0.0)
         metric = self.config["eval"]["metric"]
         return Findings(self.space, self.study.outcomes(), metric, self.higher_is_better, seconds)
 
     def work_files(self, name: str) -> WorkFiles | None:
-        """Returns where a batch is saved; nowhere in a shared study, where another worker begins a dead one's anew."""
+        """Returns the checkpoint of a batch; None in a shared study, whose trials restart when a worker dies."""
         if self.config["search"]["storage"] is not None:
             return None
         return WorkFiles(self.folder / "batches" / name, self.bar.say)
 
     def saved_batches(self) -> Iterator[WorkFiles]:
-        """Yields what is saved of batches that have not ended; the rest that a kill has left is removed."""
+        """Yields the checkpoints of unfinished batches, and removes those of finished or damaged ones."""
         known = {outcome.trial for outcome in self.study.outcomes()}
         for folder in sorted(self.folder.glob("batches/[0-9]*"), key=lambda folder: int(folder.name)):
             files = WorkFiles(folder, self.bar.say)
@@ -66,12 +68,12 @@ class Session:
             else:
                 if not files.points():
                     self.bar.say(
-                        f"{folder}: what was saved is damaged; the trials of this batch without an end start anew"
+                        f"{folder}: the checkpoint is damaged; the unfinished trials of this batch restart from step 0"
                     )
                 files.remove()
 
     def batch(self, trials: Sequence[Trial], files: WorkFiles | None, **options: Any) -> Batch:
-        """Returns a batch of trials over the seeds of the search, saved in these files."""
+        """Makes a batch of trials over the seeds of the search, saved in these files; `options` override its fields."""
         first = self.config["seed"]
         seeds = range(first, first + self.config["search"]["seeds"])
         return Batch(
@@ -83,18 +85,20 @@ class Session:
             compiled=self.compiled,
             save=files.save if files else lambda batch, work: None,
             pace=self.pace,
-            progressed=self._progressed,
+            progressed=self._show_fraction,
             **{"seeds": seeds, **options},
         )
 
     def note_seconds(self) -> None:
-        """Writes how long the study has taken, so that a kill loses no more than a rung of it."""
+        """Writes the seconds of the study, so that a kill loses at most those since the last rung."""
         write_json(self.folder / "seconds.json", self.findings.seconds)
 
     def show(self, ended: int, going: int, best: float | None) -> None:
-        """Moves the bar to what has ended; what goes on moves it further by the part of it that is done."""
-        self._ended, self._going, self._shown = ended, going, {} if best is None else {"best": best}
-        self._progressed(0.0)
+        """Moves the bar to the number of ended trials; the `going` ones then move it by the fraction of their steps."""
+        self._ended = ended
+        self._going = going
+        self._shown = {} if best is None else {"best": best}
+        self._show_fraction(0.0)
 
-    def _progressed(self, part: float) -> None:
-        self.bar.update(self._ended + int(part * self._going), **self._shown)
+    def _show_fraction(self, fraction: float) -> None:
+        self.bar.update(self._ended + int(fraction * self._going), **self._shown)

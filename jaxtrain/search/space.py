@@ -1,4 +1,4 @@
-"""The space of a search: which entries of the config vary, over what, and the config that a point of it comes to."""
+"""The search space: the entries of the config that vary, their ranges, and the config of each point."""
 
 import itertools
 import math
@@ -11,15 +11,18 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError, Words, unknown
 
 Point = dict[str, Any]
-"""Key of the config -> value, for the dimensions that count at this point."""
+"""Key of the config -> value, for the dimensions that are active at this point.
+
+A dimension is active if the config has its key: `momentum`, for example, only under optimizers that take it.
+"""
 
 FIXED = ("search", "lr_range", "log", "track", "checkpoint", "parallel")
-"""Sections that belong to the whole search: the trials of a program share them."""
+"""Sections that all trials of a search share."""
 
 INCOMPARABLE = ("task.name", "data.name", "data.path", "data.seed", "data.validation_fraction", "data.test_fraction")
-"""Entries that change what trials are measured on."""
+"""Entries that change the data on which trials are compared."""
 
-MOST_VALUES = 10_000  # that a range with a count may have
+MOST_VALUES = 10_000  # the largest count of a range
 
 FORMS = {
     "uniform": f"('uniform', low, high) or with a count of 2 to {MOST_VALUES:,}, ('uniform', low, high, 8)",
@@ -33,9 +36,9 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Dimension:
-    """One entry of the space: an interval from `low` to `high`, whole numbers with "int", or the values of `choices`.
+    """One entry of the space: an interval from `low` to `high`, of integers with "int", or the values in `choices`.
 
-    Values of "grid" have an order, as a number has; those of "choice" have none. A range with a count is a grid.
+    The values of a "grid" are ordered, those of a "choice" are not. A range with a count becomes a grid.
     """
 
     key: str
@@ -46,32 +49,32 @@ class Dimension:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that the config must accept for it to accept all."""
+        """Boundary values: if the config accepts these, it accepts the whole range."""
         if self.choices:
             return self.choices
         return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
 
     @property
     def values(self) -> Sequence[Any] | None:
-        """All values, where they can be counted."""
+        """All values, or None for an interval of floats."""
         return range(int(self.low), int(self.high) + 1) if self.kind == "int" else self.choices or None
 
-    def at(self, part: float) -> Any:
-        """Returns the value at this part, 0 to 1, of the way through the dimension."""
+    def at(self, fraction: float) -> Any:
+        """Returns the value at this fraction, 0 to 1, of the dimension."""
         if self.kind == "uniform":
-            return self.low + part * (self.high - self.low)
+            return self.low + fraction * (self.high - self.low)
         if self.kind == "log_uniform":
-            if part in (0.0, 1.0):  # as they were written, whatever the logarithm rounds to
-                return self.high if part else self.low
-            return math.exp(math.log(self.low) * (1.0 - part) + math.log(self.high) * part)
+            if fraction in (0.0, 1.0):  # exactly as given: exp and log would round
+                return self.high if fraction else self.low
+            return math.exp(math.log(self.low) * (1.0 - fraction) + math.log(self.high) * fraction)
         values = self.values
         assert values is not None
-        return values[min(int(part * _count(values)), _count(values) - 1)]
+        return values[min(int(fraction * _length(values)), _length(values) - 1)]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the space by its number, and the resolved config that it stands for."""
+    """A numbered point of the space, and its resolved config."""
 
     number: int
     point: Point
@@ -80,7 +83,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Space:
-    """The dimensions of a search over a config, those that choose a member first."""
+    """The dimensions of a search over a config, sorted so that those that choose a member come first."""
 
     config: Config
     dimensions: tuple[Dimension, ...]
@@ -93,16 +96,16 @@ class Space:
         return {dimension.key: flat[dimension.key] for dimension in self.dimensions if dimension.key in flat}
 
     def suggest(self, choose: Callable[[Dimension], Any]) -> Point:
-        """Makes a point: `choose` is asked for a value of each dimension that counts at it."""
-        members = {dimension.key: choose(dimension) for dimension in self._members}
-        return members | {dimension.key: choose(dimension) for dimension in self._counting(members)}
+        """Makes a point; `choose` is called for the value of each active dimension."""
+        members = {dimension.key: choose(dimension) for dimension in self.member_dimensions}
+        return members | {dimension.key: choose(dimension) for dimension in self._active(members)}
 
     def trial(self, number: int, point: Point) -> Trial:
-        """Returns the trial of a point."""
+        """Makes the trial of a point."""
         return Trial(number, point, resolve_config(self.config, point).config)
 
     def finite(self) -> tuple[Dimension, ...]:
-        """Returns the dimensions, or raises ConfigError for one whose values cannot be counted."""
+        """Returns the dimensions; raises ConfigError for a range without a count."""
         for dimension in self.dimensions:
             if dimension.values is None:
                 given = (dimension.kind, dimension.low, dimension.high)
@@ -114,46 +117,47 @@ class Space:
     def size(self) -> int:
         """Counts the points of a finite space."""
         self.finite()
-        return sum(math.prod(_count(d.values or ()) for d in counting) for _, counting in self._combinations())
+        return sum(math.prod(_length(d.values or ()) for d in active) for _, active in self._combinations())
 
     def points(self) -> Iterator[Point]:
-        """Yields every point of a finite space; the last dimension moves fastest."""
-        for members, counting in self._combinations():
-            for values in itertools.product(*(dimension.values or () for dimension in counting)):
-                yield members | {d.key: value for d, value in zip(counting, values, strict=True)}
+        """Yields every point of a finite space; the last dimension varies fastest."""
+        for members, active in self._combinations():
+            for values in itertools.product(*(dimension.values or () for dimension in active)):
+                yield members | {d.key: value for d, value in zip(active, values, strict=True)}
 
     def ends(self) -> Iterator[tuple[Point, Dimension, Any]]:
-        """Yields (chosen members, dimension that counts under them, one of its ends), the members themselves first."""
-        for members, counting in self._combinations():
-            yield from ((members, dimension, members[dimension.key]) for dimension in self._members)
-            for dimension in counting:
+        """Yields (chosen members, active dimension, one of its boundary values), the member dimensions first."""
+        for members, active in self._combinations():
+            yield from ((members, dimension, members[dimension.key]) for dimension in self.member_dimensions)
+            for dimension in active:
                 yield from ((members, dimension, value) for value in dimension.ends)
 
     @property
-    def _members(self) -> tuple[Dimension, ...]:
+    def member_dimensions(self) -> tuple[Dimension, ...]:
+        """The dimensions that choose a member, such as `optimizer.name`."""
         return tuple(dimension for dimension in self.dimensions if _chooses_member(dimension.key))
 
-    def _counting(self, members: Point) -> list[Dimension]:
-        """Returns the other dimensions that count under a choice of members: those that the config then has."""
+    def _active(self, members: Point) -> list[Dimension]:
+        """Returns the other dimensions that are active under a choice of members: those whose key the config has."""
         key = tuple(members.values())
         if key not in self._names:
             self._names[key] = frozenset(flatten(resolve_config(self.config, members).config))
         return [d for d in self.dimensions if d.key not in members and d.key in self._names[key]]
 
     def _combinations(self) -> Iterator[tuple[Point, Sequence[Dimension]]]:
-        """Yields each choice of members, with the other dimensions that count under it."""
-        for names in itertools.product(*(dimension.choices for dimension in self._members)):
-            members = {d.key: name for d, name in zip(self._members, names, strict=True)}
-            yield members, self._counting(members)
+        """Yields each choice of members, with the other dimensions that are active under it."""
+        for names in itertools.product(*(dimension.choices for dimension in self.member_dimensions)):
+            members = {d.key: name for d, name in zip(self.member_dimensions, names, strict=True)}
+            yield members, self._active(members)
 
 
 def read_space(config: Config) -> Space:
-    """Reads `search.space` of a resolved config; ConfigError, naming the entry, for one that cannot be searched."""
+    """Reads `search.space` of a resolved config; raises ConfigError, naming the entry, for one that is invalid."""
     entries = flatten(config["search"]["space"])
     if not entries:
         hint = "Write one as in search.space.optimizer.learning_rate = ('log_uniform', 1e-5, 1e-1)"
         raise ConfigError("search.space", Words("nothing"), "at least one key of the config and its range", hint)
-    dimensions = [_dimension(_spelt_out(config, key), entry, f"search.space.{key}") for key, entry in entries.items()]
+    dimensions = [_dimension(_full_key(config, key), entry, f"search.space.{key}") for key, entry in entries.items()]
     space = Space(config, tuple(sorted(dimensions, key=lambda d: (not _chooses_member(d.key), d.key))))
     for dimension in space.dimensions:
         _check_place(dimension.key, config)
@@ -165,16 +169,16 @@ def _chooses_member(key: str) -> bool:
     return key.endswith(".name") and key.partition(".")[0] in FAMILIES
 
 
-def _spelt_out(config: Config, key: str) -> str:
-    """Spells out a key that names a member's section, as in `search.space.optimizer = ("choice", ("sgd", "adam"))`."""
-    found: Any = config
+def _full_key(config: Config, key: str) -> str:
+    """Appends `.name` to a key of a member's section, as in `search.space.optimizer = ("choice", ("sgd", "adam"))`."""
+    entry: Any = config
     for name in key.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return f"{key}.name" if isinstance(found, Mapping) and "name" in found else key
+        entry = entry.get(name) if isinstance(entry, Mapping) else None
+    return f"{key}.name" if isinstance(entry, Mapping) and "name" in entry else key
 
 
 def _dimension(key: str, entry: Any, path: str) -> Dimension:
-    """Reads one entry: a kind and what belongs to it."""
+    """Reads one entry, (kind, *arguments)."""
     if not (isinstance(entry, tuple) and entry and isinstance(entry[0], str)):
         raise ConfigError(path, entry, "; ".join(FORMS.values()))
     kind, *rest = entry
@@ -188,7 +192,7 @@ def _dimension(key: str, entry: Any, path: str) -> Dimension:
 
 
 def _range(key: str, kind: Any, rest: list[Any], refused: ConfigError) -> Dimension:
-    """Reads an interval, with a count a grid over it."""
+    """Reads an interval, which becomes a grid if a count is given."""
     whole = kind == "int"
     numbers = all(type(number) in ((int,) if whole else (int, float)) and math.isfinite(number) for number in rest)
     if not (numbers and len(rest) in ((2,) if whole else (2, 3))):
@@ -204,8 +208,8 @@ def _range(key: str, kind: Any, rest: list[Any], refused: ConfigError) -> Dimens
     return Dimension(key, "grid", choices=tuple(interval.at(i / (count[0] - 1)) for i in range(count[0])))
 
 
-def _count(values: Sequence[Any]) -> int:
-    """Counts values, also where there are more than `len` can say."""
+def _length(values: Sequence[Any]) -> int:
+    """Returns the number of values; `len` fails for ranges beyond sys.maxsize."""
     return values.stop - values.start if isinstance(values, range) else len(values)
 
 
@@ -214,8 +218,9 @@ def _all_different(values: tuple[Any, ...]) -> bool:
 
 
 def _check_place(key: str, config: Config) -> None:
-    """Refuses what a search cannot vary, since nothing would change or trials could not be compared."""
-    section, reason = key.partition(".")[0], ""
+    """Rejects entries that have no effect on a trial, and entries that make trials incomparable."""
+    section = key.partition(".")[0]
+    reason = ""
     if section in FIXED:
         reason = f"{section} belongs to the whole search"
     elif key in ("seed", "train.seeds"):
@@ -232,21 +237,21 @@ def _check_place(key: str, config: Config) -> None:
 
 
 def _check_values(space: Space) -> None:
-    """Refuses a name that no config of the space has, and a value that one of them does not accept."""
-    for member in space._members:
+    """Rejects a key that no config of the space has, and a value that the config does not accept."""
+    for member in space.member_dimensions:
         for name in member.choices:
-            _accepted(space, {}, member, name)
+            _check_accepted(space, {}, member, name)
     seen: set[str] = set()
     for members, dimension, value in space.ends():
         seen.add(dimension.key)
-        _accepted(space, members, dimension, value)
+        _check_accepted(space, members, dimension, value)
     for dimension in space.dimensions:
         if not _chooses_member(dimension.key) and dimension.key not in seen:
-            _accepted(space, {}, dimension, dimension.ends[0])
+            _check_accepted(space, {}, dimension, dimension.ends[0])
             raise unknown(f"search.space.{dimension.key}", dimension.key, flatten(space.config))
 
 
-def _accepted(space: Space, members: Point, dimension: Dimension, value: Any) -> None:
+def _check_accepted(space: Space, members: Point, dimension: Dimension, value: Any) -> None:
     try:
         resolve_config(space.config, members | {dimension.key: value})
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""A study: which trials are next, and what came of those before. The search does not know where it is kept."""
+"""Studies hand out trials and store outcomes: the protocol, and the study of one process, kept in a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,12 @@ from jaxtrain.storage.json_lines import JsonLines
 
 
 class Ledger:
-    """Outcomes in a file, flushed line by line; a torn last line is cut off when it is opened."""
+    """A file of outcomes, flushed after each append; a torn last line is dropped on opening."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file; StorageError where it cannot be read or written."""
-        self.path, self._lines = path, JsonLines(path, _is_outcome)
+        """Opens the file; raises StorageError when it cannot be read or written."""
+        self.path = path
+        self._lines = JsonLines(path, _is_outcome)
         self._outcomes = [Outcome.from_json(row) for row in self._lines.rows]
 
     def outcomes(self) -> list[Outcome]:
@@ -24,7 +25,7 @@ class Ledger:
         return list(self._outcomes)
 
     def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Writes outcomes, and hands them to the operating system before it returns."""
+        """Appends outcomes, and hands them to the operating system before it returns."""
         self._lines.append([outcome.to_json() for outcome in outcomes])
         self._outcomes += outcomes
 
@@ -34,53 +35,59 @@ class Ledger:
 
 
 class Study(Protocol):
-    """Hands out trials in batches and takes their outcomes."""
+    """Hands out trials in batches and stores their outcomes."""
 
     def take(self) -> list[Trial]:
         """Returns the next batch; empty when every trial of the study has ended."""
         ...
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes outcomes of the batch, some or all; they are written before this returns."""
+        """Stores outcomes of the batch, some or all; they are written before this returns."""
         ...
 
     def outcomes(self) -> list[Outcome]:
-        """Returns every outcome of the study, in the order of the trials' numbers."""
+        """Returns every outcome of the study, ordered by trial number."""
         ...
 
     def release(self) -> None:
-        """Gives back what was taken and has no outcome, so that another worker can take it."""
+        """Releases the taken trials that have no outcome, so that another worker can take them."""
         ...
 
     def claim(self, task: str) -> bool:
-        """Takes a task that one worker of the study does; False where another does it, or it is done."""
+        """Claims a task for this worker; False if another worker does it, or it is done."""
         ...
 
     def publish(self, task: str, result: Any) -> None:
-        """Shows all workers what came of a task: what JSON can hold."""
+        """Stores the result of a task, as JSON, for all workers."""
         ...
 
-    def published(self, task: str) -> Any:
-        """Returns what came of a task; None where no other worker has said it."""
+    def fetch(self, task: str) -> Any:
+        """Returns the result of a task that another worker published; None if there is none."""
         ...
 
 
 class LocalStudy:
-    """A study of one process, kept in its ledger alone.
+    """A study of one process, stored only in its ledger.
 
-    The sampler is asked and told in the same order whether or not the study was interrupted, batch by batch: what the
-    ledger holds is asked for and told again.
+    A resumed study replays the batches in the ledger: it asks the sampler for their points and tells it their outcomes
+    again, so that the sampler sees the same calls as in an uninterrupted study.
     """
 
     def __init__(self, space: Space, sampler: Sampler, ledger: Ledger, trials: int, batch: int) -> None:
-        """Touches no file; `trials` is the number of all, trial 0 with the config's own values among them."""
-        self._space, self._sampler, self._ledger = space, sampler, ledger
-        self._trials, self._batch = trials, batch
-        self._found = {outcome.trial: outcome for outcome in ledger.outcomes()}
+        """Touches no file.
+
+        trials: their total number, including trial 0 with the config's own values; batch: how many `take` returns.
+        """
+        self._space = space
+        self._sampler = sampler
+        self._ledger = ledger
+        self._trials = trials
+        self._batch = batch
+        self._outcomes = {outcome.trial: outcome for outcome in ledger.outcomes()}
         self._taken: list[Trial] = []
 
     def take(self) -> list[Trial]:
-        """Returns the first batch, from where the sampler stands, that has a trial without an outcome."""
+        """Returns the next batch that has a trial without an outcome; replays the batches before it."""
         while True:
             self._tell_sampler()
             begin = self._taken[-1].number + 1 if self._taken else 0
@@ -90,36 +97,36 @@ class LocalStudy:
             points = self._sampler.ask(numbers)
             self._taken = [self._space.trial(n, point) for n, point in zip(numbers, points, strict=True)]
             self._demand_same_points()
-            if not all(number in self._found for number in numbers):
+            if not all(number in self._outcomes for number in numbers):
                 return self._taken
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Writes outcomes that the ledger does not hold yet."""
-        new = [outcome for outcome in outcomes if outcome.trial not in self._found]
+        """Writes the outcomes that are not in the ledger yet."""
+        new = [outcome for outcome in outcomes if outcome.trial not in self._outcomes]
         self._ledger.append(new)
-        self._found |= {outcome.trial: outcome for outcome in new}
+        self._outcomes |= {outcome.trial: outcome for outcome in new}
 
     def outcomes(self) -> list[Outcome]:
-        """Returns what the ledger holds."""
-        return [self._found[number] for number in sorted(self._found)]
+        """Returns the outcomes in the ledger, ordered by trial number."""
+        return [self._outcomes[number] for number in sorted(self._outcomes)]
 
     def release(self) -> None:
-        """Keeps what was taken: the same command goes on with it."""
+        """Does nothing: the same command resumes the taken trials."""
 
     def claim(self, task: str) -> bool:
-        """Takes the task: there is nobody else."""
+        """Returns True: there is no other worker."""
         return True
 
     def publish(self, task: str, result: Any) -> None:
-        """Shows it to nobody."""
+        """Does nothing: there is no other worker."""
 
-    def published(self, task: str) -> Any:
-        """Returns None."""
+    def fetch(self, task: str) -> Any:
+        """Returns None: there is no other worker."""
 
     def _demand_same_points(self) -> None:
-        """Refuses to go on where the sampler now gives other points than it did: values would stand beside them."""
+        """Raises UsageError if the sampler returns other points than those to which the ledger's outcomes belong."""
         for trial in self._taken:
-            known = self._found.get(trial.number)
+            known = self._outcomes.get(trial.number)
             if known is not None and known.point != trial.point:
                 got = Words(f"{known.point} as trial {trial.number}")
                 expected = f"{trial.point}, which the sampler now gives"
@@ -127,22 +134,22 @@ class LocalStudy:
                 raise UsageError(str(self._ledger.path), got, expected, hint)
 
     def _tell_sampler(self) -> None:
-        """Tells the sampler what came of the batch before, all at once and in the order of its numbers."""
+        """Tells the sampler the outcomes of the previous batch, all at once and ordered by trial number."""
         if self._taken:
-            self._sampler.tell([self._found[trial.number] for trial in self._taken])
+            self._sampler.tell([self._outcomes[trial.number] for trial in self._taken])
 
 
-def _is_outcome(found: Any) -> bool:
-    """Tells whether a line holds an outcome, with values of the kinds that the search reads again."""
-    if not (isinstance(found, dict) and found.keys() == Outcome.__dataclass_fields__.keys()):
+def _is_outcome(row: Any) -> bool:
+    """Tells whether a parsed line is an outcome whose fields have the expected types."""
+    if not (isinstance(row, dict) and row.keys() == Outcome.__dataclass_fields__.keys()):
         return False
-    numbers = [found["value"], *found["seeds"].values()] if isinstance(found["seeds"], dict) else ["no dict"]
+    numbers = [row["value"], *row["seeds"].values()] if isinstance(row["seeds"], dict) else ["no dict"]
     return (
-        type(found["trial"]) is type(found["step"]) is int
-        and found["status"] in ("done", "stopped", "diverged")
-        and (found["value"] is None) == (found["status"] == "diverged")
+        type(row["trial"]) is type(row["step"]) is int
+        and row["status"] in ("done", "stopped", "diverged")
+        and (row["value"] is None) == (row["status"] == "diverged")
         and all(number is None or type(number) in (int, float) for number in numbers)
-        and all(seed.isdecimal() for seed in found["seeds"])
-        and isinstance(found["point"], dict)
-        and isinstance(found["curve"], list)
+        and all(seed.isdecimal() for seed in row["seeds"])
+        and isinstance(row["point"], dict)
+        and isinstance(row["curve"], list)
     )

@@ -1,4 +1,4 @@
-"""What came of a trial, and the order of all of them."""
+"""Outcomes of trials: how evaluations become values, and how trials are ranked and compared."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,14 @@ from jaxtrain.training.intervals import Interval, interval
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: a line of the ledger.
+    """The outcome of a trial: one line of the ledger.
 
-    status: "done" with the whole budget, "stopped" at a rung, or "diverged"; value: the mean over seeds of each one's
-    best evaluation of `eval.metric`, None where one diverged; seeds: seed -> that evaluation, as `train` with the
-    trial's config and that seed reports it as its best; step: steps taken, with "diverged" those before the loss left
-    the finite numbers; point: what the search chose; difference: what differs from the config searched;
-    curve: (step, mean over seeds) of each evaluation; seconds: of the devices, shared among the lanes that ran.
+    status: "done" with the whole budget, "stopped" at a rung, or "diverged"; value: the mean over seeds of the best
+    evaluation of `eval.metric`, None if a seed diverged; seeds: seed -> best evaluation, equal to the best value that
+    `train` reports with the trial's config and that seed; step: steps taken, for "diverged" those before the loss was
+    no longer finite; point: the values that the search chose; difference: name -> value of what differs from the
+    searched config; curve: (step, mean over seeds) of each evaluation; seconds: device time, divided among the lanes
+    that ran together.
     """
 
     trial: int
@@ -35,18 +36,18 @@ class Outcome:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a dict of what JSON can hold."""
+        """Returns the fields as a dict for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Outcome":
-        """Returns what `to_json` was given, also after a way through JSON."""
+        """Restores an outcome from `to_json`, also after JSON has turned tuples into lists and keys into strings."""
         seeds = {int(seed): value for seed, value in saved["seeds"].items()}
         return cls(**{**saved, "seeds": seeds, "point": as_python(saved["point"])})
 
 
-def ranked(outcomes: Iterable[Outcome], higher_is_better: bool) -> list[Outcome]:
-    """Orders trials: those with the whole budget by value, then those stopped latest, then those that diverged."""
+def rank(outcomes: Iterable[Outcome], higher_is_better: bool) -> list[Outcome]:
+    """Sorts trials: done ones by value, then stopped ones by step (latest first) and value, then diverged ones."""
     sign = -1.0 if higher_is_better else 1.0
 
     def place(outcome: Outcome) -> tuple[int, int, float, int]:
@@ -57,20 +58,20 @@ def ranked(outcomes: Iterable[Outcome], higher_is_better: bool) -> list[Outcome]
     return sorted(outcomes, key=place)
 
 
-def paired(outcome: Outcome, other: Outcome) -> Interval:
-    """Compares the values of two trials seed by seed, by Student's t: seeds share weights and batches."""
+def compare_by_seed(outcome: Outcome, other: Outcome) -> Interval:
+    """Returns the paired Student-t interval of two trials' difference: a seed fixes weights and batches of both."""
     pairs = [(outcome.seeds[seed], other.seeds.get(seed)) for seed in outcome.seeds]
     return interval(np.array([a - b for a, b in pairs if a is not None and b is not None]))
 
 
-def behind(order: Sequence[Outcome]) -> dict[int, Interval]:
-    """Returns by how much each trial with the whole budget differs from the best of them, which comes first."""
+def compare_with_best(order: Sequence[Outcome]) -> dict[int, Interval]:
+    """Returns trial -> difference from the best, for the done trials in ranked order."""
     finished = [outcome for outcome in order if outcome.status == "done"]
-    return {outcome.trial: paired(outcome, finished[0]) for outcome in finished[1:]}
+    return {outcome.trial: compare_by_seed(outcome, finished[0]) for outcome in finished[1:]}
 
 
 def is_tie(difference: Interval) -> bool:
-    """Tells whether a trial cannot be told from the best; with a single seed only an equal value is a tie."""
+    """Tells whether a difference from the best is not significant; with a single seed only 0 is a tie."""
     unknown = math.isnan(difference.low)
     return difference.mean == 0 if unknown else not difference.tells_apart
 
@@ -81,7 +82,10 @@ Lane = tuple[int, int]
 
 @dataclass
 class Record:
-    """Evaluations of a lane, [step, value on each split that is measured]; the step at which it diverged, or None."""
+    """History of a lane.
+
+    evaluations: [step, value on each measured split]; diverged: the step of divergence, or None; seconds: device time.
+    """
 
     evaluations: list[list[float]] = field(default_factory=list)
     diverged: int | None = None
@@ -90,32 +94,36 @@ class Record:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How evaluations become a value: the direction of the metric, and the patience of early stopping in steps."""
+    """Rules that turn evaluations into a value: direction of the metric, patience of early stopping in steps."""
 
     higher_is_better: bool
     patience: int | None
 
     def best(self, record: Record) -> list[float] | None:
-        """Returns the evaluation that a run of this lane alone reports as its best; None where it has diverged."""
-        sign, best = (-1.0 if self.higher_is_better else 1.0), None
+        """Returns the evaluation that a single run of this lane reports as its best; None if the lane diverged."""
+        sign = -1.0 if self.higher_is_better else 1.0
+        best = None
         for row in record.evaluations:
             if math.isfinite(row[1]) and (best is None or sign * row[1] < sign * best[1]):
                 best = row
             if best is not None and self.patience is not None and row[0] - best[0] >= self.patience:
-                return best  # here the run stops, whatever becomes of the lane
+                return best  # a single run would stop here, even if the lane diverges later
         return best if record.diverged is None else None
 
     def value(self, records: Sequence[Record]) -> float | None:
-        """Returns the mean over seeds of each lane's best value; None where a seed has none."""
-        found = [self.best(record) for record in records]
-        values = [row[1] for row in found if row is not None]
-        return sum(values) / len(values) if len(values) == len(found) else None
+        """Returns the mean over seeds of each lane's best value; None if a seed has none."""
+        rows = [self.best(record) for record in records]
+        values = [row[1] for row in rows if row is not None]
+        return sum(values) / len(values) if len(values) == len(rows) else None
 
 
 def outcome_of(
     space: Space, trial: Trial, records: dict[int, Record], judgement: Judgement, step: int, stopped: bool
 ) -> Outcome:
-    """Returns what seed -> record comes to: stopped at this step, or with its whole budget of so many steps."""
+    """Builds the outcome of a trial from seed -> record.
+
+    step: the rung at which it was stopped, or its whole budget in steps; stopped: whether a rung stopped it.
+    """
     best = {seed: judgement.best(record) for seed, record in records.items()}
     lost = [records[seed].diverged for seed, row in best.items() if row is None]
     value = judgement.value(list(records.values()))
@@ -134,13 +142,14 @@ def outcome_of(
 
 
 def _difference(space: Space, trial: Trial) -> dict[str, Any]:
-    """Returns name -> value for what differs from the config that is searched; None where the trial lacks a name."""
-    own, theirs = flatten(space.config), flatten(trial.config)
-    return {name: theirs.get(name) for name in own | theirs if own.get(name) != theirs.get(name)}
+    """Returns name -> value of what differs from the searched config; None for a name that the trial lacks."""
+    base = flatten(space.config)
+    values = flatten(trial.config)
+    return {name: values.get(name) for name in base | values if base.get(name) != values.get(name)}
 
 
 def _mean_curve(records: Sequence[Record]) -> list[list[float]]:
-    """Returns (step, mean) of each evaluation, over the seeds where it is finite."""
+    """Returns (step, mean) of each evaluation, over the seeds with a finite value."""
     by_step: dict[float, list[float]] = {}
     for record in records:
         for step, value, *_ in record.evaluations:

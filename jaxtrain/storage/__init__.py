@@ -1,1 +1,1 @@
-"""The files of a run's directory: locks, checkpoints, results."""
+"""Files of a run directory: locks, checkpoints, results."""

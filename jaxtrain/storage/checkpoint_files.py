@@ -1,7 +1,8 @@
-"""The files of one saved step: written through Orbax, read back, and believed only when every checksum agrees.
+"""Writes and reads the files of one saved step through Orbax, and verifies every checksum.
 
 state/        the leaves as one Orbax checkpoint: a flat dict "params/Dense_0/kernel" -> array
-memory.json   what the run remembers beside its state; sha256 of every leaf, of every file of Orbax, and of this file
+memory.json   the manifest: the run's bookkeeping beside its state, and sha256 of every leaf, of every Orbax file and
+              of the manifest itself
 """
 
 import errno
@@ -24,11 +25,14 @@ Leaves = dict[str, np.ndarray]
 
 
 class Damage(Exception):
-    """A step whose files are missing, unreadable or not what was written."""
+    """Raised for a step whose files are missing, unreadable or altered."""
 
 
-class Record(NamedTuple):
-    """What stands in `memory.json`: the table of `leaf_digests`, the run's memory as JSON, sha256 of Orbax's files."""
+class Manifest(NamedTuple):
+    """Content of `memory.json`.
+
+    leaves: the table of `leaf_digests`; memory: the run's bookkeeping as JSON; files: path -> sha256 of Orbax's files.
+    """
 
     leaves: LeafTable
     memory: dict[str, Any]
@@ -36,56 +40,59 @@ class Record(NamedTuple):
 
 
 def write_step(place: Path, leaves: Leaves, table: LeafTable, memory: dict[str, Any]) -> None:
-    """Writes a step into a directory that does not exist yet, verifies it and hands it to the disk."""
+    """Writes a step into a new directory, reads it back to verify it, and flushes it to the disk."""
     place.mkdir()
     _demand_space(place, leaves)
     _orbax_save(place / "state", leaves)
     files = {
         path.relative_to(place).as_posix(): _file_digest(path) for path in _tree(place / "state") if path.is_file()
     }
-    write_record(place, Record(table, memory, files))
+    write_manifest(place, Manifest(table, memory, files))
     read_step(place, target=None)
     for path in _tree(place):
         flush(path)
 
 
 def _demand_space(place: Path, leaves: Leaves) -> None:
-    """Orbax leaves errors of its threads on the terminal when the disk fills up under it: ask the disk before."""
+    """Raises OSError when the disk has too little free space for the leaves.
+
+    Checked first, because Orbax's threads print errors on the terminal when the disk fills up during a save.
+    """
     disk = os.statvfs(place)
     needed = sum(leaf.nbytes + 512 for leaf in leaves.values()) + 2**16
-    if disk.f_blocks and disk.f_bavail * disk.f_frsize < needed:  # some network disks tell nothing: 0 blocks
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < needed:  # some network disks report 0 blocks
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def write_record(place: Path, record: Record) -> None:
-    """Writes `memory.json` whole or not at all."""
-    write_text(place / "memory.json", json.dumps({"sha256": _seal(record), **record._asdict()}))
+def write_manifest(place: Path, manifest: Manifest) -> None:
+    """Writes `memory.json` atomically."""
+    write_text(place / "memory.json", json.dumps({"sha256": _seal(manifest), **manifest._asdict()}))
 
 
-def read_record(place: Path) -> Record:
-    """Reads `memory.json`; Damage where it is missing, broken or altered."""
+def read_manifest(place: Path) -> Manifest:
+    """Reads `memory.json`; raises Damage if it is missing, malformed or altered."""
     try:
         content = json.loads((place / "memory.json").read_text(encoding="utf-8"))
         seal = content.pop("sha256")
-        record = Record(**content)
+        manifest = Manifest(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"memory.json: {type(error).__name__}") from error
-    if seal != _seal(record):
+    if seal != _seal(manifest):
         raise Damage("memory.json fails its checksum")
-    return record
+    return manifest
 
 
-def _seal(record: Record) -> str:
-    return hashlib.sha256(json.dumps(record._asdict()).encode()).hexdigest()
+def _seal(manifest: Manifest) -> str:
+    return hashlib.sha256(json.dumps(manifest._asdict()).encode()).hexdigest()
 
 
 def read_step(place: Path, target: Any) -> tuple[Leaves, dict[str, Any]]:
-    """Reads and verifies the leaves and the memory of a step. A target of None fits everything.
+    """Reads and verifies the leaves and the memory of a step. With a target of None the structure is not checked.
 
-    Damage when something is wrong with the files; UsageError when they are good but do not fit the target.
+    Raises Damage for files that fail their checksums, and UsageError for valid files that do not fit the target.
     """
     _demand_readable(place)
-    table, memory, files = read_record(place)
+    table, memory, files = read_manifest(place)
     difference = None if target is None else first_difference(table, target)
     if difference:
         got = Words(f"a state that does not fit this run ({difference})")
@@ -98,10 +105,10 @@ def read_step(place: Path, target: Any) -> tuple[Leaves, dict[str, Any]]:
     return leaves, memory
 
 
-def _demand_equal(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def _demand_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     for path, digest in expected.items():
-        if found.get(path) != digest:
-            raise Damage(f"{path} fails its checksum" if found.get(path) else f"{path} is missing")
+        if actual.get(path) != digest:
+            raise Damage(f"{path} fails its checksum" if actual.get(path) else f"{path} is missing")
 
 
 def _file_digest(path: Path) -> str | None:
@@ -115,7 +122,7 @@ def _file_digest(path: Path) -> str | None:
 
 
 def _demand_readable(place: Path) -> None:
-    """A file that only lacks permissions is not damage: the user can mend that, and nothing is to be renamed."""
+    """Raises StorageError for a file without read permission: that is not damage, and the user can fix it."""
     for path in _tree(place):
         if path.exists() and not os.access(path, os.R_OK):
             got, hint = Words("the error 'Permission denied'"), "Fix the permissions, then run the same command again"
@@ -129,7 +136,7 @@ def _tree(place: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file or the names in a directory are on the disk: after a power cut a named step is a whole one."""
+    """Flushes a file or a directory's entries to the disk, so that a committed step is complete after a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -137,25 +144,25 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-# Orbax, through its stable interface and in this place only. It restores flipped bits in silence, casts where it is
-# told a dtype, and reports a save before it is one: hence the checksums, no target, and the reading back. It refuses
-# arrays without elements: the table of the record is enough to make those again.
+# Only the functions below call Orbax, through its stable interface. Orbax restores flipped bits silently, hence the
+# checksums. It casts when given a dtype, hence no target. It reports a save before it is complete, hence the reading
+# back. It refuses arrays without elements, which are made again from the shapes and dtypes in the manifest.
 
 
 @functools.cache
 def _orbax() -> Any:
-    """Imports Orbax when it is first needed (half a second) and mutes its log: what matters in it is raised, too."""
+    """Imports Orbax on first use (half a second) and mutes its log: errors are raised as well."""
     import orbax.checkpoint
 
     own = str(Path(orbax.checkpoint.__file__).parent)
-    logging.getLogger("absl").addFilter(lambda record: not record.pathname.startswith(own))
+    logging.getLogger("absl").addFilter(lambda manifest: not manifest.pathname.startswith(own))
     return orbax.checkpoint
 
 
 def _orbax_save(place: Path, leaves: Leaves) -> None:
     orbax = _orbax()
     filled = {path: leaf for path, leaf in leaves.items() if leaf.size}
-    # Weights and moments hardly shrink: compressing them would cost more than it saves.
+    # Uncompressed: weights and moments hardly shrink.
     with orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
         checkpointer.save(place, args=orbax.args.PyTreeSave(filled))
 
@@ -169,5 +176,5 @@ def _orbax_restore(place: Path, table: LeafTable) -> Leaves:
             return empty | checkpointer.restore(place, args=orbax.args.PyTreeRestore(restore_args=as_saved))
         except (MemoryError, ImportError):
             raise
-        except Exception as error:  # damage has no type of its own: ValueError, KeyError, JSONDecodeError, Exception
+        except Exception as error:  # Orbax has no exception of its own for damage: ValueError, KeyError, Exception
             raise Damage(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}") from error

@@ -1,10 +1,10 @@
-"""Checkpoints of a run: written in the background, believed only after their checksums agree, never half.
+"""Checkpoints of a run: written atomically in the background, and verified by checksums when read.
 
-    <directory>/<step>/          one saved step, see `step_files`
-    <directory>/damaged-<step>/  a step that failed its checksums, set aside when an older one took its place
+    <directory>/<step>/          one saved step, see `checkpoint_files`
+    <directory>/damaged-<step>/  a step that failed its checksums, renamed when an older one was restored instead
 
-A step is written as `unfinished-<step>`, read back, and renamed: a kill leaves at most that, and the next run that
-saves removes it.
+A step is written as `unfinished-<step>`, read back, and renamed. A killed process leaves at most that directory, and
+the next run that saves removes it.
 """
 
 import contextlib
@@ -22,26 +22,38 @@ import numpy as np
 
 from jaxtrain.core.trees import leaf_digests, named_leaves
 from jaxtrain.errors import StorageError, Words, one_of
-from jaxtrain.storage.checkpoint_files import Damage, Leaves, flush, read_record, read_step, write_record, write_step
+from jaxtrain.storage.checkpoint_files import (
+    Damage,
+    Leaves,
+    flush,
+    read_manifest,
+    read_step,
+    write_manifest,
+    write_step,
+)
 from jaxtrain.storage.files import make_directory, storage_error
 
 
 class Restored(NamedTuple):
-    """A state as it was saved (NumPy arrays in the target's structure) and what the run remembered with it."""
+    """A saved state (NumPy arrays in the target's structure) and the bookkeeping saved with it."""
 
     step: int
     state: Any
     memory: dict[str, Any]
 
 
-_Found = tuple[int, Leaves, dict[str, Any]]
+_Loaded = tuple[int, Leaves, dict[str, Any]]
+"""Step, leaves and memory."""
 
 
 class Checkpoints:
-    """The steps saved in one directory by one writer; see the module for the layout."""
+    """Steps saved in one directory by one writer; the module's docstring shows the layout."""
 
     def __init__(self, directory: Path, *, keep: int, say: Callable[[str], None]) -> None:
-        """Touches no file. `keep`: how many of the newest steps stay; `say` gets lines, also from the saving thread."""
+        """Touches no file.
+
+        keep: how many of the newest steps to keep; say: prints a line, may be called from the saving thread.
+        """
         self.directory = directory.absolute()
         self._keep = keep
         self.say = say
@@ -50,64 +62,66 @@ class Checkpoints:
         self._swept = False
 
     def save(self, step: int, state: Any, memory: dict[str, Any], *, protect: int | None = None) -> None:
-        """Copies `state` to the host now and writes it in the background, after the save before has ended.
+        """Copies `state` to the host now, and writes it in the background once the previous save has ended.
 
-        `memory` is JSON; `protect` a step that stays beside the newest. A step that is there already is written again
-        only as far as it differs. StorageError, in one line, when the save before this one failed.
+        memory: JSON; protect: a step to keep beside the newest. Of a step that is already saved, only what differs is
+        written. Raises StorageError, in one line, when the previous save failed.
         """
-        memory = json.loads(json.dumps(memory))  # the caller goes on changing its own
+        memory = json.loads(json.dumps(memory))  # a copy: the caller continues to change its own
         self.wait()
         self._in_flight = self._thread.submit(self._write, step, _host_copy(state), memory, protect)
 
     def wait(self) -> None:
-        """Returns when nothing is in flight; StorageError, once, when the last save failed."""
-        in_flight, self._in_flight = self._in_flight, None
+        """Waits for the pending save; raises StorageError, once, when it failed."""
+        in_flight = self._in_flight
+        self._in_flight = None
         if in_flight is not None:
             in_flight.result()
 
     def close(self) -> None:
-        """Waits for what is in flight, whatever comes of it: nothing may be written once the directory is let go."""
+        """Waits for the pending save and ignores its errors: nothing may be written after the directory is released."""
         with contextlib.suppress(Exception):
             self.wait()
         self._thread.shutdown()
 
     def steps(self) -> list[int]:
-        """The committed steps in ascending order; a listing of the directory, nothing more."""
+        """Returns the committed steps in ascending order, from a listing of the directory."""
         return sorted(self._places())
 
     def exist(self) -> bool:
-        """Tells whether anything was ever saved, damaged steps included; a listing of the directory, nothing more."""
+        """Tells whether any step was ever saved, damaged ones included, from a listing of the directory."""
         return bool(self._places()) or any(name.startswith("damaged-") for name in self._names())
 
     def newest_memory(self) -> dict[str, Any] | None:
-        """What the newest readable step remembers, without reading its arrays; None where there is none."""
+        """Returns the memory of the newest readable step without reading its arrays; None if there is none."""
         for _, place in sorted(self._places().items(), reverse=True):
             with contextlib.suppress(Damage):
-                return read_record(place).memory
+                return read_manifest(place).memory
         return None
 
     def restore(self, target: Any, step: int | None = None, *, set_aside: bool = True) -> Restored | None:
-        """Reads the newest good step, or the given one, into the structure of `target`; None when none was ever saved.
+        """Reads the newest valid step, or the given one, into the structure of `target`; None when none was ever saved.
 
-        target: a pytree of arrays or `jax.ShapeDtypeStruct`. UsageError naming the first leaf that differs when the
-        saved state has another structure, shape or dtype; StorageError when no step (or not the given one) is good.
+        target: a pytree of arrays or `jax.ShapeDtypeStruct`; set_aside: whether to rename damaged steps. Raises
+        UsageError, naming the first leaf that differs, when the saved state has another structure, shape or dtype;
+        StorageError when no step, or not the given one, is valid.
         """
-        found = self._newest_good(step, target, set_aside=set_aside)
-        if found is None:
+        loaded = self._newest_valid(step, target, set_aside=set_aside)
+        if loaded is None:
             return None
-        step, leaves, memory = found
+        step, leaves, memory = loaded
         paths = [path for path, _ in named_leaves(target)]
         return Restored(step, jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in paths]), memory)
 
     def restore_leaves(self, step: int | None = None) -> tuple[Leaves, dict[str, Any]]:
-        """Reads the newest good step, or the given one, as {path: array}, and its memory; changes no file."""
-        found = self._newest_good(step, None, set_aside=False)
-        if found is None:
+        """Reads the newest valid step, or the given one, as {path: array}, and its memory; changes no file."""
+        loaded = self._newest_valid(step, None, set_aside=False)
+        if loaded is None:
             hint = "Give a run that has saved one"
             raise StorageError(str(self.directory), Words("no checkpoint"), "at least one", hint)
-        return found[1:]
+        return loaded[1:]
 
-    # Writing, all of it in the one background thread.
+    # Writing, in the one background thread.
 
     def _write(self, step: int, state: Leaves, memory: dict[str, Any], protect: int | None) -> None:
         unfinished = self.directory / f"unfinished-{step}"
@@ -125,7 +139,7 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Clears away, once, what a killed process left."""
+        """Removes, once, the unfinished steps that a killed process left."""
         if self._swept:
             return
         for step, place in self._places().items():
@@ -137,14 +151,15 @@ class Checkpoints:
         self._swept = True
 
     def _commit(self, step: int, unfinished: Path, state: Leaves, memory: dict[str, Any]) -> bool:
-        """Writes what is new in this step; False when it is there already as it is."""
-        final, table = self.directory / str(step), leaf_digests(state)
+        """Writes what is new in this step; False when the same step is already saved."""
+        final = self.directory / str(step)
+        table = leaf_digests(state)
         with contextlib.suppress(Damage):
-            saved = read_record(final)
+            saved = read_manifest(final)
             if saved.leaves == table:
                 if saved.memory == memory:
                     return False
-                write_record(final, saved._replace(memory=memory))
+                write_manifest(final, saved._replace(memory=memory))
                 return True
         write_step(unfinished, state, table, memory)
         replaced = self.directory / f"replaced-{step}"
@@ -159,7 +174,7 @@ class Checkpoints:
         kept = {step, protect, *self.steps()[-self._keep :]}
         for old in self.steps():
             if old not in kept:
-                # Renamed first: a step that is half deleted must not look like one that is damaged.
+                # Renamed first, so that a half deleted step is not taken for a damaged one.
                 doomed = self.directory / f"unfinished-{old}"
                 (self.directory / str(old)).rename(doomed)
                 shutil.rmtree(doomed)
@@ -167,7 +182,7 @@ class Checkpoints:
     # Reading.
 
     def _places(self) -> dict[int, Path]:
-        """Where each committed step lies: as `replaced-<step>` when a kill fell between the two renames of a swap."""
+        """Returns step -> directory, `replaced-<step>` if the process was killed between the two renames of a swap."""
         names = self._names()
         places = {}
         for name in names:
@@ -184,7 +199,7 @@ class Checkpoints:
         except OSError as error:
             raise storage_error(self.directory, "read", error) from error
 
-    def _newest_good(self, step: int | None, target: Any, *, set_aside: bool) -> _Found | None:
+    def _newest_valid(self, step: int | None, target: Any, *, set_aside: bool) -> _Loaded | None:
         self.wait()
         places = self._places()
         if step is not None and step not in places:
@@ -205,8 +220,8 @@ class Checkpoints:
         raise self._nothing_good(damages)
 
     def _report(self, step: int, why: str, place: Path, used: int, set_aside: bool) -> None:
-        """Says that a step is damaged, and moves it out of the way of the steps to come."""
-        if not place.exists():  # pruned by the run that owns the directory while it was being read
+        """Reports a damaged step and, with `set_aside`, renames it, so that its name is free for a new save."""
+        if not place.exists():  # the run that owns the directory removed it during the read
             return
         aside = ""
         if set_aside:
@@ -224,7 +239,7 @@ class Checkpoints:
 
 
 def _host_copy(state: Any) -> Leaves:
-    """Copies every leaf into memory of its own: on a CPU `np.asarray` shows the buffer that the next call donates."""
+    """Copies every leaf to new host memory: on a CPU `np.asarray` would share the buffer that the next call donates."""
     leaves = dict(named_leaves(state))
     for leaf in leaves.values():
         if isinstance(leaf, jax.Array):
@@ -233,7 +248,8 @@ def _host_copy(state: Any) -> Leaves:
 
 
 def _set_aside(place: Path, step: int) -> Path:
-    aside, number = place.with_name(f"damaged-{step}"), 1
+    aside = place.with_name(f"damaged-{step}")
+    number = 1
     while aside.exists():
         number += 1
         aside = place.with_name(f"damaged-{step}-{number}")

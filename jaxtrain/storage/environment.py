@@ -1,4 +1,4 @@
-"""What a run ran on: versions, devices, the commit of the folder it was started in."""
+"""Describes the environment of a run: versions, devices, git commit of the working directory."""
 
 import importlib.metadata
 import platform
@@ -11,15 +11,15 @@ PACKAGES = ("jaxtrain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns versions, devices, git commit and whether files differ from it (None outside a repository) for JSON."""
-    devices, changes = jax.local_devices(), _git("status", "--porcelain", "--untracked-files=no")
+    """Returns versions, devices, git commit and whether files differ from it (None outside a repository), as JSON."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
         "packages": {name: _version(name) for name in PACKAGES},
         "backend": jax.default_backend(),
-        "devices": [device.device_kind for device in devices],
+        "devices": [device.device_kind for device in jax.local_devices()],
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if changes is None else bool(changes),
     }
@@ -33,7 +33,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """Names the chip as the system does; Python's own answer is often empty."""
+    """Returns the CPU's model name from /proc/cpuinfo, since Python's own answer is often empty."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
@@ -43,7 +43,7 @@ def _processor() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        found = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+        completed = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return completed.stdout.strip()

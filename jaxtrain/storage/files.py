@@ -1,4 +1,4 @@
-"""A run's directory: made once, held by one process at a time, its small files written whole or not at all."""
+"""Makes directories, writes text and JSON atomically, and explains errors of the file system."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ _REMEDIES = {
 
 
 def storage_error(path: Path, action: str, error: BaseException) -> StorageError:
-    """Returns the error for a path that could not be "written", "read", ...: the reason and what to do."""
+    """Builds the error for a path that could not be read or written: one line with the reason and a remedy."""
     number, reason = _reason(error)
     remedy = _REMEDIES.get(number, "Check the disk, then run the same command again")
     return StorageError(str(path), Words(f"the error {reason!r}"), f"a path that can be {action}", remedy)
@@ -34,7 +34,7 @@ def storage_error(path: Path, action: str, error: BaseException) -> StorageError
 def _reason(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno:
         return error.errno, os.strerror(error.errno)
-    # Libraries in C++ hide the number and show the system's words for it.
+    # C++ libraries hide the error number and show only its text.
     for number in _REMEDIES:
         if os.strerror(number).lower() in str(error).lower():
             return number, os.strerror(number)
@@ -43,7 +43,7 @@ def _reason(error: BaseException) -> tuple[int, str]:
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory and its parents; StorageError on a full or read-only disk or below a regular file."""
+    """Makes a directory and its parents; raises StorageError on a full or read-only disk or below a regular file."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,15 +51,18 @@ def make_directory(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON such that the file is the old or the new one, never half; nan and infinities become null.
+    """Writes JSON atomically: the file holds either the old or the new content. nan and infinities become null.
 
-    Arrays and scalars of NumPy become lists and numbers. StorageError where the disk says no.
+    NumPy arrays and scalars become lists and numbers. Raises StorageError when the file cannot be written.
     """
-    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_to_json_value(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text such that the file is the old or the new one, never half; StorageError where the disk says no."""
+    """Writes a text atomically: the file holds either the old or the new content.
+
+    Raises StorageError when the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -74,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; StorageError when it is not there, cannot be read, or is broken."""
+    """Reads a JSON file; raises StorageError when it is missing, unreadable or malformed."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,11 +88,11 @@ def read_json(path: Path) -> Any:
         raise StorageError(str(path), got, "JSON", "Restore it from a copy, or remove it") from error
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # an array or a scalar of NumPy, which need not be imported to know one
-        return _plain(value.tolist())
+        return {key: _to_json_value(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # a NumPy array or scalar, recognised without importing NumPy
+        return _to_json_value(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

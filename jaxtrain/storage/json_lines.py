@@ -1,4 +1,4 @@
-"""Files of one JSON object a line: appended to, handed to the system at once, read back without a torn last line."""
+"""Appends to and reads JSON Lines files; a last line that a kill has torn is ignored."""
 
 import contextlib
 import json
@@ -12,22 +12,23 @@ from jaxtrain.storage.files import storage_error, write_text
 
 Row = dict[str, Any]
 IsRow = Callable[[Any], bool]
-"""Tells whether what a line holds is a row of this kind of file."""
+"""Tells whether a parsed line is a valid row of this kind of file."""
 
 
 class JsonLines:
-    """A file that is open to be appended to, after it was cut back to the rows that are kept.
+    """A file open for appending, truncated first to the rows to keep.
 
-    StorageError where it cannot be read or written; a write that fails leaves no part of a line behind.
+    Raises StorageError when the file cannot be read or written. A failed write leaves no partial line.
     """
 
     def __init__(self, path: Path, is_row: IsRow, keep: Callable[[Row], bool] | None = lambda row: True) -> None:
-        """Opens the file, and rewrites it where a row is dropped; `rows` are those that it holds now.
+        """Opens the file, and rewrites it without the rows that `keep` rejects; `rows` are those that remain.
 
-        With `keep` None it starts empty, and what an earlier run left is not even read: it may be damaged.
+        With `keep` None it starts empty, and the old content is not read, since it may be damaged.
         """
         kept = [] if keep is None else [(text, row) for text, row in _lines(path, is_row) if keep(row)]
-        self.path, self.rows = path, [row for _, row in kept]
+        self.path = path
+        self.rows = [row for _, row in kept]
         try:
             content = "".join(text + "\n" for text, _ in kept)
             if keep is None:
@@ -39,12 +40,12 @@ class JsonLines:
             raise storage_error(path, "written", error) from error
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Appends rows, all in one write where the system takes it whole."""
+        """Appends rows, in one write if the system accepts it whole."""
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
         descriptor = self._file.fileno()
         length = os.fstat(descriptor).st_size
         try:
-            while text:  # a disk that fills up takes a part first and fails on the rest
+            while text:  # a disk that fills up accepts a part first and fails on the rest
                 text = text[self._file.write(text) :]
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -57,9 +58,9 @@ class JsonLines:
 
 
 def read_lines(path: Path, is_row: IsRow) -> list[Row]:
-    """Returns the rows in the file's order, without a torn last line; none where there is no file.
+    """Returns the rows in the file's order, without a torn last line; an empty list if there is no file.
 
-    StorageError for a file that cannot be read and for a damaged line before the last, with its number.
+    Raises StorageError for a file that cannot be read, and for a damaged line before the last, with its number.
     """
     return [row for _, row in _lines(path, is_row)]
 
@@ -72,7 +73,7 @@ def _lines(path: Path, is_row: IsRow) -> Iterator[tuple[str, Row]]:
     except OSError as error:
         raise storage_error(path, "read", error) from error
     for number, text in enumerate(texts, start=1):
-        row = _parsed(text)
+        row = _parse(text)
         if is_row(row):
             yield text.decode(), row
         elif number < len(texts):  # only the last line can be torn by a kill: another is damage, never dropped unseen
@@ -80,7 +81,7 @@ def _lines(path: Path, is_row: IsRow) -> Iterator[tuple[str, Row]]:
             raise StorageError(str(path), got, "a JSON object of this file's kind in every line", hint)
 
 
-def _parsed(text: bytes) -> Any:
+def _parse(text: bytes) -> Any:
     try:
         return json.loads(text)
     except ValueError:

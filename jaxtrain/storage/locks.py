@@ -1,4 +1,4 @@
-"""The lock of a directory: one process holds it at a time, and it dies with the process."""
+"""A lock on a directory: one process holds it at a time, and it is released when the process ends."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from jaxtrain.storage.files import make_directory, storage_error
 BEAT_SECONDS = 2.0  # how often an owner renews its file where the file system has no locks
 
 
-STALE_SECONDS = 30.0  # an owner that has not renewed it for so long is taken to be dead
+STALE_SECONDS = 30.0  # an owner that has not renewed its file for this long is taken to be dead
 
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -27,9 +27,9 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextlib.contextmanager
 def run_lock(workdir: Path) -> Iterator[None]:
-    """Holds the directory (made where it is missing) for this process; the lock dies with the process.
+    """Locks the directory, made if it is missing, for this process; the lock ends with the process.
 
-    UsageError, naming the owner, while another process holds it; StorageError where it cannot be made or written.
+    Raises UsageError, naming the owner, while another process holds it; StorageError when it cannot be made or written.
     """
     make_directory(workdir)
     try:
@@ -37,17 +37,17 @@ def run_lock(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise storage_error(workdir, "locked", error) from error
     with lock:
-        # A forked data worker that outlives this process must not keep the lock: it shares the open file.
+        # A forked data worker shares the open file and must not keep the lock when it outlives this process.
         os.register_at_fork(after_in_child=lock.close)
-        if _flocked(lock, workdir):
+        if _try_flock(lock, workdir):
             yield
         else:
-            with _owned(workdir):
+            with _hold_owner_file(workdir):
                 yield
 
 
-def _flocked(lock: TextIO, workdir: Path) -> bool:
-    """Locks the file and writes the owner into it; False where the file system knows no locks."""
+def _try_flock(lock: TextIO, workdir: Path) -> bool:
+    """Locks the file and writes the owner into it; False if the file system has no locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -74,20 +74,21 @@ def _owner() -> str:
 def _in_use(workdir: Path, owner: str) -> UsageError:
     try:
         who = "process {pid} on host {host} since {started}".format(**json.loads(owner))
-    except (ValueError, KeyError, TypeError):  # caught between its lock and its name
+    except (ValueError, KeyError, TypeError):  # read after the owner took the lock and before it wrote its name
         who = "another process"
     got, hint = Words(f"a directory in use by {who}"), "Wait for it, stop it, or give another --workdir"
     return UsageError(str(workdir), got, "one that no other process uses", hint)
 
 
-# Without locks an owner is a file `.owner-<n>` that is touched every few seconds. The highest n counts. To take over
-# from a dead or finished owner is to create n + 1, which one process alone can do; numbers are never used twice,
-# because an owner that leaves marks its file and lets it lie. Judging n dead and acting late therefore harms nobody.
+# On a file system without locks, each owner has a file `.owner-<n>` that it touches every few seconds. The highest n is
+# the current owner. A process takes over from a dead or finished owner by creating n + 1, which only one process can
+# do. Numbers are never reused, because an owner that leaves marks its file as released and does not remove it. So a
+# process that judges n dead and acts late does no harm.
 _RELEASED = "released\n"
 
 
 @contextlib.contextmanager
-def _owned(workdir: Path) -> Iterator[None]:
+def _hold_owner_file(workdir: Path) -> Iterator[None]:
     try:
         path = _become_owner(workdir)
     except OSError as error:
@@ -100,14 +101,17 @@ def _owned(workdir: Path) -> Iterator[None]:
     finally:
         leaving.set()
         beat.join()
-        with contextlib.suppress(OSError), path.open("r+", encoding="utf-8") as file:  # else it goes stale by itself
+        with (
+            contextlib.suppress(OSError),
+            path.open("r+", encoding="utf-8") as file,
+        ):  # on failure it goes stale by itself
             file.truncate(0)
             file.write(_RELEASED)
 
 
 def _keep_beating(path: Path, leaving: threading.Event) -> None:
     while not leaving.wait(BEAT_SECONDS):
-        with contextlib.suppress(OSError):  # a server that is away for a moment
+        with contextlib.suppress(OSError):  # the file server may be briefly unreachable
             os.utime(path)
 
 
@@ -117,12 +121,12 @@ def _become_owner(workdir: Path) -> Path:
         path = workdir / f".owner-{newest}"
         if newest and (owner := _living_owner(path)) is not None:
             raise _in_use(workdir, owner)
-        if _claimed(workdir, newest + 1):
+        if _claim(workdir, newest + 1):
             return workdir / f".owner-{newest + 1}"
 
 
-def _claimed(workdir: Path, number: int) -> bool:
-    """Creates the owner's file with this number and removes the older ones; False when another process was faster."""
+def _claim(workdir: Path, number: int) -> bool:
+    """Creates the owner file with this number and removes older ones; False when another process was faster."""
     path = workdir / f".owner-{number}"
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -144,7 +148,7 @@ def _owners(workdir: Path) -> list[int]:
 
 
 def _living_owner(path: Path) -> str | None:
-    """Watches an owner's file: its text once it is renewed, None when it is released, removed or older than allowed."""
+    """Watches an owner file; returns its text once it is renewed, None when it is released, removed or stale."""
     try:
         first = path.stat()
         deadline = time.monotonic() + STALE_SECONDS - (_file_system_time(path.parent) - first.st_mtime)
@@ -155,13 +159,13 @@ def _living_owner(path: Path) -> str | None:
             if path.stat().st_mtime_ns != first.st_mtime_ns:
                 return owner
             time.sleep(0.05)
-    except FileNotFoundError:  # a newer owner has cleared it away
+    except FileNotFoundError:  # a newer owner removed it
         pass
     return None
 
 
 def _file_system_time(directory: Path) -> float:
-    """Asks the file system for the time: the clocks of two hosts may differ by more than an owner may be silent."""
+    """Returns the file system's time, since the clocks of two hosts may differ by more than STALE_SECONDS."""
     probe = directory / f".clock-{os.getpid()}-{threading.get_ident()}"
     probe.touch()
     seconds = probe.stat().st_mtime

@@ -1,4 +1,4 @@
-"""The end of a run, as `result.json` holds it."""
+"""The result of a run, saved as `result.json`."""
 
 import signal
 from dataclasses import asdict, dataclass
@@ -13,13 +13,14 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended.
+    """The outcome of a run.
 
     status: "done", "diverged" or "interrupted"; step: the last one; seconds: of training, over all sessions;
-    last: split -> numbers of the last state; best: step, metric and value on validation, None without a validation
-    split; test: its step and numbers, None where the run did not end well; state_digest: sha256 over all leaves of
-    the last state; throughput: examples_per_second, milliseconds_per_step, compile_seconds, data_wait_share of this
-    session; reason: in words, where status is not "done" or the run stopped early; signal: the one that interrupted.
+    last: split -> metrics of the last state; best: step, metric and value on validation, None without a validation
+    split; test: step and metrics of the test split, None unless the run is done; state_digest: sha256 over all leaves
+    of the last state; throughput: examples_per_second, milliseconds_per_step, compile_seconds, data_wait_share of this
+    session; reason: a sentence, if status is not "done" or the run stopped early; signal: the one that interrupted;
+    seeds: mean, spread and interval of each metric over seeds, and the diverged seeds; None for a single run.
     """
 
     status: str
@@ -36,17 +37,17 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """The command's: 0 done, 4 diverged, 128 + the signal where one interrupted."""
+        """Exit code of the command: 0 done, 4 diverged, 128 + the signal if one interrupted."""
         return {"done": 0, "diverged": 4, "interrupted": 128 + (self.signal or signal.SIGINT)}[self.status]
 
 
 def write_result(workdir: Path, result: Result) -> None:
-    """Writes `result.json`, whole or not at all."""
+    """Writes `result.json` atomically."""
     write_json(workdir / "result.json", asdict(result))
 
 
 def read_result(workdir: Path) -> Result | None:
-    """Reads `result.json`; None where a run has not come to an end."""
+    """Reads `result.json`; None if the run has not ended."""
     path = workdir / "result.json"
     if not path.exists():
         return None

@@ -1,23 +1,21 @@
-"""Where a run's numbers go: a file of JSON lines (the truth), TensorBoard, the console, memory, nowhere."""
+"""Trackers record a run's metrics: metrics.jsonl (authoritative), TensorBoard, the console, memory."""
 
 from jaxtrain.trackers.base import Row, Tracker
-from jaxtrain.trackers.composite import several
+from jaxtrain.trackers.composite import CompositeTracker
 from jaxtrain.trackers.console import ConsoleTracker
 from jaxtrain.trackers.event_files import TensorBoardTracker, write_hparams, write_picture
 from jaxtrain.trackers.jsonl import JsonlTracker, read_rows
 from jaxtrain.trackers.memory import MemoryTracker
-from jaxtrain.trackers.null import NullTracker
 
 __all__ = [
+    "CompositeTracker",
     "ConsoleTracker",
     "JsonlTracker",
     "MemoryTracker",
-    "NullTracker",
     "Row",
     "TensorBoardTracker",
     "Tracker",
     "read_rows",
-    "several",
     "write_hparams",
     "write_picture",
 ]

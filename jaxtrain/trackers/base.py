@@ -1,4 +1,4 @@
-"""What a tracker is: a place to which the numbers of a run are written."""
+"""The protocol of trackers, which record the metrics of a run."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,16 +8,16 @@ Row = dict[str, Any]
 
 
 class Tracker(Protocol):
-    """Receives a run's numbers, at most once per (step, split), and its texts."""
+    """Receives a run's metrics, at most once per (step, split), and its texts."""
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Records the numbers of one split at one step; values are Python or NumPy scalars."""
+        """Records the metrics of one split at one step; values are Python or NumPy scalars."""
         ...
 
     def text(self, name: str, text: str) -> None:
-        """Shows a text (the config, say) where the place has room for one; to be given again after a resume."""
+        """Records a text, such as the config, if the tracker can show one; call again after a resume."""
         ...
 
     def close(self) -> None:
-        """Ends the writing; nothing may follow. Closing twice is allowed."""
+        """Ends the writing: no other call may follow. Closing twice is allowed."""
         ...

@@ -1,4 +1,4 @@
-"""Several trackers as one: the truth and its mirrors."""
+"""One tracker that writes to several: the primary one and its mirrors."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -6,32 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from jaxtrain.trackers.base import Tracker
 
 
-def several(trackers: Sequence[Tracker], say: Callable[[str], None]) -> Tracker:
-    """Returns a tracker that writes to the first, the truth, and then to the others, its mirrors.
+class CompositeTracker:
+    """Writes to the first tracker, the primary one, and then to the others, its mirrors.
 
-    Errors of the truth reach the run. A mirror that raises is said once, closed and left out from then on.
+    Errors of the primary tracker reach the run. A mirror that raises is reported once, closed and no longer written to.
     """
-    truth, *mirrors = trackers
-    return _Several(truth, mirrors, say)
 
-
-class _Several:
-    def __init__(self, truth: Tracker, mirrors: list[Tracker], say: Callable[[str], None]) -> None:
-        self._truth = truth
-        self._mirrors = mirrors
+    def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None]) -> None:
+        """Takes the trackers, the primary one first, and the function that prints a line."""
+        self._primary, *self._mirrors = trackers
         self._say = say
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        self._truth.write(step, split, values)
+        """Writes the metrics to every tracker."""
+        self._primary.write(step, split, values)
         self._mirror(lambda tracker: tracker.write(step, split, values))
 
     def text(self, name: str, text: str) -> None:
-        self._truth.text(name, text)
+        """Writes the text to every tracker."""
+        self._primary.text(name, text)
         self._mirror(lambda tracker: tracker.text(name, text))
 
     def close(self) -> None:
+        """Closes every tracker."""
         try:
-            self._truth.close()
+            self._primary.close()
         finally:
             self._mirror(lambda tracker: tracker.close())
 
@@ -46,6 +45,6 @@ class _Several:
         self._mirrors.remove(tracker)
         reason = str(error) or type(error).__name__
         with contextlib.suppress(Exception):
-            self._say(f"{type(tracker).__name__}: {reason}; the run goes on without it")
+            self._say(f"{type(tracker).__name__}: {reason}; the run continues without it")
         with contextlib.suppress(Exception):
             tracker.close()

@@ -1,4 +1,4 @@
-"""A run's numbers as lines to read."""
+"""Prints a run's metrics as aligned lines."""
 
 import math
 import numbers
@@ -11,7 +11,7 @@ NUMBER_WIDTH = 8
 
 
 class ConsoleTracker:
-    """Says one aligned line per write: "step 1,200/5,000  train       loss 0.312     accuracy 0.91"."""
+    """Prints one aligned line per write: "step 1,200/5,000  train       loss 0.312     accuracy 0.91"."""
 
     def __init__(self, say: Callable[[str], None], total: int) -> None:
         """Takes the function that prints a line and the run's number of steps."""
@@ -19,14 +19,14 @@ class ConsoleTracker:
         self._total = f"{total:,}"
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Says the numbers but for norms, single seeds and single classes, each to four significant digits."""
+        """Prints the metrics to four significant digits, without norms and the values of single seeds and classes."""
         kept = {name: value for name, value in values.items() if in_lines(name)}
         shown = [f"{name} {_readable(value):<{NUMBER_WIDTH}}" for name, value in kept.items()]
         start = f"step {step:>{len(self._total)},}/{self._total}  {split:<{SPLIT_WIDTH}}"
         self._say("  ".join([start, *shown]).rstrip())
 
     def text(self, name: str, text: str) -> None:
-        """Does nothing: lines are for numbers."""
+        """Does nothing: lines show only metrics."""
 
     def close(self) -> None:
         """Does nothing."""

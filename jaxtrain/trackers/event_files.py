@@ -1,4 +1,4 @@
-"""A run's numbers and texts as TensorBoard event files, a mirror of metrics.jsonl."""
+"""Writes a run's metrics and texts as TensorBoard event files, which mirror metrics.jsonl."""
 
 import contextlib
 import functools
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from tensorboardX import RecordWriter
 
 PREFIX = "events.out.tfevents."
-SUFFIX = ".jaxtrain"  # tells our event files from others in the directory, which are never removed
+SUFFIX = ".jaxtrain"  # marks our event files; others in the directory are never removed
 CLOSE_SECONDS = 10.0
 
 
 class TensorBoardTracker:
-    """Mirrors a run into event files, tags "<name>/<split>" so that the splits of one metric stand together.
+    """Mirrors a run into event files, with tags "<name>/<split>" so that the splits of one metric share a group.
 
-    Our old event files in the directory are removed and rebuilt from `rows`, the kept rows of metrics.jsonl: one value
-    per (step, split, name) however the run before ended. All of it happens on a background thread, the import of
-    tensorboardX included, so it never blocks; the first exception is said once and the mirror falls silent.
-    The time of rebuilt values is the time of the rebuilding. A value that is not finite is shown as not a number.
+    Our old event files in the directory are replaced by one rebuilt from `rows`, the rows kept in metrics.jsonl, so
+    there is one value per (step, split, name) however the previous session ended. All work, including the import of
+    tensorboardX, runs on a background thread and never blocks. The first exception is reported and ends the mirror.
+    Rebuilt values have the wall time of the rebuilding. Values that are not finite are written as nan.
     """
 
     def __init__(self, directory: str | os.PathLike[str], rows: Iterable[Row], say: Callable[[str], None]) -> None:
@@ -43,19 +43,19 @@ class TensorBoardTracker:
         self._thread.start()
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Queues the numbers; they reach the file within milliseconds."""
+        """Queues the metrics; they reach the file within milliseconds."""
         self._put(functools.partial(_scalars, time.time(), step, split, dict(values)))
 
     def text(self, name: str, text: str) -> None:
-        """Queues a text for TensorBoard's page of texts, which renders Markdown."""
+        """Queues a text for TensorBoard's text page, which renders Markdown."""
         self._put(functools.partial(_text, time.time(), name, text))
 
     def close(self) -> None:
-        """Waits until everything queued is in the file, at most CLOSE_SECONDS."""
+        """Waits until the queue is written to the file, at most CLOSE_SECONDS."""
         self._put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._fail(f"not written to the end within {CLOSE_SECONDS:.0f} s")
+            self._fail(f"could not finish writing within {CLOSE_SECONDS:.0f} s")
 
     def _put(self, event: "Callable[[], Event] | None") -> None:
         if not self._stopped.is_set():
@@ -71,7 +71,7 @@ class TensorBoardTracker:
         from tensorboardX import RecordWriter
 
         _clear(self._directory)
-        # Not SummaryWriter: its thread dies of a full disk and its bounded queue then blocks for ever.
+        # Not SummaryWriter: a full disk ends its thread, and its bounded queue then blocks for ever.
         with contextlib.closing(RecordWriter(_new_file(self._directory))) as writer:
             writer.write(_version().SerializeToString())
             now = time.time()
@@ -83,7 +83,7 @@ class TensorBoardTracker:
     def _follow(self, writer: "RecordWriter") -> None:
         while (event := self._events.get()) is not None:
             writer.write(event().SerializeToString())
-            if self._events.empty():  # flushing also syncs the disk, so a burst pays once
+            if self._events.empty():  # a flush also syncs the disk, so a burst is flushed once
                 writer.flush()
 
     def _fail(self, reason: str) -> None:
@@ -91,11 +91,11 @@ class TensorBoardTracker:
             return
         self._stopped.set()
         with contextlib.suppress(Exception):
-            self._say(f"TensorBoard: {self._directory}: {reason}; the run goes on without it")
+            self._say(f"TensorBoard: {self._directory}: {reason}; the run continues without it")
 
 
 def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, width: int, height: int) -> None:
-    """Writes one picture, as PNG, into an event file of its own, in place of the one before."""
+    """Writes a PNG picture as an event file, replacing our earlier event files in the directory."""
     from tensorboardX import RecordWriter
 
     _clear(Path(directory))
@@ -106,17 +106,17 @@ def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, widt
 
 
 def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Writes one trial for TensorBoard's page of hyperparameters, in place of the one before.
+    """Writes one trial for TensorBoard's page of hyperparameters, replacing our earlier event files in the directory.
 
-    One event file in the directory itself, with the metrics as scalars too, since the page takes them from there.
-    Values that are neither numbers nor booleans are shown as text.
+    The event file holds the metrics as scalars too, since the page reads them from there. Values that are neither
+    numbers nor booleans are written as text.
     """
     from tensorboardX import RecordWriter
     from tensorboardX.summary import hparams
 
     _clear(Path(directory))
     known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
-    points = [{"tag": name, "simple_value": _shown(value)} for name, value in metrics.items()]
+    points = [{"tag": name, "simple_value": _finite_or_nan(value)} for name, value in metrics.items()]
     with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
         writer.write(_version().SerializeToString())
         for summary in (*hparams(known, metrics), {"value": points}):
@@ -124,7 +124,7 @@ def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], m
 
 
 def _clear(directory: Path) -> None:
-    """Removes our old event files, and makes the directory where it is missing."""
+    """Removes our old event files, and makes the directory if it is missing."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob(PREFIX + "*" + SUFFIX):
         old.unlink()
@@ -144,12 +144,12 @@ def _row(wall_time: float, row: Row) -> "Event":
 
 
 def _scalars(wall_time: float, step: int, split: str, values: Mapping[str, float | None]) -> "Event":
-    points = [{"tag": f"{name}/{split}", "simple_value": _shown(value)} for name, value in values.items()]
+    points = [{"tag": f"{name}/{split}", "simple_value": _finite_or_nan(value)} for name, value in values.items()]
     return _event(wall_time, step, summary={"value": points})
 
 
-def _shown(value: float | None) -> float:
-    """Returns what a rebuilding from metrics.jsonl would show, where infinities are null like the rest."""
+def _finite_or_nan(value: float | None) -> float:
+    """Returns the value as a rebuilding from metrics.jsonl reads it: infinities are null there, and become nan."""
     return float(value) if value is not None and math.isfinite(value) else math.nan
 
 

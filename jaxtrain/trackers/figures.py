@@ -1,4 +1,4 @@
-"""Pictures, drawn with matplotlib, which is imported when the first one is asked for."""
+"""Renders matplotlib figures as PNG pictures."""
 
 import io
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
 
 
 class Picture(NamedTuple):
-    """A figure as PNG, and its size in pixels."""
+    """A PNG image and its size in pixels."""
 
     png: bytes
     width: int
     height: int
 
 
-def drawn(figure: "Figure", dpi: int = 120) -> Picture:
-    """Renders a figure."""
+def render(figure: "Figure", dpi: int = 120) -> Picture:
+    """Renders a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return Picture(buffer.getvalue(), *(round(inches * dpi) for inches in figure.get_size_inches()))

@@ -1,4 +1,4 @@
-"""metrics.jsonl, the truth about a run's numbers: the other trackers mirror it or are rebuilt from it."""
+"""metrics.jsonl, the authoritative record of a run's metrics: other trackers mirror it or are rebuilt from it."""
 
 import math
 import numbers
@@ -15,16 +15,16 @@ from jaxtrain.trackers.base import Row
 class JsonlTracker:
     """Appends one line per (step, split) to a file and hands each to the operating system at once.
 
-    With `resume_step` None the file starts empty; with a step, rows after it and a torn last line are cut off and the
+    With `resume_step` None the file starts empty. With a step, rows after it and a torn last line are dropped and the
     rest is kept, so the rows up to a step must be written before the checkpoint of that step is committed. Rows of the
-    test split are cut off, too: a run writes them at its very end, so one that goes on was killed there.
-    Numbers that are not finite become null. Raises StorageError where the file cannot be read or written (a failed
-    write leaves no part of a line behind) and ValueError for a second row of a (step, split), which is a bug of ours.
+    test split are dropped too: a run writes them last, so a run that resumes will write them again.
+    Values that are not finite become null. Raises StorageError when the file cannot be read or written (a failed write
+    leaves no partial line) and ValueError for a second row of a (step, split), which is a bug of ours.
     """
 
     def __init__(self, path: str | os.PathLike[str], resume_step: int | None) -> None:
-        """Opens the file, after cutting it back to `resume_step`."""
-        keep = None if resume_step is None else lambda row: _counts(row, resume_step)
+        """Opens the file and truncates it to the rows up to `resume_step`."""
+        keep = None if resume_step is None else lambda row: _is_kept(row, resume_step)
         self._lines = JsonLines(Path(path), _is_row, keep)
         self._written = {(row["step"], row["split"]) for row in self._lines.rows}
 
@@ -47,7 +47,7 @@ class JsonlTracker:
         self._written.add((step, split))
 
     def text(self, name: str, text: str) -> None:
-        """Does nothing: the file holds numbers alone, and config.json holds the config."""
+        """Does nothing: the file holds only metrics, and config.json holds the config."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -55,20 +55,20 @@ class JsonlTracker:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """Returns the rows of a metrics.jsonl in the file's order, without a torn last line; none where there is no file.
+    """Returns the rows of a metrics.jsonl in the file's order, without a torn last line; none if there is no file.
 
     Raises StorageError for a file that cannot be read and for a damaged line before the last, with its number.
     """
     return read_lines(Path(path), _is_row)
 
 
-def _counts(row: Row, resume_step: int) -> bool:
-    """Tells whether a row still holds for a run that goes on from a step."""
+def _is_kept(row: Row, resume_step: int) -> bool:
+    """Tells whether a run that resumes at a step keeps a row."""
     return row["step"] <= resume_step and row["split"] != "test"
 
 
-def _is_row(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("step"), int) and isinstance(found.get("split"), str)
+def _is_row(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("step"), int) and isinstance(value.get("split"), str)
 
 
 def _number(value: float) -> int | float | None:

@@ -1,4 +1,4 @@
-"""A run's numbers kept in memory, for notebooks and tests."""
+"""Keeps a run's metrics in memory, for notebooks and tests."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from jaxtrain.trackers.base import Row
 
 
 class MemoryTracker:
-    """Keeps the rows in `rows`, as in metrics.jsonl but with their numbers as they came, and the texts in `texts`."""
+    """Keeps the rows of metrics.jsonl in `rows`, with values unconverted, and the texts in `texts`."""
 
     def __init__(self) -> None:
         """Starts empty."""
@@ -22,4 +22,4 @@ class MemoryTracker:
         self.texts[name] = text
 
     def close(self) -> None:
-        """Does nothing: the rows stay."""
+        """Does nothing: the rows remain."""

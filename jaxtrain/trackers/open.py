@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import to_json
 from jaxtrain.trackers.base import Tracker
-from jaxtrain.trackers.composite import several
+from jaxtrain.trackers.composite import CompositeTracker
 from jaxtrain.trackers.console import ConsoleTracker
 from jaxtrain.trackers.event_files import TensorBoardTracker
 from jaxtrain.trackers.jsonl import JsonlTracker
@@ -18,12 +18,12 @@ from jaxtrain.trackers.progress import Progress
 def open_trackers(
     config: Config, workdir: Path, resumed: int | None, extra: Sequence[Tracker], bar: Progress, total: int
 ) -> Iterator[Tracker]:
-    """Opens metrics.jsonl, cut back to the step that the run resumes at, and its mirrors."""
-    truth = JsonlTracker(workdir / "metrics.jsonl", resumed)
+    """Opens metrics.jsonl, truncated to the step at which the run resumes, and its mirrors."""
+    primary = JsonlTracker(workdir / "metrics.jsonl", resumed)
     mirrors: list[Tracker] = [ConsoleTracker(bar.say, total)]
     if config["track"]["tensorboard"]:
-        mirrors.append(TensorBoardTracker(workdir, truth.rows(), bar.say))
-    tracker = several([truth, *mirrors, *extra], bar.say)
+        mirrors.append(TensorBoardTracker(workdir, primary.rows(), bar.say))
+    tracker = CompositeTracker([primary, *mirrors, *extra], bar.say)
     tracker.text("config", f"```json\n{to_json(config)}\n```")
     try:
         yield tracker

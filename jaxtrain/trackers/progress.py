@@ -1,4 +1,4 @@
-"""How far a run has come: a bar on a terminal, plain lines elsewhere, nothing with quiet."""
+"""Shows the progress of a run: a bar on a terminal, plain lines elsewhere, nothing with `quiet`."""
 
 import contextlib
 import os
@@ -7,10 +7,10 @@ from typing import Protocol, Self, TextIO
 
 
 class Progress(Protocol):
-    """A context manager that shows the step of a run and says lines beside it; it never raises for its stream."""
+    """Context manager that shows the step of a run and prints lines; errors of its stream are ignored."""
 
     def update(self, step: int, **shown: float) -> None:
-        """Moves to this step, counted from the start of the run, with some numbers beside it."""
+        """Moves to this step, counted from the start of the run, and shows numbers beside it."""
         ...
 
     def say(self, line: str) -> None:
@@ -31,18 +31,18 @@ def progress(
     description: str = "",
     unit: str = "step",
 ) -> Progress:
-    """Returns the progress of a run of `total` steps (or what `unit` says) that starts at step `initial`.
+    """Returns the progress of a run of `total` steps, or other units, that starts at step `initial`.
 
-    Without `stream` it is standard error as it is now. Errors are not for this: quiet silences every line.
+    Without `stream` it writes to the current standard error. `quiet` silences every line, so errors must not go here.
     """
     if quiet:
         return _Quiet()
-    shown_on = sys.stderr if stream is None else stream
-    return _Bar(total, initial, shown_on, description, unit) if shown_on.isatty() else _Lines(shown_on)
+    output = sys.stderr if stream is None else stream
+    return _Bar(total, initial, output, description, unit) if output.isatty() else _Lines(output)
 
 
 def plain_lines(quiet: bool) -> Progress:
-    """Returns what says lines on standard error before there is a bar, or nothing with quiet."""
+    """Returns a progress without a bar, which prints lines on standard error, or nothing with `quiet`."""
     return _Quiet() if quiet else _Lines(sys.stderr)
 
 
@@ -65,7 +65,7 @@ class _Lines(_Quiet):
         self._stream = stream
 
     def say(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # a reader that went away (`| head`) is no reason to stop training
+        with contextlib.suppress(OSError):  # training continues when the reader has closed the pipe (`| head`)
             print(line, file=self._stream, flush=True)
 
 
@@ -75,7 +75,7 @@ class _Bar:
 
         self._stream = stream
         sized = _has_size(stream)
-        # miniters=1: by itself tqdm waits for as many steps as the last long call had, and seems to hang in short ones.
+        # miniters=1: otherwise tqdm waits for as many steps as the last long call took, and seems to hang.
         self._bar = tqdm(
             total=total,
             initial=initial,
@@ -93,7 +93,7 @@ class _Bar:
         self._bar.update(step - self._bar.n)
 
     def say(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # a terminal was closed: the bar itself knows, its write does not
+        with contextlib.suppress(OSError):  # the terminal was closed: tqdm ignores that in the bar, but not in `write`
             self._bar.write(line, file=self._stream)
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class _Bar:
 
 
 def _has_size(stream: TextIO) -> bool:
-    """Returns whether the terminal knows its size: some report 0 x 0, where tqdm shows nothing at all."""
+    """Tells whether the terminal reports its size: some report 0 x 0, for which tqdm shows nothing."""
     try:
         size = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a user sees of a search: the page that opens offline, and its pictures."""
+"""The report of a search: an HTML page that opens offline, pictures, and result files."""
 
 from jaxtrain.search.report.page import write_page, write_pictures
 

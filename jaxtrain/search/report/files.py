@@ -1,4 +1,4 @@
-"""The files of a search: report, pictures, best config, TensorBoard's table of hyperparameters, summary."""
+"""Writes the files of a search: report, pictures, best config, TensorBoard's hyperparameter table, summary."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,11 +9,11 @@ from jaxtrain.search.results import Findings
 from jaxtrain.storage.files import make_directory, storage_error, write_json
 
 TENSORBOARD_TRIALS = 100
-"""Trials that TensorBoard's table shows: it reads a file for each."""
+"""Number of trials in TensorBoard's table, which reads a file for each."""
 
 
 def write_findings(findings: Findings, folder: Path, say: Callable[[str], None]) -> None:
-    """Writes all files of a search into its folder; StorageError where the disk says no."""
+    """Writes all files of a search into its folder; raises StorageError when one cannot be written."""
     from jaxtrain.search.report.page import write_page, write_pictures
 
     make_directory(folder / "pictures")
@@ -39,19 +39,19 @@ def _summary(findings: Findings) -> dict[str, object]:
         "trials": counts,
         "best": asdict(findings.best) if findings.best else None,
         "ties": sorted(findings.ties),
-        "behind": {trial: asdict(difference) for trial, difference in findings.behind.items()},
+        "behind": {trial: asdict(difference) for trial, difference in findings.differences_from_best.items()},
         "comparison": findings.comparison.to_json() if findings.comparison else None,
         "seconds": findings.seconds,
     }
 
 
 def _write_table(findings: Findings, folder: Path, say: Callable[[str], None]) -> None:
-    """Writes the best trials for TensorBoard, a directory each."""
+    """Writes the best trials for TensorBoard, each in its own directory."""
     from jaxtrain.trackers.event_files import write_hparams
 
-    shown = [outcome for outcome in findings.order if outcome.value is not None]
-    if len(shown) > TENSORBOARD_TRIALS:
-        say(f"TensorBoard gets the best {TENSORBOARD_TRIALS} of {len(shown)} trials: it reads a file for each")
-    for outcome in shown[:TENSORBOARD_TRIALS]:
+    valued = [outcome for outcome in findings.order if outcome.value is not None]
+    if len(valued) > TENSORBOARD_TRIALS:
+        say(f"TensorBoard shows only the best {TENSORBOARD_TRIALS} of {len(valued)} trials: it reads a file for each")
+    for outcome in valued[:TENSORBOARD_TRIALS]:
         metrics = {findings.metric: outcome.value or 0.0}
         write_hparams(folder / f"trial_{outcome.trial:04}", outcome.point, metrics)

@@ -1,14 +1,14 @@
-"""What came of a search, in sentences."""
+"""Sentences that summarise a search."""
 
 import math
 
-from jaxtrain.search.report.scales import shown
+from jaxtrain.search.report.scales import format_value
 from jaxtrain.search.results import Comparison, Findings
 from jaxtrain.training.intervals import Interval
 
 
 def title(findings: Findings) -> str:
-    """Names the best trial and its value."""
+    """Returns the title: the best trial and its value."""
     best = findings.best
     if best is None:
         return "All trials diverged" if findings.outcomes else "No trial has ended"
@@ -17,33 +17,35 @@ def title(findings: Findings) -> str:
 
 
 def sentences(findings: Findings) -> list[str]:
-    """Says how the trials ended, what the best one is, and how it does on seeds that the search did not use."""
+    """Returns sentences: how the trials ended, the best point, ties, and the comparison on unused seeds."""
     statuses = [outcome.status for outcome in findings.outcomes]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("done", "stopped", "diverged"))
     direction = "higher" if findings.higher_is_better else "lower"
-    found = [
+    lines = [
         f"{len(statuses)} trials in {findings.seconds:.1f} s: {counts}. A {direction} {findings.metric} is better."
     ]
     if findings.best:
-        point = ", ".join(f"{key} = {shown(value)}" for key, value in findings.best.point.items())
-        found.append(f"Trial {findings.best.trial}: {point}.")
+        point = ", ".join(f"{key} = {format_value(value)}" for key, value in findings.best.point.items())
+        lines.append(f"Trial {findings.best.trial}: {point}.")
     if findings.ties:
-        found.append(f"Ties, which cannot be told from the best: {len(findings.ties)}, marked in the table.")
-    return [*found, _compared(findings.comparison)]
+        lines.append(f"Ties, not significantly different from the best: {len(findings.ties)}, marked in the table.")
+    return [*lines, _comparison_sentence(findings.comparison)]
 
 
-def _compared(found: Comparison | None) -> str:
-    if found is None:
+def _comparison_sentence(comparison: Comparison | None) -> str:
+    if comparison is None:
         return "The best was not compared with the config's own values on unused seeds."
-    where = f"On {len(found.best)} seeds that the search did not use, by {found.metric} on {found.split}"
-    relation = "is a tie with" if found.verdict == "a tie" else f"is {found.verdict} than"
-    if math.isnan(found.gain.mean):
+    seeds = f"On {len(comparison.best)} seeds that the search did not use"
+    metric = f"by {comparison.metric} on {comparison.split}"
+    relation = "is a tie with" if comparison.verdict == "a tie" else f"is {comparison.verdict} than"
+    if math.isnan(comparison.gain.mean):
         relation = "cannot be compared with"
-    return f"{where}, trial {found.trial} {relation} the config's own values{_gain(found.gain)}{_lost(found)}."
+    result = f"trial {comparison.trial} {relation} the config's own values"
+    return f"{seeds}, {metric}, {result}{_gain(comparison.gain)}{_diverged_seeds(comparison)}."
 
 
 def _gain(gain: Interval) -> str:
-    """Says a gain, of which positive is better, with its interval."""
+    """Returns the gain with its interval, in brackets; positive is better."""
     if math.isnan(gain.mean):
         return ""
     if math.isnan(gain.low):
@@ -51,9 +53,9 @@ def _gain(gain: Interval) -> str:
     return f" (gain {gain.mean:+.3g}, 95 % interval {gain.low:+.3g} to {gain.high:+.3g})"
 
 
-def _lost(found: Comparison) -> str:
-    """Says how many seeds diverged: the gain leaves them out."""
-    sides = {f"trial {found.trial}": found.best, "the config's own": found.own}
+def _diverged_seeds(comparison: Comparison) -> str:
+    """Returns how many seeds diverged on each side; the gain leaves them out."""
+    sides = {f"trial {comparison.trial}": comparison.best, "the config's own": comparison.own}
     counts = {side: list(values.values()).count(None) for side, values in sides.items()}
     lost = [f"{side} on {count}" for side, count in counts.items() if count]
     return f"; diverged: {', '.join(lost)}" if lost else ""

@@ -1,4 +1,4 @@
-"""Which hyperparameters the trials' order depends on: a forest learns it, then one column at a time is shuffled."""
+"""Permutation importances of hyperparameters for the ranking of trials, by a random forest (Breiman 2001)."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from jaxtrain.search.report.scales import scale_of
 from jaxtrain.search.results import Findings
 
 FEWEST = 12
-"""Trials below which a forest learns nothing that holds for others."""
+"""The fewest trials for which importances are computed; a forest does not generalise from fewer."""
 
 FOLDS = 4
 TREES = 60
@@ -16,10 +16,10 @@ SHUFFLES = 4
 
 
 class Importances(NamedTuple):
-    """By how much the forest's R² on trials held out falls when a hyperparameter's values are shuffled among trials.
+    """The drop of the forest's R² on held-out trials when the values of one hyperparameter are shuffled.
 
-    drops: key -> fall, averaged over folds and shuffles; explained: that R² itself, which is no more than 0 where the
-    drops mean nothing. `lack` says why there are none, and is empty otherwise.
+    drops: key -> drop, averaged over folds and shuffles; explained: the R² without shuffling, if it is 0 or less the
+    drops mean nothing; lack: why there are no importances, otherwise empty.
     """
 
     drops: dict[str, float]
@@ -28,19 +28,20 @@ class Importances(NamedTuple):
 
 
 def find_importances(findings: Findings) -> Importances:
-    """Returns the importances for the place of a trial in the order of all, those stopped and diverged included."""
-    places, count = _places(findings), len(findings.outcomes)
+    """Returns the importances for the ranks of all trials, including stopped and diverged ones."""
+    places = _places(findings)
+    count = len(findings.outcomes)
     if count < FEWEST:
         return Importances({}, 0.0, f"too few trials: {count} of the {FEWEST} that importances need")
     if places.std() == 0:
         return Importances({}, 0.0, "no importances: no trial is better than another")
     keys, columns = _columns(findings)
-    drops, explained = _shuffled(columns, places)
+    drops, explained = _measure_drops(columns, places)
     return Importances(dict(zip(keys, drops.tolist(), strict=True)), explained, "")
 
 
 def _places(findings: Findings) -> np.ndarray:
-    """Returns each outcome's place, (trials,), 0 for the best; those that diverged share one."""
+    """Returns the rank of each outcome, (trials,), 0 for the best; diverged trials share their mean rank."""
     diverged = [outcome.trial for outcome in findings.order if outcome.status == "diverged"]
     first = len(findings.order) - len(diverged)
     places = {outcome.trial: float(place) for place, outcome in enumerate(findings.order)}
@@ -51,8 +52,8 @@ def _places(findings: Findings) -> np.ndarray:
 def _columns(findings: Findings) -> tuple[list[str], np.ndarray]:
     """Returns keys and values, (trials, dimensions).
 
-    Where a dimension does not count, its value is drawn from those where it does: a gap would tell the forest which
-    member was chosen, and the member's importance would be counted as that of its knobs.
+    If a dimension is not active in a trial, its value is drawn from the trials in which it is: a gap would reveal the
+    chosen member to the forest, which would then attribute the member's importance to its knobs.
     """
     draw = np.random.default_rng(0)
     columns = {}
@@ -66,17 +67,18 @@ def _columns(findings: Findings) -> tuple[list[str], np.ndarray]:
     return list(columns), np.array(list(columns.values())).T
 
 
-def _shuffled(columns: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the falls of R², (dimensions,), and R², means over folds."""
+def _measure_drops(columns: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the drops of R², (dimensions,), and R², averaged over folds."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
     from sklearn.model_selection import KFold
 
-    drops, explained = [], []
+    drops = []
+    explained = []
     for train, held_out in KFold(FOLDS, shuffle=True, random_state=0).split(columns):
         forest = RandomForestRegressor(TREES, random_state=0).fit(columns[train], places[train])
         explained.append(forest.score(columns[held_out], places[held_out]))
         test = columns[held_out], places[held_out]
-        found = permutation_importance(forest, *test, n_repeats=SHUFFLES, random_state=0)
-        drops.append(found["importances_mean"])
+        importance = permutation_importance(forest, *test, n_repeats=SHUFFLES, random_state=0)
+        drops.append(importance["importances_mean"])
     return np.mean(drops, axis=0), float(np.mean(explained))

@@ -1,4 +1,4 @@
-"""How trials are drawn in every picture: a look for each status, and a mark that says which trial it stands for."""
+"""Drawing helpers that all pictures share: a style for each status, and marks that link to their trial."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 8.5
-"""Inches; pictures of many dimensions are wider."""
+"""Width of a picture in inches; pictures of many dimensions are wider."""
 
 LINK = "#trial-"
-"""What the address of a mark begins with; the trial's number follows."""
+"""Prefix of a mark's link; the trial's number follows."""
 
 MARKS: dict[str, dict[str, Any]] = {
     "done": {"marker": "o", "s": 22, "facecolor": "#2f7fc1", "edgecolor": "none", "alpha": 0.85, "zorder": 3},
     "stopped": {"marker": "o", "s": 14, "facecolor": "none", "edgecolor": "#8c93a1", "linewidth": 0.9, "zorder": 2},
     "diverged": {"marker": "x", "s": 22, "color": "#d64545", "linewidth": 1.2, "zorder": 2.5},
 }
-"""The look of a trial by its status, in the order of the legend."""
+"""Status -> style of a trial's mark, in the order of the legend."""
 
 RAMP = ("#b3c6dd", "#8a6fd1", "#d6006e")
-"""Colours from the worst value to the best, told apart on white and on black."""
+"""Colours from the worst value to the best, readable on white and on black."""
 
 
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
@@ -36,14 +36,14 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
 
 
 def ramp() -> Callable[[float], Any]:
-    """Returns the colour of a part, 0 for the worst to 1 for the best."""
+    """Returns a colour map, from 0 for the worst to 1 for the best."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("worst to best", RAMP)
 
 
 def scatter(axes: "Axes", outcomes: Sequence[Outcome], places: Sequence[tuple[float, float]], name: str) -> None:
-    """Draws a mark for each trial at its place, in groups `<name>-<status>`, each linked to its trial."""
+    """Draws a mark for each trial at its (x, y), linked to the trial, in groups `<name>-<status>`."""
     for status, look in MARKS.items():
         chosen = [i for i, outcome in enumerate(outcomes) if outcome.status == status]
         if chosen:
@@ -59,7 +59,7 @@ def ring(axes: "Axes", place: tuple[float, float]) -> None:
 
 
 def value_side(axes: "Axes", axis: ValueAxis, findings: Findings) -> None:
-    """Sets up the upright axis of a picture of values."""
+    """Sets up the vertical axis of a picture of values."""
     axes.set_ylim(*axis.limits)
     axes.set_ylabel(findings.metric)
     axes.grid(alpha=0.25, linewidth=0.6)
@@ -67,7 +67,7 @@ def value_side(axes: "Axes", axis: ValueAxis, findings: Findings) -> None:
 
 
 def legend(figure: "Figure", *sources: "Axes", reverse: bool = False) -> None:
-    """Lists below all axes what is drawn in any of them, each once, the statuses first."""
+    """Draws one legend below all axes, with each label once and the statuses first."""
     pairs = [pair for axes in sources for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     named = {label: handle for handle, label in pairs}
     labels = sorted(named, key=[*MARKS, *(label for label in named if label not in MARKS)].index, reverse=reverse)

@@ -4,15 +4,15 @@ const body = document.querySelector("tbody");
 const heads = [...document.querySelectorAll("thead th")];
 const tip = document.getElementById("tip");
 
-// Every row and mark of a trial, by its number.
-const drawn = new Map();
+// Trial number -> its row and marks.
+const elementsOf = new Map();
 for (const element of document.querySelectorAll("[data-trial]")) {
-  const found = drawn.get(element.dataset.trial) ?? [];
-  drawn.set(element.dataset.trial, found.concat(element));
+  const others = elementsOf.get(element.dataset.trial) ?? [];
+  elementsOf.set(element.dataset.trial, others.concat(element));
 }
-const rowOf = (trial) => drawn.get(trial)[0];
+const rowOf = (trial) => elementsOf.get(trial)[0];
 
-// A column is sorted by its numbers, then its words; what is empty stays last in both directions.
+// Sorts numbers before words; empty cells stay last in both directions.
 function compare(a, b, sign) {
   if (a === b) return 0;
   if (a === "") return 1;
@@ -35,10 +35,10 @@ let lit = null;
 
 function light(trial) {
   if (trial === lit) return;
-  for (const element of drawn.get(lit) ?? []) element.classList.remove("lit");
-  for (const element of drawn.get(trial) ?? []) {
+  for (const element of elementsOf.get(lit) ?? []) element.classList.remove("lit");
+  for (const element of elementsOf.get(trial) ?? []) {
     element.classList.add("lit");
-    if (element.tagName !== "TR" && element.nextSibling) element.parentNode.append(element); // above its neighbours
+    if (element.tagName !== "TR" && element.nextSibling) element.parentNode.append(element); // last in the group, so drawn above its neighbours
   }
   lit = trial;
 }

@@ -1,4 +1,4 @@
-"""The report of a search: one page that opens without a network, and its pictures as files."""
+"""Writes the report of a search: one HTML page that opens without a network, and its pictures as files."""
 
 import base64
 import hashlib
@@ -16,44 +16,44 @@ from jaxtrain.search.report.pictures import FIGURES
 from jaxtrain.search.report.trial_table import table
 from jaxtrain.search.results import Findings
 from jaxtrain.storage.files import storage_error, write_text
-from jaxtrain.trackers.figures import drawn
+from jaxtrain.trackers.figures import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def write_page(findings: Findings, path: Path) -> None:
-    """Writes the report as one HTML file that asks for no other; StorageError where the disk says no."""
-    script = _part("page.js")
-    page = string.Template(_part("page.html")).substitute(
+    """Writes the report as one self-contained HTML file; raises StorageError when it cannot be written."""
+    script = _read_file("page.js")
+    page = string.Template(_read_file("page.html")).substitute(
         title=html.escape(title(findings)),
         headline="\n".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(findings)),
         table=table(findings),
         figures="\n".join(f"<figure>{_svg(name, draw(findings))}</figure>" for name, draw in FIGURES.items()),
-        style=_part("page.css"),
+        style=_read_file("page.css"),
         script=script,
-        # The one script that the page's policy lets run, should markup ever slip into it.
+        # The page's policy allows only this script, so that markup in a name could never run another.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     write_text(path, page)
 
 
 def write_pictures(findings: Findings, folder: Path) -> None:
-    """Writes the pictures of the report as PNG files; StorageError where the disk says no."""
+    """Writes the pictures of the report as PNG files; raises StorageError when one cannot be written."""
     for name, draw in FIGURES.items():
         path = folder / f"{name}.png"
         try:
-            path.write_bytes(drawn(draw(findings)).png)
+            path.write_bytes(render(draw(findings)).png)
         except OSError as error:
             raise storage_error(path, "written", error) from error
 
 
-def _part(name: str) -> str:
+def _read_file(name: str) -> str:
     return resources.files("jaxtrain.search.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _svg(name: str, figure: "Figure") -> str:
-    """Renders a figure for the inside of a page: text as text, links to trials as `data-trial`, no ids that clash."""
+    """Renders a figure as inline SVG: text stays text, links become `data-trial`, clashing ids are removed."""
     from matplotlib import rc_context
 
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -63,5 +63,5 @@ def _svg(name: str, figure: "Figure") -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{name.replace("_", " ")}"', 1)
     text = re.sub(rf'<a xlink:href="{LINK}(\d+)"[^>]*>', r'<g data-trial="\1">', text).replace("</a>", "</g>")
-    text = re.sub(r'<g id="[\w.]+_\d+">', "<g>", text)  # matplotlib's own, the same in every figure
+    text = re.sub(r'<g id="[\w.]+_\d+">', "<g>", text)  # matplotlib's ids, which repeat in every figure
     return re.sub(r"\n\s*", "\n", text)

@@ -1,4 +1,4 @@
-"""Parallel coordinates: an upright axis for each hyperparameter, a line across them for each trial."""
+"""Parallel coordinates: a vertical axis for each hyperparameter, a line across them for each trial."""
 
 import math
 import textwrap
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtrain.search.report.marks import LINK, MARKS, WIDTH, new_figure, ramp
-from jaxtrain.search.report.scales import BELOW, Scale, scale_of, short
+from jaxtrain.search.report.scales import BELOW, Scale, scale_of, shorten
 from jaxtrain.search.report.value_axis import ValueAxis, value_axis
 from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW = 40
-"""Lines that do not hide each other; where there are more, they are faint."""
+"""Up to this many lines do not hide each other; more lines are drawn fainter."""
 
 STRONG = 10
-"""The best trials, whose lines are never faint."""
+"""Number of best trials whose lines are never faint."""
 
 
 def parallel_coordinates(findings: Findings) -> "Figure":
-    """Draws a line for each trial through its values, the best on top; it breaks where a dimension does not count."""
+    """Draws a line for each trial through its values, the best on top; a line breaks at inactive dimensions."""
     scales = [scale_of(dimension, findings.outcomes) for dimension in findings.space.dimensions]
     axis = value_axis((outcome.value for outcome in findings.outcomes), findings.higher_is_better)
     figure = new_figure(5.2, max(WIDTH, 1.5 * (len(scales) + 1)))
@@ -34,10 +34,10 @@ def parallel_coordinates(findings: Findings) -> "Figure":
     axes.add_collection(_lines(findings.order[::-1], scales, axis))
     for position, scale in enumerate(scales):
         ends = BELOW if scale.misfits else 0.0, 1.0
-        _upright(axes, position, ends, [(place, short(text, 14)) for place, text in scale.ticks()])
+        _draw_axis(axes, position, ends, [(place, shorten(text, 14)) for place, text in scale.ticks()])
     low, high = sorted((axis.worst, axis.best))
-    _upright(axes, len(scales), (0.0, 1.0), Scale("", low, high).ticks())
-    names = [*(_broken(scale.key) for scale in scales), short(findings.metric)]
+    _draw_axis(axes, len(scales), (0.0, 1.0), Scale("", low, high).ticks())
+    names = [*(_wrap_key(scale.key) for scale in scales), shorten(findings.metric)]
     axes.set_xticks(range(len(names)), names, fontsize="small")
     axes.set_yticks([])
     axes.set(xlim=(-0.4, len(names) - 0.85), ylim=(-0.04 + BELOW * any(scale.misfits for scale in scales), 1.05))
@@ -51,7 +51,8 @@ def parallel_coordinates(findings: Findings) -> "Figure":
 def _lines(outcomes: Sequence[Outcome], scales: Sequence[Scale], axis: ValueAxis) -> "LineCollection":
     from matplotlib.collections import LineCollection
 
-    colours, strong = ramp(), {outcome.trial for outcome in outcomes[-STRONG:]}
+    colours = ramp()
+    strong = {outcome.trial for outcome in outcomes[-STRONG:]}
     faint = min(1.0, 0.12 + FEW / max(1, len(outcomes)))
     lines = LineCollection(
         [_path(outcome, scales, axis) for outcome in outcomes],
@@ -66,7 +67,10 @@ def _lines(outcomes: Sequence[Outcome], scales: Sequence[Scale], axis: ValueAxis
 
 
 def _path(outcome: Outcome, scales: Sequence[Scale], axis: ValueAxis) -> np.ndarray:
-    """Returns the line of a trial, (points, 2), broken by nan; flat at each axis, so that one between gaps is seen."""
+    """Returns the line of a trial, (points, 2), with nan at gaps.
+
+    It has a short flat piece at each axis, so that a value between two gaps is visible.
+    """
     heights = [scale.place(outcome.point[scale.key]) if scale.key in outcome.point else math.nan for scale in scales]
     low, high = sorted((axis.worst, axis.best))
     heights.append((axis.height(outcome) - low) / (high - low))
@@ -81,16 +85,16 @@ def _colour(outcome: Outcome, axis: ValueAxis, colours: Callable[[float], Any], 
     return to_rgba(MARKS["diverged"]["color"] if lost else colours(axis.goodness(outcome) ** 2), opacity)
 
 
-def _upright(axes: "Axes", x: float, ends: tuple[float, float], ticks: Sequence[tuple[float, str]]) -> None:
-    """Draws an axis at x, its labels on a ground that keeps them legible among lines."""
+def _draw_axis(axes: "Axes", x: float, ends: tuple[float, float], ticks: Sequence[tuple[float, str]]) -> None:
+    """Draws a vertical axis at x, with a background behind its labels that keeps them readable among lines."""
     axes.plot([x, x], ends, color="black", linewidth=0.8, zorder=3)
-    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
     for place, text in ticks:
         axes.plot([x - 0.02, x], [place, place], color="black", linewidth=0.8, zorder=3)
-        axes.text(x - 0.04, place, text, ha="right", va="center", fontsize="x-small", zorder=4, bbox=ground)
+        axes.text(x - 0.04, place, text, ha="right", va="center", fontsize="x-small", zorder=4, bbox=background)
 
 
-def _broken(key: str) -> str:
-    """Breaks a key, after dots and underscores, into lines that fit below an axis."""
-    spaced = short(key, 60).replace(".", ". ").replace("_", "_ ")
+def _wrap_key(key: str) -> str:
+    """Wraps a key, after dots and underscores, into lines that fit below an axis."""
+    spaced = shorten(key, 60).replace(".", ". ").replace("_", "_ ")
     return "\n".join(line.replace(". ", ".").replace("_ ", "_") for line in textwrap.wrap(spaced, 18))

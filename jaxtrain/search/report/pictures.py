@@ -1,6 +1,6 @@
-"""The pictures of a search, drawn with matplotlib, which is imported when the first one is asked for.
+"""The pictures of a search, drawn with matplotlib, which is imported on first use.
 
-What stands for a trial is linked to it and lies in a group that is named after the picture, as in "history-done".
+Each mark links to its trial and belongs to an SVG group named after the picture, such as "history-done".
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtrain.search.report.importance import find_importances
 from jaxtrain.search.report.marks import LINK, legend, new_figure, ramp, ring, scatter, value_side
 from jaxtrain.search.report.parallel_coordinates import parallel_coordinates
-from jaxtrain.search.report.scales import short
+from jaxtrain.search.report.scales import shorten
 from jaxtrain.search.report.slices import slices
 from jaxtrain.search.report.value_axis import value_axis
 from jaxtrain.search.results import Findings
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVES = 10
-"""Trials whose curves are drawn."""
+"""Number of trials whose curves are drawn."""
 
 TELLS_LITTLE = 0.2
-"""R² of the forest, below which its importances are called doubtful."""
+"""R² of the forest below which the picture calls its importances doubtful."""
 
 
 def history(findings: Findings) -> "Figure":
-    """Draws the value of each trial in the order of their numbers, and the best so far; diverged trials on the edge."""
+    """Draws the value of each trial by its number, and the best so far; diverged trials are on the edge."""
     figure = new_figure(4.4)
     axes = figure.subplots()
     outcomes = sorted(findings.outcomes, key=lambda outcome: outcome.trial)
@@ -36,7 +36,7 @@ def history(findings: Findings) -> "Figure":
     numbers, values = _best_so_far(outcomes, findings)
     if numbers:
         look = {"color": "#e08a1e", "linewidth": 1.6, "zorder": 1}
-        axes.step(numbers, axis.clipped(values), where="post", label="best so far", gid="history-best", **look)
+        axes.step(numbers, axis.clip(values), where="post", label="best so far", gid="history-best", **look)
     scatter(axes, outcomes, [(outcome.trial, axis.height(outcome)) for outcome in outcomes], "history")
     if findings.best:
         ring(axes, (findings.best.trial, axis.height(findings.best)))
@@ -49,7 +49,7 @@ def history(findings: Findings) -> "Figure":
 
 
 def _best_so_far(outcomes: Sequence[Outcome], findings: Findings) -> tuple[list[int], list[float]]:
-    """Returns trials' numbers and the best value up to each, among trials that can be the best: those of its status."""
+    """Returns trial numbers and the best value up to each, among the trials with the best trial's status."""
     status = findings.best.status if findings.best else ""
     chosen = [outcome for outcome in outcomes if outcome.status == status and outcome.value is not None]
     if not chosen:
@@ -60,36 +60,37 @@ def _best_so_far(outcomes: Sequence[Outcome], findings: Findings) -> tuple[list[
 
 
 def importances(findings: Findings) -> "Figure":
-    """Draws how much the order of the trials depends on each hyperparameter, or says why that cannot be told."""
-    found = find_importances(findings)
-    figure = new_figure(1.5 + 0.42 * max(2, len(found.drops)))
+    """Draws how much the ranking of trials depends on each hyperparameter, or the reason why that is unknown."""
+    importance = find_importances(findings)
+    figure = new_figure(1.5 + 0.42 * max(2, len(importance.drops)))
     axes = figure.subplots()
-    if found.lack:
+    if importance.lack:
         axes.axis("off")
-        axes.text(0.5, 0.5, found.lack, ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, importance.lack, ha="center", va="center", transform=axes.transAxes)
         axes.set_title("Importances", loc="left", fontsize="medium")
         return figure
-    order = sorted(found.drops, key=lambda key: found.drops[key])
-    falls = np.maximum([found.drops[key] for key in order], 0.0)  # below 0 is chance: shuffling helped
-    shares = falls / max(falls.sum(), 1e-9)
-    bars = axes.barh([short(key, 40) for key in order], shares, height=0.6, color="#2f7fc1")
+    order = sorted(importance.drops, key=lambda key: importance.drops[key])
+    drops = np.maximum([importance.drops[key] for key in order], 0.0)  # negative drops are chance
+    shares = drops / max(drops.sum(), 1e-9)
+    bars = axes.barh([shorten(key, 40) for key in order], shares, height=0.6, color="#2f7fc1")
     axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=4, fontsize="small")
     axes.set(xlim=(0.0, 1.08), ylim=(-0.6, max(2, len(order)) - 0.4), xticks=[])
-    axes.set_xlabel("share of what the forest loses when the values are shuffled")
-    explained = max(0.0, found.explained)
-    doubt = ", so the bars tell little" if explained < TELLS_LITTLE else ""
-    title = f"Importances (a forest explains {explained:.0%} of the trials' order{doubt})"
+    axes.set_xlabel("share of the drop in R² when the values are shuffled")
+    explained = max(0.0, importance.explained)
+    doubt = ", so the bars are unreliable" if explained < TELLS_LITTLE else ""
+    title = f"Importances (a random forest explains {explained:.0%} of the ranking{doubt})"
     axes.set_title(title, loc="left", fontsize="medium")
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 
 
 def curves(findings: Findings) -> "Figure":
-    """Draws the curves, means over seeds, of the best trials."""
+    """Draws the learning curves of the best trials, averaged over seeds."""
     chosen = [outcome for outcome in findings.order if outcome.status != "diverged" and outcome.curve][:CURVES]
     points = {outcome.trial: np.array(outcome.curve, float) for outcome in chosen}
     axis = value_axis(np.concatenate([[], *(p[:, 1] for p in points.values())]), findings.higher_is_better)
-    figure, colours = new_figure(4.4), ramp()
+    figure = new_figure(4.4)
+    colours = ramp()
     axes = figure.subplots()
     for place, (trial, curve) in reversed(list(enumerate(points.items()))):
         steps, values = curve.T
@@ -111,4 +112,4 @@ FIGURES: dict[str, Callable[[Findings], "Figure"]] = {
     "importances": importances,
     "curves": curves,
 }
-"""Every picture by the name of its file."""
+"""File name -> function that draws the picture."""

@@ -1,4 +1,4 @@
-"""Slices: the value of each trial against one hyperparameter at a time."""
+"""Slice plots: the value of each trial against one hyperparameter at a time."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtrain.search.report.marks import legend, new_figure, ring, scatter, value_side
-from jaxtrain.search.report.scales import Scale, scale_of, short
+from jaxtrain.search.report.scales import Scale, scale_of, shorten
 from jaxtrain.search.report.value_axis import ValueAxis, value_axis
 from jaxtrain.search.results import Findings
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWEST = 8
-"""Trials from which quartiles are drawn over a range."""
+"""The fewest trials for which quartiles are drawn over a range."""
 
 FEWEST_ALIKE = 3
-"""Trials from which quartiles are drawn at a value that they share."""
+"""The fewest trials with the same value for which quartiles are drawn at it."""
 
 QUARTILES = (0.25, 0.5, 0.75)
 COLOUR = "#e08a1e"
@@ -26,7 +26,7 @@ CENTRES = 60
 
 
 def slices(findings: Findings) -> "Figure":
-    """Draws the value of each trial against each hyperparameter, with median and quartiles of what lies near."""
+    """Draws the value of each trial against each hyperparameter, with median and quartiles of nearby trials."""
     scales = [scale_of(dimension, findings.outcomes) for dimension in findings.space.dimensions]
     axis = value_axis((outcome.value for outcome in findings.outcomes), findings.higher_is_better)
     columns = min(2, len(scales))
@@ -48,7 +48,7 @@ def _slice(axes: "Axes", scale: Scale, findings: Findings, axis: ValueAxis) -> N
     y = np.array([axis.height(outcome) for outcome in outcomes])
     if scale.few:
         _boxes(axes, x, y, 0.64 * scale.room)
-        # Spread, so that trials of one value do not hide each other; by number, so that a picture is always the same.
+        # Jitter, so that trials with the same value do not hide each other; deterministic, so that pictures repeat.
         x = x + scale.room * (np.arange(len(x)) * 0.618 % 1.0 - 0.5)
     else:
         _band(axes, x, y)
@@ -62,29 +62,30 @@ def _slice(axes: "Axes", scale: Scale, findings: Findings, axis: ValueAxis) -> N
 
 
 def _ticks(axes: "Axes", scale: Scale) -> None:
-    places, texts = zip(*((place, short(text, 16)) for place, text in scale.ticks()), strict=True)
+    places, texts = zip(*((place, shorten(text, 16)) for place, text in scale.ticks()), strict=True)
     crowded = sum(map(len, texts)) > 36
     turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     axes.set_xticks(places, texts, fontsize="small", **turned)
     axes.set_xlim(*scale.limits)
-    axes.set_xlabel(short(scale.key, 48))
+    axes.set_xlabel(shorten(scale.key, 48))
 
 
 def _band(axes: "Axes", x: np.ndarray, y: np.ndarray) -> None:
-    """Draws median and quartiles of a window that moves over the trials in the order of x."""
+    """Draws median and quartiles of a moving window over the trials sorted by x."""
     if len(x) < FEWEST or np.ptp(x) == 0:
         return
-    order, half = np.argsort(x, kind="stable"), max(4, len(x) // 12)
+    order = np.argsort(x, kind="stable")
+    half = max(4, len(x) // 12)
     centres = np.unique(np.linspace(0, len(x) - 1, CENTRES).round().astype(int))
     windows = [order[max(0, centre - half) : centre + half + 1] for centre in centres]
     low, middle, high = np.array([np.quantile(y[window], QUARTILES) for window in windows]).T
     at = [float(np.median(x[window])) for window in windows]
-    axes.fill_between(at, low, high, color=COLOUR, alpha=0.2, linewidth=0, zorder=1, label="25-75 % of those near")
+    axes.fill_between(at, low, high, color=COLOUR, alpha=0.2, linewidth=0, zorder=1, label="25-75 % of nearby trials")
     axes.plot(at, middle, color=COLOUR, linewidth=1.6, zorder=1.5, label="median")
 
 
 def _boxes(axes: "Axes", x: np.ndarray, y: np.ndarray, half: float) -> None:
-    """Draws median and quartiles at each value that trials share, so far to each side."""
+    """Draws median and quartiles at each value that trials share; `half` is half the width of a box."""
     for place in np.unique(x):
         chosen = y[x == place]
         if len(chosen) >= FEWEST_ALIKE:

@@ -6,25 +6,25 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaxtrain.search.report.scales import shown
+from jaxtrain.search.report.scales import format_value
 from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
 from jaxtrain.training.intervals import Interval
 
 
 class Cell(NamedTuple):
-    """What a column is sorted by, and what is shown."""
+    """A table cell: `value` to sort by, `text` to show."""
 
     value: str = ""
     text: str = ""
 
 
 Column = tuple[str, Callable[[Outcome], Cell]]
-"""A name, and a trial's cell below it."""
+"""(name, function that returns a trial's cell)."""
 
 
 def table(findings: Findings) -> str:
-    """Returns the table as HTML, from the best trial to the worst; `data-value` is what a cell is sorted by."""
+    """Returns the table as HTML, from the best trial to the worst; cells are sorted by `data-value`."""
     columns = _columns(findings)
     heads = "".join(_head(name, "ascending" if place == 0 else "none") for place, (name, _) in enumerate(columns))
     rows = "\n".join(_row(outcome, columns, findings) for outcome in findings.order)
@@ -40,10 +40,14 @@ def _columns(findings: Findings) -> list[Column]:
         ("status", lambda outcome: Cell(outcome.status, outcome.status)),
         (findings.metric, lambda outcome: _number(outcome.value)),
         *([("deviation", lambda outcome: _number(_deviation(outcome)))] if several else []),
-        *([("from best", lambda outcome: _interval(findings.behind.get(outcome.trial)))] if several else []),
+        *(
+            [("from best", lambda outcome: _interval(findings.differences_from_best.get(outcome.trial)))]
+            if several
+            else []
+        ),
         ("steps", lambda outcome: _number(outcome.step)),
         ("seconds", lambda outcome: _number(outcome.seconds)),
-        *((dimension.key, functools.partial(_setting, dimension.key)) for dimension in findings.space.dimensions),
+        *((dimension.key, functools.partial(_point_value, dimension.key)) for dimension in findings.space.dimensions),
     ]
 
 
@@ -54,22 +58,22 @@ def _number(value: float | None) -> Cell:
 
 
 def _interval(difference: Interval | None) -> Cell:
-    """Returns the difference from the best with its 95 % interval; nothing where there is none."""
+    """Returns the difference from the best with its 95 % interval; empty if there is none."""
     if difference is None:
         return Cell()
     return Cell(repr(difference.mean), f"{difference.mean:+.3g} ({difference.low:+.2g} to {difference.high:+.2g})")
 
 
-def _setting(key: str, outcome: Outcome) -> Cell:
-    """Returns the value of a dimension; nothing where it does not count."""
+def _point_value(key: str, outcome: Outcome) -> Cell:
+    """Returns the value of a dimension; empty if it is not active."""
     if key not in outcome.point:
         return Cell()
     value = outcome.point[key]
-    return Cell(str(value), shown(value))
+    return Cell(str(value), format_value(value))
 
 
 def _deviation(outcome: Outcome) -> float | None:
-    """Returns the standard deviation over seeds, of those that did not diverge."""
+    """Returns the standard deviation over the seeds that did not diverge."""
     values = [value for value in outcome.seeds.values() if value is not None]
     return statistics.stdev(values) if len(values) > 1 else None
 
@@ -88,7 +92,7 @@ def _row(outcome: Outcome, columns: Sequence[Column], findings: Findings) -> str
 
 
 def _badges(outcome: Outcome, findings: Findings) -> str:
-    """Marks the best trial, its ties, and the config's own values."""
+    """Returns badges that mark the best trial, its ties, and the config's own values."""
     best = findings.best is not None and outcome.trial == findings.best.trial
     marks = {"best": best, "tie": outcome.trial in findings.ties, "config's own": outcome.trial == 0}
-    return "".join(f' <span class="badge">{html.escape(mark)}</span>' for mark, given in marks.items() if given)
+    return "".join(f' <span class="badge">{html.escape(mark)}</span>' for mark, holds in marks.items() if holds)

@@ -1,1 +1,1 @@
-"""A study that several workers share in a database."""
+"""Studies that several workers share through a database."""

@@ -1,4 +1,4 @@
-"""The database of a shared study: its address, a lock that all workers share, and patience with short outages."""
+"""The database of a shared study: its address, a lock shared by all workers, and retries during short outages."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxtrain.errors import ConfigError, StorageError, Words
-from jaxtrain.search.optuna_samplers import search_extra
+from jaxtrain.search.optuna_samplers import require_search_extra
 from jaxtrain.storage.files import storage_error
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RETRY_SECONDS = 8.0
-"""How long a database may be away in the midst of a search."""
+"""How long to retry while the database is unreachable during a search."""
 
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _DRIVER = "postgresql+psycopg"
 _EXPECTED = "postgresql://USER@HOST/NAME, or sqlite:///FILE for the workers of one machine"
 
-# A server that does not answer is given up within 10 s, though a name may stand for two addresses. One whose worker
-# lost its power learns of it within half a minute, and then gives the lock to the next.
+# The client gives up on a server that does not answer within 10 s, even if its name has two addresses. The server
+# notices a worker that lost its power within half a minute, and then gives the lock to the next.
 _CONNECT: dict[str, dict[str, Any]] = {
     _DRIVER: {
         "connect_timeout": 4,
@@ -37,24 +37,24 @@ _CONNECT: dict[str, dict[str, Any]] = {
 
 
 class Database:
-    """A database and Optuna's storage in it, whose tables are made where they are missing.
+    """A database and Optuna's storage in it, whose tables are made if they are missing.
 
-    Between two of its calls a worker holds no connection, so that hundreds do not use up the server's.
+    A worker holds no connection between two calls, so that hundreds of workers do not exhaust the server's connections.
     """
 
     def __init__(self, url: str) -> None:
-        """Connects; ConfigError for an address that cannot be used, StorageError for a database out of reach."""
-        with search_extra("search.storage", Words("an address")):
+        """Connects; raises ConfigError for an invalid address, StorageError for an unreachable database."""
+        with require_search_extra("search.storage", Words("an address")):
             import psycopg as _  # noqa: F401
             import sqlalchemy
             import sqlalchemy.exc
             from optuna.exceptions import StorageInternalError
             from optuna.storages import RDBStorage
-        self._url = _parsed(url)
+        self._url = _parse(url)
         self._failures = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)
         address = self._url.render_as_string(hide_password=False)
         options = {"connect_args": _CONNECT[self._url.drivername]}
-        # The lock has connections of its own: the server frees it with the connection, whatever becomes of the worker.
+        # The lock uses its own connections: the server releases it when the connection ends, even if the worker dies.
         self._locks = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, **options)
         try:
             with self.lock("tables"):
@@ -66,18 +66,18 @@ class Database:
             raise StorageError(f"search.storage={self}", got, expected, "Upgrade the tables, or the package") from None
 
     def __str__(self) -> str:
-        """Returns the address without what may be secret."""
+        """Returns the address without password and options."""
         return self._url.set(drivername=self._url.get_backend_name(), query={}).render_as_string()
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Holds a lock that one worker has at a time; it is freed with the worker, too."""
+        """Holds a lock that one worker has at a time; it is also released when the worker dies."""
         held = self._advisory_lock(name) if self._url.drivername == _DRIVER else _file_lock(str(self._url.database))
         with held:
             yield
 
-    def persistently(self, action: Callable[[], T]) -> T:
-        """Does what can be done twice, again and again while the database is away; then StorageError."""
+    def retry(self, action: Callable[[], T]) -> T:
+        """Retries an idempotent action for RETRY_SECONDS while the database is unreachable, then StorageError."""
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
             try:
@@ -89,8 +89,8 @@ class Database:
             finally:
                 self.storage.engine.dispose()
 
-    def once(self, action: Callable[[], object]) -> None:
-        """Does what may as well be left undone while the database is away."""
+    def try_once(self, action: Callable[[], object]) -> None:
+        """Runs a best-effort action; database errors are ignored."""
         with contextlib.suppress(*self._failures):
             action()
         self.storage.engine.dispose()
@@ -105,7 +105,7 @@ class Database:
             yield
 
     def _out_of_reach(self, error: BaseException) -> StorageError:
-        """Builds the line: the database's own words, without the statement and its values."""
+        """Builds the error with the database's own message, without the SQL statement and its values."""
         cause = error.__cause__ or error
         words = " ".join(str(getattr(cause, "orig", None) or cause).split())[:300]
         got, hint = (
@@ -115,8 +115,8 @@ class Database:
         return StorageError(f"search.storage={self}", got, "a database that answers", hint)
 
 
-def _parsed(url: str) -> "URL":
-    """Reads an address; neither it nor a part that may hold a password is shown."""
+def _parse(url: str) -> "URL":
+    """Parses an address; error messages show no part of it that may hold a password."""
     import sqlalchemy
     from sqlalchemy.exc import ArgumentError
 

@@ -1,4 +1,4 @@
-"""Signs of life of a study's workers: each shows its own, and judges the others by its own clock alone."""
+"""Heartbeats of a study's workers: each shows its own, and judges the others only by its own clock."""
 
 import os
 import socket
@@ -14,42 +14,45 @@ from jaxtrain.search.shared.database import Database
 if TYPE_CHECKING:
     from optuna.study import Study
 
-BEATS = 12  # that a worker must miss to be taken for dead
+BEATS = 12  # a worker that misses so many heartbeats is taken to be dead
 
 
 class Workers:
-    """This worker, by a name that no other life of a worker had, and what it saw of the others."""
+    """This worker's heartbeat, under a name that is unique to the process, and those that it saw of other workers."""
 
     def __init__(self, database: Database, study: "Study", stale_seconds: float) -> None:
-        """Shows nothing yet, and has seen nobody, so all are alive."""
+        """Shows no heartbeat yet; every other worker counts as alive until it was silent for `stale_seconds`."""
         self.own = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._database, self._study, self._stale_seconds = database, study, stale_seconds
+        self._database = database
+        self._study = study
+        self._stale_seconds = stale_seconds
         self._seen: dict[str, tuple[str | None, float]] = {}
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="jaxtrain-heartbeat", daemon=True)
 
     def sign_on(self) -> None:
-        """Shows a sign of life, and goes on to do so every few seconds until `stop`."""
+        """Shows a heartbeat now, and then every few seconds until `stop`."""
         self._show("0")
         self._thread.start()
 
     def stop(self) -> None:
-        """Shows no more signs of life."""
+        """Stops the heartbeat."""
         self._leaving.set()
         self._thread.join()
 
     def sign_off(self) -> None:
-        """Tells the others not to wait for a sign of life; after `stop`."""
+        """Tells the others that this worker is gone; to be called after `stop`."""
         self._show(None)
 
-    def is_gone(self, worker: str | None, place: str, shown: Mapping[str, Any]) -> bool:
-        """Whether a worker signed off, or has shown no new sign of life for long, by what is `shown` now.
+    def is_gone(self, worker: str | None, place: str, attributes: Mapping[str, Any]) -> bool:
+        """Tells whether a worker signed off, or has shown no new heartbeat for `stale_seconds`.
 
-        One that died before it gave its name, None, is known by a place, and gone once that was seen for long.
+        A worker without a name (None) died before it gave one. It is identified by `place`, its trial or task, and
+        treated as dead `stale_seconds` after that was first seen. attributes: the current attributes of the study.
         """
         if worker is None:
             return self._is_stale(place, None)
-        sign = shown.get(_key(worker))
+        sign = attributes.get(_key(worker))
         return sign is None or self._is_stale(worker, sign)
 
     def _is_stale(self, name: str, sign: str | None) -> bool:
@@ -64,7 +67,7 @@ class Workers:
         for number in count(1):
             if self._leaving.wait(self._stale_seconds / BEATS):
                 return
-            self._database.once(lambda number=number: self._show(str(number)))
+            self._database.try_once(lambda number=number: self._show(str(number)))
 
     def _show(self, sign: str | None) -> None:
         self._study.set_user_attr(_key(self.own), sign)
