@@ -353,7 +353,7 @@ def test_a_schedules_floats_are_named_by_their_place():
     [
         ("optimizer.lerning_rate", {}, "did you mean 'optimizer.learning_rate'?"),
         ("optimiser.learning_rate", {}, "did you mean 'optimizer.learning_rate'?"),
-        ("data.batch_size", {}, "no hyperparameter"),
+        ("data.batch_size", {}, "not a hyperparameter"),
         ("train.ema", {}, "train.ema is None"),
         ("optimizer.clip_norm", {}, "optimizer.clip_norm is None"),
         ("model.hidden", {}, "not a float"),
@@ -530,8 +530,8 @@ def test_wrong_shape_of_a_config(given: dict[str, Any], overrides: dict[str, Any
 
 
 def test_a_module_that_cannot_be_imported():
-    error = refused({}, {"loss.name": Text("jaxtrain.loses:mse")})
-    assert (error.key, error.given) == ("loss.name", "jaxtrain.loses:mse")
+    error = refused({}, {"loss.name": Text("jaxtrain.tasks.loses:mse")})
+    assert (error.key, error.given) == ("loss.name", "jaxtrain.tasks.loses:mse")
     assert "did you mean 'losses'?" in str(error)
 
 

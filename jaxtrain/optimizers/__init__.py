@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from jaxtrain.config.registry import Bound, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Values
 from jaxtrain.core.averaging import is_schedule_free
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
@@ -19,8 +19,8 @@ __all__ = ["OPTIMIZERS", "Optimizer", "is_decayed"]
 class Optimizer(NamedTuple):
     """The chosen member and what is put around it: called with this step's values, an optax transformation."""
 
-    member: Bound
-    around: Bound
+    member: BoundMember
+    around: BoundMember
 
     def __call__(self, values: Values) -> optax.GradientTransformation:
         """Builds the transformation from this step's values; in a trace, at no cost at run time."""

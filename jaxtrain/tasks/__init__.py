@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from jaxtrain.config.defaults import Config, family
-from jaxtrain.config.registry import Bound, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Values
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
@@ -24,7 +24,7 @@ def make_task(config: Config, info: DataInfo) -> Task:
 
 
 @functools.lru_cache(maxsize=256)
-def _made(task: Bound, model: Bound, loss: Bound, info: DataInfo, precision: Precision) -> Task:
+def _made(task: BoundMember, model: BoundMember, loss: BoundMember, info: DataInfo, precision: Precision) -> Task:
     """Rebuilds the member from the values of each call, like a model or an optimizer, so its floats arrive traced."""
 
     def module(values: Values, *supplied: Any) -> Module:

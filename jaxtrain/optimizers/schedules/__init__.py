@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import bind_schedules
-from jaxtrain.config.registry import Bound, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Values
 from jaxtrain.optimizers.schedules import plateau
 from jaxtrain.optimizers.schedules.cycles import cyclic, one_cycle, sgdr
 from jaxtrain.optimizers.schedules.decays import (
@@ -32,7 +32,7 @@ from jaxtrain.optimizers.schedules.plateau import reduce_on_plateau
 class Schedule:
     """The schedules of a run: called with (step, hparams), a copy of hparams with the scheduled entries replaced."""
 
-    entries: tuple[tuple[str, Bound], ...] = ()
+    entries: tuple[tuple[str, BoundMember], ...] = ()
 
     def __call__(self, step: jax.Array, hparams: Values) -> dict[str, jax.Array]:
         """Returns this step's values, a dict of float32 scalars."""
