@@ -82,7 +82,7 @@ class RegularExpression:
             return False
 
     def __str__(self) -> str:
-        """Says what is wanted."""
+        """Describes the constraint in words."""
         return "a regular expression"
 
 
@@ -95,7 +95,7 @@ class NotEmpty:
         return value != ()
 
     def __str__(self) -> str:
-        """Says what is wanted."""
+        """Describes the constraint in words."""
         return "not empty"
 
 
