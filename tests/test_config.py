@@ -21,13 +21,13 @@ from jaxtrain.config.resolve import load, resolve_config
 from jaxtrain.config.schema import OncePerRun, Text
 from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import ConfigError
-from jaxtrain.optimizers.wrappers import around
+from jaxtrain.optimizers.wrappers import wrap
 from jaxtrain.training.train import train_and_evaluate
 
 DEFAULT = resolve_config(default_config()).config
 RATE = "schedule.optimizer.learning_rate"
-AROUND = dict.fromkeys(knobs_of(around, 1))
-"""What every optimizer has around it, left out."""
+WRAPPER = dict.fromkeys(knobs_of(wrap, 1))
+"""The knobs that every optimizer has, for clipping, freezing and scaling, all off."""
 
 
 def resolved(**sections: Any) -> Config:
@@ -255,14 +255,14 @@ def test_a_typed_knob_that_the_member_lacks_is_refused_with_those_it_has(overrid
         {"optimizer": {"name": "adam", "learning_rate": 0.1}}, overrides | {"optimizer.momentum": Text("0.9")}
     )
     assert (error.key, error.got) == ("optimizer.momentum", "momentum")
-    assert error.expected == ", ".join(sorted({"b1", "b2", "eps", "learning_rate", *AROUND}))
+    assert error.expected == ", ".join(sorted({"b1", "b2", "eps", "learning_rate", *WRAPPER}))
 
 
 def test_a_files_knob_that_its_own_member_lacks_is_refused():
     error = refused({"optimizer": {"name": "adam", "learning_rate": 0.1, "momentum": 0.5}})
     assert (error.key, error.expected) == (
         "optimizer.momentum",
-        ", ".join(sorted({"b1", "b2", "eps", "learning_rate", *AROUND})),
+        ", ".join(sorted({"b1", "b2", "eps", "learning_rate", *WRAPPER})),
     )
 
 
@@ -277,7 +277,7 @@ def test_a_member_by_reference_has_its_knobs(users: types.ModuleType):
         "learning_rate": 1e-3,
         "strength": 3.0,
         "times": 2,
-        **AROUND,
+        **WRAPPER,
     }
     assert {"optimizer.strength", "optimizer.learning_rate"} <= set(hyperparameters(found))
 
@@ -290,7 +290,7 @@ def test_the_defaults_knobs_are_dropped_and_said_for_a_files_member_without_them
     given = default_config()
     given.optimizer.name = "users:mine"
     found = resolve_config(given)
-    assert found.config["optimizer"] == {"name": "users:mine", "strength": 1.0} | AROUND
+    assert found.config["optimizer"] == {"name": "users:mine", "strength": 1.0} | WRAPPER
     assert found.notes == (
         "optimizer.learning_rate is dropped: users:mine has no such knob",
         f"{RATE} is dropped: users:mine has no learning_rate",
@@ -353,7 +353,7 @@ def test_a_schedules_floats_are_named_by_their_place():
     [
         ("optimizer.lerning_rate", {}, "Did you mean 'optimizer.learning_rate'?"),
         ("optimiser.learning_rate", {}, "Did you mean 'optimizer.learning_rate'?"),
-        ("data.batch_size", {}, "no hyperparameter"),
+        ("data.batch_size", {}, "not a hyperparameter"),
         ("train.ema", {}, "train.ema is None"),
         ("optimizer.clip_norm", {}, "optimizer.clip_norm is None"),
         ("model.hidden", {}, "not a float"),
@@ -530,8 +530,8 @@ def test_wrong_shape_of_a_config(given: dict[str, Any], overrides: dict[str, Any
 
 
 def test_a_module_that_cannot_be_imported():
-    error = refused({}, {"loss.name": Text("jaxtrain.loses:mse")})
-    assert (error.key, error.got) == ("loss.name", "jaxtrain.loses:mse")
+    error = refused({}, {"loss.name": Text("jaxtrain.tasks.loses:mse")})
+    assert (error.key, error.got) == ("loss.name", "jaxtrain.tasks.loses:mse")
     assert "Did you mean 'losses'?" in str(error)
 
 

@@ -11,12 +11,12 @@ from tiny_runs import Interrupting, result_of, run, tiny
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
-from jaxtrain.optimizers.wrappers import around
+from jaxtrain.optimizers.wrappers import wrap
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.train import train_and_evaluate
 
-AROUND = dict.fromkeys(knobs_of(around, 1))
-"""What every optimizer has around it, left out."""
+WRAPPER = dict.fromkeys(knobs_of(wrap, 1))
+"""The knobs that every optimizer has, for clipping, freezing and scaling, all off."""
 
 OWN = """
     import flax.linen as nn
@@ -147,7 +147,7 @@ def test_a_task_loss_model_optimizer_and_source_of_ones_own_train_with_their_kno
         "learning_rate": 0.1,
         "decay": 0.0,
         "heavy": True,
-        **AROUND,
+        **WRAPPER,
     }
     result = result_of(folder / "run")
     assert result["test"]["accuracy"] > 0.9

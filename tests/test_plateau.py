@@ -32,7 +32,7 @@ GIVEN = {
 
 def knobs(**given: float) -> dict[str, Any]:
     values = {"scale": 1.0, "factor": 0.5, "patience": 2.0, "threshold": 1e-4, "cooldown": 0.0, "minimum": 0.0}
-    return {PREFIX + name: np.float32(value) for name, value in (values | dict(plateau.REMEMBERED) | given).items()}
+    return {PREFIX + name: np.float32(value) for name, value in (values | dict(plateau.INITIAL_STATE) | given).items()}
 
 
 EDIT = jax.jit(lambda hparams, loss: plateau.after_evaluation(hparams, PREFIX, loss))

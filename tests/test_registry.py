@@ -10,7 +10,7 @@ import pytest
 from jax.core import Tracer
 
 from jaxtrain.config.defaults import FAMILIES, family
-from jaxtrain.config.registry import Family, bind, knobs_of, reference, resolve
+from jaxtrain.config.registry import Family, bind, import_member, knobs_of, resolve
 from jaxtrain.config.schema import Count, NonNegative, Positive
 from jaxtrain.errors import ConfigError
 
@@ -136,7 +136,7 @@ def test_unknown_member_of_any_table_is_refused_with_the_nearest(section: str):
 )
 def test_reference_that_leads_nowhere_names_key_given_and_what_was_meant(name: str, allowed: str, hint: str):
     with pytest.raises(ConfigError) as found:
-        reference("optimizer.name", name)
+        import_member("optimizer.name", name)
     error = found.value
     assert (error.key, error.got) == ("optimizer.name", name)
     assert allowed in error.expected
@@ -145,7 +145,7 @@ def test_reference_that_leads_nowhere_names_key_given_and_what_was_meant(name: s
 
 
 def test_reference_reaches_into_a_module():
-    assert reference("k", "optax:contrib.muon") is reference("k", "optax.contrib:muon")
+    assert import_member("k", "optax:contrib.muon") is import_member("k", "optax.contrib:muon")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_fails_inside_the_users_module_shows_the_users_frames(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "toolbox", raising=False)
     with pytest.raises(kind) as found:
-        reference("loss.name", "toolbox.losses:mine")
+        import_member("loss.name", "toolbox.losses:mine")
     assert not isinstance(found.value, ConfigError)
     shown = "".join(traceback.format_exception(found.value))
     assert f'{package / "losses.py"}", line 2' in shown

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.config.registry import Bound
+from jaxtrain.config.registry import BoundMember
 from jaxtrain.optimizers.schedules import SCHEDULES, Schedule, constant
 from jaxtrain.optimizers.schedules.cycles import cyclic, one_cycle, sgdr
 from jaxtrain.optimizers.schedules.decays import (
@@ -225,7 +225,7 @@ def test_every_schedule_takes_every_float_traced_and_the_length_of_the_run_too(n
 
 
 def entry(target, function, static=(), floats=()):
-    return target, Bound(function, f"schedule.{target}", static, floats)
+    return target, BoundMember(function, f"schedule.{target}", static, floats)
 
 
 RATE, MOMENTUM = "optimizer.learning_rate", "optimizer.momentum"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtrain.config.defaults import FAMILIES, family
-from jaxtrain.config.registry import knobs_of, reference
+from jaxtrain.config.registry import import_member, knobs_of
 from jaxtrain.config.schema import (
     MISSING,
     Bounds,
@@ -234,7 +234,7 @@ def users_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 from __future__ import annotations
 import flax.linen as nn
 from typing import TYPE_CHECKING, Literal
-from jaxtrain.knobs import Fraction
+from jaxtrain.config.schema import Fraction
 if TYPE_CHECKING:
     from nowhere import Unknown
 
@@ -298,7 +298,7 @@ def test_linen_modules_fields_are_knobs_unless_a_config_cannot_hold_them():
     ],
 )
 def test_optax_signatures_are_schemas_as_they_stand(name: str, floats: set[str], others: set[str]):
-    knobs = knobs_of(reference("optimizer.name", name))
+    knobs = knobs_of(import_member("optimizer.name", name))
     assert floats <= {name for name, knob in knobs.items() if float in knob.types}
     assert not others & {name for name, knob in knobs.items() if float in knob.types}
     assert others <= set(knobs)

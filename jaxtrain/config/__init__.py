@@ -1,1 +1,1 @@
-"""The config of a run: what files and flags may say, and the resolved values that they give."""
+"""The config of a run: its schema, the files and flags that set it, and the resolved values."""

@@ -1,4 +1,4 @@
-"""The default config, and the tables from which each section chooses a member."""
+"""The default config, and the table of members of each section that has a `name`."""
 
 import importlib
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ FAMILIES: dict[str, str] = {
     "data": "jaxtrain.data:SOURCES",
     "schedule": "jaxtrain.optimizers.schedules:SCHEDULES",
 }
-"""Where the table of each section lives; a string, since reading a config should import only what it needs."""
+"""The table of each section, as "module:name": a string, so that reading a config imports only what it needs."""
 
 
 Config = dict[str, Any]
-"""A resolved config: nested dicts that hold every knob."""
+"""A resolved config: nested dicts with a value for every knob."""
 
 
 def family(section: str) -> Family:
@@ -32,9 +32,9 @@ def family(section: str) -> Family:
 
 
 def default_config() -> Any:
-    """Returns the ConfigDict that a file starts from: digits, an MLP, AdamW, warm-up with cosine.
+    """Returns the ConfigDict that config files start from: digits, an MLP, AdamW, warm-up and cosine decay.
 
-    Its type is Any, since a type checker knows nothing of the fields of a ConfigDict. Knobs that are left out take
+    The return type is Any, since type checkers do not know the fields of a ConfigDict. Knobs that are left out take
     the defaults of the chosen members' signatures.
     """
     return ml_collections.ConfigDict(
@@ -52,7 +52,7 @@ def default_config() -> Any:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns dotted names -> values."""
+    """Flattens nested dicts into {dotted name: value}."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
@@ -60,5 +60,5 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_none(value: Any) -> bool:
-    """Tells whether a value is None, as Python or as the text of a flag."""
+    """Returns whether a value is None, as a Python value or as the text of a flag."""
     return value is None or (isinstance(value, Text) and value == "None")

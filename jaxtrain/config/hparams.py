@@ -1,18 +1,18 @@
-"""The floats of a config that enter the compiled program, and their schedules."""
+"""Hyperparameters: the floats of a config that enter the compiled program, and their schedules."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxtrain.config.defaults import Config, family, flatten, is_none
-from jaxtrain.config.registry import Bound
+from jaxtrain.config.registry import BoundMember
 from jaxtrain.errors import ConfigError
 
 PROGRAM = ("task", "model", "loss", "optimizer")
-"""The sections whose floats enter the compiled program, beside `train.ema` and the schedules' own."""
+"""The sections whose floats enter the compiled program, as do `train.ema` and the floats of schedules."""
 
 
 def schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (name of the scheduled float, {"name": ..., knobs}); None in an entry's place leaves it out."""
+    """Yields (name of the scheduled float, {"name": ..., knobs}) for each entry; an entry of None is skipped."""
     if is_none(given):
         return
     if isinstance(given, str) and path:
@@ -33,25 +33,25 @@ def schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, Any
 
 
 def unschedulable_reason(target: str, config: Config) -> str:
-    """Says why a float of the config cannot follow a schedule; an empty string where it can."""
+    """Returns why a float of the config cannot follow a schedule; an empty string if it can."""
     section, _, knob = target.partition(".")
     if target == "train.ema":
         return "" if config["train"]["ema"] is not None else "train.ema is None, not a float"
     if section not in PROGRAM:
-        return f"{target} is no hyperparameter"
+        return f"{target} is not a hyperparameter"
     name = config[section]["name"]
     knobs = family(section).knobs(name)
     if knob not in knobs:
         return f"{name} has no {knob or 'such float'}"
     if once_per_run(target, config):
-        return f"{name} takes one {target} for the whole run, which no schedule can move"
+        return f"{name} keeps one {target} for the whole run, so it cannot follow a schedule"
     if not isinstance(config[section][knob], float):
         return f"{target} is {config[section][knob]!r}, not a float"
     return ""
 
 
 def once_per_run(target: str, config: Config) -> bool:
-    """Tells whether a float is one number for the whole run, which no schedule can move."""
+    """Returns whether a float keeps one value for the whole run, so that it cannot follow a schedule."""
     section, _, knob = target.partition(".")
     if section not in PROGRAM:
         return False
@@ -60,14 +60,14 @@ def once_per_run(target: str, config: Config) -> bool:
 
 
 def hyperparameters(config: Config) -> dict[str, float]:
-    """Returns every float that enters the compiled program, by its full name."""
+    """Returns {full name: value} of every float that enters the compiled program."""
     floats = {f"{section}.{knob}": v for section in PROGRAM for knob, v in config[section].items()}
     floats["train.ema"] = config["train"]["ema"]
     floats |= {f"schedule.{key}": value for key, value in flatten(config["schedule"]).items()}
     return {name: value for name, value in floats.items() if isinstance(value, float)}
 
 
-def bind_schedules(config: Config) -> tuple[tuple[str, Bound], ...]:
-    """Returns (name of the scheduled float, its schedule) for every entry, in the order of their names."""
+def bind_schedules(config: Config) -> tuple[tuple[str, BoundMember], ...]:
+    """Returns (name of the scheduled float, its schedule) for every entry, sorted by name."""
     entries = sorted(schedule_entries(config["schedule"], ""), key=lambda item: item[0])
     return tuple((target, family("schedule").bind(entry, f"schedule.{target}")) for target, entry in entries)

@@ -1,4 +1,4 @@
-"""What identifies a config: what changes the numbers of a run, as JSON, as a digest, as a difference."""
+"""Identity of a config: the values that affect the numbers of a run, their digest, and differences between configs."""
 
 import hashlib
 import json
@@ -9,23 +9,27 @@ from jaxtrain.config.defaults import Config, default_config, flatten
 from jaxtrain.config.resolve import resolve_config
 
 UNHASHED = ("log", "track", "checkpoint", "search")
-"""The sections that change no number of a run, `checkpoint.init_from` and `init_except` aside."""
+"""The sections that affect no number of a run, except `checkpoint.init_from` and `checkpoint.init_except`."""
 
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Returns dotted name -> (value in `config`, value in `other`) where they differ; None where one lacks it."""
-    ours, theirs = flatten(from_json(to_json(config))), flatten(from_json(to_json(other)))
+    """Returns {dotted name: (value in `config`, value in `other`)} where they differ; a missing value is None."""
+    ours = flatten(from_json(to_json(config)))
+    theirs = flatten(from_json(to_json(other)))
     names = sorted(ours.keys() | theirs.keys())
     return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
 
 
-def in_words(found: Mapping[str, tuple[Any, Any]]) -> str:
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
     """Writes a difference for a message: "seed = 1 (there 0), optimizer.name = 'sgd' (there 'adam')"."""
-    return ", ".join(f"{name} = {ours!r} (there {theirs!r})" for name, (ours, theirs) in found.items())
+    return ", ".join(f"{name} = {ours!r} (there {theirs!r})" for name, (ours, theirs) in differing.items())
 
 
 def changes_numbers(config: Config) -> Config:
-    """Leaves out what changes no number of a run: what names its directory and guards it against another config."""
+    """Returns the part of a config that affects the numbers of a run.
+
+    Its digest names the run's directory, and a directory accepts only configs in which this part is the same.
+    """
     tests_first = config["lr_range"]["before_training"]
     kept = {
         name: value for name, value in config.items() if name not in UNHASHED and (tests_first or name != "lr_range")
@@ -34,21 +38,21 @@ def changes_numbers(config: Config) -> Config:
 
 
 def digest(config: Config) -> str:
-    """Returns 8 hexadecimal digits of what changes the numbers of a run."""
+    """Returns 8 hexadecimal digits of a hash over the part of a config that affects the numbers of a run."""
     return hashlib.sha256(to_json(changes_numbers(config)).encode()).hexdigest()[:8]
 
 
 def to_json(config: Mapping[str, Any]) -> str:
-    """Writes a config as JSON, keys sorted, tuples as lists."""
+    """Converts a config to JSON, with sorted keys and tuples as lists."""
     return json.dumps(config, indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> Config:
-    """Reads what `to_json` wrote."""
+    """Parses the output of `to_json`."""
     return json.loads(text)
 
 
 def from_default(config: Config) -> Mapping[str, Any]:
-    """Returns dotted name -> {"value", "default"} for what differs from the default config."""
-    found = difference(config, resolve_config(default_config()).config)
-    return {name: {"value": ours, "default": default} for name, (ours, default) in found.items()}
+    """Returns {dotted name: {"value", "default"}} of the values that differ from the default config."""
+    changes = difference(config, resolve_config(default_config()).config)
+    return {name: {"value": ours, "default": default} for name, (ours, default) in changes.items()}

@@ -1,9 +1,9 @@
 """Families: tables of ordinary functions, whose keyword arguments are the knobs of a section of the config.
 
-A member joins its table by one line, and any other function joins by its reference, `"package.module:function"` (or
-`"optax:lion"`). Its signature is the schema: names, types, defaults and, through `Annotated`, what a number may be.
-A knob whose annotation or default is `float` is a hyperparameter: it reaches the function as an entry of `values`,
-traced, at every call. All others are static and shape the compiled program.
+One line adds a member to its table. Any other function can be named in the config by its import path,
+`"package.module:function"` (such as `"optax:lion"`). The signature is the schema: names, types, defaults and, through
+`Annotated`, constraints. A knob whose annotation or default is `float` is a hyperparameter: its traced value is read
+from `values` at every call. All other knobs are static and shape the compiled program.
 """
 
 import importlib
@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtrain.config.schema import MISSING, Knob, holds, knob_of
+from jaxtrain.config.schema import MISSING, Knob, is_config_value, knob_of
 from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
 Values = Mapping[str, Any]
-"""This step's hyperparameters, by their full name: `"optimizer.learning_rate"` -> float32 scalar."""
+"""The hyperparameters of one step, by full name: `"optimizer.learning_rate"` -> float32 scalar."""
 
 
 @dataclass(frozen=True)
-class Bound:
-    """A member with its static knobs fixed; its floats are read from `values` whenever it is called.
+class BoundMember:
+    """A member with its static knobs fixed; its floats are read from `values` at each call.
 
-    Equal and hashable by what it holds, so that two runs which differ in floats alone share one compiled program.
+    It is hashable and compares by its fields, so that runs that differ only in floats share one compiled program.
     """
 
     function: Callable[..., Any]
@@ -34,17 +34,17 @@ class Bound:
     floats: tuple[str, ...]
 
     def __call__(self, values: Values, *supplied: Any) -> Any:
-        """Calls the member with what the framework supplies, its static knobs, and its floats out of `values`."""
+        """Calls the member with the framework's arguments, its static knobs, and its floats taken from `values`."""
         floats = {name: values[f"{self.section}.{name}"] for name in self.floats}
         return self.function(*supplied, **dict(self.static), **floats)
 
 
 @dataclass(frozen=True)
 class Family:
-    """A table of members and what the framework supplies to each of them as leading arguments.
+    """A table of members, and the names of the leading arguments that the framework supplies to each of them.
 
-    `common` is a function whose keyword arguments, after `common_supplied` leading ones, are knobs of the section
-    whichever member is chosen.
+    `common` is a function whose keyword arguments, after the first `common_supplied` ones, are knobs of the section
+    for every member.
     """
 
     section: str
@@ -54,87 +54,89 @@ class Family:
     common_supplied: int = 0
 
     def member(self, name: str, path: str = "") -> Callable[..., Any]:
-        """Returns a member by its name in the table, or by its reference `module:function`."""
+        """Returns a member by its name in the table, or by its import path `module:function`."""
         if name in self.members:
             return self.members[name]
         key = f"{path or self.section}.name"
         if ":" in name:
-            return reference(key, name)
+            return import_member(key, name)
         names = [*self.members, "package.module:function"]
         raise ConfigError(key, name, one_of(names), nearest(name, self.members))
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:
-        """Returns the knobs of a member and those common to all of its family, in the order of their signatures."""
+        """Returns the knobs of a member, then those common to its family, each in the order of the signature."""
         own = knobs_of(self.member(name, path), len(self.supplied))
         return own | (knobs_of(self.common, self.common_supplied) if self.common else {})
 
-    def bind(self, section: Mapping[str, Any], path: str = "") -> Bound:
-        """Fixes the chosen member to a resolved section, whose floats will be named `<path>.<knob>`."""
+    def bind(self, section: Mapping[str, Any], path: str = "") -> BoundMember:
+        """Binds the chosen member to a resolved section; its floats are named `<path>.<knob>`."""
         function = self.member(section["name"])
         return bind(function, knobs_of(function, len(self.supplied)), section, path or self.section)
 
-    def bind_common(self, section: Mapping[str, Any]) -> Bound:
-        """Fixes the function that is common to all members to a resolved section."""
+    def bind_common(self, section: Mapping[str, Any]) -> BoundMember:
+        """Binds the function that is common to all members to a resolved section."""
         assert self.common is not None
         return bind(self.common, knobs_of(self.common, self.common_supplied), section, self.section)
 
 
-def bind(function: Callable[..., Any], knobs: Mapping[str, Knob], section: Mapping[str, Any], path: str) -> Bound:
-    """Splits a resolved section into static knobs and floats."""
+def bind(function: Callable[..., Any], knobs: Mapping[str, Knob], section: Mapping[str, Any], path: str) -> BoundMember:
+    """Binds a function to a resolved section, split into static knobs and floats."""
     floats = tuple(name for name, knob in knobs.items() if knob.is_traced(section[name]))
-    return Bound(function, path, tuple((n, section[n]) for n in knobs if n not in floats), floats)
+    return BoundMember(function, path, tuple((n, section[n]) for n in knobs if n not in floats), floats)
 
 
-def reference(key: str, name: str) -> Callable[..., Any]:
-    """Imports `package.module:attribute`; the error names the key of the config that asked for it."""
+def import_member(key: str, name: str) -> Callable[..., Any]:
+    """Imports `package.module:attribute`; `key` is the key of the config that errors name."""
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise ConfigError(key, name, "package.module:function, where each part is an identifier")
     try:
-        found: Any = importlib.import_module(module_name)
+        target: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the user's module was found, and an import inside it failed: show the user's own frames
+            raise  # an import inside the user's module failed: show the user's own frames
         place = "Put it into the folder where you start the command, or into one of PYTHONPATH"
         hint = f"{place} ({error}). {_nearest_module(error.name)}"
         raise ConfigError(key, name, "a module that can be imported, then ':' and a name in it", hint) from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = [known for known in dir(found) if not known.startswith("_") and callable(getattr(found, known))]
+        if not hasattr(target, part):
+            public = [known for known in dir(target) if not known.startswith("_") and callable(getattr(target, known))]
             raise ConfigError(key, name, f"a callable of {module_name}", nearest(part, public))
-        found = getattr(found, part)
-    if not callable(found):
+        target = getattr(target, part)
+    if not callable(target):
         raise ConfigError(
-            key, name, f"a callable of {module_name}", f"Name a function or class, not a {type(found).__name__}"
+            key, name, f"a callable of {module_name}", f"Name a function or class, not a {type(target).__name__}"
         )
     try:
-        inspect.signature(found)
+        inspect.signature(target)
     except ValueError as error:
         hint = f"Wrap it in a function that names its arguments ({error})"
         raise ConfigError(key, name, "a callable with a signature", hint) from error
-    return found
+    return target
 
 
 def _nearest_module(name: str) -> str:
-    """Suggests a module beside the one that is missing."""
+    """Suggests the module with the name nearest to the missing one, in the same package."""
     parent, _, last = name.rpartition(".")
     searched = getattr(sys.modules.get(parent), "__path__", [])
     return nearest(last, [module.name for module in pkgutil.iter_modules(searched if parent else None)])
 
 
 def knobs_of(function: Callable[..., Any], supplied: int = 0) -> dict[str, Knob]:
-    """Reads a signature after its `supplied` leading arguments.
+    """Returns the knobs of a signature, without its first `supplied` arguments.
 
-    No knobs are a Linen module's `parent` and `name`, and what has a default that no config holds, such as a function
-    or a dtype: it keeps that default.
+    A Linen module's `parent` and `name` are not knobs. Neither are arguments whose default cannot be written in a
+    config, such as a function or a dtype: they keep that default.
     """
     parameters = list(inspect.signature(function).parameters.values())[supplied:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: knob_of(p, function) for p in named if p.name not in ("parent", "name") and holds(p.default)}
+    return {
+        p.name: knob_of(p, function) for p in named if p.name not in ("parent", "name") and is_config_value(p.default)
+    }
 
 
 def resolve(knobs: Mapping[str, Knob], given: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Checks what is given against the knobs, fills in the defaults, and refuses names that are none of them."""
+    """Checks the given values against the knobs, rejects unknown names, and fills in the defaults."""
     for name in given:
         if name not in knobs:
             raise unknown(f"{path}.{name}", name, knobs)

@@ -1,8 +1,8 @@
-"""The config of a run: what files and overrides come to.
+"""Resolves the config of a run from files and overrides.
 
-A section is described by the signature of a function or dataclass, so that what a user may write is what the code
-reads. Sections with a `name` choose a member of a family (`jaxtrain.config.registry`), the others stand in
-`jaxtrain.config.sections`.
+The signature of a function or dataclass is the schema of each section, so a config has exactly the keys that the code
+reads. Sections with a `name` choose a member of a family (`jaxtrain.config.registry`); the others are the dataclasses
+of `jaxtrain.config.sections`.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from typing import Any
 import ml_collections
 
 from jaxtrain.config.defaults import FAMILIES, Config, default_config, family, flatten, is_none
-from jaxtrain.config.files import plain, read
+from jaxtrain.config.files import read, to_plain
 from jaxtrain.config.hparams import PROGRAM, hyperparameters, schedule_entries, unschedulable_reason
 from jaxtrain.config.registry import knobs_of, resolve
-from jaxtrain.config.schema import Bounds, Knob, as_python, holds
+from jaxtrain.config.schema import Bounds, Knob, as_python, is_config_value
 from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
@@ -24,15 +24,15 @@ SEED = Knob("seed", (int,), (Bounds(0, 2**32 - 1),))
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A resolved config and the lines that tell what was dropped on the way."""
+class ResolvedConfig:
+    """A resolved config, and a note on each entry that was dropped."""
 
     config: Config
     notes: tuple[str, ...]
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Reads a config file (`.py` with `get_config()`, or a saved `config.json`), applies overrides and resolves it.
+    """Loads a config file (`.py` with `get_config()`, or a saved `config.json`), applies overrides and resolves it.
 
     >>> load_config("configs/digits.py", {"optimizer.learning_rate": 0.1})["optimizer"]["learning_rate"]
     0.1
@@ -40,43 +40,44 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return load(path, overrides or {}).config
 
 
-def load(path: str | Path, overrides: Mapping[str, Any]) -> Loaded:
-    """Does what `load_config` does, and returns what there is to say about it."""
+def load(path: str | Path, overrides: Mapping[str, Any]) -> ResolvedConfig:
+    """Like `load_config`, but also returns notes on dropped entries."""
     return resolve_config(read(Path(path)), overrides)
 
 
 def resolve_config(
     given: Mapping[str, Any] | ml_collections.ConfigDict, overrides: Mapping[str, Any] | None = None
-) -> Loaded:
-    """Applies overrides (dotted names -> values) and fills in every knob; raises ConfigError naming the key at fault.
+) -> ResolvedConfig:
+    """Applies overrides ({dotted name: value}) and fills in every knob; raises ConfigError naming the invalid key.
 
-    A section that `given` leaves out is the default's.
+    Sections missing from `given` are taken from the default config.
     """
     notes: list[str] = []
-    merged = default_config().to_dict() | plain(given)
-    overrides = {_spelt_out(merged, key, value): value for key, value in (overrides or {}).items()}
+    merged = default_config().to_dict() | to_plain(given)
+    overrides = {_expand_key(merged, key, value): value for key, value in (overrides or {}).items()}
     for key, value in overrides.items():
-        _set(merged, key, plain(value))
+        _set_key(merged, key, to_plain(value))
+    known = {"seed", *SECTIONS, *FAMILIES}
     for name in merged:
-        if name not in (known := {"seed", *SECTIONS, *FAMILIES}):
+        if name not in known:
             raise unknown(name, name, known)
     config: Config = {"seed": SEED.check("seed", merged["seed"])}
     for section in FAMILIES:
         if section != "schedule":
             config[section] = _resolve_member(section, section, merged[section], overrides, notes)
-    merged["search"] = _section("search", merged["search"])
+    merged["search"] = _as_section("search", merged["search"])
     space = merged["search"].pop("space", None)
     for section, signature in SECTIONS.items():
-        config[section] = resolve(knobs_of(signature), _section(section, merged[section]), section)
+        config[section] = resolve(knobs_of(signature), _as_section(section, merged[section]), section)
     config["search"]["space"] = _resolve_space(space)
     config["schedule"] = _resolve_schedules(merged["schedule"], config, overrides, notes)
-    return Loaded(config, tuple(notes))
+    return ResolvedConfig(config, tuple(notes))
 
 
 def _resolve_member(section: str, path: str, given: Any, overrides: Mapping[str, Any], notes: list[str]) -> Config:
-    """Resolves an entry that chooses a member; knobs of another member, not typed by the user, are dropped and said."""
+    """Resolves an entry that chooses a member; drops knobs of another member, unless typed by the user, with a note."""
     table = family(section)
-    given = _section(path, {"name": given} if isinstance(given, str) else given)
+    given = _as_section(path, {"name": given} if isinstance(given, str) else given)
     if "name" not in given:
         raise ConfigError(f"{path}.name", Words("nothing"), one_of(table.members))
     name = str(given.pop("name"))
@@ -90,13 +91,13 @@ def _resolve_member(section: str, path: str, given: Any, overrides: Mapping[str,
 
 
 def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any], notes: list[str]) -> Config:
-    """Resolves the entries of `schedule`, which mirrors the config; an entry for another member's knob is dropped."""
+    """Resolves the entries of `schedule`, which mirrors the config; drops entries for knobs of another member."""
     resolved: Config = {}
     for target, entry in schedule_entries(given, ""):
         path = f"schedule.{target}"
         reason = unschedulable_reason(target, config)
         typed = any(key == path or key.startswith(path + ".") for key in overrides)
-        if reason and (typed or not _was_meant_for_another(target, entry, config, overrides)):
+        if reason and (typed or not _may_be_dropped(target, entry, config, overrides)):
             floats = sorted(
                 name for name in hyperparameters(config | {"schedule": {}}) if not unschedulable_reason(name, config)
             )
@@ -105,14 +106,14 @@ def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any],
         if reason:
             notes.append(f"{path} is dropped: {reason}")
         else:
-            _set(resolved, target, _resolve_member("schedule", path, entry, overrides, notes))
+            _set_key(resolved, target, _resolve_member("schedule", path, entry, overrides, notes))
     return resolved
 
 
 def _resolve_space(given: Any, path: str = "search.space") -> Config:
-    """Reads the entries of a search space, which mirrors the config; None in an entry's place leaves it out.
+    """Reads the entries of a search space, which mirrors the config; an entry of None is skipped.
 
-    What they mean is up to the search: a run that searches nothing reads none of it.
+    Only the search interprets the entries; a plain run ignores them.
     """
     if is_none(given):
         return {}
@@ -125,13 +126,13 @@ def _resolve_space(given: Any, path: str = "search.space") -> Config:
             resolved[name] = _resolve_space(entry, f"{path}.{name}")
         elif not is_none(entry):
             resolved[name] = as_python(entry)
-            if not holds(resolved[name]):
+            if not is_config_value(resolved[name]):
                 raise ConfigError(f"{path}.{name}", entry, "a tuple of numbers, strings, booleans or None")
     return resolved
 
 
-def _was_meant_for_another(target: str, entry: Mapping[str, Any], config: Config, overrides: Mapping[str, Any]) -> bool:
-    """Tells whether an entry is the default's, or was written for another member, so that dropping it is no loss."""
+def _may_be_dropped(target: str, entry: Mapping[str, Any], config: Config, overrides: Mapping[str, Any]) -> bool:
+    """Returns whether an entry may be dropped: it is the default's, or was written for another member."""
     section, _, knob = target.partition(".")
     if (
         f"{section}.name" in overrides
@@ -141,27 +142,27 @@ def _was_meant_for_another(target: str, entry: Mapping[str, Any], config: Config
     if section not in PROGRAM:
         return False
     table = family(section)
-    lacked = knob not in table.knobs(config[section]["name"])
-    return lacked and any(knob in table.knobs(name) for name in table.members)
+    is_missing = knob not in table.knobs(config[section]["name"])
+    return is_missing and any(knob in table.knobs(name) for name in table.members)
 
 
-def _section(name: str, given: Any) -> dict[str, Any]:
+def _as_section(name: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise ConfigError(name, given, "a section of keys and values", f"Set a value as {name}.KEY")
     return dict(given)
 
 
-def _spelt_out(config: Config, key: str, value: Any) -> str:
-    """Returns the key that an override sets: `optimizer = "sgd"` is short for `optimizer.name`, a schedule's alike."""
-    found: Any = config
+def _expand_key(config: Config, key: str, value: Any) -> str:
+    """Returns the key that an override sets: `optimizer = "sgd"` is short for `optimizer.name`, also in schedules."""
+    entry: Any = config
     for name in key.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    chooses = isinstance(found, Mapping) and "name" in found and isinstance(value, str) and not is_none(value)
-    return f"{key}.name" if chooses else key
+        entry = entry.get(name) if isinstance(entry, Mapping) else None
+    has_name = isinstance(entry, Mapping) and "name" in entry
+    return f"{key}.name" if has_name and isinstance(value, str) and not is_none(value) else key
 
 
-def _set(config: Config, key: str, value: Any) -> None:
-    """Sets a dotted name, making the sections on its way; a member that stands as its name alone becomes a section."""
+def _set_key(config: Config, key: str, value: Any) -> None:
+    """Sets a dotted name, creating sections as needed; a member given as its name alone becomes a section."""
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
         inner = config.get(section)

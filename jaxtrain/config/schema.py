@@ -1,4 +1,4 @@
-"""A knob: one keyword argument of a member, as the config sees it, with what it may be."""
+"""A knob: one keyword argument of a member as a key of the config, with its type and constraints."""
 
 import ast
 import inspect
@@ -13,28 +13,28 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 from jaxtrain.errors import ConfigError, nearest
 
 MISSING: Any = inspect.Parameter.empty
-"""The default of a knob that has none: it must be given."""
+"""Marks a knob without a default, which must be given."""
 
 
 LARGEST = 3.4028234663852886e38
-"""The largest number of float32, in which every float enters the program."""
+"""The largest finite float32; every float enters the program as float32."""
 
 
 class Text(str):
-    """A value as it was typed on the command line; the knob that receives it decides what it means."""
+    """A value as typed on the command line; the knob that it sets converts it to its own type."""
 
 
 class Constraint(Protocol):
-    """What an annotation may add to a type: `Annotated[float, Bounds(0, 1)]`."""
+    """A constraint that an annotation adds to a type, as in `Annotated[float, Bounds(0, 1)]`."""
 
     def accepts(self, value: Any) -> bool:
-        """Tells whether a value of the right type may be used."""
+        """Returns whether a value of the right type is allowed."""
         ...
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The interval in which a number must lie; `open_low` and `open_high` leave its ends out."""
+    """An interval of allowed numbers; `open_low` and `open_high` exclude its ends."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -42,7 +42,7 @@ class Bounds:
     open_high: bool = False
 
     def accepts(self, value: Any) -> bool:
-        """Tells whether a number, or all of a tuple, lies in the interval; no number (`Fraction | str`) may pass."""
+        """Returns whether a number, or each of a tuple, is in the interval; accepts other types (`Fraction | str`)."""
         if isinstance(value, tuple):
             return all(map(self.accepts, value))
         if not isinstance(value, int | float):
@@ -51,7 +51,7 @@ class Bounds:
         return above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self) -> str:
-        """Writes the interval in words."""
+        """Describes the interval in words."""
         low = f"{'above' if self.open_low else 'at least'} {self.low}" if self.low > -math.inf else ""
         high = f"{'below' if self.open_high else 'at most'} {self.high}" if self.high < math.inf else ""
         return " and ".join(filter(None, (low, high)))
@@ -59,43 +59,43 @@ class Bounds:
 
 @dataclass(frozen=True)
 class OncePerRun:
-    """Marks a float that no schedule can move: read when the optimizer's state is made, or built into what it holds."""
+    """Marks a float that cannot follow a schedule, since the optimizer reads it once or builds its state on it."""
 
     def accepts(self, value: float) -> bool:
-        """Accepts any number: the mark limits how often a value may change, not what it is."""
+        """Accepts any number: the mark limits when a value may change, not the value."""
         return True
 
     def __str__(self) -> str:
-        """Says what the mark means."""
+        """Describes the mark in words."""
         return "one number for the whole run"
 
 
 @dataclass(frozen=True)
 class RegularExpression:
-    """A text that Python's `re` can compile."""
+    """A string that Python's `re` can compile."""
 
     def accepts(self, value: Any) -> bool:
-        """Tells whether a text can be compiled; what is no text may pass."""
+        """Returns whether a string compiles; accepts other types."""
         try:
             return not isinstance(value, str) or bool(re.compile(value))
         except re.error:
             return False
 
     def __str__(self) -> str:
-        """Says what is wanted."""
+        """Describes the constraint in words."""
         return "a regular expression"
 
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """A tuple that holds something."""
+    """A tuple with at least one element."""
 
     def accepts(self, value: Any) -> bool:
-        """Tells whether there is something in a tuple; what is none may pass."""
+        """Returns whether a tuple has an element; accepts other types."""
         return value != ()
 
     def __str__(self) -> str:
-        """Says what is wanted."""
+        """Describes the constraint in words."""
         return "not empty"
 
 
@@ -112,7 +112,7 @@ Pattern = Annotated[str, RegularExpression()]
 class Knob:
     """Name, types, constraints, choices and default of one keyword argument.
 
-    `types` is empty where neither annotation nor default says what it is: then any value is taken as it comes.
+    `types` is empty if neither the annotation nor the default gives a type: then any value is accepted unchanged.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Knob:
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words."""
+        """The allowed values, in words."""
         tuples = f"a tuple of {self.element.__name__}" if self.element else "a tuple"
         names = {type(None): "None", bool: "True or False", tuple: tuples}
         listed = [", ".join(map(repr, self.choices))] if self.choices else []
@@ -133,7 +133,7 @@ class Knob:
 
     @property
     def once_per_run(self) -> bool:
-        """Whether no schedule can move the value."""
+        """Whether the value is fixed for the whole run and cannot follow a schedule."""
         return any(isinstance(constraint, OncePerRun) for constraint in self.constraints)
 
     def is_traced(self, value: Any) -> bool:
@@ -141,11 +141,11 @@ class Knob:
         return isinstance(value, float)
 
     def check(self, key: str, value: Any) -> Any:
-        """Returns the value in the knob's own type, or raises ConfigError with key, value and what is allowed."""
-        converted = self._convert(_plain(value))
+        """Converts the value to the knob's type; raises ConfigError with key, value and the allowed values."""
+        converted = self._convert(_to_python(value))
         if isinstance(converted, float) and not abs(converted) <= LARGEST:
             raise ConfigError(key, value, self.allowed, "Give a finite number that float32 can hold")
-        if _has_float(converted) and converted != self.default:  # a saved config gives back what a signature holds
+        if _has_float(converted) and converted != self.default:  # a saved config may contain the default of a signature
             raise ConfigError(
                 key, value, self.allowed, "Leave floats out of tuples: they cannot be hyperparameters there"
             )
@@ -154,7 +154,7 @@ class Knob:
         return converted
 
     def _hint(self, value: Any) -> str:
-        """Says what was probably meant: the nearest choice, or a tuple of one."""
+        """Suggests what was probably meant: the nearest choice, or a tuple of one element."""
         if self.types == (tuple,) and isinstance(_literal(value) if isinstance(value, Text) else value, str | int):
             return f"Write a tuple of one as ({_literal(Text(value))!r},)"
         return nearest(str(value), map(str, self.choices))
@@ -167,7 +167,7 @@ class Knob:
         return all(constraint.accepts(value) for constraint in self.constraints)
 
     def _convert(self, value: Any) -> Any:
-        """Brings a value to one of the knob's types; MISSING where it fits none."""
+        """Converts a value to one of the knob's types; returns MISSING if it fits none."""
         if isinstance(value, Text):
             typed = self._convert(_literal(value))
             return str(value) if typed is MISSING and str in self.types else typed
@@ -180,21 +180,21 @@ class Knob:
         return MISSING
 
     def _convert_elements(self, value: tuple[Any, ...]) -> Any:
-        """Refuses a tuple with an element of another type than the annotation's."""
+        """Returns the tuple, or MISSING if an element has another type than the annotation's."""
         if self.element is None or all(type(item) is self.element for item in value):
             return value
         return MISSING
 
 
 def knob_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> Knob:
-    """Reads one parameter: its annotation where it is understood, else the type of its default.
+    """Makes the knob of one parameter, typed by its annotation where that is understood, else by its default.
 
-    Annotations of other libraries are often strings that name what is not there, or unions with schedules. Then the
-    default decides, and an argument called `learning_rate` is a float.
+    Annotations of other libraries are often strings with undefined names, or unions with schedules. Then the type of
+    the default is used, and an argument called `learning_rate` is a float.
     """
-    annotation, constraints = _unwrapped(_evaluated(parameter.annotation, function))
-    types_, choices, element = _types(annotation)
-    default = _plain(parameter.default)
+    annotation, constraints = _unwrap(_evaluate(parameter.annotation, function))
+    types_, choices, element = _parse_types(annotation)
+    default = _to_python(parameter.default)
     if not types_ and isinstance(default, bool | int | float | str | tuple):
         types_ = (type(default),)
     if not types_ and parameter.name == "learning_rate":
@@ -207,74 +207,75 @@ def knob_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> Knob:
 
 
 def as_python(value: Any) -> Any:
-    """Reads a value that no knob describes: what was typed as a Python literal, lists as tuples, in mappings too."""
+    """Converts a value that has no knob: typed text is a Python literal, lists become tuples, also inside mappings."""
     if isinstance(value, Mapping):
         return {key: as_python(inner) for key, inner in value.items()}
-    return _literal(value) if isinstance(value, Text) else _plain(value)
+    return _literal(value) if isinstance(value, Text) else _to_python(value)
 
 
-def holds(default: Any) -> bool:
-    """Tells whether a config can hold a default, so that JSON gives it back."""
-    default = _plain(default)
+def is_config_value(default: Any) -> bool:
+    """Returns whether a config can hold a default: whether it survives being saved as JSON and read again."""
+    default = _to_python(default)
     if isinstance(default, tuple):
-        return all(map(holds, default))
+        return all(map(is_config_value, default))
     return default is MISSING or default is None or type(default) in (bool, int, float, str)
 
 
-def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
-    """Evaluates an annotation that is a string where its names exist, and drops it where they do not."""
+def _evaluate(annotation: Any, function: Callable[..., Any]) -> Any:
+    """Evaluates an annotation that is a string; returns MISSING if one of its names is undefined."""
     if not isinstance(annotation, str):
         return annotation
-    plain = inspect.unwrap(function)
+    original = inspect.unwrap(function)
     try:
-        names = plain.__globals__ if inspect.isfunction(plain) else vars(sys.modules[plain.__module__])
+        names = original.__globals__ if inspect.isfunction(original) else vars(sys.modules[original.__module__])
         return eval(annotation, names)
     except Exception:
         return MISSING
 
 
-def _unwrapped(annotation: Any) -> tuple[Any, tuple[Constraint, ...]]:
-    """Splits `Annotated[type, constraint, ...]`, also inside `... | None`, into the plain type and the constraints."""
+def _unwrap(annotation: Any) -> tuple[Any, tuple[Constraint, ...]]:
+    """Splits `Annotated[type, constraint, ...]`, also inside `... | None`, into the type and its constraints."""
     if get_origin(annotation) is Annotated:
-        plain, *constraints = get_args(annotation)
-        inner, more = _unwrapped(plain)
+        annotated, *constraints = get_args(annotation)
+        inner, more = _unwrap(annotated)
         return inner, (*more, *constraints)
     if get_origin(annotation) in (Union, types.UnionType):
-        parts = [_unwrapped(part) for part in get_args(annotation)]
-        return Union[tuple(plain for plain, _ in parts)], tuple(c for _, found in parts for c in found)  # noqa: UP007
+        parts = [_unwrap(part) for part in get_args(annotation)]
+        constraints = tuple(constraint for _, inner in parts for constraint in inner)
+        return Union[tuple(inner for inner, _ in parts)], constraints  # noqa: UP007
     return annotation, ()
 
 
-def _types(annotation: Any) -> tuple[tuple[type, ...], tuple[Any, ...], type | None]:
-    """Returns (types, choices, element type of a tuple); no types where the annotation is none that a config holds."""
-    found: list[type] = []
+def _parse_types(annotation: Any) -> tuple[tuple[type, ...], tuple[Any, ...], type | None]:
+    """Returns (types, choices, element type of a tuple); no types if a config cannot hold the annotated type."""
+    kinds: list[type] = []
     choices: tuple[Any, ...] = ()
     element: type | None = None
     for part in get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,):
         if get_origin(part) is Literal:
             choices += get_args(part)
-            found += {type(choice) for choice in get_args(part)}
+            kinds += {type(choice) for choice in get_args(part)}
         elif get_origin(part) in (tuple, list) or part in (tuple, list):
             element = next((kind for kind in get_args(part) if kind in (int, str, bool)), None)
-            found.append(tuple)
+            kinds.append(tuple)
         elif part in (bool, int, float, str, type(None)):
-            found.append(part)
+            kinds.append(part)
         else:
             return (), (), None
-    return tuple(dict.fromkeys(found)), choices, element
+    return tuple(dict.fromkeys(kinds)), choices, element
 
 
-def _plain(value: Any) -> Any:
-    """Turns lists into tuples, and the scalars of NumPy and JAX into Python's own, without importing either."""
+def _to_python(value: Any) -> Any:
+    """Converts lists to tuples, and scalars of NumPy and JAX to Python numbers, without importing either library."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(_to_python, value)) if isinstance(value, list | tuple) else value
 
 
 def _literal(text: str) -> Any:
-    """Reads a Python literal; the text itself where it is none."""
+    """Parses a Python literal; returns the text itself if it is not one."""
     try:
-        return _plain(ast.literal_eval(str(text)))
+        return _to_python(ast.literal_eval(str(text)))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.get(text.lower(), str(text))
 

@@ -1,4 +1,4 @@
-"""The sections of a config that choose no member: a dataclass each, whose fields are the keys and their defaults."""
+"""The sections of a config without members: one dataclass each, whose fields are the keys with their defaults."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,13 +12,13 @@ Products = Literal["default", "high", "highest"]
 
 @dataclass(frozen=True)
 class Train:
-    """Duration, micro-batches a step, decay of averaged parameters, patience of early stopping (None: without).
+    """Duration, micro-batches per step, decay of averaged parameters, patience of early stopping (None: off).
 
-    Several `seeds`, from `seed` upwards, run as lanes of one program, and are reported with mean and interval.
-    `precision` is the type that the model computes in; parameters, the optimizer's state, losses and metrics are
-    float32 either way. `matmul_precision` is that of float32 products in the model, the loss and their gradients: by
-    "default" the fastest (TF32 on recent NVIDIA GPUs, bfloat16 on a TPU, float32 on a CPU), by "high" the next (three
-    passes of bfloat16 on a TPU; on GPUs as before), by "highest" float32 everywhere.
+    Several `seeds`, counted up from `seed`, run as lanes of one program; the mean and its interval are reported.
+    `precision` is the dtype that the model computes in; parameters, optimizer state, losses and metrics stay float32.
+    `matmul_precision` is the precision of float32 matrix products in the model, the loss and their gradients:
+    "default" is the fastest (TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32 on CPUs), "high" is more precise on
+    TPUs (three bfloat16 passes; GPUs as by default), "highest" is float32 everywhere.
     """
 
     duration: Total = "10 epochs"
@@ -32,7 +32,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Eval:
-    """How often a run is evaluated on the validation split, and the metric that chooses the best step."""
+    """Interval of evaluation on the validation split, and the metric that selects the best step."""
 
     every: Duration = "10 %"
     metric: str = "loss"
@@ -40,9 +40,9 @@ class Eval:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How often the state is saved, how many are kept, and the run whose weights to start from.
+    """Interval of checkpoints, the number to keep, and the run whose weights initialise this one.
 
-    `init_except` is a regular expression: parameters whose path it matches keep their initial values.
+    `init_except` is a regular expression: parameters whose path matches it keep their initial values.
     """
 
     every: Duration = "10 %"
@@ -53,23 +53,24 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Log:
-    """How often the training metrics are recorded."""
+    """Interval at which training metrics are recorded."""
 
     every: Duration = "2 %"
 
 
 @dataclass(frozen=True)
 class Track:
-    """Which trackers mirror metrics.jsonl."""
+    """Trackers that mirror metrics.jsonl."""
 
     tensorboard: bool = True
 
 
 @dataclass(frozen=True)
 class Parallel:
-    """How a step spreads over the local devices: a mesh of `mesh` devices (None: all), by `jit` or by `pmap`.
+    """Distribution of a step over the local devices: a mesh of `mesh` devices (None: all), with `jit` or `pmap`.
 
-    `width`: where runs are lanes of one program, how many a device steps at a time (None: chosen by the memory).
+    `width` is the number of lanes that a device steps at a time, for runs that are lanes of one program (None: chosen
+    by the available memory).
     """
 
     backend: Literal["mesh", "pmap"] = "mesh"
@@ -79,11 +80,11 @@ class Parallel:
 
 @dataclass(frozen=True)
 class LRRange:
-    """The learning-rate range test: every rate as lanes of their own, or one ramp over them.
+    """The learning-rate range test: one lane per rate and seed, or one ramp over all rates.
 
-    `target` is the float that is varied, from `start` to `stop` in `rates` steps of equal ratio, over `seeds` seeds;
-    lanes train for `steps`. `second` names another float, varied from
-    `second_start` to `second_stop` in `second_count` steps. `before_training`: the verb train tests first.
+    `target` is the float to vary, from `start` to `stop` in `rates` steps of equal ratio, with `seeds` seeds each;
+    lanes train for `steps`. `second` names another float to vary, from `second_start` to `second_stop` in
+    `second_count` steps. With `before_training`, the command `train` runs the test first.
     """
 
     method: Literal["lanes", "ramp"] = "lanes"
@@ -102,13 +103,14 @@ class LRRange:
 
 @dataclass(frozen=True)
 class Search:
-    """The search over `search.space`, which mirrors the config: who proposes how many trials, and how they run.
+    """The search over `search.space`, which mirrors the config: the sampler, the number of trials, and early stopping.
 
-    `sampler`: grid, random, sobol, tpe, or one of Optuna's as "optuna:GPSampler"; asked for `batch` trials at a time,
-    each trained with `seeds` seeds from `seed` upwards. `halving`: trials that fall behind are stopped at rungs, the
-    first after `first_rung`, each later one `reduction` times as far, where the best 1 / `reduction` go on; "hyperband"
-    lets some start at later rungs. The best is trained beside the config's own values on `compare_seeds` further seeds.
-    `storage`: the address of a database whose study, called `study` (None: after the config), workers share.
+    `sampler` is grid, random, sobol, tpe, or a sampler of Optuna such as "optuna:GPSampler". It proposes `batch` trials
+    at a time; each trains with `seeds` seeds, counted up from `seed`. `halving` stops trials early at rungs: the first
+    rung is at `first_rung`, each later one `reduction` times as far, and the best 1 / `reduction` of the trials
+    continue; with "hyperband" some trials start at later rungs. At the end the best trial is compared with the config's
+    own values on `compare_seeds` further seeds. `storage` is the URL of a database through which workers share the
+    study named `study` (None: named after the config).
     """
 
     sampler: str = "random"

@@ -1,7 +1,7 @@
-"""Data: sources, and the dataset that a run makes of one.
+"""Data: sources, and the dataset that a run builds from one.
 
-A source is a function `(path, **knobs)` that returns the splits it has, as a `Source` or as a plain
-`{"train": (inputs, targets), ...}`; the data root is what the framework supplies.
+A source is a function `(path, **knobs)` that returns the splits it has, as a `Source` or as a plain dict
+`{"train": (inputs, targets), ...}`; `path`, the data folder, is supplied by the framework.
 """
 
 import os
@@ -24,9 +24,9 @@ __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "loa
 
 @dataclass(frozen=True)
 class Settings:
-    """What every source has: where files lie (None: $JAXTRAIN_DATA, else data/), how they are cut and batched.
+    """Settings of every source: the data folder (None: $JAXTRAIN_DATA, else data/), splits and batch sizes.
 
-    `seed` cuts the splits and orders the batches. A fraction counts where the source has no such split of its own.
+    `seed` determines the splits and the order of the batches. A fraction applies only if the source has no such split.
     """
 
     path: str | None = None
@@ -53,7 +53,7 @@ SOURCES = Family(
 
 
 def load(section: Mapping[str, Any]) -> Dataset:
-    """Reads, checks and cuts the data of a resolved section; raises DataError naming file and index."""
+    """Reads, checks and splits the data of a resolved section; raises DataError naming file and index."""
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")

@@ -1,4 +1,4 @@
-"""What is asked of every split before anything is trained on it; errors name the file and the index."""
+"""Checks every split before training; errors name the file and the index."""
 
 import numpy as np
 
@@ -7,14 +7,15 @@ from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import DataError, Words
 
 
-def checked(source: Source) -> Source:
-    """Returns the source with plain numeric arrays and its number of classes, or raises DataError.
+def check_source(source: Source) -> Source:
+    """Returns the source with plain numeric arrays and its number of classes; raises DataError for invalid data.
 
-    The classes of integer targets of rank 1 are those the source states, else the largest training label + 1.
+    The number of classes is the one that the source states, else the largest training label + 1 where targets are
+    one integer per example.
     """
     splits = {name: _check_split(name, split) for name, split in source.splits.items()}
     for name, split in splits.items():
-        _check_alike(name, split, splits["train"])
+        _check_matches_train(name, split, splits["train"])
     train = splits["train"]
     if source.classes is not None and not is_integer(train.targets):
         where = train.where("targets", "train")
@@ -30,19 +31,19 @@ def checked(source: Source) -> Source:
 
 
 def is_integer(targets: np.ndarray) -> bool:
-    """Says whether targets are integers or booleans, hence classes, counts or masks."""
+    """Returns whether targets are integers or booleans, hence classes, counts or masks."""
     return targets.dtype.kind in "biu"
 
 
 def is_labels(targets: np.ndarray) -> bool:
-    """Says whether targets are one integer for each example."""
+    """Returns whether targets are one integer per example."""
     return is_integer(targets) and targets.ndim == 1
 
 
 def _check_split(name: str, split: Split) -> Split:
     places = {field: split.where(field, name) for field in ("inputs", "targets")}
-    inputs = _numeric(split.inputs, places["inputs"], "inputs")
-    targets = _numeric(split.targets, places["targets"], "targets")
+    inputs = _as_numeric(split.inputs, places["inputs"], "inputs")
+    targets = _as_numeric(split.targets, places["targets"], "targets")
     if inputs.ndim < 2 or 0 in inputs.shape[1:]:
         got = Words(f"inputs of shape {inputs.shape}")
         raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis")
@@ -59,8 +60,8 @@ def _check_split(name: str, split: Split) -> Split:
     return split._replace(inputs=inputs, targets=targets)
 
 
-def _numeric(array: np.ndarray, where: str, field: str) -> np.ndarray:
-    if array.dtype.name == "bfloat16":  # no dtype of NumPy's own, so NumPy calls it neither float nor number
+def _as_numeric(array: np.ndarray, where: str, field: str) -> np.ndarray:
+    if array.dtype.name == "bfloat16":  # not a NumPy dtype, so its kind is not "f"
         return array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise DataError(where, Words(f"{field} of dtype {array.dtype}"), "integers, floats or booleans")
@@ -68,21 +69,21 @@ def _numeric(array: np.ndarray, where: str, field: str) -> np.ndarray:
 
 
 def _check_finite(where: str, field: str, array: np.ndarray) -> None:
-    """Refuses nan, infinities and what float32 would turn into one."""
+    """Rejects nan, infinities and numbers beyond the range of float32."""
     if array.dtype.kind != "f":
         return
     limit = np.finfo(np.float32).max
-    for place, values in blocks(array):
+    for block, values in blocks(array):
         usable = np.isfinite(values) if array.dtype.itemsize <= 4 else np.abs(values) <= limit
         if not usable.all():
             row, feature = np.argwhere(~usable)[0]
-            index = (place.start + row, *np.unravel_index(feature, array.shape[1:]))
+            index = (block.start + row, *np.unravel_index(feature, array.shape[1:]))
             at = ", ".join(map(str, index))
             got = Words(f"{field}[{at}] = {array[index]}")
             raise DataError(where, got, "finite numbers in the range of float32")
 
 
-def _check_alike(name: str, split: Split, train: Split) -> None:
+def _check_matches_train(name: str, split: Split, train: Split) -> None:
     for field, ours, theirs in (("inputs", split.inputs, train.inputs), ("targets", split.targets, train.targets)):
         where = split.where(field, name)
         if ours.shape[1:] != theirs.shape[1:]:
@@ -94,7 +95,7 @@ def _check_alike(name: str, split: Split, train: Split) -> None:
 
 
 def _check_labels(name: str, split: Split, classes: int | None) -> None:
-    """Refuses integer targets outside 0..classes - 1, or what int32 cannot hold."""
+    """Rejects class labels outside 0..classes - 1, and integers beyond the range of int32."""
     targets = split.targets
     if not is_integer(targets):
         return

@@ -1,4 +1,4 @@
-"""The dataset that a run trains on: checked, cut into splits, normalised when it is asked for."""
+"""The dataset of a run: checks a source, cuts it into splits, and normalises each split when it is first used."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.checks import checked, is_integer
+from jaxtrain.data.checks import check_source, is_integer
 from jaxtrain.data.info import DataInfo, describe
 from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import ConfigError
 
 
 class Part(NamedTuple):
-    """The rows of a source's split that make up a split of the dataset, ascending; None: all of them."""
+    """A split of the dataset: the ascending row numbers that it takes from a split of the source; None: all rows."""
 
     split: Split
     rows: np.ndarray | None = None
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What the data say, and the splits, which are converted when first asked for."""
+    """The description of the data, and the splits, each converted when it is first used."""
 
     info: DataInfo
     parts: dict[str, Part] = field(repr=False)
@@ -34,11 +34,11 @@ class Dataset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Returns split -> number of examples."""
+        """Returns {split: number of examples}."""
         return {name: len(part) for name, part in self.parts.items()}
 
     def split(self, name: str) -> dict[str, np.ndarray]:
-        """Returns {"inputs": float32 (n, ...), normalised, "targets": int32 or float32 (n, ...)}; converts once."""
+        """Returns {"inputs": normalised float32 (n, ...), "targets": int32 or float32 (n, ...)}; converts once."""
         if name not in self._converted:
             self._converted[name] = self._convert(*self.parts[name])
         return self._converted[name]
@@ -56,10 +56,12 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Returns the sha256, in hex, of the raw arrays and of how they were cut; worked out when first asked for."""
-        digest, seen = hashlib.sha256(), set()
+        """Returns the sha256, in hex, of the raw arrays and of the rows of each split; computed on first use."""
+        digest = hashlib.sha256()
+        seen = set()
         for name, (split, rows) in self.parts.items():
-            raw = [] if id(split) in seen else [split.inputs, split.targets]  # once for all that is cut from one split
+            # Several splits may be cut from the same arrays, which are hashed once.
+            raw = [] if id(split) in seen else [split.inputs, split.targets]
             seen.add(id(split))
             digest.update(f"{name}: ".encode())
             for array in [*raw, *([] if rows is None else [rows])]:
@@ -69,15 +71,16 @@ class Dataset:
 
 
 def load_dataset(source: Source, *, seed: int, validation_fraction: float, test_fraction: float) -> Dataset:
-    """Returns the checked dataset; validation and test are the source's own, else cut from train by `seed`.
+    """Checks a source and returns its dataset; missing validation and test splits are cut from train, by `seed`.
 
-    A fraction is one of all examples in the source's train split, and counts only where the source has no such split.
-    Raises DataError for data that cannot be trained on, ConfigError for a fraction that leaves a split empty.
+    A fraction is relative to the source's train split, and applies only if the source has no such split.
+    Raises DataError for invalid data, ConfigError for a fraction that leaves a split empty.
     """
     if seed < 0:
         raise ConfigError("data.seed", seed, "an integer, at least 0")
-    source = checked(source)
-    fractions = {"test": test_fraction, "validation": validation_fraction}  # test first: fixed while the other moves
+    source = check_source(source)
+    # The test split is cut first, so that it does not depend on the validation fraction.
+    fractions = {"test": test_fraction, "validation": validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
     train = source.splits["train"]
     parts = {name: Part(train, rows) for name, rows in _cut(len(train.inputs), wanted, seed).items()}
@@ -87,20 +90,20 @@ def load_dataset(source: Source, *, seed: int, validation_fraction: float, test_
 
 
 def _cut(examples: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray]:
-    """Returns split -> ascending row numbers, with "train" what is left; empty where nothing is to be cut."""
+    """Returns {split: ascending row numbers}, with the remaining rows in "train"; empty if all fractions are 0."""
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:
             raise ConfigError(f"data.{name}_fraction", fraction, "at least 0 (no such split) and below 1")
     counts = {name: round(examples * fraction) for name, fraction in fractions.items() if fraction > 0}
     empty = [name for name, count in counts.items() if count == 0]
     if sum(counts.values()) >= examples:
-        empty = sorted(counts, reverse=True)  # the validation part first: its fraction is the one with a default
+        empty = sorted(counts, reverse=True)  # name validation first: its split has the lower priority
     if empty:
         expected = f"a fraction that leaves at least one of {examples} examples in every split, train included"
         raise ConfigError(f"data.{empty[0]}_fraction", fractions[empty[0]], expected)
     if not counts:
         return {}
-    # The spawn key keeps the cut apart from the order of the batches, which is drawn from the same seed.
+    # The spawn key makes the splits independent of the order of the batches, which has the same seed.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(0,))))
     pieces = np.split(generator.permutation(examples), np.cumsum(list(counts.values())))
     return {name: np.sort(rows) for name, rows in zip([*counts, "train"], pieces, strict=True)}

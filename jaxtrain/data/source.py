@@ -1,4 +1,4 @@
-"""What a data source returns, and how the answer of a user's own function becomes the same."""
+"""The return type of data sources, and the conversion of what a user's function returns into it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SET_FOLDER = "Set the data folder with --config.data.path=DIR or the environment
 
 
 class Split(NamedTuple):
-    """Inputs (n, ...) and targets (n, ...) as they were read; `file` and `targets_file` are what errors name."""
+    """Inputs (n, ...) and targets (n, ...) as read; errors name `file` and `targets_file`."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -22,23 +22,23 @@ class Split(NamedTuple):
     targets_file: str = ""
 
     def where(self, field: str, name: str) -> str:
-        """Names the place of "inputs" or "targets" of the split `name` for an error."""
+        """Returns the file of "inputs" or "targets" for an error, else a mention of the split `name`."""
         file = (self.targets_file or self.file) if field == "targets" else self.file
         return file or f"the {name} split"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The splits of a data set: "train", and "validation" and "test" where the set has its own."""
+    """The splits of a data set: "train", and "validation" and "test" if the set has them."""
 
     splits: dict[str, Split]
     classes: int | None = None
 
 
 def as_source(returned: object, name: str) -> Source:
-    """Returns what the source `name` gave as a Source; a plain {"train": (inputs, targets), ...} will do.
+    """Converts the return value of the source `name`, a Source or {"train": (inputs, targets), ...}, into a Source.
 
-    Raises DataError where it is anything else, where "train" is missing or a split has another name.
+    Raises DataError for other types, if "train" is missing, or if a split has an unknown name.
     """
     splits = returned.splits if isinstance(returned, Source) else returned
     if not isinstance(splits, Mapping):
@@ -74,6 +74,6 @@ def _as_array(values: object, where: str) -> np.ndarray:
 
 
 def missing(name: str, files: str, folder: Path, published: str = "") -> DataError:
-    """Returns the error for a data set that is not there: which files, where, and what to do."""
+    """Builds the error for missing files: the expected files, the folder, and what to do."""
     source = f", or fetch them from {published}" if published else ""
     return DataError(name, Words(f"no {files} in {folder}"), "all files of the data set", f"{SET_FOLDER}{source}")

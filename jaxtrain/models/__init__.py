@@ -1,4 +1,4 @@
-"""Models: Flax Linen modules whose first field, `outputs`, is what the data say; the other fields are knobs."""
+"""Models: Flax Linen modules. The framework supplies the first field, `outputs`; the other fields are knobs."""
 
 from jaxtrain.config.registry import Family
 from jaxtrain.models.cnn import CNN

@@ -1,4 +1,4 @@
-"""The plain convolutional network."""
+"""A plain convolutional network."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ from jaxtrain.models.norms import Norm, normalise
 
 
 class CNN(nn.Module):
-    """A 3x3 convolution and a 2x2 max pool for each number in `features`, then an MLP with the widths in `hidden`.
+    """A 3x3 convolution and 2x2 max pooling for each number in `features`, then an MLP with the widths in `hidden`.
 
     >>> import jax.numpy as jnp
     >>> jax.eval_shape(CNN(10).init_with_output, jax.random.key(0), jnp.zeros((5, 28, 28, 1)))[0].shape

@@ -1,8 +1,8 @@
 """Convolution and pooling that are fast inside a compiled loop.
 
-XLA's convolution and pooling for CPU run ten times slower and more inside `scan` or `while` than outside. There, a
-convolution is gathered patches and one matrix product, and pooling is a reshape and a reduction; on GPU and TPU both
-are the native operations. The numbers are the same. Weights of each lane's own stay one batched product on CPU.
+XLA's convolution and pooling on CPU are at least ten times slower inside `scan` or `while` than outside. So on CPU a
+convolution gathers patches and takes one matrix product, and pooling is a reshape and a reduction; on GPU and TPU both
+are the native operations. The results are the same. Under `vmap` over weights, the CPU form stays one batched product.
 """
 
 import functools
@@ -19,15 +19,15 @@ Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
 Pads = Sequence[Pair]
 
-PLACES_OF_A_BYTE = 256
-MANY_CHANNELS = 32  # in a row of the kernel, from which on patches of one row are faster than whole ones
+UINT8_PLACES = 256  # places of a window that a uint8 index can tell apart
+MIN_ROW_CHANNELS = 32  # values in a row of the kernel from which patches of one row are faster than whole patches
 
 
 class Conv(nn.Module):
-    """Two-dimensional convolution of (batch, height, width, channels); parameters as those of `flax.linen.Conv`.
+    """Two-dimensional convolution of (batch, height, width, channels), with the parameters of `flax.linen.Conv`.
 
-    `dilation` spreads the kernel's places apart. Each of `groups` takes its share of the channels to its share of the
-    features; with as many groups as channels the convolution is depthwise.
+    `dilation` is the distance between the places of the kernel. Each of `groups` maps its share of the channels to its
+    share of the features; with as many groups as channels the convolution is depthwise.
     """
 
     features: int
@@ -63,7 +63,8 @@ def convolve(
         got = Words(f"a convolution of inputs of shape {inputs.shape[1:]}")
         hint = "Take a model without convolutions, such as mlp"
         raise DataError("model.name", got, "images of shape (height, width, channels)", hint)
-    channels, features = inputs.shape[-1], kernel.shape[-1]
+    channels = inputs.shape[-1]
+    features = kernel.shape[-1]
     if channels != groups * kernel.shape[2] or features % groups:
         expected = f"a number that divides {channels} channels and {features} features and fits the kernel"
         raise ValueError(message("groups", groups, expected))
@@ -74,7 +75,7 @@ def convolve(
         return jax.lax.conv_general_dilated(inputs, kernel, strides, pads, **options)
     if groups > 1:
         return _convolve_groups(inputs, kernel, strides, pads, dilation, groups)
-    if kernel.shape[0] > 1 and strides[0] == 1 and kernel.shape[1] * channels >= MANY_CHANNELS:
+    if kernel.shape[0] > 1 and strides[0] == 1 and kernel.shape[1] * channels >= MIN_ROW_CHANNELS:
         return _convolve_rows(inputs, kernel, strides[1], pads, dilation)
     return _convolve_patches(inputs, kernel, strides, pads, dilation)
 
@@ -82,7 +83,7 @@ def convolve(
 def max_pool(
     inputs: jax.Array, window: Pair = (2, 2), strides: Pair | None = None, padding: Padding = "VALID"
 ) -> jax.Array:
-    """Largest value of each window of (batch, height, width, channels); `strides` default to the window."""
+    """Maximum of each window of (batch, height, width, channels); `strides` defaults to the window."""
     strides = strides or window
     if not _on_cpu():
         return nn.max_pool(inputs, window, strides, padding)
@@ -92,9 +93,9 @@ def max_pool(
         hint = "Take larger images, or a model that pools less often"
         raise DataError("model", got, f"at least {window[0]} x {window[1]}, the window that is pooled", hint)
     if window != strides:
-        return functools.reduce(_first_of_larger, _window_views(inputs, window, strides, pads, -jnp.inf))
-    windows = _apart(inputs, window, pads, -jnp.inf)
-    return _largest(windows) if window[0] * window[1] <= PLACES_OF_A_BYTE else _largest_of_many(windows)
+        return functools.reduce(_first_maximum, _window_views(inputs, window, strides, pads, -jnp.inf))
+    windows = _split_windows(inputs, window, pads, -jnp.inf)
+    return _window_max(windows) if window[0] * window[1] <= UINT8_PLACES else _large_window_max(windows)
 
 
 def average_pool(
@@ -106,7 +107,7 @@ def average_pool(
         return nn.pool(inputs, 0.0, jax.lax.add, window, strides, padding) / (window[0] * window[1])
     pads = _pads(inputs, window, strides, padding)
     if window == strides:
-        return _apart(inputs, window, pads, 0.0).mean(axis=(2, 4))
+        return _split_windows(inputs, window, pads, 0.0).mean(axis=(2, 4))
     return jnp.stack(_window_views(inputs, window, strides, pads, 0.0)).mean(axis=0)
 
 
@@ -114,11 +115,11 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-# Convolutions on CPU, of products of two axes: XLA is slower with more.
+# Convolutions on CPU, as products of matrices with two axes: XLA is slower with more axes.
 
 
 def _convolve_patches(inputs: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilation: Pair) -> jax.Array:
-    """Lays the inputs under each place of the kernel side by side, and takes a matrix product."""
+    """Concatenates the inputs under each place of the kernel into patches, and takes one matrix product."""
     height, width, _, features = kernel.shape
     patches = jnp.concatenate(_window_views(inputs, (height, width), strides, pads, 0.0, dilation), axis=-1)
     outputs = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, features)
@@ -126,18 +127,22 @@ def _convolve_patches(inputs: jax.Array, kernel: jax.Array, strides: Pair, pads:
 
 
 def _convolve_rows(inputs: jax.Array, kernel: jax.Array, stride: int, pads: Pads, dilation: Pair) -> jax.Array:
-    """Takes the product of the patches of one row with all rows of the kernel, and adds up the rows' parts, shifted.
+    """Multiplies patches of one row with all rows of the kernel at once, then shifts and adds the rows' products.
 
-    A third of the patches' memory for a 3x3 kernel, and a product of three times the columns, which is faster.
+    For a 3x3 kernel the patches take a third of the memory, and the product has three times the columns, which is
+    faster.
     """
     height, width, channels, features = kernel.shape
-    abreast = kernel.transpose(1, 2, 0, 3).reshape(1, width, channels, height * features)
-    products = _convolve_patches(inputs, abreast, (1, stride), ((0, 0), pads[1]), (1, dilation[1]))
-    (above, below), reach, zero = pads[0], dilation[0] * (height - 1), jnp.zeros((), products.dtype)
+    rows_as_features = kernel.transpose(1, 2, 0, 3).reshape(1, width, channels, height * features)
+    products = _convolve_patches(inputs, rows_as_features, (1, stride), ((0, 0), pads[1]), (1, dilation[1]))
+    above, below = pads[0]
+    reach = dilation[0] * (height - 1)
+    zero = jnp.zeros((), products.dtype)
+    offsets = range(0, reach + 1, dilation[0])
     shifted = [
-        # What is padded by less than nothing is cut off.
+        # Negative padding crops.
         jax.lax.pad(part, zero, ((0, 0, 0), (above - offset, below - reach + offset, 0), (0, 0, 0), (0, 0, 0)))
-        for offset, part in zip(range(0, reach + 1, dilation[0]), jnp.split(products, height, axis=-1), strict=True)
+        for offset, part in zip(offsets, jnp.split(products, height, axis=-1), strict=True)
     ]
     return functools.reduce(jnp.add, shifted)
 
@@ -145,7 +150,7 @@ def _convolve_rows(inputs: jax.Array, kernel: jax.Array, stride: int, pads: Pads
 def _convolve_groups(
     inputs: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilation: Pair, groups: int
 ) -> jax.Array:
-    """Takes a product for each group; where a group is one channel, scales each place's view and adds them up."""
+    """Takes one product per group; for groups of one channel, scales the view of each place and adds the views."""
     height, width, channels, features = kernel.shape
     views = _window_views(inputs, (height, width), strides, pads, 0.0, dilation)
     if channels == 1:
@@ -158,27 +163,32 @@ def _convolve_groups(
     return outputs.reshape(*views[0].shape[:3], features)
 
 
-def _first_of_larger(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Returns the larger of each pair, and of equal ones the first, which alone gets their gradient."""
+def _first_maximum(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Returns the elementwise maximum, or nan; of equal values the first alone gets the gradient."""
     return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
-def _largest_of_many(windows: jax.Array) -> jax.Array:
-    """Reduces windows of more places than a byte can tell apart as `_largest` does."""
-    places = jnp.moveaxis(windows, (2, 4), (-2, -1)).reshape(*windows.shape[:2], windows.shape[3], windows.shape[5], -1)
-    return jnp.take_along_axis(places, places.argmax(axis=-1, keepdims=True), axis=-1)[..., 0]
+def _large_window_max(windows: jax.Array) -> jax.Array:
+    """Like `_window_max`, for windows with more places than a uint8 index can tell apart."""
+    batch, rows, _, columns, _, channels = windows.shape
+    values = jnp.moveaxis(windows, (2, 4), (-2, -1)).reshape(batch, rows, columns, channels, -1)
+    return jnp.take_along_axis(values, values.argmax(axis=-1, keepdims=True), axis=-1)[..., 0]
 
 
 @jax.custom_jvp
-def _largest(windows: jax.Array) -> jax.Array:
-    """Reduces (batch, rows, height, columns, width, channels) to the largest value of each window."""
+def _window_max(windows: jax.Array) -> jax.Array:
+    """Reduces (batch, rows, height, columns, width, channels) to the maximum of each window."""
     return windows.max(axis=(2, 4))
 
 
-@_largest.defjvp
-def _largest_moves(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Moves as the first of the largest values does, which is remembered in a byte; the gradient need not compare."""
-    (windows,), (moves,) = primals, tangents
+@_window_max.defjvp
+def _window_max_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Returns the maxima and the tangents of the first maximum of each window.
+
+    The place of the maximum is stored as uint8, so that the backward pass need not compare values again.
+    """
+    (windows,) = primals
+    (windows_tangent,) = tangents
     _, _, height, _, width, _ = windows.shape
     largest = windows[:, :, 0, :, 0]
     first = jnp.zeros(largest.shape, jnp.uint8)
@@ -187,14 +197,15 @@ def _largest_moves(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tup
         first = jnp.where(value > largest, jnp.uint8(place), first)
         largest = jnp.maximum(largest, value)
     places = jnp.arange(height * width, dtype=jnp.uint8).reshape(1, 1, height, 1, width, 1)
-    return largest, jnp.where(first[:, :, None, :, None] == places, moves, 0.0).sum(axis=(2, 4))
+    return largest, jnp.where(first[:, :, None, :, None] == places, windows_tangent, 0.0).sum(axis=(2, 4))
 
 
-def _apart(inputs: jax.Array, window: Pair, pads: Pads, fill: float) -> jax.Array:
-    """Cuts into windows side by side: (batch, rows, height, columns, width, channels)."""
+def _split_windows(inputs: jax.Array, window: Pair, pads: Pads, fill: float) -> jax.Array:
+    """Splits into adjacent windows: (batch, rows, height, columns, width, channels)."""
     padded = _pad(inputs, pads, fill)
     batch, height, width, channels = padded.shape
-    rows, columns = height // window[0], width // window[1]
+    rows = height // window[0]
+    columns = width // window[1]
     padded = padded[:, : rows * window[0], : columns * window[1]]
     return padded.reshape(batch, rows, window[0], columns, window[1], channels)
 
@@ -202,10 +213,10 @@ def _apart(inputs: jax.Array, window: Pair, pads: Pads, fill: float) -> jax.Arra
 def _window_views(
     inputs: jax.Array, window: Pair, strides: Pair, pads: Pads, fill: float, dilation: Pair = (1, 1)
 ) -> list[jax.Array]:
-    """Returns, for each place of the window, the inputs that lie under it at every output position."""
+    """Returns, for each place of the window, the inputs under it at every output position."""
     padded = _pad(inputs, pads, fill)
     reach = [dilation[i] * (window[i] - 1) for i in (0, 1)]
-    # Where the last output position begins, and one more.
+    # One past the start of the last window.
     row_end, column_end = ((padded.shape[i + 1] - reach[i] - 1) // strides[i] * strides[i] + 1 for i in (0, 1))
     return [
         padded[:, i : i + row_end : strides[0], j : j + column_end : strides[1]]
@@ -215,7 +226,7 @@ def _window_views(
 
 
 def _pads(inputs: jax.Array, window: Sequence[int], strides: Pair, padding: Padding, dilation: Pair = (1, 1)) -> Pads:
-    """Returns what XLA adds above and below, left and right, for "SAME" or "VALID"."""
+    """Returns the padding (above, below) and (left, right) that XLA uses for "SAME" or "VALID"."""
     spans = [dilation[i] * (window[i] - 1) + 1 for i in (0, 1)]
     return jax.lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
 

@@ -1,4 +1,4 @@
-"""Layers that take traced floats and are fast inside a compiled loop: all that models here are made of."""
+"""The layers of the models: they take traced floats and are fast inside a compiled loop."""
 
 import flax.linen as nn
 import jax
@@ -28,19 +28,19 @@ __all__ = [
 class Dropout(nn.Module):
     """Sets each value to 0 with probability `rate`, which may be traced, and scales the others by 1 / (1 - rate).
 
-    A rate of None leaves the layer out; 0.0 still draws, so that rates can be compared in one program. Srivastava et
-    al. (2014), https://jmlr.org/papers/v15/srivastava14a.html.
+    A rate of None removes the layer; 0.0 still draws random numbers, so that rates can be compared in one program.
+    Srivastava et al. (2014), https://jmlr.org/papers/v15/srivastava14a.html.
     """
 
     rate: float | None
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Returns `inputs` as they are where `train` is false."""
+        """Applies dropout; returns `inputs` unchanged if `train` is false."""
         if self.rate is None or not train:
             return inputs
-        keep = 1.0 - jnp.asarray(self.rate, jnp.float32)  # bfloat16 would round 0.999 to 1, and draws to 1 / 128
+        keep = 1.0 - jnp.asarray(self.rate, jnp.float32)  # bfloat16 would round 0.999 to 1
         kept = jax.random.bernoulli(self.make_rng("dropout"), keep, inputs.shape)
-        # A product with the reciprocal, since XLA makes one of a quotient in some programs and not in others, and a
-        # run should be the same to the bit alone and as a lane.
+        # Multiply by the reciprocal: XLA rewrites a division so in some programs only, and a run alone and the same
+        # run as a lane should agree to the bit.
         return jnp.where(kept, inputs * (1.0 / keep).astype(inputs.dtype), jnp.zeros_like(inputs))

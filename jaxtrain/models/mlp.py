@@ -1,4 +1,4 @@
-"""The multilayer perceptron."""
+"""A multilayer perceptron."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ Activation = Literal["relu", "gelu", "silu", "tanh"]
 
 
 class MLP(nn.Module):
-    """Dense layers of the widths in `hidden`, each with a norm and dropout if wanted; inputs are flattened.
+    """Dense layers of the widths in `hidden`, each with an optional norm and dropout; inputs are flattened.
 
     >>> import jax.numpy as jnp
     >>> jax.eval_shape(MLP(10).init_with_output, jax.random.key(0), jnp.zeros((5, 28, 28, 1)))[0].shape
@@ -31,7 +31,7 @@ class MLP(nn.Module):
         """Returns (batch, outputs)."""
         hidden = inputs.reshape(inputs.shape[0], -1)
         for width in self.hidden:
-            # Batch norm takes a bias out again: its gradient would be rounding, which Adam makes steps of.
+            # Batch norm cancels a bias: its gradient would be rounding error, which Adam would turn into full steps.
             hidden = nn.Dense(width, use_bias=self.norm != "batch")(hidden)
             hidden = normalise(hidden, self.norm, train)
             hidden = Dropout(self.dropout)(getattr(nn, self.activation)(hidden), train)

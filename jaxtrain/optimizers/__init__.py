@@ -1,35 +1,36 @@
-"""Optimizers: optax transformations, rebuilt inside the trace from this step's values."""
+"""Optimizers: optax transformations, rebuilt inside the trace from each step's values."""
 
 from typing import Any, NamedTuple
 
 import optax
 
-from jaxtrain.config.registry import Bound, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Values
 from jaxtrain.core.averaging import is_schedule_free
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
 from jaxtrain.optimizers.adaptive import adadelta, adafactor, adagrad, rmsprop
 from jaxtrain.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
 from jaxtrain.optimizers.sgd import lars, lion, muon, rprop, sgd
-from jaxtrain.optimizers.wrappers import around, is_decayed
+from jaxtrain.optimizers.wrappers import is_decayed, wrap
 
 __all__ = ["OPTIMIZERS", "Optimizer", "is_decayed"]
 
 
 class Optimizer(NamedTuple):
-    """The chosen member and what is put around it: called with this step's values, an optax transformation."""
+    """The chosen member and its wrapper; a call with one step's values returns the optax transformation."""
 
-    member: Bound
-    around: Bound
+    member: BoundMember
+    wrapper: BoundMember
 
     def __call__(self, values: Values) -> optax.GradientTransformation:
-        """Builds the transformation from this step's values; in a trace, at no cost at run time."""
-        whole = self.around(values, self.member(values))
-        return _refusing_averages(whole, scaled) if (scaled := dict(self.around.static).get("scaled")) else whole
+        """Builds the transformation from one step's values; inside a trace this costs nothing at run time."""
+        wrapped = self.wrapper(values, self.member(values))
+        scaled = dict(self.wrapper.static).get("scaled")
+        return _reject_schedule_free(wrapped, scaled) if scaled else wrapped
 
 
-def _refusing_averages(transformation: optax.GradientTransformation, scaled: str) -> optax.GradientTransformation:
-    """Refuses, when its state is made, an optimizer whose average is worked out from whole steps."""
+def _reject_schedule_free(transformation: optax.GradientTransformation, scaled: str) -> optax.GradientTransformation:
+    """Makes `init` reject schedule-free optimizers: scaled steps would make their average wrong."""
 
     def init(params: Any) -> Any:
         state = transformation.init(params)
@@ -65,6 +66,6 @@ OPTIMIZERS = Family(
         "schedule_free_sgd": schedule_free_sgd,
         "schedule_free_adamw": schedule_free_adamw,
     },
-    common=around,
+    common=wrap,
     common_supplied=1,
 )

@@ -1,7 +1,7 @@
-"""Gradients over the root of a mean, or a sum, of their squares.
+"""Adaptive optimizers without Adam's momentum: gradients over the root of a mean, or a sum, of their squares.
 
-In the formulas w are the weights, g their gradients, lr the learning rate; what is accumulated starts at 0 where
-nothing else is said. All shapes are those of the parameters.
+In the formulas w are the weights, g their gradients and lr the learning rate. Accumulators start at 0 unless stated
+otherwise. All arrays have the shapes of the parameters.
 """
 
 from typing import Annotated
@@ -20,10 +20,10 @@ def rmsprop(
     momentum: Fraction | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """RMSprop: gradients over the root of a mean of their squares.
+    """RMSprop: gradients over the root of a running mean of their squares.
 
-    v ← decay v + (1 - decay) g², w ← w - lr g / √(v + eps); `centered` takes the square of the mean gradient from v,
-    `momentum` is that of the steps. Tieleman and Hinton (2012),
+    v ← decay v + (1 - decay) g², w ← w - lr g / √(v + eps); `centered` subtracts the square of the mean gradient from
+    v, and `momentum` applies to the steps. Tieleman and Hinton (2012),
     https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf.
 
     >>> optimizer, weights = rmsprop(learning_rate=0.1), jnp.array([3.0, -4.0])
@@ -57,11 +57,11 @@ def adadelta(
     weight_decay: NonNegative = 0.0,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """Adadelta: steps in the units of the weights, from means of the squares of steps and of gradients.
+    """Adadelta: steps in the units of the weights, from running means of squared steps and squared gradients.
 
-    With g ← g + weight_decay w for the parameters whose path matches `decayed` (None: all of two axes and more):
-    v ← rho v + (1 - rho) g², d = g √(u + eps) / √(v + eps), u ← rho u + (1 - rho) d², w ← w - lr d; the paper's lr is
-    1. Zeiler (2012), https://arxiv.org/abs/1212.5701.
+    With g ← g + weight_decay w for parameters whose path matches `decayed` (None: arrays with at least two axes):
+    v ← rho v + (1 - rho) g², d = g √(u + eps) / √(v + eps), u ← rho u + (1 - rho) d², w ← w - lr d; the paper has
+    lr = 1. Zeiler (2012), https://arxiv.org/abs/1212.5701.
 
     >>> optimizer, weights = adadelta(learning_rate=1.0), jnp.array([3.0, -4.0])
     >>> optimizer.update(weights, optimizer.init(weights), weights)[0].round(4)
@@ -83,12 +83,13 @@ def adafactor(
     min_dim_size_to_factor: Count = 128,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """Adafactor: of the mean of squares of a large matrix, the sums over rows and columns alone are kept.
+    """Adafactor: stores the mean of squares of a large matrix as its row and column sums only.
 
-    v ← b v + (1 - b) (g² + eps) with b = 1 - t^-decay_rate, for matrices of `min_dim_size_to_factor` and more by rows
-    and columns; u = g / √v, its root mean square brought down to `clipping_threshold`; w ← w - lr rms(w) u, without
-    rms(w), which is 1e-3 at least, where `multiply_by_parameter_scale` is off. The decay w ← w - weight_decay w, not
-    multiplied by lr, is for the parameters whose path matches `decayed` (None: all of two axes and more).
+    v ← b v + (1 - b) (g² + eps) with b = 1 - t^-decay_rate, factored into rows and columns for matrices whose sides are
+    at least `min_dim_size_to_factor`; u = g / √v, with its root mean square clipped to `clipping_threshold`;
+    w ← w - lr rms(w) u, where rms(w) is at least 1e-3, and left out if `multiply_by_parameter_scale` is off. The decay
+    w ← w - weight_decay w, not multiplied by lr, applies to parameters whose path matches `decayed` (None: arrays with
+    at least two axes).
     Shazeer and Stern (2018), https://arxiv.org/abs/1804.04235.
 
     >>> optimizer, weights = adafactor(learning_rate=0.1), jnp.array([3.0, -4.0])

@@ -1,8 +1,8 @@
-"""Schedule-free optimizers: an average of the weights takes the place of a falling rate.
+"""Schedule-free optimizers: an average of the weights replaces a decaying learning rate.
 
-Three sequences: z descends, x is its average, and gradients are taken at y = (1 - b1) z + b1 x. A state's parameters
-are y; a model is evaluated and used at x, which is worked out from y and z. Give the rate no schedule that falls: a
-warm-up alone is `warmup_stable_decay` with a decay of 0. Statistics of batch norms are those at y.
+There are three sequences: z descends, x is its average, and gradients are taken at y = (1 - b1) z + b1 x. The
+parameters in the state are y; a model is evaluated and used at x, which is computed from y and z. Do not combine with a
+decaying schedule; for warm-up alone use `warmup_stable_decay` with `decay=0`. Batch norm statistics are taken at y.
 Defazio et al. (2024), https://arxiv.org/abs/2405.15682.
 """
 
@@ -14,7 +14,7 @@ from jaxtrain.config.schema import Bounds, NonNegative, OncePerRun, Pattern, Pro
 from jaxtrain.optimizers.wrappers import decay_mask
 
 Interpolation = Annotated[float, Bounds(0, 1, open_low=True), OncePerRun()]
-"""How far from z to x gradients are taken: one number for the whole run, since x is worked out from it."""
+"""The weight of x in y; fixed for the whole run, since x is computed from it."""
 
 
 def schedule_free_sgd(
@@ -24,10 +24,11 @@ def schedule_free_sgd(
     weight_lr_power: NonNegative = 2.0,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """Schedule-free SGD: wants a rate 10 to 50 times that of SGD with momentum, and no schedule but a warm-up.
+    """Schedule-free SGD: use a rate 10 to 50 times that of SGD with momentum, and no schedule but a warm-up.
 
-    z ← z - lr (g + weight_decay y), the decay for the parameters whose path matches `decayed` (None: all of two axes
-    and more); x ← (1 - c) x + c z with c = lr^p / (sum of lr^p so far), of the largest lr so far, p `weight_lr_power`.
+    z ← z - lr (g + weight_decay y), with decay of parameters whose path matches `decayed` (None: arrays with at least
+    two axes); x ← (1 - c) x + c z with c = lr^p / (sum of lr^p so far), where lr is the largest rate so far and p is
+    `weight_lr_power`.
     Defazio et al. (2024), https://arxiv.org/abs/2405.15682.
 
     >>> optimizer, weights = schedule_free_sgd(learning_rate=0.1), jnp.array([3.0, -4.0])
@@ -47,10 +48,10 @@ def schedule_free_adamw(
     weight_lr_power: NonNegative = 2.0,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """Schedule-free AdamW: wants a rate 1 to 10 times that of AdamW, and no schedule but a warm-up.
+    """Schedule-free AdamW: use a rate 1 to 10 times that of AdamW, and no schedule but a warm-up.
 
-    z ← z - lr (g / (√v̂ + eps) + weight_decay y) with AdamW's v̂, the decay for the parameters whose path matches
-    `decayed` (None: all of two axes and more); x as in schedule_free_sgd.
+    z ← z - lr (g / (√v̂ + eps) + weight_decay y) with AdamW's v̂ and decay of parameters whose path matches
+    `decayed` (None: arrays with at least two axes); x as in schedule_free_sgd.
     Defazio et al. (2024), https://arxiv.org/abs/2405.15682.
 
     >>> optimizer, weights = schedule_free_adamw(learning_rate=0.1), jnp.array([3.0, -4.0])

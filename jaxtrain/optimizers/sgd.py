@@ -1,7 +1,7 @@
-"""Descent along gradients, their mean, its signs, or its orthogonal factor: nothing keeps a mean of squares.
+"""Descent along gradients, their running mean, its signs or its orthogonal factor, without a mean of squares.
 
-In the formulas w are the weights, g their gradients, lr the learning rate; m starts at 0. All shapes are those of the
-parameters.
+In the formulas w are the weights, g their gradients and lr the learning rate; m starts at 0. All arrays have the shapes
+of the parameters.
 """
 
 from typing import Annotated
@@ -19,10 +19,10 @@ def sgd(
     weight_decay: NonNegative | None = None,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent with momentum, Nesterov's on request; decay is added to the gradients (L2).
+    """Stochastic gradient descent with momentum, optionally Nesterov's; weight decay is added to the gradients (L2).
 
-    With g ← g + weight_decay w for the parameters whose path matches `decayed` (None: all of two axes and more, neither
-    biases nor norms): m ← momentum m + g, w ← w - lr m, Nesterov's w ← w - lr (momentum m + g).
+    With g ← g + weight_decay w for parameters whose path matches `decayed` (None: arrays with at least two axes, hence
+    not biases and norms): m ← momentum m + g, w ← w - lr m, or w ← w - lr (momentum m + g) with Nesterov's momentum.
     Sutskever et al. (2013), https://proceedings.mlr.press/v28/sutskever13.html.
 
     >>> optimizer, weights = sgd(learning_rate=0.1), jnp.array([3.0, -4.0])
@@ -44,11 +44,11 @@ def lars(
     eps: NonNegative = 0.0,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """LARS: momentum whose step in each array is as long as its weights allow, for large batches.
+    """LARS: momentum with the step of each array scaled to the norm of its weights, for large batches.
 
-    With g ← g + weight_decay w, m ← momentum m + lr trust_coefficient ‖w‖ / (‖g‖ + eps) g, w ← w - m in each array
-    whose path matches `decayed` (None: all of two axes and more); the others, biases and norms, take plain steps of
-    momentum, m ← momentum m + lr g. You et al. (2017), https://arxiv.org/abs/1708.03888.
+    With g ← g + weight_decay w, m ← momentum m + lr trust_coefficient ‖w‖ / (‖g‖ + eps) g, w ← w - m for arrays
+    whose path matches `decayed` (None: arrays with at least two axes). The others, biases and norms, take plain
+    momentum steps, m ← momentum m + lr g. You et al. (2017), https://arxiv.org/abs/1708.03888.
 
     >>> optimizer, weights = lars(learning_rate=1.0), jnp.array([[3.0, -4.0]])
     >>> optimizer.update(weights, optimizer.init(weights), weights)[0].round(3)
@@ -73,10 +73,10 @@ def lion(
     weight_decay: NonNegative = 1e-3,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """Lion: the signs of a mean gradient, with decoupled weight decay; wants a rate 3 to 10 times below Adam's.
+    """Lion: the sign of a mean gradient, with decoupled weight decay; use rates 3 to 10 times below Adam's.
 
-    w ← w - lr (sign(b1 m + (1 - b1) g) + weight_decay w), m ← b2 m + (1 - b2) g, the decay for the parameters whose
-    path matches `decayed` (None: all of two axes and more). Chen et al. (2023), https://arxiv.org/abs/2302.06675.
+    w ← w - lr (sign(b1 m + (1 - b1) g) + weight_decay w), m ← b2 m + (1 - b2) g, with decay of parameters whose
+    path matches `decayed` (None: arrays with at least two axes). Chen et al. (2023), https://arxiv.org/abs/2302.06675.
 
     >>> optimizer, weights = lion(learning_rate=0.1), jnp.array([3.0, -4.0])
     >>> optimizer.update(weights, optimizer.init(weights), weights)[0].round(3)
@@ -98,14 +98,14 @@ def muon(
     eps: NonNegative = 1e-8,
     decayed: Pattern | None = None,
 ) -> optax.GradientTransformation:
-    """Muon: matrices move by the orthogonal factor of their mean gradient, all else by AdamW.
+    """Muon: matrices move along the orthogonal factor of their mean gradient; other arrays are updated by AdamW.
 
-    For arrays of two axes m ← beta m + (1 - beta) g, w ← w - lr s UVᵀ, where UΣVᵀ is the mean and UVᵀ is approached by
-    `ns_steps` of Newton and Schulz, s = √max(1, columns / rows), or √max(rows, columns) `consistent_rms`, of which 0.2
-    makes Adam's rates fit. All other arrays take steps of AdamW, of `adam_learning_rate` (None: the same).
-    w ← w - lr weight_decay w for the parameters of either kind whose path matches `decayed` (None: all of two axes and
-    more). Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/; Liu et al. (2025),
-    https://arxiv.org/abs/2502.16982.
+    For arrays with two axes m ← beta m + (1 - beta) g, w ← w - lr s UVᵀ, where UΣVᵀ is the singular value decomposition
+    of the mean, and UVᵀ is approximated by `ns_steps` Newton-Schulz iterations. The scale s is √max(1, columns / rows),
+    or √max(rows, columns) `consistent_rms`, with which (at 0.2) Adam's rates fit. Other arrays take AdamW steps at
+    `adam_learning_rate` (None: the same rate). w ← w - lr weight_decay w for parameters of both kinds whose path
+    matches `decayed` (None: arrays with at least two axes). Jordan et al. (2024),
+    https://kellerjordan.github.io/posts/muon/; Liu et al. (2025), https://arxiv.org/abs/2502.16982.
 
     >>> optimizer, weights = muon(learning_rate=0.1), jnp.array([[3.0, 0.0], [0.0, -4.0]])
     >>> jnp.abs(optimizer.update(weights, optimizer.init(weights), weights)[0]).round(1)
@@ -123,7 +123,7 @@ def muon(
         adam_learning_rate=adam_learning_rate,
         consistent_rms=consistent_rms,
     )
-    # optax's own decay takes a mask for the matrices alone.
+    # The weight decay of optax's Muon takes a mask for matrices only.
     return optax.chain(steps, optax.add_decayed_weights(-learning_rate * weight_decay, mask=decay_mask(decayed)))
 
 
@@ -134,11 +134,12 @@ def rprop(
     min_step_size: NonNegative = 1e-6,
     max_step_size: Positive = 50.0,
 ) -> optax.GradientTransformation:
-    """Rprop: a step size for each weight, grown and shrunk by the gradients' signs; made for the whole set as a batch.
+    """Rprop: a step size for each weight, adapted by the signs of its gradients; for full-batch training.
 
-    w ← w - s sign(g), where s grows by `eta_plus` while the sign of g stays and shrinks by `eta_minus` when it turns,
-    between `min_step_size` and `max_step_size`; the weight then rests for a step. `learning_rate` is the initial step
-    size, read once; optax takes each step one call later, the first call none. Riedmiller and Braun (1993), https://doi.org/10.1109/ICNN.1993.298623.
+    w ← w - s sign(g), where s is multiplied by `eta_plus` while the sign of g stays the same, and by `eta_minus` if it
+    changes; the weight then skips one step. s stays between `min_step_size` and `max_step_size`. `learning_rate` is the
+    initial step size, read once. In optax each step is applied one call later, and the first call changes nothing.
+    Riedmiller and Braun (1993), https://doi.org/10.1109/ICNN.1993.298623.
 
     >>> optimizer, weights = rprop(learning_rate=0.1), jnp.array([3.0, -4.0])
     >>> _, state = optimizer.update(weights, optimizer.init(weights), weights)

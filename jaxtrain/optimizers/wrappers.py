@@ -1,6 +1,7 @@
-"""What goes around any optimizer, and which parameters weight decay applies to."""
+"""Gradient clipping, freezing and per-path step scaling around any optimizer; masks of weight decay."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jaxtrain.core.trees import matching
 from jaxtrain.errors import ConfigError
 
 
-def around(
+def wrap(
     transformation: optax.GradientTransformation,
     clip_value: Positive | None = None,
     clip_norm: Positive | None = None,
@@ -20,17 +21,17 @@ def around(
     scaled: Pattern | None = None,
     scaled_by: NonNegative | None = None,
 ) -> optax.GradientTransformation:
-    """Clips gradients, freezes parameters and scales the steps of others by path; None leaves each of these out.
+    """Clips gradients, freezes parameters by path and scales the steps of others by path; None turns each of these off.
 
-    In this order: every gradient to [-`clip_value`, `clip_value`]; their global norm to `clip_norm` (Pascanu et al.
-    2013, https://arxiv.org/abs/1211.5063); the norm of each unit's gradient to `clip_adaptive` times the norm of its
-    weights, which counts as 1e-3 at least (Brock et al. 2021, https://arxiv.org/abs/2102.06171).
+    Clipping comes in this order: every gradient to [-`clip_value`, `clip_value`]; the global norm to `clip_norm`
+    (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063); the norm of each unit's gradient to `clip_adaptive` times
+    the norm of its weights, taken as at least 1e-3 (Brock et al. 2021, https://arxiv.org/abs/2102.06171).
 
     `frozen` and `scaled` are regular expressions, searched in paths such as "Dense_0/kernel". Parameters that match
-    `frozen` stay as they are, have no state in the optimizer and count in no norm; the steps of those that match
-    `scaled` are multiplied by `scaled_by`, which is a learning rate of their own. ConfigError where one matches none.
+    `frozen` do not change, have no optimizer state and count in no norm. Steps of parameters that match `scaled` are
+    multiplied by `scaled_by`, which gives them their own learning rate. ConfigError if a pattern matches no path.
 
-    >>> optimizer = around(optax.sgd(0.1), clip_value=2.0, frozen="head", scaled="^norm", scaled_by=0.5)
+    >>> optimizer = wrap(optax.sgd(0.1), clip_value=2.0, frozen="head", scaled="^norm", scaled_by=0.5)
     >>> weights = {"body": jnp.array([4.0]), "head": jnp.array([4.0]), "norm": jnp.array([4.0])}
     >>> updates, _ = optimizer.update(weights, optimizer.init(weights), weights)
     >>> {name: round(float(update[0]), 3) for name, update in updates.items()}
@@ -44,31 +45,32 @@ def around(
         (clip_norm, optax.clip_by_global_norm),
         (clip_adaptive, optax.adaptive_grad_clip),
     )
-    parts = [clip(limit) for limit, clip in clips if limit is not None] + [transformation]
+    transformations = [clip(limit) for limit, clip in clips if limit is not None] + [transformation]
     if scaled is not None and scaled_by is not None:
-        parts.append(optax.masked(optax.scale(scaled_by), lambda params: matching("optimizer.scaled", scaled, params)))
-    whole = optax.chain(*parts) if len(parts) > 1 else transformation
-    return whole if frozen is None else _thawed(whole, frozen)
+        mask = partial(matching, "optimizer.scaled", scaled)
+        transformations.append(optax.masked(optax.scale(scaled_by), mask))
+    wrapped = optax.chain(*transformations) if len(transformations) > 1 else transformation
+    return wrapped if frozen is None else _freeze(wrapped, frozen)
 
 
 def decay_mask(decayed: str | None) -> Callable[[Any], Any]:
-    """Returns what optax calls a mask: params -> a tree of bools, whether weight decay applies.
+    """Returns an optax mask: a function from params to a tree of bools, true where weight decay applies.
 
-    `decayed` is a regular expression, searched in paths; None is `is_decayed`.
+    `decayed` is a regular expression, searched in paths; None means `is_decayed`.
     """
     return is_decayed if decayed is None else lambda params: matching("optimizer.decayed", decayed, params)
 
 
 def is_decayed(params: Any) -> Any:
-    """Marks what weight decay applies to: arrays of two axes and more, hence neither biases nor norms."""
+    """Returns a tree of bools, true for arrays with at least two axes: weight decay skips biases and norms."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _thawed(transformation: optax.GradientTransformation, frozen: str) -> optax.GradientTransformation:
-    """Shows the transformation only the parameters whose path does not match."""
+def _freeze(transformation: optax.GradientTransformation, frozen: str) -> optax.GradientTransformation:
+    """Applies the transformation only to parameters whose path does not match; the others get zero updates."""
 
     def labels(params: Any) -> Any:
-        still = matching("optimizer.frozen", frozen, params)
-        return jax.tree.map(lambda stays: "frozen" if stays else "trained", still)
+        mask = matching("optimizer.frozen", frozen, params)
+        return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", mask)
 
     return optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)

@@ -1,10 +1,10 @@
-"""Tasks: what is learned, as three pure functions made from a model, a loss and the data's description."""
+"""Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
 
 import functools
 from typing import Any
 
 from jaxtrain.config.defaults import Config, family
-from jaxtrain.config.registry import Bound, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Values
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
@@ -17,31 +17,31 @@ __all__ = ["TASKS", "linen_task", "make_task"]
 
 
 def make_task(config: Config, info: DataInfo) -> Task:
-    """Builds the task of a resolved config; the same object for configs that differ in floats alone."""
+    """Builds the task of a resolved config; configs that differ only in floats get the same object."""
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
-    return _made(bound["task"], bound["model"], bound["loss"], info, precision)
+    return _build_task(bound["task"], bound["model"], bound["loss"], info, precision)
 
 
 @functools.lru_cache(maxsize=256)
-def _made(task: Bound, model: Bound, loss: Bound, info: DataInfo, precision: Precision) -> Task:
-    """Rebuilds the member from the values of each call, like a model or an optimizer, so its floats arrive traced."""
+def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: DataInfo, precision: Precision) -> Task:
+    """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
 
-    def module(values: Values, *supplied: Any) -> Module:
+    def build_module(values: Values, *supplied: Any) -> Module:
         return precision.applied(model(values, *supplied))
 
-    def built(values: Values) -> Task:
-        return task(values, module, loss, info)
+    def build(values: Values) -> Task:
+        return task(values, build_module, loss, info)
 
     return Task(
-        init=precision.traced(lambda key, batch, values: built(values).init(key, batch, values)),
+        init=precision.traced(lambda key, batch, values: build(values).init(key, batch, values)),
         loss=precision.traced(
-            lambda params, model_state, batch, key, values, train: built(values).loss(
+            lambda params, model_state, batch, key, values, train: build(values).loss(
                 params, model_state, batch, key, values, train
             )
         ),
         predict=precision.traced(
-            lambda params, model_state, inputs, values: built(values).predict(params, model_state, inputs, values)
+            lambda params, model_state, inputs, values: build(values).predict(params, model_state, inputs, values)
         ),
     )
 

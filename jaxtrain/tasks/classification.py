@@ -1,4 +1,4 @@
-"""Tasks whose targets are classes: labels, yes or no, distributions."""
+"""Tasks whose targets are classes: labels, binary targets, or distributions over classes."""
 
 import math
 from typing import Any
@@ -22,15 +22,16 @@ def classification(
     class_balance: Fraction | None = None,
     metrics: tuple[str, ...] = ("accuracy",),
 ) -> Task:
-    """Tells classes apart: the model gives a logit for each class, targets are labels from 0.
+    """Classifies: the model returns one logit per class, targets are labels from 0.
 
-    `class_balance` weighs the loss of each class by the effective number of its training examples, whatever the loss:
-    0 all alike, 0.999 or so as Cui et al. (2019), 1 by the inverse of their number; see `losses.class_weights`.
+    `class_balance` weights any loss by the effective number of training examples of each class: 0 weights all classes
+    equally, 1 by the inverse number of examples, and Cui et al. (2019) use values near 0.999; see
+    `losses.class_weights`.
     """
     if info.classes is None or info.target_shape:
         hint = "Take a task that fits the targets"
         raise DataError("task.name", "classification", "data with integer labels, one for each example", hint)
-    return linen_task(lambda values: model(values, info.classes), _class_balanced(loss, info, class_balance), metrics)
+    return linen_task(lambda values: model(values, info.classes), _balance_classes(loss, info, class_balance), metrics)
 
 
 def binary_classification(
@@ -40,9 +41,9 @@ def binary_classification(
     class_balance: Fraction | None = None,
     metrics: tuple[str, ...] = ("accuracy",),
 ) -> Task:
-    """Says yes or no: the model gives a logit for each target of 0 or 1, which may be one, or a row of several labels.
+    """Binary or multi-label classification: the model returns one logit per target of 0 or 1.
 
-    `class_balance` is that of `classification`, for one target an example.
+    `class_balance` is as in `classification`, and needs one target per example.
     """
     shape = info.target_shape
     if (info.classes or 2) > 2:
@@ -50,29 +51,29 @@ def binary_classification(
         raise DataError("task.name", got, "labels 0 and 1", hint)
     return linen_task(
         lambda values: model(values, math.prod(shape)),
-        _class_balanced(loss, info, class_balance),
+        _balance_classes(loss, info, class_balance),
         metrics,
         shaped=lambda outputs: outputs.reshape(outputs.shape[0], *shape),
     )
 
 
 def label_distribution(model: ModelFunction, loss: LossFunction, info: DataInfo, metrics: tuple[str, ...] = ()) -> Task:
-    """Predicts distributions: the model gives a logit for each class, targets are a row of probabilities an example."""
+    """Predicts distributions over classes: the model returns one logit per class, targets are rows of probabilities."""
     if len(info.target_shape) != 1:
         got = Words(f"'label_distribution' for targets of shape {info.target_shape} an example")
         raise DataError("task.name", got, "a row of probabilities for each example")
     return linen_task(lambda values: model(values, *info.target_shape), loss, metrics)
 
 
-def _class_balanced(loss: LossFunction, info: DataInfo, beta: Any) -> LossFunction:
-    """Weighs the loss of each example by its class; None leaves it as it is."""
+def _balance_classes(loss: LossFunction, info: DataInfo, beta: Any) -> LossFunction:
+    """Weights the loss of each example by its class; None returns the loss unchanged."""
     if beta is None:
         return loss
     if not info.class_counts:
         hint = "Leave task.class_balance out"
         raise DataError("task.class_balance", Words("a float"), "None where examples have no single label", hint)
 
-    def balanced(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    def balanced_loss(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         return loss(values, predictions, targets) * class_weights(np.asarray(info.class_counts), beta)[targets]
 
-    return balanced
+    return balanced_loss

@@ -1,4 +1,4 @@
-"""Tasks: what is learnt, as three pure functions made from a model, a loss and what the data say."""
+"""Builds a task from a Linen module, a loss per example and metrics."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -13,10 +13,10 @@ from jaxtrain.core.state import Batch, Task, stream
 from jaxtrain.tasks.metrics import METRICS
 
 ModelFunction = Callable[..., Module]
-"""(values, what the data say) -> the module, which computes in the precision of the config."""
+"""(values, number of outputs) -> the module, which computes in the precision of the config."""
 
 LossFunction = Callable[[Values, jax.Array, jax.Array], jax.Array]
-"""(values, predictions, targets) -> one number per example, of shape (batch,)."""
+"""(values, predictions, targets) -> one loss per example, (batch,)."""
 
 
 def linen_task(
@@ -32,10 +32,10 @@ def linen_task(
     ),
     in_units: Callable[[jax.Array], jax.Array] = lambda predictions: predictions,
 ) -> Task:
-    """Makes a task of a Linen module, built inside the trace from this step's values, and a loss per example.
+    """Builds a task from a Linen module, made inside the trace from each step's values, and a loss per example.
 
-    `shaped` brings the module's outputs to the targets' shape and `prepared` the targets to the loss's type;
-    `measured` is what metrics see of (predictions, targets), and `in_units` what `predict` returns.
+    `shaped` reshapes the module's outputs to predictions, and `prepared` converts targets for the loss. `measured` maps
+    (predictions, targets) to the arguments of the metrics, and `in_units` maps predictions to what `predict` returns.
     """
     functions = tuple((name, METRICS.member(name, "task.metrics")) for name in metrics)
 
@@ -46,16 +46,18 @@ def linen_task(
     def loss_and_metrics(
         params: Any, model_state: Any, batch: Batch, key: jax.Array, values: Values, train: bool
     ) -> tuple[jax.Array, tuple[Any, dict[str, Mean]]]:
-        variables, rngs = {"params": params, **model_state}, {"dropout": stream(key, "dropout")}
+        variables = {"params": params, **model_state}
+        rngs = {"dropout": stream(key, "dropout")}
         mutable = list(model_state) if train else []
-        found = module(values).apply(variables, batch["inputs"], train=train, rngs=rngs, mutable=mutable)
-        outputs, changed = cast(tuple[jax.Array, dict[str, Any]], found)
-        predictions, targets = shaped(outputs), prepared(batch["targets"])
+        result = module(values).apply(variables, batch["inputs"], train=train, rngs=rngs, mutable=mutable)
+        outputs, updates = cast(tuple[jax.Array, dict[str, Any]], result)
+        predictions = shaped(outputs)
+        targets = prepared(batch["targets"])
         mask = batch.get("mask", jnp.ones(targets.shape[0], jnp.float32))
         total = Mean.of(loss(values, predictions, targets), mask)
-        seen = measured(predictions, targets)
-        judged = {name: function(*seen, mask) for name, function in functions}
-        return total.sum / total.count, ({**model_state, **changed}, {"loss": total, **judged})
+        arguments = measured(predictions, targets)
+        results = {name: function(*arguments, mask) for name, function in functions}
+        return total.sum / total.count, ({**model_state, **updates}, {"loss": total, **results})
 
     def predict(params: Any, model_state: Any, inputs: jax.Array, values: Values) -> jax.Array:
         outputs = module(values).apply({"params": params, **model_state}, inputs, train=False)

@@ -1,4 +1,4 @@
-"""The task whose targets are masks."""
+"""The task whose targets are segmentation masks."""
 
 import math
 
@@ -10,9 +10,9 @@ from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 def segmentation(
     model: ModelFunction, loss: LossFunction, info: DataInfo, metrics: tuple[str, ...] = ("dice",)
 ) -> Task:
-    """Tells the regions of an image apart: a foreground, targets masks of 0 and 1, or classes, targets labels from 0.
+    """Segments images into foreground and background (targets are masks of 0 and 1) or into classes (labels from 0).
 
-    The model gives a logit for each pixel, or, where the data state more than two classes, one for each class.
+    The model returns one logit per pixel, or one per pixel and class if the data have more than two classes.
     """
     classes = info.classes or 2
     axes = (classes,) if classes > 2 else ()

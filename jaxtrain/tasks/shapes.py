@@ -1,4 +1,4 @@
-"""What all losses and metrics do to the axes of an example."""
+"""Shapes and dtypes of predictions and targets, for losses and metrics."""
 
 import jax
 import jax.numpy as jnp
@@ -6,31 +6,31 @@ import jax.numpy as jnp
 from jaxtrain.errors import ConfigError, Words
 
 
-def rows(values: jax.Array) -> jax.Array:
-    """Flattens all but the batch axis."""
+def flatten_examples(values: jax.Array) -> jax.Array:
+    """Flattens all axes but the batch axis: (batch, ...) -> (batch, n)."""
     return values.reshape(values.shape[0], -1)
 
 
-def averaged(values: jax.Array) -> jax.Array:
-    """Averages all but the batch axis: (batch, ...) -> (batch,)."""
-    return rows(values).mean(axis=1)
+def mean_per_example(values: jax.Array) -> jax.Array:
+    """Averages over all axes but the batch axis: (batch, ...) -> (batch,)."""
+    return flatten_examples(values).mean(axis=1)
 
 
 def is_binary(predictions: jax.Array, targets: jax.Array) -> bool:
-    """Tells whether there is one logit for each target of 0 or 1, and no axis of classes."""
+    """Returns whether there is one logit per target of 0 or 1, and no class axis."""
     return predictions.ndim == targets.ndim
 
 
-def in_float32(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns both in float32, and refuses shapes that differ, which would broadcast to numbers that mean nothing."""
+def as_float32_pair(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both as float32; raises ConfigError if the shapes differ, since broadcasting would give a wrong loss."""
     if predictions.shape != targets.shape:
         hint = "Take a loss of classes, such as cross_entropy, where targets are labels"
         raise ConfigError("loss.name", _shapes(predictions, targets), "equal shapes for this loss", hint)
     return predictions.astype(jnp.float32), targets.astype(jnp.float32)
 
 
-def labelled(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns logits (batch, ..., classes) in float32 and labels (batch, ..., 1), and refuses other shapes."""
+def as_logits_and_labels(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns logits (batch, ..., classes) as float32 and labels (batch, ..., 1); ConfigError for other shapes."""
     if predictions.shape[:-1] != targets.shape:
         expected = "logits with one axis more, that of the classes, for this loss"
         hint = "Take a loss such as binary_cross_entropy where the shapes are equal"

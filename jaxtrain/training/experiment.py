@@ -50,7 +50,7 @@ class Experiment:
     @property
     def hparams(self) -> dict[str, np.float32]:
         """Every float that enters the program: the config's, the total number of steps, what plateaus remember."""
-        run = {"train.total_steps": self.lengths.total} | self.schedule.remembered
+        run = {"train.total_steps": self.lengths.total} | self.schedule.initial_plateau_state
         floats = hyperparameters(self.config) | run | dict(self.found)
         return {name: np.float32(value) for name, value in floats.items()}
 

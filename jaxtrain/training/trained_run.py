@@ -108,6 +108,6 @@ def _shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
         "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
     }
-    names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).remembered]
+    names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]
     hparams = dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32))
     return jax.eval_shape(functools.partial(init_state, rules=rules), jax.random.key(0), batch, hparams)

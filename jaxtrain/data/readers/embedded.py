@@ -1,4 +1,4 @@
-"""Sources that need no download: the small real data sets that scikit-learn carries."""
+"""Sources that need no download: the small real data sets that come with scikit-learn."""
 
 import gzip
 from importlib.util import find_spec
@@ -26,12 +26,13 @@ def breast_cancer(path: Path) -> Source:
     Inputs (569, 30) float32, targets (569,) int32.
     """
     table, file = _read("breast_cancer.csv", delimiter=",", skiprows=1)
-    inputs, targets = table[:, :-1].astype(np.float32), table[:, -1].astype(np.int32)
+    inputs = table[:, :-1].astype(np.float32)
+    targets = table[:, -1].astype(np.int32)
     return Source({"train": Split(inputs, targets, file)}, classes=2)
 
 
 def diabetes(path: Path) -> Source:
-    """Diabetes: 442 patients with 10 measurements, and the disease's progression after a year; embedded.
+    """Diabetes: 442 patients with 10 measurements, and the progression of the disease after a year; embedded.
 
     Inputs (442, 10) float32 in their own units, targets (442,) float32.
     """
@@ -42,7 +43,7 @@ def diabetes(path: Path) -> Source:
 
 
 def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[np.ndarray, str]:
-    """Returns one of scikit-learn's tables as float64, and its file; scikit-learn itself is slow to import."""
+    """Returns one of scikit-learn's tables as float64, and its file, without the slow import of scikit-learn."""
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         got, expected = Words("no installed scikit-learn"), "the package that holds these data"

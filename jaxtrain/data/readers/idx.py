@@ -1,4 +1,4 @@
-"""Sources in the IDX format, that of MNIST and the sets that took its place."""
+"""Sources in IDX, the file format of MNIST and its successors."""
 
 import gzip
 import math
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtrain.data.source import Source, Split, missing
 from jaxtrain.errors import DataError, Words
 
-GZIP_BITS = 31  # zlib's window bits that mean "with a gzip header and its checksum"
+GZIP_BITS = 31  # zlib's window bits for a gzip header and checksum
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -20,7 +20,7 @@ FILES = {
 
 
 def idx(path: Path, folder: str) -> Source:
-    """Images and labels in IDX files under the names of MNIST, each plain or .gz; t10k-* may be absent.
+    """Images and labels in IDX files with the names of MNIST, each plain or .gz; t10k-* may be absent.
 
     Inputs (n, height, width, 1) uint8, targets (n,) int32. Raises DataError naming a missing or damaged file.
     """
@@ -39,14 +39,14 @@ def fashion_mnist(path: Path) -> Source:
 
 def _read_splits(source: str, folder: Path, names: list[str], published: str = "") -> dict[str, Split]:
     expected = [file for name in names for file in FILES[name]]
-    found = [_find(folder, file) for file in expected]
-    files = [file for file in found if file is not None]
+    paths = [_find(folder, file) for file in expected]
+    files = [path for path in paths if path is not None]
     if len(files) < len(expected):
-        absent = [name for name, file in zip(expected, found, strict=True) if file is None]
+        absent = [name for name, path in zip(expected, paths, strict=True) if path is None]
         raise missing(source, f"{', '.join(absent)} (each plain or .gz)", folder, published)
-    with ThreadPoolExecutor(len(files)) as pool:  # zlib works outside the interpreter's lock
-        read = list(pool.map(read_idx, files, [3, 1] * len(names)))
-    splits = zip(names, files[::2], files[1::2], read[::2], read[1::2], strict=True)
+    with ThreadPoolExecutor(len(files)) as pool:  # zlib releases the interpreter's lock
+        arrays = list(pool.map(read_idx, files, [3, 1] * len(names)))
+    splits = zip(names, files[::2], files[1::2], arrays[::2], arrays[1::2], strict=True)
     return {
         name: Split(images[..., None], labels.astype(np.int32), str(file), str(labels_file))
         for name, file, labels_file, images, labels in splits
@@ -60,11 +60,11 @@ def _find(folder: Path, name: str) -> Path | None:
 def read_idx(file: Path, rank: int) -> np.ndarray:
     """Returns the unsigned bytes of an IDX file, plain or .gz, as a read-only uint8 array of `rank` axes.
 
-    Raises DataError where the magic number, the size or the compressed stream is not what it should be.
+    Raises DataError for a wrong magic number, a wrong size or a damaged compressed stream.
     """
     try:
         return _parse(file, file.read_bytes(), rank)
-    except (OSError, EOFError, zlib.error) as error:  # gzip's own error is an OSError
+    except (OSError, EOFError, zlib.error) as error:  # the errors of gzip are OSErrors
         got = Words(f"a file that cannot be read ({error})")
         raise DataError(str(file), got, "a whole IDX file", "Fetch it again") from error
 
@@ -88,6 +88,6 @@ def _parse(file: Path, stored: bytes, rank: int) -> np.ndarray:
 
 
 def _decompress(stored: bytes, size: int) -> bytes:
-    """Returns the content, in one pass into memory of the right size (bounded: a header may lie)."""
+    """Decompresses in one pass into a buffer of the expected size, bounded in case the header is wrong."""
     content = zlib.decompress(stored, GZIP_BITS, bufsize=min(size, 64 * len(stored)))
-    return content if len(content) >= size else gzip.decompress(stored)  # several streams, one after the other
+    return content if len(content) >= size else gzip.decompress(stored)  # several concatenated streams

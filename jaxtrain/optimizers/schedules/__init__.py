@@ -1,7 +1,7 @@
-"""Schedules: factors in time. `value = hyperparameter * factor(step, total_steps, **knobs)`, for any hyperparameter.
+"""Schedules: `value = hyperparameter * factor(step, total_steps, **knobs)`, for any hyperparameter.
 
-Every float may be swept, so the formulas are `jnp.where` arithmetic; lengths are fractions of the run. The rate in the
-config is the peak of a warm-up or of one-cycle, and the upper bound of a cycle. Steps count from 0.
+Every float may be traced, so formulas branch with `jnp.where`; lengths are fractions of the run. The learning rate in
+the config is the peak of a warm-up or of one-cycle, and the upper bound of a cycle. Steps count from 0.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import bind_schedules
-from jaxtrain.config.registry import Bound, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Values
 from jaxtrain.optimizers.schedules import plateau
 from jaxtrain.optimizers.schedules.cycles import cyclic, one_cycle, sgdr
 from jaxtrain.optimizers.schedules.decays import (
@@ -30,12 +30,12 @@ from jaxtrain.optimizers.schedules.plateau import reduce_on_plateau
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedules of a run: called with (step, hparams), a copy of hparams with the scheduled entries replaced."""
+    """The schedules of a run: maps (step, hparams) to a copy of hparams with the scheduled entries replaced."""
 
-    entries: tuple[tuple[str, Bound], ...] = ()
+    entries: tuple[tuple[str, BoundMember], ...] = ()
 
     def __call__(self, step: jax.Array, hparams: Values) -> dict[str, jax.Array]:
-        """Returns this step's values, a dict of float32 scalars."""
+        """Returns the values of one step, a dict of float32 scalars."""
         total_steps = hparams["train.total_steps"]
         now = jnp.asarray(step, jnp.float32)
         factors = {target: factor(hparams, now, total_steps) for target, factor in self.entries}
@@ -48,16 +48,17 @@ class Schedule:
 
     @property
     def plateaus(self) -> tuple[str, ...]:
-        """The sections of the schedules that evaluations move."""
+        """The config sections of the schedules that evaluations change."""
         return tuple(factor.section for _, factor in self.entries if factor.function is reduce_on_plateau)
 
     @property
-    def remembered(self) -> dict[str, float]:
-        """What those schedules know before the first evaluation: hyperparameters beside the config's."""
-        return {f"{section}.{name}": value for section in self.plateaus for name, value in plateau.REMEMBERED.items()}
+    def initial_plateau_state(self) -> dict[str, float]:
+        """The state of those schedules before the first evaluation, as further hyperparameters."""
+        initial = plateau.INITIAL_STATE
+        return {f"{section}.{name}": value for section in self.plateaus for name, value in initial.items()}
 
     def after_evaluation(self, hparams: Values, loss: Any) -> Values:
-        """Returns the hyperparameters after an evaluation; `loss`, lower is better, has the shape of each of them."""
+        """Returns the hyperparameters after an evaluation; `loss` (lower is better) has the shape of each of them."""
         for section in self.plateaus:
             hparams = plateau.after_evaluation(hparams, f"{section}.", loss)
         return hparams
@@ -94,5 +95,5 @@ SCHEDULES = Family(
 
 
 def schedule_of(config: Config) -> Schedule:
-    """Makes the schedules of a config."""
+    """Builds the schedules of a config."""
     return Schedule(bind_schedules(config))

@@ -1,4 +1,4 @@
-"""Schedules that rise again."""
+"""Cyclic schedules: one-cycle, triangular cycles, and cosine decay with restarts."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.config.schema import Bounds, Count, Fraction, NonNegative, Positive
-from jaxtrain.optimizers.schedules.curves import cosine, linear, part
+from jaxtrain.optimizers.schedules.curves import cosine, linear, progress
 
 
 def one_cycle(
@@ -18,19 +18,19 @@ def one_cycle(
     end: NonNegative = 4e-6,
     anneal: Literal["cosine", "linear"] = "cosine",
 ) -> jax.Array:
-    """From `start` to `peak` over the first part `warmup` of the run, then to `end`.
+    """Rises from `start` to `peak` over the first fraction `warmup` of the run, then falls to `end`.
 
-    For the momentum, which moves against the rate, take a peak below 1: `start=1, peak=0.9, end=1`. The defaults are
+    For momentum, which moves opposite to the rate, use a peak below 1: `start=1, peak=0.9, end=1`. The defaults are
     those of optax's cosine_onecycle_schedule. Smith and Topin (2018), https://arxiv.org/abs/1708.07120.
 
     >>> [round(float(one_cycle(jnp.float32(step), 100.0)), 2) for step in (0, 30, 65, 100)]
     [0.04, 1.0, 0.5, 0.0]
     """
-    blend = {"cosine": cosine, "linear": linear}[anneal]
+    curve = {"cosine": cosine, "linear": linear}[anneal]
     top = warmup * total_steps
-    return jnp.where(
-        step < top, blend(start, peak, part(step, 0.0, top)), blend(peak, end, part(step, top, total_steps))
-    )
+    rise = curve(start, peak, progress(step, 0.0, top))
+    fall = curve(peak, end, progress(step, top, total_steps))
+    return jnp.where(step < top, rise, fall)
 
 
 def cyclic(
@@ -41,9 +41,9 @@ def cyclic(
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: Fraction = 0.999,
 ) -> jax.Array:
-    """Triangles between `low` and 1, `cycles` of them in the run.
+    """Triangular cycles between `low` and 1, `cycles` of them in the run.
 
-    `triangular2` halves the height with each cycle, `exp_range` shrinks it by `gamma` to the power of the step.
+    `triangular2` halves the height with each cycle, `exp_range` multiplies it by `gamma` to the power of the step.
     Smith (2017), https://arxiv.org/abs/1506.01186.
 
     >>> [round(float(cyclic(jnp.float32(step), 100.0)), 2) for step in (0, 12.5, 25)]
@@ -64,17 +64,17 @@ def sgdr(
     shrink: NonNegative = 1.0,
     end: NonNegative = 0.0,
 ) -> jax.Array:
-    """Half a cosine from 1 to `end`, begun anew: `cycles` that fill the run, each `multiplier` times as long.
+    """Cosine decay from 1 to `end` with warm restarts: `cycles` fill the run, each `multiplier` times as long.
 
-    Each begins at `shrink` times the height of the one before; one shorter than a step is left out.
+    Each cycle begins at `shrink` times the height of the previous one; cycles shorter than a step are skipped.
     Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983; equals optax's sgdr_schedule.
 
     >>> [round(float(sgdr(jnp.float32(step), 150.0)), 2) for step in (0, 5, 10, 20, 30)]
     [1.0, 0.5, 1.0, 0.5, 1.0]
     """
-    # Relative to the last, so that many cycles are short ones and not numbers that float32 cannot hold.
+    # Lengths are relative to the last cycle, since powers of the multiplier could overflow float32.
     lengths = jnp.cumprod(jnp.full(cycles, 1.0 / multiplier).at[0].set(1.0))[::-1]
-    ends = jnp.round(jnp.cumsum(lengths) * total_steps / lengths.sum())  # a cycle begins at a whole step
+    ends = jnp.round(jnp.cumsum(lengths) * total_steps / lengths.sum())  # cycles begin at whole steps
     begins = jnp.concatenate([jnp.zeros(1), ends[:-1]])
     cycle = jnp.sum(jnp.asarray(step)[..., None] >= ends[:-1], axis=-1)
-    return cosine(shrink ** cycle.astype(jnp.float32), end, part(step, begins[cycle], ends[cycle]))
+    return cosine(shrink ** cycle.astype(jnp.float32), end, progress(step, begins[cycle], ends[cycle]))

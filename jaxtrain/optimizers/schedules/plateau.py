@@ -1,6 +1,6 @@
-"""Reduce on plateau: a factor that evaluations move. It is an edit of a state's hyperparameters, between two calls.
+"""Reduce on plateau: evaluations change the factor, by editing the state's hyperparameters between two calls.
 
-All that it remembers are floats among the hyperparameters, so it is saved, resumed and mapped over lanes as they are.
+Its own state is kept as floats among the hyperparameters, so it is saved, resumed and mapped over lanes with them.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtrain.config.registry import Values
 from jaxtrain.config.schema import Bounds, Fraction, NonNegative, Positive, Probability
 
-REMEMBERED: Mapping[str, float] = {"best": float(jnp.finfo(jnp.float32).max), "waited": 0.0, "resting": 0.0}
-"""What a plateau knows before the first evaluation; not infinity, since a state must be finite."""
+INITIAL_STATE: Mapping[str, float] = {"best": float(jnp.finfo(jnp.float32).max), "waited": 0.0, "resting": 0.0}
+"""The state before the first evaluation; `best` is not infinity, since a state must be finite."""
 
 
 def reduce_on_plateau(
@@ -26,10 +26,10 @@ def reduce_on_plateau(
     cooldown: NonNegative = 0.0,
     minimum: NonNegative = 0.0,
 ) -> jax.Array:
-    """`scale`, multiplied by `factor` whenever `eval.metric` has not improved for `patience` evaluations in a row.
+    """Multiplies `scale` by `factor` whenever `eval.metric` has not improved for `patience` evaluations in a row.
 
-    Better means by more than the part `threshold` of the best so far, on the validation split; after a reduction the
-    next `cooldown` evaluations do not count, and `scale` falls no lower than `minimum`. Evaluations are those of
+    An improvement is by more than the fraction `threshold` of the best value so far, on the validation split. After a
+    reduction the next `cooldown` evaluations do not count, and `scale` never falls below `minimum`. Evaluations follow
     `eval.every`. Equals optax's contrib.reduce_on_plateau, https://optax.readthedocs.io/en/latest/api/contrib.html.
 
     >>> [float(reduce_on_plateau(jnp.float32(step), 100.0, scale=0.25)) for step in (0, 100)]
@@ -39,20 +39,20 @@ def reduce_on_plateau(
 
 
 def after_evaluation(hparams: Values, prefix: str, loss: Any) -> dict[str, jax.Array]:
-    """Returns the hyperparameters with the entries of one plateau edited: those whose names begin with `prefix`.
+    """Returns the hyperparameters with the state of one plateau updated: the entries whose names begin with `prefix`.
 
-    `loss`, lower is better, has their shape: () for a run, (lanes,) for lanes. What is not a number is no improvement.
+    `loss` (lower is better) has their shape: () for a run, (lanes,) for lanes. A loss of nan is not an improvement.
     """
-    now = {name.removeprefix(prefix): jnp.asarray(hparams[name]) for name in hparams if name.startswith(prefix)}
+    current = {name.removeprefix(prefix): jnp.asarray(hparams[name]) for name in hparams if name.startswith(prefix)}
     loss = jnp.asarray(loss, jnp.float32)
-    improved = loss < now["best"] - now["threshold"] * jnp.abs(now["best"])
-    waited = jnp.where(improved | (now["resting"] > 0.0), 0.0, now["waited"] + 1.0)
-    reduced = waited >= now["patience"]
-    lower = jnp.maximum(now["scale"] * now["factor"], jnp.minimum(now["minimum"], now["scale"]))
-    edited = {
-        "scale": jnp.where(reduced, lower, now["scale"]),
-        "best": jnp.where(improved, loss, now["best"]),
+    improved = loss < current["best"] - current["threshold"] * jnp.abs(current["best"])
+    waited = jnp.where(improved | (current["resting"] > 0.0), 0.0, current["waited"] + 1.0)
+    reduced = waited >= current["patience"]
+    lower = jnp.maximum(current["scale"] * current["factor"], jnp.minimum(current["minimum"], current["scale"]))
+    updated = {
+        "scale": jnp.where(reduced, lower, current["scale"]),
+        "best": jnp.where(improved, loss, current["best"]),
         "waited": jnp.where(reduced, 0.0, waited),
-        "resting": jnp.where(reduced, now["cooldown"], jnp.maximum(now["resting"] - 1.0, 0.0)),
+        "resting": jnp.where(reduced, current["cooldown"], jnp.maximum(current["resting"] - 1.0, 0.0)),
     }
-    return {**hparams, **{prefix + name: value for name, value in edited.items()}}
+    return {**hparams, **{prefix + name: value for name, value in updated.items()}}

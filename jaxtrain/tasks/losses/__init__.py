@@ -1,4 +1,4 @@
-"""Losses: one number per example, so that masks and weights work alike with all of them."""
+"""Losses: one number per example, so that masks and weights work with all of them."""
 
 from jaxtrain.config.registry import Family
 from jaxtrain.tasks.losses.classification import binary_cross_entropy, binary_focal, cross_entropy, focal, kl_divergence

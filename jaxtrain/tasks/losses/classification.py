@@ -1,4 +1,4 @@
-"""Losses of classes: logits against labels, yes or no, or distributions."""
+"""Classification losses: logits against labels, binary targets or distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -6,27 +6,27 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxtrain.config.schema import Fraction, NonNegative
-from jaxtrain.tasks.shapes import averaged, in_float32, labelled
+from jaxtrain.tasks.shapes import as_float32_pair, as_logits_and_labels, mean_per_example
 
 
 def cross_entropy(predictions: jax.Array, targets: jax.Array, label_smoothing: Fraction = 0.0) -> jax.Array:
     """Cross-entropy of logits (batch, ..., classes) against labels (batch, ...), as (batch,) in nats.
 
-    log Σ exp z - z[label], averaged over what lies between batch and classes (pixels, say). With smoothing s the target
+    log Σ exp z - z[label], averaged over axes between batch and classes, such as pixels. With smoothing s the target
     is (1 - s) at the label plus s / classes everywhere: Szegedy et al. (2016), https://arxiv.org/abs/1512.00567.
-    Weights of classes are the task's: `task.class_balance`.
+    Class weights are set by the task: `task.class_balance`.
 
     >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)
     """
-    logits, labels = labelled(predictions, targets)
+    logits, labels = as_logits_and_labels(predictions, targets)
     chosen = jnp.take_along_axis(logits, labels, axis=-1)[..., 0]
     expected = (1.0 - label_smoothing) * chosen + label_smoothing * logits.mean(axis=-1)
-    return averaged(jax.nn.logsumexp(logits, axis=-1) - expected)
+    return mean_per_example(jax.nn.logsumexp(logits, axis=-1) - expected)
 
 
 def binary_cross_entropy(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy of one logit for each target of 0 or 1, both (batch, ...), as (batch,) in nats.
+    """Cross-entropy of one logit per target of 0 or 1, both (batch, ...), as (batch,) in nats.
 
     -t log p - (1 - t) log (1 - p) with p = sigmoid(z), averaged over all but the batch axis; targets between 0 and 1
     are probabilities. `optax.sigmoid_binary_cross_entropy`.
@@ -34,31 +34,32 @@ def binary_cross_entropy(predictions: jax.Array, targets: jax.Array) -> jax.Arra
     >>> binary_cross_entropy(jnp.array([0.0, 2.0]), jnp.array([1, 1])).round(4)
     Array([0.6931, 0.1269], dtype=float32)
     """
-    return averaged(optax.sigmoid_binary_cross_entropy(*in_float32(predictions, targets)))
+    return mean_per_example(optax.sigmoid_binary_cross_entropy(*as_float32_pair(predictions, targets)))
 
 
 def focal(predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0) -> jax.Array:
     """Focal loss of logits (batch, ..., classes) against labels (batch, ...), as (batch,).
 
-    -(1 - p)^gamma log p with p the probability of the label: what is learnt already counts less; gamma 0 is
-    cross-entropy. Lin et al. (2017), https://arxiv.org/abs/1708.02002, with softmax in place of their sigmoid.
+    -(1 - p)^gamma log p with p the probability of the label: well-classified examples count less; gamma 0
+    is cross-entropy. Lin et al. (2017), https://arxiv.org/abs/1708.02002, with softmax in place of their sigmoid.
 
     >>> focal(jnp.array([[0.0, 0.0], [4.0, 0.0]]), jnp.array([0, 0])).round(4)
     Array([0.1733, 0.    ], dtype=float32)
     """
-    logits, labels = labelled(predictions, targets)
-    everything = jax.nn.logsumexp(logits, axis=-1)
+    logits, labels = as_logits_and_labels(predictions, targets)
+    total = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, labels, axis=-1)[..., 0]
-    # log(1 - p) over the other classes: from p itself it would be -inf as soon as p rounds to 1.
-    others = jnp.where(labels == jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1), -jnp.inf, logits)
-    doubt = jax.nn.logsumexp(others, axis=-1) - everything
-    return averaged(jnp.exp(gamma * doubt) * (everything - chosen))
+    # log(1 - p) is summed over the other classes: computed from p, it would be -inf once p rounds to 1.
+    classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    others = jnp.where(labels == classes, -jnp.inf, logits)
+    log_one_minus_p = jax.nn.logsumexp(others, axis=-1) - total
+    return mean_per_example(jnp.exp(gamma * log_one_minus_p) * (total - chosen))
 
 
 def binary_focal(
     predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0, alpha: Fraction = 0.25
 ) -> jax.Array:
-    """Focal loss of one logit for each target of 0 or 1, both (batch, ...), as (batch,).
+    """Focal loss of one logit per target of 0 or 1, both (batch, ...), as (batch,).
 
     -a (1 - p)^gamma log p with p the probability of the target, a = alpha where it is 1 and 1 - alpha where it is 0;
     averaged over all but the batch axis. Lin et al. (2017), https://arxiv.org/abs/1708.02002, with their defaults;
@@ -67,38 +68,39 @@ def binary_focal(
     >>> binary_focal(jnp.array([0.0, 4.0]), jnp.array([1, 1])).round(4)
     Array([0.0433, 0.    ], dtype=float32)
     """
-    logits, truth = in_float32(predictions, targets)
-    return averaged(optax.sigmoid_focal_loss(logits, truth, alpha=alpha, gamma=gamma))
+    logits, truth = as_float32_pair(predictions, targets)
+    return mean_per_example(optax.sigmoid_focal_loss(logits, truth, alpha=alpha, gamma=gamma))
 
 
 def kl_divergence(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     """Kullback–Leibler divergence from softmax of logits to target distributions, both (batch, ..., classes).
 
-    Σ t (log t - log softmax(z)), averaged over what lies between batch and classes, as (batch,) in nats. Its gradients
-    are those of cross-entropy with soft targets, and a perfect prediction costs 0. Kullback and Leibler (1951), Annals
+    Σ t (log t - log softmax(z)), averaged over the axes between batch and classes, as (batch,) in nats. Its gradients
+    equal those of cross-entropy with soft targets, and its minimum is 0. Kullback and Leibler (1951), Annals
     of Mathematical Statistics 22(1); `optax.kl_divergence`.
 
     >>> kl_divergence(jnp.zeros((2, 2)), jnp.array([[0.5, 0.5], [1.0, 0.0]])).round(4)
     Array([0.    , 0.6931], dtype=float32)
     """
-    logits, truth = in_float32(predictions, targets)
-    return averaged(optax.kl_divergence(jax.nn.log_softmax(logits), truth))
+    logits, truth = as_float32_pair(predictions, targets)
+    return mean_per_example(optax.kl_divergence(jax.nn.log_softmax(logits), truth))
 
 
 def class_weights(counts: ArrayLike, beta: ArrayLike) -> jax.Array:
-    """Weights of classes by the effective number of their examples, (classes,), with mean 1 over all examples.
+    """Class weights (classes,) by the effective number of examples, with mean 1 over all examples.
 
-    w = (1 - beta) / (1 - beta^n) for a class of n examples: beta 0 weights all alike, beta 1 by 1 / n ("balanced").
-    A class without examples weighs as one with a single example. Cui et al. (2019), https://arxiv.org/abs/1901.05555;
-    their sum of weights is the number of classes, ours leaves the scale of the loss, and so of the rate, as it was.
+    w = (1 - beta) / (1 - beta^n) for a class of n examples: beta 0 weights all classes equally, beta 1 by 1 / n
+    ("balanced"). A class without examples counts as one with a single example. Cui et al. (2019),
+    https://arxiv.org/abs/1901.05555, but with another normalisation: their weights sum to the number of classes, these
+    keep the scale of the loss, so that the same learning rate fits.
 
     >>> class_weights(jnp.array([30, 10]), 1.0).round(4)
     Array([0.6667, 2.    ], dtype=float32)
     """
-    known = jnp.asarray(counts, jnp.float32)
-    sizes = jnp.maximum(known, 1.0)
+    counts = jnp.asarray(counts, jnp.float32)
+    sizes = jnp.maximum(counts, 1.0)
     beta = jnp.asarray(beta, jnp.float32)
-    below = jnp.where(beta < 1.0, beta, 0.5)  # at 1 the ratio is 0 / 0, its limit 1 / n
-    effective = -jnp.expm1(sizes * jnp.log(below)) / (1.0 - below)
+    safe_beta = jnp.where(beta < 1.0, beta, 0.5)  # at beta = 1 the ratio is 0 / 0, with the limit 1 / n
+    effective = -jnp.expm1(sizes * jnp.log(safe_beta)) / (1.0 - safe_beta)
     weights = 1.0 / jnp.where(beta < 1.0, effective, sizes)
-    return weights * known.sum() / (weights * known).sum()
+    return weights * counts.sum() / (weights * counts).sum()

@@ -1,9 +1,9 @@
-"""Losses of masks: how far predicted and true regions overlap, in each example.
+"""Overlap losses of masks: the overlap of predicted and true regions in each example.
 
-All take one logit for each pixel and masks of 0 and 1, both (batch, ...), or logits (batch, ..., classes) and labels
-(batch, ...): then each class is a mask, and the loss is averaged over classes, background included. Empty masks, and
-classes that an example lacks: with `smooth` above 0 they cost nothing where nothing is predicted, and next to 1 where
-much is; with `smooth` 0 they cost 1, unless the predicted probabilities are 0 to the last bit, which costs 0.
+All take one logit per pixel and masks of 0 and 1, both (batch, ...), or logits (batch, ..., classes) and labels
+(batch, ...). Then each class is a mask, and the loss is averaged over classes, background included. For an empty mask,
+or a class that an example lacks: with `smooth` above 0 the loss is 0 if nothing is predicted and close to 1 if much is;
+with `smooth` 0 it is 1, or 0 if all predicted probabilities are exactly 0.
 """
 
 import jax
@@ -11,15 +11,15 @@ import jax.numpy as jnp
 
 from jaxtrain.config.schema import NonNegative
 from jaxtrain.tasks.losses.classification import binary_cross_entropy, cross_entropy
-from jaxtrain.tasks.shapes import in_float32, is_binary, labelled, rows
+from jaxtrain.tasks.shapes import as_float32_pair, as_logits_and_labels, flatten_examples, is_binary
 
 
 def dice(predictions: jax.Array, targets: jax.Array, smooth: NonNegative = 1.0, squared: bool = False) -> jax.Array:
     """Soft Dice loss of logits against masks of 0 and 1, or of classes, per example, as (batch,).
 
-    1 - (2 Σ p t + smooth) / (Σ p + Σ t + smooth), so an empty mask that is predicted empty costs nothing as long as
-    `smooth` is above 0. Milletari et al. (2016), https://arxiv.org/abs/1606.04797; `squared` has Σ p² + Σ t² below
-    the line, as they have.
+    1 - (2 Σ p t + smooth) / (Σ p + Σ t + smooth); with `smooth` above 0 an empty mask that is predicted empty costs 0.
+    Milletari et al. (2016), https://arxiv.org/abs/1606.04797; `squared` has Σ p² + Σ t² in the denominator, as in their
+    paper.
 
     >>> dice(jnp.array([[9.0, -9.0], [9.0, 9.0]]), jnp.array([[1, 0], [1, 0]])).round(2)
     Array([0.  , 0.25], dtype=float32)
@@ -51,17 +51,19 @@ def tversky(
 ) -> jax.Array:
     """Tversky loss of logits against masks of 0 and 1, or of classes, per example, as (batch,).
 
-    1 - (T + smooth) / (T + alpha F + beta M + smooth), with the hits T = Σ p t, the false alarms F = Σ p (1 - t) and
-    what is missed M = Σ (1 - p) t: beta above alpha asks for recall. 0.5 and 0.5 are Dice, with half its `smooth`,
-    1 and 1 intersection over union. Salehi et al. (2017), https://arxiv.org/abs/1706.05721.
+    1 - (T + smooth) / (T + alpha F + beta M + smooth), with true positives T = Σ p t, false positives
+    F = Σ p (1 - t) and false negatives M = Σ (1 - p) t: beta above alpha favours recall. 0.5 and 0.5 is Dice with half
+    its `smooth`, 1 and 1 is intersection over union. Salehi et al. (2017), https://arxiv.org/abs/1706.05721.
 
     >>> tversky(jnp.array([[-9.0, -9.0], [9.0, 9.0]]), jnp.array([[1, 0], [1, 0]])).round(2)
     Array([0.41, 0.13], dtype=float32)
     """
     probability, truth = _masks(predictions, targets)
     hits = (probability * truth).sum(axis=2)
-    false, missed = (probability * (1.0 - truth)).sum(axis=2), ((1.0 - probability) * truth).sum(axis=2)
-    return 1.0 - _ratio(hits + smooth, hits + alpha * false + beta * missed + smooth).mean(axis=1)
+    false_positives = (probability * (1.0 - truth)).sum(axis=2)
+    false_negatives = ((1.0 - probability) * truth).sum(axis=2)
+    size = hits + alpha * false_positives + beta * false_negatives
+    return 1.0 - _ratio(hits + smooth, size + smooth).mean(axis=1)
 
 
 def dice_cross_entropy(
@@ -73,8 +75,9 @@ def dice_cross_entropy(
 ) -> jax.Array:
     """Cross-entropy plus `dice_weight` times soft Dice, per example, as (batch,).
 
-    Of masks of 0 and 1 `binary_cross_entropy`, of classes `cross_entropy`, averaged over pixels: its gradients do not
-    vanish where nothing overlaps yet. Isensee et al. (2021), https://doi.org/10.1038/s41592-020-01008-z, weigh 1 to 1.
+    Uses `binary_cross_entropy` for masks of 0 and 1, `cross_entropy` for classes, averaged over pixels. Its gradients
+    do not vanish where nothing overlaps yet. Isensee et al. (2021), https://doi.org/10.1038/s41592-020-01008-z, with
+    equal weights.
 
     >>> dice_cross_entropy(jnp.zeros((1, 2)), jnp.array([[1, 0]])).round(4)
     Array([1.0265], dtype=float32)
@@ -86,14 +89,14 @@ def dice_cross_entropy(
 def _masks(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns predicted probabilities and true masks, both (batch, classes, pixels)."""
     if is_binary(predictions, targets):
-        logits, truth = in_float32(predictions, targets)
-        return rows(jax.nn.sigmoid(logits))[:, None], rows(truth)[:, None]
-    logits, labels = labelled(predictions, targets)
+        logits, truth = as_float32_pair(predictions, targets)
+        return flatten_examples(jax.nn.sigmoid(logits))[:, None], flatten_examples(truth)[:, None]
+    logits, labels = as_logits_and_labels(predictions, targets)
     shape = (len(logits), -1, logits.shape[-1])
     truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     return jax.nn.softmax(logits).reshape(shape).swapaxes(1, 2), truth.reshape(shape).swapaxes(1, 2)
 
 
-def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
-    """Divides; 0 / 0, nothing predicted where nothing is, counts as 1."""
-    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), 1.0)
+def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Divides; 0 / 0, an empty mask that is predicted empty, is 1."""
+    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 1.0)

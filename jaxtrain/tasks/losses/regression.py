@@ -1,11 +1,11 @@
-"""Losses of numbers: what the error of each output costs, averaged over all but the batch axis."""
+"""Regression losses: a function of the error of each output, averaged over all but the batch axis."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxtrain.config.schema import Positive
-from jaxtrain.tasks.shapes import averaged, in_float32
+from jaxtrain.tasks.shapes import as_float32_pair, mean_per_example
 
 
 def mse(predictions: jax.Array, targets: jax.Array) -> jax.Array:
@@ -16,20 +16,19 @@ def mse(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     >>> mse(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]))
     Array([2.], dtype=float32)
     """
-    return averaged(optax.squared_error(*in_float32(predictions, targets)))
+    return mean_per_example(optax.squared_error(*as_float32_pair(predictions, targets)))
 
 
 def mae(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     """Absolute error of (batch, ...), averaged over all but the batch axis, as (batch,).
 
-    abs(prediction - target): its minimum is the median, so outliers pull it no further than their number. Boscovich
-    (1757).
+    abs(prediction - target): minimised by the median, hence robust to outliers. Boscovich (1757).
 
     >>> mae(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]))
     Array([1.], dtype=float32)
     """
-    predictions, targets = in_float32(predictions, targets)
-    return averaged(jnp.abs(predictions - targets))
+    predictions, targets = as_float32_pair(predictions, targets)
+    return mean_per_example(jnp.abs(predictions - targets))
 
 
 def huber(predictions: jax.Array, targets: jax.Array, delta: Positive = 1.0) -> jax.Array:
@@ -41,7 +40,7 @@ def huber(predictions: jax.Array, targets: jax.Array, delta: Positive = 1.0) -> 
     >>> huber(jnp.array([[0.5], [3.0]]), jnp.zeros((2, 1)))
     Array([0.125, 2.5  ], dtype=float32)
     """
-    return averaged(optax.huber_loss(*in_float32(predictions, targets), delta=delta))
+    return mean_per_example(optax.huber_loss(*as_float32_pair(predictions, targets), delta=delta))
 
 
 def log_cosh(predictions: jax.Array, targets: jax.Array) -> jax.Array:
@@ -53,4 +52,4 @@ def log_cosh(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     >>> log_cosh(jnp.array([[0.0], [1.0]]), jnp.zeros((2, 1))).round(1)
     Array([0. , 0.4], dtype=float32)
     """
-    return averaged(optax.log_cosh(*in_float32(predictions, targets)))
+    return mean_per_example(optax.log_cosh(*as_float32_pair(predictions, targets)))

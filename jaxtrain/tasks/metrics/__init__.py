@@ -1,4 +1,4 @@
-"""Metrics: sums and counts that merge over batches, devices and steps, and the number that they come to at the end."""
+"""Metrics: sums and counts that merge over batches, devices and steps, and the result computed from them."""
 
 from jaxtrain.config.registry import Family
 from jaxtrain.core.metric import Mean, merge
@@ -66,6 +66,6 @@ METRICS = Family(
 )
 
 SEVERAL = frozenset(name for name in METRICS.members if name.endswith("_per_class")) | {"confusion_matrix"}
-"""The members that come to several numbers, by which no run can be judged."""
+"""Metrics with more than one value, which cannot be used as `eval.metric`."""
 
 __all__ = ["METRICS", "SEVERAL", "Mean", "merge"]

@@ -1,7 +1,7 @@
-"""Metrics of classes: how often the label is met, how sure predictions are, and how far that can be trusted.
+"""Classification metrics: accuracy, confidence and calibration.
 
-Predictions are logits (batch, ..., classes) for labels (batch, ...), or one logit for each target of 0 or 1, both
-(batch, ...); what lies between (pixels, several labels) is averaged or counted like examples.
+Predictions are logits (batch, ..., classes) for labels (batch, ...), or one logit per target of 0 or 1, both
+(batch, ...). Axes between batch and classes (pixels, several labels) are averaged, or counted like examples.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ import numpy as np
 
 from jaxtrain.core.metric import Mean
 from jaxtrain.tasks.losses.classification import binary_cross_entropy, cross_entropy
-from jaxtrain.tasks.metrics.counts import counted, divided
+from jaxtrain.tasks.metrics.counts import count_places, divide
 from jaxtrain.tasks.metrics.precision_recall import chosen_labels, class_counts
-from jaxtrain.tasks.shapes import averaged, is_binary
+from jaxtrain.tasks.shapes import is_binary, mean_per_example
 
 CALIBRATION_BINS = 15
 
 
 def accuracy(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
-    """Share of targets (batch, ...) at which the largest logit stands, or that a logit above 0 tells from 0.
+    """Share of correct predictions of targets (batch, ...): the largest logit, or whether a single logit is above 0.
 
     scikit-learn's `accuracy_score`.
 
@@ -28,7 +28,7 @@ def accuracy(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mea
     0.5
     """
     hits = chosen_labels(predictions, targets) == targets.astype(jnp.int32)
-    return Mean.of(averaged(hits.astype(jnp.float32)), mask, higher_is_better=True)
+    return Mean.of(mean_per_example(hits.astype(jnp.float32)), mask, higher_is_better=True)
 
 
 def balanced_accuracy(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
@@ -46,7 +46,7 @@ def balanced_accuracy(predictions: jax.Array, targets: jax.Array, mask: jax.Arra
 def top_3(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     """Share of targets (batch, ...) that are among the three largest logits (batch, ..., classes).
 
-    scikit-learn's `top_k_accuracy_score(k=3)`; of equal logits the lower class comes first, as in `accuracy`.
+    scikit-learn's `top_k_accuracy_score(k=3)`; ties go to the lower class, as in `accuracy`.
 
     >>> top_3(jnp.array([[4.0, 3.0, 2.0, 1.0]]), jnp.array([2]), jnp.ones(1)).result()
     1.0
@@ -57,7 +57,7 @@ def top_3(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
 def top_5(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     """Share of targets (batch, ...) that are among the five largest logits (batch, ..., classes).
 
-    scikit-learn's `top_k_accuracy_score(k=5)`; of equal logits the lower class comes first, as in `accuracy`.
+    scikit-learn's `top_k_accuracy_score(k=5)`; ties go to the lower class, as in `accuracy`.
 
     >>> top_5(jnp.arange(12.0).reshape(2, 6), jnp.array([0, 1]), jnp.ones(2)).result()
     0.5
@@ -66,20 +66,20 @@ def top_5(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
 
 
 def confusion_matrix(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
-    """How many targets of a class were taken for which, as confusion_matrix/<true>/<predicted>.
+    """Number of targets of each class predicted as each class, as confusion_matrix/<true>/<predicted>.
 
-    scikit-learn's `confusion_matrix`. Training keeps one for every step of a call: it is for tens of classes.
+    scikit-learn's `confusion_matrix`. Training stores one matrix per step of a call: use it for tens of classes.
 
     >>> confusion_matrix(jnp.eye(2), jnp.array([0, 0]), jnp.ones(2)).numbers("m")
     {'m/0/0': 1.0, 'm/0/1': 1.0, 'm/1/0': 0.0, 'm/1/1': 0.0}
     """
     classes = 2 if is_binary(predictions, targets) else predictions.shape[-1]
     pairs = targets.astype(jnp.int32) * classes + chosen_labels(predictions, targets)
-    return Mean(counted(pairs, mask, classes**2).reshape(classes, classes), mask.sum(), finish=_total)
+    return Mean(count_places(pairs, mask, classes**2).reshape(classes, classes), mask.sum(), finish=_total)
 
 
 def perplexity(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
-    """Exponential of the mean cross-entropy: among how many equally likely classes the model is undecided.
+    """Exponential of the mean cross-entropy: the equivalent number of equally likely classes.
 
     exp(-Σ log p[label] / n). Jelinek et al. (1977), Journal of the Acoustical Society of America 62(S1).
 
@@ -91,7 +91,7 @@ def perplexity(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> M
 
 
 def calibration_error(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
-    """Expected calibration error: how far confidence lies from accuracy, over 15 equal bins of confidence.
+    """Expected calibration error: mean gap between confidence and accuracy, over 15 equal bins of confidence.
 
     Σ n_b abs(confidence_b - accuracy_b) / n, where confidence is the probability of the chosen class. Guo et al.
     (2017), https://arxiv.org/abs/1706.04599.
@@ -103,11 +103,11 @@ def calibration_error(predictions: jax.Array, targets: jax.Array, mask: jax.Arra
     hits = (chosen_labels(predictions, targets) == targets.astype(jnp.int32)).astype(jnp.float32)
     bins = jnp.clip((confidence * CALIBRATION_BINS).astype(jnp.int32), 0, CALIBRATION_BINS - 1)
     gaps = jax.nn.one_hot(bins, CALIBRATION_BINS) * (confidence - hits)[..., None]
-    return Mean.of(averaged_but_last(gaps), mask, finish=_calibration_error)
+    return Mean.of(_mean_per_column(gaps), mask, finish=_calibration_error)
 
 
-def averaged_but_last(values: jax.Array) -> jax.Array:
-    """Averages (batch, ..., n) over what lies between: (batch, n)."""
+def _mean_per_column(values: jax.Array) -> jax.Array:
+    """Averages over all axes but the first and last: (batch, ..., n) -> (batch, n)."""
     return values.reshape(values.shape[0], -1, values.shape[-1]).mean(axis=1)
 
 
@@ -122,12 +122,12 @@ def _confidence(predictions: jax.Array, targets: jax.Array) -> jax.Array:
 def _top(k: int, predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     _, best = jax.lax.top_k(predictions, min(k, predictions.shape[-1]))
     hits = (best == targets.astype(jnp.int32)[..., None]).any(axis=-1)
-    return Mean.of(averaged(hits.astype(jnp.float32)), mask, higher_is_better=True)
+    return Mean.of(mean_per_example(hits.astype(jnp.float32)), mask, higher_is_better=True)
 
 
 def _balanced_accuracy(total: Any, count: Any) -> Any:
     true_positives, _, true = np.asarray(total, np.float64)
-    return divided(true_positives, true)[true > 0].mean()
+    return divide(true_positives, true)[true > 0].mean()
 
 
 def _total(total: Any, count: Any) -> Any:
@@ -135,7 +135,7 @@ def _total(total: Any, count: Any) -> Any:
 
 
 def _exponential(total: Any, count: Any) -> Any:
-    with np.errstate(over="ignore"):  # of a model that diverged it is infinite
+    with np.errstate(over="ignore"):  # infinite for a model that diverged
         return np.exp(np.asarray(total, np.float64) / count)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of masks, over all pixels seen: of one logit for each pixel, cut at 0, or of the largest logit of classes."""
+"""Overlap metrics of masks, over all pixels seen: one logit per pixel thresholded at 0, or the largest class logit."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import jax
 import numpy as np
 
 from jaxtrain.core.metric import Mean
-from jaxtrain.tasks.metrics.counts import divided
+from jaxtrain.tasks.metrics.counts import divide
 from jaxtrain.tasks.metrics.precision_recall import class_counts
 from jaxtrain.tasks.shapes import is_binary
 
 
 def dice(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
-    """Dice coefficient of thresholded masks over all pixels seen, 2 |P ∩ T| / (|P| + |T|); 1 where both are empty.
+    """Dice coefficient of thresholded masks over all pixels seen, 2 |P ∩ T| / (|P| + |T|); 1 if both are empty.
 
-    `predictions` are logits, cut at 0; both have the shape (batch, ...). Of classes, (batch, ..., classes), the mean
-    over those that occur, background included. Dice (1945), Ecology 26(3).
+    `predictions` are logits, thresholded at 0; both have the shape (batch, ...). For logits (batch, ..., classes) it is
+    the mean over the classes that occur, background included. Dice (1945), Ecology 26(3).
 
     >>> round(dice(jnp.array([[1.0, 1.0, -1.0]]), jnp.array([[1, 0, 0]]), jnp.ones(1)).result(), 4)
     0.6667
@@ -25,9 +25,9 @@ def dice(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
 
 
 def iou(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
-    """Intersection over union of thresholded masks over all pixels seen, |P ∩ T| / |P or T|; 1 where both are empty.
+    """Intersection over union of thresholded masks over all pixels seen, |P ∩ T| / |P or T|; 1 if both are empty.
 
-    Shapes as in `dice`; of classes it is `mean_iou`. Jaccard (1912), New Phytologist 11(2); scikit-learn's
+    Shapes as in `dice`; with classes it equals `mean_iou`. Jaccard (1912), New Phytologist 11(2); scikit-learn's
     `jaccard_score`.
 
     >>> iou(jnp.array([[1.0, 1.0, -1.0]]), jnp.array([[1, 0, 0]]), jnp.ones(1)).result()
@@ -50,7 +50,7 @@ def mean_iou(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mea
 
 
 def iou_per_class(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
-    """Intersection over union of each class, as iou_per_class/0 and so on; 0 of a class that does not occur.
+    """Intersection over union of each class, as iou_per_class/0 and so on; 0 for a class that does not occur.
 
     scikit-learn's `jaccard_score(average=None)` with every class among `labels`.
 
@@ -62,17 +62,17 @@ def iou_per_class(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -
 
 def _dice(total: Any, count: Any) -> Any:
     overlap, predicted, true = np.asarray(total, np.float64)[:, 1]
-    return divided(2 * overlap, predicted + true, otherwise=1.0)
+    return divide(2 * overlap, predicted + true, otherwise=1.0)
 
 
 def _mean_dice(total: Any, count: Any) -> Any:
     overlap, predicted, true = np.asarray(total, np.float64)
-    return divided(2 * overlap, predicted + true)[predicted + true > 0].mean()
+    return divide(2 * overlap, predicted + true)[predicted + true > 0].mean()
 
 
 def _iou(total: Any, count: Any) -> Any:
     overlap, predicted, true = np.asarray(total, np.float64)[:, 1]
-    return divided(overlap, predicted + true - overlap, otherwise=1.0)
+    return divide(overlap, predicted + true - overlap, otherwise=1.0)
 
 
 def _mean_iou(total: Any, count: Any) -> Any:
@@ -82,4 +82,4 @@ def _mean_iou(total: Any, count: Any) -> Any:
 
 def _ious(total: Any, count: Any) -> Any:
     overlap, predicted, true = np.asarray(total, np.float64)
-    return divided(overlap, predicted + true - overlap)
+    return divide(overlap, predicted + true - overlap)

@@ -1,4 +1,4 @@
-"""Metrics of numbers, in the targets' own units."""
+"""Regression metrics, in the targets' own units."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.core.metric import Mean
-from jaxtrain.tasks.shapes import averaged, rows
+from jaxtrain.tasks.shapes import flatten_examples, mean_per_example
 
 
 def mse(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
@@ -18,7 +18,7 @@ def mse(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     >>> mse(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]), jnp.ones(2)).result()
     2.0
     """
-    return Mean.of(averaged(_errors(predictions, targets) ** 2), mask)
+    return Mean.of(mean_per_example(_errors(predictions, targets) ** 2), mask)
 
 
 def rmse(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
@@ -29,7 +29,7 @@ def rmse(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     >>> rmse(jnp.array([4.0, 6.0]), jnp.array([1.0, 3.0]), jnp.ones(2)).result()
     3.0
     """
-    return Mean.of(rows(_errors(predictions, targets) ** 2), mask, finish=_rmse)
+    return Mean.of(flatten_examples(_errors(predictions, targets) ** 2), mask, finish=_rmse)
 
 
 def mae(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
@@ -40,18 +40,19 @@ def mae(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     >>> mae(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]), jnp.ones(2)).result()
     1.0
     """
-    return Mean.of(averaged(jnp.abs(_errors(predictions, targets))), mask)
+    return Mean.of(mean_per_example(jnp.abs(_errors(predictions, targets))), mask)
 
 
 def r2(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     """Coefficient of determination, 1 - residual / total sum of squares, averaged over outputs.
 
-    scikit-learn's `r2_score` with its default, uniform average; of constant targets, too: 1 where they are met, else 0.
+    scikit-learn's `r2_score` with its default, uniform average; for constant targets 1 if they are predicted, else 0.
 
     >>> r2(jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 3.0, 5.0]), jnp.ones(3)).result()
     0.75
     """
-    sums = jnp.stack([rows(_errors(predictions, targets) ** 2), rows(targets), rows(targets**2)], axis=1)
+    squared_errors = _errors(predictions, targets) ** 2
+    sums = jnp.stack([flatten_examples(values) for values in (squared_errors, targets, targets**2)], axis=1)
     return Mean.of(sums, mask, finish=_r2, higher_is_better=True)
 
 
