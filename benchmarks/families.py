@@ -47,7 +47,7 @@ def _optimizer(name: str, rounds: int, steps: int) -> tuple[list[timing.Ratio], 
     """Compares our call, whose floats are traced, with a hand-written scan of the optax optimizer with constants."""
     experiment, notes = _experiment({"optimizer": {"name": name, "learning_rate": RATE}, "schedule": None})
     data = experiment.on_devices("train")
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
     function = OPTIMIZERS.members[name]
     knobs = knobs_of(function).items()
     plain = {name: knob.default for name, knob in knobs if knob.default is not MISSING}

@@ -9,6 +9,7 @@ import peers
 from jax.sharding import PartitionSpec
 
 from jaxtrain import train_step
+from jaxtrain.core.batches import Batches
 from jaxtrain.parallel.mesh import AXIS, compiled_init, compiled_train_call, device_mesh, place_lanes, replicate
 from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment
@@ -17,8 +18,7 @@ from jaxtrain.training.experiment import Experiment
 def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) -> Callable[[], Any]:
     """Returns a call of the population in which `dead` of the first lanes, every second one, have diverged."""
     population = Population(experiment.rules, experiment.mesh, lanes)
-    data = experiment.on_devices("train")
-    rows = experiment.indices(0, steps, steps)
+    batches = experiment.batches(0, steps, steps)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
     places = np.arange(population.padded)
     alive = np.asarray(states.live) & ~((places % 2 == 1) & (places < 2 * dead))
@@ -26,7 +26,7 @@ def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) ->
 
     def run() -> Any:
         nonlocal states
-        states, output = population.call(states, data, rows, steps)
+        states, output = population.call(states, batches, steps)
         return population.reported(output)
 
     return run
@@ -35,12 +35,14 @@ def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) ->
 def solo_steps(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
     """Returns solo runs in sequence, each a Python loop over the jitted step, without norms."""
     mesh = device_mesh(1)
-    rules = experiment.rules._replace(measure_norms=False)
+    rules = experiment.rules
     data = replicate(experiment.dataset.split("train"), mesh)
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
 
     def take_step(state: Any, data: Any, rows: Any) -> Any:
-        state, metrics = train_step(state, {name: array[rows] for name, array in data.items()}, rules=rules)
+        state, metrics = train_step(
+            state, {name: array[rows] for name, array in data.items()}, rules=rules, measure_norms=False
+        )
         return state, (metrics["loss"], metrics["accuracy"])
 
     step = jax.jit(take_step, donate_argnums=0)
@@ -62,14 +64,13 @@ def solo_calls(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
     """Returns solo runs in sequence, by the compiled calls that `train` uses."""
     mesh = device_mesh(1)
     call = compiled_train_call(experiment.rules, mesh, "mesh")
-    data = replicate(experiment.dataset.split("train"), mesh)
-    rows = experiment.indices(0, steps, steps)
+    batches = Batches(replicate(experiment.dataset.split("train"), mesh), experiment.rows(0, steps, steps))
     states = _solo_states(experiment, lanes, mesh)
 
     def run() -> Any:
         outputs = []
         for lane in range(lanes):
-            states[lane], output = call(states[lane], data, rows, steps)
+            states[lane], output = call(states[lane], batches, steps)
             outputs.append(output)
         return jax.device_get(outputs)
 
@@ -83,12 +84,14 @@ def _solo_states(experiment: Experiment, lanes: int, mesh: Any) -> list[Any]:
 
 def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
     """Returns the hand-written program: a scan over batches, mapped over lanes that are sharded over devices."""
-    rules = experiment.rules._replace(measure_norms=False)
+    rules = experiment.rules
     lane = PartitionSpec(AXIS)
 
     def train_lanes(states: Any, data: Any, rows: Any) -> Any:
         def step(state: Any, row: Any) -> Any:
-            state, metrics = train_step(state, {name: array[row] for name, array in data.items()}, rules=rules)
+            state, metrics = train_step(
+                state, {name: array[row] for name, array in data.items()}, rules=rules, measure_norms=False
+            )
             return state, (metrics["loss"], metrics["accuracy"])
 
         return jax.lax.map(lambda state: jax.lax.scan(step, state, rows), states)
@@ -99,7 +102,7 @@ def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]
     population = Population(experiment.rules, experiment.mesh, lanes)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
     data = experiment.on_devices("train")
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
 
     def run() -> Any:
         nonlocal states
@@ -113,7 +116,7 @@ def torch_loop(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
     """Returns `lanes` runs of a tuned PyTorch loop in sequence, on preloaded tensors."""
     data = experiment.dataset.split("train")
     rate = experiment.config["optimizer"]["learning_rate"]
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
     given = ("mlp", peers.device(), rate, 1_000_000, data["inputs"], data["targets"], rows)
     runs = [peers.torch_steps(*given) for _ in range(lanes)]
     return lambda: [run() for run in runs]

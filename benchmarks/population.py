@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402
 import peers  # noqa: E402
 from lane_programs import by_hand, lanes_call, solo_calls, solo_steps, torch_loop  # noqa: E402
 
+from jaxtrain.core.batches import Batches  # noqa: E402
 from jaxtrain.parallel.population import Population, fitted  # noqa: E402
 from jaxtrain.training.experiment import Experiment  # noqa: E402
 
@@ -120,8 +121,8 @@ def memory(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     experiment, _ = _experiment()
     lanes, steps = (4, 2) if quick else (LANES, STEPS)
     population = Population(experiment.rules, experiment.mesh, lanes)
-    data = experiment.dataset.split("train")
-    planned = population.planned_bytes(experiment.example, experiment.hparams, data, steps, 128) / 2**20
+    batches = Batches(experiment.dataset.split("train"), experiment.rows(0, steps, steps))
+    planned = population.planned_bytes(experiment.hparams, batches) / 2**20
     lanes_call(experiment, lanes, steps)()  # compiles, so that the next call only allocates
     experiment = _experiment()[0]
     before = _peak_bytes(reset=True)
@@ -156,14 +157,14 @@ def _peak_bytes(reset: bool = False) -> float | None:
 # Commands: wall time from process start to exit, with a warm compilation cache
 
 FASTAI = """
-import sys  # noqa: E402
-import matplotlib  # noqa: E402
+import sys
+import matplotlib
 matplotlib.use("Agg")
-import matplotlib.pyplot  # noqa: E402
-import numpy  # noqa: E402
-import torch  # noqa: E402
-from fastai.basics import Adam, DataLoaders, Learner, TensorDataset  # noqa: E402
-from fastai.callback import schedule  # noqa: E402
+import matplotlib.pyplot
+import numpy
+import torch
+from fastai.basics import Adam, DataLoaders, Learner, TensorDataset
+from fastai.callback import schedule
 
 arrays = numpy.load(sys.argv[1])
 inputs = torch.tensor(arrays["inputs"])
@@ -248,16 +249,14 @@ def many_lanes(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]
 
 
 def _wide_call(experiment: Experiment, lanes: int, steps: int) -> tuple[Callable[[], Any], int]:
+    batches = experiment.batches(0, steps, steps)
     population = Population(experiment.rules, experiment.mesh, lanes)
-    data = experiment.on_devices("train")
-    needs = {"example": experiment.example, "hparams": experiment.hparams, "data": data}
-    population = fitted(population, None, **needs, capacity=steps, batch=128)
+    population = fitted(population, None, experiment.hparams, batches)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
-    rows = experiment.indices(0, steps, steps)
 
     def run() -> Any:
         nonlocal states
-        states, output = population.call(states, data, rows, steps)
+        states, output = population.call(states, batches, steps)
         return population.reported(output)
 
     return run, population.share_width

@@ -63,14 +63,13 @@ def bare_calls(experiment: Experiment) -> float:
     """Takes the same steps in calls of maximal length, with the same evaluations; returns the seconds."""
     began = time.perf_counter()
     call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
-    data = experiment.on_devices("train")
     state = experiment.init()
     lengths = experiment.lengths
     at = 0
     output = None
     while at < lengths.total:
         end = min(lengths.total, at + CAPACITY, (at // lengths.eval + 1) * lengths.eval)
-        state, output = call(state, data, experiment.indices(at, end - at, CAPACITY), end - at)
+        state, output = call(state, experiment.batches(at, end - at), end - at)
         at = end
         if lengths.due(lengths.eval, at):
             jax.device_get(experiment.evaluate(state, "validation"))

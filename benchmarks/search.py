@@ -138,7 +138,7 @@ def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:
     rates = {key: np.array([point[key] for point in points], np.float32) for key in points[0]}
     train = experiment.on_devices("train")
     held_out = experiment.on_devices("validation")
-    rows = experiment.indices(0, experiment.lengths.total, experiment.lengths.total)
+    rows = experiment.rows(0, experiment.lengths.total, experiment.lengths.total)
     size = experiment.config["data"]["eval_batch_size"]
     places, mask = eval_batches(experiment.dataset.sizes["validation"], size)
 

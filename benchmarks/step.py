@@ -114,13 +114,12 @@ def _time(name: str, programs: Programs, rounds: int, steps: int, bar: float | N
 def framework_call(experiment: Experiment, steps: int, capacity: int) -> Callable[[], Any]:
     """Returns a call of the framework that continues from the last call and returns its output on the host."""
     call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
-    data = experiment.on_devices("train")
     state = experiment.init()
-    rows = experiment.indices(0, steps, capacity)
+    batches = experiment.batches(0, steps, capacity)
 
     def run() -> Any:
         nonlocal state
-        state, output = call(state, data, rows, steps)
+        state, output = call(state, batches, steps)
         return jax.device_get(output)
 
     return run
@@ -128,7 +127,7 @@ def framework_call(experiment: Experiment, steps: int, capacity: int) -> Callabl
 
 def _hand_programs(experiment: Experiment, program: by_hand.Program, steps: int) -> Programs:
     data = experiment.on_devices("train")
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
     theirs = program.compile(data["inputs"], data["targets"], rows)
     return {"ours": framework_call(experiment, steps, steps), "theirs": theirs}
 
@@ -137,14 +136,14 @@ def _stock_programs(experiment: Experiment, steps: int, capacity: int) -> Progra
     data = experiment.on_devices("train")
     rate = experiment.config["optimizer"]["learning_rate"]
     adam = optax.adam(optax.cosine_onecycle_schedule(TOTAL_STEPS, rate))
-    theirs = stock.compile_steps(adam, data["inputs"], data["targets"], experiment.indices(0, steps, steps))
+    theirs = stock.compile_steps(adam, data["inputs"], data["targets"], experiment.rows(0, steps, steps))
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}
 
 
 def _torch_programs(experiment: Experiment, model: str, steps: int, capacity: int, peer: str) -> Programs:
     data = experiment.dataset.split("train")
     rate = experiment.config["optimizer"]["learning_rate"]
-    rows = experiment.indices(0, steps, steps)
+    rows = experiment.rows(0, steps, steps)
     arrays = {"images": data["inputs"], "labels": data["targets"], "rows": rows}
     theirs = peers.in_process(peer, peers.device(), model, rate, TOTAL_STEPS, **arrays)
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}

@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxtrain import build
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.data.batches import eval_batches
 from jaxtrain.data.readers.idx import fashion_mnist
 from jaxtrain.data.source import Source, Split
 from jaxtrain.lr_range.rules import valley
@@ -82,7 +81,6 @@ def train_rates(built: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.nd
     population = Population(built.rules, built.mesh, lanes=len(rates) * SEEDS)
     hparams = {**built.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
     states = population.init(np.tile(range(SEEDS), len(rates)), hparams, built.example)
-    rows = eval_batches(built.dataset.sizes["validation"], built.config["data"]["eval_batch_size"])
     stops = sorted({round(total * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)} - {0})
     losses = []
     metrics = []
@@ -90,9 +88,9 @@ def train_rates(built: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.nd
     for stop in stops:
         while at < stop:
             steps = min(CAPACITY, stop - at)
-            states, _ = population.call(states, built.on_devices("train"), built.indices(at, steps, CAPACITY), steps)
+            states, _ = population.call(states, built.batches(at, steps, CAPACITY), steps)
             at += steps
-        measured = population.evaluate(states, built.on_devices("validation"), *rows)
+        measured = population.evaluate(states, built.eval_batches("validation"))
         loss, score = (population.reported(measured[name]) for name in ("loss", metric))
         losses.append(finished(loss))
         metrics.append(finished(score))
@@ -108,10 +106,9 @@ def ramp(built: Experiment) -> list[float]:
     result = lr_range_test(
         built.rules,
         built.hparams,
-        built.on_devices("train"),
+        built.batches,
         rates,
         range(seed, seed + SEEDS),
-        batches=built.indices,
         method="ramp",
         mesh=built.mesh,
     )

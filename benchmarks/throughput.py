@@ -65,7 +65,6 @@ def measure(experiment: Experiment, seconds: float) -> dict[str, float | None]:
 def _time_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
     """Returns the seconds of compilation, and the seconds per step without it (median over calls)."""
     call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
-    data = experiment.on_devices("train")
     state = experiment.init()
     at = 0
     steps = 1
@@ -73,7 +72,7 @@ def _time_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
 
     def time_call(state: Any) -> tuple[Any, float]:
         began = time.perf_counter()
-        state, output = call(state, data, experiment.indices(at, steps, CAPACITY), steps)
+        state, output = call(state, experiment.batches(at, steps), steps)
         jax.device_get(output)
         return state, time.perf_counter() - began
 
@@ -94,9 +93,7 @@ def _memory(experiment: Experiment) -> float | None:
     if experiment.config["parallel"]["backend"] != "mesh":
         return None
     program = jax.jit(functools.partial(train_call, rules=experiment.rules), donate_argnums=0)
-    rows = experiment.indices(0, 1, CAPACITY)
-    steps = np.int32(1)
-    compiled = program.lower(experiment.init(), experiment.on_devices("train"), rows, steps).compile()
+    compiled = program.lower(experiment.init(), experiment.batches(0, 1), np.int32(1)).compile()
     sizes = compiled.memory_analysis()
     if sizes is None:
         return None
@@ -105,13 +102,10 @@ def _memory(experiment: Experiment) -> float | None:
 
 
 def _flops(experiment: Experiment) -> float | None:
-    """Returns the floating-point operations of one step, counted before compiler optimization."""
-    step = functools.partial(train_step, rules=experiment.rules._replace(measure_norms=False))
-    rows = experiment.indices(0, 1, 1)[0]
-    batch = {
-        name: jax.ShapeDtypeStruct((len(rows), *array.shape[1:]), array.dtype)
-        for name, array in experiment.on_devices("train").items()
-    }
+    """Returns the floating-point operations of one step, counted before the compiler rewrites them."""
+    step = functools.partial(train_step, rules=experiment.rules, measure_norms=False)
+    shapes = experiment.batch_shapes(experiment.config["data"]["batch_size"])
+    batch = jax.eval_shape(lambda batches: batches.take(0), shapes)
     cost = jax.jit(step).lower(experiment.state_shapes(), batch).cost_analysis()
     return cost.get("flops") if cost else None
 

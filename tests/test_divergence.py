@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import tiny
 
 from jaxtrain import main
-from jaxtrain.core.state import TrainState
+from jaxtrain.core.state import Batch, TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import named_leaves, state_digest
 from jaxtrain.parallel.mesh import compiled_train_call
@@ -32,7 +32,7 @@ def stopped_at(experiment: Experiment, step: int) -> TrainState:
     if step == 0:
         return state
     call = compiled_train_call(experiment.rules, experiment.mesh, "mesh")
-    return call(state, experiment.on_devices("train"), experiment.indices(0, step, CAPACITY), step)[0]
+    return call(state, experiment.batches(0, step, CAPACITY), step)[0]
 
 
 def is_finite(state: TrainState) -> bool:
@@ -70,9 +70,8 @@ def test_the_last_finite_state_is_saved_and_nothing_is_written_after_it(tmp_path
     assert load_run(tmp_path).predict(np.zeros((1, 8, 8, 1))).shape == (1, 10)
 
 
-def batch_of(experiment: Experiment, state: TrainState) -> dict[str, jax.Array]:
-    rows = experiment.indices(int(state.step), 1, 1)[0]
-    return {name: array[rows] for name, array in experiment.on_devices("train").items()}
+def batch_of(experiment: Experiment, state: TrainState) -> Batch:
+    return experiment.batches(int(state.step), 1, 1).take(0)
 
 
 def test_a_run_that_diverges_late_keeps_the_numbers_of_its_finite_steps(tmp_path):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tiny_runs import tiny
 
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
-from jaxtrain.data.batches import eval_batches
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.lr_range.sweep import Judge, LRRangeResult, Ramp, lr_range_test
+from jaxtrain.lr_range.sweep import LRRangeResult, Ramp, lr_range_test
 from jaxtrain.parallel.compilation import counted
 from jaxtrain.parallel.mesh import compiled_eval_call, compiled_init, compiled_train_call, device_mesh
 from jaxtrain.parallel.population import Population
@@ -34,15 +34,14 @@ def experiment() -> Experiment:
     return build(tiny())
 
 
-def judge(found: Experiment) -> Judge:
-    return Judge(found.on_devices("validation"), *eval_batches(found.dataset.sizes["validation"], 64))
+def judge(found: Experiment) -> Batches:
+    return found.eval_batches("validation")
 
 
 def measured(found: Experiment, **options: Any) -> LRRangeResult:
     """A test of 14 lanes by default, so that most tests here share one program."""
-    given = {"rates": RATES, "seeds": SEEDS, "batches": found.indices, "steps": STEPS, "mesh": found.mesh} | options
-    data = given.pop("data", None) or found.on_devices("train")
-    return lr_range_test(found.rules, found.hparams, data, **given)
+    given = {"rates": RATES, "seeds": SEEDS, "batches": found.batches, "steps": STEPS, "mesh": found.mesh} | options
+    return lr_range_test(found.rules, found.hparams, **given)
 
 
 def hparams_at(found: Experiment, rate: float, **more: float) -> dict[str, np.float32]:
@@ -54,7 +53,7 @@ def solo(found: Experiment, seed: int, rate: float) -> tuple[TrainState, np.ndar
     hparams = hparams_at(found, rate, **{"train.total_steps": STEPS})
     state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, hparams)
     call = compiled_train_call(found.rules, found.mesh, "mesh")
-    state, output = call(state, found.on_devices("train"), found.indices(0, STEPS, STEPS), STEPS)
+    state, output = call(state, found.batches(0, STEPS, STEPS), STEPS)
     loss = jax.device_get(output.metrics["loss"])
     return state, loss.sum / loss.count
 
@@ -69,7 +68,7 @@ def test_the_loss_at_a_rate_is_that_of_its_solo_run_to_the_bit():
     evaluate = compiled_eval_call(found.rules, found.mesh)
     for row, rate in enumerate(RATES[:5]):
         for column, seed in enumerate(SEEDS):
-            loss = evaluate(solo(found, seed, rate)[0], *judge(found))["loss"].result()
+            loss = evaluate(solo(found, seed, rate)[0], judge(found))["loss"].result()
             assert result.losses[row, column] == np.float32(loss)
     assert len(np.unique(result.losses)) == result.losses.size
 
@@ -106,13 +105,13 @@ def test_other_rates_and_seeds_compile_nothing():
 def test_planning_the_memory_compiles_the_program_that_then_runs():
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
-    data, rows = found.on_devices("train"), found.indices(0, 5, 10)
+    batches = found.batches(0, 5, 10)
     with counted() as compiled:
-        planned = population.planned_bytes(found.example, found.hparams, data, *rows.shape)
+        planned = population.planned_bytes(found.hparams, batches)
         assert (planned > 0, compiled.count) == (True, 1)
         states = population.init(SEEDS[0], found.hparams, found.example)
         before = compiled.count
-        population.call(states, data, rows, 5)
+        population.call(states, batches, 5)
     assert compiled.count == before
 
 
@@ -128,7 +127,7 @@ def test_step_i_of_a_ramp_is_taken_at_rate_i_and_its_loss_is_that_before_the_upd
     found = experiment()
     result = measured(found, method="ramp")
     step = jax.jit(partial(train_step, rules=found.rules._replace(schedule=_as_they_are)))
-    data, rows = found.dataset.split("train"), found.indices(0, len(RATES), len(RATES))
+    data, rows = found.dataset.split("train"), found.rows(0, len(RATES), len(RATES))
     for column, seed in enumerate(SEEDS):
         state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
         for i, rate in enumerate(RATES):
@@ -222,7 +221,8 @@ def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, device
     state = compiled_init(found.rules, found.mesh)(jax.random.key(0), found.example, found.hparams)
     data = found.on_devices("train") if devices == 1 else found.dataset.split("train")
     before = state_digest((state, data, found.hparams))
-    result = measured(found, method=method, data=data, mesh=device_mesh(1) if devices == 1 else None)
+    batches = lambda *place: Batches(data, found.rows(*place))  # noqa: E731
+    result = measured(found, method=method, batches=batches, mesh=device_mesh(1) if devices == 1 else None)
     assert state_digest((state, data, found.hparams)) == before
     np.testing.assert_array_equal(result.losses, measured(found, method=method).losses)
 

@@ -31,6 +31,6 @@ def test_every_optimizer_and_every_schedule_trains_the_digits(optimizer, schedul
     whole = {"optimizer": given, "train.duration": f"{STEPS} steps", "train.ema": None}
     found = build(tiny(whole | moved), beside=DIGITS)
     call = compiled_train_call(found.rules, found.mesh, "mesh")
-    state, _ = call(found.init(), found.on_devices("train"), found.indices(0, STEPS, STEPS), STEPS)
+    state, _ = call(found.init(), found.batches(0, STEPS, STEPS), STEPS)
     assert bool(state.live)
     assert jax.device_get(found.evaluate(state, "test")["accuracy"]).result() >= 0.9

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Rules
 from jaxtrain.errors import ConfigError
 from jaxtrain.models.mlp import MLP
@@ -56,7 +57,7 @@ def trained(rules, devices, backend):
         indices = np.zeros((60, BATCH), np.int32)
         indices[:steps] = INDICES[begin : begin + steps]
         with counted() as compiled:
-            state, output = compiled_train_call(rules, mesh, backend)(state, data, indices, steps)
+            state, output = compiled_train_call(rules, mesh, backend)(state, Batches(data, indices), steps)
         compilations.append(compiled.count)
         for numbers, name in ((losses, "loss"), (accuracies, "accuracy")):
             metric = output.metrics[name]
@@ -104,7 +105,8 @@ def test_an_evaluation_after_either_backend_is_a_plain_pass(backend):
     rows = np.zeros(7 * 40, np.int32)
     rows[:EXAMPLES] = np.arange(EXAMPLES)
     mask = (np.arange(7 * 40) < EXAMPLES).astype(np.float32)
-    found = compiled_eval_call(PLAIN, mesh)(state, replicate(DATA, mesh), rows.reshape(7, 40), mask.reshape(7, 40))
+    batches = Batches(replicate(DATA, mesh), rows.reshape(7, 40), mask.reshape(7, 40))
+    found = compiled_eval_call(PLAIN, mesh)(state, batches)
     params, model_state = state.ema
     variables = {"params": params, **model_state}
     logits = jax.jit(MLP(10, (16,), norm="batch").apply)(variables, DATA["inputs"])
@@ -130,7 +132,7 @@ def test_no_call_ever_cuts_a_batch_down(backend):
     data = replicate(DATA, mesh)
     state = compiled_init(PLAIN, mesh)(jax.random.key(0), data, HPARAMS)
     with pytest.raises(ValueError, match=r"30|1800"):
-        compiled_train_call(PLAIN, mesh, backend)(state, data, INDICES[:60, :30], 1)
+        compiled_train_call(PLAIN, mesh, backend)(state, Batches(data, INDICES[:60, :30]), 1)
 
 
 def test_more_devices_than_there_are_is_refused():

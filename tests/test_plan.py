@@ -19,7 +19,7 @@ from jaxtrain.core.steps import train_call
 from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.memory import planned_memory
 from jaxtrain.training import plan as planning
-from jaxtrain.training.experiment import CAPACITY, Experiment, build
+from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import (
     bytes_of_batch,
     bytes_of_lanes,
@@ -93,8 +93,7 @@ def test_memory_is_what_the_compiler_plans_for_the_run_cut_up_by_kind(planned: P
     assert memory["averaged parameters"] == memory["statistics of the model"] == 0
     found = experiment()
     call = jax.jit(train_call, static_argnames="rules", donate_argnums=0)
-    rows = found.indices(0, 1, CAPACITY)
-    compiled = call.lower(found.init(), found.on_devices("train"), rows, np.int32(1), rules=found.rules).compile()
+    compiled = call.lower(found.init(), found.batches(0, 1), np.int32(1), rules=found.rules).compile()
     sizes: Any = compiled.memory_analysis()
     assert memory["temporaries"] == pytest.approx(sizes.temp_size_in_bytes, rel=0.01)
     total = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.output_size_in_bytes

@@ -54,8 +54,7 @@ def trained(
     population: Population, found: Experiment, states: TrainState, steps: int = STEPS, begin: int = 0
 ) -> tuple[TrainState, Any]:
     """Takes steps in one call and returns the states and what is reported."""
-    rows = found.indices(begin, steps, STEPS)
-    states, output = population.call(states, found.on_devices("train"), rows, steps)
+    states, output = population.call(states, found.batches(begin, steps, STEPS), steps)
     return states, population.reported(output)
 
 
@@ -64,7 +63,7 @@ def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> Train
     hparams = {**found.hparams, "optimizer.learning_rate": np.float32(rate)}
     state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), example(found), hparams)
     call = compiled_train_call(found.rules, found.mesh, "mesh")
-    return jax.device_get(call(state, found.on_devices("train"), found.indices(0, steps, STEPS), steps)[0])
+    return jax.device_get(call(state, found.batches(0, steps, STEPS), steps)[0])
 
 
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
@@ -88,8 +87,7 @@ def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     population = Population(found.rules, found.mesh, lanes=4, width=2)
     compared = compare_with_solo(
-        population, [0, 1, 2, 3], with_rates(found, [rate, rate, 2 * rate, rate]), found.on_devices("train"),
-        found.indices(0, STEPS, STEPS), STEPS,
+        population, [0, 1, 2, 3], with_rates(found, [rate, rate, 2 * rate, rate]), found.batches(0, STEPS, STEPS), STEPS
     )  # fmt: skip
     assert compared.shape == (4,)
     assert compared.max() <= 1e-4
@@ -102,12 +100,12 @@ def test_the_comparison_sees_another_lane() -> None:
     """Lanes at another rate than they are told to be are far off."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=2)
-    rows = found.indices(0, STEPS, STEPS)
+    batches = found.batches(0, STEPS, STEPS)
     states = population.init([0, 0], with_rates(found, [1e-3, 1e-2]), example(found))
-    states, _ = population.call(states, found.on_devices("train"), rows, STEPS)
+    states, _ = population.call(states, batches, STEPS)
     swapped = population.copy(states, [1, 0], [0, 1])
     told = compare_with_solo(
-        population, [0, 0], with_rates(found, [1e-3, 1e-2]), found.on_devices("train"), rows, STEPS, states=swapped
+        population, [0, 0], with_rates(found, [1e-3, 1e-2]), batches, STEPS, states=swapped
     )  # fmt: skip
     assert told.min() > 1e-2
 
@@ -210,12 +208,11 @@ def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPat
     """One lane at a time on a CPU; a given width is taken; what does not fit is refused with both sizes."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=8)
-    needs: dict[str, Any] = {"example": example(found), "hparams": found.hparams, "capacity": 10, "batch": 32}
-    needs["data"] = found.on_devices("train")
-    assert fitted(population, None, **needs).width == 1
-    assert fitted(population, 4, **needs).width == 4
-    wide = dataclasses.replace(population, width=8).planned_bytes(**needs)
-    assert wide > population.planned_bytes(**needs)
+    needs = found.hparams, found.batches(0, 0, 10)
+    assert fitted(population, None, *needs).width == 1
+    assert fitted(population, 4, *needs).width == 4
+    wide = dataclasses.replace(population, width=8).planned_bytes(*needs)
+    assert wide > population.planned_bytes(*needs)
     monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
     with pytest.raises(UsageError, match=r"lanes: given 8.*MiB.*allowed.*MiB"):
-        fitted(population, None, **needs)
+        fitted(population, None, *needs)

@@ -79,7 +79,7 @@ def types(found: list[Any]) -> set[str]:
 @functools.cache
 def trained(found: Experiment, backend: str = "mesh") -> tuple[TrainState, Any]:
     call = compiled_train_call(found.rules, found.mesh, backend)
-    return jax.device_get(call(found.init(), found.on_devices("train"), found.indices(0, 20, 20), 20))
+    return jax.device_get(call(found.init(), found.batches(0, 20, 20), 20))
 
 
 # What is bfloat16 and what is not
@@ -171,7 +171,7 @@ def test_a_lane_is_its_solo_run_to_the_bit():
     found = experiment("bfloat16")
     population = Population(found.rules, found.mesh, lanes=2)
     states = population.init([0, 1], found.hparams, found.example)
-    states, _ = population.call(states, found.on_devices("train"), found.indices(0, 20, 20), 20)
+    states, _ = population.call(states, found.batches(0, 20, 20), 20)
     assert state_digest(population.solo(states, 0)) == state_digest(trained(found)[0])
     assert state_digest(population.solo(states, 0)) != state_digest(population.solo(states, 1))
 

@@ -202,7 +202,7 @@ def test_saved_lanes_go_on_to_the_bit_on_another_number_of_devices(whole, tmp_pa
     state, _, at = started(moved, runner, Checkpoints(tmp_path / "checkpoints", keep=2, say=print))
     assert at is not None
     assert at < 60
-    state, _ = runner.call(state, moved.indices(at, 60 - at, 60), 60 - at)
+    state, _ = runner.call(state, moved.batches(at, 60 - at, 60), 60 - at)
     ends = runner.stored(state)
     assert {len(leaf) for leaf in jax.tree.leaves(ends)} == {3}
     for lane, seed in enumerate(SEEDS):

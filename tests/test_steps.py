@@ -8,9 +8,11 @@ import optax
 import pytest
 
 from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.core.steps import eval_call, eval_step, train_call, train_step
+from jaxtrain.core.trees import state_digest
 from jaxtrain.models.mlp import MLP
 from jaxtrain.optimizers.schedules import Schedule
 from jaxtrain.parallel.compilation import counted
@@ -227,7 +229,7 @@ def test_averages_follow_the_formula_for_parameters_and_statistics_and_are_what_
 def test_a_call_of_k_steps_is_k_steps():
     """To rounding, since a step compiled by itself is another program; between calls it is to the bit, see below."""
     state = start(FULL, FULL_HPARAMS)
-    called, output = jitted_call(state, DATA, INDICES, np.int32(6), rules=FULL)
+    called, output = jitted_call(state, Batches(DATA, INDICES), np.int32(6), rules=FULL)
     for step in range(6):
         state, metrics = jitted_step(state, rows(INDICES[step]), rules=FULL)
         for name in ("loss", "accuracy"):
@@ -238,11 +240,11 @@ def test_a_call_of_k_steps_is_k_steps():
 
 
 def test_calls_are_cut_anywhere_to_the_bit():
-    whole, output = jitted_call(start(FULL, FULL_HPARAMS), DATA, INDICES, np.int32(6), rules=FULL)
+    whole, output = jitted_call(start(FULL, FULL_HPARAMS), Batches(DATA, INDICES), np.int32(6), rules=FULL)
     state, losses = start(FULL, FULL_HPARAMS), []
     for begin, steps in ((0, 1), (1, 3), (4, 2)):
         indices = np.roll(INDICES, -begin, axis=0)
-        state, part = jitted_call(state, DATA, indices, np.int32(steps), rules=FULL)
+        state, part = jitted_call(state, Batches(DATA, indices), np.int32(steps), rules=FULL)
         losses += np.asarray(part.metrics["loss"].sum[:steps]).tolist()
         assert not part.metrics["loss"].sum[steps:].any()
     assert_equal(state, whole)
@@ -254,11 +256,11 @@ def test_one_compiled_program_serves_every_length_and_all_floats():
     state = start(rules, FULL_HPARAMS)
     others = state.replace(hparams=jax.tree.map(lambda value: value * jnp.float32(0.5), state.hparams))
     with counted() as first:
-        jitted_call(state, DATA, INDICES, np.int32(6), rules=rules)
+        jitted_call(state, Batches(DATA, INDICES), np.int32(6), rules=rules)
     with counted() as later:
         for steps in range(7):
-            jitted_call(state, DATA, INDICES, np.int32(steps), rules=rules)
-        after, output = jitted_call(others, DATA, INDICES, np.int32(6), rules=rules)
+            jitted_call(state, Batches(DATA, INDICES), np.int32(steps), rules=rules)
+        after, output = jitted_call(others, Batches(DATA, INDICES), np.int32(6), rules=rules)
     assert (first.count, later.count) == (1, 0)
     assert output.values["optimizer.learning_rate"] == pytest.approx(0.025)
     assert after.hparams["model.dropout"] == pytest.approx(0.15)
@@ -267,8 +269,8 @@ def test_one_compiled_program_serves_every_length_and_all_floats():
 def test_norms_are_measured_on_the_last_step_alone():
     rules = Rules(PLAIN, Schedule(), sgd)
     state = start(rules)
-    _, output = jitted_call(state, DATA, INDICES, np.int32(4), rules=rules)
-    before, _ = jitted_call(state, DATA, INDICES, np.int32(3), rules=rules)
+    _, output = jitted_call(state, Batches(DATA, INDICES), np.int32(4), rules=rules)
+    before, _ = jitted_call(state, Batches(DATA, INDICES), np.int32(3), rules=rules)
     after, metrics = jitted_step(before, rows(INDICES[3]), rules=rules)
     update = jax.tree.map(jnp.subtract, after.params, before.params)
     expected = {
@@ -285,7 +287,7 @@ def test_norms_are_measured_on_the_last_step_alone():
 
 def test_a_call_reports_the_values_that_its_last_step_applied():
     rules = Rules(PLAIN, halving, sgd)
-    _, output = jitted_call(start(rules), DATA, INDICES, np.int32(3), rules=rules)
+    _, output = jitted_call(start(rules), Batches(DATA, INDICES), np.int32(3), rules=rules)
     assert output.values["optimizer.learning_rate"] == pytest.approx(0.05 * 0.5**2)
 
 
@@ -303,34 +305,36 @@ def poisoned_indices(step):
 def test_a_call_that_diverges_returns_its_start_and_nothing_revives_it():
     state = start(FULL, FULL_HPARAMS)
     indices = poisoned_indices(3)
-    state, output = jitted_call(state, POISONED, indices, np.int32(2), rules=FULL)
+    state, output = jitted_call(state, Batches(POISONED, indices), np.int32(2), rules=FULL)
     assert output.live
     assert state.live
-    dead, output = jitted_call(state, POISONED, np.roll(indices, -2, axis=0), np.int32(4), rules=FULL)
+    dead, output = jitted_call(state, Batches(POISONED, np.roll(indices, -2, axis=0)), np.int32(4), rules=FULL)
     assert not output.live
     assert_equal(dead, state.replace(live=jnp.array(False)))
     assert np.isfinite(output.metrics["loss"].sum[:1]).all()
     assert not np.isfinite(output.metrics["loss"].sum[1:4]).any()  # which step it was
-    after, output = jitted_call(dead, DATA, INDICES, np.int32(6), rules=FULL)
+    after, output = jitted_call(dead, Batches(DATA, INDICES), np.int32(6), rules=FULL)
     assert not output.live
     assert_equal(after, dead)
 
 
 def test_a_replay_with_fewer_steps_gives_the_last_finite_state():
     state, indices = start(FULL, FULL_HPARAMS), poisoned_indices(3)
-    dead, _ = jitted_call(state, POISONED, indices, np.int32(6), rules=FULL)
-    replayed, output = jitted_call(dead.replace(live=jnp.array(True)), POISONED, indices, np.int32(3), rules=FULL)
+    dead, _ = jitted_call(state, Batches(POISONED, indices), np.int32(6), rules=FULL)
+    replayed, output = jitted_call(
+        dead.replace(live=jnp.array(True)), Batches(POISONED, indices), np.int32(3), rules=FULL
+    )
     assert output.live
-    expected, _ = jitted_call(state, DATA, indices, np.int32(3), rules=FULL)
+    expected, _ = jitted_call(state, Batches(DATA, indices), np.int32(3), rules=FULL)
     assert_equal(replayed, expected)
-    assert not jitted_call(state, POISONED, indices, np.int32(4), rules=FULL)[1].live
+    assert not jitted_call(state, Batches(POISONED, indices), np.int32(4), rules=FULL)[1].live
 
 
 def test_parameters_that_overflow_on_the_last_step_are_rejected_though_the_loss_is_finite():
     rules = Rules(PLAIN, Schedule(), sgd)
     state = start(rules, HPARAMS | {"optimizer.learning_rate": 3e38})
     state = state.replace(params=jax.tree.map(lambda leaf: leaf * 1e3, state.params))
-    kept, output = jitted_call(state, DATA, INDICES, np.int32(1), rules=rules)
+    kept, output = jitted_call(state, Batches(DATA, INDICES), np.int32(1), rules=rules)
     assert np.isfinite(output.metrics["loss"].sum[0])
     assert not output.live
     assert_equal(kept.params, state.params)
@@ -346,7 +350,7 @@ def two_steps(state, batch, *, rules, axis_name=()):
 def test_a_call_takes_a_users_own_step():
     rules = Rules(PLAIN, Schedule(), sgd)
     state = start(rules)
-    found, output = jitted_call(state, DATA, INDICES, np.int32(2), rules=rules, step=two_steps)
+    found, output = jitted_call(state, Batches(DATA, INDICES), np.int32(2), rules=rules, step=two_steps)
     for step in (0, 0, 1, 1):
         state, _ = jitted_step(state, rows(INDICES[step]), rules=rules)
     assert_close(found, state)
@@ -361,9 +365,8 @@ def test_an_evaluation_with_padding_is_a_plain_pass(batch_size):
     order = np.zeros(batches * batch_size, np.int32)
     order[:48] = np.arange(48)
     mask = (np.arange(len(order)) < 48).astype(np.float32)
-    found = jitted_eval_call(
-        state, DATA, order.reshape(batches, batch_size), mask.reshape(batches, batch_size), rules=rules
-    )
+    rows = Batches(DATA, order.reshape(batches, batch_size), mask.reshape(batches, batch_size))
+    found = jitted_eval_call(state, rows, rules=rules)
     variables = {"params": state.params, **state.model_state}
     logits: Any = jax.jit(MLP(3, (8,), norm="batch").apply)(variables, INPUTS)
     assert found["loss"].count == 48
@@ -378,3 +381,31 @@ def test_the_state_is_arrays_alone_with_hyperparameters_in_float32():
     assert {(value.dtype, value.shape) for value in state.hparams.values()} == {(jnp.dtype("float32"), ())}
     assert state.key.dtype == jnp.uint32
     assert_equal(state.ema, (state.params, state.model_state))
+
+
+def test_a_step_that_is_jitted_by_its_user_works_alone_and_in_a_call():
+    """With rules static, as their fields are: nothing traced is hidden in them."""
+    jitted = jax.jit(train_step, static_argnames=("rules", "axis_name"))
+    alone, _ = jitted(start(FULL, FULL_HPARAMS), rows(INDICES[0]), rules=FULL)
+    called, output = jitted_call(
+        start(FULL, FULL_HPARAMS), Batches(DATA, INDICES), np.int32(1), rules=FULL, step=jitted
+    )
+    assert_close(called.params, alone.params)
+    assert at(output.metrics["norm_gradient"], 0).count == 1.0
+
+
+def test_a_step_without_norms_of_its_own_is_called_without_the_flag():
+    def plain(state, batch, *, rules, axis_name):
+        return train_step(state, batch, rules=rules, axis_name=axis_name, measure_norms=False)
+
+    state, _ = jitted_call(start(FULL, FULL_HPARAMS), Batches(DATA, INDICES), np.int32(2), rules=FULL, step=plain)
+    assert state.step == 2
+
+
+def test_batches_stacked_on_the_host_give_the_same_bits_as_rows_of_whole_data():
+    """The seam for streaming: k batches as data, and rows that count through them."""
+    whole, _ = jitted_call(start(FULL, FULL_HPARAMS), Batches(DATA, INDICES), np.int32(6), rules=FULL)
+    stacked = {name: array[np.ravel(INDICES)] for name, array in DATA.items()}
+    counting = np.arange(INDICES.size, dtype=np.int32).reshape(INDICES.shape)
+    streamed, _ = jitted_call(start(FULL, FULL_HPARAMS), Batches(stacked, counting), np.int32(6), rules=FULL)
+    assert state_digest(streamed) == state_digest(whole)

@@ -11,6 +11,7 @@ from sklearn import metrics as sklearn_metrics
 
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.resolve import resolve_config
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, Task, init_state
 from jaxtrain.core.steps import eval_step, train_call
@@ -75,7 +76,7 @@ def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
     data = {"inputs": jnp.asarray(inputs, jnp.float32), "targets": jnp.asarray(targets)}
     state = jax.jit(functools.partial(init_state, rules=rules))(KEY, data, hparams)
     indices = np.tile(np.arange(len(inputs)), (steps, 1))
-    state, output = jax.jit(functools.partial(train_call, rules=rules))(state, data, indices, np.int32(steps))
+    state, output = jax.jit(functools.partial(train_call, rules=rules))(state, Batches(data, indices), np.int32(steps))
     assert output.live
     found = jax.jit(functools.partial(eval_step, rules=rules))(state, data)
     return state, results(found)

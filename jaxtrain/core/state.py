@@ -34,14 +34,12 @@ class Rules(NamedTuple):
     schedule(step, hparams) -> this step's values: a copy of hparams with the scheduled entries replaced
     optimizer(values) -> optax.GradientTransformation
     accumulate: micro-batches that a batch is cut into
-    measure_norms: whether a step measures norms; a call over many steps traces it, and measures on its last alone
     """
 
     task: Task
     schedule: Callable[[jax.Array, Values], Values]
     optimizer: Callable[[Values], optax.GradientTransformation]
     accumulate: int = 1
-    measure_norms: bool | jax.Array = True
 
 
 class TrainState(struct.PyTreeNode):

@@ -1,5 +1,7 @@
 """The step, and calls of many steps over data on the device. All pure; callers jit, shard, vmap or pmap them."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,27 +13,39 @@ from jax import lax
 
 from jaxtrain.config.registry import Values
 from jaxtrain.core.averaging import evaluated, moved_average
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean, merge
 from jaxtrain.core.state import Batch, Rules, TrainState
 
 Axes = str | tuple[str, ...]
 Metrics = dict[str, Mean]
 StepFunction = Callable[..., tuple[TrainState, Metrics]]
-"""(state, batch, *, rules, axis_name) -> (state, metrics), as `train_step` is; a user may bring one."""
+"""(state, batch, *, rules, axis_name) -> (state, metrics), as `train_step` is; a user may bring one.
+
+One that takes `measure_norms`, too, is told whether to measure what only the last step of a call reports.
+"""
 
 
-def train_step(state: TrainState, batch: Batch, *, rules: Rules, axis_name: Axes = ()) -> tuple[TrainState, Metrics]:
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    rules: Rules,
+    axis_name: Axes = (),
+    measure_norms: bool | jax.Array = True,
+) -> tuple[TrainState, Metrics]:
     """Takes one step of training: (state, batch) -> (next state, metrics of the batch before the update).
 
     Under `pmap` or `shard_map`, `axis_name` names the axis over which the batch is spread in equal shares: gradients
-    are averaged over it and metrics added up, which over no axis changes nothing.
+    are averaged over it and metrics added up, which over no axis changes nothing. `measure_norms` may be traced: the
+    norm of the gradients costs time, and a call of many steps measures it on its last step alone.
     """
     values = rules.schedule(state.step, state.hparams)
     gradients, model_state, metrics = _gradients(state, batch, values, rules, axis_name)
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes types
         updates, opt_state = rules.optimizer(values).update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-    norm = _gradient_norm(gradients, rules.measure_norms)
+    norm = _gradient_norm(gradients, measure_norms)
     moved = state.replace(
         step=state.step + 1,
         params=params,
@@ -71,24 +85,23 @@ class CallOutput(struct.PyTreeNode):
 
 def train_call(
     state: TrainState,
-    data: Batch,
-    indices: jax.Array,
+    batches: Batches,
     steps: jax.Array,
     *,
     rules: Rules,
     step: StepFunction = train_step,
     axis_name: Axes = (),
 ) -> tuple[TrainState, CallOutput]:
-    """Takes up to k steps over data on the device, batch i at the rows `indices[i]` of shape (k, batch).
+    """Takes the first `steps` of k batches, a step each.
 
     `steps` is traced, so one compiled program serves every length. Divergence is judged once, here: where the state or
     a loss is not finite at the end, the state at the call's start is returned with `live` False, and a state that is
     not live comes back as it is. A replay with fewer steps gives the last finite state.
     """
+    advance = _bound(step, rules=rules, axis_name=axis_name)
 
     def take(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
-        batch = jax.tree.map(lambda array: array.at[indices[i]].get(mode="promise_in_bounds"), data)
-        return step(state, batch, rules=rules._replace(measure_norms=i == steps - 1), axis_name=axis_name)
+        return advance(state, batches.take(i), measure_norms=i == steps - 1)
 
     def body(carry: tuple[jax.Array, TrainState, Metrics]) -> tuple[jax.Array, TrainState, Metrics]:
         i, state, stacked = carry
@@ -101,14 +114,14 @@ def train_call(
         moved = lax.while_loop(lambda carry: carry[0] < until, body, (i, state, stacked))
         return (*moved, state.params), None
 
-    capacity, start = indices.shape[0], jnp.zeros((), jnp.int32)
+    start = jnp.zeros((), jnp.int32)
     shapes = jax.eval_shape(take, state, start)[1]
-    stacked = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), _checked(shapes))
+    stacked = jax.tree.map(lambda leaf: jnp.zeros((batches.capacity, *leaf.shape), leaf.dtype), _checked(shapes))
     # All steps but the last, then the last: so the parameters before it are at hand, and its update is measured by
     # difference. Measured inside the step it costs every step 5 %, since XLA then writes out the whole update.
     begin, ends = (start, state, stacked, state.params), jnp.stack([steps - 1, steps])
     (_, end, stacked, before), _ = lax.scan(run, begin, ends)
-    stacked |= _last_norms(before, end.params, steps - 1, capacity)
+    stacked |= _last_norms(before, end.params, steps - 1, batches.capacity)
     live = state.live & _all_finite((end, stacked["loss"]))
     kept = jax.tree.map(lambda new, old: jnp.where(live, new, old), end, state).replace(live=live)
     stacked = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), stacked)  # one that was dead counts nothing
@@ -116,19 +129,27 @@ def train_call(
     return kept, CallOutput(stacked, dict(applied), live)
 
 
-def eval_call(state: TrainState, data: Batch, indices: jax.Array, mask: jax.Array, *, rules: Rules) -> Metrics:
-    """Measures a whole split on the device: `indices` and `mask` have the shape (batches, batch)."""
+def eval_call(state: TrainState, batches: Batches, *, rules: Rules) -> Metrics:
+    """Measures all of the batches, and adds up their metrics."""
 
-    def measure(rows: jax.Array, mask: jax.Array) -> Metrics:
-        batch = jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), data)
-        return eval_step(state, batch | {"mask": mask}, rules=rules)
+    def measure(i: jax.Array) -> Metrics:
+        return eval_step(state, batches.take(i), rules=rules)
 
-    def body(total: Metrics, batch: tuple[jax.Array, jax.Array]) -> tuple[Metrics, None]:
-        return merge(total, measure(*batch)), None
+    def body(total: Metrics, i: jax.Array) -> tuple[Metrics, None]:
+        return merge(total, measure(i)), None
 
-    shapes = jax.eval_shape(measure, indices[0], mask[0])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return lax.scan(body, zeros, (indices, mask))[0]
+    places = jnp.arange(batches.capacity)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(measure, places[0]))
+    return lax.scan(body, zeros, places)[0]
+
+
+def _bound(step: StepFunction, **options: Any) -> StepFunction:
+    """Binds options to a step; `measure_norms` reaches only a step that takes it."""
+    parameters = inspect.signature(step).parameters.values()
+    takes_all = any(p.name == "measure_norms" or p.kind is p.VAR_KEYWORD for p in parameters)
+    if takes_all:
+        return functools.partial(step, **options)
+    return lambda state, batch, measure_norms: step(state, batch, **options)
 
 
 def _gradients(

@@ -40,12 +40,19 @@ class Dataset:
     def split(self, name: str) -> dict[str, np.ndarray]:
         """Returns {"inputs": float32 (n, ...), normalised, "targets": int32 or float32 (n, ...)}; converts once."""
         if name not in self._converted:
-            split, rows = self.parts[name]
-            targets = split.targets if rows is None else split.targets[rows]
-            dtype = np.int32 if is_integer(targets) else np.float32
-            inputs = self.info.normalise(split.inputs, rows)
-            self._converted[name] = {"inputs": inputs, "targets": targets.astype(dtype, copy=False)}
+            self._converted[name] = self._convert(*self.parts[name])
         return self._converted[name]
+
+    @property
+    def example(self) -> dict[str, np.ndarray]:
+        """Returns the first training example as a batch of one, without converting the rest."""
+        split, rows = self.parts["train"]
+        return self._convert(split, np.arange(1) if rows is None else rows[:1])
+
+    def _convert(self, split: Split, rows: np.ndarray | None) -> dict[str, np.ndarray]:
+        targets = split.targets if rows is None else split.targets[rows]
+        dtype = np.int32 if is_integer(targets) else np.float32
+        return {"inputs": self.info.normalise(split.inputs, rows), "targets": targets.astype(dtype, copy=False)}
 
     @cached_property
     def fingerprint(self) -> str:

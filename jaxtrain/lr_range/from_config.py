@@ -12,9 +12,8 @@ from jaxtrain.config.defaults import Config, family, flatten
 from jaxtrain.config.durations import steps_of
 from jaxtrain.config.hparams import PROGRAM, hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
-from jaxtrain.data.batches import eval_batches
 from jaxtrain.errors import ConfigError, nearest
-from jaxtrain.lr_range.sweep import Judge, LRRangeResult, lr_range_test
+from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
 from jaxtrain.storage.files import make_directory, read_json, storage_error, write_json
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import drawn
@@ -116,26 +115,17 @@ def measure(experiment: Experiment) -> LRRangeResult:
     return lr_range_test(
         experiment.rules,
         experiment.hparams,
-        experiment.on_devices("train"),
+        experiment.batches,
         np.geomspace(section["start"], section["stop"], section["rates"]),
         range(config["seed"], config["seed"] + section["seeds"]),
-        batches=experiment.indices,
         method=section["method"],
         steps=steps_of(section["steps"], steps_per_epoch=epoch, total=lengths.total),
-        judge=_judge(experiment),
+        judge=experiment.eval_batches("validation") if "validation" in experiment.dataset.sizes else None,
         target=section["target"],
         second=second,
         mesh=experiment.mesh,
         width=config["parallel"]["width"],
     )
-
-
-def _judge(experiment: Experiment) -> Judge | None:
-    """Lanes are judged on the validation split, where there is one."""
-    if "validation" not in experiment.dataset.sizes:
-        return None
-    size = experiment.config["data"]["eval_batch_size"]
-    return Judge(experiment.on_devices("validation"), *eval_batches(experiment.dataset.sizes["validation"], size))
 
 
 def write(result: LRRangeResult, config: Config, folder: Path) -> None:

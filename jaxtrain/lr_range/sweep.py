@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.config.registry import Values
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
-from jaxtrain.core.state import Batch, Rules
+from jaxtrain.core.state import Rules
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.errors import ConfigError, nearest
 from jaxtrain.lr_range.rules import NEAR, Reading, nearness, read_curve
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 CAPACITY = 100  # steps of one call; a test is some of them
 START, STOP, RATES = "lr_range.start", "lr_range.stop", "lr_range.rates"
 
-Batches = Callable[[int, int, int], np.ndarray]
-"""(step, count, capacity) -> the rows of the batches of `count` steps, padded to (capacity, batch)."""
+BatchMaker = Callable[[int, int, int], Batches]
+"""(step, count, capacity) -> the batches of `count` steps from `step` on, with room for `capacity`."""
 
 
 class Ramp(NamedTuple):
@@ -37,14 +38,6 @@ class Ramp(NamedTuple):
         part = jnp.asarray(step, jnp.float32) / (hparams[RATES] - 1.0)
         rate = jnp.exp(jnp.log(hparams[START]) * (1.0 - part) + jnp.log(hparams[STOP]) * part)
         return {**hparams, self.target: rate}
-
-
-class Judge(NamedTuple):
-    """What lanes are judged on: a split on the devices, and its batches, (batches, batch) each."""
-
-    data: Batch
-    indices: np.ndarray
-    mask: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -120,14 +113,13 @@ class LRRangeResult:
 def lr_range_test(
     rules: Rules,
     hparams: Mapping[str, Any],
-    data: Batch,
+    batches: BatchMaker,
     rates: np.ndarray,
     seeds: Sequence[int],
     *,
-    batches: Batches,
     method: str = "lanes",
     steps: int = CAPACITY,
-    judge: Judge | None = None,
+    judge: Batches | None = None,
     target: str = "optimizer.learning_rate",
     second: tuple[str, np.ndarray] | None = None,
     mesh: Devices | None = None,
@@ -148,7 +140,7 @@ def lr_range_test(
     if not len(seeds) or steps < 1:
         raise ConfigError("seeds, steps", (list(seeds), steps), "at least one seed and one step")
     mesh = mesh or device_mesh(None)
-    shared = _Shared(rules, hparams, data, batches, judge, mesh, width, step)
+    shared = _Shared(rules, hparams, batches, judge, mesh, width, step)
     values = second[1] if second else np.asarray([0.0])
     lanes = [{second[0]: value} if second else {} for value in values]
     test = _ramp if method == "ramp" else _lanes
@@ -184,9 +176,8 @@ class _Shared(NamedTuple):
 
     rules: Rules
     hparams: Mapping[str, Any]
-    data: Batch
-    batches: Batches
-    judge: Judge | None
+    batches: BatchMaker
+    judge: Batches | None
     mesh: Devices
     width: int | None
     step: StepFunction
@@ -206,7 +197,7 @@ def _lanes(
     if shared.judge is None:
         found = losses[:, -max(1, steps // 5) :].mean(axis=1)
     else:
-        found = finished(population.reported(population.evaluate(states, *shared.judge)["loss"]))
+        found = finished(population.reported(population.evaluate(states, shared.judge)["loss"]))
     return np.where(alive, found, np.nan).reshape(shape)
 
 
@@ -224,13 +215,10 @@ def _ramp(
 
 def _started(shared: _Shared, rules: Rules, seeds: np.ndarray, hparams: Mapping[str, Any]) -> tuple[Population, Any]:
     """Makes the lanes' states, as wide a program as the memory allows."""
-    example = jax.tree.map(lambda array: array[:1], shared.data)
     population = Population(rules, shared.mesh, lanes=len(seeds), step=shared.step)
-    batch = shared.batches(0, 1, 1).shape[1]
-    population = fitted(
-        population, shared.width, example=example, hparams=hparams, data=shared.data, capacity=CAPACITY, batch=batch
-    )
-    return population, population.init(seeds, hparams, example)
+    batches = shared.batches(0, 1, CAPACITY)
+    population = fitted(population, shared.width, hparams, batches)
+    return population, population.init(seeds, hparams, batches.example)
 
 
 def _trained(shared: _Shared, population: Population, states: Any, steps: int) -> tuple[Any, np.ndarray]:
@@ -238,7 +226,7 @@ def _trained(shared: _Shared, population: Population, states: Any, steps: int) -
     losses = []
     for at in range(0, steps, CAPACITY):
         count = min(CAPACITY, steps - at)
-        states, output = population.call(states, shared.data, shared.batches(at, count, CAPACITY), count)
+        states, output = population.call(states, shared.batches(at, count, CAPACITY), count)
         losses.append(finished(population.reported(output.metrics["loss"]))[:, :count])
     return states, np.concatenate(losses, axis=1)
 

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxtrain.core.batch_axis import batch_axis
-from jaxtrain.core.state import Batch, Rules, TrainState, init_state
+from jaxtrain.core.batches import Batches
+from jaxtrain.core.state import Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError
 
@@ -21,8 +22,11 @@ AXIS = "batch"
 Devices = Mesh
 """The devices of a run, as other modules name them: only this one knows what a mesh is."""
 
-TrainCall = Callable[[TrainState, Batch, np.ndarray, int], tuple[TrainState, CallOutput]]
-"""(state, data, indices (k, batch), steps) -> (state, what the call reports); the state that is given is used up."""
+TrainCall = Callable[[TrainState, Batches, int], tuple[TrainState, CallOutput]]
+"""(state, batches, steps) -> (state, what the call reports); the state that is given is used up.
+
+Data of the batches lie on the mesh already; rows come from the host.
+"""
 
 
 def device_mesh(devices: int | None) -> Mesh:
@@ -59,42 +63,47 @@ def compiled_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFuncti
     if backend == "pmap":
         mapped = _pmapped_train_call(rules, mesh, step)
 
-        def spread_call(
-            state: TrainState, data: Batch, indices: np.ndarray, steps: int
-        ) -> tuple[TrainState, CallOutput]:
-            return mapped(state, data, indices.reshape(len(indices), mesh.size, -1), np.int32(steps))
+        def spread_call(state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
+            shares = batches.rows.reshape(batches.capacity, mesh.size, -1)
+            return mapped(state, batches.replace(rows=shares), np.int32(steps))
 
         return spread_call
-    jitted, spread = _jitted_train_call(mesh), NamedSharding(mesh, PartitionSpec(None, AXIS))
-
-    def call(state: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
-        return jitted(state, data, jax.device_put(indices, spread), np.int32(steps), rules=rules, step=step)
-
-    return call
-
-
-def compiled_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batch, np.ndarray, np.ndarray], Metrics]:
-    """Returns (state, data, indices, mask) -> metrics, compiled for the mesh."""
-    jitted, spread = _jitted_eval_call(mesh), NamedSharding(mesh, PartitionSpec(None, AXIS))
-
-    def call(state: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
-        return jitted(state, data, *jax.device_put((indices, mask), spread), rules=rules)
-
-    return call
-
-
-def planned_train_call(
-    rules: Rules, mesh: Mesh, backend: str, state: TrainState, data: Batch, capacity: int, batch: int
-) -> Any:
-    """Compiles `train_call` for the shapes of a state and data, as `compiled_train_call` would; nothing is placed."""
-    state, data = whole_shapes((state, data), mesh)
-    if backend == "pmap":
-        shares = jax.ShapeDtypeStruct((capacity, mesh.size, batch // mesh.size), np.int32)
-        return _pmapped_train_call(rules, mesh, train_step).lower(state, data, shares, np.int32(1)).compile()
-    spread = NamedSharding(mesh, PartitionSpec(None, AXIS))
-    indices = jax.ShapeDtypeStruct((capacity, batch), np.int32, sharding=spread)
     jitted = _jitted_train_call(mesh)
-    return jitted.lower(state, data, indices, np.int32(1), rules=rules, step=train_step).compile()
+
+    def call(state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
+        return jitted(state, _spread_rows(batches, mesh), np.int32(steps), rules=rules, step=step)
+
+    return call
+
+
+def compiled_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches], Metrics]:
+    """Returns (state, batches) -> metrics, compiled for the mesh."""
+    jitted = _jitted_eval_call(mesh)
+
+    def call(state: TrainState, batches: Batches) -> Metrics:
+        return jitted(state, _spread_rows(batches, mesh), rules=rules)
+
+    return call
+
+
+def _spread_rows(batches: Batches, mesh: Mesh) -> Batches:
+    """Spreads the rows of each batch over the devices; the data lie there whole."""
+    spread = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    rows, mask = jax.device_put((batches.rows, batches.mask), spread)
+    return batches.replace(rows=rows, mask=mask)
+
+
+def planned_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState, batches: Batches) -> Any:
+    """Compiles `train_call` for the shapes of a state and batches, as `compiled_train_call` would; places nothing."""
+    state = whole_shapes(state, mesh)
+    data = whole_shapes(batches.data, mesh)
+    if backend == "pmap":
+        shape = (batches.capacity, mesh.size, batches.size // mesh.size)
+        shares = Batches(data, jax.ShapeDtypeStruct(shape, np.int32))
+        return _pmapped_train_call(rules, mesh, train_step).lower(state, shares, np.int32(1)).compile()
+    spread = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    placed = Batches(data, _placed_shapes(batches.rows, spread))
+    return _jitted_train_call(mesh).lower(state, placed, np.int32(1), rules=rules, step=train_step).compile()
 
 
 def whole_shapes(tree: Any, mesh: Devices) -> Any:
@@ -181,9 +190,9 @@ def _jitted_eval_call(mesh: Mesh) -> Any:
 def _pmapped_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:
     """Maps `train_call` over the devices: state and data go to each of them whole, the rows of a batch are spread."""
 
-    def per_device(state: TrainState, data: Batch, indices: jax.Array, steps: Any) -> tuple[TrainState, CallOutput]:
+    def per_device(state: TrainState, batches: Batches, steps: Any) -> tuple[TrainState, CallOutput]:
         with batch_axis(AXIS):
-            return train_call(state, data, indices, steps, rules=rules, step=step, axis_name=AXIS)
+            return train_call(state, batches, steps, rules=rules, step=step, axis_name=AXIS)
 
-    devices = list(mesh.devices.flat)
-    return jax.pmap(per_device, AXIS, in_axes=(None, None, 1, None), out_axes=None, devices=devices)
+    in_axes: Any = (None, Batches(data=None, rows=1), None)
+    return jax.pmap(per_device, AXIS, in_axes=in_axes, out_axes=None, devices=list(mesh.devices.flat))

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxtrain.config.registry import Values
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import UsageError
@@ -35,8 +36,7 @@ from jaxtrain.parallel.mesh import (
 
 def lane_calls(
     states: TrainState,
-    data: Batch,
-    indices: jax.Array,
+    batches: Batches,
     steps: jax.Array,
     *,
     rules: Rules,
@@ -48,17 +48,15 @@ def lane_calls(
 
     def chunk(states: TrainState, call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
         # Where no lane is alive there is nothing to step. Within a vmapped chunk the dead ones are carried along.
-        return call(states, data, indices, jnp.where(states.live.any(), steps, 0))
+        return call(states, batches, jnp.where(states.live.any(), steps, 0))
 
-    return _map_lanes(chunk, call, (None, None, None), states, width)
+    return _map_lanes(chunk, call, (None, None), states, width)
 
 
-def lane_evals(
-    states: TrainState, data: Batch, indices: jax.Array, mask: jax.Array, *, rules: Rules, width: int = 1
-) -> Metrics:
-    """Measures a split in every lane, `width` lanes at a time; sums and counts get a leading lane axis."""
+def lane_evals(states: TrainState, batches: Batches, *, rules: Rules, width: int = 1) -> Metrics:
+    """Measures the batches in every lane, `width` lanes at a time; sums and counts get a leading lane axis."""
     call = functools.partial(eval_call, rules=rules)
-    return _map_lanes(lambda states, call: call(states, data, indices, mask), call, (None, None, None), states, width)
+    return _map_lanes(lambda states, call: call(states, batches), call, (None,), states, width)
 
 
 def _map_lanes(
@@ -122,17 +120,17 @@ class Population:
         states = compiled_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
         return self._with_dead_padding(states)
 
-    def call(self, states: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+    def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes up to k steps in every lane that is alive; the states that are given are used up.
 
         What it reports holds the padding, too: `reported` leaves it out once it is on the host.
         """
-        return self._train_call(states, data, indices, np.int32(steps))
+        return self._train_call(states, batches, np.int32(steps))
 
-    def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
-        """Measures a split in every lane; to be read through `reported`."""
+    def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
+        """Measures the batches in every lane; to be read through `reported`."""
         options = {"rules": self.rules, "width": self.share_width}
-        return compiled_lanes(lane_evals, self.mesh, **options)(states, data, indices, mask)
+        return compiled_lanes(lane_evals, self.mesh, **options)(states, batches)
 
     def reported(self, tree: Any) -> Any:
         """Brings what a call or an evaluation reports to the host, without the padding."""
@@ -174,22 +172,21 @@ class Population:
         """Returns the state of one lane, on the host, as a solo run has it."""
         return jax.tree.map(lambda leaf: np.asarray(leaf[lane]), states)
 
-    def planned_bytes(self, example: Batch, hparams: Mapping[str, Any], data: Batch, capacity: int, batch: int) -> int:
+    def planned_bytes(self, hparams: Mapping[str, Any], batches: Batches) -> int:
         """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run.
 
         Data that lie on the devices already are left out; 0 where the compiler does not say.
         """
-        planned = planned_memory(self.planned_call(example, hparams, data, capacity, batch))
-        there = sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
+        planned = planned_memory(self.planned_call(hparams, batches))
+        there = sum(leaf.nbytes for leaf in jax.tree.leaves(batches.data) if isinstance(leaf, jax.Array))
         return planned.total - there if planned else 0
 
-    def planned_call(self, example: Batch, hparams: Mapping[str, Any], data: Batch, capacity: int, batch: int) -> Any:
-        """Compiles `call` for shapes alone, as it is compiled when it runs; nothing is run."""
+    def planned_call(self, hparams: Mapping[str, Any], batches: Batches) -> Any:
+        """Compiles `call` for the shapes of batches, as it is compiled when it runs; nothing is run."""
         lanes = self._lanes(0, hparams)
         init = compiled_lanes(lane_inits, self.mesh, rules=self.rules)
-        states = lane_shapes(jax.eval_shape(init, lanes, example), self.mesh)
-        indices = jax.ShapeDtypeStruct((capacity, batch), np.int32)
-        return self._train_call.lower(states, data, indices, np.int32(1)).compile()
+        states = lane_shapes(jax.eval_shape(init, lanes, batches.example), self.mesh)
+        return self._train_call.lower(states, batches, np.int32(1)).compile()
 
     @property
     def _train_call(self) -> Any:
@@ -220,17 +217,17 @@ def wanted_width(lanes: int, width: int | None) -> int:
     return width or (1 if jax.default_backend() == "cpu" else lanes)
 
 
-def fitted(population: Population, width: int | None, **needs: Any) -> Population:
+def fitted(population: Population, width: int | None, hparams: Mapping[str, Any], batches: Batches) -> Population:
     """Chooses how many lanes a device steps at a time, from the backend and the compiler's plan of the memory.
 
     One on a CPU, where mapped lanes are the faster program; elsewhere as many as fit, found by halving. A `width` that
-    is given is taken, if it fits. `needs` are the arguments of `planned_bytes`. UsageError where not even one fits.
+    is given is taken, if it fits. UsageError where not even one fits.
     """
     wanted = wanted_width(population.lanes, width)
     limit = memory_limit(population.mesh)
     while True:
         candidate = replace(population, width=wanted)
-        planned = candidate.planned_bytes(**needs)
+        planned = candidate.planned_bytes(hparams, batches)
         if planned <= limit:
             return candidate
         if width is not None or wanted == 1:
@@ -245,8 +242,7 @@ def compare_with_solo(
     population: Population,
     seeds: Sequence[int],
     hparams: Mapping[str, Any],
-    data: Batch,
-    indices: np.ndarray,
+    batches: Batches,
     steps: int,
     *,
     states: TrainState | None = None,
@@ -257,17 +253,17 @@ def compare_with_solo(
     A solo run is on one device. At width 1 the distance is 0. A model of one's own can be checked before a search
     relies on it.
     """
-    example = jax.device_get(jax.tree.map(lambda array: array[:1], data))
+    example = jax.device_get(batches.example)
     if states is None:
-        states, _ = population.call(population.init(seeds, hparams, example), data, indices, steps)
+        states, _ = population.call(population.init(seeds, hparams, example), batches, steps)
     one, rules = device_mesh(1), population.rules
     init, call = compiled_init(rules, one), compiled_train_call(rules, one, "mesh", population.step)
-    data = replicate(jax.device_get(data), one)
+    batches = batches.replace(data=replicate(jax.device_get(batches.data), one))
     floats = {name: np.broadcast_to(np.float32(value), (population.lanes,)) for name, value in hparams.items()}
     distances = []
     for lane, seed in enumerate(seeds):
         own = {name: values[lane] for name, values in floats.items()}
-        alone, _ = call(init(jax.random.key(seed), example, own), data, indices, steps)
+        alone, _ = call(init(jax.random.key(seed), example, own), batches, steps)
         distances.append(_distance(population.solo(states, lane).params, jax.device_get(alone.params)))
     return np.asarray(distances)
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
-from jaxtrain.data.batches import eval_batches
 from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.halving import brackets, budget_share, rung_fractions, rung_step, survivors
@@ -177,9 +176,9 @@ class Batch:
         experiment = self.groups[chunk.program].experiment
         key, alive = signature(experiment.config), [lane for lane in chunk.lanes if work.records[lane].diverged is None]
         steps = min(due - chunk.at, CAPACITY, self._steps_of_a_call(key, len(alive)))
-        indices = experiment.indices(chunk.at, steps, CAPACITY)
+        batches = experiment.batches(chunk.at, steps)
         began, compiled = time.perf_counter(), self.compiled.seconds
-        states, output = lanes.call(states, experiment.on_devices("train"), indices, steps)
+        states, output = lanes.call(states, batches, steps)
         live = lanes.reported(output.live)
         seconds = max(time.perf_counter() - began - (self.compiled.seconds - compiled), 1e-6)
         for lane in alive:
@@ -217,8 +216,7 @@ class Batch:
 
     def _values(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:
         experiment = self.groups[chunk.program].experiment
-        batches = eval_batches(experiment.dataset.sizes[split], experiment.config["data"]["eval_batch_size"])
-        found = lanes.reported(lanes.evaluate(states, experiment.on_devices(split), *batches))
+        found = lanes.reported(lanes.evaluate(states, experiment.eval_batches(split)))
         metric = experiment.config["eval"]["metric"]
         if metric not in found:  # what a task of a user's own measures shows here for the first time
             raise ConfigError("eval.metric", metric, ", ".join(found))

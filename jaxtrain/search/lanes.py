@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxtrain.config.registry import Values
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, TrainState
 from jaxtrain.core.steps import CallOutput, Metrics
 from jaxtrain.parallel.mesh import compiled_eval_call, compiled_init, compiled_train_call, replicate
@@ -39,12 +40,12 @@ class Lanes(Protocol):
         """Makes the states of seeds (lanes,) and hyperparameters name -> (lanes,)."""
         ...
 
-    def call(self, states: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+    def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes up to k steps in every lane; the states that are given are used up."""
         ...
 
-    def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
-        """Measures a split in every lane."""
+    def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
+        """Measures the batches in every lane."""
         ...
 
     def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
@@ -82,13 +83,13 @@ class OneByOne:
         key = jax.random.key(np.reshape(seeds, -1)[0])
         return compiled_init(self.experiment.rules, self.experiment.mesh)(key, example, own)
 
-    def call(self, states: TrainState, data: Batch, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+    def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes the steps."""
-        return compiled_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, data, indices, steps)
+        return compiled_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, batches, steps)
 
-    def evaluate(self, states: TrainState, data: Batch, indices: np.ndarray, mask: np.ndarray) -> Metrics:
-        """Measures the split."""
-        return compiled_eval_call(self.experiment.rules, self.experiment.mesh)(states, data, indices, mask)
+    def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
+        """Measures the batches."""
+        return compiled_eval_call(self.experiment.rules, self.experiment.mesh)(states, batches)
 
     def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
         """Edits the hyperparameters, which have a lane axis of 1 on the host, while the run is alive."""

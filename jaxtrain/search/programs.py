@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +17,7 @@ from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.population import Population, fitted
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import FIXED, Trial
-from jaxtrain.training.experiment import CAPACITY, Experiment, build
+from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import warm_started
 
 PROBE = 5  # steps by which a program is timed before it runs
@@ -42,11 +41,11 @@ class Program:
 
     def step_seconds(self, lanes: Lanes, own: Sequence[tuple[Trial, int]]) -> float:
         """Measures the seconds of a step of one lane, by a few steps of lanes that are thrown away."""
-        data, indices = self.experiment.on_devices("train"), self.experiment.indices(0, PROBE, CAPACITY)
-        states, output = lanes.call(self.init(lanes, own), data, indices, 1)
+        batches = self.experiment.batches(0, PROBE)
+        states, output = lanes.call(self.init(lanes, own), batches, 1)
         jax.block_until_ready(output)  # compiled, where it was not
         began = time.perf_counter()
-        jax.block_until_ready(lanes.call(states, data, indices, PROBE)[1])
+        jax.block_until_ready(lanes.call(states, batches, PROBE)[1])
         return (time.perf_counter() - began) / (PROBE * len(own))
 
     def hparams(self, trials: Sequence[Trial]) -> dict[str, np.ndarray]:
@@ -105,18 +104,11 @@ def _fitted(experiment: Experiment, count: int) -> Lanes:
     """Chooses how many lanes are stepped together, by halving until the compiler's plan fits in memory."""
     mesh, config = experiment.mesh, experiment.config
     most = min(CHUNK, count, _lanes_whose_states_fit(experiment))
-    needs: dict[str, Any] = {
-        "example": experiment.example,
-        "hparams": experiment.hparams,
-        "data": experiment.on_devices("train"),
-        "capacity": CAPACITY,
-        "batch": config["data"]["batch_size"],
-    }
     while most >= mesh.size or most == count:
         chunks = -(-count // most)
         try:
             even = Population(experiment.rules, mesh, -(-count // chunks))
-            return fitted(even, config["parallel"]["width"], **needs)
+            return fitted(even, config["parallel"]["width"], experiment.hparams, experiment.batches(0, 0))
         except UsageError:
             if config["parallel"]["width"] is not None:
                 raise

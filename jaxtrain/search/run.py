@@ -148,7 +148,7 @@ def _check_static_values(space: Space, programs: Programs) -> None:
             continue
         try:
             experiment = programs.experiment(config)
-            experiment.indices(0, 1, 1)  # raises for a batch larger than the data
+            experiment.rows(0, 1, 1)  # raises for a batch larger than the data
             higher_is_better(experiment)
         except JaxtrainError as error:
             if isinstance(error, ConfigError) and error.key == dimension.key:

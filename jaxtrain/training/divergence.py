@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.core.steps import CallOutput, StepFunction
 from jaxtrain.core.trees import named_leaves
@@ -14,7 +15,7 @@ from jaxtrain.parallel.mesh import TrainCall
 
 
 def last_finite(
-    call: TrainCall, start: TrainState, data: Batch, indices: np.ndarray, steps: int
+    call: TrainCall, start: TrainState, batches: Batches, steps: int
 ) -> tuple[TrainState, int, CallOutput | None]:
     """Returns (state, steps, output) of the longest part of a call that stays finite, by replays of the same program.
 
@@ -25,7 +26,7 @@ def last_finite(
     finite, steps_finite, steps_not, measured = start, 0, steps, None
     while steps_not - steps_finite > 1:
         middle = (steps_finite + steps_not) // 2
-        state, output = call(jax.tree.map(jnp.copy, start), data, indices, middle)
+        state, output = call(jax.tree.map(jnp.copy, start), batches, middle)
         if bool(np.all(output.live)):
             finite, steps_finite, measured = state, middle, output
         else:
@@ -33,9 +34,8 @@ def last_finite(
     return finite, steps_finite, measured
 
 
-def explain(step: StepFunction, state: TrainState, data: Batch, rows: np.ndarray, rules: Rules) -> str:
+def explain(step: StepFunction, state: TrainState, batch: Batch, rules: Rules) -> str:
     """Says in one line which step left the finite numbers, at which rate, and where the rejected update first shows."""
-    batch = jax.tree.map(lambda array: array[rows], data)
     rejected, metrics = jax.jit(functools.partial(step, rules=rules))(state, batch)
     values = rules.schedule(state.step, state.hparams)
     rates = {name: float(values[name]) for name in values if name.endswith("learning_rate")}

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, TrainState
 from jaxtrain.data import load as load_data
@@ -17,7 +18,7 @@ from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
-from jaxtrain.parallel.mesh import Devices, compiled_eval_call, compiled_init, device_mesh, replicate
+from jaxtrain.parallel.mesh import Devices, compiled_eval_call, compiled_init, device_mesh, replicate, whole_shapes
 from jaxtrain.tasks import make_task
 from jaxtrain.training.checks import (
     check_devices,
@@ -61,7 +62,7 @@ class Experiment:
     @property
     def example(self) -> dict[str, np.ndarray]:
         """One training example, as a batch: what weights are made for."""
-        return {name: array[:1] for name, array in self.dataset.split("train").items()}
+        return self.dataset.example
 
     def init(self) -> TrainState:
         """Makes the state before the first step, on the devices."""
@@ -74,17 +75,31 @@ class Experiment:
     def _init_arguments(self) -> tuple[jax.Array, dict[str, np.ndarray], dict[str, np.float32]]:
         return jax.random.key(self.config["seed"]), self.example, self.hparams
 
-    def indices(self, step: int, count: int, capacity: int) -> np.ndarray:
-        """Returns the rows of the batches of `count` steps, padded to (capacity, batch)."""
-        section, size = self.config["data"], self.dataset.sizes["train"]
-        rows = np.zeros((capacity, section["batch_size"]), np.int32)
-        rows[:count] = batch_indices(step, count, examples=size, batch_size=section["batch_size"], seed=section["seed"])
+    def batches(self, step: int, count: int, capacity: int = CAPACITY) -> Batches:
+        """Returns the training batches of `count` steps from `step` on, with room for `capacity`."""
+        return Batches(self.on_devices("train"), self.rows(step, count, capacity))
+
+    def rows(self, step: int, count: int, capacity: int) -> np.ndarray:
+        """Returns their rows of the training split, int32 (capacity, batch), 0 beyond `count`."""
+        section = self.config["data"]
+        size, examples = section["batch_size"], self.dataset.sizes["train"]
+        rows = np.zeros((capacity, size), np.int32)
+        rows[:count] = batch_indices(step, count, examples=examples, batch_size=size, seed=section["seed"])
         return rows
+
+    def batch_shapes(self, size: int) -> Batches:
+        """Returns the shapes of training batches of some size, to plan with; nothing is placed."""
+        data = whole_shapes(self.dataset.split("train"), self.mesh)
+        return Batches(data, jax.ShapeDtypeStruct((CAPACITY, size), np.int32))
+
+    def eval_batches(self, split: str) -> Batches:
+        """Returns the batches that cover a split once, the last one filled up with masked rows."""
+        rows, mask = eval_batches(self.dataset.sizes[split], self.config["data"]["eval_batch_size"])
+        return Batches(self.on_devices(split), rows, mask)
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, Mean]:
         """Starts the evaluation of a whole split; the numbers are there when they are asked for."""
-        rows, mask = eval_batches(self.dataset.sizes[split], self.config["data"]["eval_batch_size"])
-        return compiled_eval_call(self.rules, self.mesh)(state, self.on_devices(split), rows, mask)
+        return compiled_eval_call(self.rules, self.mesh)(state, self.eval_batches(split))
 
     def on_devices(self, split: str) -> dict[str, jax.Array]:
         """Returns a split, placed on the devices when it is first asked for."""

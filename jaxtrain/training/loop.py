@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import NORMS, SEED, Mean
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
@@ -26,11 +26,11 @@ CALL_SECONDS = 0.5  # what a call should last: long enough to cost nothing, shor
 
 
 class Sent(NamedTuple):
-    """A call on its way: where it begins, its length and rows, and what it will report."""
+    """A call on its way: where it begins, its length and batches, and what it will report."""
 
     begin: int
     steps: int
-    indices: np.ndarray
+    batches: Batches
     output: CallOutput
 
     @property
@@ -147,11 +147,11 @@ def _ending(session: Session) -> Ending:
 def _send(session: Session, steps: int) -> Sent:
     """Dispatches the next call; the device works on it while the host goes on."""
     began = time.perf_counter()
-    indices = session.experiment.indices(session.at, steps, CAPACITY)
+    batches = session.experiment.batches(session.at, steps)
     session.clock.data += time.perf_counter() - began
-    session.state, output = session.runner.call(session.state, indices, steps)
+    session.state, output = session.runner.call(session.state, batches, steps)
     session.at += steps
-    return Sent(session.at - steps, steps, indices, output)
+    return Sent(session.at - steps, steps, batches, output)
 
 
 def _paced(steps: int, seconds: float) -> int:
@@ -171,7 +171,7 @@ def _report(session: Session, sent: Sent | None) -> None:
     """Waits for a call and reads what it reports; where a row is due, the training metrics are written."""
     if sent is None:
         return
-    session.state, output = session.runner.settle(session.state, sent.output, sent.indices, sent.steps)
+    session.state, output = session.runner.settle(session.state, sent.output, sent.batches, sent.steps)
     if not output.live:
         raise LeftFinite(sent, output)
     _measure(session, output.metrics, sent.steps)
@@ -230,7 +230,7 @@ def _save(session: Session) -> None:
 
 def _diverged(session: Session, sent: Sent, output: CallOutput) -> Ending:
     """Goes back to the last finite state of the call, and says what was rejected."""
-    state, finite, replayed, reason = session.runner.rejected(session.state, output, sent.indices, sent.steps)
+    state, finite, replayed, reason = session.runner.rejected(session.state, output, sent.batches, sent.steps)
     session.state, session.at = state, sent.begin + finite
     if replayed is not None:
         _measure(session, jax.device_get(replayed.metrics), finite)

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 from jaxtrain.parallel.memory import PlannedMemory, planned_memory
-from jaxtrain.parallel.mesh import planned_train_call, whole_shapes
+from jaxtrain.parallel.mesh import planned_train_call
 from jaxtrain.parallel.population import Population, wanted_width
-from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.experiment import Experiment
 
 LANES = 1024  # beyond, nothing is won by stepping lanes together
 
@@ -28,7 +28,7 @@ def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
         "optimizer state": copies * _size(state.opt_state),
         "averaged parameters": copies * _size(state.ema),
         "statistics of the model": copies * _size(state.model_state),
-        "training data": _size(_train_shapes(experiment)),
+        "training data": _size(experiment.dataset.split("train")),
     }
     return known | {
         "rows of batches, and the rest of the state": planned.arguments - sum(known.values()),
@@ -98,13 +98,13 @@ def _planned(experiment: Experiment, batch: int, *, least: bool = False) -> Plan
     config = experiment.config
     if config["train"]["seeds"] > 1:
         return _planned_lanes(experiment, config["train"]["seeds"], batch, least)
-    backend, state, data = config["parallel"]["backend"], experiment.state_shapes(), _train_shapes(experiment)
-    return planned_memory(planned_train_call(experiment.rules, experiment.mesh, backend, state, data, CAPACITY, batch))
+    shapes = experiment.state_shapes(), experiment.batch_shapes(batch)
+    return planned_memory(planned_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], *shapes))
 
 
 def _planned_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
-    needs = experiment.example, experiment.hparams, _train_shapes(experiment), CAPACITY, batch
-    return planned_memory(_population(experiment, lanes, least).planned_call(*needs))
+    population = _population(experiment, lanes, least)
+    return planned_memory(population.planned_call(experiment.hparams, experiment.batch_shapes(batch)))
 
 
 def _population(experiment: Experiment, lanes: int, least: bool = False) -> Population:
@@ -112,10 +112,6 @@ def _population(experiment: Experiment, lanes: int, least: bool = False) -> Popu
     given = experiment.config["parallel"]["width"]
     width = given or 1 if least else wanted_width(lanes, given)
     return Population(experiment.rules, experiment.mesh, lanes, width)
-
-
-def _train_shapes(experiment: Experiment) -> dict[str, Any]:
-    return whole_shapes(experiment.dataset.split("train"), experiment.mesh)
 
 
 def _total(experiment: Experiment, planned: PlannedMemory | None) -> int | None:

@@ -16,7 +16,7 @@ from jaxtrain.parallel.compilation import counted
 from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.mesh import device_mesh, whole_shapes
 from jaxtrain.training.checks import floats_explained
-from jaxtrain.training.experiment import CAPACITY, Experiment, build
+from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
 from jaxtrain.training.runners import make_runner
 
@@ -98,7 +98,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
     """
     with floats_explained(config):
         experiment = build(config)
-        experiment.indices(0, 1, 1)  # refuses a batch larger than the data before anything is compiled
+        experiment.rows(0, 1, 1)  # refuses a batch larger than the data before anything is compiled
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with counted() as compiled:
             memory = memory_by_kind(experiment)
@@ -154,13 +154,10 @@ def _parameters(experiment: Experiment) -> dict[str, int]:
 
 def _flops(experiment: Experiment) -> float | None:
     """Asks the compiler for the work of one step of one seed, compiled for one device, without its norms."""
-    rules = experiment.rules._replace(measure_norms=False)
     state = whole_shapes(experiment.state_shapes(), device_mesh(1))
     size = experiment.config["data"]["batch_size"]
-    batch = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), dict(experiment.example)
-    )
-    lowered = jax.jit(functools.partial(train_step, rules=rules)).lower(state, batch)
+    batch = jax.eval_shape(lambda batches: batches.take(0), experiment.batch_shapes(size))
+    lowered = jax.jit(functools.partial(train_step, rules=experiment.rules, measure_norms=False)).lower(state, batch)
     # Where the compiler puts a library's call in a product's place, its work is seen before compilation alone.
     analyses = (lowered.compile().cost_analysis(), lowered.cost_analysis())
     found = max(float((analysis or {}).get("flops", 0.0)) for analysis in analyses)
@@ -173,7 +170,7 @@ def _timing(experiment: Experiment, compilation: float) -> Timing:
 
     def call(steps: int) -> None:
         nonlocal state
-        state, output = runner.call(state, experiment.indices(0, steps, CAPACITY), steps)
+        state, output = runner.call(state, experiment.batches(0, steps), steps)
         jax.block_until_ready(output)
 
     def evaluate() -> None:

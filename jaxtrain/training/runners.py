@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction
-from jaxtrain.data.batches import eval_batches
 from jaxtrain.parallel.mesh import TrainCall, compiled_train_call, replaced_lane, replicate
 from jaxtrain.parallel.population import Population, fitted
 from jaxtrain.training.divergence import explain, last_finite
-from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.fine_tuning import warm_started
 
 
@@ -39,12 +39,12 @@ class Runner(Protocol):
         """Returns the state as it is saved."""
         ...
 
-    def call(self, state: TrainState, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+    def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Sends a call of steps over the training split; the state that is given is used up."""
         ...
 
     def settle(
-        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
         """Waits for what a call reports; `state` is the newest, and comes back, put right where lanes have died."""
         ...
@@ -58,7 +58,7 @@ class Runner(Protocol):
         ...
 
     def rejected(
-        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Goes back from a call that left the finite numbers: (state, steps that stay, what they report, why)."""
         ...
@@ -98,12 +98,12 @@ class Solo:
         backend = self.experiment.config["parallel"]["backend"]
         return compiled_train_call(self.experiment.rules, self.experiment.mesh, backend, self.step)
 
-    def call(self, state: TrainState, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+    def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Sends a call."""
-        return self._call(state, self.experiment.on_devices("train"), indices, steps)
+        return self._call(state, batches, steps)
 
     def settle(
-        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
         """Waits for a call."""
         return state, jax.device_get(output)
@@ -121,12 +121,11 @@ class Solo:
         return state.replace(hparams=replicate(hparams, self.experiment.mesh))
 
     def rejected(
-        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Finds the last finite state by replays, and says what the next step did to it."""
-        data, rules = self.experiment.on_devices("train"), self.experiment.rules
-        state, finite, replayed = last_finite(self._call, state, data, indices, steps)
-        return state, finite, replayed, explain(self.step, state, data, indices[finite], rules)
+        state, finite, replayed = last_finite(self._call, state, batches, steps)
+        return state, finite, replayed, explain(self.step, state, batches.take(finite), self.experiment.rules)
 
     def diverged(self, state: TrainState) -> dict[int, int]:
         """Returns nothing: a single run that diverges has ended."""
@@ -156,11 +155,8 @@ class Seeds:
         return fitted(
             Population(found.rules, found.mesh, len(self.seeds), step=self.step),
             config["parallel"]["width"],
-            example=found.example,
-            hparams=found.hparams,
-            data=found.on_devices("train"),
-            capacity=CAPACITY,
-            batch=config["data"]["batch_size"],
+            found.hparams,
+            found.batches(0, 0),
         )
 
     def init(self) -> TrainState:
@@ -183,12 +179,12 @@ class Seeds:
         """Returns the lanes on the host, without padding, so that another number of devices can go on with them."""
         return self.population.reported(state)
 
-    def call(self, state: TrainState, indices: np.ndarray, steps: int) -> tuple[TrainState, CallOutput]:
+    def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Sends a call."""
-        return self.population.call(state, self.experiment.on_devices("train"), indices, steps)
+        return self.population.call(state, batches, steps)
 
     def settle(
-        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
         """Waits for a call, alive while one seed is.
 
@@ -198,8 +194,8 @@ class Seeds:
         found = self.population.reported(output)
         kept = np.where(found.live, steps, 0)
         for lane in np.flatnonzero(~found.live & (found.metrics["loss"].count[:, 0] > 0)):
-            state, kept[lane] = self._last_finite(state, int(lane), indices, steps)
-        counted = np.arange(len(indices)) < kept[:, None]
+            state, kept[lane] = self._last_finite(state, int(lane), batches, steps)
+        counted = np.arange(batches.capacity) < kept[:, None]
         lane = int(np.argmax(found.live))  # a lane that is dead stands at the values of an earlier step
         values = {name: value[lane] for name, value in found.values.items()} | self._own_values(found.values)
         return state, CallOutput(self._merged(found.metrics, counted), values, found.live.any())
@@ -209,17 +205,15 @@ class Seeds:
         moved = [section.removeprefix("schedule.") for section in self.experiment.schedule.plateaus]
         return {f"{SEED}{seed}/{name}": values[name][lane] for lane, seed in enumerate(self.seeds) for name in moved}
 
-    def _last_finite(self, state: TrainState, lane: int, indices: np.ndarray, steps: int) -> tuple[TrainState, int]:
+    def _last_finite(self, state: TrainState, lane: int, batches: Batches, steps: int) -> tuple[TrainState, int]:
         narrow, alone = self.population.gather(state, [lane])
-        alone, finite, _ = last_finite(narrow.call, alone, self.experiment.on_devices("train"), indices, steps)
+        alone, finite, _ = last_finite(narrow.call, alone, batches, steps)
         last = narrow.solo(alone, 0).replace(live=np.array(False))
         return replaced_lane(state, lane, last, self.experiment.mesh), finite
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Measures a split in every lane."""
-        size = self.experiment.config["data"]["eval_batch_size"]
-        batches = eval_batches(self.experiment.dataset.sizes[split], size)
-        found = self.population.evaluate(state, self.experiment.on_devices(split), *batches)
+        found = self.population.evaluate(state, self.experiment.eval_batches(split))
         return self._merged(self.population.reported(found), self.population.reported(state.live))
 
     def informed(self, state: TrainState, found: Metrics) -> TrainState:
@@ -232,13 +226,13 @@ class Seeds:
         return self.population.edited(state, edit)
 
     def rejected(
-        self, state: TrainState, output: CallOutput, indices: np.ndarray, steps: int
+        self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Says that no seed is left, and what ended the one that lasted longest; all stand at their last finite one."""
         finite = int((output.metrics["loss"].count > 0).sum())
         longest = int(np.argmax(self.population.reported(state.step)))
-        last, data = self.population.solo(state, longest), self.experiment.on_devices("train")
-        why = explain(self.step, last, data, indices[finite], self.experiment.rules)
+        last = self.population.solo(state, longest)
+        why = explain(self.step, last, batches.take(finite), self.experiment.rules)
         return state, finite, output, f"no seed is left; seed {self.seeds[longest]} {why}"
 
     def diverged(self, state: TrainState) -> dict[int, int]:
