@@ -1,28 +1,28 @@
-# Two commands set everything up on a machine with Python 3.11 or newer: `make train` and `make test`.
-# Both make .venv on their first call, and install only when a lock is newer than what is in there.
+# `make train` and `make test` set everything up on a machine with Python 3.11 or newer.
+# Both create .venv on their first call, and install again only when a lock file has changed.
 
 PYTHON ?= python3
 VENV := .venv
-# How the tests run, besides the settings in pyproject.toml: make test PYTEST_FLAGS="-n 0 -k steps"
-# and which of them: make test FAST=1 leaves out those marked slow, for the moment before a commit.
+# Further flags for pytest: make test PYTEST_FLAGS="-n 0 -k steps"
+# make test FAST=1 leaves out the tests marked slow: the check before a commit.
 PYTEST_FLAGS ?= -n 2
 FAST ?=
-# The locked releases stay while they fit; make lock LOCK_FLAGS=--upgrade takes the newest.
+# make lock keeps locked releases that still fit; make lock LOCK_FLAGS=--upgrade takes the newest.
 LOCK_FLAGS ?=
 
 RUN := $(VENV)/bin/python
-# Twice quiet: errors are shown, warnings about mirrors and caches are not.
+# -qq: shows errors, hides warnings about mirrors and caches.
 PIP := $(RUN) -m pip -qq --disable-pip-version-check --no-input
-# Wheels only: what has to be built brings build tools that no lock holds.
+# Wheels only: building a package would install build tools that are not locked.
 INSTALL := $(PIP) install --root-user-action ignore --only-binary :all: --require-hashes
 COMPILE := $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_FLAGS)
 
-# Prints the version, then "new" if it is new enough, then "venv" if it can make environments; Python 2 reads it, too.
+# Prints the version, then "new" if it is new enough, then "venv" if it can create environments. Valid in Python 2, too.
 PROBE := import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.version_info >= (3, 11) or sys.exit(); \
 	print("new"); import ensurepip, venv; print("venv")
 FOUND = $(shell $(PYTHON) -c '$(PROBE)' 2>/dev/null)
-# Empty, too, where .venv was left half made or its Python is gone.
+# The Python version in .venv; empty if .venv is missing, incomplete, or its Python is gone.
 HELD := $(shell $(RUN) -c 'import sys, pip; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 AGAIN = make $(or $(firstword $(MAKECMDGOALS)),train) PYTHON=python3.12
 
@@ -30,11 +30,11 @@ AGAIN = make $(or $(firstword $(MAKECMDGOALS)),train) PYTHON=python3.12
 
 help:
 	@echo "make train    train configs/digits.py"
-	@echo "make test     check format, lint and types, then run the tests (FAST=1: without the slow ones)"
-	@echo "make format   format the code and mend what the linter can mend"
-	@echo "make docs     write docs/reference.md from the code"
-	@echo "make lock     write both locks anew from pyproject.toml"
-	@echo "make clean    remove .venv and the caches; runs/ stays"
+	@echo "make test     check format, lint and types, then run the tests (FAST=1 skips the slow ones)"
+	@echo "make format   format the code and apply the fixes of the linter"
+	@echo "make docs     generate docs/reference.md from the code"
+	@echo "make lock     update both lock files from pyproject.toml"
+	@echo "make clean    remove .venv and the caches; keeps runs/"
 
 train: $(VENV)/core.stamp
 	$(RUN) -m jaxtrain.main --config=configs/digits.py
@@ -61,16 +61,16 @@ clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The refusals are $(error): one line, where a failing command would add make's own.
+# $(error) prints one line; a failing command would add a line of make's own.
 $(VENV)/pyvenv.cfg:
 	$(if $(FOUND),,$(error $(PYTHON) was not found or does not run; jaxtrain needs Python 3.11 or newer: $(AGAIN)))
 	$(if $(filter new,$(FOUND)),,$(error $(PYTHON) is Python $(FOUND); jaxtrain needs 3.11 or newer, choose one: $(AGAIN)))
 	$(if $(filter venv,$(FOUND)),,$(error $(PYTHON) lacks venv or ensurepip; install its package (on Debian and Ubuntu: apt install python3-venv), or choose another: $(AGAIN)))
-	@echo "Making $(VENV) with Python $(firstword $(FOUND))"
+	@echo "Creating $(VENV) with Python $(firstword $(FOUND))"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 
-# A .venv that does not run is made anew, and so is one of another version than the Python that was asked for.
+# Recreates a .venv that does not run, or whose version differs from the PYTHON given on the command line.
 ifeq ($(HELD),)
 $(VENV)/pyvenv.cfg: FORCE
 else ifeq ($(origin PYTHON),command line)

@@ -1,4 +1,4 @@
-"""What startup.py compares with: a script in plain JAX, Flax and optax that trains the same MLP for one step.
+"""Baseline of startup.py: a script in plain JAX, Flax and optax that trains the same MLP for one step.
 
 python bare_start.py FOLDER_WITH_IDX_FILES TOTAL_STEPS [FOLDER_OF_COMPILED_PROGRAMS]
 """
@@ -36,8 +36,9 @@ def main(folder, total_steps, cache=None):
     folder = Path(folder)
     images = read(folder, "train-images-idx3", 16).reshape(-1, 28, 28, 1).astype(np.float32)
     labels = read(folder, "train-labels-idx1", 8).astype(np.int32)
-    test_images, test_labels = read(folder, "t10k-images-idx3", 16), read(folder, "t10k-labels-idx1", 8)
-    sample = images[::6]  # as ours: statistics of 10,000 images
+    test_images = read(folder, "t10k-images-idx3", 16)
+    test_labels = read(folder, "t10k-labels-idx1", 8)
+    sample = images[::6]  # like jaxtrain: statistics of 10,000 images
     images = (images - sample.mean()) / sample.std()
     order = np.random.default_rng(0).permutation(len(images))[: len(images) * 9 // 10]
     images, labels = jax.device_put((images[order], labels[order]))

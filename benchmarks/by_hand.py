@@ -1,4 +1,4 @@
-"""What one would write without the framework: plain JAX and optax, one loop over steps compiled as one program."""
+"""Hand-written baseline in plain JAX and optax: a compiled scan over training steps."""
 
 import itertools
 from collections.abc import Callable
@@ -10,14 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-LEARNING_RATE, EMA, DROPOUT, CLIP_NORM, MOMENTUM, EPSILON = 2e-3, 0.999, 0.2, 0.7, 0.9, 1e-5
+LEARNING_RATE = 2e-3
+EMA = 0.999
+DROPOUT = 0.2
+CLIP_NORM = 0.7
+MOMENTUM = 0.9
+EPSILON = 1e-5
 
 Arrays = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
 class Program:
-    """The MLP 784-128-128-10 with Adam and one-cycle, and what is added to it."""
+    """The MLP 784-128-128-10 with Adam and one-cycle, and its options.
+
+    clip, dropout, ema, norm: adds gradient clipping, dropout, averaged parameters, batch norm; own: replaces Adam.
+    """
 
     total_steps: int
     clip: bool = False
@@ -28,24 +36,27 @@ class Program:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam on the schedule, behind clipping where wanted; or another that is made once, with plain numbers."""
+        """Returns `own` if given, else Adam on the one-cycle schedule, after gradient clipping if `clip` is set."""
         if self.own is not None:
             return self.own
         adam = optax.adam(optax.cosine_onecycle_schedule(self.total_steps, LEARNING_RATE))
         return optax.chain(optax.clip_by_global_norm(CLIP_NORM), adam) if self.clip else adam
 
     def init(self, key: jax.Array) -> dict[str, Any]:
-        """Returns the state before the first step."""
+        """Returns the initial state."""
         widths = (784, 128, 128, 10)
         draw = jax.nn.initializers.lecun_normal()
         keys = jax.random.split(key, len(widths))
-        params, statistics = {}, {}
+        params = {}
+        statistics = {}
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
-            # What is added after a layer: its bias, which with batch norm is the norm's own.
-            params[f"kernel{i}"], params[f"bias{i}"] = draw(keys[i], (fan_in, fan_out)), jnp.zeros(fan_out)
+            # The bias is added after the layer; with batch norm it is the bias of the norm.
+            params[f"kernel{i}"] = draw(keys[i], (fan_in, fan_out))
+            params[f"bias{i}"] = jnp.zeros(fan_out)
             if self.norm and i < 2:
                 params[f"scale{i}"] = jnp.ones(fan_out)
-                statistics[f"mean{i}"], statistics[f"variance{i}"] = jnp.zeros(fan_out), jnp.ones(fan_out)
+                statistics[f"mean{i}"] = jnp.zeros(fan_out)
+                statistics[f"variance{i}"] = jnp.ones(fan_out)
         return {
             "step": jnp.zeros((), jnp.int32),
             "params": params,
@@ -58,12 +69,14 @@ class Program:
     def loss(
         self, params: Arrays, statistics: Arrays, images: jax.Array, labels: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
-        """Returns (loss, (number of right answers, running statistics))."""
-        hidden, kept = images.reshape(len(images), -1), {}
+        """Returns (mean loss, (number of correct predictions, running statistics))."""
+        hidden = images.reshape(len(images), -1)
+        kept = {}
         for i in (0, 1):
             hidden = hidden @ params[f"kernel{i}"]
             if self.norm:
-                mean, square = hidden.mean(0), (hidden**2).mean(0)
+                mean = hidden.mean(0)
+                square = (hidden**2).mean(0)
                 variance = jnp.maximum(square - mean**2, 0.0)
                 hidden = (hidden - mean) * (jax.lax.rsqrt(variance + EPSILON) * params[f"scale{i}"])
                 kept[f"mean{i}"] = MOMENTUM * statistics[f"mean{i}"] + (1 - MOMENTUM) * mean
@@ -77,27 +90,28 @@ class Program:
         return losses.mean(), ((logits.argmax(-1) == labels).sum(), kept)
 
     def step(self, state: dict[str, Any], images: jax.Array, labels: jax.Array) -> tuple[dict[str, Any], Any]:
-        """Takes one step; returns the next state and (loss, number of right answers)."""
+        """Takes one step; returns the next state and (loss, number of correct predictions)."""
         key = jax.random.fold_in(state["key"], state["step"])
-        differentiated = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, (right, statistics)), gradients = differentiated(
+        value_and_gradients = jax.value_and_grad(self.loss, has_aux=True)
+        (loss, (right, statistics)), gradients = value_and_gradients(
             state["params"], state["statistics"], images, labels, key
         )
         updates, opt_state = self.optimizer.update(gradients, state["opt_state"], state["params"])
-        params, ema = optax.apply_updates(state["params"], updates), None
+        params = optax.apply_updates(state["params"], updates)
+        ema = None
         if self.ema:
             ema = optax.incremental_update((params, statistics), state["ema"], 1 - EMA)
         moved = {"step": state["step"] + 1, "params": params, "statistics": statistics, "opt_state": opt_state}
         return moved | {"ema": ema, "key": state["key"]}, (loss, right)
 
-    def compiled(self, images: jax.Array, labels: jax.Array, rows: np.ndarray) -> Callable[[], Any]:
-        """Returns a call of `len(rows)` steps from the state of the call before, that reads what they report."""
+    def compile(self, images: jax.Array, labels: jax.Array, rows: np.ndarray) -> Callable[[], Any]:
+        """Compiles a call of `len(rows)` steps that continues from the last call and returns its losses on the host."""
 
-        def scanned(state: dict[str, Any], images: jax.Array, labels: jax.Array, rows: jax.Array) -> Any:
+        def run_steps(state: dict[str, Any], images: jax.Array, labels: jax.Array, rows: jax.Array) -> Any:
             return jax.lax.scan(lambda state, row: self.step(state, images[row], labels[row]), state, rows)
 
-        program = jax.jit(scanned, donate_argnums=0)
-        # Placed where the data are: a state that is not yet there would compile the program twice.
+        program = jax.jit(run_steps, donate_argnums=0)
+        # The state is placed with the data's sharding, else the program would compile twice.
         state = jax.device_put(jax.jit(self.init)(jax.random.key(0)), images.sharding)
 
         def call() -> Any:

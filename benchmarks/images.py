@@ -1,4 +1,4 @@
-"""Fashion-MNIST's configs for the benchmarks; where the files are missing, random images of the same shape."""
+"""Loads the Fashion-MNIST configs for the benchmarks, with random images of the same shape if the files are missing."""
 
 import atexit
 import functools
@@ -21,10 +21,10 @@ SIZES = {"train": 60_000, "t10k": 10_000}
 
 @functools.cache
 def use_data() -> list[str]:
-    """Makes JAXTRAIN_DATA name a folder with `fashion_mnist/*.gz`; returns a note that says which data it holds.
+    """Sets JAXTRAIN_DATA to a folder with `fashion_mnist/*.gz`; returns a note that says which data it holds.
 
-    Takes the folder that the variable names, else a temporary folder of random files, which this process and the
-    commands that it starts read alike.
+    Keeps the folder that the variable names if it has the files. Otherwise it writes random files to a temporary
+    folder, which this process and the commands that it starts read.
     """
     folder = Path(os.environ.get("JAXTRAIN_DATA", "data"), "fashion_mnist")
     if (folder / "train-images-idx3-ubyte.gz").is_file():
@@ -50,6 +50,6 @@ def _write_random_images(folder: Path) -> None:
 
 
 def experiment(config: str, overrides: Mapping[str, Any]) -> tuple[Experiment, list[str]]:
-    """Builds configs/<config>.py with overrides; returns it with a note on the data that it reads."""
+    """Builds configs/<config>.py with overrides; returns the experiment and a note on its data."""
     notes = use_data()
     return build(load_config(ROOT / "configs" / f"{config}.py", overrides)), [*notes]

@@ -1,4 +1,4 @@
-"""The programs that benchmarks/population.py times: the same runs as lanes, one after another, and by hand."""
+"""The programs that benchmarks/population.py times: the same runs as lanes, in sequence, and hand-written."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from jaxtrain.training.experiment import Experiment
 
 
 def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) -> Callable[[], Any]:
-    """Returns a call of the population; every other lane is dead until `dead` of them are."""
+    """Returns a call of the population in which `dead` of the first lanes, every second one, have diverged."""
     population = Population(experiment.rules, experiment.mesh, lanes)
     batches = experiment.batches(0, steps, steps)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
@@ -33,17 +33,20 @@ def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) ->
 
 
 def solo_steps(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
-    """Returns the solo runs one after another, each stepped in a Python loop of the jitted step, without norms."""
-    mesh, rules = device_mesh(1), experiment.rules
-    data, rows = replicate(experiment.dataset.split("train"), mesh), experiment.rows(0, steps, steps)
+    """Returns solo runs in sequence, each a Python loop over the jitted step, without norms."""
+    mesh = device_mesh(1)
+    rules = experiment.rules
+    data = replicate(experiment.dataset.split("train"), mesh)
+    rows = experiment.rows(0, steps, steps)
 
-    def stepped(state: Any, data: Any, rows: Any) -> Any:
+    def take_step(state: Any, data: Any, rows: Any) -> Any:
         state, metrics = train_step(
             state, {name: array[rows] for name, array in data.items()}, rules=rules, measure_norms=False
         )
         return state, (metrics["loss"], metrics["accuracy"])
 
-    step, states = jax.jit(stepped, donate_argnums=0), _solo_states(experiment, lanes, mesh)
+    step = jax.jit(take_step, donate_argnums=0)
+    states = _solo_states(experiment, lanes, mesh)
     placed = [replicate(row, mesh) for row in rows]
 
     def run() -> Any:
@@ -58,7 +61,7 @@ def solo_steps(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
 
 
 def solo_calls(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
-    """Returns the solo runs one after another, by the same compiled calls as `train` makes."""
+    """Returns solo runs in sequence, by the compiled calls that `train` uses."""
     mesh = device_mesh(1)
     call = compiled_train_call(experiment.rules, mesh, "mesh")
     batches = Batches(replicate(experiment.dataset.split("train"), mesh), experiment.rows(0, steps, steps))
@@ -80,10 +83,11 @@ def _solo_states(experiment: Experiment, lanes: int, mesh: Any) -> list[Any]:
 
 
 def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
-    """Returns what one would write: the step scanned over batches, mapped over lanes, the lanes cut over devices."""
-    rules, lane = experiment.rules, PartitionSpec(AXIS)
+    """Returns the hand-written program: a scan over batches, mapped over lanes that are sharded over devices."""
+    rules = experiment.rules
+    lane = PartitionSpec(AXIS)
 
-    def trained(states: Any, data: Any, rows: Any) -> Any:
+    def train_lanes(states: Any, data: Any, rows: Any) -> Any:
         def step(state: Any, row: Any) -> Any:
             state, metrics = train_step(
                 state, {name: array[row] for name, array in data.items()}, rules=rules, measure_norms=False
@@ -93,11 +97,12 @@ def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]
         return jax.lax.map(lambda state: jax.lax.scan(step, state, rows), states)
 
     whole = (lane, PartitionSpec(), PartitionSpec())
-    mapped = jax.shard_map(trained, mesh=experiment.mesh, in_specs=whole, out_specs=lane, check_vma=False)
+    mapped = jax.shard_map(train_lanes, mesh=experiment.mesh, in_specs=whole, out_specs=lane, check_vma=False)
     program = jax.jit(mapped, donate_argnums=0)
     population = Population(experiment.rules, experiment.mesh, lanes)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
-    data, rows = experiment.on_devices("train"), experiment.rows(0, steps, steps)
+    data = experiment.on_devices("train")
+    rows = experiment.rows(0, steps, steps)
 
     def run() -> Any:
         nonlocal states
@@ -108,8 +113,9 @@ def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]
 
 
 def torch_loop(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
-    """Returns as many runs of a tuned loop, one after another, on preloaded tensors."""
-    data, rate = experiment.dataset.split("train"), experiment.config["optimizer"]["learning_rate"]
+    """Returns `lanes` runs of a tuned PyTorch loop in sequence, on preloaded tensors."""
+    data = experiment.dataset.split("train")
+    rate = experiment.config["optimizer"]["learning_rate"]
     rows = experiment.rows(0, steps, steps)
     given = ("mlp", peers.device(), rate, 1_000_000, data["inputs"], data["targets"], rows)
     runs = [peers.torch_steps(*given) for _ in range(lanes)]

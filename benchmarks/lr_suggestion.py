@@ -1,4 +1,4 @@
-"""How good the suggested rate is: regret of every rule against a dense grid of rates that is trained in full.
+"""Measures the regret of each range-test rule against a dense grid of learning rates trained in full.
 
 python benchmarks/lr_suggestion.py [digits_mlp ...] [--optimizers adam ...] [--output=FILE.json] [--quick]
 """
@@ -11,30 +11,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import timing  # before jax: a clone's own jaxtrain
+import timing  # before jax: puts this clone first on the path
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
-use_a_host_device_per_core()  # before JAX starts, as the verb does
+use_a_host_device_per_core()  # before JAX starts, like the command
 
 import numpy as np  # noqa: E402
-from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, trained  # noqa: E402
+from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, train_rates  # noqa: E402
 
 from jaxtrain.lr_range.from_config import measure  # noqa: E402
 from jaxtrain.parallel.compilation import counted  # noqa: E402
 
 GRID = np.geomspace(1e-5, 10.0, 25)
-TEST_SEED = 100  # the range test draws weights of its own, not those of the trainings that judge it
-DEFAULT, VALLEY = "near_minimum", "valley, ramp"
-REGRET_BAR, COST_BAR = 0.5, 0.10
+TEST_SEED = 100  # so that the range test draws other weights than the full trainings
+DEFAULT = "near_minimum"
+VALLEY = "valley, ramp"
+REGRET_BAR = 0.5
+COST_BAR = 0.10
 
 
 @dataclass
 class Outcome:
-    """What one task and optimizer came to.
+    """Results of one task and optimizer.
 
-    rates: rule -> the rates it gave (several where it was drawn several times); regret, loss_of_metric: rule -> their
-    mean; best: the grid's best rate; spread: that of the seeds there, as a part of the loss; seconds with compilation.
+    rates: rule -> suggested rates, one per draw; best, lowest: the best rate of the grid and its loss; spread:
+    standard deviation over seeds at that rate, relative to the loss; seconds: part -> wall time with compilation;
+    compiling: part -> compilation alone; regret, loss_of_metric: rule -> mean over its rates.
     """
 
     task: str
@@ -52,11 +55,11 @@ class Outcome:
 
 
 def main() -> None:
-    """Runs tasks and optimizers one after another, and reports development and held-out tasks apart."""
+    """Runs tasks and optimizers in sequence; reports development and held-out tasks separately."""
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TASKS)} (all)")
     parser.add_argument("--optimizers", nargs="*", choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     parser.add_argument("--quick", action="store_true", help="two tasks with a few rates and steps")
     options = parser.parse_args()
     if unknown := set(options.tasks) - set(TASKS):
@@ -71,15 +74,16 @@ def main() -> None:
 
 
 def outcome(name: str, optimizer: str, quick: bool) -> Outcome:
-    """Tests one task with one optimizer, trains the grid and the rules' rates in full, and compares."""
-    found, grid = experiment(name, optimizer, quick), GRID[::6] if quick else GRID
-    tester = replace(found, config={**found.config, "seed": TEST_SEED})
-    (result, test_seconds, test_compiling) = _timed(lambda: measure(tester))
-    (ramped, ramp_seconds, ramp_compiling) = _timed(lambda: ramp(tester))
-    (full, grid_seconds, grid_compiling) = _timed(lambda: trained(found, grid))
+    """Runs the range test, trains the grid and the suggested rates in full, and compares their losses."""
+    built = experiment(name, optimizer, quick)
+    grid = GRID[::6] if quick else GRID
+    tester = replace(built, config={**built.config, "seed": TEST_SEED})
+    (result, test_seconds, test_compiling) = _time(lambda: measure(tester))
+    (ramped, ramp_seconds, ramp_compiling) = _time(lambda: ramp(tester))
+    (full, grid_seconds, grid_compiling) = _time(lambda: train_rates(built, grid))
     assert result.reading is not None
     rates = {rule: [rate] for rule, rate in result.reading.rules.items()} | {VALLEY: ramped}
-    losses, metric = trained(found, np.concatenate(list(rates.values())))
+    losses, metric = train_rates(built, np.concatenate(list(rates.values())))
     best = int(np.argmin(full[0].mean(axis=1)))
     lowest = float(full[0][best].mean())
     made = Outcome(
@@ -104,13 +108,13 @@ def outcome(name: str, optimizer: str, quick: bool) -> Outcome:
 
 
 def _regret(loss: float, made: Outcome) -> float:
-    """How much higher a loss is than the lowest of the grid, as a part of it; below the seeds' spread it is none."""
+    """Returns the excess of a loss over the lowest of the grid, relative to it; 0 if within the spread of the seeds."""
     regret = float(loss / made.lowest - 1.0)
     return 0.0 if regret < made.spread else regret
 
 
-def _timed(program: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Runs a program; returns what it gave, its seconds, and those of them that compilation took."""
+def _time(program: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Runs a program; returns its result, its wall time, and the part of it spent in compilation, in seconds."""
     began = time.perf_counter()
     with counted() as compiled:
         result = program()
@@ -126,9 +130,9 @@ def _line(made: Outcome) -> str:
 
 
 def _report(outcomes: Sequence[Outcome], output: Path | None) -> None:
-    """Prints a table for the development tasks and one for the held-out ones; writes all as JSON."""
+    """Prints one table for the development tasks and one for the held-out tasks; saves both as JSON."""
     where = timing.environment()
-    title = "Regret of the rules: loss at a rule's rate over the lowest of the grid, less 1; mean of the seeds"
+    title = "Regret of each rule: loss at its rate / lowest loss of the grid - 1, mean over seeds"
     print("\n".join([title, *timing.environment_lines(where)]))
     summaries = {}
     for group, held_out in (("development", False), ("held out", True)):
@@ -141,7 +145,7 @@ def _report(outcomes: Sequence[Outcome], output: Path | None) -> None:
 
 
 def _summary(chosen: Sequence[Outcome]) -> dict[str, Any]:
-    """Median and worst over tasks and optimizers for every rule; seconds of the test as a part of the grid's."""
+    """Returns the median and worst of each rule over tasks and optimizers, and the time relative to the grid."""
     rules = {
         rule: {
             "median regret": statistics.median(made.regret[rule] for made in chosen),
@@ -153,7 +157,8 @@ def _summary(chosen: Sequence[Outcome]) -> dict[str, Any]:
     }
     seconds = {part: sum(made.seconds[part] for made in chosen) for part in ("test", "ramp", "grid")}
     running = {part: seconds[part] - sum(made.compiling[part] for made in chosen) for part in seconds}
-    ours, theirs = rules[DEFAULT], rules[VALLEY]
+    ours = rules[DEFAULT]
+    theirs = rules[VALLEY]
     return {
         "rules": _plain(rules),
         "seconds": seconds,
@@ -171,8 +176,8 @@ def _summary(chosen: Sequence[Outcome]) -> dict[str, Any]:
 def _lines(group: str, chosen: Sequence[Outcome], summary: Mapping[str, Any]) -> list[str]:
     rows = [["rule", "median regret", "worst", "median loss of metric", "worst"]]
     rows += [
-        [rule, *("inf" if value is None else f"{value:.3f}" for value in found.values())]
-        for rule, found in summary["rules"].items()
+        [rule, *("inf" if value is None else f"{value:.3f}" for value in numbers.values())]
+        for rule, numbers in summary["rules"].items()
     ]
     seconds = summary["seconds"]
     cost = (
@@ -190,7 +195,7 @@ def _finite(values: np.ndarray) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Puts None where a number is infinite, for JSON."""
+    """Replaces numbers that are not finite by None, for JSON."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""The same models in PyTorch, tuned, with the data preloaded as tensors; only where a Python has torch.
+"""The same models in tuned PyTorch loops on preloaded tensors; needs a Python that has torch.
 
 python benchmarks/peers.py DATA.npz NAME RATE TOTAL_STEPS DEVICE
 
-runs the program NAME each time that it reads a line. DATA.npz holds images, labels and the rows of each step.
+runs the program NAME once for each line on its standard input. DATA.npz holds images, labels and the rows of each step.
 """
 
 import importlib
@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-SIDE = 2048  # of the square matrices whose product tells what a BLAS gives
+SIDE = 2048  # of the square matrices whose product measures the BLAS library
 
 
-def installed(package: str, python: str = sys.executable) -> bool:
-    """Tells whether a Python has a package."""
+def is_installed(package: str, python: str = sys.executable) -> bool:
+    """Tells whether a Python interpreter has a package."""
     probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
     return subprocess.run([python, "-c", probe], check=False).returncode == 0
 
@@ -29,7 +29,10 @@ def installed(package: str, python: str = sys.executable) -> bool:
 def in_process(
     python: str, device: str, name: str, rate: float = 0.0, total_steps: int = 0, **arrays: np.ndarray
 ) -> Callable[[], Any]:
-    """Returns a program of this file that another Python runs; it sleeps in between, its threads too."""
+    """Starts a program of this file in another Python; returns a function that runs it once.
+
+    The threads of the other process sleep between runs.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "data.npz")
         np.savez(path, allow_pickle=False, **arrays)
@@ -40,34 +43,35 @@ def in_process(
             text=True,
             env={**os.environ, "OMP_WAIT_POLICY": "passive"},
         )
-        sent, received = process.stdin, process.stdout
+        sent = process.stdin
+        received = process.stdout
         assert sent is not None
         assert received is not None
 
-        def answered() -> str:
+        def read_answer() -> str:
             line = received.readline()
             if not line:
                 raise RuntimeError(f"{python} ended with exit code {process.wait()} while it ran {name}")
             return line
 
-        answered()  # the data are read
+        read_answer()  # waits until the data are loaded
 
     def run() -> str:
         sent.write("\n")
         sent.flush()
-        return answered()
+        return read_answer()
 
     return run
 
 
 def main(path: str, name: str, rate: str, total_steps: str, device: str) -> None:
-    """Answers each line that is read by a line, once the program has run."""
-    found = np.load(path)
+    """Runs the program for each input line, and prints a line when it is done."""
+    arrays = np.load(path)
     if name == "product":
         factor = torch().rand(SIDE, SIDE, device=device)
         run = lambda: (factor @ factor)[0, 0].item()  # noqa: E731
     else:
-        run = torch_steps(name, device, float(rate), int(total_steps), **found)
+        run = torch_steps(name, device, float(rate), int(total_steps), **arrays)
     print("ready", flush=True)
     for _ in sys.stdin:
         run()
@@ -75,14 +79,14 @@ def main(path: str, name: str, rate: str, total_steps: str, device: str) -> None
 
 
 def device() -> str:
-    """Returns PyTorch's name of the device that JAX computes on."""
-    import jax  # the Python that runs this file has none
+    """Returns PyTorch's name for the device that JAX uses."""
+    import jax  # not at the top: the peer that runs this file lacks JAX
 
     return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
 def torch() -> Any:
-    """Returns the module torch; None where it is not installed."""
+    """Returns the module torch, or None if it is not installed."""
     return importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
 
@@ -95,10 +99,10 @@ def torch_steps(
     labels: np.ndarray,
     rows: np.ndarray,
 ) -> Callable[[], Any]:
-    """Returns `len(rows)` steps of "mlp" or "cnn" on images (n, 28, 28, 1), that read loss and right answers."""
+    """Returns a call of `len(rows)` steps of "mlp" or "cnn" on images (n, 28, 28, 1) that returns its losses."""
     th = torch()
     model = _MODELS[name](th.nn).to(device)
-    inputs = th.tensor(images, device=device).permute(0, 3, 1, 2)  # a view, hence channels last in memory
+    inputs = th.tensor(images, device=device).permute(0, 3, 1, 2)  # a view, so memory stays channels-last
     if name == "cnn":
         model = model.to(memory_format=th.channels_last)
     targets, places = (th.tensor(array, device=device, dtype=th.long) for array in (labels, rows))
@@ -108,7 +112,8 @@ def torch_steps(
     def run() -> Any:
         reported = []
         for place in places:
-            batch, wanted = inputs[place], targets[place]
+            batch = inputs[place]
+            wanted = targets[place]
             logits = model(batch)
             loss = th.nn.functional.cross_entropy(logits, wanted)
             optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""The population against the same runs one after another, and the command of the range test, as ratios.
+"""Compares the population with the same runs in sequence, and times the `lr_range` command.
 
 python benchmarks/population.py [calls cnn memory commands lanes] [--output=FILE.json] [--quick]
 """
@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timing  # before jax: a clone's own jaxtrain
+import timing  # before jax: puts this clone first on the path
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
-use_a_host_device_per_core()  # before JAX starts, as the verbs that run populations do
+use_a_host_device_per_core()  # before JAX starts, like the commands that run populations
 
 import images  # noqa: E402
 import jax  # noqa: E402
@@ -32,38 +32,47 @@ from jaxtrain.core.batches import Batches  # noqa: E402
 from jaxtrain.parallel.population import Population, fitted  # noqa: E402
 from jaxtrain.training.experiment import Experiment  # noqa: E402
 
-LANES, STEPS = 32, 100
-LOOP_BAR, CALLS_BAR, HAND_BAR, DEAD_BAR, SEEDS_BAR, FASTAI_BAR = 0.58, 0.80, 1.05, 0.60, 3.0, 1.5
-CNN_LANES = 16  # and at most as many times one
-MANY, MANY_BAR = 1000, 20.0  # lanes of this MLP on a GPU, in times of one
+LANES = 32
+STEPS = 100
+LOOP_BAR = 0.58
+CALLS_BAR = 0.80
+HAND_BAR = 1.05
+DEAD_BAR = 0.60
+SEEDS_BAR = 3.0
+FASTAI_BAR = 1.5
+CNN_LANES = 16  # also the bar: at most this many times one run
+MANY = 1000  # lanes of this MLP on a GPU
+MANY_BAR = 20.0  # times the call of one lane
 Programs = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
-    """Runs the comparisons that are named, or all of them."""
+    """Runs the comparisons named on the command line, by default all of them."""
     parts = {"calls": calls, "cnn": cnn, "memory": memory, "commands": commands, "lanes": many_lanes}
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
-    parser.add_argument("--rounds", type=int, default=9, help="of the calls; the commands take a third of them")
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
-    parser.add_argument("--quick", action="store_true", help="a few lanes and steps, to see that everything runs")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of the calls; commands take a third")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
+    parser.add_argument("--quick", action="store_true", help="a few lanes and steps, as a smoke test")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
     bound = {name: partial(part, options.quick, rounds) for name, part in parts.items()}
-    ratios, notes = timing.measured(bound, options.parts)
-    timing.report("Lanes of one program (ours) and the same runs otherwise (theirs)", ratios, notes, options.output)
+    ratios, notes = timing.run_parts(bound, options.parts)
+    timing.report(
+        "Lanes of one program (ours) and the same runs by other programs (theirs)", ratios, notes, options.output
+    )
 
 
 def _experiment(model: str = "mlp") -> tuple[Experiment, list[str]]:
-    """The MLP 784-128-128-10, or the CNN, with batch 128, in the middle of a long run."""
+    """Builds the MLP 784-128-128-10 or the CNN with batch size 128 for a run of a million steps."""
     return images.experiment(f"fashion_mnist_{model}", {"train.duration": "1000000 steps"})
 
 
-# Calls: all lanes take the same steps, by each program in turn
+# Calls: each program in turn takes the same steps of all lanes
 
 
 def calls(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
-    """32 lanes against 32 solo runs, against a program by hand, and with half of the lanes dead."""
+    """Compares 32 lanes with 32 solo runs, with a hand-written program, and with half of the lanes dead."""
     experiment, notes = _experiment()
     lanes, steps = (4, 2) if quick else (LANES, STEPS)
     ours = lanes_call(experiment, lanes, steps)
@@ -77,7 +86,7 @@ def calls(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     if peers.torch():
         programs["torch"] = torch_loop(experiment, lanes, steps)
     took = timing.seconds_in_turns(programs, rounds)
-    each = {name: [1e3 * seconds / (lanes * steps) for seconds in found] for name, found in took.items()}
+    each = {name: [1e3 * seconds / (lanes * steps) for seconds in rounds_of] for name, rounds_of in took.items()}
     against = {"loop": LOOP_BAR, "solo calls": CALLS_BAR, "by hand": HAND_BAR, "torch": None}
     told = {
         "loop": f"{lanes} lanes, a Python loop of jitted steps",
@@ -95,7 +104,7 @@ def calls(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
 
 
 def cnn(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
-    """A call of 16 lanes of the CNN against the same call of one run."""
+    """Compares a call of 16 lanes of the CNN with the same call of one run."""
     experiment, notes = _experiment("cnn")
     lanes, steps = (2, 1) if quick else (CNN_LANES, 4)
     programs = {"lanes": lanes_call(experiment, lanes, steps), "one": solo_calls(experiment, 1, steps)}
@@ -104,23 +113,23 @@ def cnn(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     return [timing.ratio(name, "s/call", took["lanes"], took["one"], float(lanes))], notes
 
 
-# Memory: what was planned, and what a call took
+# Memory: the plan of the compiler and the measured peak
 
 
 def memory(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
-    """The compiler's plan for a call of the population, beside what the process or the device then held at most."""
+    """Compares the memory planned by the compiler for a call with the measured peak of the process or device."""
     experiment, _ = _experiment()
     lanes, steps = (4, 2) if quick else (LANES, STEPS)
     population = Population(experiment.rules, experiment.mesh, lanes)
     batches = Batches(experiment.dataset.split("train"), experiment.rows(0, steps, steps))
     planned = population.planned_bytes(experiment.hparams, batches) / 2**20
-    lanes_call(experiment, lanes, steps)()  # compiles; what follows allocates again
+    lanes_call(experiment, lanes, steps)()  # compiles, so that the next call only allocates
     experiment = _experiment()[0]
-    before = _held(reset=True)
+    before = _peak_bytes(reset=True)
     if before is None:
-        return [], ["memory: this system does not tell what a process held at most"]
+        return [], ["memory: this system does not report the peak memory of a process"]
     lanes_call(experiment, lanes, steps)()
-    measured = ((_held() or before) - before) / 2**20
+    measured = ((_peak_bytes() or before) - before) / 2**20
     devices = 1 if jax.default_backend() != "cpu" else len(jax.local_devices())
     return [], [
         f"memory of {lanes} lanes: planned {planned:,.0f} MiB on each device, {devices * planned:,.0f} MiB on "
@@ -128,8 +137,11 @@ def memory(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     ]
 
 
-def _held(reset: bool = False) -> float | None:
-    """Returns the most bytes held since the last reset: by the first device, or on a CPU by this process (Linux)."""
+def _peak_bytes(reset: bool = False) -> float | None:
+    """Returns the peak bytes of the first device, or on a CPU of this process, since the reset; None if not reported.
+
+    The peak of a process is read from Linux's /proc. With `reset` the count starts again from the current use.
+    """
     statistics = jax.local_devices()[0].memory_stats()
     if statistics:
         return statistics["bytes_in_use" if reset else "peak_bytes_in_use"]
@@ -142,7 +154,7 @@ def _held(reset: bool = False) -> float | None:
     return 1024.0 * int(kibibytes)
 
 
-# Commands: wall time of the verb, imports included, with a warm cache of compiled programs
+# Commands: wall time from process start to exit, with a warm compilation cache
 
 FASTAI = """
 import sys
@@ -154,8 +166,9 @@ import torch
 from fastai.basics import Adam, DataLoaders, Learner, TensorDataset
 from fastai.callback import schedule
 
-found = numpy.load(sys.argv[1])
-inputs, targets = torch.tensor(found["inputs"]), torch.tensor(found["targets"], dtype=torch.long)
+arrays = numpy.load(sys.argv[1])
+inputs = torch.tensor(arrays["inputs"])
+targets = torch.tensor(arrays["targets"], dtype=torch.long)
 parts = TensorDataset(inputs, targets), TensorDataset(inputs[:1000], targets[:1000])
 dims = (784, 128, 128, 10)
 layers = [torch.nn.Flatten()]
@@ -168,7 +181,7 @@ matplotlib.pyplot.savefig(sys.argv[2])
 
 
 def commands(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
-    """The range test of 100 rates by `ramp`, of one seed and of eight, and by `lanes`; fastai's finder beside it."""
+    """Times the range test by `ramp` with 100 rates, for one seed and eight, by `lanes`, and by fastai's finder."""
     config, notes = ("digits", []) if quick else ("fashion_mnist_mlp", images.use_data())
     rounds = -(-rounds // 3)
     with tempfile.TemporaryDirectory() as folder:
@@ -191,8 +204,9 @@ def commands(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
 
 
 def _command(config: str, words: Sequence[str], folder: Path) -> Callable[[], Any]:
-    """Returns the command as a user types it, from the start of the process to its end."""
-    path, workdir = timing.ROOT / "configs" / f"{config}.py", folder / f"run{time.perf_counter_ns()}"
+    """Returns a function that runs the command as a user types it, in a process of its own."""
+    path = timing.ROOT / "configs" / f"{config}.py"
+    workdir = folder / f"run{time.perf_counter_ns()}"
     line = [sys.executable, "-m", "jaxtrain.main", "lr_range", f"--config={path}", f"--workdir={workdir}", *words]
     hidden = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -200,7 +214,7 @@ def _command(config: str, words: Sequence[str], folder: Path) -> Callable[[], An
 
 
 def _fastai(folder: Path) -> Callable[[], Any]:
-    """Returns a script with fastai's finder, which draws its picture too; its data are read from one file."""
+    """Returns a function that runs fastai's finder as a script, which also draws its picture."""
     data = _experiment()[0].dataset.split("train")
     np.savez(folder / "data.npz", inputs=data["inputs"], targets=data["targets"])
     line = [sys.executable, "-c", FASTAI, str(folder / "data.npz"), str(folder / "fastai.png")]
@@ -211,22 +225,23 @@ def _process(line: Sequence[str], variables: Mapping[str, str]) -> Callable[[], 
     return partial(subprocess.run, line, cwd=timing.ROOT, env=variables, check=True, stdout=subprocess.DEVNULL)
 
 
-# Lanes: where the throughput of a device stops rising
+# Lanes: find the lane count at which throughput saturates
 
 
 def many_lanes(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
-    """On a GPU: a call of 1 to 4,096 lanes, as wide as the memory allows."""
+    """Times a call of 1 to 4,096 lanes on a GPU, stepping as many at once as memory allows."""
     if jax.default_backend() == "cpu" and not quick:
-        return [], ["1 to 4,096 lanes: no GPU here"]
+        return [], ["1 to 4,096 lanes: not run, no GPU"]
     experiment, _ = _experiment()
     steps, counts = (2, [1, 2]) if quick else (STEPS, [1, 4, 16, 64, 256, MANY, 4096])
-    took, notes = {}, []
+    took = {}
+    notes = []
     for lanes in counts:
         run, width = _wide_call(experiment, lanes, steps)
         took[lanes] = timing.seconds_in_turns({"ours": run}, rounds)["ours"]
         notes.append(f"{lanes:,} lanes at width {width:,}: {lanes * steps / min(took[lanes]):,.0f} lane-steps/s")
     most = max(counts, key=lambda lanes: lanes / min(took[lanes]))
-    notes.append(f"the throughput is highest at {most:,} lanes")
+    notes.append(f"highest throughput: {most:,} lanes")
     if MANY not in took:
         return [], notes
     name = f"{MANY:,} lanes, one lane"

@@ -1,4 +1,4 @@
-"""The search against programs by hand, Optuna around single runs and around PyTorch, and halving against random search.
+"""Compares the search with hand-written programs and with Optuna, and halving with plain random search.
 
 python benchmarks/search.py [lanes asking wall halving many] [--output=FILE.json] [--quick] [--peer=PYTHON]
 """
@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timing  # before jax: a clone's own jaxtrain
+import timing  # before jax: puts this clone first on the path
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
-use_a_host_device_per_core()  # before JAX starts, as the verb does
+use_a_host_device_per_core()  # before JAX starts, like the command
 
 import images  # noqa: E402
 import jax  # noqa: E402
@@ -29,7 +29,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from jax.sharding import PartitionSpec  # noqa: E402
-from peers import installed  # noqa: E402
+from peers import is_installed  # noqa: E402
 
 from jaxtrain.config.defaults import Config  # noqa: E402
 from jaxtrain.config.identity import to_json  # noqa: E402
@@ -45,9 +45,15 @@ from jaxtrain.search.trials import Outcome, rank  # noqa: E402
 from jaxtrain.training.experiment import Experiment  # noqa: E402
 from jaxtrain.training.signals import Interruption  # noqa: E402
 
-TRIALS, HAND_BAR, TORCH_AIM, ASKING_BAR = 32, 1.05, 0.6, 5.0
+TRIALS = 32
+HAND_BAR = 1.05
+TORCH_AIM = 0.6
+ASKING_BAR = 5.0
 MANY = 1000
-STEPS_BAR, TIME_BAR, POINTS_BAR, SEEDS = 1 / 3, 0.45, 0.1, 10
+STEPS_BAR = 1 / 3
+TIME_BAR = 0.45
+POINTS_BAR = 0.1
+SEEDS = 10
 SPACE = {
     "optimizer": {
         "learning_rate": ("log_uniform", 1e-3, 1.0),
@@ -55,26 +61,26 @@ SPACE = {
         "weight_decay": ("log_uniform", 1e-6, 1e-2),
     }
 }
-Found = tuple[list[timing.Ratio], list[str]]
+Comparison = tuple[list[timing.Ratio], list[str]]
 
 
 def main() -> None:
-    """Runs the comparisons that are named, or all of them."""
+    """Runs the comparisons named on the command line, by default all of them."""
     parts = {"lanes": lanes, "asking": asking, "wall": wall, "halving": halving, "many": many}
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
-    parser.add_argument("--rounds", type=int, default=7, help="of the lanes; the commands take a third of them")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of the lanes; commands take a third")
     parser.add_argument("--peer", default=sys.executable, help="a Python that has torch and optuna (this one)")
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
-    parser.add_argument("--quick", action="store_true", help="a few trials and steps, to see that everything runs")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
+    parser.add_argument("--quick", action="store_true", help="a few trials and steps, as a smoke test")
     options = parser.parse_args()
     bound = {name: partial(part, options) for name, part in parts.items()}
-    ratios, notes = timing.measured(bound, options.parts)
-    timing.report("The search (ours) and the same trials otherwise (theirs)", ratios, notes, options.output)
+    ratios, notes = timing.run_parts(bound, options.parts)
+    timing.report("The search (ours) and the same trials by other programs (theirs)", ratios, notes, options.output)
 
 
 def study(quick: bool, **search: Any) -> tuple[Experiment, list[str]]:
-    """The MLP 784-128-128-10 for one epoch, batch 128, with SGD at a constant rate; one evaluation at the end."""
+    """Builds the MLP 784-128-128-10 for one epoch with batch size 128, SGD at a constant rate, one evaluation."""
     overrides = {
         "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
         "schedule": {},
@@ -88,17 +94,18 @@ def study(quick: bool, **search: Any) -> tuple[Experiment, list[str]]:
     return images.experiment("fashion_mnist_mlp", overrides)
 
 
-# Lanes: the trials of a batch, by the study and by hand, both compiled and with the data on the devices
+# Lanes: a batch of trials by the study and hand-written, both compiled and with the data on the devices
 
 
-def lanes(options: argparse.Namespace) -> Found:
-    """A batch from its first weights to its outcomes, against the program that one would write for it."""
+def lanes(options: argparse.Namespace) -> Comparison:
+    """Compares a batch, from initial weights to outcomes, with a hand-written program."""
     experiment, notes = study(options.quick)
-    space, programs = read_space(experiment.config), Programs()
-    trained = lambda: run_batch(space, programs)  # noqa: E731
+    space = read_space(experiment.config)
+    programs = Programs()
+    ours_program = partial(run_batch, space, programs)
     hand = by_hand(space, programs)
-    took = timing.seconds_in_turns({"ours": trained, "by hand": hand}, 1 if options.quick else options.rounds)
-    ours = sorted(np.inf if outcome.value is None else outcome.value for outcome in trained())
+    took = timing.seconds_in_turns({"ours": ours_program, "by hand": hand}, 1 if options.quick else options.rounds)
+    ours = sorted(np.inf if outcome.value is None else outcome.value for outcome in ours_program())
     theirs = sorted(np.nan_to_num(hand(), nan=np.inf))
     notes.append(f"best of {len(ours)} trials: ours {ours[0]:.4f}, by hand {theirs[0]:.4f} (other initial weights)")
     count = space.config["search"]["trials"]
@@ -107,7 +114,7 @@ def lanes(options: argparse.Namespace) -> Found:
 
 
 def run_batch(space: Space, programs: Programs) -> list[Outcome]:
-    """Trains all trials of a study as one batch."""
+    """Trains all trials of a study as one batch; returns their outcomes."""
     numbers = range(space.config["search"]["trials"])
     points = make_sampler(space, higher_is_better=False).ask(numbers)
     batch = Batch(
@@ -125,11 +132,12 @@ def run_batch(space: Space, programs: Programs) -> list[Outcome]:
 
 
 def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:
-    """Returns the trials as one would write them: plain JAX, a scan over batches mapped over lanes on all devices."""
+    """Returns the trials as a hand-written program: plain JAX, a scan over batches mapped over lanes on all devices."""
     experiment = programs.experiment(space.config)
     points = make_sampler(space, higher_is_better=False).ask(range(space.config["search"]["trials"]))
     rates = {key: np.array([point[key] for point in points], np.float32) for key in points[0]}
-    train, held_out = experiment.on_devices("train"), experiment.on_devices("validation")
+    train = experiment.on_devices("train")
+    held_out = experiment.on_devices("validation")
     rows = experiment.rows(0, experiment.lengths.total, experiment.lengths.total)
     size = experiment.config["data"]["eval_batch_size"]
     places, mask = eval_batches(experiment.dataset.sizes["validation"], size)
@@ -142,11 +150,9 @@ def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:
         return optax.softmax_cross_entropy_with_integer_labels(hidden, targets)
 
     def run(own: Any, train: Any, held_out: Any, rows: Any, places: Any, mask: Any) -> Any:
-        keys, widths, draw = (
-            jax.random.split(jax.random.key(0), 3),
-            (784, 128, 128, 10),
-            jax.nn.initializers.lecun_normal(),
-        )
+        keys = jax.random.split(jax.random.key(0), 3)
+        widths = (784, 128, 128, 10)
+        draw = jax.nn.initializers.lecun_normal()
         params = [
             (draw(key, pair), jnp.zeros(pair[1])) for key, pair in zip(keys, itertools.pairwise(widths), strict=True)
         ]
@@ -170,7 +176,8 @@ def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:
 
         return jax.lax.scan(measure, jnp.zeros(()), (places, mask))[0] / mask.sum(), losses
 
-    lane, whole = PartitionSpec(AXIS), PartitionSpec()
+    lane = PartitionSpec(AXIS)
+    whole = PartitionSpec()
     mapped = jax.shard_map(
         lambda own, *shared: jax.lax.map(lambda one: run(one, *shared), own),
         mesh=experiment.mesh,
@@ -182,19 +189,19 @@ def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:
     return lambda: jax.device_get(program(rates, train, held_out, rows, places, mask))[0]
 
 
-# Asking: what a trial costs beside its training
+# Asking: the overhead of a trial beside its training
 
 
-def asking(options: argparse.Namespace) -> Found:
-    """Asking, telling and the ledger, a trial, without storage; and 1,000 trials of a tiny model by the command."""
+def asking(options: argparse.Namespace) -> Comparison:
+    """Times ask, tell and ledger per trial without storage, and 1,000 trials of a tiny model by the command."""
     count, notes = (20, []) if options.quick else (1000, [])
     for sampler in ("random", "sobol", "tpe"):
-        if sampler == "tpe" and not installed("optuna"):
-            notes.append("tpe: Optuna is not installed")
+        if sampler == "tpe" and not is_installed("optuna"):
+            notes.append("tpe: not run, Optuna is not installed")
             continue
         experiment, _ = study(options.quick, sampler=sampler, trials=count, batch=100)
         with tempfile.TemporaryDirectory() as folder:
-            seconds = _asked(read_space(experiment.config), Path(folder), count)
+            seconds = _ask_and_tell(read_space(experiment.config), Path(folder), count)
         limit = "" if sampler == "tpe" else f" (at most {ASKING_BAR:.0f})"
         notes.append(f"asking, telling and ledger, {sampler}: {1e3 * seconds / count:.2f} ms a trial{limit}")
     with tempfile.TemporaryDirectory() as folder:
@@ -206,9 +213,10 @@ def asking(options: argparse.Namespace) -> Found:
     return [], [*notes, f"{count:,} trials of a tiny model, report and comparison included: {took:.1f} s (at most 60)"]
 
 
-def _asked(space: Space, folder: Path, trials: int) -> float:
-    """Takes and tells a whole study whose trials cost nothing; returns the seconds."""
-    ledger, began = Ledger(folder / "trials.jsonl"), time.perf_counter()
+def _ask_and_tell(space: Space, folder: Path, trials: int) -> float:
+    """Asks for and tells all trials of a study without training them; returns the seconds."""
+    ledger = Ledger(folder / "trials.jsonl")
+    began = time.perf_counter()
     kept = LocalStudy(space, make_sampler(space, False), ledger, trials, space.config["search"]["batch"])
     while taken := kept.take():
         kept.tell([_outcome(trial.number, trial.point) for trial in taken])
@@ -229,13 +237,14 @@ def _tiny(trials: int) -> Config:
     return load_config(path, {**small, "search.seeds": 1, "search.halving": None})
 
 
-# Wall: from the start of the process to the best trial
+# Wall: time from process start to the best trial
 
 
-def wall(options: argparse.Namespace) -> Found:
-    """The command, cold and warm, against Optuna around single runs and around PyTorch with one and two jobs."""
+def wall(options: argparse.Namespace) -> Comparison:
+    """Compares the command, with cold and warm cache, with Optuna around single runs and around PyTorch."""
     experiment, notes = study(options.quick)
-    trials, rounds = str(experiment.config["search"]["trials"]), 1 if options.quick else -(-options.rounds // 3)
+    trials = str(experiment.config["search"]["trials"])
+    rounds = 1 if options.quick else -(-options.rounds // 3)
     programs: dict[str, Callable[[], Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -243,9 +252,9 @@ def wall(options: argparse.Namespace) -> Found:
         path.write_text(to_json(experiment.config))
         programs["cold"] = command(path, folder, "cold", cold=True)
         programs["warm"] = command(path, folder, "warm")
-        if installed("optuna"):
+        if is_installed("optuna"):
             programs["solo"] = _script(sys.executable, "search_solo.py", path, trials, folder=folder)
-        if installed("torch", options.peer):
+        if is_installed("torch", options.peer):
             _save_arrays(experiment, folder / "data.npz")
             for jobs in (1, 2):
                 line = (options.peer, "search_peers.py", folder / "data.npz", trials, str(jobs))
@@ -263,7 +272,7 @@ def wall(options: argparse.Namespace) -> Found:
 
 
 def _save_arrays(experiment: Experiment, path: Path) -> None:
-    """Writes the data as the loop of the others takes them."""
+    """Writes the data in the form that search_peers.py reads."""
     train, held_out = (experiment.dataset.split(name) for name in ("train", "validation"))
     inputs, validation_inputs = (
         split["inputs"].reshape(len(split["inputs"]), -1).astype(np.float32) for split in (train, held_out)
@@ -278,7 +287,7 @@ def _save_arrays(experiment: Experiment, path: Path) -> None:
 
 
 def command(path: Path, folder: Path, name: str, *, cold: bool = False) -> Callable[[], None]:
-    """Returns the verb as a user types it, with a new directory each time; cold: with an empty cache, too."""
+    """Returns a function that runs `search` as a user types it, in a new directory; `cold` empties the cache first."""
 
     def run() -> None:
         for old in [f"{name}-study", *([f"{name}-cache"] if cold else [])]:
@@ -302,28 +311,30 @@ def _process(line: Sequence[str], cache: Path) -> None:
     )
 
 
-# Halving: the same trials, stopped at rungs or not
+# Halving: the same trials with and without early stopping at rungs
 
 
-def halving(options: argparse.Namespace) -> Found:
-    """Random search of 32 trials of three epochs with and without halving, over seeds: accuracy, steps, seconds."""
+def halving(options: argparse.Namespace) -> Comparison:
+    """Compares random search of 32 trials of three epochs with and without halving: accuracy, steps, seconds."""
     made: list[dict[str, float]] = []
     times: dict[str, list[float]] = {"halved": [], "whole": []}
     notes: list[str] = []
     programs = Programs()
-    for seed in [0, *range(1 if options.quick else SEEDS)]:  # the first compiles, and does not count
-        found = {}
+    for seed in [0, *range(1 if options.quick else SEEDS)]:  # the first round compiles and is not counted
+        outcomes_of = {}
         for name, kind in (("halved", "successive"), ("whole", None)):
             experiment, notes = study(options.quick, halving=kind)
             config = {**experiment.config, "seed": seed, "eval": {"every": "10 %", "metric": "accuracy"}}
             config["train"] = {**config["train"], "duration": "20 steps" if options.quick else "3 epochs"}
-            space, began = read_space(config), time.perf_counter()
-            found[name] = run_batch(space, programs)
+            space = read_space(config)
+            began = time.perf_counter()
+            outcomes_of[name] = run_batch(space, programs)
             times[name].append(time.perf_counter() - began)
-        best = {name: rank(outcomes, True)[0].value or 0.0 for name, outcomes in found.items()}
-        steps = {name: sum(outcome.step for outcome in outcomes) for name, outcomes in found.items()}
+        best = {name: rank(outcomes, True)[0].value or 0.0 for name, outcomes in outcomes_of.items()}
+        steps = {name: sum(outcome.step for outcome in outcomes) for name, outcomes in outcomes_of.items()}
         made.append({"points": 100 * (best["whole"] - best["halved"]), "steps": steps["halved"] / steps["whole"]})
-    made, times = made[1:], {name: seconds[1:] for name, seconds in times.items()}
+    made = made[1:]
+    times = {name: seconds[1:] for name, seconds in times.items()}
     points, steps = (statistics.median(row[key] for row in made) for key in ("points", "steps"))
     notes += [
         f"halving, median of {len(made)} seeds: {points:.2f} points of accuracy behind random search (at most "
@@ -335,13 +346,13 @@ def halving(options: argparse.Namespace) -> Found:
     ], notes
 
 
-# Many: what a GPU makes of a thousand trials
+# Many: a thousand trials on a GPU
 
 
-def many(options: argparse.Namespace) -> Found:
-    """On a GPU: 1,000 trials of one epoch as a batch, to one."""
+def many(options: argparse.Namespace) -> Comparison:
+    """Compares 1,000 trials of one epoch as one batch on a GPU with a single trial."""
     if jax.default_backend() == "cpu" and not options.quick:
-        return [], ["1,000 trials at once: no GPU here"]
+        return [], ["1,000 trials at once: not run, no GPU"]
     programs: dict[str, Callable[[], Any]] = {}
     for count in (1, 3 if options.quick else MANY):
         experiment, _ = study(options.quick, trials=count)

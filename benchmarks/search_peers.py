@@ -1,4 +1,4 @@
-"""The same 32 trials of one epoch in PyTorch, tuned, asked for by Optuna: trials as threads of one process.
+"""Runs the same 32 trials of one epoch in tuned PyTorch under Optuna, with trials as threads of one process.
 
 python benchmarks/search_peers.py DATA.npz TRIALS JOBS
 
@@ -18,10 +18,10 @@ BATCH = 128
 
 
 def main(path: str, trials: int, jobs: int) -> None:
-    """Runs the study; with several jobs each has its share of the cores."""
-    found = np.load(path)
-    inputs, held_out = (torch.tensor(found[name]) for name in ("inputs", "validation_inputs"))
-    targets, wanted = (torch.tensor(found[name], dtype=torch.long) for name in ("targets", "validation_targets"))
+    """Runs the study; several jobs share the cores equally."""
+    arrays = np.load(path)
+    inputs, held_out = (torch.tensor(arrays[name]) for name in ("inputs", "validation_inputs"))
+    targets, wanted = (torch.tensor(arrays[name], dtype=torch.long) for name in ("targets", "validation_targets"))
     if jobs > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
 

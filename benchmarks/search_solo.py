@@ -1,4 +1,4 @@
-"""The same 32 trials one after another: Optuna around the project's own `train_and_evaluate`, in one process.
+"""Runs the same 32 trials in sequence: Optuna around `jaxtrain.train_and_evaluate`, in one process.
 
 python benchmarks/search_solo.py CONFIG.json TRIALS
 """
@@ -7,14 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import timing  # noqa: F401 (before jax: a clone's own jaxtrain)
+import timing  # noqa: F401 (before jax: puts this clone first on the path)
 
 from jaxtrain import load_config, train_and_evaluate
 from jaxtrain.parallel.compilation import use_persistent_cache
 
 
 def main(path: str, trials: int) -> None:
-    """Runs the study, a folder for each trial."""
+    """Runs the study with one folder per trial."""
     import optuna
 
     use_persistent_cache()

@@ -1,4 +1,4 @@
-"""From the start of the process: --help, and the first completed step against a script in plain JAX, Flax and optax.
+"""Times process start to --help, and to the first training step compared with a plain JAX, Flax and optax script.
 
 python benchmarks/startup.py [--output=FILE.json] [--quick]
 """
@@ -17,8 +17,9 @@ import images
 import timing
 from timing import ROOT
 
-HELP_BAR, STEP_BAR = 0.5, 1.3
-TOTAL_STEPS = 4219  # of configs/fashion_mnist_mlp.py; for the bare script's schedule
+HELP_BAR = 0.5
+STEP_BAR = 1.3
+TOTAL_STEPS = 4219  # of configs/fashion_mnist_mlp.py, for the schedule of the bare script
 HEAVY = ("jax", "flax", "optax", "orbax", "numpy", "tensorboardX", "tqdm", "matplotlib", "sklearn", "jaxtrain.trackers")
 IMPORTED = f"""
 import contextlib, io, sys
@@ -30,11 +31,11 @@ print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
 
 
 def main() -> None:
-    """Times --help, then both programs to their first step, without and with compiled programs from the cache."""
+    """Times --help, then both programs to their first step with a cold and a warm compilation cache."""
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
-    parser.add_argument("--quick", action="store_true", help="one round, to see that everything runs")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
+    parser.add_argument("--quick", action="store_true", help="one round, as a smoke test")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
     data = images.use_data()
@@ -42,8 +43,8 @@ def main() -> None:
     notes = [
         *data,
         f"--help: {help_seconds:.3f} s (bar {HELP_BAR} s, {'holds' if help_seconds <= HELP_BAR else 'MISSED'}); "
-        f"of {', '.join(HEAVY)} it imports: {_imported() or 'none'}",
-        "first step: until the process prints the numbers of step 1; ours also opens the run's directory and trackers",
+        f"of {', '.join(HEAVY)} it imports: {_heavy_imports() or 'none'}",
+        "first step: until the process prints the metrics of step 1; ours also opens run directory and trackers",
     ]
     with tempfile.TemporaryDirectory() as folder:
         ratios = first_steps(Path(folder), rounds)
@@ -53,20 +54,20 @@ def main() -> None:
 
 
 def first_steps(folder: Path, rounds: int) -> list[timing.Ratio]:
-    """Times both programs in turns: with an empty cache of compiled programs (theirs: without one), then a full one."""
+    """Times both programs in turns with a cold compilation cache (theirs: none) and with a warm one."""
     data = Path(os.environ.get("JAXTRAIN_DATA", "data"), "fashion_mnist")
     bare = [sys.executable, str(ROOT / "benchmarks" / "bare_start.py"), str(data), str(TOTAL_STEPS)]
     warm_cache = folder / "warm"
     took: dict[str, list[float]] = {name: [] for name in ("cold ours", "cold theirs", "warm ours", "warm theirs")}
     for i in range(rounds + 1):
-        found = {
-            "cold ours": first_step(_ours(folder / f"cold{i}"), {"XDG_CACHE_HOME": str(folder / f"cache{i}")}),
+        seconds_of = {
+            "cold ours": first_step(_our_command(folder / f"cold{i}"), {"XDG_CACHE_HOME": str(folder / f"cache{i}")}),
             "cold theirs": first_step(bare, {}),
-            "warm ours": first_step(_ours(folder / f"warm{i}"), {"XDG_CACHE_HOME": str(warm_cache)}),
+            "warm ours": first_step(_our_command(folder / f"warm{i}"), {"XDG_CACHE_HOME": str(warm_cache)}),
             "warm theirs": first_step([*bare, str(warm_cache / "bare")], {}),
         }
-        for name, seconds in found.items():
-            if i > 0:  # the first round fills the warm cache, and the system's own cache of files
+        for name, seconds in seconds_of.items():
+            if i > 0:  # the first round fills the warm cache and the file cache of the system
                 took[name].append(seconds)
     return [
         timing.ratio(f"first step, {kind} cache", "s", took[f"{kind} ours"], took[f"{kind} theirs"], STEP_BAR)
@@ -74,8 +75,8 @@ def first_steps(folder: Path, rounds: int) -> list[timing.Ratio]:
     ]
 
 
-def _ours(workdir: Path) -> list[str]:
-    """The command a user types, and a row logged for every step: the first one ends the wait."""
+def _our_command(workdir: Path) -> list[str]:
+    """Returns the command as a user types it, logging every step so that the first step is printed at once."""
     config = ROOT / "configs" / "fashion_mnist_mlp.py"
     return [
         sys.executable,
@@ -88,21 +89,22 @@ def _ours(workdir: Path) -> list[str]:
 
 
 def first_step(command: Sequence[str], variables: Mapping[str, str]) -> float:
-    """Returns the seconds from the start of a process to its line about step 1, and ends the process."""
+    """Starts a process, waits for its line about step 1, kills it, and returns the seconds."""
     hidden = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | dict(variables)
-    began, said = time.perf_counter(), []
+    began = time.perf_counter()
+    printed = []
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            said.append(line)
+            printed.append(line)
             if line.lstrip().startswith("step ") and "loss" in line:
                 seconds = time.perf_counter() - began
                 process.kill()
                 return seconds
-    raise RuntimeError(f"{' '.join(command)} ended without a step:\n{''.join(said)}")
+    raise RuntimeError(f"{' '.join(command)} ended without a step:\n{''.join(printed)}")
 
 
 def _help_seconds(rounds: int) -> float:
@@ -115,10 +117,10 @@ def _help_seconds(rounds: int) -> float:
     return statistics.median(took[1:])
 
 
-def _imported() -> str:
-    """Returns which of the heavy packages --help imports."""
-    found = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, check=True, capture_output=True, text=True)
-    return found.stdout.strip()
+def _heavy_imports() -> str:
+    """Returns the heavy packages that --help imports."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The CNN as one would write it with Flax's own layers: one compiled step, called in a Python loop."""
+"""The CNN with Flax's stock layers: a compiled step, called in a Python loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +23,10 @@ class CNN(nn.Module):
         return nn.Dense(10)(hidden)
 
 
-def stepped(
+def compile_steps(
     optimizer: optax.GradientTransformation, images: jax.Array, labels: jax.Array, rows: np.ndarray
 ) -> Callable[[], Any]:
-    """Returns `len(rows)` steps from where the last ones ended, that read what they report."""
+    """Returns a call of `len(rows)` steps that continues from the last call and returns its losses on the host."""
     model = CNN()
 
     def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -42,15 +42,15 @@ def stepped(
 
     program = jax.jit(step, donate_argnums=(0, 1))
     params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
-    # Placed where the data are: a state that is not yet there would compile the program twice.
+    # The state is placed with the data's sharding, else the program would compile twice.
     params, opt_state = jax.device_put((params, optimizer.init(params)), images.sharding)
 
     def run() -> Any:
         nonlocal params, opt_state
-        found = []
+        outputs = []
         for row in rows:
             params, opt_state, reported = program(params, opt_state, images, labels, row)
-            found.append(reported)
-        return jax.device_get(found)
+            outputs.append(reported)
+        return jax.device_get(outputs)
 
     return run

@@ -1,4 +1,4 @@
-"""The tasks of benchmarks/lr_suggestion.py, their trainings in full, and the ramp of fastai's finder."""
+"""Tasks of benchmarks/lr_suggestion.py, their full trainings, and a range test like fastai's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +15,13 @@ from jaxtrain.lr_range.sweep import finished, lr_range_test
 from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment
 
-SEEDS, EVALUATIONS, CAPACITY = 3, 20, 100
+SEEDS = 3
+EVALUATIONS = 20
+CAPACITY = 100
 
 
 class Task(NamedTuple):
-    """A config's data and model, the metric beside the loss, the full length in steps, and whether it was held out."""
+    """Data and model of a config, its length in steps, whether it is held out, and the metric beside the loss."""
 
     data: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -29,12 +31,13 @@ class Task(NamedTuple):
 
 
 def fashion_5000(path: Path) -> Source:
-    """The first 5,000 examples of Fashion-MNIST."""
+    """Reads the first 5,000 examples of Fashion-MNIST."""
     split = fashion_mnist(path).splits["train"]
     return Source({"train": Split(split.inputs[:5000], split.targets[:5000])}, classes=10)
 
 
-_FASHION, _CNN = "suggestion_tasks:fashion_5000", {"name": "cnn", "features": (8, 16), "hidden": (64,)}
+_FASHION = "suggestion_tasks:fashion_5000"
+_CNN = {"name": "cnn", "features": (8, 16), "hidden": (64,)}
 TASKS = {
     "digits_mlp": Task({"name": "digits", "batch_size": 64}, {"name": "mlp"}, 700, False),
     "breast_cancer_mlp": Task(
@@ -55,7 +58,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 def experiment(name: str, optimizer: str, quick: bool) -> Experiment:
-    """Builds a task as a user writes it down: the default schedule, a fifth of the data for validation, no test."""
+    """Builds a task with the default schedule, a fifth of the data for validation, and no test split."""
     task = TASKS[name]
     regression = {"task": {"name": "regression", "metrics": ("r2",)}, "loss": {"name": "mse"}}
     given = {
@@ -68,23 +71,26 @@ def experiment(name: str, optimizer: str, quick: bool) -> Experiment:
     return build(resolve_config(given).config, lanes=True)
 
 
-def trained(found: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Trains rates in full, as lanes; returns the best validation loss and metric over the training, (rates, seeds).
+def train_rates(built: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Trains each rate in full, as lanes; returns the best validation loss and metric of each, (rates, seeds).
 
-    Evaluated 20 times; infinite (the metric: minus infinity) where a lane diverged.
+    The best is taken over 20 evaluations. A lane that diverged has loss inf and metric -inf.
     """
-    total, metric = found.lengths.total, "r2" if found.config["task"]["name"] == "regression" else "accuracy"
-    population = Population(found.rules, found.mesh, lanes=len(rates) * SEEDS)
-    hparams = {**found.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
-    states = population.init(np.tile(range(SEEDS), len(rates)), hparams, found.example)
+    total = built.lengths.total
+    metric = "r2" if built.config["task"]["name"] == "regression" else "accuracy"
+    population = Population(built.rules, built.mesh, lanes=len(rates) * SEEDS)
+    hparams = {**built.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
+    states = population.init(np.tile(range(SEEDS), len(rates)), hparams, built.example)
     stops = sorted({round(total * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)} - {0})
-    losses, metrics, at = [], [], 0
+    losses = []
+    metrics = []
+    at = 0
     for stop in stops:
         while at < stop:
             steps = min(CAPACITY, stop - at)
-            states, _ = population.call(states, found.batches(at, steps, CAPACITY), steps)
+            states, _ = population.call(states, built.batches(at, steps, CAPACITY), steps)
             at += steps
-        measured = population.evaluate(states, found.eval_batches("validation"))
+        measured = population.evaluate(states, built.eval_batches("validation"))
         loss, score = (population.reported(measured[name]) for name in ("loss", metric))
         losses.append(finished(loss))
         metrics.append(finished(score))
@@ -93,24 +99,27 @@ def trained(found: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return best[0].reshape(-1, SEEDS), best[1].reshape(-1, SEEDS)
 
 
-def ramp(found: Experiment) -> list[float]:
-    """Returns what fastai's `valley` suggests on a ramp as fastai's, for each of three seeds."""
-    rates, seed = np.geomspace(1e-7, 10.0, 100), found.config["seed"]
+def ramp(built: Experiment) -> list[float]:
+    """Returns the suggestion of fastai's `valley` on a ramp with fastai's settings, for each of three seeds."""
+    rates = np.geomspace(1e-7, 10.0, 100)
+    seed = built.config["seed"]
     result = lr_range_test(
-        found.rules,
-        found.hparams,
-        found.batches,
+        built.rules,
+        built.hparams,
+        built.batches,
         rates,
         range(seed, seed + SEEDS),
         method="ramp",
-        mesh=found.mesh,
+        mesh=built.mesh,
     )
     return [as_fastai(rates, losses) for losses in result.losses.T]
 
 
 def as_fastai(rates: np.ndarray, losses: np.ndarray, beta: float = 0.98) -> float:
-    """Applies `valley` to a smoothed ramp, stopped at four times its best, without its first tenth and last five."""
-    average, best, smoothed = 0.0, np.inf, []
+    """Applies `valley` to the smoothed losses, cut at four times the best, without the first tenth and last five."""
+    average = 0.0
+    best = np.inf
+    smoothed = []
     for i, loss in enumerate(losses):
         average = beta * average + (1.0 - beta) * loss
         smoothed.append(average / (1.0 - beta ** (i + 1)))

@@ -1,4 +1,4 @@
-"""Speed, compile time, memory and FLOP/s of any config on the device that is there.
+"""Measures speed, compile time, memory and FLOP/s of a config on the current device.
 
 python benchmarks/throughput.py --config=configs/x.py [--config.a.b=value ...] [--seconds=5] [--output=FILE.json]
 """
@@ -25,12 +25,12 @@ from jaxtrain.training.loop import CALL_SECONDS
 
 
 def main() -> int:
-    """Measures one config; returns the exit code of its error, if it has one."""
+    """Measures one config; returns 0, or the exit code of its error."""
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("--config", type=Path, required=True, help="a .py file with get_config(), or a config.json")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure at least (5)")
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
-    parser.add_argument("--quick", action="store_true", help="one call, to see that everything runs")
+    parser.add_argument("--seconds", type=float, default=5.0, help="least time to measure (5)")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
+    parser.add_argument("--quick", action="store_true", help="one call, as a smoke test")
     try:
         overrides, rest = split_overrides(sys.argv[1:])
         options = parser.parse_args(rest)
@@ -48,8 +48,8 @@ def main() -> int:
 
 
 def measure(experiment: Experiment, seconds: float) -> dict[str, float | None]:
-    """Returns the figures of a config; None where the device or backend does not tell one."""
-    compile_seconds, per_step = _timed_calls(experiment, seconds)
+    """Returns figure -> value; None where the device or backend does not report it."""
+    compile_seconds, per_step = _time_calls(experiment, seconds)
     flops = _flops(experiment)
     batch_size = experiment.config["data"]["batch_size"]
     return {
@@ -62,40 +62,43 @@ def measure(experiment: Experiment, seconds: float) -> dict[str, float | None]:
     }
 
 
-def _timed_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
-    """Returns the seconds that compiling took, and seconds per step (median of calls) without it."""
+def _time_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
+    """Returns the seconds of compilation, and the seconds per step without it (median over calls)."""
     call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
-    state, at, steps = experiment.init(), 0, 1
+    state = experiment.init()
+    at = 0
+    steps = 1
     took: list[float] = []
 
-    def timed(state: Any) -> tuple[Any, float]:
+    def time_call(state: Any) -> tuple[Any, float]:
         began = time.perf_counter()
         state, output = call(state, experiment.batches(at, steps), steps)
         jax.device_get(output)
         return state, time.perf_counter() - began
 
     with counted() as compiled:
-        state, _ = timed(state)
-    state, one = timed(state)
-    at, steps = 2, max(1, min(CAPACITY, int(CALL_SECONDS / one)))
+        state, _ = time_call(state)
+    state, one = time_call(state)
+    at = 2
+    steps = max(1, min(CAPACITY, int(CALL_SECONDS / one)))
     while sum(took) < seconds or not took:
-        state, spent = timed(state)
+        state, spent = time_call(state)
         took.append(spent)
         at += steps
     return compiled.seconds, float(np.median(took)) / steps
 
 
 def _memory(experiment: Experiment) -> float | None:
-    """Returns the MiB that the compiled call plans for on each device: arguments + temporaries + outputs - aliases."""
+    """Returns the planned MiB per device of the compiled call: arguments + temporaries + outputs - aliases."""
     if experiment.config["parallel"]["backend"] != "mesh":
         return None
     program = jax.jit(functools.partial(train_call, rules=experiment.rules), donate_argnums=0)
     compiled = program.lower(experiment.init(), experiment.batches(0, 1), np.int32(1)).compile()
-    found = compiled.memory_analysis()
-    if found is None:
+    sizes = compiled.memory_analysis()
+    if sizes is None:
         return None
-    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    return (kept + found.temp_size_in_bytes) / 2**20
+    kept = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return (kept + sizes.temp_size_in_bytes) / 2**20
 
 
 def _flops(experiment: Experiment) -> float | None:

@@ -1,4 +1,4 @@
-"""Programs timed in turns, and their ratios shown and saved with the hardware and versions beside them."""
+"""Times programs in turns; prints and saves their ratios with hardware and versions."""
 
 import json
 import os
@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # a clone's own jaxtrain, installed or not; hence this import stands before jaxtrain's
+sys.path.insert(0, str(ROOT))  # this clone's jaxtrain goes before an installed one, so import this module first
 
 
 def first_line(docstring: str | None) -> str:
-    """Returns what a benchmark's --help says first."""
+    """Returns the first line of a docstring, for --help."""
     return (docstring or "").partition("\n")[0]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours to theirs, each in `unit` (median over the rounds); the ratio is the median of the rounds' own ratios.
+    """The ratio of our figure to theirs.
 
-    `bar` is the most (or, with `at_least`, the least) that the ratio may be; None where there is nothing to hold to.
+    ours, theirs: medians over the rounds, in `unit`; ratio, lowest, highest: median, minimum and maximum of the ratio
+    of each round; bar: the largest (with `at_least`, the smallest) acceptable ratio, None without a bar.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Ratio:
 
     @property
     def holds(self) -> bool | None:
-        """Tells whether the bar is kept; None without one."""
+        """Tells whether the ratio meets its bar; None without a bar."""
         if self.bar is None:
             return None
         return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
@@ -48,15 +49,18 @@ class Ratio:
 def seconds_in_turns(
     programs: Mapping[str, Callable[[], Any]], rounds: int, *, warm: bool = False
 ) -> dict[str, list[float]]:
-    """Runs each program once a round, one after the other; unless they are warm, a first round does not count."""
-    found: dict[str, list[float]] = {name: [] for name in programs}
+    """Runs each program once per round, in turns; returns name -> seconds of each round.
+
+    An extra first round warms the programs up and is not counted, unless they are `warm` already.
+    """
+    took: dict[str, list[float]] = {name: [] for name in programs}
     for counts in [False] * (not warm) + [True] * rounds:
         for name, program in programs.items():
             began = time.perf_counter()
             program()
             if counts:
-                found[name].append(time.perf_counter() - began)
-    return found
+                took[name].append(time.perf_counter() - began)
+    return took
 
 
 def ratio(
@@ -68,66 +72,66 @@ def ratio(
     *,
     at_least: bool = False,
 ) -> Ratio:
-    """Compares two programs round by round: neighbours in time saw the same machine."""
+    """Compares two programs round by round, so that a change in machine load affects both."""
     pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
     ours_middle, theirs_middle, middle = (statistics.median(numbers) for numbers in (ours, theirs, pairs))
     return Ratio(name, unit, ours_middle, theirs_middle, middle, min(pairs), max(pairs), len(pairs), bar, at_least)
 
 
 Part = Callable[[], tuple[list[Ratio], list[str]]]
-"""A group of comparisons: its ratios, and notes that say more."""
+"""A group of comparisons; returns its ratios and notes."""
 
 
-def measured(parts: Mapping[str, Part], chosen: Sequence[str]) -> tuple[list[Ratio], list[str]]:
-    """Runs the parts that are named, or all of them, and says what they found as it comes."""
+def run_parts(parts: Mapping[str, Part], chosen: Sequence[str]) -> tuple[list[Ratio], list[str]]:
+    """Runs the chosen parts, by default all of them, and prints the results of each as it ends."""
     if unknown := set(chosen) - set(parts):
         sys.exit(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(parts)}")
     ratios: list[Ratio] = []
     notes: list[str] = []
     for name in chosen or parts:
-        found, said = parts[name]()
-        print("\n".join([*(f"{ratio.name}: {ratio.ratio:.3f}" for ratio in found), *said]), flush=True)
-        ratios += found
-        notes += said
+        part_ratios, part_notes = parts[name]()
+        print("\n".join([*(f"{ratio.name}: {ratio.ratio:.3f}" for ratio in part_ratios), *part_notes]), flush=True)
+        ratios += part_ratios
+        notes += part_notes
     return ratios, notes
 
 
 def environment() -> dict[str, Any]:
-    """Returns versions, chip, devices, the number of processors and how busy the machine is."""
+    """Returns versions, chip, devices, the number of processors and the load average."""
     from jaxtrain.storage.environment import describe_environment
 
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return describe_environment() | {"processors": os.cpu_count(), "load_average": busy}
 
 
-def environment_lines(found: Mapping[str, Any]) -> list[str]:
-    """Returns the environment as two lines to read."""
-    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items() if version)
+def environment_lines(where: Mapping[str, Any]) -> list[str]:
+    """Formats the environment as two lines."""
+    packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items() if version)
     return [
-        f"{found['processor']} ({found['processors']} processors), {found['backend']}: {', '.join(found['devices'])}",
-        f"Python {found['python']}, {packages}",
+        f"{where['processor']} ({where['processors']} processors), {where['backend']}: {', '.join(where['devices'])}",
+        f"Python {where['python']}, {packages}",
     ]
 
 
 def report(title: str, ratios: Sequence[Ratio], notes: Sequence[str], output: Path | None) -> None:
-    """Prints the ratios as a table, and writes them as JSON where a file is given."""
+    """Prints the ratios as a table, and saves them as JSON if a file is given."""
     where = environment()
     rows = [["", "unit", "ours", "theirs", "ratio", "lowest-highest", "rounds", "bar", ""]]
-    rows += [_row(found) for found in ratios]
+    rows += [_row(ratio) for ratio in ratios]
     print("\n".join([title, *environment_lines(where), *notes, "", *table(rows)]))
-    results = [asdict(found) | {"holds": found.holds} for found in ratios]
+    results = [asdict(ratio) | {"holds": ratio.holds} for ratio in ratios]
     save({"title": title, "notes": list(notes), "ratios": results, "environment": where}, output)
 
 
-def save(found: Mapping[str, Any], output: Path | None) -> None:
-    """Writes JSON where a file is given."""
+def save(results: Mapping[str, Any], output: Path | None) -> None:
+    """Writes the results as JSON if a file is given."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(found, indent=2) + "\n")
+        output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligns rows of text in columns, the first to the left, the others to the right."""
+    """Aligns rows of text in columns: the first column left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     first, *others = widths
     return [
@@ -136,9 +140,9 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _row(found: Ratio) -> list[str]:
-    bar = "" if found.bar is None else f"{'≥' if found.at_least else '≤'} {found.bar:.2f}"
-    verdict = {None: "", True: "holds", False: "MISSED"}[found.holds]
-    span = f"{found.lowest:.3f}-{found.highest:.3f}"
-    numbers = [f"{found.ours:.3f}", f"{found.theirs:.3f}", f"{found.ratio:.3f}"]
-    return [found.name, found.unit, *numbers, span, str(found.rounds), bar, verdict]
+def _row(ratio: Ratio) -> list[str]:
+    bar = "" if ratio.bar is None else f"{'≥' if ratio.at_least else '≤'} {ratio.bar:.2f}"
+    verdict = {None: "", True: "holds", False: "MISSED"}[ratio.holds]
+    span = f"{ratio.lowest:.3f}-{ratio.highest:.3f}"
+    numbers = [f"{ratio.ours:.3f}", f"{ratio.theirs:.3f}", f"{ratio.ratio:.3f}"]
+    return [ratio.name, ratio.unit, *numbers, span, str(ratio.rounds), bar, verdict]

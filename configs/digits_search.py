@@ -1,9 +1,9 @@
-"""Digits: a search over the optimizer, its rates and what regularises, by 64 trials with 3 seeds each and halving.
+"""Digits: a search over learning rate, weight decay, dropout and warm-up: 64 trials, 3 seeds each, with halving.
 
 python -m jaxtrain.main search --config=configs/digits_search.py
 
-The best has a loss of 0.086 on validation; on three unused seeds its loss on test is lower than the config's own by
-0.047 (95 % interval 0.021 to 0.073). 20 s on 2 cores of an AMD EPYC, 9 s with compiled programs in the cache.
+The best trial has a validation loss of 0.086. On three unused seeds its test loss is 0.047 lower than that of the
+config's own values (95 % interval 0.021 to 0.073). 20 s on 2 cores of an AMD EPYC, 9 s with a warm compilation cache.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,7 @@
-"""The command: arguments -> one call. Nothing heavy is imported before it is known what to do."""
+"""Command line: parses the arguments and runs one command.
+
+Modules that import JAX are imported only when a command needs them, so `--help` and usage errors are fast.
+"""
 
 import argparse
 import importlib
@@ -25,10 +28,10 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("train", "trains a config, or resumes the run in its directory (the default verb)"),
     "evaluate": Command("evaluate", "evaluates the best state of a run: evaluate --workdir=DIR"),
-    "lr_range": Command("lr_range", "tests learning rates, draws the curve and suggests one"),
-    "plan": Command("plan", "reports size, memory, time and what fits, and draws the schedules; trains nothing"),
-    "search": Command("search", "searches search.space: many trials as lanes of few programs, then a report"),
-    "list": Command("listing", "lists the families, or the members of one with their knobs: list optimizers"),
+    "lr_range": Command("lr_range", "runs a learning-rate range test, plots it and suggests a rate"),
+    "plan": Command("plan", "reports parameters, memory and time, and plots the schedules, without training"),
+    "search": Command("search", "searches search.space, many trials per compiled program, and writes a report"),
+    "list": Command("listing", "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
 
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 usage or config, 3 data, 4 diverged, 5 storage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no such letter is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):  # the encoding of the terminal may lack a character
             stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except RuntimeError as error:  # JAX's own is one
+    except RuntimeError as error:  # jax.errors.JaxRuntimeError among them
         if "--debug" in words or "out of memory" not in str(error).lower():
             raise
         got = Words(f"a program that does not fit ({str(error).splitlines()[0]})")
@@ -57,21 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # a reader that went away (`| head`)
+    except BrokenPipeError:  # the reader closed the pipe (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def run_command() -> NoReturn:
-    """Runs the command as a process: the installed script `jaxtrain`."""
+    """Entry point of the installed script `jaxtrain`: runs the command and exits with its code."""
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: a user's own modules are found from where the command starts
+        sys.path.insert(0, "")  # as `python -m` does, so that modules in the current folder can be imported
     sys.exit(main())
 
 
 def _run(words: Sequence[str]) -> int:
     overrides, rest = split_overrides(words)
-    parsed = _parsed(rest)
+    parsed = _parse(rest)
     warnings.simplefilter("ignore" if parsed.quiet else "default", JaxtrainWarning)
     verb, *more = parsed.words or ["train"]
     if verb not in COMMANDS:
@@ -84,13 +87,13 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Shows our own warnings as a line, and others by the name of what they are."""
+    """Prints a warning as one line: our own as `warning: ...`, others under the name of their class."""
     kind = "warning" if issubclass(category, JaxtrainWarning) else category.__name__
     print(f"{kind}: {message}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises our own error in one line, where argparse prints its usage first."""
+    """Argument parser that raises UsageError in place of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         option, _, reason = message.removeprefix("argument ").partition(": ")
@@ -101,7 +104,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """Keeps an option's value, and refuses a second one."""
+    """Stores an option's value; rejects a repeated option and an empty value."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
         if getattr(namespace, self.dest) is not None:
@@ -118,19 +121,21 @@ def _parser() -> argparse.ArgumentParser:
         "jaxtrain",
         usage=USAGE,
         allow_abbrev=False,
-        epilog=f"verbs:\n{verbs}\n\n--config.KEY=VALUE overrides a key of the config, at any depth; 'list' shows them.",
+        epilog=f"verbs:\n{verbs}\n\n--config.KEY=VALUE overrides any key of the config; 'list' shows the keys.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--config", action=_Once, metavar="FILE", help="a .py file with get_config(), or a config.json")
-    parser.add_argument("--workdir", action=_Once, metavar="DIR", help="the run's directory (runs/<config>-<hash>)")
-    parser.add_argument("--quiet", action="store_true", help="prints errors alone")
-    parser.add_argument("--debug", action="store_true", help="shows the traceback of an error")
+    parser.add_argument(
+        "--workdir", action=_Once, metavar="DIR", help="the run's directory (default: runs/<config>-<hash>)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="prints only errors")
+    parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser
 
 
-def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    """Parses what is left of the command line; options and words may stand in any order."""
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line without its overrides; options and words may come in any order."""
     parser = _parser()
     options, unknown = parser.parse_known_intermixed_args(words)
     if unknown:

@@ -137,7 +137,7 @@ def test_the_table_shows_every_rule_and_what_the_curve_says(done):
     shown = dict(line.split()[:2] for line in done.out.splitlines() if line.strip() and line.split()[0] in RULES)
     assert shown == {name: f"{rate:.3g}" for name, rate in reading.rules.items()}
     assert set(shown) == set(RULES)
-    assert f"suggestion {reading.suggestion:.3g}, over seeds" in done.out
+    assert f"suggestion {reading.suggestion:.3g}, across seeds" in done.out
     assert f"the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}" in done.out
 
 

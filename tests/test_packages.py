@@ -1,6 +1,7 @@
 """The order of the packages holds: imports point down, pure packages touch no file, one package knows the devices."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import jaxtrain
 
 PACKAGE = Path(__file__).parent.parent / "jaxtrain"
+PAGE = (PACKAGE.parent / "docs" / "architecture.md").read_text()
 
 # Bottom-up, as docs/architecture.md shows them; packages of one tier stand side by side.
 TIERS = (
@@ -145,6 +147,36 @@ def test_pure_modules_neither_jit_nor_touch_files(module: str):
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_only_parallel_speaks_of_devices(module: str):
     assert package(module) == "parallel" or not words(module) & DEVICE_WORDS
+
+
+def defined(module: ast.Module) -> set[str]:
+    """Returns the functions, classes, methods ("Class.method") and constants that a module defines at its top."""
+    names = set()
+    for node in module.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {ast.unparse(target) for target in targets}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            methods = node.body if isinstance(node, ast.ClassDef) else []
+            names |= {f"{node.name}.{method.name}" for method in methods if isinstance(method, ast.FunctionDef)}
+    return names
+
+
+def test_the_architecture_page_shows_every_package():
+    shown = set(re.findall(r"\b([a-z_]+)(?:/|\.py)(?=[\s`])", PAGE.partition("## Where a change goes")[0]))
+    assert set(HEIGHT) <= shown
+
+
+def test_what_the_architecture_page_names_exists():
+    refused = PAGE.index("## What the project refuses")
+    places = re.findall(r"`((?:[a-z_]+/)*(?:\w+\.py|[a-z_]+/))(?::([\w.]+))?`", PAGE[:refused])
+    assert len(places) > 80
+    for path, name in places:
+        file = (PACKAGE.parent if path.startswith(("tests/", "jaxtrain/")) else PACKAGE) / path
+        assert file.exists(), f"docs/architecture.md names {path}"
+        if name:
+            assert name in defined(ast.parse(file.read_text())), f"docs/architecture.md names {path}:{name}"
 
 
 def test_every_public_name_is_imported_from_where_it_lives():

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 from tiny_runs import GIVEN
 
-from jaxtrain.commands.plan import NOT_SAID, draw_schedules, plan_report
+from jaxtrain.commands.plan import NOT_REPORTED, draw_schedules, plan_report
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.core.steps import train_call
@@ -157,7 +157,7 @@ def test_the_picture_is_drawn_and_nothing_else_is_written(planned: Plan, picture
 def test_without_a_schedule_there_is_no_picture(tmp_path: Path):
     found = plan(config_of({"schedule": None, "model.hidden": (4,)}))
     assert found.curves.values == {}
-    assert "nothing is scheduled, so there is no picture" in plan_report(found, tmp_path / "plan.png", [])
+    assert "no picture: nothing is scheduled" in plan_report(found, tmp_path / "plan.png", [])
 
 
 # What fits
@@ -203,7 +203,7 @@ def test_where_nothing_fits_nothing_is_run(tmp_path: Path):
     text = "\n".join(plan_report(found, tmp_path, []))
     assert "largest batch  none" in text
     assert "lanes          none fit" in text
-    assert "not measured, since it does not fit" in text
+    assert "not measured: does not fit" in text
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_pmap_takes_each_device_its_share_and_lays_no_output_over_the_state():
 def test_a_compiler_that_says_nothing_is_said_to(planned: Plan, picture: Path):
     silent = dataclasses.replace(planned, flops=None, memory=None, largest_batch=None, lanes=None)
     lines = plan_report(silent, picture, [])
-    assert [line.split()[0] for line in lines if NOT_SAID in line] == ["work", "memory", "largest", "lanes"]
+    assert [line.split()[0] for line in lines if NOT_REPORTED in line] == ["work", "memory", "largest", "lanes"]
 
     class Silent:
         def memory_analysis(self) -> None:
@@ -290,7 +290,7 @@ def test_the_report_tells_the_numbers_and_the_command_that_trains(planned: Plan,
     text = "\n".join(plan_report(planned, picture, ["--config=my file.py"]))
     assert "113 steps of 128 examples, 10.07 epochs, on 1 device (cpu)" in text
     assert "Dense_0 16,640, Dense_1 32,896, Dense_2 1,290" in text
-    assert "MFLOP a step" in text
+    assert "MFLOP per step" in text
     assert "1,437 (the whole training split)" in text
     assert f"wrote {picture}: optimizer.b1, optimizer.learning_rate" in text
     assert "--config='my file.py'" in text or "'--config=my file.py'" in text

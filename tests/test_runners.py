@@ -118,7 +118,7 @@ def test_the_result_holds_mean_spread_and_interval_of_every_metric(whole):
 def test_the_report_shows_the_spread(whole):
     lines = "\n".join(train_report(trained(tiny(THREE), whole), whole))
     found = result_of(whole)["seeds"]["validation"]["loss"]
-    assert "over seeds: mean, spread, 95 % interval of the mean" in lines
+    assert "across seeds: mean, standard deviation, 95 % interval of the mean" in lines
     shown = re.search(r"  validation loss +(\S+)  \S+  (\S+) to (\S+)\n", lines)
     assert shown is not None
     assert [float(number) for number in shown.groups()] == pytest.approx(

@@ -1,1 +1,1 @@
-"""The commands: a module for each verb, with what it does and what it prints."""
+"""The commands: one module per verb, which runs it and formats what it prints."""

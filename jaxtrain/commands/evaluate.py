@@ -1,11 +1,11 @@
-"""The command `evaluate`: the best state of a run, measured on its validation and test splits."""
+"""The command `evaluate`: measures the best state of a run on its validation and test splits."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.commands.options import Options
-from jaxtrain.commands.summary import readable, shown
+from jaxtrain.commands.summary import format_numbers, select_readable
 from jaxtrain.core.steps import train_step
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.parallel.compilation import use_persistent_cache
@@ -18,7 +18,7 @@ from jaxtrain.training.trained_run import open_run, restore_best
 
 
 def run(options: Options) -> int:
-    """Evaluates the run in `--workdir`."""
+    """Evaluates the run in `--workdir`; returns 0."""
     if options.workdir is None:
         raise UsageError("--workdir", Words("nothing"), "the directory of a run", "Give evaluate --workdir=DIR")
     if options.overrides or options.config:
@@ -32,7 +32,7 @@ def run(options: Options) -> int:
 def evaluate(workdir: str | Path) -> dict[str, Any]:
     """Evaluates a run's best state on its validation and test splits, and writes `evaluation.json`.
 
-    Returns {"step": step, split: {name: number}}. Raises DataError where the data are not those of the training.
+    Returns {"step": step, split: {name: number}}. Raises DataError if the data differ from the training data.
     """
     workdir = Path(workdir)
     config, memory, checkpoints = open_run(workdir)
@@ -42,13 +42,14 @@ def evaluate(workdir: str | Path) -> dict[str, Any]:
     step, saved = restore_best(checkpoints, memory, runner.shapes())
     state = runner.placed(saved)
     splits = [split for split in ("validation", "test") if split in experiment.dataset.sizes]
-    found = {"step": step, **{split: results(runner.evaluate(state, split)) for split in splits}}
-    write_json(workdir / "evaluation.json", found)
-    return found
+    evaluation = {"step": step, **{split: results(runner.evaluate(state, split)) for split in splits}}
+    write_json(workdir / "evaluation.json", evaluation)
+    return evaluation
 
 
-def evaluation_report(found: Mapping[str, Any], workdir: Path) -> list[str]:
-    """Returns what `evaluate` prints."""
-    lines = [f"step {found['step']:,} of {workdir}"]
-    lines += [f"  {split:<11}{shown(readable(numbers))}" for split, numbers in found.items() if split != "step"]
+def evaluation_report(evaluation: Mapping[str, Any], workdir: Path) -> list[str]:
+    """Formats the output of `evaluate`."""
+    lines = [f"step {evaluation['step']:,} of {workdir}"]
+    splits = {name: numbers for name, numbers in evaluation.items() if name != "step"}
+    lines += [f"  {name:<11}{format_numbers(select_readable(numbers))}" for name, numbers in splits.items()]
     return [*lines, f"wrote {workdir}/evaluation.json"]

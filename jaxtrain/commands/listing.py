@@ -1,4 +1,4 @@
-"""The command `list`: families, their members with knobs, and the other sections of a config."""
+"""The command `list`: prints the families, their members with knobs, and the other sections of a config."""
 
 import inspect
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxtrain.commands.options import Options
-from jaxtrain.commands.summary import value_text
+from jaxtrain.commands.summary import format_value
 from jaxtrain.config.defaults import FAMILIES, family
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.schema import MISSING, Knob
@@ -22,7 +22,7 @@ _SOURCE = re.compile(r"https?://|scikit-learn's|`optax\.|\boptax's|\((1[789]|20)
 
 
 def run(options: Options) -> int:
-    """Prints the families, or the members of the one that is named."""
+    """Prints the families, or the members of the family that is named; returns 0."""
     if options.overrides or options.config or options.workdir:
         got, hint = Words("a config or a directory"), "Leave --config and --workdir out"
         raise UsageError("list", got, "list or list NAME", hint)
@@ -31,18 +31,18 @@ def run(options: Options) -> int:
 
 
 def families() -> list[str]:
-    """Returns the lines of `list`: each family with the names of its members, and the other sections."""
+    """Formats the output of `list`: each family with the names of its members, then the other sections."""
     tables = {**{plural(section): family(section) for section in FAMILIES}, "metrics": METRICS}
     lines = [f"{name:<12}{', '.join(table.members)}" for name, table in tables.items()]
     other = f"other sections of a config: {', '.join(SECTIONS)}"
-    return [*lines, "", other, "list NAME shows the members or the keys of one, with knobs and defaults"]
+    return [*lines, "", other, "list NAME shows the members of a family or the keys of a section, with defaults"]
 
 
 def members(name: str) -> list[str]:
-    """Returns the lines of `list NAME`: members with one line each, their knobs with default and what is allowed."""
+    """Formats the output of `list NAME`: each member with one line of help, its knobs, their defaults and types."""
     singular = {plural(section): section for section in FAMILIES} | {section: section for section in FAMILIES}
     if name in ("metrics", "metric"):
-        return [line for member, function in METRICS.members.items() for line in (member, *_said(function))]
+        return [line for member, function in METRICS.members.items() for line in (member, *_help_lines(function))]
     if name in SECTIONS:
         return [name, f"    {_first_line(SECTIONS[name])}", *_knob_lines(knobs_of(SECTIONS[name]))]
     if name not in singular:
@@ -52,7 +52,7 @@ def members(name: str) -> list[str]:
 
 
 def plural(section: str) -> str:
-    """Returns what a family is called: "losses" of the section "loss"."""
+    """Returns the name of a family: "losses" for the section "loss"."""
     return PLURALS.get(section, section)
 
 
@@ -60,7 +60,7 @@ def _member_lines(section: str) -> Iterator[str]:
     table = family(section)
     for name, function in table.members.items():
         yield name
-        yield from _said(function)
+        yield from _help_lines(function)
         yield from _knob_lines(knobs_of(function, len(table.supplied)))
     if table.common is not None:
         yield f"any {section}"
@@ -73,17 +73,17 @@ def _knob_lines(knobs: Mapping[str, Knob]) -> list[str]:
 
 
 def default_of(knob: Knob) -> str:
-    """Writes the default of a knob."""
-    return "<must be given>" if knob.default is MISSING else value_text(knob.default)
+    """Formats the default of a knob."""
+    return "<must be given>" if knob.default is MISSING else format_value(knob.default)
 
 
 def source_of(function: Any) -> str:
-    """Returns the sentences of a docstring that name where its formula comes from: a paper or a library."""
+    """Returns the sentences of a docstring that cite the source of its formula: a paper or a library."""
     text = " ".join((inspect.getdoc(function) or "").partition(">>> ")[0].split())
     return " ".join(sentence for sentence in _SENTENCE_ENDS.split(text) if _SOURCE.search(sentence)).rstrip(";:")
 
 
-def _said(function: Any) -> list[str]:
+def _help_lines(function: Any) -> list[str]:
     source = source_of(function)
     return [f"    {_first_line(function)}", *([f"    source: {source}"] if source else [])]
 

@@ -1,4 +1,4 @@
-"""The command `lr_range`: a range test of a config, with its picture, table and files."""
+"""The command `lr_range`: runs a learning-rate range test, writes its files and prints its suggestion."""
 
 import shlex
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ ALL_DIVERGED = "every lane diverged: lower lr_range.start and lr_range.stop"
 
 
 def run(options: Options) -> int:
-    """Runs the range test; returns 0, or 4 where every lane diverged."""
+    """Runs the range test; returns 0, or 4 if every lane diverged."""
     use_a_host_device_per_core()
     config, workdir = options.resolve()
     from jaxtrain.parallel.compilation import use_persistent_cache
@@ -31,9 +31,9 @@ def run(options: Options) -> int:
 
 
 def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
-    """Tests the rates of a resolved config and writes `lr_range/` in the directory: result, curve and picture.
+    """Runs the range test of a resolved config and writes result, curve and picture to `lr_range/` in the directory.
 
-    Raises ConfigError for a range or a float that cannot be tested. Where every lane diverged the result says so.
+    Raises ConfigError for a range or a float that cannot be tested. If every lane diverged, `result.status` says so.
     """
     check(config)
     workdir = Path(workdir)
@@ -44,9 +44,9 @@ def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
 
 
 def lr_range_report(result: LRRangeResult, arguments: list[str], workdir: Path) -> list[str]:
-    """Returns what `lr_range` prints: the rules' rates, what the curve says, the files, the command that trains.
+    """Formats the output of `lr_range`: each rule's rate, the suggestion, the files, and the command that trains.
 
-    `arguments` are those that chose the config: the file, and what overrode it.
+    `arguments` are the options that select the config: the file and its overrides.
     """
     rates, seeds = result.losses.shape
     lines = [f"{result.status}: {rates} rates of {result.target} by {result.method}, {seeds} seeds"]
@@ -63,10 +63,10 @@ def _reading_lines(reading: Reading) -> Iterator[str]:
     for name, rate in reading.rules.items():
         yield f"  {name:<14}{rate:.3g}"
     if reading.suggestion is not None and reading.band and reading.falling:
-        yield f"  suggestion {reading.suggestion:.3g}, over seeds {reading.band[0]:.3g} to {reading.band[1]:.3g}"
+        yield f"  suggestion {reading.suggestion:.3g}, across seeds {reading.band[0]:.3g} to {reading.band[1]:.3g}"
         yield f"  the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}"
-    yield f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  not unstable within the range"
+    yield f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  stable over the whole range"
     if not reading.rules:
-        yield "  too few rates stayed finite for a curve: lower lr_range.stop"
+        yield "  too few rates have a finite loss: lower lr_range.stop"
     elif not reading.agreed:
-        yield "  agreed: false. The rules disagree, or nothing falls: look at the picture before you train"
+        yield "  agreed: false. The rules disagree or the loss does not fall: check the picture before training"

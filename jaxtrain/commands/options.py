@@ -1,4 +1,4 @@
-"""The options that every command takes: which config, which directory, what to print."""
+"""Options shared by all commands: config, overrides, directory, quiet."""
 
 import os
 import shlex
@@ -17,7 +17,7 @@ USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [-
 
 @dataclass(frozen=True)
 class Options:
-    """A parsed command line: the words after the verb, the options, and the overrides as dotted name -> text."""
+    """A parsed command line: words after the verb, overrides (dotted name -> text), and the options."""
 
     words: tuple[str, ...]
     overrides: Mapping[str, Text]
@@ -26,7 +26,7 @@ class Options:
     quiet: bool = False
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
-        """Resolves the config, shows it, and chooses the directory."""
+        """Resolves and prints the config; returns it with the run's directory."""
         if self.config is None:
             raise UsageError("--config", Words("nothing"), "a config file", f"Usage: {USAGE}")
         from jaxtrain.commands.summary import config_lines
@@ -41,12 +41,12 @@ class Options:
         return loaded.config, Path(self.workdir or default)
 
     def again(self) -> list[str]:
-        """Returns the options of a command that chose the config and the directory."""
+        """Returns the arguments that select this config and directory again."""
         chosen = [f"--config={self.config}", *(f"--config.{key}={value}" for key, value in self.overrides.items())]
         return chosen + ([f"--workdir={self.workdir}"] if self.workdir else [])
 
     def show(self, lines: Sequence[str], error: str = "") -> None:
-        """Prints the lines that a command ends with; a quiet command prints the error alone, where there is one."""
+        """Prints the final lines of a command; with `--quiet` only the error, if there is one."""
         if not self.quiet:
             print("\n".join(lines))
         elif error:
@@ -54,7 +54,10 @@ class Options:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:
-    """Takes `--config.a.b=value` (or `--config.a.b value`) out of a command line: {"a.b": value}, and the rest."""
+    """Splits a command line into its overrides and the rest: `--config.a.b=value` becomes {"a.b": value}.
+
+    `--config.a.b value` is accepted, too.
+    """
     overrides: dict[str, Text] = {}
     rest: list[str] = []
     remaining = iter(words)
@@ -75,20 +78,21 @@ def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:
 
 
 def use_a_host_device_per_core() -> None:
-    """Makes a device of each core of a CPU, for lanes; before JAX starts, and never over a user's own XLA_FLAGS."""
+    """Makes one JAX device per CPU core, for lanes. Call it before JAX starts; a user's XLA_FLAGS are kept."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={cores}")
 
 
 def command() -> str:
-    """Returns the command in a form that can be pasted: with the Python on the path, else with that which runs now."""
-    running, found = Path(sys.executable), shutil.which("python")
-    if found and Path(found) == running:
+    """Returns the command to paste: `python -m jaxtrain.main`, with the path of this Python if `python` is another."""
+    running = Path(sys.executable)
+    on_path = shutil.which("python")
+    if on_path and Path(on_path) == running:
         return "python -m jaxtrain.main"
     shown = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
     return f"{shlex.quote(str(shown))} -m jaxtrain.main"
 
 
 def _run_name(path: Path) -> str:
-    """Returns what a run is called after: the config file, or for a run's config.json the directory it lies in."""
+    """Returns the name of a run: the stem of the config file, or the directory of a run's config.json."""
     return path.resolve().parent.name if path.name == "config.json" else path.stem

@@ -1,4 +1,4 @@
-"""The command `plan`: reports what a config takes before it is trained, and draws its schedules."""
+"""The command `plan`: estimates size, memory and time of a config before training, and plots its schedules."""
 
 import math
 import shlex
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Plans the config, and writes the picture of its schedules where it has any."""
+    """Plans the config, and writes a picture of its schedules if it has any; returns 0."""
     config, workdir = options.resolve()
     if config["train"]["seeds"] > 1:
         use_a_host_device_per_core()
@@ -29,20 +29,20 @@ def run(options: Options) -> int:
     from jaxtrain.training.plan import plan
 
     use_persistent_cache()
-    # In a directory that was asked for; else beside the one that training would make, which this must not make.
+    # Without --workdir the picture goes beside the default directory, which only training creates.
     picture = workdir / "plan.png" if options.workdir else workdir.with_name(f"{workdir.name}-plan.png")
     if options.workdir:
         demand_own(workdir, config)
-    found = plan(config)
-    if found.curves.values:
-        draw_schedules(found, picture)
-    options.show(plan_report(found, picture, options.again()))
+    planned = plan(config)
+    if planned.curves.values:
+        draw_schedules(planned, picture)
+    options.show(plan_report(planned, picture, options.again()))
     return 0
 
 
-def draw_schedules(found: Plan, picture: Path) -> None:
-    """Draws the schedules of a plan into a PNG file; StorageError where it cannot be written."""
-    png = render(plot_schedules(found.curves.steps, found.curves.values, found.steps_per_epoch)).png
+def draw_schedules(planned: Plan, picture: Path) -> None:
+    """Writes the schedules of a plan to a PNG file. Raises StorageError if it cannot be written."""
+    png = render(plot_schedules(planned.curves.steps, planned.curves.values, planned.steps_per_epoch)).png
     make_directory(picture.parent)
     try:
         picture.write_bytes(png)
@@ -51,7 +51,7 @@ def draw_schedules(found: Plan, picture: Path) -> None:
 
 
 def plot_schedules(steps: np.ndarray, values: Mapping[str, np.ndarray], steps_per_epoch: float) -> "Figure":
-    """Draws what each scheduled float is at each step, a panel each, over steps and, along the upper edge, epochs."""
+    """Plots each scheduled float in its own panel over steps, with epochs on a secondary axis at the top."""
     from matplotlib.figure import Figure
 
     columns = 1 if len(values) <= 3 else 2
@@ -84,65 +84,68 @@ def _in_epochs(axes: "Axes", steps_per_epoch: float) -> None:
     upper.set_xlabel("epoch")
 
 
-def plan_report(found: Plan, picture: Path, arguments: list[str]) -> list[str]:
-    """Returns what `plan` prints; `arguments` are those that chose the config and the directory."""
-    devices = f"{found.devices} device{'s' if found.devices > 1 else ''} ({found.device})"
-    each = f", {found.seeds} seeds" if found.seeds > 1 else ""
-    modules = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
+def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]:
+    """Formats the output of `plan`; `arguments` are the options that select the config and the directory."""
+    devices = f"{planned.devices} device{'s' if planned.devices > 1 else ''} ({planned.device})"
+    each = f", {planned.seeds} seeds" if planned.seeds > 1 else ""
+    modules = ", ".join(f"{name} {count:,}" for name, count in planned.parameters.items())
     lines = [
-        f"{found.steps:,} steps of {found.batch:,} examples, {found.epochs:.4g} epochs{each}, on {devices}",
-        f"  parameters     {sum(found.parameters.values()):,}: {modules}",
-        f"  work           {_work(found)}",
-        *_memory_lines(found),
-        f"  time           {_time(found)}",
-        f"  largest batch  {_up_to(found.largest_batch, found.batch_cap, '(the whole training split)')}",
-        f"  lanes          {_up_to(found.lanes, LANES, 'or more')} fit",
+        f"{planned.steps:,} steps of {planned.batch:,} examples, {planned.epochs:.4g} epochs{each}, on {devices}",
+        f"  parameters     {sum(planned.parameters.values()):,}: {modules}",
+        f"  work           {_work(planned)}",
+        *_memory_lines(planned),
+        f"  time           {_time(planned)}",
+        f"  largest batch  {_up_to(planned.largest_batch, planned.batch_cap, '(the whole training split)')}",
+        f"  lanes          {_up_to(planned.lanes, LANES, 'or more')} fit",
     ]
-    names = ", ".join(found.curves.values)
-    lines.append(f"wrote {picture}: {names}" if names else "nothing is scheduled, so there is no picture")
-    if found.timing is None:
-        return [*lines, "it does not fit in memory: take a smaller model or batch, or more devices"]
+    names = ", ".join(planned.curves.values)
+    lines.append(f"wrote {picture}: {names}" if names else "no picture: nothing is scheduled")
+    if planned.timing is None:
+        return [*lines, "does not fit in memory: use a smaller model or batch, or more devices"]
     return [*lines, "next:", f"  {command()} {shlex.join(arguments)}"]
 
 
-NOT_SAID = "the compiler of this backend does not say"
+NOT_REPORTED = "not reported by the compiler of this backend"
 
 
-def _work(found: Plan) -> str:
-    if found.flops is None:
-        return NOT_SAID
-    each = " for each seed" if found.seeds > 1 else ""
-    return f"{_scaled(found.flops)}FLOP a step, {_scaled(found.flops * found.steps_per_epoch)}FLOP an epoch{each}"
+def _work(planned: Plan) -> str:
+    if planned.flops is None:
+        return NOT_REPORTED
+    each = " for each seed" if planned.seeds > 1 else ""
+    step = _with_prefix(planned.flops)
+    epoch = _with_prefix(planned.flops * planned.steps_per_epoch)
+    return f"{step}FLOP per step, {epoch}FLOP per epoch{each}"
 
 
-def _memory_lines(found: Plan) -> Iterator[str]:
-    if found.memory is None or found.total_memory is None:
-        yield f"  memory         {NOT_SAID}"
+def _memory_lines(planned: Plan) -> Iterator[str]:
+    if planned.memory is None or planned.total_memory is None:
+        yield f"  memory         {NOT_REPORTED}"
         return
-    total, limit = _bytes(found.total_memory), _bytes(found.limit)
-    yield f"  memory         {total} on each device, of {limit} that may be planned for"
-    yield from (f"    {_bytes(size):>10}   {kind}" for kind, size in found.memory.items() if size)
+    total = _bytes(planned.total_memory)
+    limit = _bytes(planned.limit)
+    yield f"  memory         {total} per device, of {limit} available"
+    yield from (f"    {_bytes(size):>10}   {kind}" for kind, size in planned.memory.items() if size)
 
 
-def _time(found: Plan) -> str:
-    if found.timing is None or found.epoch_seconds is None:
-        return "not measured, since it does not fit in memory"
-    steps, evaluations = found.epoch_seconds
+def _time(planned: Plan) -> str:
+    if planned.timing is None or planned.epoch_seconds is None:
+        return "not measured: does not fit in memory"
+    steps, evaluations = planned.epoch_seconds
     return (
-        f"{_seconds(steps + evaluations)} an epoch ({evaluations / (steps + evaluations):.0%} of it evaluations), "
-        f"{_seconds((steps + evaluations) * found.epochs)} in all, by steps of {_seconds(found.timing.step)}; "
-        f"{_seconds(found.timing.compilation)} of compilation"
+        f"{_seconds(steps + evaluations)} per epoch ({evaluations / (steps + evaluations):.0%} of it evaluation), "
+        f"{_seconds((steps + evaluations) * planned.epochs)} in total, from {_seconds(planned.timing.step)} per step; "
+        f"{_seconds(planned.timing.compilation)} of compilation"
     )
 
 
 def _up_to(count: int | None, cap: int, words: str) -> str:
     if count is None:
-        return NOT_SAID
+        return NOT_REPORTED
     return f"{count:,}{' ' + words if count == cap else ''}" if count else "none"
 
 
-def _scaled(number: float) -> str:
-    """Writes a number with the prefix of its thousands: 18.4 M."""
+def _with_prefix(number: float) -> str:
+    """Formats a number with an SI prefix: 18.4 M."""
     number = float(f"{number:.3g}")  # 999,999 is 1 M, not 1,000 k
     power = min(int(math.log10(max(number, 1.0)) // 3), 6)
     return f"{number / 1000**power:.3g} {' kMGTPE'[power].strip()}"

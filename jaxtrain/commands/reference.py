@@ -1,4 +1,4 @@
-"""The reference of all members, as Markdown: `python -m jaxtrain.commands.reference > docs/reference.md`."""
+"""Writes the reference of all members as Markdown: `python -m jaxtrain.commands.reference > docs/reference.md`."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ default is a float is an input of the compiled program: it can be swept, schedul
 
 
 def reference() -> str:
-    """Returns the document."""
+    """Returns the whole document."""
     parts = [HEAD]
     for section in FAMILIES:
         table = family(section)
@@ -50,7 +50,7 @@ def _member(title: str, function: Callable[..., Any], knobs: dict[str, Knob]) ->
 
 
 def split_example(docstring: str) -> tuple[str, str]:
-    """Returns (what a docstring says, its runnable example)."""
+    """Splits a docstring into its text and its runnable example."""
     text, begins, example = docstring.partition(">>> ")
     return text.strip(), (begins + example).strip()
 

@@ -1,4 +1,4 @@
-"""The command `search`: a study from its config to its report."""
+"""The command `search`: runs or resumes a hyperparameter search and prints its result."""
 
 import shlex
 from collections import Counter
@@ -11,18 +11,18 @@ NOTHING_LEFT = "every trial diverged: lower the rates of search.space, or clip t
 
 
 SEARCH_FILES = (
-    ("report.html", "trials, pictures and the comparison: opens offline in a browser"),
+    ("report.html", "trials, pictures and the comparison; opens offline in a browser"),
     ("best_config.json", "the config of the best trial"),
     ("trials.jsonl", "a line for each trial"),
-    ("result.json", "the best, its ties, the comparison"),
-    ("comparison.json", "the best and the config's own values on further seeds"),
-    ("pictures", "the report's pictures as PNG"),
-    ("tensorboard", "the table of hyperparameters for TensorBoard"),
+    ("result.json", "the best trial, the trials tied with it, the comparison"),
+    ("comparison.json", "the best trial and the config's own values on unused seeds"),
+    ("pictures", "the pictures of the report as PNG"),
+    ("tensorboard", "the hyperparameter table for TensorBoard"),
 )
 
 
 def run(options: Options) -> int:
-    """Searches; returns the exit code of the result."""
+    """Runs the search; returns the exit code of its result."""
     use_a_host_device_per_core()
     config, workdir = options.resolve()
     from jaxtrain.parallel.compilation import use_persistent_cache
@@ -35,16 +35,19 @@ def run(options: Options) -> int:
 
 
 def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
-    """Returns what `search` prints at its end; `arguments` are those that chose the config."""
-    found, folder = result.findings, result.folder
-    counts = Counter(outcome.status for outcome in found.outcomes)
+    """Formats the output of `search`; `arguments` are the options that select the config and the directory."""
+    findings = result.findings
+    folder = result.folder
+    counts = Counter(outcome.status for outcome in findings.outcomes)
     told = ", ".join(f"{counts[status]} {status}" for status in ("done", "stopped", "diverged") if counts[status])
-    lines = [f"{result.status}: {len(found.outcomes)} trials ({told or 'none ended'}) in {found.seconds:.1f} s"]
+    lines = [
+        f"{result.status}: {len(findings.outcomes)} trials ({told or 'none finished'}) in {findings.seconds:.1f} s"
+    ]
     if result.status == "interrupted":
-        return [*lines, "next:", f"  {command()} search {shlex.join(arguments)}   # goes on where it stopped"]
-    lines += [f"  {title(found)}", *(f"  {sentence}" for sentence in sentences(found)[1:])]
-    lines += [] if found.best else [f"  {NOTHING_LEFT}"]
+        return [*lines, "next:", f"  {command()} search {shlex.join(arguments)}   # resumes where it stopped"]
+    lines += [f"  {title(findings)}", *(f"  {sentence}" for sentence in sentences(findings)[1:])]
+    lines += [] if findings.best else [f"  {NOTHING_LEFT}"]
     lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if (folder / name).exists())]
-    if found.best:
+    if findings.best:
         lines += ["next:", f"  {command()} --config={shlex.quote(str(folder / 'best_config.json'))}"]
     return lines

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
-from jaxtrain.commands.summary import number, readable, shown
+from jaxtrain.commands.summary import format_number, format_numbers, select_readable
 from jaxtrain.core.metric import in_lines
 from jaxtrain.storage.result import Result
 
 
 def run(options: Options) -> int:
-    """Trains; returns the exit code of the result."""
+    """Trains or resumes the run; returns the exit code of its result."""
     config, workdir = options.resolve()
     if config["train"]["seeds"] > 1:
         use_a_host_device_per_core()
@@ -26,8 +26,8 @@ def run(options: Options) -> int:
 
 
 def train_report(result: Result, workdir: Path) -> list[str]:
-    """Returns the last lines of `train`."""
-    lines = [f"{result.status} at step {result.step:,} after {result.seconds:.1f} s of training" + _because(result)]
+    """Formats the final lines of `train`."""
+    lines = [f"{result.status} at step {result.step:,} after {result.seconds:.1f} s of training" + _reason(result)]
     lines += _numbers(result)
     speed = result.throughput
     lines.append(
@@ -35,43 +35,44 @@ def train_report(result: Result, workdir: Path) -> list[str]:
         f"{speed['compile_seconds']:.1f} s of compilation, {speed['data_wait_share']:.1%} of the time waiting for data"
     )
     lines += [f"wrote {workdir}/:", *_files(workdir)]
-    return [*lines, "next:", *(f"  {line}" for line in _next(result, workdir))]
+    return [*lines, "next:", *(f"  {line}" for line in _next_commands(result, workdir))]
 
 
-def _because(result: Result) -> str:
+def _reason(result: Result) -> str:
     return f": {result.reason}" if result.reason else ""
 
 
 def _numbers(result: Result) -> Iterator[str]:
     for split, numbers in result.last.items():
-        yield f"  {split:<11}{shown(readable(numbers))}"
+        yield f"  {split:<11}{format_numbers(select_readable(numbers))}"
     if result.best:
         best = result.best
         yield f"  best       {best['metric']} {best['value']:.4g} on validation at step {best['step']:,}"
     if result.test:
-        yield f"  test       {shown(readable(result.test))} with the state of step {result.test['step']:,}"
+        numbers = format_numbers(select_readable(result.test))
+        yield f"  test       {numbers} with the state of step {result.test['step']:,}"
     if result.seeds:
         yield from _seed_lines(result.seeds)
 
 
 def _seed_lines(seeds: Mapping[str, Any]) -> Iterator[str]:
-    yield "over seeds: mean, spread, 95 % interval of the mean"
-    for split, found in seeds.items():
-        spreads = {name: spread for name, spread in found.items() if split != "diverged" and in_lines(name)}
+    yield "across seeds: mean, standard deviation, 95 % interval of the mean"
+    for split, metrics in seeds.items():
+        spreads = {name: spread for name, spread in metrics.items() if split != "diverged" and in_lines(name)}
         for name, spread in spreads.items():
-            mean, std, low, high = (number(spread[part]) for part in ("mean", "std", "low", "high"))
+            mean, std, low, high = (format_number(spread[part]) for part in ("mean", "std", "low", "high"))
             yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}"
     for seed, step in seeds["diverged"].items():
         yield f"  seed {seed} diverged after step {step}"
 
 
 def _files(workdir: Path) -> Iterator[str]:
-    """Yields what lies in a run's directory, with what it is for."""
+    """Yields the files in a run's directory with their purpose."""
     purposes = {
         "config.json": "the resolved config",
         "config_difference.json": "what differs from the default config",
         "environment.json": "versions, devices, commit, fingerprint of the data",
-        "metrics.jsonl": "a row for each step that was logged or evaluated",
+        "metrics.jsonl": "one row for each logged or evaluated step",
         "result.json": "how the run ended",
         "checkpoints": "saved states: the newest and the best",
     }
@@ -79,16 +80,17 @@ def _files(workdir: Path) -> Iterator[str]:
         if (workdir / name).exists():
             yield f"  {name:<24}{purpose}"
     if any(workdir.glob("events.*")):
-        yield f"  {'events.*':<24}the same for TensorBoard"
+        yield f"  {'events.*':<24}the same metrics for TensorBoard"
 
 
-def _next(result: Result, workdir: Path) -> Iterator[str]:
-    folder, config = shlex.quote(str(workdir)), shlex.quote(str(workdir / "config.json"))
+def _next_commands(result: Result, workdir: Path) -> Iterator[str]:
+    folder = shlex.quote(str(workdir))
+    config = shlex.quote(str(workdir / "config.json"))
     if result.status == "interrupted":
-        yield f"{command()} --config={config} --workdir={folder}   # goes on where it stopped"
+        yield f"{command()} --config={config} --workdir={folder}   # resumes where it stopped"
         return
     if result.status == "diverged":
-        yield f"{command()} lr_range --config={config} --workdir={folder}   # finds a rate"
+        yield f"{command()} lr_range --config={config} --workdir={folder}   # suggests a learning rate"
     if result.status == "done":
         yield f"{command()} evaluate --workdir={folder}"
     yield f"tensorboard --logdir={folder}   # after: pip install tensorboard"
