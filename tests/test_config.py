@@ -667,3 +667,8 @@ def literals() -> set[str]:
             nodes = [node.slice for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Subscript)]
             found.update(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
     return set(found)
+
+
+def test_every_section_has_its_traits():
+    """A section that is new is to be thought of once: in the table that programs, digests and searches read."""
+    assert set(TRAITS) == {"seed", *FAMILIES, *SECTIONS}

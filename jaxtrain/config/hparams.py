@@ -5,10 +5,8 @@ from typing import Any
 
 from jaxtrain.config.defaults import Config, family, flatten, is_none
 from jaxtrain.config.registry import BoundMember
+from jaxtrain.config.traits import PROGRAM
 from jaxtrain.errors import ConfigError
-
-PROGRAM = ("task", "model", "loss", "optimizer")
-"""The sections whose floats enter the compiled program, as do `train.ema` and the floats of schedules."""
 
 
 def schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

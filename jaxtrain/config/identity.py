@@ -7,9 +7,11 @@ from typing import Any
 
 from jaxtrain.config.defaults import Config, default_config, flatten
 from jaxtrain.config.resolve import resolve_config
+from jaxtrain.config.traits import TRAITS
+from jaxtrain.errors import UsageError, Words
 
-UNHASHED = ("log", "track", "checkpoint", "search")
-"""The sections that affect no number of a run, except `checkpoint.init_from` and `checkpoint.init_except`."""
+START_FROM = ("init_from", "init_except")
+"""The knobs of `checkpoint` that affect the numbers of a run: which weights it starts from."""
 
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
@@ -18,6 +20,12 @@ def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     theirs = flatten(from_json(to_json(other)))
     names = sorted(ours.keys() | theirs.keys())
     return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
+
+
+def demand_equal(key: str, config: Config, other: Config, whose: str, expected: str, hint: str) -> None:
+    """Raises UsageError with every difference between two configs; `whose` describes what the other one belongs to."""
+    if differing := difference(config, other):
+        raise UsageError(key, Words(f"{whose}, with {in_words(differing)}"), expected, hint)
 
 
 def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
@@ -30,11 +38,10 @@ def changes_numbers(config: Config) -> Config:
 
     Its digest names the run's directory, and a directory accepts only configs in which this part is the same.
     """
-    tests_first = config["lr_range"]["before_training"]
-    kept = {
-        name: value for name, value in config.items() if name not in UNHASHED and (tests_first or name != "lr_range")
-    }
-    return kept | {"checkpoint": {key: config["checkpoint"][key] for key in ("init_from", "init_except")}}
+    kept = {name: section for name, section in config.items() if TRAITS[name].changes_numbers}
+    if not config["lr_range"]["before_training"]:
+        del kept["lr_range"]
+    return kept | {"checkpoint": {key: config["checkpoint"][key] for key in START_FROM}}
 
 
 def digest(config: Config) -> str:

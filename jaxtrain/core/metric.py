@@ -50,7 +50,7 @@ class Mean(struct.PyTreeNode):
 
     def loss(self) -> float:
         """Returns the same number such that lower is better."""
-        return -self.result() if self.higher_is_better else self.result()
+        return as_loss(self.result(), self.higher_is_better)
 
     def numbers(self, name: str) -> dict[str, float]:
         """Returns {name: number}, of an array {"name/0": number, ...}; one nan where nothing was counted."""
@@ -58,6 +58,11 @@ class Mean(struct.PyTreeNode):
 
     def _finished(self) -> np.ndarray:
         return np.asarray(self.finish(self.sum, self.count) if float(self.count) > 0 else np.nan)
+
+
+def as_loss(value: Any, higher_is_better: bool) -> Any:
+    """Returns the value of a metric, a number or an array, such that lower is better."""
+    return -value if higher_is_better else value
 
 
 def merge(left: dict[str, Mean], right: dict[str, Mean]) -> dict[str, Mean]:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxtrain.core.metric import as_loss
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
 from jaxtrain.errors import ConfigError, one_of
@@ -211,7 +212,7 @@ class Batch:
         experiment = self.groups[chunk.program].experiment
         if not experiment.schedule.plateaus or not experiment.lengths.due(experiment.lengths.eval, chunk.at):
             return states
-        losses = np.asarray(values[0], np.float32) * (-1.0 if self.higher_is_better else 1.0)
+        losses = as_loss(np.asarray(values[0], np.float32), self.higher_is_better)
         return lanes.edited(states, functools.partial(experiment.schedule.after_evaluation, loss=losses))
 
     def _values(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:

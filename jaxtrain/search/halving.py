@@ -12,6 +12,7 @@ from itertools import accumulate
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.durations import steps_of
+from jaxtrain.core.metric import as_loss
 from jaxtrain.errors import ConfigError
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.lengths import Lengths
@@ -68,7 +69,6 @@ def budget_share(fractions: Sequence[float], reduction: int) -> float:
 
 def survivors(values: Mapping[int, float | None], reduction: int, higher_is_better: bool) -> list[int]:
     """Returns the best 1 / reduction, at least one, of trial -> value; diverged trials (None) never survive."""
-    sign = -1.0 if higher_is_better else 1.0
     alive = [trial for trial, value in values.items() if value is not None]
-    order: Sequence[int] = sorted(alive, key=lambda trial: (sign * (values[trial] or 0.0), trial))
+    order: Sequence[int] = sorted(alive, key=lambda trial: (as_loss(values[trial] or 0.0, higher_is_better), trial))
     return sorted(order[: max(1, len(values) // reduction)])

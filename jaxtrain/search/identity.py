@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.identity import changes_numbers, difference, in_words
-from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import ConfigError, StorageError, UsageError, Words
-from jaxtrain.storage.files import read_json
+from jaxtrain.config.identity import changes_numbers
+from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.storage.locks import run_lock
-
-IDENTITY = ("space", "sampler", "seeds", "batch", "halving", "first_rung", "reduction")
-"""The knobs of `search` that identify a study, together with the searched config."""
 
 
 def check_config(config: Config) -> None:
@@ -53,7 +48,7 @@ def lock_folder(workdir: Path, config: Config) -> Iterator[Path]:
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns the config fields that identify a study."""
-    return {**changes_numbers(config), "search": {name: config["search"][name] for name in IDENTITY}}
+    return {**changes_numbers(config), "search": {name: config["search"][name] for name in STUDY}}
 
 
 def without_storage(config: Config) -> Config:
@@ -63,14 +58,7 @@ def without_storage(config: Config) -> Config:
 
 def demand_same(folder: Path, config: Config) -> None:
     """Raises UsageError, with the differences, if the folder holds another study."""
-    place = folder / "config.json"
-    if not place.exists():
-        return
-    saved = read_json(place)
-    if not isinstance(saved, dict):
-        got, hint = Words("JSON that is no object"), "Restore it from a copy, or give another --workdir"
-        raise StorageError(str(place), got, "the config of a study", hint)
-    differing = difference(identity(config), identity(resolve_config(saved).config))
-    if differing:
-        got = Words(f"the directory of another study, with {in_words(differing)}")
-        raise UsageError(str(folder), got, "a new directory, or that of the same study", "Give another --workdir")
+    if (folder / "config.json").exists():
+        saved = identity(read_config(folder))
+        whose, expected = "the directory of another study", "a new directory, or that of the same study"
+        demand_equal(str(folder), identity(config), saved, whose, expected, "Give another --workdir")

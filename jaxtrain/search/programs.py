@@ -11,12 +11,13 @@ import numpy as np
 from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
+from jaxtrain.config.traits import SHARED_BY_TRIALS
 from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.population import Population, fitted
 from jaxtrain.search.lanes import Lanes, OneByOne
-from jaxtrain.search.space import FIXED, Trial
+from jaxtrain.search.space import Trial
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import warm_started
 
@@ -96,7 +97,7 @@ class Programs:
 
 def signature(config: Config) -> str:
     """Returns what shapes the program of a config, as text: all but the values of its floats, and the seed."""
-    shape = {name: value for name, value in flatten(config).items() if name.partition(".")[0] not in FIXED}
+    shape = {name: value for name, value in flatten(config).items() if name.partition(".")[0] not in SHARED_BY_TRIALS}
     return to_json({**shape, **dict.fromkeys(hyperparameters(config), "float"), "seed": None})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrain.core.metric import as_loss
 from jaxtrain.search.space import Space
 from jaxtrain.search.trials import Outcome, compare_with_best, is_tie, rank
 from jaxtrain.training.intervals import Interval, interval
@@ -31,9 +32,10 @@ class Comparison:
     @property
     def gain(self) -> Interval:
         """Gain of the best over the config's own values, with its interval over paired seeds; positive is better."""
-        sign = 1.0 if self.higher_is_better else -1.0
         pairs = [(value, self.own[seed]) for seed, value in self.best.items()]
-        gains = [sign * (a - b) for a, b in pairs if a is not None and b is not None]
+        gains = [
+            as_loss(own - best, self.higher_is_better) for best, own in pairs if best is not None and own is not None
+        ]
         return interval(np.array(gains)) if gains else Interval(math.nan, math.nan, math.nan)
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import digest
+from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
 from jaxtrain.parallel.compilation import counted
@@ -178,7 +179,7 @@ def _show(session: Session, batch: Batch, work: Work, ended: list[Outcome]) -> N
     told, going = session.study.outcomes(), batch.standing(work)
     values = {outcome.trial: outcome.value for outcome in told} | going
     found = {number: value for number, value in values.items() if value is not None}
-    best = (max if session.higher_is_better else min)(found, key=lambda number: found[number], default=None)
+    best = min(found, key=lambda number: as_loss(found[number], session.higher_is_better), default=None)
     session.show(len(told), len(going), None if best is None else found[best])
     lost = sum(outcome.status == "diverged" for outcome in ended)
     diverged = f" ({lost} diverged)" if lost else ""

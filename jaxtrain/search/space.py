@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jaxtrain.config.defaults import FAMILIES, Config, flatten
 from jaxtrain.config.resolve import resolve_config
+from jaxtrain.config.traits import SAME_DATA, SHARED_BY_TRIALS
 from jaxtrain.errors import ConfigError, Words, unknown
 
 Point = dict[str, Any]
@@ -15,12 +16,6 @@ Point = dict[str, Any]
 
 A dimension is active if the config has its key: `momentum`, for example, only under optimizers that take it.
 """
-
-FIXED = ("search", "lr_range", "log", "track", "checkpoint", "parallel")
-"""Sections that all trials of a search share."""
-
-INCOMPARABLE = ("task.name", "data.name", "data.path", "data.seed", "data.validation_fraction", "data.test_fraction")
-"""Entries that change the data on which trials are compared."""
 
 MOST_VALUES = 10_000  # the largest count of a range
 
@@ -221,13 +216,13 @@ def _check_place(key: str, config: Config) -> None:
     """Rejects entries that have no effect on a trial, and entries that make trials incomparable."""
     section = key.partition(".")[0]
     reason = ""
-    if section in FIXED:
+    if section in SHARED_BY_TRIALS:
         reason = f"{section} belongs to the whole search"
     elif key in ("seed", "train.seeds"):
         reason = "each trial is trained with search.seeds seeds"
     elif section == "eval":
         reason = "trials are compared by their evaluations"
-    elif key in INCOMPARABLE:
+    elif key in SAME_DATA:
         reason = "trials are compared on the same data"
     elif (section == "loss" or key == "task.class_balance") and config["eval"]["metric"] == "loss":
         reason = "it changes the loss, by which trials are compared unless eval.metric is another metric"

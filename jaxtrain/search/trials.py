@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.config.defaults import flatten
 from jaxtrain.config.schema import as_python
+from jaxtrain.core.metric import as_loss
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.training.intervals import Interval, interval
 
@@ -48,12 +49,12 @@ class Outcome:
 
 def rank(outcomes: Iterable[Outcome], higher_is_better: bool) -> list[Outcome]:
     """Sorts trials: done ones by value, then stopped ones by step (latest first) and value, then diverged ones."""
-    sign = -1.0 if higher_is_better else 1.0
 
     def place(outcome: Outcome) -> tuple[int, int, float, int]:
         group = ("done", "stopped", "diverged").index(outcome.status)
+        loss = math.inf if outcome.value is None else as_loss(outcome.value, higher_is_better)
         late = -outcome.step if outcome.status == "stopped" else 0
-        return group, late, math.inf if outcome.value is None else sign * outcome.value, outcome.trial
+        return group, late, loss, outcome.trial
 
     return sorted(outcomes, key=place)
 
@@ -99,12 +100,15 @@ class Judgement:
     higher_is_better: bool
     patience: int | None
 
+    def loss(self, evaluation: list[float]) -> float:
+        """Returns the value of an evaluation on the first split such that lower is better."""
+        return as_loss(evaluation[1], self.higher_is_better)
+
     def best(self, record: Record) -> list[float] | None:
         """Returns the evaluation that a single run of this lane reports as its best; None if the lane diverged."""
-        sign = -1.0 if self.higher_is_better else 1.0
         best = None
         for row in record.evaluations:
-            if math.isfinite(row[1]) and (best is None or sign * row[1] < sign * best[1]):
+            if math.isfinite(row[1]) and (best is None or self.loss(row) < self.loss(best)):
                 best = row
             if best is not None and self.patience is not None and row[0] - best[0] >= self.patience:
                 return best  # a single run would stop here, even if the lane diverges later

@@ -3,31 +3,41 @@
 from pathlib import Path
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.identity import changes_numbers, difference, from_default, in_words
+from jaxtrain.config.identity import changes_numbers, demand_equal, from_default
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import StorageError, UsageError, Words
+from jaxtrain.errors import StorageError, Words
 from jaxtrain.storage.files import read_json, write_json
+
+RESTORE = "Restore it from a copy, or give another --workdir"
+
+
+def read_config(folder: Path) -> Config:
+    """Reads the saved `config.json` of a directory. A knob that came with a later jaxtrain takes its default.
+
+    Raises StorageError if it cannot be read or is no config.
+    """
+    path = folder / "config.json"
+    saved = read_json(path)
+    if not isinstance(saved, dict):
+        raise StorageError(str(path), Words("JSON that is no object"), "a saved config", RESTORE)
+    return resolve_config(saved).config
 
 
 def demand_own(workdir: Path, config: Config) -> None:
     """Raises UsageError if the directory holds a run of another config, StorageError if its config cannot be read.
 
-    Settings that change no number, such as how often to log, may differ. A knob that is missing in the saved config,
-    because it came with a later version of jaxtrain, takes its default.
+    Settings that change no number, such as how often to log, may differ.
     """
-    path, hint = workdir / "config.json", "Restore it from a copy, or give another --workdir"
-    if not path.exists():
-        if (workdir / "checkpoints").exists():
-            raise StorageError(str(path), Words("nothing"), "the config of the run with these checkpoints", hint)
-        return
-    saved = read_json(path)
-    if not isinstance(saved, dict):
-        raise StorageError(str(path), Words("JSON that is no object"), "the config of a run", hint)
-    differing = difference(changes_numbers(config), changes_numbers(resolve_config(saved).config))
-    if differing:
-        got = Words(f"the directory of a run with another config, with {in_words(differing)}")
-        expected = "a new directory, or that of a run with this config"
-        raise UsageError(f"--workdir={workdir}", got, expected, "Give another --workdir")
+    path = workdir / "config.json"
+    if path.exists():
+        saved = changes_numbers(read_config(workdir))
+        whose, expected = (
+            "the directory of a run with another config",
+            "a new directory, or that of a run with this config",
+        )
+        demand_equal(f"--workdir={workdir}", changes_numbers(config), saved, whose, expected, "Give another --workdir")
+    elif (workdir / "checkpoints").exists():
+        raise StorageError(str(path), Words("nothing"), "the config of the run with these checkpoints", RESTORE)
 
 
 def claim(workdir: Path, config: Config) -> None:

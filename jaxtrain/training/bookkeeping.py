@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.core.metric import NORMS, Mean
+from jaxtrain.core.metric import NORMS, Mean, as_loss
 
 Numbers = dict[str, float]
 
@@ -47,8 +47,9 @@ class Memory:
 
     def judge(self, step: int, metric: str, found: Mean) -> bool:
         """Notes an evaluation; returns whether it is the best so far. Not-a-number never is."""
-        value, sign = found.result(), -1.0 if found.higher_is_better else 1.0
-        improved = value == value and (self.best is None or found.loss() < sign * self.best["value"])
+        value = found.result()
+        best = None if self.best is None else as_loss(self.best["value"], found.higher_is_better)
+        improved = value == value and (best is None or found.loss() < best)
         if improved:
             self.best = {"step": step, "metric": metric, "value": value}
         return improved

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jaxtrain.config.identity import difference, in_words
+from jaxtrain.config.identity import demand_equal
 from jaxtrain.config.schema import as_python
-from jaxtrain.errors import UsageError, Words
 from jaxtrain.search.optuna_samplers import optuna_sampler, refuse_unpickling
 from jaxtrain.search.optuna_trials import end_trial, running_trial, silence_optuna, suggest, trial_id
 from jaxtrain.search.samplers import NonAdaptiveSampler, make_sampler
@@ -150,10 +149,9 @@ class SharedStudy:
         if theirs is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(_IDENTITY, ours)
             return study
-        if differing := difference(ours, theirs or {}):
-            got = Words(f"the name of another study in {self._database}, with {in_words(differing)}")
-            hint = "Give another search.study, or another search.storage"
-            raise UsageError(f"search.study={self._name}", got, "a new name, or that of the same study", hint)
+        whose, expected = f"the name of another study in {self._database}", "a new name, or that of the same study"
+        hint = "Give another search.study, or another search.storage"
+        demand_equal(f"search.study={self._name}", ours, theirs or {}, whose, expected, hint)
         return study
 
     def _seed(self) -> int:
