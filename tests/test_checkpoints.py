@@ -163,7 +163,7 @@ def test_same_step_again_is_skipped_or_takes_the_new_memory_or_the_new_state(sav
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
 def test_damage_of_any_file_never_gives_wrong_weights(saved, said, how):
-    """Damages each file in turn (an empty one can only be deleted): the step is reported and renamed, the one before used."""
+    """Damages each file in turn (an empty one can only be deleted): the step is renamed and the previous one used."""
     pristine = saved.directory.with_name("pristine")
     shutil.copytree(saved.directory, pristine)
     for relative in [path.relative_to(pristine) for path in files_of(pristine / "3")]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-CURVE_POINTS = 20  # at most so many points of a curve go to Optuna, whose storages write each in its own transaction
+CURVE_POINTS = 20  # the most points of a curve given to Optuna, whose storages write each in its own transaction
 
 
 def suggest(trial: "Trial") -> Callable[[Dimension], Any]:

@@ -38,7 +38,7 @@ function light(trial) {
   for (const element of elementsOf.get(lit) ?? []) element.classList.remove("lit");
   for (const element of elementsOf.get(trial) ?? []) {
     element.classList.add("lit");
-    if (element.tagName !== "TR" && element.nextSibling) element.parentNode.append(element); // last in the group, so drawn above its neighbours
+    if (element.tagName !== "TR" && element.nextSibling) element.parentNode.append(element); // drawn above its neighbours
   }
   lit = trial;
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RETRY_SECONDS = 8.0
-"""How long to retry while the database is unreachable during a search."""
+"""Seconds of retries while the database is unreachable during a search."""
 
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _DRIVER = "postgresql+psycopg"

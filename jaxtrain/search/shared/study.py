@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STALE_SECONDS = 60.0
-"""How long a worker may show no heartbeat before its trials go to others."""
+"""Seconds without a heartbeat after which a worker's trials go to others."""
 
 POLL_SECONDS = 1.0
 

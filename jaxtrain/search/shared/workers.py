@@ -14,7 +14,7 @@ from jaxtrain.search.shared.database import Database
 if TYPE_CHECKING:
     from optuna.study import Study
 
-BEATS = 12  # a worker that misses so many heartbeats is taken to be dead
+BEATS = 12  # missed heartbeats after which a worker is taken to be dead
 
 
 class Workers:
