@@ -61,19 +61,19 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def users(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A module of a user's own, importable as `users`."""
+    """Makes a user's module, importable as `users`."""
     module = types.ModuleType("users")
     monkeypatch.setitem(sys.modules, "users", module)
     return module
 
 
-# Files, overrides and what becomes of them
+# Files and overrides
 
 
 def test_the_default_has_every_section_and_never_a_constant_rate():
     assert set(DEFAULT) == {"seed", *SECTIONS, *FAMILIES}
     assert DEFAULT["schedule"]["optimizer"]["learning_rate"]["name"] == "warmup_cosine"
-    assert DEFAULT["optimizer"]["b2"] == 0.999  # what is left out is the signature's default, and shown
+    assert DEFAULT["optimizer"]["b2"] == 0.999  # knobs that are left out show the signature's default
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_the_mark_refuses_a_schedule_for_a_users_own_member(users: types.ModuleT
     assert overridden(optimizer__name="users:mine")["schedule"] != {}
 
 
-# Errors, by key, given and allowed
+# Errors: key, given value and allowed values
 
 
 @pytest.mark.parametrize(
@@ -595,11 +595,11 @@ def test_an_error_in_a_users_member_is_not_taken_for_one_of_the_config(tmp_path:
         overridden(loss__name="my_broken_loss:loss")
 
 
-# Nothing that is declared goes unread
+# Every declared key is read
 
 
 class Recorded(dict[str, Any]):
-    """A section that notes which of its keys are asked for one by one, by whom outside the vocabulary."""
+    """A section that records the keys that jaxtrain reads, except in the modules that resolve configs."""
 
     def __init__(self, path: str, values: dict[str, Any], reads: set[str]) -> None:
         super().__init__(values)
@@ -660,10 +660,10 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
 
 
 def literals() -> set[str]:
-    """The names by which jaxtrain, outside the vocabulary, looks entries up: `values["train.ema"]`."""
+    """Returns the literal keys in subscripts of jaxtrain, such as `values["train.ema"]`, outside config resolution."""
     found: collections.Counter[str] = collections.Counter()
     for path in (Path(__file__).parent.parent / "jaxtrain").rglob("*.py"):
-        if path.name not in ("config.py", "families.py"):
+        if path.name not in ("resolve.py", "registry.py"):
             nodes = [node.slice for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Subscript)]
             found.update(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
     return set(found)

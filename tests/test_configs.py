@@ -1,4 +1,4 @@
-"""Every shipped config says how it is run, and runs two steps when it is shrunk."""
+"""Every shipped config names its command, and a small version of it runs two steps."""
 
 import ast
 
@@ -23,7 +23,7 @@ def test_a_config_opens_with_its_command(path):
 
 
 def needing(path):
-    """Returns a config as a parameter, which needs the data that it names unless they are embedded."""
+    """Returns a config as a test parameter, marked as needing its data unless they are embedded."""
     embedded = load_config(path)["data"]["name"] in EMBEDDED
     return pytest.param(path, id=path.stem, marks=() if embedded else pytest.mark.needs("data"))
 

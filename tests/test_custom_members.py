@@ -1,4 +1,4 @@
-"""Members of a user's own: named by reference, in a file outside the package, through the same command."""
+"""A user's own members, named by import path in a file outside the package, through the same command."""
 
 import json
 import textwrap
@@ -125,7 +125,7 @@ CONFIG = """
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: a package of their own, which the command finds since it is started there, and a config."""
+    """A user's folder with a package and a config; the command is started there, so it finds the package."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own").mkdir()
     (folder / "own" / "__init__.py").touch()
@@ -206,7 +206,7 @@ def test_a_float_that_shapes_the_program_ends_in_an_error_that_says_what_to_do(f
 
 @pytest.mark.slow
 def test_another_width_in_a_users_module_is_refused_on_a_resume_with_both_shapes(folder):
-    """The config is the same to the letter: the saved leaves alone can tell."""
+    """The config is unchanged: only the saved leaves show the difference."""
     flags = ["--config=config.py", "--workdir=changed", "--config.model.name=own.parts:Hidden", "--quiet"]
     assert run(folder, *flags).returncode == 0
     (folder / "changed" / "result.json").unlink()
@@ -222,7 +222,7 @@ def test_another_width_in_a_users_module_is_refused_on_a_resume_with_both_shapes
 
 
 def frozen_bias_step(state, batch, *, rules, axis_name=()):
-    """A step of one's own: as `train_step`, but the last bias stays where it is."""
+    """A user's step: like `train_step`, but the last bias does not change."""
     moved, metrics = train_step(state, batch, rules=rules, axis_name=axis_name)
     bias = {"bias": state.params["Dense_1"]["bias"]}
     return moved.replace(params=moved.params | {"Dense_1": moved.params["Dense_1"] | bias}), metrics

@@ -1,4 +1,4 @@
-"""The order of the batches: every example once an epoch, any step alone, nothing dropped."""
+"""The order of the batches: every example once per epoch, the batch of any step alone, no example dropped."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_order_is_that_of_numpy_for_seed_and_epoch():
 def test_any_step_alone_is_the_step_in_a_long_call():
     whole = batch_indices(0, 40, examples=10, batch_size=4, seed=1)
     assert (whole.shape, whole.dtype) == ((40, 4), np.int32)
-    for step in (39, 2, 0, 17):  # 2 spans two epochs
+    for step in (39, 2, 0, 17):  # batch 2 spans two epochs
         np.testing.assert_array_equal(batch_indices(step, 1, examples=10, batch_size=4, seed=1), whole[step : step + 1])
     np.testing.assert_array_equal(batch_indices(7, 20, examples=10, batch_size=4, seed=1), whole[7:27])
     assert batch_indices(5, 0, examples=10, batch_size=4, seed=1).shape == (0, 4)

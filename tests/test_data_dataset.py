@@ -1,4 +1,4 @@
-"""The dataset: what is refused and with which index, how it is cut, what it says about itself."""
+"""The dataset: rejected data and the index in the error, the splits, and the description of the data."""
 
 import json
 import os
@@ -104,13 +104,13 @@ def test_split_without_a_file_is_named():
 
 
 def test_cut_uses_every_example_once_and_depends_on_the_seed_alone():
-    table = np.arange(20.0)[:, None]  # the target says which example it is
+    table = np.arange(20.0)[:, None]  # targets identify the examples
     splits = {"train": (table, np.arange(20.0))}
     cut = load(splits, validation=0.25, test=0.1, seed=4)
     assert cut.sizes == {"train": 13, "validation": 5, "test": 2}
     targets = {name: cut.split(name)["targets"].tolist() for name in cut.sizes}
     assert sorted(target for part in targets.values() for target in part) == list(range(20))
-    for name in cut.sizes:  # inputs went with their targets
+    for name in cut.sizes:  # inputs still match their targets
         raw = cut.split(name)["inputs"][:, 0] * cut.info.input_std + cut.info.input_mean
         np.testing.assert_allclose(raw, targets[name], atol=1e-5)
     again = load(splits, validation=0.25, test=0.1, seed=4)
@@ -118,7 +118,9 @@ def test_cut_uses_every_example_once_and_depends_on_the_seed_alone():
     other = load(splits, validation=0.25, test=0.1, seed=5)
     assert other.split("validation")["targets"].tolist() != targets["validation"]
     fewer = load(splits, validation=0.1, test=0.1, seed=4)
-    assert fewer.split("test")["targets"].tolist() == targets["test"]  # another validation part, the same test part
+    assert (
+        fewer.split("test")["targets"].tolist() == targets["test"]
+    )  # the validation split changed, the test split did not
 
 
 def test_own_splits_come_before_fractions():
@@ -180,7 +182,7 @@ def test_images_are_described_by_channel():
 
 
 def test_many_images_are_described_by_evenly_spaced_ones():
-    images = np.repeat(np.arange(2, dtype=np.uint8), 10_050).reshape(-1, 1, 1, 1)  # sorted, as sets often are
+    images = np.repeat(np.arange(2, dtype=np.uint8), 10_050).reshape(-1, 1, 1, 1)  # sorted, as data sets often are
     info = load({"train": (images, np.zeros(20_100))}).info
     assert info.input_mean == pytest.approx((0.5,), abs=1e-3)
 
@@ -244,7 +246,7 @@ def test_info_survives_json_and_is_hashable():
     assert hash(back) == hash(info)
     assert (back.input_mean, back.input_std) == (info.input_mean, info.input_std)
     moved = load({"train": (TABLE + 1, LABELS)}).info
-    assert moved == info  # statistics of inputs shape no program
+    assert moved == info  # statistics of inputs do not affect the compiled program
 
 
 def test_fingerprint_changes_with_data_and_cut():

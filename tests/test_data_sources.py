@@ -1,4 +1,4 @@
-"""Sources: what each format gives, and what each kind of damage is called."""
+"""Sources: the arrays of each format, and the error for each kind of damage."""
 
 import gzip
 import os
@@ -172,7 +172,7 @@ def write_arrays(place, named):
 @pytest.mark.parametrize("file", ["set.npz", "folder"])
 def test_arrays_reads_exact_values(tmp_path, file):
     named = {"train_inputs": INPUTS, "train_targets": TARGETS, "test_inputs": INPUTS[:2], "test_targets": TARGETS[:2]}
-    write_arrays(tmp_path / file, named | {"names": np.array(["a"], object)})  # what is not asked for is not read
+    write_arrays(tmp_path / file, named | {"names": np.array(["a"], object)})  # arrays with other names are not read
     splits = arrays(tmp_path, file).splits
     assert list(splits) == ["train", "test"]
     for split, name in ((splits["train"], "train"), (splits["test"], "test")):

@@ -29,9 +29,9 @@ def test_every_form_becomes_steps(text: str, steps: int):
 @pytest.mark.parametrize(
     ("text", "steps_per_epoch", "steps"),
     [
-        ("10 epochs", 1797 / 100, 180),  # 179.7 steps: the last epoch is not cut short
+        ("10 epochs", 1797 / 100, 180),  # 179.7 steps are rounded up, so that the last epoch is complete
         ("1 epochs", 17.2, 18),
-        ("100 epochs", 1.1, 110),  # not 111 for the rounding of floats
+        ("100 epochs", 1.1, 110),  # not 111, by a rounding error
         ("10 epochs", 0.1, 1),
     ],
 )

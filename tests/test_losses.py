@@ -57,7 +57,7 @@ def test_the_example_of_every_loss_runs_and_its_source_is_named(name):
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e30], ids=["usual", "large", "huge"])
 def test_every_loss_is_a_finite_float32_per_example_with_finite_gradients(name, predictions, targets, scale):
     loss = LOSSES.members[name]
-    predictions = predictions * (min(scale, 1e15) if loss is mse else scale)  # squares have a range of their own
+    predictions = predictions * (min(scale, 1e15) if loss is mse else scale)  # squares have another range
     values, pullback = jax.vjp(lambda predictions: loss(predictions, targets), predictions)
     assert (values.shape, values.dtype) == ((6,), jnp.float32)
     assert np.isfinite(values).all()
@@ -97,7 +97,7 @@ def test_every_float_of_every_loss_may_be_traced(name, predictions, targets):
     loss, knobs = LOSSES.members[name], LOSSES.knobs(name)
     floats = {knob: found.default for knob, found in knobs.items() if found.is_traced(found.default)}
     lanes = {knob: jnp.array([value, value + 0.25], jnp.float32) for knob, value in floats.items()}
-    lanes |= {"": jnp.zeros(2)}  # so that there is a lane where there is no float
+    lanes |= {"": jnp.zeros(2)}  # an unused float gives lanes to losses without floats
     traced = jax.jit(jax.vmap(lambda lane: loss(predictions, targets, **{knob: lane[knob] for knob in floats})))(lanes)
     for lane in (0, 1):
         given = {knob: float(lanes[knob][lane]) for knob in floats}

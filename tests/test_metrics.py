@@ -20,7 +20,9 @@ from jaxtrain.tasks.metrics.regression import r2
 EXAMPLES = 23
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 5, EXAMPLES).astype(np.int32)
-LOGITS = (RANDOM.normal(size=(EXAMPLES, 7)) + 2 * np.eye(7)[LABELS]).astype(np.float32)  # of 7 classes two do not occur
+LOGITS = (RANDOM.normal(size=(EXAMPLES, 7)) + 2 * np.eye(7)[LABELS]).astype(
+    np.float32
+)  # two of the 7 classes do not occur
 NUMBERS = RANDOM.normal(2.0, 3.0, (EXAMPLES, 3)).astype(np.float32)
 ESTIMATES = (NUMBERS + RANDOM.normal(size=(EXAMPLES, 3))).astype(np.float32)
 MASKS = RANDOM.integers(0, 2, (EXAMPLES, 4, 4)).astype(np.int32)
@@ -30,7 +32,7 @@ REGION_LOGITS = (RANDOM.normal(size=(EXAMPLES, 4, 2, 4)) + np.eye(4)[REGIONS]).a
 TRUTH = RANDOM.integers(0, 2, EXAMPLES).astype(np.int32)
 SCORES = (TRUTH - 0.5 + RANDOM.normal(size=EXAMPLES)).astype(np.float32)
 PAIRS = np.stack([-SCORES, SCORES], axis=1)
-"""The scores as two logits, in twice the distance."""
+"""The scores as two logits, whose difference is twice the score."""
 
 CLASSES = [(LOGITS, LABELS), (REGION_LOGITS, REGIONS), (SCORES, TRUTH), (PAIRS, TRUTH), (MASK_LOGITS, MASKS)]
 TWO = [(SCORES, TRUTH), (PAIRS, TRUTH), (MASK_LOGITS, MASKS)]
@@ -42,12 +44,12 @@ def chosen(predictions, targets):
 
 
 def of_chosen(function, **options):
-    """A function of scikit-learn's, (targets, chosen classes), as one of logits."""
+    """Converts a scikit-learn function of (targets, predicted classes) into one of (logits, targets)."""
     return lambda p, t: function(t.ravel(), chosen(p, t), **options)
 
 
 def of_each(function, **options):
-    """The same for one number per class, with those that do not occur."""
+    """Like `of_chosen`, for functions with one value per class, including classes that do not occur."""
 
     def each(p, t):
         labels = np.arange(p.shape[-1] if p.ndim > t.ndim else 2)
@@ -97,7 +99,7 @@ def iou_by_scikit_learn(p, t):
     return of_chosen(sklearn_metrics.jaccard_score, average="macro" if p.ndim > t.ndim else "binary")(p, t)
 
 
-ZERO: Any = 0  # which scikit-learn takes, whatever its annotation says
+ZERO: Any = 0  # scikit-learn accepts this, despite its annotation
 SCORED = {
     "precision": functools.partial(sklearn_metrics.precision_score, zero_division=ZERO),
     "recall": functools.partial(sklearn_metrics.recall_score, zero_division=ZERO),
@@ -129,7 +131,7 @@ for name, function in SCORED.items():
         REFERENCES[f"{name}_{average}"] = (CLASSES, of_chosen(function, average=average))
 
 TOLERANCES: dict[str, Any] = {"roc_auc": {"abs": 1e-3}, "average_precision": {"abs": 1e-2}}
-"""Those of the metrics that are not equal to rounding."""
+"""The tolerances of metrics that are approximate."""
 CASES = {name: [(p, t, reference) for p, t in data] for name, (data, reference) in REFERENCES.items()}
 PARAMETERS = [pytest.param(name, *case, id=f"{name}-{i}") for name in CASES for i, case in enumerate(CASES[name])]
 
@@ -149,7 +151,7 @@ def test_the_example_of_every_metric_runs(name):
 
 
 def padded(rows, size, junk):
-    """Fills rows up to a batch of `size`, with junk where a row is padding."""
+    """Pads rows to a batch of `size` with junk."""
     missing = np.full((size - len(rows), *rows.shape[1:]), junk if rows.dtype == np.float32 else 0, rows.dtype)
     return np.concatenate([rows, missing])
 
@@ -246,7 +248,7 @@ RANKED = {"roc_auc": sklearn_metrics.roc_auc_score, "average_precision": sklearn
 
 
 def drawn(seed, examples, share, scale):
-    """Returns scores of which those of class 1, a share of all, lie higher, and the classes."""
+    """Returns scores, higher for class 1, and the classes, of which a given share is 1."""
     random = np.random.default_rng(seed)
     truth = (random.permutation(examples) < share * examples).astype(np.int32)
     return (scale * (1.5 * truth + random.normal(size=examples) - 1)).astype(np.float32), truth
@@ -261,7 +263,7 @@ def test_ranking_metrics_keep_their_stated_tolerance_at_any_scale_and_are_exact_
         found = METRICS.members[name](jnp.asarray(scores), jnp.asarray(truth), jnp.ones(5000)).result()
         assert abs(found - RANKED[name](truth, scores)) < TOLERANCES[name]["abs"]
     scores, truth = drawn(3, 5000, share, scale)
-    coarse = np.round(scores / scale * 10) * scale / 10  # further apart than bins: nothing is lost
+    coarse = np.round(scores / scale * 10) * scale / 10  # further apart than bins, so the result is exact
     exact = METRICS.members[name](jnp.asarray(coarse, jnp.float32), jnp.asarray(truth), jnp.ones(5000)).result()
     assert exact == pytest.approx(RANKED[name](truth, coarse), rel=1e-12)
 
@@ -269,7 +271,7 @@ def test_ranking_metrics_keep_their_stated_tolerance_at_any_scale_and_are_exact_
 @pytest.mark.parametrize("examples", [23, 300, 5000])
 def test_the_area_is_off_by_half_the_share_of_pairs_in_one_bin_at_most(examples):
     for seed in range(5):
-        scores, truth = drawn(seed, examples, 0.1, 0.01)  # so near to each other that many are tied
+        scores, truth = drawn(seed, examples, 0.1, 0.01)  # so close together that many are ties
         found = METRICS.members["roc_auc"](jnp.asarray(scores), jnp.asarray(truth), jnp.ones(examples))
         negatives, positives = np.asarray(found.sum, np.float64)
         bound = (negatives * positives).sum() / (negatives.sum() * positives.sum()) / 2

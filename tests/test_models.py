@@ -34,7 +34,7 @@ def apply(module, variables, *arguments, **options) -> Any:
 
 
 def on_each_backend(monkeypatch, function, *arguments):
-    """Returns outputs and gradients, under random weights, of what is chosen on CPU and of what is elsewhere."""
+    """Returns outputs and gradients, for random cotangents, of the CPU form and of the form for other backends."""
     shape = jax.eval_shape(function, *arguments).shape
     weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     found = []
@@ -55,7 +55,7 @@ def name_of(case):
     return "-".join(str(part).replace(", ", "x") for part in case)
 
 
-# Window, strides, padding, dilation, groups, channels, features; few channels and many, since CPU has a form for each.
+# Window, strides, padding, dilation, groups, channels, features; the CPU form depends on the number of channels.
 CONVOLUTIONS = [
     ((1, 1), (1, 1), "SAME", (1, 1), 1, 3, 4),
     ((1, 1), (3, 3), "SAME", (1, 1), 1, 12, 4),
@@ -160,7 +160,7 @@ def test_dropout_maps_over_rates_and_draws_the_same_at_each():
 def test_dropout_is_left_out_by_none_and_in_evaluation():
     inputs = jnp.arange(6.0)
     for rate, train in ((None, True), (None, False), (0.5, False)):
-        np.testing.assert_array_equal(apply(Dropout(rate), {}, inputs, train=train), inputs)  # no key is asked for
+        np.testing.assert_array_equal(apply(Dropout(rate), {}, inputs, train=train), inputs)  # no key is needed
     with pytest.raises(Exception, match="dropout"):
         apply(Dropout(0.0), {}, inputs, train=True)
 
@@ -229,7 +229,9 @@ def test_no_norm_leaves_the_inputs_alone():
 
 
 def test_batch_norm_on_a_mapped_axis_is_that_of_the_whole_batch():
-    inputs = RANDOM.normal(np.arange(8)[:, None], 1.0, (8, 4)).astype(np.float32)  # each share has a mean of its own
+    inputs = RANDOM.normal(np.arange(8)[:, None], 1.0, (8, 4)).astype(
+        np.float32
+    )  # each device's share has another mean
     variables = init(Normalised("batch"), inputs)
 
     def normalised(inputs):
@@ -248,7 +250,7 @@ def test_batch_norm_on_a_mapped_axis_is_that_of_the_whole_batch():
 
 
 MODEL_INPUTS = {"mlp": np.zeros((5, 4, 4), np.float32)}
-"""What a model is given that does not take `(batch, height, width, channels)`."""
+"""The inputs of models that do not take `(batch, height, width, channels)`."""
 SMALL = {
     "mlp": {"hidden": (8, 6)},
     "cnn": {"features": (3, 4), "hidden": (8,)},

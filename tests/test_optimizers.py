@@ -128,7 +128,7 @@ CASES = {
     "muon": (
         "muon",
         {"learning_rate": 0.05, "beta": 0.9, "adam_b1": 0.8, "adam_learning_rate": 0.01, "weight_decay": 0.1},
-        optax.contrib.muon,  # its decay is for matrices alone, as is that of DECAYED
+        optax.contrib.muon,  # its decay applies to matrices only, like that of DECAYED
     ),
     "schedule_free_sgd": (
         "schedule_free_sgd",
@@ -178,7 +178,7 @@ def update(optimizer, gradients, state, params=PARAMS) -> Any:
 
 
 def trajectory(optimizer, initial=PARAMS, steps=STEPS) -> Any:
-    """Returns the parameters after each step; `optimizer` is made anew for each, as a training step does."""
+    """Returns the parameters after each step; `optimizer` is rebuilt for each, as in a training step."""
 
     def step(carry, _):
         params, state = carry
@@ -191,9 +191,9 @@ def trajectory(optimizer, initial=PARAMS, steps=STEPS) -> Any:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_optimizer_is_that_of_optax_with_all_its_floats_traced_under_vmap(case):
-    """Two lanes with other values in every float, each against optax with Python numbers, over 50 steps within 2e-5.
+    """Two lanes that differ in every float, each compared with optax on Python numbers: 50 steps within 2e-5.
 
-    Betas that are float32 and not Python's float64 round otherwise, which Muon's iteration magnifies: 20 steps, 1e-3.
+    Rounding of float32 betas, where optax has float64, is amplified by Muon's iteration: 20 steps within 1e-3.
     """
     name, given, plain = CASES[case]
     section = resolved(name, given)
@@ -232,7 +232,7 @@ def test_clipping_bounds_the_norm_of_what_any_optimizer_sees_and_spares_small_gr
 
 
 def one_update(name, given, gradients, params) -> Any:
-    """Returns the first updates of a member at these knobs."""
+    """Returns the first updates of a member with these knobs."""
     section = resolved(name, {"learning_rate": 0.1} | given)
     optimizer = bound(section)(floats_of(section))
     return update(optimizer, gradients, optimizer.init(params), params)[0]
@@ -270,7 +270,7 @@ DECAYING = [name for name in OPTIMIZERS.members if "decayed" in OPTIMIZERS.knobs
 
 @pytest.mark.parametrize("name", DECAYING)
 def test_decay_applies_where_the_pattern_says_whatever_the_optimizer(name):
-    """Updates from equal gradients, with decay and without, differ in the parameters that match alone."""
+    """With the same gradients, updates with and without decay differ only in the parameters that match."""
     gradients = jax.tree.map(lambda leaf: 0.1 + 0.3 * jnp.arange(float(leaf.size)).reshape(leaf.shape), PARAMS)
     for pattern, decayed in (
         (None, DECAYED),
@@ -308,7 +308,7 @@ def test_a_scale_without_its_pattern_and_a_pattern_without_its_scale_are_refused
 
 
 def test_muon_decays_at_its_rate_what_adam_moves_too():
-    """A kernel of three axes, which optax's own decay of Muon would need another mask for."""
+    """Includes a kernel with three axes, which the weight decay of optax's Muon would leave out."""
     params = {"conv": jnp.full((2, 2, 2), 4.0), "matrix": jnp.full((2, 2), 4.0)}
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates = one_update("muon", {"weight_decay": 0.5, "adam_learning_rate": 1e-3}, zeros, params)
@@ -316,7 +316,7 @@ def test_muon_decays_at_its_rate_what_adam_moves_too():
         np.testing.assert_allclose(leaf, jnp.full(leaf.shape, -0.1 * 0.5 * 4.0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*OPTIMIZERS.members, "around"])
+@pytest.mark.parametrize("name", [*OPTIMIZERS.members, "wrapper"])
 def test_the_example_of_every_member_runs(name):
     function: Any = OPTIMIZERS.members.get(name, OPTIMIZERS.common)
     (found,) = doctest.DocTestFinder(recurse=False).find(function, globs={**function.__globals__, "jnp": jnp})
@@ -350,10 +350,10 @@ FREE = ["schedule_free_sgd", "schedule_free_adamw"]
 
 
 @pytest.mark.parametrize("name", FREE)
-@pytest.mark.parametrize("around", [{}, {"clip_norm": 0.5, "frozen": "norm"}])
-def test_the_average_of_a_schedule_free_optimizer_is_that_of_its_definition(name, around):
-    """x = the mean of all z, at equal rates; z as plain descent from gradients at y; frozen parameters stay."""
-    section = resolved(name, {"learning_rate": 0.1, "weight_decay": 0.0, "b1": 0.7} | around)
+@pytest.mark.parametrize("wrapper", [{}, {"clip_norm": 0.5, "frozen": "norm"}])
+def test_the_average_of_a_schedule_free_optimizer_is_that_of_its_definition(name, wrapper):
+    """At a constant rate x is the mean of all z, which follows gradients at y; frozen parameters do not change."""
+    section = resolved(name, {"learning_rate": 0.1, "weight_decay": 0.0, "b1": 0.7} | wrapper)
     optimizer = bound(section)(floats_of(section))
     params, state, descents = PARAMS, optimizer.init(PARAMS), []
     x: Any = None
@@ -365,7 +365,7 @@ def test_the_average_of_a_schedule_free_optimizer_is_that_of_its_definition(name
         descents.append(z["dense"]["kernel"])
         np.testing.assert_allclose(x["dense"]["kernel"], jnp.stack(descents).mean(axis=0), atol=2e-5)
     assert (x["dense"]["kernel"] != params["dense"]["kernel"]).any()
-    assert ("frozen" in around) == bool((x["norm"]["scale"] == PARAMS["norm"]["scale"]).all())
+    assert ("frozen" in wrapper) == bool((x["norm"]["scale"] == PARAMS["norm"]["scale"]).all())
 
 
 @pytest.mark.parametrize("name", FREE)

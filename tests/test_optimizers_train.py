@@ -1,4 +1,4 @@
-"""Every optimizer and every schedule trains the digits, at a rate that fits it."""
+"""Every optimizer and every schedule trains on the digits, at a suitable rate."""
 
 import jax
 import pytest
@@ -21,7 +21,7 @@ def test_every_optimizer_has_a_rate_that_fits_it():
 @pytest.mark.filterwarnings("ignore:.*schedule_free:jaxtrain.errors.JaxtrainWarning")
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
 def test_every_optimizer_and_every_schedule_trains_the_digits(optimizer, schedule):
-    """300 steps, to an accuracy of 0.9 on the test split; Rprop on the whole set as its batch."""
+    """300 steps reach an accuracy of 0.9 on the test split; Rprop trains with full batches."""
     rate = RATE_OF[optimizer] * (3.0 if schedule == "exponential" else 1.0)  # it is low for most of the run
     given = {"name": optimizer, "learning_rate": rate}
     if optimizer == "rprop":

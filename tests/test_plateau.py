@@ -1,4 +1,4 @@
-"""Reduce on plateau: evaluations edit a state's hyperparameters, alike in a run, in lanes and after a resume."""
+"""Reduce on plateau: evaluations edit the hyperparameters, equally in a run, in lanes and after a resume."""
 
 import functools
 from typing import Any
@@ -140,7 +140,7 @@ def test_each_seed_of_a_run_reduces_by_its_own_losses(whole, tmp_path):
 
 
 def test_scores_that_rise_are_improvements_in_padded_lanes_and_in_a_run_alone(tmp_path):
-    """Three seeds on two devices, judged by accuracy; the runs' own scales are worked out from what they logged."""
+    """Three seeds on two devices, with accuracy as the metric; expected scales are computed from the logged values."""
     judged = GIVEN | {"eval.metric": "accuracy", "optimizer.learning_rate": 0.05}
     tracker = MemoryTracker()
     lanes = tiny(judged | {"train.seeds": 3, "parallel.mesh": 2})
@@ -175,7 +175,7 @@ def test_a_dead_lane_is_left_as_it_is_and_a_trial_one_by_one_is_edited():
 
 
 def test_a_trial_of_a_halved_search_reduces_as_its_run_alone(whole, tmp_path):
-    """Rungs fall between evaluations, and move nothing."""
+    """Rungs fall between evaluations, and do not change the scale."""
     space = {"optimizer": {"learning_rate": ("log_uniform", 0.005, 0.02)}}
     given = {"search.space": space, "search.trials": 4, "search.compare_seeds": 0}
     given |= {"search.halving": "successive", "search.first_rung": "30 steps", "search.reduction": 2}

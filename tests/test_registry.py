@@ -21,7 +21,7 @@ def huber(predictions: Any, targets: Any, delta: Positive = 1.0, axis: int = -1,
 
 
 def averaged(loss: Any, parts: Count = 1, decay: NonNegative = 0.5) -> Any:
-    """What any loss has."""
+    """The knobs that are common to all losses."""
     return loss, parts, decay
 
 

@@ -59,7 +59,7 @@ def test_one_cycle_takes_optax_defaults_from_its_own():
 
 
 def test_linear_one_cycle_is_linear_onecycle_of_optax_at_every_step():
-    """Optax goes back to the start at `pct_final` and then further down; at 1 there is no such third part."""
+    """Optax returns to the start at `pct_final`, then decays further; `pct_final` of 1 removes that third phase."""
     schedule = optax.linear_onecycle_schedule(
         TOTAL, 3.0, pct_start=0.3, pct_final=1.0, div_factor=20.0, final_div_factor=50.0
     )
@@ -68,7 +68,7 @@ def test_linear_one_cycle_is_linear_onecycle_of_optax_at_every_step():
 
 
 def published_cycle(iteration, stepsize, base, top, scale):
-    """The formulas of Smith (2017), in float64: cycles are counted from 1, `stepsize` is half a cycle."""
+    """Computes the formulas of Smith (2017) in float64; cycles count from 1, `stepsize` is half a cycle."""
     cycle = math.floor(1 + iteration / (2 * stepsize))
     x = abs(iteration / stepsize - 2 * cycle + 1)
     return base + (top - base) * max(0.0, 1 - x) * scale(cycle, iteration)
@@ -94,7 +94,7 @@ WARMUPS = [(0.0, 0.0), (0.1, 0.2)]
 
 
 def after_a_warmup(decay, warmup, start):
-    """Joins optax's linear warm-up to one of its schedules, which counts from the end of it."""
+    """Joins optax's linear warm-up to one of its schedules, which counts from the end of the warm-up."""
     if not warmup:
         return decay
     return optax.join_schedules([optax.linear_schedule(start, 1.0, int(warmup * TOTAL)), decay], [int(warmup * TOTAL)])
@@ -136,7 +136,7 @@ SCALES = {20: 0.5, 70: 0.2, 140: 3.0}
 
 @pytest.mark.parametrize("between", ["constant", "linear", "cosine"])
 def test_piecewise_is_that_of_optax_at_every_step(between):
-    """Points that no float32 holds exactly, such as 0.35 of the run, fall on their step all the same."""
+    """Points that float32 cannot represent exactly, such as 0.35, still fall on the right step."""
     if between == "constant":
         schedule = optax.piecewise_constant_schedule(1.0, SCALES)
     else:
@@ -148,7 +148,7 @@ def test_piecewise_is_that_of_optax_at_every_step(between):
     ("cycles", "multiplier", "total"), [(3, 2.0, 210), (4, 1.0, 200), (1, 2.0, 200), (2, 3.0, 200)]
 )
 def test_sgdr_is_that_of_optax_at_every_step(cycles, multiplier, total):
-    """The cycles fill the run: 30, 60 and 120 steps of 210. Each begins on its step, at 0.9 of the height before."""
+    """Cycles of 30, 60 and 120 steps fill a run of 210; each begins at 0.9 times the previous height."""
     first = total / sum(multiplier**i for i in range(cycles))
     each = [
         {"init_value": 0.9**i, "peak_value": 0.9**i, "decay_steps": round(first * multiplier**i)} for i in range(cycles)
@@ -179,7 +179,7 @@ def test_inverse_sqrt_follows_the_published_formula_at_every_step():
 @pytest.mark.parametrize("decay", [0.25, 0.0, 1.0])
 def test_warmup_stable_decay_follows_the_published_formulas_at_every_step(shape, decay):
     """Hu et al. (2024), and 1 - root of Hägele et al. (2024), from 1 down to 0.1 after a warm-up of 20 steps."""
-    begin = max(1 - decay, 0.1) * TOTAL  # a decay of the whole run waits for the warm-up
+    begin = max(1 - decay, 0.1) * TOTAL  # a decay over the whole run begins after the warm-up
     part = np.clip((STEPS - begin) / (TOTAL - begin), 0, 1) if decay else np.zeros(TOTAL + 1)
     falls = {"linear": 1 - 0.9 * part, "cosine": 0.1 + 0.45 * (1 + np.cos(np.pi * part)), "root": 1 - 0.9 * part**0.5}
     expected = np.where(STEPS < 20, STEPS / 20, falls[shape])

@@ -229,7 +229,7 @@ def test_a_value_is_traced_only_as_a_float():
 
 @pytest.fixture
 def users_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A module whose annotations are all strings, one of which names what is not there."""
+    """A module whose annotations are all strings, one of them with an undefined name."""
     source = """
 from __future__ import annotations
 import flax.linen as nn
@@ -255,7 +255,7 @@ def test_string_annotations_are_understood(users_module: types.ModuleType):
     knobs = knobs_of(users_module.loss, 2)
     assert knobs["smooth"].allowed == "float or None, at least 0 and at most 1"
     assert knobs["mode"].choices == ("a", "b")
-    assert knobs["odd"].types == (int,)  # the annotation names nothing that is there, so the default decides
+    assert knobs["odd"].types == (int,)  # the annotation has an undefined name, so the default gives the type
 
 
 def test_string_annotations_of_a_class_are_read_in_its_module(users_module: types.ModuleType):

@@ -56,7 +56,7 @@ class Pixels(nn.Module):
 
 
 def own_task(model, loss, info, shift: float = 0.0, metrics: tuple[str, ...] = ("mse",)) -> Task:
-    """A user's task, with a float knob: predicts the targets moved by `shift`."""
+    """A user's task, with a float knob: predicts the targets plus `shift`."""
     return linen_task(
         lambda values: model(values, *info.target_shape), loss, metrics, prepared=lambda targets: targets + shift
     )
@@ -71,7 +71,7 @@ def made(inputs, targets, classes=None, **sections):
 
 
 def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
-    """Returns the state after full-batch steps of Adam, and the metrics of the whole data then."""
+    """Returns the state after full-batch steps of Adam, and its metrics on the whole data."""
     rules = Rules(task, Schedule(), lambda values: optax.adam(rate))
     data = {"inputs": jnp.asarray(inputs, jnp.float32), "targets": jnp.asarray(targets)}
     state = jax.jit(functools.partial(init_state, rules=rules))(KEY, data, hparams)
@@ -83,7 +83,7 @@ def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
 
 
 def measured(task, hparams, inputs, targets):
-    """Returns the metrics of initial weights."""
+    """Returns the metrics at the initial weights."""
 
     @jax.jit
     def found(batch):
@@ -137,9 +137,7 @@ def test_regression_reports_in_the_targets_own_units_however_far_they_lie_from_0
     state, found = trained(task, hparams, INPUTS, targets, rate=0.05)
     predictions = np.asarray(jax.jit(task.predict)(state.params, state.model_state, INPUTS, hparams))
     assert predictions.shape == targets.shape
-    resolution = (
-        abs(float(np.spacing(np.float32(mean)))) / deviation
-    )  # what float32 leaves of a prediction so far from 0
+    resolution = abs(float(np.spacing(np.float32(mean)))) / deviation  # the precision of float32 this far from 0
     assert found["r2"] == pytest.approx(sklearn_metrics.r2_score(targets, predictions), abs=1e-5 + resolution)
     assert found["mse"] == pytest.approx(
         sklearn_metrics.mean_squared_error(targets, predictions), rel=1e-3 + 4 * resolution
@@ -190,7 +188,7 @@ def test_segmentation_of_classes_learns_regions_and_reports_them_each():
     state, found = trained(task, hparams, inputs, regions.astype(np.int32), steps=60, rate=0.03)
     logits = np.asarray(jax.jit(task.predict)(state.params, state.model_state, inputs, hparams))
     assert logits.shape == (*regions.shape, 3)
-    average: Any = None  # which scikit-learn takes, whatever its annotation says
+    average: Any = None  # scikit-learn accepts this, despite its annotation
     each: Any = sklearn_metrics.jaccard_score(regions.ravel(), logits.argmax(axis=-1).ravel(), average=average)
     np.testing.assert_allclose([found[f"iou_per_class/{label}"] for label in range(3)], each, rtol=1e-5)
     assert found["mean_iou"] == pytest.approx(each.mean(), rel=1e-5)
