@@ -20,6 +20,7 @@ from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.resolve import load, resolve_config
 from jaxtrain.config.schema import OncePerRun, Text
 from jaxtrain.config.sections import SECTIONS
+from jaxtrain.config.traits import TRAITS
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.wrappers import wrap
 from jaxtrain.training.train import train_and_evaluate

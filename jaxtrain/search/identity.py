@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.identity import changes_numbers
+from jaxtrain.config.identity import changes_numbers, demand_equal
+from jaxtrain.config.traits import STUDY
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.storage.locks import run_lock
+from jaxtrain.storage.ownership import read_config
 
 
 def check_config(config: Config) -> None:
@@ -60,5 +62,6 @@ def demand_same(folder: Path, config: Config) -> None:
     """Raises UsageError, with the differences, if the folder holds another study."""
     if (folder / "config.json").exists():
         saved = identity(read_config(folder))
-        whose, expected = "the directory of another study", "a new directory, or that of the same study"
+        whose = "the directory of another study"
+        expected = "a new directory, or that of the same study"
         demand_equal(str(folder), identity(config), saved, whose, expected, "Give another --workdir")
