@@ -20,8 +20,8 @@ def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def in_words(found: Mapping[str, tuple[Any, Any]]) -> str:
-    """Writes a difference for a message: "seed = 1 (there 0), optimizer.name = 'sgd' (there 'adam')"."""
-    return ", ".join(f"{name} = {ours!r} (there {theirs!r})" for name, (ours, theirs) in found.items())
+    """Writes a difference for a message: "seed = 1, there 0; optimizer.name = 'sgd', there 'adam'"."""
+    return "; ".join(f"{name} = {ours!r}, there {theirs!r}" for name, (ours, theirs) in found.items())
 
 
 def changes_numbers(config: Config) -> Config:

@@ -72,5 +72,5 @@ def demand_same(folder: Path, config: Config) -> None:
         raise StorageError(str(place), got, "the config of a study", hint)
     found = difference(identity(config), identity(resolve_config(saved).config))
     if found:
-        got = Words(f"the directory of another study, with {in_words(found)}")
+        got = Words(f"the directory of another study ({in_words(found)})")
         raise UsageError(str(folder), got, "a new directory, or that of the same study", "Give another --workdir")

@@ -25,7 +25,7 @@ def demand_own(workdir: Path, config: Config) -> None:
         raise StorageError(str(path), Words("JSON that is no object"), "the config of a run", hint)
     found = difference(changes_numbers(config), changes_numbers(resolve_config(saved).config))
     if found:
-        got = Words(f"the directory of a run with another config, with {in_words(found)}")
+        got = Words(f"the directory of a run with another config ({in_words(found)})")
         expected = "a new directory, or that of a run with this config"
         raise UsageError(f"--workdir={workdir}", got, expected, "Give another --workdir")
 

@@ -142,7 +142,7 @@ class SharedStudy:
             study.set_user_attr(_IDENTITY, ours)
             return study
         if found := difference(ours, theirs or {}):
-            got = Words(f"the name of another study in {self._database}, with {in_words(found)}")
+            got = Words(f"the name of another study in {self._database} ({in_words(found)})")
             hint = "Give another search.study, or another search.storage"
             raise UsageError(f"search.study={self._name}", got, "a new name, or that of the same study", hint)
         return study
