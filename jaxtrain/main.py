@@ -97,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         option, _, reason = message.removeprefix("argument ").partition(": ")
-        got = "nothing" if reason == "expected one argument" else reason.removeprefix("ignored ") or message
+        got = "nothing" if reason == "expected one argument" else reason.replace("ignored", "the") or message
         raise UsageError(
             option if reason else "command line", Words(got), "options of the usual form", f"Usage: {USAGE}"
         )

@@ -220,13 +220,13 @@ def test_nothing_good_left_is_an_error_and_never_a_fresh_start(saved, said):
     for step in (1, 2, 3):
         damage(saved.directory / str(step))
     for _ in range(2):
-        with pytest.raises(StorageError, match="no good checkpoint") as failure:
+        with pytest.raises(StorageError, match="damaged checkpoints alone") as failure:
             saved.restore(make_state(1))
         assert failure.value.exit_code == 5
     assert said == []
     for step in (1, 2, 3):
         (saved.directory / str(step)).rename(saved.directory / f"damaged-{step}")
-    with pytest.raises(StorageError, match="no good checkpoint"):
+    with pytest.raises(StorageError, match="damaged checkpoints alone"):
         saved.restore(make_state(1))
 
 
@@ -265,7 +265,7 @@ def test_leaves_come_without_a_target_and_nothing_is_renamed(saved, said):
     assert leaves["params/Dense_0/bias"].dtype == jnp.bfloat16
     assert saved.steps() == [1, 2, 3]
     assert "step 3 is damaged" in said[0]
-    with pytest.raises(StorageError, match="holds no checkpoint"):
+    with pytest.raises(StorageError, match="got no checkpoint; expected at least one"):
         Checkpoints(saved.directory / "elsewhere", keep=1, say=said.append).restore_leaves()
 
 

@@ -39,47 +39,59 @@ IMAGES = RANDOM.integers(0, 255, (4, 2, 3, 1), np.uint8)
 TRAIN = {"train": (TABLE, LABELS)}
 
 REFUSED = {
-    "lengths": ({"train": (TABLE, LABELS[:-1])}, None, r"train\.y: 20 inputs but 19 targets"),
-    "no examples": ({"train": (TABLE[:0], LABELS[:0])}, None, r"train\.x: holds no examples"),
-    "rank of inputs": ({"train": (TABLE[:, 0], LABELS)}, None, r"train\.x: inputs of shape \(20,\)"),
-    "no features": ({"train": (TABLE[:, :0], LABELS)}, None, r"train\.x: inputs of shape \(20, 0\)"),
-    "rank of targets": ({"train": (TABLE, np.asarray(3))}, None, r"train\.y: targets of shape \(\)"),
+    "lengths": ({"train": (TABLE, LABELS[:-1])}, None, r"train\.y: got 19 targets for 20 inputs"),
+    "no examples": ({"train": (TABLE[:0], LABELS[:0])}, None, r"train\.x: got no examples"),
+    "rank of inputs": ({"train": (TABLE[:, 0], LABELS)}, None, r"train\.x: got inputs of shape \(20,\)"),
+    "no features": ({"train": (TABLE[:, :0], LABELS)}, None, r"train\.x: got inputs of shape \(20, 0\)"),
+    "rank of targets": ({"train": (TABLE, np.asarray(3))}, None, r"train\.y: got targets of shape \(\)"),
     "negative label": (
         {"train": (TABLE, changed(LABELS, 7, -1))},
         None,
-        r"train\.y: targets\[7\] is -1; expected 0\.\.",
+        r"train\.y: got targets\[7\] = -1; expected 0 to ",
     ),
-    "label of stated": ({"train": (TABLE, changed(LABELS, 9, 4))}, 4, r"train\.y: targets\[9\] is 4; expected 0\.\.3 "),
-    "label unseen": (TRAIN | {"test": (TABLE[:2], [3, 4])}, None, r"test\.y: targets\[1\] is 4; expected 0\.\.3 "),
+    "label of stated": (
+        {"train": (TABLE, changed(LABELS, 9, 4))},
+        4,
+        r"train\.y: got targets\[9\] = 4; expected 0 to 3",
+    ),
+    "label unseen": (TRAIN | {"test": (TABLE[:2], [3, 4])}, None, r"test\.y: got targets\[1\] = 4; expected 0 to 3"),
     "label past int32": (
         {"train": (TABLE, changed(LABELS, 1, 2**40))},
         None,
-        rf"targets\[1\] is {2**40}; expected 0\.\.",
+        rf"targets\[1\] = {2**40}; expected 0 to ",
     ),
-    "mask past int32": ({"train": (TABLE, np.full((20, 2, 2), 2**31))}, None, r"targets\[0, 0, 0\] is 2147483648"),
-    "mask of stated": ({"train": (IMAGES, np.full((4, 2, 3), 2))}, 2, r"targets\[0, 0, 0\] is 2; expected 0\.\.1 "),
-    "nan": ({"train": (changed(TABLE, (13, 2), np.nan), LABELS)}, None, r"train\.x: inputs\[13, 2\] is nan"),
+    "mask past int32": ({"train": (TABLE, np.full((20, 2, 2), 2**31))}, None, r"targets\[0, 0, 0\] = 2147483648"),
+    "mask of stated": ({"train": (IMAGES, np.full((4, 2, 3), 2))}, 2, r"targets\[0, 0, 0\] = 2; expected 0 to 1"),
+    "nan": ({"train": (changed(TABLE, (13, 2), np.nan), LABELS)}, None, r"train\.x: got inputs\[13, 2\] = nan"),
     "infinity": (
         TRAIN | {"validation": (changed(TABLE.astype(np.float32), (4, 0), -np.inf), LABELS)},
-        *(None, r"validation\.x: inputs\[4, 0\] is -inf"),
+        *(None, r"validation\.x: got inputs\[4, 0\] = -inf"),
     ),
-    "past float32": ({"train": (changed(TABLE, (5, 1), 1e300), LABELS)}, None, r"inputs\[5, 1\] is 1e\+300"),
-    "nan target": ({"train": (TABLE, changed(TABLE[:, 0], 6, np.nan))}, None, r"train\.y: targets\[6\] is nan"),
+    "past float32": ({"train": (changed(TABLE, (5, 1), 1e300), LABELS)}, None, r"inputs\[5, 1\] = 1e\+300"),
+    "nan target": ({"train": (TABLE, changed(TABLE[:, 0], 6, np.nan))}, None, r"train\.y: got targets\[6\] = nan"),
     "float labels": (
         {"train": (TABLE, LABELS / 1)},
         4,
-        r"train\.y: targets are float64; expected integers, for 4 classes",
+        r"train\.y: got targets of dtype float64; expected integers, for 4 classes",
     ),
-    "shape of test": (TRAIN | {"test": (TABLE[:, :2], LABELS)}, None, r"test\.x: .*\(2,\); expected \(3,\)"),
-    "targets of test": (TRAIN | {"test": (TABLE, LABELS[:, None])}, None, r"test\.y: .*\(1,\); expected \(\)"),
+    "shape of test": (
+        TRAIN | {"test": (TABLE[:, :2], LABELS)},
+        None,
+        r"test\.x: .*\(2,\) in a test example; expected \(3,\)",
+    ),
+    "targets of test": (
+        TRAIN | {"test": (TABLE, LABELS[:, None])},
+        None,
+        r"test\.y: .*\(1,\) in a test example; expected \(\)",
+    ),
     "kind of test": (
         TRAIN | {"test": (TABLE, LABELS / 1)},
         None,
-        r"test\.y: targets are float64, those of training int",
+        r"test\.y: got test targets of dtype float64; expected int",
     ),
-    "objects": ({"train": (TABLE.astype(object), LABELS)}, None, r"train\.x: inputs of dtype object"),
-    "strings": ({"train": (TABLE, LABELS.astype(str))}, None, r"train\.y: targets of dtype <U"),
-    "complex": ({"train": (TABLE * 1j, LABELS)}, None, r"train\.x: inputs of dtype complex128"),
+    "objects": ({"train": (TABLE.astype(object), LABELS)}, None, r"train\.x: got inputs of dtype object"),
+    "strings": ({"train": (TABLE, LABELS.astype(str))}, None, r"train\.y: got targets of dtype <U"),
+    "complex": ({"train": (TABLE * 1j, LABELS)}, None, r"train\.x: got inputs of dtype complex128"),
 }
 
 
@@ -93,13 +105,13 @@ def test_refused_data_are_named_with_file_and_index(kind):
 def test_index_of_a_bad_value_is_right_past_the_first_block(monkeypatch):
     monkeypatch.setattr(info, "BLOCK_ELEMENTS", 8)
     images = changed(IMAGES.astype(np.float32), (3, 1, 2, 0), np.inf)
-    with pytest.raises(DataError, match=r"inputs\[3, 1, 2, 0\] is inf"):
+    with pytest.raises(DataError, match=r"inputs\[3, 1, 2, 0\] = inf"):
         load({"train": (images, [0, 1, 2, 3])})
 
 
 def test_split_without_a_file_is_named():
     source = Source({"train": Split(TABLE, changed(LABELS, 3, -2))})
-    with pytest.raises(DataError, match=r"the train split: targets\[3\] is -2"):
+    with pytest.raises(DataError, match=r"the train split: got targets\[3\] = -2"):
         load_dataset(source, seed=0, validation_fraction=0, test_fraction=0)
 
 
@@ -235,7 +247,7 @@ def test_a_split_is_converted_once():
 
 
 def test_normalise_refuses_another_shape():
-    with pytest.raises(DataError, match=r"\(5, 2\); expected \(n, 3\)"):
+    with pytest.raises(DataError, match=r"\(5, 2\); expected the shape \(n, 3\)"):
         load(TRAIN).info.normalise(TABLE[:5, :2])
 
 

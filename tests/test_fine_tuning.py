@@ -115,7 +115,7 @@ def test_what_does_not_fit_can_be_left_out(source, tmp_path):
     [
         ({"checkpoint__init_except": "Conv"}, "checkpoint.init_except.*'Conv'.*params/Dense_0/bias"),
         ({"checkpoint__init_except": "("}, r"checkpoint.init_except.*regular expression"),
-        ({"checkpoint__init_from": "no/such/run"}, "checkpoint.init_from.*no/such/run.*saved a checkpoint"),
+        ({"checkpoint__init_from": "no/such/run"}, "checkpoint.init_from.*no/such/run.*saved checkpoint"),
     ],
 )
 def test_patterns_and_runs_that_are_none_are_refused(source, tmp_path, given, named):

@@ -101,7 +101,7 @@ def test_a_typo_shows_what_there_is_and_the_nearest(given: str, meant: str):
     with pytest.raises(UsageError) as found:
         members(given)
     line = str(found.value)
-    assert f"given {given!r}" in line
+    assert f"got {given!r}" in line
     assert all(name in line for name in [*TABLES, *SECTIONS])
     assert (f"Did you mean '{meant}'?" if meant else "") in line
     assert "\n" not in line

@@ -107,7 +107,10 @@ def test_every_float_of_every_loss_may_be_traced(name, predictions, targets):
 @over_all
 def test_every_loss_refuses_targets_of_another_shape(name, predictions, targets):
     for wrong in (targets[..., None, None], targets[:5]):
-        with pytest.raises(ConfigError, match=r"loss\.name: got <.*shape.*allowed: a loss of"):
+        with pytest.raises(
+            ConfigError,
+            match=r"loss\.name: got predictions of shape .* and targets of shape .*; expected .* for this loss",
+        ):
             LOSSES.members[name](predictions, wrong)
 
 

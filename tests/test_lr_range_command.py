@@ -224,12 +224,22 @@ def test_a_users_own_xla_flags_are_never_overridden(monkeypatch):
         ({"method": "ramps"}, "method", "'ramps'", "'ramp'"),
         ({"steps": "0 steps"}, "steps", "'0 steps'", "'10 epochs'"),
         ({"target": "optimizer.lerning_rate"}, "target", "'optimizer.lerning_rate'", "optimizer.learning_rate"),
-        ({"target": "model.hidden"}, "target", "'model.hidden'", "a float of this config: model.dropout"),
+        ({"target": "model.hidden"}, "target", "'model.hidden'", "one of model.dropout"),
         ({"second": "data.batch_size"}, "second", "'data.batch_size'", "optimizer.weight_decay"),
         ({"second": TARGET}, "second", f"'{TARGET}'", "another float than lr_range.target"),
         ({"second": "model.dropout", "second_start": "2"}, "second_stop", "1.0", "a number above lr_range.second_sta"),
-        ({"method": "ramp", "target": "schedule.optimizer.learning_rate.warmup"}, "method", "'ramp'", "lanes. a ramp"),
-        ({"method": "ramp", "second": "schedule.optimizer.learning_rate.warmup"}, "method", "'ramp'", "lanes. a ramp"),
+        (
+            {"method": "ramp", "target": "schedule.optimizer.learning_rate.warmup"},
+            "method",
+            "'ramp'",
+            "'lanes'. Take lanes: a ramp",
+        ),
+        (
+            {"method": "ramp", "second": "schedule.optimizer.learning_rate.warmup"},
+            "method",
+            "'ramp'",
+            "'lanes'. Take lanes: a ramp",
+        ),
     ],
 )
 def test_bad_values_are_refused_in_one_line(tmp_path, capsys, overrides, key, given, allowed):
@@ -247,9 +257,7 @@ def test_a_ramp_over_rprop_is_refused_and_lanes_are_not(tmp_path, capsys):
     found = ran(tmp_path, "--config.lr_range.method=ramp", overrides=SMALL | rprop)
     assert found.code == 2
     line = capsys.readouterr().err
-    assert (
-        "lr_range.method: got 'ramp'; expected lanes. optimizer.learning_rate is one number for the whole run" in line
-    )
+    assert "lr_range.method: got 'ramp'; expected 'lanes'. Take lanes: optimizer.learning_rate is one number" in line
     check(tiny(SMALL | rprop))
 
 

@@ -103,7 +103,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refusal:
             "one_cycle",
             "'one_cycle'",
         ),
-        ("seed.more=1", "seed.more", "1", "no name below seed", ""),
+        ("seed.more=1", "seed.more", "1", "no key below seed", ""),
         ("train=5", "train", "5", "a section", ""),
     ],
 )
@@ -137,52 +137,55 @@ def test_missing_or_broken_config_file(refused: Refusal, file: str, said: str):
 
 def test_unknown_knob_in_a_config_file(refused: Refusal):
     line = refused("--config=typo.py")
-    assert line.startswith("error: model.hiden: got 'hiden'; expected activation, dropout, hidden, norm")
+    assert line.startswith("error: model.hiden: got 'hiden'; expected one of activation, dropout, hidden, norm")
     assert "Did you mean 'hidden'?" in line
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], ["--config", "given nothing", "--config=configs/x.py"]),
-        (["train"], ["--config", "given nothing", "--config=configs/x.py"]),
-        (["--quiet"], ["--config", "given nothing"]),
-        (["--config=mine.py", "stray"], ["given 'stray'", *COMMANDS]),
+        ([], ["--config", "got nothing", "--config=configs/x.py"]),
+        (["train"], ["--config", "got nothing", "--config=configs/x.py"]),
+        (["--quiet"], ["--config", "got nothing"]),
+        (["--config=mine.py", "stray"], ["got 'stray'", *COMMANDS]),
         (["train", "stray", "--config=mine.py"], ["stray argument 'stray'"]),
         (["train", "--config=mine.py", "stray"], ["stray argument 'stray'"]),
         (["train", "--config=mine.py", "--quiet", "a", "b"], ["stray argument"]),
-        (["trian", "--config=mine.py"], ["given 'trian'", *COMMANDS, "Did you mean 'train'?"]),
-        (["--config=mine.py", "lits"], ["given 'lits'", *COMMANDS, "Did you mean 'list'?"]),
-        (["--config=mine.py", "--config=mine.py"], ["--config: got twice", "'mine.py'", "once"]),
-        (["--config=mine.py", "--config", "other.py"], ["--config: got twice", "'mine.py'", "'other.py'", "once"]),
-        (["--config=mine.py", "--workdir=a", "--workdir=b"], ["--workdir: got twice", "'a'", "'b'", "once"]),
+        (["trian", "--config=mine.py"], ["got 'trian'", *COMMANDS, "Did you mean 'train'?"]),
+        (["--config=mine.py", "lits"], ["got 'lits'", *COMMANDS, "Did you mean 'list'?"]),
+        (["--config=mine.py", "--config=mine.py"], ["--config: got two values", "'mine.py'", "one value"]),
+        (
+            ["--config=mine.py", "--config", "other.py"],
+            ["--config: got two values", "'mine.py'", "'other.py'", "one value"],
+        ),
+        (["--config=mine.py", "--workdir=a", "--workdir=b"], ["--workdir: got two values", "'a'", "'b'", "one value"]),
         (
             ["--config=mine.py", "--config.seed=1", "--config.seed=2"],
-            ["--config.seed: got twice", "'1'", "'2'", "once"],
+            ["--config.seed: got two values", "'1'", "'2'", "one value"],
         ),
-        (["--config=mine.py", "--config.seed=1", "--config.seed", "1"], ["--config.seed: got twice", "once"]),
+        (["--config=mine.py", "--config.seed=1", "--config.seed", "1"], ["--config.seed: got two values", "one value"]),
         (["--config=mine.py", "--confg=1"], ["'--confg=1'", "--config", "--workdir", "Did you mean '--config'?"]),
         (["--config=mine.py", "--work-dir", "x"], ["'--work-dir'", "Did you mean '--workdir'?"]),
         (["--config=mine.py", "--work=x"], ["'--work=x'"]),  # no abbreviations: they would hide a mistyped option
         (["--config=mine.py", "-q"], ["'-q'", "--quiet"]),
-        (["--config=mine.py", "--quiet=1"], ["--quiet"]),
-        (["--config"], ["--config", "expected one argument"]),
+        (["--config=mine.py", "--quiet=1"], ["--quiet: got the explicit argument '1'"]),
+        (["--config"], ["--config: got nothing", "Usage"]),
         (["--config="], ["--config: got nothing", "--config=FILE"]),
         (["--config=mine.py", "--workdir="], ["--workdir: got nothing", "--workdir=DIR"]),
         (["--config=mine.py", "--config.seed"], ["--config.seed: got no value", "--config.seed=VALUE"]),
         (["--config=mine.py", "--config.seed", "--quiet"], ["--config.seed: got no value", "--config.seed=VALUE"]),
-        (["--config=mine.py", "--config.=1"], ["--config.=1", "--config.section.knob=VALUE"]),
-        (["--config=mine.py", "--config.train.=1"], ["--config.train.=1", "--config.section.knob=VALUE"]),
-        (["--config=mine.py", "--config..seed=1"], ["--config..seed=1", "--config.section.knob=VALUE"]),
+        (["--config=mine.py", "--config.=1"], ["--config.=1", "--config.SECTION.KNOB=VALUE"]),
+        (["--config=mine.py", "--config.train.=1"], ["--config.train.=1", "--config.SECTION.KNOB=VALUE"]),
+        (["--config=mine.py", "--config..seed=1"], ["--config..seed=1", "--config.SECTION.KNOB=VALUE"]),
         (["evaluate"], ["--workdir: got nothing", "evaluate --workdir=DIR"]),
         (["evaluate", "--workdir=nowhere"], ["--workdir", "nowhere", "the directory of a run"]),
-        (["evaluate", "--workdir=.", "--config=mine.py"], ["given a config", "evaluate --workdir=DIR"]),
-        (["evaluate", "--workdir=.", "--config.seed=1"], ["given a config", "evaluate --workdir=DIR"]),
+        (["evaluate", "--workdir=.", "--config=mine.py"], ["evaluate: got a config", "--workdir=DIR alone"]),
+        (["evaluate", "--workdir=.", "--config.seed=1"], ["evaluate: got a config", "--workdir=DIR alone"]),
         (["evaluate", "more", "--workdir=."], ["stray argument 'more'"]),
-        (["list", "optimzers"], ["given 'optimzers'", "optimizers, data", "Did you mean 'optimizers'?"]),
+        (["list", "optimzers"], ["got 'optimzers'", "optimizers, data", "Did you mean 'optimizers'?"]),
         (["list", "optimizers", "losses"], ["stray argument 'losses'"]),
-        (["list", "--config=mine.py"], ["given a config"]),
-        (["list", "optimizers", "--config.seed=1"], ["given a config"]),
+        (["list", "--config=mine.py"], ["list: got a config"]),
+        (["list", "optimizers", "--config.seed=1"], ["list: got a config"]),
     ],
 )
 def test_bad_command_line(refused: Refusal, words: list[str], said: list[str]):
@@ -312,7 +315,7 @@ def test_a_schedule_that_falls_is_warned_of_beside_a_schedule_free_optimizer(
 ):
     free = [*tiny, "--config.optimizer.name=schedule_free_adamw"]
     assert main([*free, "--workdir=falls"]) == 0
-    assert "warning: schedule.optimizer.learning_rate: got 'warmup_cosine' beside" in capsys.readouterr().err
+    assert "warning: schedule.optimizer.learning_rate: got 'warmup_cosine' with" in capsys.readouterr().err
     warmup = "--config.schedule.optimizer.learning_rate=warmup_stable_decay"
     assert main([*free, warmup, f"{warmup.partition('=')[0]}.decay=0", "--workdir=stays"]) == 0
     assert "warning" not in capsys.readouterr().err
@@ -323,7 +326,7 @@ def test_a_model_that_does_not_fit_is_told_in_one_line(
 ):
     assert main([*tiny, "--config.model.hidden=(10000000,10000000)"]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: memory: got a model and batches that do not fit on the device; expected what `plan`")
+    assert last.startswith("error: device memory: got a program that does not fit (")
 
 
 def test_train_says_what_changed_and_names_what_it_wrote(
@@ -361,7 +364,7 @@ def test_quiet_is_silent_and_the_same_command_finds_its_run(
     assert (workdir / "result.json").read_bytes() == before
     assert main([*tiny, f"--workdir={workdir}", "--config.seed=1"]) == 2
     line = capsys.readouterr().err
-    assert "seed: got 1, there 0" in line
+    assert "seed = 1, there 0" in line
     assert main([*tiny, "--quiet", "--config.seed=1"]) == 0
     assert len(list((folder / "runs").iterdir())) == 2
 
@@ -393,7 +396,7 @@ def test_a_plan_in_a_directory_leaves_what_is_there_alone(
     after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     assert after == before | {workdir / "plan.png": (workdir / "plan.png").read_bytes()}
     assert main(["plan", *tiny, "--quiet", f"--workdir={workdir}", "--config.model.hidden=(3,)"]) == 2
-    assert "holds a run of another config. model.hidden" in capsys.readouterr().err
+    assert "a run with another config (model.hidden = [3], there [4]" in capsys.readouterr().err
     assert main(["plan", *tiny, "--quiet", f"--workdir={folder / 'mine.py'}"]) == 5
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -223,7 +223,7 @@ def test_every_metric_of_several_numbers_is_known_as_one_and_flattened_by_place(
     assert (shape != ()) == (name in SEVERAL)
     assert list(metric.numbers("x")) == ["/".join(("x", *map(str, at))) for at in np.ndindex(shape)]
     if shape:
-        with pytest.raises(TypeError, match="where one number is needed"):
+        with pytest.raises(TypeError, match="expected one number"):
             metric.result()
     else:
         assert metric.numbers("x") == {"x": metric.result()}

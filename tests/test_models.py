@@ -97,7 +97,7 @@ def test_convolution_starts_with_the_parameters_of_flax():
 def test_convolution_has_no_bias_where_none_is_wanted_and_refuses_groups_that_do_not_divide():
     assert set(Conv(4, use_bias=False).init(KEY, IMAGES)["params"]) == {"kernel"}
     for channels, features in ((3, 4), (4, 3)):
-        with pytest.raises(ValueError, match="2 groups do not divide"):
+        with pytest.raises(ValueError, match="groups: got 2; expected "):
             Conv(features, groups=2).init(KEY, jnp.zeros((1, 8, 8, channels)))
 
 
@@ -391,7 +391,7 @@ def test_resnet9_learns_from_images_of_any_size(shape):
 
 @pytest.mark.parametrize(("model", "shape"), [(CNN(3), (7,)), (ResNet9(3), (6, 6)), (CNN(3), (1, 1, 1))])
 def test_what_cannot_be_convolved_or_pooled_is_refused_in_a_line(model, shape):
-    with pytest.raises(DataError, match=r"^model.*allowed: "):
+    with pytest.raises(DataError, match=r"^model.*: got .*; expected "):
         model.init(jax.random.key(0), jnp.ones((2, *shape)))
 
 

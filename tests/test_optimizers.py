@@ -303,7 +303,7 @@ def test_what_is_no_regular_expression_is_refused_before_anything_runs(knob):
 
 @pytest.mark.parametrize("given", [{"scaled": "bias"}, {"scaled_by": 0.5}])
 def test_a_scale_without_its_pattern_and_a_pattern_without_its_scale_are_refused(given):
-    with pytest.raises(ConfigError, match=r"optimizer\.scaled and optimizer\.scaled_by together"):
+    with pytest.raises(ConfigError, match=r"both optimizer\.scaled and optimizer\.scaled_by"):
         one_update("sgd", given, PARAMS, PARAMS)
 
 

@@ -117,7 +117,10 @@ def test_an_evaluation_after_either_backend_is_a_plain_pass(backend):
 
 @pytest.mark.parametrize(
     ("batch", "devices", "accumulate", "allowed"),
-    [(30, 4, 1, "a multiple of 4: 4 devices"), (20, 4, 2, "a multiple of 8: 4 devices, 2 micro-batches")],
+    [
+        (30, 4, 1, "a multiple of 4, for 4 devices"),
+        (20, 4, 2, "a multiple of 8, for 4 devices with 2 micro-batches each"),
+    ],
 )
 def test_a_batch_that_does_not_divide_is_refused(batch, devices, accumulate, allowed):
     with pytest.raises(ConfigError) as refusal:

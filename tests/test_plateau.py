@@ -190,5 +190,5 @@ def test_a_trial_of_a_halved_search_reduces_as_its_run_alone(whole, tmp_path):
 
 def test_data_without_a_validation_split_have_nothing_that_could_reduce(tmp_path):
     given = GIVEN | {"data.validation_fraction": 0.0}
-    with pytest.raises(ConfigError, match=r"reduce_on_plateau.*validation split; set data\.validation_fraction"):
+    with pytest.raises(ConfigError, match=r"reduce_on_plateau.*validation split, .*Set data\.validation_fraction"):
         train_and_evaluate(tiny(given), tmp_path, quiet=True)

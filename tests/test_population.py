@@ -214,5 +214,5 @@ def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPat
     wide = dataclasses.replace(population, width=8).planned_bytes(*needs)
     assert wide > population.planned_bytes(*needs)
     monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
-    with pytest.raises(UsageError, match=r"lanes: got 8.*MiB.*expected.*MiB"):
+    with pytest.raises(UsageError, match=r"lanes: got 8.*MiB.*expected at most .*MiB"):
         fitted(population, None, *needs)

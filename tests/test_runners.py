@@ -246,7 +246,7 @@ def test_a_seed_is_opened_by_its_number(whole):
         assert state_digest(jax.device_get(run_of_seed.state)) == state_digest(lanes[seed])
         assert run_of_seed.predict(inputs).shape == (len(inputs), 10)
     assert state_digest(jax.device_get(load_run(whole).state)) == state_digest(lanes[FIRST])
-    with pytest.raises(UsageError, match=r"seed: got 9; expected 2, 3, 4, the seeds of"):
+    with pytest.raises(UsageError, match=r"seed: got 9; expected one of 2, 3, 4, the seeds of"):
         load_run(whole, seed=9)
 
 
@@ -270,7 +270,7 @@ def test_trackers_see_the_curve_of_each_seed(tmp_path):
 
 
 def test_pmap_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"parallel\.backend: got 'pmap'; expected mesh, where train\.seeds"):
+    with pytest.raises(ConfigError, match=r"parallel\.backend: got 'pmap'; expected 'mesh' where train\.seeds"):
         trained(tiny(THREE | {"parallel.backend": "pmap"}), tmp_path)
 
 

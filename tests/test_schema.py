@@ -175,7 +175,7 @@ def test_refusal_names_key_given_and_allowed(name: str, value: Any, allowed: str
     ("name", "value", "hint"),
     [
         ("mode", "cosin", "Did you mean 'cosine'?"),
-        ("rate", Text("nan"), "a finite number is needed"),
+        ("rate", Text("nan"), "a finite number"),
         ("hidden", Text("128"), "(128,)"),
         ("names", Text("accuracy"), "('accuracy',)"),
     ],

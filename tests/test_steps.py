@@ -160,9 +160,9 @@ def with_metrics(metrics):
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        (lambda found: found | {"mine": found["loss"].sum}, r"dict of name -> jaxtrain\.Mean.*'mine'"),
+        (lambda found: found | {"mine": found["loss"].sum}, r"'mine'.*; expected a dict of name -> jaxtrain\.Mean"),
         (lambda found: found["loss"], r"dict of name -> jaxtrain\.Mean"),
-        (lambda found: {"accuracy": found["accuracy"]}, r"must hold 'loss'.*\['accuracy'\]"),
+        (lambda found: {"accuracy": found["accuracy"]}, r"\['accuracy'\]; expected 'loss' among them"),
     ],
     ids=["number", "no dict", "no loss"],
 )

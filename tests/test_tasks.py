@@ -151,7 +151,9 @@ def test_regression_takes_whole_numbers_and_refuses_images_as_targets():
     task, hparams = made(INPUTS, targets, task="regression", loss="mse", model=MLP)
     found = measured(task, hparams, INPUTS, targets.astype(np.int32))
     assert found["r2"].result() < 0.5
-    with pytest.raises(DataError, match=r"task\.name: got 'regression' of targets \(4, 4\); expected "):
+    with pytest.raises(
+        DataError, match=r"task\.name: got 'regression' for targets of shape \(4, 4\) an example; expected "
+    ):
         made(INPUTS, np.zeros((64, 4, 4)), task="regression", loss="mse")[0].init(KEY, {}, {})
 
 
@@ -232,7 +234,7 @@ def test_label_distribution_learns_shares_to_their_entropy():
 )
 def test_tasks_refuse_data_that_they_cannot_learn_from(section, targets, classes, loss):
     name = section if isinstance(section, str) else section["name"]
-    key = r"task\.class_balance: given" if isinstance(section, dict) else rf"task\.name: got '{name}'"
+    key = r"task\.class_balance: got a float" if isinstance(section, dict) else rf"task\.name: got '{name}'"
     task, hparams = made(INPUTS, targets, classes, task=section, loss=loss, model=MLP)
     with pytest.raises(DataError, match=rf"{key}.*; expected "):
         task.init(KEY, {}, hparams)

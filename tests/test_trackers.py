@@ -163,7 +163,7 @@ def test_damage_before_the_last_line_is_named_and_left_alone(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "split": "train"}\nrubbish\n{"step": 3, "split": "train"}\n')
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: line 2"):
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: got damage in line 2"):
         JsonlTracker(path, 3)
     assert path.read_bytes() == before
 

@@ -145,7 +145,7 @@ def test_a_run_can_be_moved_and_a_damaged_best_step_is_never_replaced_in_silence
     for path in (moved / "checkpoints" / str(run.step) / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(StorageError, match=f"no good checkpoint.*step {run.step}"):
+    with pytest.raises(StorageError, match=f"damaged checkpoints alone.*step {run.step}"):
         load_run(moved)
 
 

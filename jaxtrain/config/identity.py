@@ -25,12 +25,12 @@ def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 def demand_equal(key: str, config: Config, other: Config, whose: str, expected: str, hint: str) -> None:
     """Raises UsageError with every difference between two configs; `whose` describes what the other one belongs to."""
     if differing := difference(config, other):
-        raise UsageError(key, Words(f"{whose}, with {in_words(differing)}"), expected, hint)
+        raise UsageError(key, Words(f"{whose} ({in_words(differing)})"), expected, hint)
 
 
 def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """Writes a difference for a message: "seed = 1 (there 0), optimizer.name = 'sgd' (there 'adam')"."""
-    return ", ".join(f"{name} = {ours!r} (there {theirs!r})" for name, (ours, theirs) in differing.items())
+    """Writes a difference for a message: "seed = 1, there 0; optimizer.name = 'sgd', there 'adam'"."""
+    return "; ".join(f"{name} = {ours!r}, there {theirs!r}" for name, (ours, theirs) in differing.items())
 
 
 def changes_numbers(config: Config) -> Config:

@@ -31,10 +31,8 @@ def demand_own(workdir: Path, config: Config) -> None:
     path = workdir / "config.json"
     if path.exists():
         saved = changes_numbers(read_config(workdir))
-        whose, expected = (
-            "the directory of a run with another config",
-            "a new directory, or that of a run with this config",
-        )
+        whose = "the directory of a run with another config"
+        expected = "a new directory, or that of a run with this config"
         demand_equal(f"--workdir={workdir}", changes_numbers(config), saved, whose, expected, "Give another --workdir")
     elif (workdir / "checkpoints").exists():
         raise StorageError(str(path), Words("nothing"), "the config of the run with these checkpoints", RESTORE)

@@ -43,7 +43,7 @@ def warn_of_mini_batches(config: Config, dataset: Dataset) -> None:
     if config["optimizer"]["name"] in ("rprop", "optax:rprop") and batch < whole:
         got = Words(f"{config['optimizer']['name']!r} with mini-batches of {batch} of {whole} examples")
         expected = "the whole training split as one batch: mini-batches turn the signs of the gradients by chance"
-        hint = f"Set data.batch_size={whole}, or take another optimizer"
+        hint = f"Take another optimizer, or set data.batch_size={whole}"
         warnings.warn(JaxtrainWarning("optimizer.name", got, expected, hint), stacklevel=3)
 
 
