@@ -20,8 +20,8 @@ use_a_host_device_per_core()  # before JAX starts, as the verb does
 import numpy as np  # noqa: E402
 from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, trained  # noqa: E402
 
-from jaxtrain.lr_range.from_config import measure  # noqa: E402
-from jaxtrain.parallel.compilation import counted  # noqa: E402
+from jaxtrain.lr_range.from_config import run_range_test  # noqa: E402
+from jaxtrain.parallel.compilation import count_compilations  # noqa: E402
 
 GRID = np.geomspace(1e-5, 10.0, 25)
 TEST_SEED = 100  # the range test draws weights of its own, not those of the trainings that judge it
@@ -74,7 +74,7 @@ def outcome(name: str, optimizer: str, quick: bool) -> Outcome:
     """Tests one task with one optimizer, trains the grid and the rules' rates in full, and compares."""
     found, grid = experiment(name, optimizer, quick), GRID[::6] if quick else GRID
     tester = replace(found, config={**found.config, "seed": TEST_SEED})
-    (result, test_seconds, test_compiling) = _timed(lambda: measure(tester))
+    (result, test_seconds, test_compiling) = _timed(lambda: run_range_test(tester))
     (ramped, ramp_seconds, ramp_compiling) = _timed(lambda: ramp(tester))
     (full, grid_seconds, grid_compiling) = _timed(lambda: trained(found, grid))
     assert result.reading is not None
@@ -112,7 +112,7 @@ def _regret(loss: float, made: Outcome) -> float:
 def _timed(program: Callable[[], Any]) -> tuple[Any, float, float]:
     """Runs a program; returns what it gave, its seconds, and those of them that compilation took."""
     began = time.perf_counter()
-    with counted() as compiled:
+    with count_compilations() as compiled:
         result = program()
     return result, time.perf_counter() - began, compiled.seconds
 

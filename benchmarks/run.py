@@ -16,7 +16,7 @@ import jax
 import timing
 
 from jaxtrain import build, train_and_evaluate
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.training.experiment import CAPACITY, Experiment
 
 BAR = 0.95
@@ -58,7 +58,7 @@ def whole_run(experiment: Experiment) -> float:
 def bare_calls(experiment: Experiment) -> float:
     """Takes the same steps in calls as long as they may be, with the same evaluations; returns the seconds."""
     began = time.perf_counter()
-    call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
+    call = compile_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
     state, lengths, at = experiment.init(), experiment.lengths, 0
     output = None
     while at < lengths.total:

@@ -17,8 +17,8 @@ from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.lr_range.sweep import LRRangeResult, Ramp, lr_range_test
-from jaxtrain.parallel.compilation import counted
-from jaxtrain.parallel.mesh import compiled_eval_call, compiled_init, compiled_train_call, device_mesh
+from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.mesh import compile_eval_call, compile_init, compile_train_call, device_mesh
 from jaxtrain.parallel.population import Population
 from jaxtrain.storage.files import read_json, write_json
 from jaxtrain.training.experiment import Experiment, build
@@ -51,8 +51,8 @@ def hparams_at(found: Experiment, rate: float, **more: float) -> dict[str, np.fl
 def solo(found: Experiment, seed: int, rate: float) -> tuple[TrainState, np.ndarray]:
     """The solo run of a rate over the steps of a test: its state, and the loss of every step."""
     hparams = hparams_at(found, rate, **{"train.total_steps": STEPS})
-    state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, hparams)
-    call = compiled_train_call(found.rules, found.mesh, "mesh")
+    state = compile_init(found.rules, found.mesh)(jax.random.key(seed), found.example, hparams)
+    call = compile_train_call(found.rules, found.mesh, "mesh")
     state, output = call(state, found.batches(0, STEPS, STEPS), STEPS)
     loss = jax.device_get(output.metrics["loss"])
     return state, loss.sum / loss.count
@@ -65,7 +65,7 @@ def test_the_loss_at_a_rate_is_that_of_its_solo_run_to_the_bit():
     """On the validation split; two rates or seeds that are swapped fail, since all losses differ."""
     found = experiment()
     result = measured(found, judge=judge(found))
-    evaluate = compiled_eval_call(found.rules, found.mesh)
+    evaluate = compile_eval_call(found.rules, found.mesh)
     for row, rate in enumerate(RATES[:5]):
         for column, seed in enumerate(SEEDS):
             loss = evaluate(solo(found, seed, rate)[0], judge(found))["loss"].result()
@@ -97,7 +97,7 @@ def test_lanes_that_diverge_are_left_out_and_the_result_still_says_what_there_is
 def test_other_rates_and_seeds_compile_nothing():
     found = experiment()
     measured(found, judge=judge(found))
-    with counted() as compiled:
+    with count_compilations() as compiled:
         measured(found, judge=judge(found), rates=np.geomspace(1e-4, 1.0, 7), seeds=(5, 6), steps=7)
     assert compiled.count == 0
 
@@ -106,8 +106,8 @@ def test_planning_the_memory_compiles_the_program_that_then_runs():
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     batches = found.batches(0, 5, 10)
-    with counted() as compiled:
-        planned = population.planned_bytes(found.hparams, batches)
+    with count_compilations() as compiled:
+        planned = population.plan_bytes(found.hparams, batches)
         assert (planned > 0, compiled.count) == (True, 1)
         states = population.init(SEEDS[0], found.hparams, found.example)
         before = compiled.count
@@ -129,7 +129,7 @@ def test_step_i_of_a_ramp_is_taken_at_rate_i_and_its_loss_is_that_before_the_upd
     step = jax.jit(partial(train_step, rules=found.rules._replace(schedule=_as_they_are)))
     data, rows = found.dataset.split("train"), found.rows(0, len(RATES), len(RATES))
     for column, seed in enumerate(SEEDS):
-        state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
+        state = compile_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
         for i, rate in enumerate(RATES):
             state = state.replace(hparams=state.hparams | {TARGET: jax.numpy.float32(rate)})
             state, metrics = step(state, {name: array[rows[i]] for name, array in data.items()})
@@ -218,7 +218,7 @@ def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, device
     On all four, without a mesh, plain arrays will do.
     """
     found = experiment()
-    state = compiled_init(found.rules, found.mesh)(jax.random.key(0), found.example, found.hparams)
+    state = compile_init(found.rules, found.mesh)(jax.random.key(0), found.example, found.hparams)
     data = found.on_devices("train") if devices == 1 else found.dataset.split("train")
     before = state_digest((state, data, found.hparams))
     batches = lambda *place: Batches(data, found.rows(*place))  # noqa: E731
@@ -244,7 +244,7 @@ def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, device
     ],
 )
 def test_what_is_no_range_or_no_float_is_refused(given, said):
-    with counted() as compiled, pytest.raises(ConfigError, match=said):
+    with count_compilations() as compiled, pytest.raises(ConfigError, match=said):
         measured(experiment(), **given)
     assert compiled.count == 0
 

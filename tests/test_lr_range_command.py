@@ -24,7 +24,7 @@ from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import load_config
 from jaxtrain.config.schema import Text
 from jaxtrain.lr_range import from_config as range_test
-from jaxtrain.lr_range.from_config import answer, check
+from jaxtrain.lr_range.from_config import check, suggested_floats
 from jaxtrain.lr_range.rules import RULES, Reading
 from jaxtrain.lr_range.sweep import LRRangeResult
 from jaxtrain.main import main
@@ -313,9 +313,9 @@ def test_the_answer_that_the_verb_left_is_taken_unless_it_is_of_another_config(t
     touched(tmp_path / "same", suggestion=0.0123)
     lr_range(tiny(SMALL | CONSTANT | {"optimizer.momentum": 0.5}), tmp_path / "other")
     touched(tmp_path / "other", suggestion=0.0123)
-    assert range_test.tested(build(before()), tmp_path / "other", print).found != {TARGET: 0.0123}
+    assert range_test.apply_suggestion(build(before()), tmp_path / "other", print).found != {TARGET: 0.0123}
     monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
-    assert range_test.tested(build(before()), tmp_path / "same", print).found == {TARGET: 0.0123}
+    assert range_test.apply_suggestion(build(before()), tmp_path / "same", print).found == {TARGET: 0.0123}
 
 
 def test_where_the_rules_do_not_agree_the_configs_own_rate_is_used_and_said(tmp_path, capfd):
@@ -332,9 +332,9 @@ def test_a_cyclic_schedule_gets_the_bounds_between_which_the_loss_falls(tmp_path
     reading = Reading(dict.fromkeys(RULES, 0.03), 0.03, (0.02, 0.04), (0.005, 0.08), None, agreed=True)
     result = LRRangeResult("lanes", TARGET, np.ones(8), np.ones((8, 2)), reading)
     cyclic = {"schedule": {"optimizer": {"learning_rate": {"name": "cyclic", "cycles": 3.0}}}}
-    found = answer(result, tiny(cyclic))
+    found = suggested_floats(result, tiny(cyclic))
     assert found == pytest.approx({TARGET: 0.08, f"schedule.{TARGET}.low": 0.005 / 0.08})
-    assert answer(result, tiny(CONSTANT)) == {TARGET: 0.03}
+    assert suggested_floats(result, tiny(CONSTANT)) == {TARGET: 0.03}
     tracker = MemoryTracker()
     config = before(**cyclic, **{"log.every": "1 steps"})
     lr_range(config, tmp_path)

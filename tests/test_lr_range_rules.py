@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxtrain.lr_range.rules import NEAR, RULES, Reading, near_minimum, nearness, read_curve
+from jaxtrain.lr_range.rules import RULES, TOLERANCE, Reading, near_minimum, read_curve, tolerance_for
 
 RATES = np.geomspace(1e-7, 10.0, 41)
 
@@ -124,7 +124,7 @@ def test_slide_is_the_left_end_of_the_last_interval_whose_slopes_differ() -> Non
 
 def test_lanes_that_trained_longer_are_followed_nearer_to_their_minimum() -> None:
     """Four times the steps, half the distance; the rate moves up towards the minimum, and never past it."""
-    assert [nearness(steps) for steps in (5, 25, 100)] == pytest.approx([NEAR, NEAR, NEAR / 2])
+    assert [tolerance_for(steps) for steps in (5, 25, 100)] == pytest.approx([TOLERANCE, TOLERANCE, TOLERANCE / 2])
     losses = curve(RATES, 1e-2)
-    found = [near_minimum(RATES, losses, nearness(steps)) for steps in (25, 100, 400)]
+    found = [near_minimum(RATES, losses, tolerance_for(steps)) for steps in (25, 100, 400)]
     assert found[0] < found[1] < found[2] <= 1e-2

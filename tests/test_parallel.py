@@ -12,12 +12,12 @@ from jaxtrain.core.state import Rules
 from jaxtrain.errors import ConfigError
 from jaxtrain.models.mlp import MLP
 from jaxtrain.optimizers.schedules import Schedule
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import (
     check_batch,
-    compiled_eval_call,
-    compiled_init,
-    compiled_train_call,
+    compile_eval_call,
+    compile_init,
+    compile_train_call,
     device_mesh,
     replicate,
 )
@@ -51,13 +51,13 @@ def trained(rules, devices, backend):
     """Returns (state, losses, accuracies, what the last call reported) of 100 steps, in calls of 60 and 40."""
     mesh = device_mesh(devices)
     data = replicate(DATA, mesh)
-    state = compiled_init(rules, mesh)(jax.random.key(0), data, HPARAMS)
+    state = compile_init(rules, mesh)(jax.random.key(0), data, HPARAMS)
     losses, accuracies, compilations = [], [], []
     for begin, steps in ((0, 60), (60, 40)):
         indices = np.zeros((60, BATCH), np.int32)
         indices[:steps] = INDICES[begin : begin + steps]
-        with counted() as compiled:
-            state, output = compiled_train_call(rules, mesh, backend)(state, Batches(data, indices), steps)
+        with count_compilations() as compiled:
+            state, output = compile_train_call(rules, mesh, backend)(state, Batches(data, indices), steps)
         compilations.append(compiled.count)
         for numbers, name in ((losses, "loss"), (accuracies, "accuracy")):
             metric = output.metrics[name]
@@ -106,7 +106,7 @@ def test_an_evaluation_after_either_backend_is_a_plain_pass(backend):
     rows[:EXAMPLES] = np.arange(EXAMPLES)
     mask = (np.arange(7 * 40) < EXAMPLES).astype(np.float32)
     batches = Batches(replicate(DATA, mesh), rows.reshape(7, 40), mask.reshape(7, 40))
-    found = compiled_eval_call(PLAIN, mesh)(state, batches)
+    found = compile_eval_call(PLAIN, mesh)(state, batches)
     params, model_state = state.ema
     variables = {"params": params, **model_state}
     logits = jax.jit(MLP(10, (16,), norm="batch").apply)(variables, DATA["inputs"])
@@ -130,9 +130,9 @@ def test_a_batch_that_does_not_divide_is_refused(batch, devices, accumulate, all
 def test_no_call_ever_cuts_a_batch_down(backend):
     mesh = device_mesh(4)
     data = replicate(DATA, mesh)
-    state = compiled_init(PLAIN, mesh)(jax.random.key(0), data, HPARAMS)
+    state = compile_init(PLAIN, mesh)(jax.random.key(0), data, HPARAMS)
     with pytest.raises(ValueError, match=r"30|1800"):
-        compiled_train_call(PLAIN, mesh, backend)(state, Batches(data, INDICES[:60, :30]), 1)
+        compile_train_call(PLAIN, mesh, backend)(state, Batches(data, INDICES[:60, :30]), 1)
 
 
 def test_more_devices_than_there_are_is_refused():

@@ -18,9 +18,9 @@ from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import UsageError
 from jaxtrain.optimizers import OPTIMIZERS
 from jaxtrain.optimizers.schedules import SCHEDULES
-from jaxtrain.parallel.compilation import counted
-from jaxtrain.parallel.mesh import compiled_init, compiled_train_call, device_mesh
-from jaxtrain.parallel.population import Population, compare_with_solo, fitted
+from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.mesh import compile_init, compile_train_call, device_mesh
+from jaxtrain.parallel.population import Population, compare_with_solo, fit_width
 from jaxtrain.training.experiment import Experiment, build
 
 STEPS = 20
@@ -55,14 +55,14 @@ def trained(
 ) -> tuple[TrainState, Any]:
     """Takes steps in one call and returns the states and what is reported."""
     states, output = population.call(states, found.batches(begin, steps, STEPS), steps)
-    return states, population.reported(output)
+    return states, population.fetch(output)
 
 
 def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> TrainState:
     """The solo run of a seed and a rate, on the host."""
     hparams = {**found.hparams, "optimizer.learning_rate": np.float32(rate)}
-    state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), example(found), hparams)
-    call = compiled_train_call(found.rules, found.mesh, "mesh")
+    state = compile_init(found.rules, found.mesh)(jax.random.key(seed), example(found), hparams)
+    call = compile_train_call(found.rules, found.mesh, "mesh")
     return jax.device_get(call(state, found.batches(0, steps, STEPS), steps)[0])
 
 
@@ -75,7 +75,7 @@ def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str)
     population = Population(found.rules, found.mesh, lanes=len(lanes))
     states = population.init([s for s, _ in lanes], with_rates(found, [r for _, r in lanes]), example(found))
     states, _ = trained(population, found, states)
-    digests = [state_digest(population.solo(states, lane)) for lane in range(len(lanes))]
+    digests = [state_digest(population.fetch_lane(states, lane)) for lane in range(len(lanes))]
     assert digests == [state_digest(solo(found, seed, rate)) for seed, rate in lanes]
     assert len(set(digests)) == len(lanes)
 
@@ -118,16 +118,18 @@ def test_neighbours_of_a_diverged_lane_are_untouched(width: int) -> None:
     ends = {}
     for third in (0.05, 1e30):
         states = population.init([0, 1, 2, 3], with_rates(found, [0.05, 0.05, third, 0.05]), example(found))
-        before = state_digest(population.solo(states, 2).params)
+        before = state_digest(population.fetch_lane(states, 2).params)
         for begin in (0, 10):
             states, output = trained(population, found, states, 10, begin)
         ends[third] = states
-    dead = population.solo(ends[1e30], 2)
+    dead = population.fetch_lane(ends[1e30], 2)
     assert np.asarray(ends[1e30].live).tolist() == [True, True, False, True]
     assert output.live.tolist() == [True, True, False, True]
     assert (state_digest(dead.params), int(dead.step)) == (before, 0)
     for lane in (0, 1, 3):
-        assert state_digest(population.solo(ends[1e30], lane)) == state_digest(population.solo(ends[0.05], lane))
+        assert state_digest(population.fetch_lane(ends[1e30], lane)) == state_digest(
+            population.fetch_lane(ends[0.05], lane)
+        )
 
 
 def test_values_of_floats_and_seeds_never_compile_again() -> None:
@@ -140,7 +142,7 @@ def test_values_of_floats_and_seeds_never_compile_again() -> None:
         trained(population, found, states, steps)
 
     once([0, 1, 2], [1e-3, 1e-3, 1e-3], 20)
-    with counted() as compiled:
+    with count_compilations() as compiled:
         once([7, 7, 9], [1e-4, 1e-2, 3e-1], 13)
     assert compiled.count == 0
 
@@ -154,7 +156,7 @@ def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
         states = population.init(range(5), found.hparams, example(found))
         states, output = trained(population, found, states)
         assert output.metrics["loss"].sum.shape == (5, STEPS)
-        ends[devices] = [state_digest(population.solo(states, lane)) for lane in range(5)]
+        ends[devices] = [state_digest(population.fetch_lane(states, lane)) for lane in range(5)]
     assert ends[1] == ends[4]
 
 
@@ -167,8 +169,8 @@ def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
     narrow, gathered = population.gather(states, [3, 1])
     states, _ = trained(population, found, states, 10, begin=10)
     gathered, _ = trained(narrow, found, gathered, 10, begin=10)
-    assert state_digest(narrow.solo(gathered, 0)) == state_digest(population.solo(states, 3))
-    assert state_digest(narrow.solo(gathered, 1)) == state_digest(population.solo(states, 1))
+    assert state_digest(narrow.fetch_lane(gathered, 0)) == state_digest(population.fetch_lane(states, 3))
+    assert state_digest(narrow.fetch_lane(gathered, 1)) == state_digest(population.fetch_lane(states, 1))
 
 
 def test_lanes_are_copied_whole() -> None:
@@ -176,9 +178,13 @@ def test_lanes_are_copied_whole() -> None:
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     states = population.init([0, 1, 2], with_rates(found, [1e-3, 2e-3, 3e-3]), example(found))
-    digests = [state_digest(population.solo(states, lane)) for lane in range(3)]
+    digests = [state_digest(population.fetch_lane(states, lane)) for lane in range(3)]
     copied = population.copy(states, [0], [2])
-    assert [state_digest(population.solo(copied, lane)) for lane in range(3)] == [digests[0], digests[1], digests[0]]
+    assert [state_digest(population.fetch_lane(copied, lane)) for lane in range(3)] == [
+        digests[0],
+        digests[1],
+        digests[0],
+    ]
 
 
 def test_weights_are_equal_for_equal_seeds() -> None:
@@ -186,7 +192,7 @@ def test_weights_are_equal_for_equal_seeds() -> None:
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     states = population.init([4, 4, 5], with_rates(found, [1e-3, 1e-2, 1e-3]), example(found))
-    first, second, third = (state_digest(population.solo(states, lane).params) for lane in range(3))
+    first, second, third = (state_digest(population.fetch_lane(states, lane).params) for lane in range(3))
     assert first == second != third
 
 
@@ -209,10 +215,10 @@ def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPat
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=8)
     needs = found.hparams, found.batches(0, 0, 10)
-    assert fitted(population, None, *needs).width == 1
-    assert fitted(population, 4, *needs).width == 4
-    wide = dataclasses.replace(population, width=8).planned_bytes(*needs)
-    assert wide > population.planned_bytes(*needs)
+    assert fit_width(population, None, *needs).width == 1
+    assert fit_width(population, 4, *needs).width == 4
+    wide = dataclasses.replace(population, width=8).plan_bytes(*needs)
+    assert wide > population.plan_bytes(*needs)
     monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
     with pytest.raises(UsageError, match=r"lanes: given 8.*MiB.*allowed.*MiB"):
-        fitted(population, None, *needs)
+        fit_width(population, None, *needs)

@@ -24,7 +24,7 @@ from jaxtrain.data.info import describe
 from jaxtrain.errors import ConfigError
 from jaxtrain.models.convolution import Conv
 from jaxtrain.models.layers import Dropout
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.parallel.population import Population
 from jaxtrain.tasks import make_task
 from jaxtrain.training.experiment import Experiment, build, make_rules
@@ -78,7 +78,7 @@ def types(found: list[Any]) -> set[str]:
 
 @functools.cache
 def trained(found: Experiment, backend: str = "mesh") -> tuple[TrainState, Any]:
-    call = compiled_train_call(found.rules, found.mesh, backend)
+    call = compile_train_call(found.rules, found.mesh, backend)
     return jax.device_get(call(found.init(), found.batches(0, 20, 20), 20))
 
 
@@ -172,8 +172,8 @@ def test_a_lane_is_its_solo_run_to_the_bit():
     population = Population(found.rules, found.mesh, lanes=2)
     states = population.init([0, 1], found.hparams, found.example)
     states, _ = population.call(states, found.batches(0, 20, 20), 20)
-    assert state_digest(population.solo(states, 0)) == state_digest(trained(found)[0])
-    assert state_digest(population.solo(states, 0)) != state_digest(population.solo(states, 1))
+    assert state_digest(population.fetch_lane(states, 0)) == state_digest(trained(found)[0])
+    assert state_digest(population.fetch_lane(states, 0)) != state_digest(population.fetch_lane(states, 1))
 
 
 @pytest.mark.parametrize("backend", ["mesh", "pmap"])

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
@@ -15,7 +15,7 @@ from jaxtrain.core.steps import eval_call, eval_step, train_call, train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.models.mlp import MLP
 from jaxtrain.optimizers.schedules import Schedule
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.losses.classification import cross_entropy
 
@@ -218,12 +218,12 @@ def test_averages_follow_the_formula_for_parameters_and_statistics_and_are_what_
             lambda old, new, d=decay: d * old + (1 - d) * new, average, (state.params, state.model_state)
         )
         assert_close(state.ema, average)
-    assert evaluated(state) is state.ema
+    assert evaluation_weights(state) is state.ema
     averaged = state.replace(params=average[0], model_state=average[1], ema=None)
     found, expected = (jitted_eval_step(s, DATA, rules=rules) for s in (state, averaged))
     assert_close(found, expected, atol=1e-4)
     assert start(rules).ema is None
-    assert evaluated(averaged) == (averaged.params, averaged.model_state)
+    assert evaluation_weights(averaged) == (averaged.params, averaged.model_state)
 
 
 def test_a_call_of_k_steps_is_k_steps():
@@ -255,9 +255,9 @@ def test_one_compiled_program_serves_every_length_and_all_floats():
     rules = Rules(task_of(norm="batch", dropout=True), Schedule(), adam)  # equal to none that was compiled before
     state = start(rules, FULL_HPARAMS)
     others = state.replace(hparams=jax.tree.map(lambda value: value * jnp.float32(0.5), state.hparams))
-    with counted() as first:
+    with count_compilations() as first:
         jitted_call(state, Batches(DATA, INDICES), np.int32(6), rules=rules)
-    with counted() as later:
+    with count_compilations() as later:
         for steps in range(7):
             jitted_call(state, Batches(DATA, INDICES), np.int32(steps), rules=rules)
         after, output = jitted_call(others, Batches(DATA, INDICES), np.int32(6), rules=rules)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtrain.config.defaults import Config, flatten
-from jaxtrain.core.metric import in_lines
+from jaxtrain.core.metric import is_printed
 
 
 def readable(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out the step, what is read as curves, and the values of schedules."""
-    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and in_lines(n)}
+    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and is_printed(n)}
 
 
 def shown(numbers: Mapping[str, Any]) -> str:

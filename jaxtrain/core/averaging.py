@@ -19,14 +19,14 @@ def schedule_free_average(opt_state: Any, params: Any) -> Any:
     (state,) = states
     # Frozen parameters have no z.
     return jax.tree.map(
-        lambda z, y: y if isinstance(z, optax.MaskedNode) else average(y, z, state.b1),
+        lambda z, y: y if isinstance(z, optax.MaskedNode) else schedule_free_x(y, z, state.b1),
         state.z,
         params,
         is_leaf=lambda node: isinstance(node, optax.MaskedNode),
     )
 
 
-def average(y: Any, z: Any, b1: Any) -> Any:
+def schedule_free_x(y: Any, z: Any, b1: Any) -> Any:
     """Works x out from y and z."""
     return (y - (1.0 - b1) * z) / b1
 
@@ -41,7 +41,7 @@ def _states(opt_state: Any) -> list[ScheduleFreeState]:
     return [node for node in nodes if isinstance(node, ScheduleFreeState)]
 
 
-def evaluated(state: TrainState) -> tuple[Any, Any]:
+def evaluation_weights(state: TrainState) -> tuple[Any, Any]:
     """Returns the (params, model_state) that a model is judged and used by: the averaged ones where there are any.
 
     Those of `train.ema`, else those that a schedule-free optimizer keeps.
@@ -49,7 +49,7 @@ def evaluated(state: TrainState) -> tuple[Any, Any]:
     return state.ema or (schedule_free_average(state.opt_state, state.params), state.model_state)
 
 
-def moved_average(state: TrainState, current: Any, values: Values) -> Any:
+def update_average(state: TrainState, current: Any, values: Values) -> Any:
     """Moves the averaged parameters and statistics towards the current ones.
 
     The decay is at most (1 + step) / (10 + step), so that the initial weights do not linger in the average.

@@ -72,7 +72,7 @@ DIAGNOSTICS = (NORMS, SEED)
 """How the names begin of what is read as curves, never as a line."""
 
 
-def in_lines(name: str) -> bool:
+def is_printed(name: str) -> bool:
     """Tells whether a number is shown in lines to read: no diagnostic, nor one of several, such as "f1_per_class/3"."""
     metric, _, place = name.rpartition("/")
     return not (name.startswith(DIAGNOSTICS) or (metric and place.isdecimal()))

@@ -50,11 +50,11 @@ class Precision(NamedTuple):
     compute: Compute = "float32"
     products: Products = "default"
 
-    def applied(self, module: Module) -> Module:
+    def wrap_module(self, module: Module) -> Module:
         """Returns the module such that it computes in the chosen type."""
         return InBfloat16(module) if self.compute == "bfloat16" else module
 
-    def traced(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the function with its matrix products, and those of its gradients, of the chosen precision."""
 
         def within(*args: Any) -> Any:

@@ -12,7 +12,7 @@ from flax import struct
 from jax import lax
 
 from jaxtrain.config.registry import Values
-from jaxtrain.core.averaging import evaluated, moved_average
+from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean, merge
 from jaxtrain.core.state import Batch, Rules, TrainState
@@ -51,14 +51,14 @@ def train_step(
         params=params,
         model_state=model_state,
         opt_state=opt_state,
-        ema=moved_average(state, (params, model_state), values),
+        ema=update_average(state, (params, model_state), values),
     )
     return moved, metrics | {"norm_gradient": norm}
 
 
 def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
     """Measures a batch with the averaged parameters where there are any; nothing is drawn and nothing changes."""
-    params, model_state = evaluated(state)
+    params, model_state = evaluation_weights(state)
     values = rules.schedule(state.step, state.hparams)
     key = jax.random.wrap_key_data(state.key)
     _, (_, metrics) = rules.task.loss(params, model_state, batch, key, values, False)

@@ -68,7 +68,7 @@ def _shown(form: Mapping[str, Any]) -> str:
     return f"{form['dtype']}[{','.join(str(size) for size in form['shape'])}]"
 
 
-def matching(key: str, pattern: str, tree: Any) -> Any:
+def match_paths(key: str, pattern: str, tree: Any) -> Any:
     """Returns a tree of bools: whether the regular expression is found in the path of each leaf.
 
     Raises ConfigError, with the paths that there are, where it is found in none: `key` is where the pattern was given.

@@ -20,7 +20,7 @@ from jaxtrain.trackers.figures import drawn
 from jaxtrain.training.experiment import Experiment
 
 
-def tested(experiment: Experiment, workdir: Path, say: Callable[[str], None]) -> Experiment:
+def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str], None]) -> Experiment:
     """Puts the answer of a range test in place: a stored one, else one that is run now and stored.
 
     For a cyclic schedule the bounds are those between which the loss falls. Where the rules do not agree, the config's
@@ -31,13 +31,13 @@ def tested(experiment: Experiment, workdir: Path, say: Callable[[str], None]) ->
         result = LRRangeResult.from_json(read_json(place))
     else:
         say("range test: trains lanes before the run")
-        result = measure(experiment)
+        result = run_range_test(experiment)
         write(result, experiment.config, place.parent)
     target = section["target"]
     if not result.agreed or result.suggestion is None:
         say(f"range test: not agreed, so {target} stays {hyperparameters(experiment.config)[target]:.4g}; see {place}")
         return experiment
-    found = answer(result, experiment.config)
+    found = suggested_floats(result, experiment.config)
     say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in found.items()))
     return replace(experiment, found=found)
 
@@ -49,7 +49,7 @@ def _is_of(config: Config, folder: Path) -> bool:
     return not difference(changes_numbers(config), changes_numbers({**stored, **asked}))
 
 
-def answer(result: LRRangeResult, config: Config) -> dict[str, float]:
+def suggested_floats(result: LRRangeResult, config: Config) -> dict[str, float]:
     """Returns the floats that a result puts in place of the config's: the suggestion, or the bounds of a cycle."""
     assert result.reading is not None
     assert result.suggestion is not None
@@ -104,7 +104,7 @@ def _check_bounds(config: Config) -> None:
             accepts.check(f"lr_range.{end}", section[end])
 
 
-def measure(experiment: Experiment) -> LRRangeResult:
+def run_range_test(experiment: Experiment) -> LRRangeResult:
     """Runs the range test of an experiment's config; nothing of the experiment changes."""
     config, section = experiment.config, experiment.config["lr_range"]
     lengths, epoch = experiment.lengths, experiment.dataset.sizes["train"] / config["data"]["batch_size"]

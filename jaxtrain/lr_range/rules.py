@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTH = 0.25  # decades over which neighbouring rates are averaged
-NEAR = 0.2  # how near the lowest loss is near enough, as a part of the fall, after NEAR_STEPS steps and fewer
-NEAR_STEPS = 25
+TOLERANCE = 0.2  # how near the lowest loss is near enough, as a part of the fall, after TOLERANCE_STEPS steps and fewer
+TOLERANCE_STEPS = 25
 FALL = 0.1  # the least fall, in the logarithm of the loss, that is one: 10 %
 
 
@@ -32,16 +32,16 @@ class Reading(NamedTuple):
     agreed: bool
 
 
-def nearness(steps: int) -> float:
+def tolerance_for(steps: int) -> float:
     """Returns how near the lowest loss is near enough for lanes that trained so many steps.
 
     The fewer they are, the further their best rate lies above that of the whole run. The square root is a choice that
     suits runs of 400 to 4,000 steps, not a law.
     """
-    return NEAR * min(1.0, math.sqrt(NEAR_STEPS / steps))
+    return TOLERANCE * min(1.0, math.sqrt(TOLERANCE_STEPS / steps))
 
 
-def read_curve(rates: np.ndarray, losses: np.ndarray, near: float = NEAR) -> Reading | None:
+def read_curve(rates: np.ndarray, losses: np.ndarray, near: float = TOLERANCE) -> Reading | None:
     """Reads losses (rates, seeds), nan where a lane diverged; None where all of them did.
 
     `near` is how near the lowest loss the default goes, as a part of the fall.
@@ -69,7 +69,7 @@ def read_curve(rates: np.ndarray, losses: np.ndarray, near: float = NEAR) -> Rea
     )
 
 
-def near_minimum(rates: np.ndarray, losses: np.ndarray, near: float = NEAR) -> float:
+def near_minimum(rates: np.ndarray, losses: np.ndarray, near: float = TOLERANCE) -> float:
     """The lowest rate whose loss is near the lowest one: our default.
 
     On the smoothed curve of the logarithm of the loss, the lowest rate at which all but `near` of the fall is done,

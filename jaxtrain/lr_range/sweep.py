@@ -14,9 +14,9 @@ from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.errors import ConfigError, nearest
-from jaxtrain.lr_range.rules import NEAR, Reading, nearness, read_curve
+from jaxtrain.lr_range.rules import TOLERANCE, Reading, read_curve, tolerance_for
 from jaxtrain.parallel.mesh import Devices, device_mesh
-from jaxtrain.parallel.population import Population, fitted
+from jaxtrain.parallel.population import Population, fit_width
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,7 +154,7 @@ def lr_range_test(
         target,
         np.asarray(rates),
         losses,
-        read_curve(np.asarray(rates), losses, NEAR if method == "ramp" else nearness(steps)),
+        read_curve(np.asarray(rates), losses, TOLERANCE if method == "ramp" else tolerance_for(steps)),
         second,
         middle if second else None,
     )
@@ -193,11 +193,11 @@ def _lanes(
     hparams[target] = np.tile(np.repeat(rates, shape[2]), shape[0])
     population, states = _started(shared, shared.rules, np.tile(seeds, shape[0] * shape[1]), hparams)
     states, losses = _trained(shared, population, states, steps)
-    alive = population.reported(states.live)
+    alive = population.fetch(states.live)
     if shared.judge is None:
         found = losses[:, -max(1, steps // 5) :].mean(axis=1)
     else:
-        found = finished(population.reported(population.evaluate(states, shared.judge)["loss"]))
+        found = finish_each(population.fetch(population.evaluate(states, shared.judge)["loss"]))
     return np.where(alive, found, np.nan).reshape(shape)
 
 
@@ -217,7 +217,7 @@ def _started(shared: _Shared, rules: Rules, seeds: np.ndarray, hparams: Mapping[
     """Makes the lanes' states, as wide a program as the memory allows."""
     population = Population(rules, shared.mesh, lanes=len(seeds), step=shared.step)
     batches = shared.batches(0, 1, CAPACITY)
-    population = fitted(population, shared.width, hparams, batches)
+    population = fit_width(population, shared.width, hparams, batches)
     return population, population.init(seeds, hparams, batches.example)
 
 
@@ -227,11 +227,11 @@ def _trained(shared: _Shared, population: Population, states: Any, steps: int) -
     for at in range(0, steps, CAPACITY):
         count = min(CAPACITY, steps - at)
         states, output = population.call(states, shared.batches(at, count, CAPACITY), count)
-        losses.append(finished(population.reported(output.metrics["loss"]))[:, :count])
+        losses.append(finish_each(population.fetch(output.metrics["loss"]))[:, :count])
     return states, np.concatenate(losses, axis=1)
 
 
-def finished(metric: Mean) -> np.ndarray:
+def finish_each(metric: Mean) -> np.ndarray:
     """Returns the numbers that stacked sums and counts come to, in the shape of the counts; nan where none is counted.
 
     One by one: a metric of a user's own finishes those of a single run.

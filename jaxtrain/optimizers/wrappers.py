@@ -7,7 +7,7 @@ import jax
 import optax
 
 from jaxtrain.config.schema import NonNegative, Pattern, Positive
-from jaxtrain.core.trees import matching
+from jaxtrain.core.trees import match_paths
 from jaxtrain.errors import ConfigError
 
 
@@ -46,7 +46,9 @@ def around(
     )
     parts = [clip(limit) for limit, clip in clips if limit is not None] + [transformation]
     if scaled is not None and scaled_by is not None:
-        parts.append(optax.masked(optax.scale(scaled_by), lambda params: matching("optimizer.scaled", scaled, params)))
+        parts.append(
+            optax.masked(optax.scale(scaled_by), lambda params: match_paths("optimizer.scaled", scaled, params))
+        )
     whole = optax.chain(*parts) if len(parts) > 1 else transformation
     return whole if frozen is None else _thawed(whole, frozen)
 
@@ -56,7 +58,7 @@ def decay_mask(decayed: str | None) -> Callable[[Any], Any]:
 
     `decayed` is a regular expression, searched in paths; None is `is_decayed`.
     """
-    return is_decayed if decayed is None else lambda params: matching("optimizer.decayed", decayed, params)
+    return is_decayed if decayed is None else lambda params: match_paths("optimizer.decayed", decayed, params)
 
 
 def is_decayed(params: Any) -> Any:
@@ -68,7 +70,7 @@ def _thawed(transformation: optax.GradientTransformation, frozen: str) -> optax.
     """Shows the transformation only the parameters whose path does not match."""
 
     def labels(params: Any) -> Any:
-        still = matching("optimizer.frozen", frozen, params)
+        still = match_paths("optimizer.frozen", frozen, params)
         return jax.tree.map(lambda stays: "frozen" if stays else "trained", still)
 
     return optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)

@@ -20,7 +20,7 @@ class Compilations:
 
 
 @contextmanager
-def counted() -> Iterator[Compilations]:
+def count_compilations() -> Iterator[Compilations]:
     """Counts the compilations inside a `with` block."""
     found = Compilations()
 

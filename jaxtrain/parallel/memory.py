@@ -21,7 +21,7 @@ class PlannedMemory(NamedTuple):
         return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
-def planned_memory(compiled: Any) -> PlannedMemory | None:
+def plan_memory(compiled: Any) -> PlannedMemory | None:
     """Returns what the compiler plans for a compiled program; None where the backend's compiler does not say."""
     found = compiled.memory_analysis()
     if found is None:

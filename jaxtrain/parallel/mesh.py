@@ -50,12 +50,12 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def compiled_init(rules: Rules, mesh: Mesh) -> Callable[..., TrainState]:
+def compile_init(rules: Rules, mesh: Mesh) -> Callable[..., TrainState]:
     """Returns (key, batch, hparams) -> state, compiled and placed on the mesh."""
     return functools.partial(_jitted_init(mesh), rules=rules)
 
 
-def compiled_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunction = train_step) -> TrainCall:
+def compile_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunction = train_step) -> TrainCall:
     """Returns `train_call` compiled for the mesh, by `jit` (backend "mesh") or by `pmap`.
 
     Rules that are equal share one program within the process.
@@ -76,7 +76,7 @@ def compiled_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFuncti
     return call
 
 
-def compiled_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches], Metrics]:
+def compile_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches], Metrics]:
     """Returns (state, batches) -> metrics, compiled for the mesh."""
     jitted = _jitted_eval_call(mesh)
 
@@ -93,10 +93,10 @@ def _spread_rows(batches: Batches, mesh: Mesh) -> Batches:
     return batches.replace(rows=rows, mask=mask)
 
 
-def planned_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState, batches: Batches) -> Any:
-    """Compiles `train_call` for the shapes of a state and batches, as `compiled_train_call` would; places nothing."""
-    state = whole_shapes(state, mesh)
-    data = whole_shapes(batches.data, mesh)
+def plan_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState, batches: Batches) -> Any:
+    """Compiles `train_call` for the shapes of a state and batches, as `compile_train_call` would; places nothing."""
+    state = replicated_shapes(state, mesh)
+    data = replicated_shapes(batches.data, mesh)
     if backend == "pmap":
         shape = (batches.capacity, mesh.size, batches.size // mesh.size)
         shares = Batches(data, jax.ShapeDtypeStruct(shape, np.int32))
@@ -106,18 +106,18 @@ def planned_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState
     return _jitted_train_call(mesh).lower(state, placed, np.int32(1), rules=rules, step=train_step).compile()
 
 
-def whole_shapes(tree: Any, mesh: Devices) -> Any:
+def replicated_shapes(tree: Any, mesh: Devices) -> Any:
     """Returns shapes and dtypes of a tree as `replicate` places it."""
     return _placed_shapes(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def place_lanes(tree: Any, mesh: Devices) -> Any:
+def shard_lanes(tree: Any, mesh: Devices) -> Any:
     """Cuts the leading axis of every leaf over the devices."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def lane_shapes(tree: Any, mesh: Devices) -> Any:
-    """Returns shapes and dtypes of lanes as `place_lanes` places them: to plan with them compiles the same program."""
+    """Returns shapes and dtypes of lanes as `shard_lanes` places them: to plan with them compiles the same program."""
     return _placed_shapes(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
@@ -125,17 +125,17 @@ def _placed_shapes(tree: Any, place: NamedSharding) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
 
-def picked_lanes(tree: Any, order: np.ndarray, mesh: Devices) -> Any:
+def pick_lanes(tree: Any, order: np.ndarray, mesh: Devices) -> Any:
     """Takes rows of the leading axis of every leaf, in the order given, and cuts them over the devices."""
     return _jitted_pick(mesh)(tree, order)
 
 
-def replaced_lane(tree: Any, lane: int, one: Any, mesh: Devices) -> Any:
+def replace_lane(tree: Any, lane: int, one: Any, mesh: Devices) -> Any:
     """Lays a single state over a lane; leaves of `one` have no lane axis."""
     return _jitted_lane(mesh)(tree, np.int32(lane), one)
 
 
-def compiled_lanes(
+def compile_lanes(
     function: Callable[..., Any], mesh: Devices, *, donate: bool = False, **options: Any
 ) -> Callable[..., Any]:
     """Compiles (lanes, *shared) -> lanes: each device takes its share of the lanes, and what is shared whole.

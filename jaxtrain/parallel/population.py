@@ -20,17 +20,17 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import UsageError
-from jaxtrain.parallel.memory import memory_limit, planned_memory
+from jaxtrain.parallel.memory import memory_limit, plan_memory
 from jaxtrain.parallel.mesh import (
     Devices,
-    compiled_init,
-    compiled_lanes,
-    compiled_train_call,
+    compile_init,
+    compile_lanes,
+    compile_train_call,
     device_mesh,
     lane_shapes,
-    picked_lanes,
-    place_lanes,
+    pick_lanes,
     replicate,
+    shard_lanes,
 )
 
 
@@ -102,10 +102,10 @@ class Population:
     @property
     def padded(self) -> int:
         """Lanes of the states, padding included."""
-        return self.mesh.size * -(-self._share // self.share_width) * self.share_width
+        return self.mesh.size * -(-self._share // self.effective_width) * self.effective_width
 
     @property
-    def share_width(self) -> int:
+    def effective_width(self) -> int:
         """Lanes that one device steps at a time: no more than its share."""
         return min(self.width, self._share)
 
@@ -117,22 +117,22 @@ class Population:
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
         """Makes the states: seeds and hyperparameters are numbers, or sequences with one for each lane."""
         lanes = self._lanes(seeds, hparams)
-        states = compiled_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
+        states = compile_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
         return self._with_dead_padding(states)
 
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes up to k steps in every lane that is alive; the states that are given are used up.
 
-        What it reports holds the padding, too: `reported` leaves it out once it is on the host.
+        What it reports holds the padding, too: `fetch` leaves it out once it is on the host.
         """
         return self._train_call(states, batches, np.int32(steps))
 
     def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
-        """Measures the batches in every lane; to be read through `reported`."""
-        options = {"rules": self.rules, "width": self.share_width}
-        return compiled_lanes(lane_evals, self.mesh, **options)(states, batches)
+        """Measures the batches in every lane; to be read through `fetch`."""
+        options = {"rules": self.rules, "width": self.effective_width}
+        return compile_lanes(lane_evals, self.mesh, **options)(states, batches)
 
-    def reported(self, tree: Any) -> Any:
+    def fetch(self, tree: Any) -> Any:
         """Brings what a call or an evaluation reports to the host, without the padding."""
         return jax.tree.map(lambda leaf: leaf[: self.lanes], jax.device_get(tree))
 
@@ -140,9 +140,9 @@ class Population:
         """Returns the population of these lanes alone, in this order, and its states: a narrower program."""
         narrower = replace(self, lanes=len(lanes), room=0)
         order = np.asarray(lanes)[narrower._order()]
-        return narrower, narrower._with_dead_padding(picked_lanes(states, order, self.mesh))
+        return narrower, narrower._with_dead_padding(pick_lanes(states, order, self.mesh))
 
-    def holding(self, lanes: int) -> "Population":
+    def with_lanes(self, lanes: int) -> "Population":
         """Returns the same program with no more than so many lanes in it."""
         return replace(self, lanes=lanes, room=self.padded)
 
@@ -150,48 +150,48 @@ class Population:
         """Returns the states with whole lanes laid over others, hyperparameters and keys included."""
         order = np.arange(self.padded)
         order[np.asarray(destination)] = np.asarray(source)
-        return picked_lanes(states, order, self.mesh)
+        return pick_lanes(states, order, self.mesh)
 
-    def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
+    def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
         """Returns the states with the hyperparameters of live lanes edited on the host, as name -> (lanes,)."""
-        live, before = self.reported((states.live, states.hparams))
+        live, before = self.fetch((states.live, states.hparams))
         edited = {name: np.where(live, values, before[name]) for name, values in edit(before).items()}
         padded = {name: np.asarray(values, np.float32)[self._order()] for name, values in edited.items()}
         return states.replace(hparams=self.spread(padded))
 
-    def placed(self, states: Any) -> TrainState:
+    def place(self, states: Any) -> TrainState:
         """Places lanes that come from the host, without padding, on the devices."""
         padded = jax.tree.map(lambda leaf: np.asarray(leaf)[self._order()], states)
         return self._with_dead_padding(self.spread(padded))
 
     def spread(self, tree: Any) -> Any:
         """Cuts a tree with a leading axis of `padded` lanes over the devices, as the states lie."""
-        return place_lanes(tree, self.mesh)
+        return shard_lanes(tree, self.mesh)
 
-    def solo(self, states: TrainState, lane: int) -> TrainState:
+    def fetch_lane(self, states: TrainState, lane: int) -> TrainState:
         """Returns the state of one lane, on the host, as a solo run has it."""
         return jax.tree.map(lambda leaf: np.asarray(leaf[lane]), states)
 
-    def planned_bytes(self, hparams: Mapping[str, Any], batches: Batches) -> int:
+    def plan_bytes(self, hparams: Mapping[str, Any], batches: Batches) -> int:
         """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run.
 
         Data that lie on the devices already are left out; 0 where the compiler does not say.
         """
-        planned = planned_memory(self.planned_call(hparams, batches))
+        planned = plan_memory(self.plan_call(hparams, batches))
         there = sum(leaf.nbytes for leaf in jax.tree.leaves(batches.data) if isinstance(leaf, jax.Array))
         return planned.total - there if planned else 0
 
-    def planned_call(self, hparams: Mapping[str, Any], batches: Batches) -> Any:
+    def plan_call(self, hparams: Mapping[str, Any], batches: Batches) -> Any:
         """Compiles `call` for the shapes of batches, as it is compiled when it runs; nothing is run."""
         lanes = self._lanes(0, hparams)
-        init = compiled_lanes(lane_inits, self.mesh, rules=self.rules)
+        init = compile_lanes(lane_inits, self.mesh, rules=self.rules)
         states = lane_shapes(jax.eval_shape(init, lanes, batches.example), self.mesh)
         return self._train_call.lower(states, batches, np.int32(1)).compile()
 
     @property
     def _train_call(self) -> Any:
-        options = {"rules": self.rules, "step": self.step, "width": self.share_width}
-        return compiled_lanes(lane_calls, self.mesh, donate=True, **options)
+        options = {"rules": self.rules, "step": self.step, "width": self.effective_width}
+        return compile_lanes(lane_calls, self.mesh, donate=True, **options)
 
     def _lanes(self, seeds: Any, hparams: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Returns (seeds, hparams) with a value for every lane, padding included."""
@@ -212,22 +212,22 @@ class Population:
         return states.replace(live=self.spread(alive))
 
 
-def wanted_width(lanes: int, width: int | None) -> int:
+def preferred_width(lanes: int, width: int | None) -> int:
     """Returns how many of so many lanes a device steps at a time where the memory allows it: None chooses."""
     return width or (1 if jax.default_backend() == "cpu" else lanes)
 
 
-def fitted(population: Population, width: int | None, hparams: Mapping[str, Any], batches: Batches) -> Population:
+def fit_width(population: Population, width: int | None, hparams: Mapping[str, Any], batches: Batches) -> Population:
     """Chooses how many lanes a device steps at a time, from the backend and the compiler's plan of the memory.
 
     One on a CPU, where mapped lanes are the faster program; elsewhere as many as fit, found by halving. A `width` that
     is given is taken, if it fits. UsageError where not even one fits.
     """
-    wanted = wanted_width(population.lanes, width)
+    wanted = preferred_width(population.lanes, width)
     limit = memory_limit(population.mesh)
     while True:
         candidate = replace(population, width=wanted)
-        planned = candidate.planned_bytes(hparams, batches)
+        planned = candidate.plan_bytes(hparams, batches)
         if planned <= limit:
             return candidate
         if width is not None or wanted == 1:
@@ -235,7 +235,7 @@ def fitted(population: Population, width: int | None, hparams: Mapping[str, Any]
                 f"lanes: given {population.lanes}, at width {wanted} {planned / 2**20:,.0f} MiB on each device; "
                 f"allowed: {limit / 2**20:,.0f} MiB. Take fewer lanes, or a smaller model or batch"
             )
-        wanted = max(1, min(wanted, candidate.share_width) // 2)
+        wanted = max(1, min(wanted, candidate.effective_width) // 2)
 
 
 def compare_with_solo(
@@ -257,14 +257,14 @@ def compare_with_solo(
     if states is None:
         states, _ = population.call(population.init(seeds, hparams, example), batches, steps)
     one, rules = device_mesh(1), population.rules
-    init, call = compiled_init(rules, one), compiled_train_call(rules, one, "mesh", population.step)
+    init, call = compile_init(rules, one), compile_train_call(rules, one, "mesh", population.step)
     batches = batches.replace(data=replicate(jax.device_get(batches.data), one))
     floats = {name: np.broadcast_to(np.float32(value), (population.lanes,)) for name, value in hparams.items()}
     distances = []
     for lane, seed in enumerate(seeds):
         own = {name: values[lane] for name, values in floats.items()}
         alone, _ = call(init(jax.random.key(seed), example, own), batches, steps)
-        distances.append(_distance(population.solo(states, lane).params, jax.device_get(alone.params)))
+        distances.append(_distance(population.fetch_lane(states, lane).params, jax.device_get(alone.params)))
     return np.asarray(distances)
 
 

@@ -28,19 +28,19 @@ def _made(task: Bound, model: Bound, loss: Bound, info: DataInfo, precision: Pre
     """Rebuilds the member from the values of each call, like a model or an optimizer, so its floats arrive traced."""
 
     def module(values: Values, *supplied: Any) -> Module:
-        return precision.applied(model(values, *supplied))
+        return precision.wrap_module(model(values, *supplied))
 
     def built(values: Values) -> Task:
         return task(values, module, loss, info)
 
     return Task(
-        init=precision.traced(lambda key, batch, values: built(values).init(key, batch, values)),
-        loss=precision.traced(
+        init=precision.wrap_function(lambda key, batch, values: built(values).init(key, batch, values)),
+        loss=precision.wrap_function(
             lambda params, model_state, batch, key, values, train: built(values).loss(
                 params, model_state, batch, key, values, train
             )
         ),
-        predict=precision.traced(
+        predict=precision.wrap_function(
             lambda params, model_state, inputs, values: built(values).predict(params, model_state, inputs, values)
         ),
     )
