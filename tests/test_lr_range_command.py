@@ -324,7 +324,7 @@ def test_where_the_rules_do_not_agree_the_configs_own_rate_is_used_and_said(tmp_
     train_and_evaluate(config, tmp_path)
     assert stored(tmp_path).agreed is False
     assert applied(tmp_path) == {float(np.float32(0.02))}
-    assert f"range test: not agreed, so {TARGET} stays 0.02; see {tmp_path}" in capfd.readouterr().err
+    assert f"range test: the rules disagree, so {TARGET} stays 0.02; see {tmp_path}" in capfd.readouterr().err
 
 
 def test_a_cyclic_schedule_gets_the_bounds_between_which_the_loss_falls(tmp_path):

@@ -16,7 +16,7 @@ from jaxtrain.config.sections import Compute, Products
 
 
 class Module(Protocol):
-    """A module with the `init` and `apply` of a Linen module, which is all that a task needs."""
+    """A module with the `init` and `apply` of a Linen module; a task needs no more."""
 
     def init(self, rngs: Any, *args: Any, **options: Any) -> Any: ...  # noqa: D102
     def apply(self, variables: Any, *args: Any, **options: Any) -> Any: ...  # noqa: D102

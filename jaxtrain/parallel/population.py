@@ -117,7 +117,7 @@ class Population:
         return -(-max(self.lanes, self.min_lanes) // self.mesh.size)
 
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
-        """Makes the initial states; seeds and hyperparameters are numbers, or sequences of one number a lane."""
+        """Makes the initial states; seeds and hyperparameters are numbers, or sequences with one value per lane."""
         lanes = self._broadcast(seeds, hparams)
         states = compile_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
         return self._kill_padding(states)
