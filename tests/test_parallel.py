@@ -29,7 +29,7 @@ RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 10, EXAMPLES).astype(np.int32)
 CENTRES = RANDOM.normal(size=(10, 64))
 DATA = {"inputs": (CENTRES[LABELS] + 2 * RANDOM.normal(size=(EXAMPLES, 64))).astype(np.float32), "targets": LABELS}
-"""As the digits are: 64 features, 10 classes."""
+"""Shaped like the digits: 64 features, 10 classes."""
 INDICES = np.stack([np.random.default_rng(i).permutation(EXAMPLES)[:BATCH] for i in range(STEPS)]).astype(np.int32)
 HPARAMS = {"train.total_steps": float(STEPS), "model.dropout": 0.2, "train.ema": 0.99}
 
@@ -48,7 +48,7 @@ PLAIN, DROPOUT, ACCUMULATED = rules_of(), rules_of(dropout=True), rules_of(norm=
 
 @functools.cache
 def trained(rules, devices, backend):
-    """Returns (state, losses, accuracies, what the last call reported) of 100 steps, in calls of 60 and 40."""
+    """Returns (state, losses, accuracies, output of the last call) of 100 steps, in calls of 60 and 40."""
     mesh = device_mesh(devices)
     data = replicate(DATA, mesh)
     state = compile_init(rules, mesh)(jax.random.key(0), data, HPARAMS)

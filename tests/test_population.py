@@ -1,4 +1,4 @@
-"""Many runs as one program: a lane is its solo run, neighbours do not touch, and nothing compiles twice."""
+"""Populations: a lane equals its solo run, lanes do not affect each other, and nothing compiles twice."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ from jaxtrain.training.experiment import Experiment, build
 
 STEPS = 20
 PAIRS = list(zip(OPTIMIZERS.members, itertools.cycle(SCHEDULES.members), strict=False))
-"""Every optimizer, and every schedule with one of them."""
+"""Every optimizer and every schedule, paired."""
 
 
 @cache
@@ -53,13 +53,13 @@ def with_rates(found: Experiment, rates: Sequence[float]) -> dict[str, Any]:
 def trained(
     population: Population, found: Experiment, states: TrainState, steps: int = STEPS, begin: int = 0
 ) -> tuple[TrainState, Any]:
-    """Takes steps in one call and returns the states and what is reported."""
+    """Takes steps in one call; returns the states and the fetched output."""
     states, output = population.call(states, found.batches(begin, steps, STEPS), steps)
     return states, population.fetch(output)
 
 
 def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> TrainState:
-    """The solo run of a seed and a rate, on the host."""
+    """Returns the final state of the solo run of a seed and a rate, on the host."""
     hparams = {**found.hparams, "optimizer.learning_rate": np.float32(rate)}
     state = compile_init(found.rules, found.mesh)(jax.random.key(seed), example(found), hparams)
     call = compile_train_call(found.rules, found.mesh, "mesh")
@@ -69,7 +69,7 @@ def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> Train
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
 def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str) -> None:
-    """Over every optimizer and schedule; digests differ between the lanes, so a swap of two fails."""
+    """For every optimizer and schedule. The digests of the lanes differ, so swapped lanes fail the test."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     lanes = [(0, rate), (1, rate), (0, 3 * rate)]
     population = Population(found.rules, found.mesh, lanes=len(lanes))
@@ -83,7 +83,7 @@ def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str)
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS[::3])
 def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -> None:
-    """Within a relative L2 of 1e-4 of the parameters over 20 steps, in chunks of two lanes; of every third pair."""
+    """Every third pair, in chunks of two: parameters within a relative L2 distance of 1e-4 after 20 steps."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     population = Population(found.rules, found.mesh, lanes=4, width=2)
     compared = compare_with_solo(
@@ -92,12 +92,12 @@ def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -
     assert compared.shape == (4,)
     assert compared.max() <= 1e-4
     assert compared.max() > 0.0 or optimizer in ("rprop", "lion"), (
-        "all but signs round otherwise: the comparison sees it"
+        "rounding differs, but for optimizers that use only signs"
     )
 
 
 def test_the_comparison_sees_another_lane() -> None:
-    """Lanes at another rate than they are told to be are far off."""
+    """Lanes compared with solo runs at another rate are far from them."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=2)
     batches = found.batches(0, STEPS, STEPS)
@@ -112,7 +112,7 @@ def test_the_comparison_sees_another_lane() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_neighbours_of_a_diverged_lane_are_untouched(width: int) -> None:
-    """The lane freezes where it was, is reported, and its neighbours' bits are those beside a harmless rate."""
+    """The lane keeps its state and is reported dead; its neighbours are the same bits as beside a stable lane."""
     found = experiment("sgd")
     population = Population(found.rules, found.mesh, lanes=4, width=width)
     ends = {}
@@ -133,7 +133,7 @@ def test_neighbours_of_a_diverged_lane_are_untouched(width: int) -> None:
 
 
 def test_values_of_floats_and_seeds_never_compile_again() -> None:
-    """One program for init and one for calls of every length, over two populations."""
+    """A second population of other seeds, rates and steps compiles nothing."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
 
@@ -148,7 +148,7 @@ def test_values_of_floats_and_seeds_never_compile_again() -> None:
 
 
 def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
-    """Five lanes on one and on four devices, three of them padding: the same numbers, padding left out."""
+    """Five lanes on one and, with three of padding, on four devices: equal states, and no padding is fetched."""
     ends = {}
     for devices in (1, 4):
         found = dataclasses.replace(experiment(), mesh=device_mesh(devices))
@@ -161,7 +161,7 @@ def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
 
 
 def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
-    """Two of five lanes, gathered in another order, equal the lanes that were left in the wide program."""
+    """Two of five lanes, gathered in another order, equal the same lanes in the wide program."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=5)
     states = population.init(range(5), found.hparams, example(found))
@@ -174,7 +174,7 @@ def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
 
 
 def test_lanes_are_copied_whole() -> None:
-    """A lane laid over another brings its hyperparameters and key; the others stay."""
+    """A copied lane includes its hyperparameters and key; other lanes are unchanged."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     states = population.init([0, 1, 2], with_rates(found, [1e-3, 2e-3, 3e-3]), example(found))
@@ -188,7 +188,7 @@ def test_lanes_are_copied_whole() -> None:
 
 
 def test_weights_are_equal_for_equal_seeds() -> None:
-    """And differ for others."""
+    """They differ for other seeds."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     states = population.init([4, 4, 5], with_rates(found, [1e-3, 1e-2, 1e-3]), example(found))
@@ -211,7 +211,7 @@ def test_a_step_of_ones_own_is_taken_by_every_lane() -> None:
 
 
 def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One lane at a time on a CPU; a given width is taken; what does not fit is refused with both sizes."""
+    """One lane at a time on a CPU; a given width is used; an error states the size and the limit."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=8)
     needs = found.hparams, found.batches(0, 0, 10)
