@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from jaxtrain import train_step
 from jaxtrain.core.batches import Batches
-from jaxtrain.parallel.mesh import AXIS, compiled_init, compiled_train_call, device_mesh, place_lanes, replicate
+from jaxtrain.parallel.mesh import AXIS, compile_init, compile_train_call, device_mesh, replicate, shard_lanes
 from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment
 
@@ -22,12 +22,12 @@ def lanes_call(experiment: Experiment, lanes: int, steps: int, dead: int = 0) ->
     states = population.init(range(lanes), experiment.hparams, experiment.example)
     places = np.arange(population.padded)
     alive = np.asarray(states.live) & ~((places % 2 == 1) & (places < 2 * dead))
-    states = states.replace(live=place_lanes(alive, experiment.mesh))
+    states = states.replace(live=shard_lanes(alive, experiment.mesh))
 
     def run() -> Any:
         nonlocal states
         states, output = population.call(states, batches, steps)
-        return population.reported(output)
+        return population.fetch(output)
 
     return run
 
@@ -63,7 +63,7 @@ def solo_steps(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
 def solo_calls(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
     """Returns solo runs in sequence, by the compiled calls that `train` uses."""
     mesh = device_mesh(1)
-    call = compiled_train_call(experiment.rules, mesh, "mesh")
+    call = compile_train_call(experiment.rules, mesh, "mesh")
     batches = Batches(replicate(experiment.dataset.split("train"), mesh), experiment.rows(0, steps, steps))
     states = _solo_states(experiment, lanes, mesh)
 
@@ -78,7 +78,7 @@ def solo_calls(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
 
 
 def _solo_states(experiment: Experiment, lanes: int, mesh: Any) -> list[Any]:
-    init = compiled_init(experiment.rules, mesh)
+    init = compile_init(experiment.rules, mesh)
     return [init(jax.random.key(seed), experiment.example, experiment.hparams) for seed in range(lanes)]
 
 

@@ -20,8 +20,8 @@ use_a_host_device_per_core()  # before JAX starts, like the command
 import numpy as np  # noqa: E402
 from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, train_rates  # noqa: E402
 
-from jaxtrain.lr_range.from_config import measure  # noqa: E402
-from jaxtrain.parallel.compilation import counted  # noqa: E402
+from jaxtrain.lr_range.from_config import run_range_test  # noqa: E402
+from jaxtrain.parallel.compilation import count_compilations  # noqa: E402
 
 GRID = np.geomspace(1e-5, 10.0, 25)
 TEST_SEED = 100  # so that the range test draws other weights than the full trainings
@@ -78,7 +78,7 @@ def outcome(name: str, optimizer: str, quick: bool) -> Outcome:
     built = experiment(name, optimizer, quick)
     grid = GRID[::6] if quick else GRID
     tester = replace(built, config={**built.config, "seed": TEST_SEED})
-    (result, test_seconds, test_compiling) = _time(lambda: measure(tester))
+    (result, test_seconds, test_compiling) = _time(lambda: run_range_test(tester))
     (ramped, ramp_seconds, ramp_compiling) = _time(lambda: ramp(tester))
     (full, grid_seconds, grid_compiling) = _time(lambda: train_rates(built, grid))
     assert result.reading is not None
@@ -116,7 +116,7 @@ def _regret(loss: float, made: Outcome) -> float:
 def _time(program: Callable[[], Any]) -> tuple[Any, float, float]:
     """Runs a program; returns its result, its wall time, and the part of it spent in compilation, in seconds."""
     began = time.perf_counter()
-    with counted() as compiled:
+    with count_compilations() as compiled:
         result = program()
     return result, time.perf_counter() - began, compiled.seconds
 

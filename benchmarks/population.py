@@ -29,7 +29,7 @@ import peers  # noqa: E402
 from lane_programs import by_hand, lanes_call, solo_calls, solo_steps, torch_loop  # noqa: E402
 
 from jaxtrain.core.batches import Batches  # noqa: E402
-from jaxtrain.parallel.population import Population, fitted  # noqa: E402
+from jaxtrain.parallel.population import Population, fit_width  # noqa: E402
 from jaxtrain.training.experiment import Experiment  # noqa: E402
 
 LANES = 32
@@ -122,7 +122,7 @@ def memory(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     lanes, steps = (4, 2) if quick else (LANES, STEPS)
     population = Population(experiment.rules, experiment.mesh, lanes)
     batches = Batches(experiment.dataset.split("train"), experiment.rows(0, steps, steps))
-    planned = population.planned_bytes(experiment.hparams, batches) / 2**20
+    planned = population.plan_bytes(experiment.hparams, batches) / 2**20
     lanes_call(experiment, lanes, steps)()  # compiles, so that the next call only allocates
     experiment = _experiment()[0]
     before = _peak_bytes(reset=True)
@@ -251,15 +251,15 @@ def many_lanes(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]
 def _wide_call(experiment: Experiment, lanes: int, steps: int) -> tuple[Callable[[], Any], int]:
     batches = experiment.batches(0, steps, steps)
     population = Population(experiment.rules, experiment.mesh, lanes)
-    population = fitted(population, None, experiment.hparams, batches)
+    population = fit_width(population, None, experiment.hparams, batches)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
 
     def run() -> Any:
         nonlocal states
         states, output = population.call(states, batches, steps)
-        return population.reported(output)
+        return population.fetch(output)
 
-    return run, population.share_width
+    return run, population.effective_width
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import jax
 import timing
 
 from jaxtrain import build, train_and_evaluate
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.training.experiment import CAPACITY, Experiment
 
 BAR = 0.95
@@ -62,7 +62,7 @@ def whole_run(experiment: Experiment) -> float:
 def bare_calls(experiment: Experiment) -> float:
     """Takes the same steps in calls of maximal length, with the same evaluations; returns the seconds."""
     began = time.perf_counter()
-    call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
+    call = compile_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
     state = experiment.init()
     lengths = experiment.lengths
     at = 0

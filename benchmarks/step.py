@@ -19,7 +19,7 @@ import peers
 import stock
 import timing
 
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.training.experiment import CAPACITY, Experiment
 
 TOTAL_STEPS = 1_000_000  # length of the schedule; only its beginning is run
@@ -113,7 +113,7 @@ def _time(name: str, programs: Programs, rounds: int, steps: int, bar: float | N
 
 def framework_call(experiment: Experiment, steps: int, capacity: int) -> Callable[[], Any]:
     """Returns a call of the framework that continues from the last call and returns its output on the host."""
-    call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
+    call = compile_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
     state = experiment.init()
     batches = experiment.batches(0, steps, capacity)
 

@@ -11,7 +11,7 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.data.readers.idx import fashion_mnist
 from jaxtrain.data.source import Source, Split
 from jaxtrain.lr_range.rules import valley
-from jaxtrain.lr_range.sweep import finished, lr_range_test
+from jaxtrain.lr_range.sweep import finish_each, lr_range_test
 from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment
 
@@ -91,10 +91,10 @@ def train_rates(built: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.nd
             states, _ = population.call(states, built.batches(at, steps, CAPACITY), steps)
             at += steps
         measured = population.evaluate(states, built.eval_batches("validation"))
-        loss, score = (population.reported(measured[name]) for name in ("loss", metric))
-        losses.append(finished(loss))
-        metrics.append(finished(score))
-    alive = population.reported(states.live)
+        loss, score = (population.fetch(measured[name]) for name in ("loss", metric))
+        losses.append(finish_each(loss))
+        metrics.append(finish_each(score))
+    alive = population.fetch(states.live)
     best = np.where(alive, np.min(losses, axis=0), np.inf), np.where(alive, np.max(metrics, axis=0), -np.inf)
     return best[0].reshape(-1, SEEDS), best[1].reshape(-1, SEEDS)
 

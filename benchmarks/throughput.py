@@ -18,8 +18,8 @@ from jaxtrain import build, load_config
 from jaxtrain.commands.options import split_overrides
 from jaxtrain.core.steps import train_call, train_step
 from jaxtrain.errors import JaxtrainError
-from jaxtrain.parallel.compilation import counted
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.training.experiment import CAPACITY, Experiment
 from jaxtrain.training.loop import CALL_SECONDS
 
@@ -64,7 +64,7 @@ def measure(experiment: Experiment, seconds: float) -> dict[str, float | None]:
 
 def _time_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
     """Returns the seconds of compilation, and the seconds per step without it (median over calls)."""
-    call = compiled_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
+    call = compile_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
     state = experiment.init()
     at = 0
     steps = 1
@@ -76,7 +76,7 @@ def _time_calls(experiment: Experiment, seconds: float) -> tuple[float, float]:
         jax.device_get(output)
         return state, time.perf_counter() - began
 
-    with counted() as compiled:
+    with count_compilations() as compiled:
         state, _ = time_call(state)
     state, one = time_call(state)
     at = 2

@@ -1,6 +1,6 @@
 """jaxtrain: a functional training framework on JAX.
 
-What researchers import is here, and loaded when it is first used, so that `import jaxtrain` costs nothing.
+The public names are imported from their modules on first use, so that `import jaxtrain` itself is fast.
 """
 
 import importlib
@@ -88,7 +88,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name from its module when it is first asked for."""
+    """Imports a public name from its module on first use."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'jaxtrain' has no attribute {name!r}")
     return getattr(importlib.import_module(f"jaxtrain.{_HOME_OF[name]}"), name)

@@ -12,7 +12,7 @@ from jaxtrain import main
 from jaxtrain.core.state import Batch, TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import named_leaves, state_digest
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.experiment import CAPACITY, Experiment, build
@@ -31,7 +31,7 @@ def stopped_at(experiment: Experiment, step: int) -> TrainState:
     state = experiment.init()
     if step == 0:
         return state
-    call = compiled_train_call(experiment.rules, experiment.mesh, "mesh")
+    call = compile_train_call(experiment.rules, experiment.mesh, "mesh")
     return call(state, experiment.batches(0, step, CAPACITY), step)[0]
 
 

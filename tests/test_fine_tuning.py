@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_runs import tiny
 
-from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import named_leaves
@@ -67,7 +67,7 @@ def test_the_average_of_a_schedule_free_run_is_taken_where_it_has_moved_paramete
     train_and_evaluate(tiny(free), tmp_path / "source", quiet=True)
     trained = load_run(tmp_path / "source")
     state = fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))
-    expected, _ = evaluated(trained.state)
+    expected, _ = evaluation_weights(trained.state)
     for (path, taken), (_, average) in zip(named_leaves(state.params), named_leaves(expected), strict=True):
         np.testing.assert_allclose(taken, average, rtol=1e-6, err_msg=path)
     kernel = trained.state.params["Dense_0"]["kernel"]

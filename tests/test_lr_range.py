@@ -1,4 +1,4 @@
-"""A range test: lanes are solo runs, a ramp is the loop that one would write, nothing of the caller changes."""
+"""Range tests: lanes equal solo runs, a ramp equals a loop by hand, and the caller's objects are unchanged."""
 
 import dataclasses
 import json
@@ -17,8 +17,8 @@ from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.lr_range.sweep import LRRangeResult, Ramp, lr_range_test
-from jaxtrain.parallel.compilation import counted
-from jaxtrain.parallel.mesh import compiled_eval_call, compiled_init, compiled_train_call, device_mesh
+from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.mesh import compile_eval_call, compile_init, compile_train_call, device_mesh
 from jaxtrain.parallel.population import Population
 from jaxtrain.storage.files import read_json, write_json
 from jaxtrain.training.experiment import Experiment, build
@@ -39,7 +39,7 @@ def judge(found: Experiment) -> Batches:
 
 
 def measured(found: Experiment, **options: Any) -> LRRangeResult:
-    """A test of 14 lanes by default, so that most tests here share one program."""
+    """Runs a range test, of 14 lanes by default, so that most tests here share one program."""
     given = {"rates": RATES, "seeds": SEEDS, "batches": found.batches, "steps": STEPS, "mesh": found.mesh} | options
     return lr_range_test(found.rules, found.hparams, **given)
 
@@ -49,10 +49,10 @@ def hparams_at(found: Experiment, rate: float, **more: float) -> dict[str, np.fl
 
 
 def solo(found: Experiment, seed: int, rate: float) -> tuple[TrainState, np.ndarray]:
-    """The solo run of a rate over the steps of a test: its state, and the loss of every step."""
+    """Returns the final state and the loss of every step of the solo run of a rate."""
     hparams = hparams_at(found, rate, **{"train.total_steps": STEPS})
-    state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, hparams)
-    call = compiled_train_call(found.rules, found.mesh, "mesh")
+    state = compile_init(found.rules, found.mesh)(jax.random.key(seed), found.example, hparams)
+    call = compile_train_call(found.rules, found.mesh, "mesh")
     state, output = call(state, found.batches(0, STEPS, STEPS), STEPS)
     loss = jax.device_get(output.metrics["loss"])
     return state, loss.sum / loss.count
@@ -62,10 +62,10 @@ def solo(found: Experiment, seed: int, rate: float) -> tuple[TrainState, np.ndar
 
 
 def test_the_loss_at_a_rate_is_that_of_its_solo_run_to_the_bit():
-    """On the validation split; two rates or seeds that are swapped fail, since all losses differ."""
+    """On the validation split. All losses differ, so swapped rates or seeds fail the test."""
     found = experiment()
     result = measured(found, judge=judge(found))
-    evaluate = compiled_eval_call(found.rules, found.mesh)
+    evaluate = compile_eval_call(found.rules, found.mesh)
     for row, rate in enumerate(RATES[:5]):
         for column, seed in enumerate(SEEDS):
             loss = evaluate(solo(found, seed, rate)[0], judge(found))["loss"].result()
@@ -86,7 +86,7 @@ def test_lanes_that_diverge_are_left_out_and_the_result_still_says_what_there_is
     rates = np.geomspace(1e-3, 1e37, 7)
     result = measured(found, rates=rates, judge=judge(found))
     lost = [bool(np.isnan(losses).all()) for losses in result.losses]
-    assert lost == sorted(lost), "above some rate all lanes are lost"
+    assert lost == sorted(lost), "above some rate all lanes diverge"
     assert 0 < sum(lost) < len(rates)
     assert np.isinf(result.band[1]).tolist() == lost
     everything = measured(found, rates=np.geomspace(1e30, 1e37, 7), judge=judge(found))
@@ -97,7 +97,7 @@ def test_lanes_that_diverge_are_left_out_and_the_result_still_says_what_there_is
 def test_other_rates_and_seeds_compile_nothing():
     found = experiment()
     measured(found, judge=judge(found))
-    with counted() as compiled:
+    with count_compilations() as compiled:
         measured(found, judge=judge(found), rates=np.geomspace(1e-4, 1.0, 7), seeds=(5, 6), steps=7)
     assert compiled.count == 0
 
@@ -106,8 +106,8 @@ def test_planning_the_memory_compiles_the_program_that_then_runs():
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     batches = found.batches(0, 5, 10)
-    with counted() as compiled:
-        planned = population.planned_bytes(found.hparams, batches)
+    with count_compilations() as compiled:
+        planned = population.plan_bytes(found.hparams, batches)
         assert (planned > 0, compiled.count) == (True, 1)
         states = population.init(SEEDS[0], found.hparams, found.example)
         before = compiled.count
@@ -123,13 +123,13 @@ def _as_they_are(step: jax.Array, hparams: Any) -> dict[str, Any]:
 
 
 def test_step_i_of_a_ramp_is_taken_at_rate_i_and_its_loss_is_that_before_the_update():
-    """Against a loop by hand, which sets the rate before every step."""
+    """Compared with a loop by hand that sets the rate before every step."""
     found = experiment()
     result = measured(found, method="ramp")
     step = jax.jit(partial(train_step, rules=found.rules._replace(schedule=_as_they_are)))
     data, rows = found.dataset.split("train"), found.rows(0, len(RATES), len(RATES))
     for column, seed in enumerate(SEEDS):
-        state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
+        state = compile_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
         for i, rate in enumerate(RATES):
             state = state.replace(hparams=state.hparams | {TARGET: jax.numpy.float32(rate)})
             state, metrics = step(state, {name: array[rows[i]] for name, array in data.items()})
@@ -137,7 +137,7 @@ def test_step_i_of_a_ramp_is_taken_at_rate_i_and_its_loss_is_that_before_the_upd
 
 
 def test_a_ramp_longer_than_a_call_goes_on_where_the_call_ended():
-    """120 rates: the rate that is applied at each step, and a curve without a seam."""
+    """120 rates: the rate applied at each step is right, and the curve is continuous where the second call begins."""
     rates = np.geomspace(1e-6, 1e-2, 120)
     hparams = {"lr_range.start": rates[0], "lr_range.stop": rates[-1], "lr_range.rates": 120.0, TARGET: 5.0, "a": 2.0}
     hparams = {name: jax.numpy.float32(value) for name, value in hparams.items()}
@@ -159,7 +159,7 @@ def test_a_ramp_that_blows_up_keeps_the_losses_before():
     assert np.isnan(result.losses[-1]).all()
 
 
-# Seeds, a second float, a step of one's own
+# Seeds, a second float, a user's own step
 
 
 def test_seeds_give_the_band():
@@ -176,7 +176,7 @@ def test_seeds_give_the_band():
 
 @pytest.mark.parametrize("method", ["lanes", "ramp"])
 def test_a_second_float_gives_a_grid_whose_best_row_is_the_curve(method):
-    """Each row is the test at that value alone, to the bit."""
+    """The best row equals, bit for bit, a test at that value alone."""
     found = experiment()
     values = np.asarray([300.0, 1e-4])
     result = measured(found, method=method, second=("optimizer.weight_decay", values), seeds=(0,))
@@ -191,7 +191,7 @@ def test_a_second_float_gives_a_grid_whose_best_row_is_the_curve(method):
 
 
 def still(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = ()) -> Any:
-    """A step of a user's own, under which nothing is learnt."""
+    """A user's own step, which does not change the parameters."""
     _, metrics = train_step(state, batch, rules=rules, axis_name=axis_name)
     return state.replace(step=state.step + 1), metrics
 
@@ -207,18 +207,18 @@ def test_a_step_of_ones_own_is_the_one_that_is_taken(method):
         assert (result.losses == result.losses[0]).all()
 
 
-# What the caller has stays as it is
+# The caller's objects are unchanged
 
 
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("method", ["lanes", "ramp"])
 def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, devices):
-    """The bits of data, hyperparameters and a state of the caller's; the same losses on one and on four devices.
+    """The caller's data, hyperparameters and state are unchanged; losses are equal on one and on four devices.
 
-    On all four, without a mesh, plain arrays will do.
+    Without a mesh, on all four devices, the data may be NumPy arrays.
     """
     found = experiment()
-    state = compiled_init(found.rules, found.mesh)(jax.random.key(0), found.example, found.hparams)
+    state = compile_init(found.rules, found.mesh)(jax.random.key(0), found.example, found.hparams)
     data = found.on_devices("train") if devices == 1 else found.dataset.split("train")
     before = state_digest((state, data, found.hparams))
     batches = lambda *place: Batches(data, found.rows(*place))  # noqa: E731
@@ -227,7 +227,7 @@ def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, device
     np.testing.assert_array_equal(result.losses, measured(found, method=method).losses)
 
 
-# What is refused
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, device
     ],
 )
 def test_what_is_no_range_or_no_float_is_refused(given, said):
-    with counted() as compiled, pytest.raises(ConfigError, match=said):
+    with count_compilations() as compiled, pytest.raises(ConfigError, match=said):
         measured(experiment(), **given)
     assert compiled.count == 0
 
@@ -260,7 +260,7 @@ def test_more_lanes_than_memory_are_refused_before_they_run(monkeypatch):
 
 @pytest.mark.parametrize("second", [None, ("optimizer.weight_decay", np.asarray([1e-4, 300.0]))])
 def test_a_result_comes_back_from_its_file(tmp_path: Path, second):
-    """With lanes that diverged in it, and with a second float."""
+    """With diverged lanes, and with a second float."""
     found = experiment()
     seeds = SEEDS if second is None else (0,)
     result = measured(found, rates=np.geomspace(1e-3, 1e37, 7), seeds=seeds, second=second)
@@ -275,7 +275,7 @@ def test_a_result_comes_back_from_its_file(tmp_path: Path, second):
 
 
 def test_a_ramp_counts_nothing_after_a_lane_has_diverged_at_any_width():
-    """Over two calls, with a live neighbour in the chunk: nan to the end, as at width one."""
+    """Over two calls and with a live lane in the same chunk, all later losses are nan, as at width 1."""
     found, rates = experiment(), np.geomspace(1e-3, 1e3, 130)
     second = ("optimizer.weight_decay", np.array([1e-4, 1e38]))
     grids = [measured(found, rates=rates, seeds=(0,), method="ramp", second=second, width=w).grid for w in (1, 2)]

@@ -1,4 +1,4 @@
-"""The verb `lr_range` from a config to its files, what it refuses, and a test before training."""
+"""The command `lr_range`: from config to files, rejected configs, and range tests before training."""
 
 import contextlib
 import csv
@@ -24,7 +24,7 @@ from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import load_config
 from jaxtrain.config.schema import Text
 from jaxtrain.lr_range import from_config as range_test
-from jaxtrain.lr_range.from_config import answer, check
+from jaxtrain.lr_range.from_config import check, suggested_floats
 from jaxtrain.lr_range.rules import RULES, Reading
 from jaxtrain.lr_range.sweep import LRRangeResult
 from jaxtrain.main import main
@@ -47,14 +47,14 @@ TARGET = "optimizer.learning_rate"
 
 @pytest.fixture(autouse=True)
 def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No command of a test fills the user's own cache, or changes the variables of the tests after it."""
+    """Keeps commands from filling the user's cache, and from changing the environment of later tests."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command that has run in this process: its directory and what it printed."""
+    """A command that ran in this process: its directory and its output."""
 
     config: Path
     workdir: Path
@@ -63,7 +63,7 @@ class Command:
 
 
 def config_file(folder: Path, overrides: dict[str, Any]) -> Path:
-    """Writes the tiny config as a run's own file."""
+    """Writes the tiny config as a config file."""
     path = folder / "tiny.json"
     path.write_text(to_json(tiny(overrides)))
     return path
@@ -192,7 +192,7 @@ def test_a_second_float_through_the_verb(tmp_path):
 
 @pytest.mark.slow
 def test_with_four_host_devices_the_losses_are_the_same(done, tmp_path):
-    """As a user's own command on all devices, with a batch that does not divide over them: lanes take it whole."""
+    """In a process of its own, on all devices, with a batch that does not divide over them: lanes are not split."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     config = config_file(tmp_path, SMALL | {"parallel.mesh": None})
     four = run(tmp_path, "lr_range", f"--config={config}", "--workdir=four", **flags)
@@ -272,7 +272,7 @@ def test_more_lanes_than_memory_are_refused(tmp_path, capsys, monkeypatch):
 
 
 def before(**more: Any) -> Config:
-    """A config that tests first, whose constant schedule logs the rate that is applied."""
+    """A config with a range test before training; its constant schedule logs the applied rate."""
     return tiny(SMALL | CONSTANT | {"lr_range.before_training": True} | more)
 
 
@@ -285,7 +285,7 @@ def refuse(*_: Any, **__: Any) -> None:
 
 
 def test_a_run_trains_with_the_answer_and_a_resume_never_tests_again(tmp_path, monkeypatch, capfd):
-    """The interrupted run equals one that was not; the rate that is logged is the suggestion."""
+    """The interrupted run equals an uninterrupted one; the logged rate is the suggestion."""
     train_and_evaluate(before(), tmp_path / "whole")
     suggestion = stored(tmp_path / "whole").suggestion
     assert suggestion is not None
@@ -306,7 +306,7 @@ def touched(workdir: Path, **changes: Any) -> None:
 
 
 def test_a_stored_answer_is_read(tmp_path, monkeypatch):
-    """One that was changed by hand shows that it is the file that counts."""
+    """The stored suggestion was edited, which shows that the file is used."""
     config = before()
     lr_range(config, tmp_path)
     touched(tmp_path, suggestion=0.0123)
@@ -316,33 +316,33 @@ def test_a_stored_answer_is_read(tmp_path, monkeypatch):
 
 
 def test_the_answer_that_the_verb_left_is_taken_unless_it_is_of_another_config(tmp_path, monkeypatch):
-    """The verb shares the directory; what it found for another optimizer says nothing about this one."""
+    """The command shares the directory, but its result for another optimizer does not apply."""
     lr_range(tiny(SMALL | CONSTANT), tmp_path / "same")
     touched(tmp_path / "same", suggestion=0.0123)
     lr_range(tiny(SMALL | CONSTANT | {"optimizer.momentum": 0.5}), tmp_path / "other")
     touched(tmp_path / "other", suggestion=0.0123)
-    assert range_test.tested(build(before()), tmp_path / "other", print).found != {TARGET: 0.0123}
+    assert range_test.apply_suggestion(build(before()), tmp_path / "other", print).found != {TARGET: 0.0123}
     monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
-    assert range_test.tested(build(before()), tmp_path / "same", print).found == {TARGET: 0.0123}
+    assert range_test.apply_suggestion(build(before()), tmp_path / "same", print).found == {TARGET: 0.0123}
 
 
 def test_where_the_rules_do_not_agree_the_configs_own_rate_is_used_and_said(tmp_path, capfd):
-    """Rates so low that nothing falls."""
+    """Rates too low to lower the loss."""
     config = before(**{"lr_range.start": 1e-9, "lr_range.stop": 1e-8, TARGET: 0.02})
     train_and_evaluate(config, tmp_path)
     assert stored(tmp_path).agreed is False
     assert applied(tmp_path) == {float(np.float32(0.02))}
-    assert f"range test: not agreed, so {TARGET} stays 0.02; see {tmp_path}" in capfd.readouterr().err
+    assert f"range test: the rules disagree, so {TARGET} stays 0.02; see {tmp_path}" in capfd.readouterr().err
 
 
 def test_a_cyclic_schedule_gets_the_bounds_between_which_the_loss_falls(tmp_path):
-    """The run moves between them: the highest rate that was applied is the upper bound, none is below the lower."""
+    """The rate cycles between them: the highest applied rate is the upper bound, none is below the lower one."""
     reading = Reading(dict.fromkeys(RULES, 0.03), 0.03, (0.02, 0.04), (0.005, 0.08), None, agreed=True)
     result = LRRangeResult("lanes", TARGET, np.ones(8), np.ones((8, 2)), reading)
     cyclic = {"schedule": {"optimizer": {"learning_rate": {"name": "cyclic", "cycles": 3.0}}}}
-    found = answer(result, tiny(cyclic))
+    found = suggested_floats(result, tiny(cyclic))
     assert found == pytest.approx({TARGET: 0.08, f"schedule.{TARGET}.low": 0.005 / 0.08})
-    assert answer(result, tiny(CONSTANT)) == {TARGET: 0.03}
+    assert suggested_floats(result, tiny(CONSTANT)) == {TARGET: 0.03}
     tracker = MemoryTracker()
     config = before(**cyclic, **{"log.every": "1 steps"})
     lr_range(config, tmp_path)
@@ -354,7 +354,7 @@ def test_a_cyclic_schedule_gets_the_bounds_between_which_the_loss_falls(tmp_path
 
 
 def test_a_test_before_training_is_part_of_what_a_directory_is_for(tmp_path):
-    """Other bounds of the test give other numbers, so the directory is refused to them; the verb's stay apart."""
+    """Other bounds of the test change the run, so the directory is rejected; the command's result stays apart."""
     config = before()
     train_and_evaluate(config, tmp_path, quiet=True)
     words = [f"--config={tmp_path / 'config.json'}", f"--workdir={tmp_path}", "--quiet"]

@@ -1,4 +1,4 @@
-"""The picture of a range test has what a reader looks for, at the places that the result says."""
+"""The plot of a range test shows all parts of the result at the right places."""
 
 import dataclasses
 import struct
@@ -19,7 +19,7 @@ RATES = np.geomspace(1e-6, 10.0, 36)
 
 
 def curve() -> np.ndarray:
-    """Three seeds that fall from 2.3 and blow up: (rates, seeds)."""
+    """Losses (rates, seeds) of three seeds that fall from 2.3 and then diverge."""
     decades = np.log10(RATES / 0.1)
     fallen = 1.0 / (1.0 + np.exp(-4.0 * (decades + 1.0)))
     losses = 2.3 - 2.0 * fallen + np.where(decades > 0, np.minimum(10 ** (1.5 * decades) - 1.0, 50.0), 0.0)
@@ -27,7 +27,7 @@ def curve() -> np.ndarray:
 
 
 def apart() -> np.ndarray:
-    """Three seeds whose curves lie three decades apart."""
+    """Three seeds whose curves are three decades apart."""
     low = np.interp(np.log(1e3 * RATES), np.log(RATES), curve()[:, 1])
     return np.stack([low, low, curve()[:, 1]], axis=1)
 
@@ -50,7 +50,7 @@ def ys(line: Line2D) -> list[float]:
 
 
 def labelled(figure: Figure) -> dict[str, object]:
-    """Label -> artist, as the legend shows them."""
+    """Maps the labels of the legend to their artists."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     return dict(zip(labels, handles, strict=True))
 
@@ -85,7 +85,7 @@ def test_the_curve_has_its_band_interval_suggestion_and_edge():
 
 
 def test_a_blow_up_does_not_flatten_the_fall():
-    """The fall takes more than half of the height, though the loss rises to 20 times where it began."""
+    """The drop takes more than half of the height, though the loss rises to 20 times its start."""
     figure = result(curve()).plot()
     low, high = figure.axes[0].get_ylim()
     assert 2.0 / (high - low) > 0.5
@@ -122,7 +122,7 @@ def test_the_title_says_how_it_went(losses, said):
 
 
 def test_a_second_float_gives_a_heat_map_with_the_suggestion_on_its_best_row():
-    """Cells lie around their values on logarithmic axes, also those at the ends."""
+    """Cells surround their values on logarithmic axes, including the first and last."""
     found = result(curve(), second=True)
     assert found.second is not None
     figure = found.plot()

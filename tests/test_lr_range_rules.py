@@ -1,17 +1,17 @@
-"""What a range test's curve says, on curves whose answer is known."""
+"""The rules of a range test, on curves whose best rate is known."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from jaxtrain.lr_range.rules import NEAR, RULES, Reading, near_minimum, nearness, read_curve
+from jaxtrain.lr_range.rules import RULES, TOLERANCE, Reading, near_minimum, read_curve, tolerance_for
 
 RATES = np.geomspace(1e-7, 10.0, 41)
 
 
 def curve(rates: np.ndarray, minimum: float) -> np.ndarray:
-    """A loss that falls from 2.3 to 0.3 around a decade below its minimum, and blows up above it."""
+    """A loss that falls from 2.3 to 0.3 around a decade below its minimum, and diverges above it."""
     decades = np.log10(rates / minimum)
     fallen = 1.0 / (1.0 + np.exp(-4.0 * (decades + 1.0)))
     return 2.3 - 2.0 * fallen + np.where(decades > 0, np.minimum(10 ** (1.5 * decades) - 1.0, 50.0), 0.0)
@@ -26,7 +26,7 @@ def read(losses: np.ndarray) -> Reading:
 @pytest.mark.parametrize("seeds", [1, 8])
 @pytest.mark.parametrize("noise", [0.01, 0.03, 0.10])
 def test_the_default_stays_within_threefold_under_noise(noise: float, seeds: int) -> None:
-    """Minima over four decades, lognormal noise for every rate: 95 % of 200 draws near the answer without noise."""
+    """Minima over four decades, lognormal noise: 95 % of 200 suggestions are near the one without noise."""
     generator, near = np.random.default_rng(0), 0
     for _ in range(200):
         clean = curve(RATES, 10 ** generator.uniform(-5.0, -1.0))
@@ -40,14 +40,14 @@ def test_the_default_stays_within_threefold_under_noise(noise: float, seeds: int
 
 
 def test_the_suggestion_moves_with_the_minimum() -> None:
-    """A decade up for a decade up: a rule that returns a constant fails here and above."""
+    """It moves up a decade when the minimum does, so a rule that returns a constant fails."""
     found = [read(curve(RATES, minimum)).suggestion for minimum in (1e-4, 1e-3, 1e-2)]
     ratios = [later / earlier for earlier, later in itertools.pairwise(found) if earlier and later]
     assert ratios == pytest.approx([10.0, 10.0], rel=0.05)
 
 
 def test_the_parts_of_a_curve_are_in_order() -> None:
-    """Falling interval, suggestion in it, unstable edge above; a decade below the minimum the loss falls."""
+    """The suggestion is in the falling interval, and the unstable rates are above it."""
     reading = read(curve(RATES, 1e-2))
     assert reading.falling is not None
     assert reading.suggestion is not None
@@ -57,7 +57,7 @@ def test_the_parts_of_a_curve_are_in_order() -> None:
 
 
 def test_rules_that_disagree_are_not_agreed() -> None:
-    """Seeds whose curves lie three decades apart cannot be spoken for by one rate."""
+    """No single rate suits seeds whose curves are three decades apart."""
     apart = np.stack([curve(RATES, 1e-4), curve(RATES, 1e-4), curve(RATES, 1e-1)], axis=1)
     reading = read(apart)
     assert not reading.agreed
@@ -65,14 +65,14 @@ def test_rules_that_disagree_are_not_agreed() -> None:
 
 
 def test_a_flat_curve_suggests_nothing() -> None:
-    """Noise without a fall: no interval, no suggestion, every rule's rate all the same."""
+    """Noise without a drop: no interval and no suggestion, but every rule still gives a rate."""
     reading = read(2.3 * np.exp(np.random.default_rng(1).normal(0.0, 0.01, len(RATES))))
     assert (reading.suggestion, reading.falling, reading.agreed) == (None, None, False)
     assert set(reading.rules) == set(RULES)
 
 
 def test_lanes_that_diverged_are_the_unstable_edge() -> None:
-    """nan above a rate is the edge; where all is nan there is nothing to read."""
+    """The lowest rate with nan is unstable; a curve of nan alone gives None."""
     losses = curve(RATES, 1e-2)
     losses[RATES > 0.012] = np.nan
     reading = read(losses)
@@ -81,21 +81,21 @@ def test_lanes_that_diverged_are_the_unstable_edge() -> None:
 
 
 def test_losses_below_zero_are_read_as_they_are() -> None:
-    """A loss such as a negative log-density has no logarithm; the shape of its curve is read all the same."""
+    """A negative loss, such as a negative log-density, has no logarithm; the rules read the loss itself."""
     below = near_minimum(RATES, curve(RATES, 1e-2) - 5.0)
     assert below == pytest.approx(near_minimum(RATES, curve(RATES, 1e-2)), rel=2.0)
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_gives_a_rate_within_the_range(name: str) -> None:
-    """On a curve with a diverged end, too; `minimum/10` alone may lie below the range."""
+    """Also on a curve that diverges at its end; only `minimum/10` may be below the range."""
     losses = curve(RATES, 1e-3)
     losses[-5:] = np.inf
     assert RATES[0] / 10 <= RULES[name](RATES, losses) <= RATES[-6]
 
 
 def test_steep_is_the_steepest_slope_against_the_logarithm() -> None:
-    """The fall of the curve is a logistic function, steepest a decade below the minimum."""
+    """The drop of the curve is a logistic function, steepest a decade below the minimum."""
     assert RULES["steep"](RATES, curve(RATES, 1e-2)) == pytest.approx(1e-3, rel=0.3)
 
 
@@ -106,7 +106,7 @@ def test_minimum_over_ten() -> None:
 
 
 def test_too_few_finite_rates_give_no_rules_and_no_error() -> None:
-    """One seed of three left, or two rates: there is no curve, but not every lane diverged either."""
+    """Only one of three seeds, or two rates, are finite: no curve to read, though not every lane diverged."""
     losses = np.full((len(RATES), 3), np.nan)
     losses[:, 0] = curve(RATES, 1e-2)
     pair = np.full((len(RATES), 3), np.nan)
@@ -116,15 +116,15 @@ def test_too_few_finite_rates_give_no_rules_and_no_error() -> None:
 
 
 def test_slide_is_the_left_end_of_the_last_interval_whose_slopes_differ() -> None:
-    """By hand, as fastai counts: slopes 0 up to the place 5, then -1; an interval of three rates."""
+    """Computed by hand like fastai: slopes 0 up to index 5, then -1, and an interval of three rates."""
     rates, losses = np.geomspace(1e-4, 1e-1, 10), np.array([9, 9, 9, 9, 9, 8, 7, 6, 5, 4.0])
     assert RULES["slide"](rates, losses) == pytest.approx(rates[6])
     assert RULES["slide"](rates, losses**2) == pytest.approx(rates[1])
 
 
 def test_lanes_that_trained_longer_are_followed_nearer_to_their_minimum() -> None:
-    """Four times the steps, half the distance; the rate moves up towards the minimum, and never past it."""
-    assert [nearness(steps) for steps in (5, 25, 100)] == pytest.approx([NEAR, NEAR, NEAR / 2])
+    """Four times the steps halve the tolerance; the rate moves towards that of the minimum, never above it."""
+    assert [tolerance_for(steps) for steps in (5, 25, 100)] == pytest.approx([TOLERANCE, TOLERANCE, TOLERANCE / 2])
     losses = curve(RATES, 1e-2)
-    found = [near_minimum(RATES, losses, nearness(steps)) for steps in (25, 100, 400)]
+    found = [near_minimum(RATES, losses, tolerance_for(steps)) for steps in (25, 100, 400)]
     assert found[0] < found[1] < found[2] <= 1e-2

@@ -6,7 +6,7 @@ from tiny_runs import RATE_OF, tiny
 
 from jaxtrain.optimizers import OPTIMIZERS
 from jaxtrain.optimizers.schedules import SCHEDULES
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.training.experiment import build
 
 STEPS = 300
@@ -30,7 +30,7 @@ def test_every_optimizer_and_every_schedule_trains_the_digits(optimizer, schedul
         moved = {"schedule": {"optimizer": {"learning_rate": {"name": schedule}}}}
     whole = {"optimizer": given, "train.duration": f"{STEPS} steps", "train.ema": None}
     found = build(tiny(whole | moved), beside=DIGITS)
-    call = compiled_train_call(found.rules, found.mesh, "mesh")
+    call = compile_train_call(found.rules, found.mesh, "mesh")
     state, _ = call(found.init(), found.batches(0, STEPS, STEPS), STEPS)
     assert bool(state.live)
     assert jax.device_get(found.evaluate(state, "test")["accuracy"]).result() >= 0.9

@@ -12,12 +12,12 @@ from jaxtrain.core.state import Rules
 from jaxtrain.errors import ConfigError
 from jaxtrain.models.mlp import MLP
 from jaxtrain.optimizers.schedules import Schedule
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import (
     check_batch,
-    compiled_eval_call,
-    compiled_init,
-    compiled_train_call,
+    compile_eval_call,
+    compile_init,
+    compile_train_call,
     device_mesh,
     replicate,
 )
@@ -29,7 +29,7 @@ RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 10, EXAMPLES).astype(np.int32)
 CENTRES = RANDOM.normal(size=(10, 64))
 DATA = {"inputs": (CENTRES[LABELS] + 2 * RANDOM.normal(size=(EXAMPLES, 64))).astype(np.float32), "targets": LABELS}
-"""As the digits are: 64 features, 10 classes."""
+"""Shaped like the digits: 64 features, 10 classes."""
 INDICES = np.stack([np.random.default_rng(i).permutation(EXAMPLES)[:BATCH] for i in range(STEPS)]).astype(np.int32)
 HPARAMS = {"train.total_steps": float(STEPS), "model.dropout": 0.2, "train.ema": 0.99}
 
@@ -48,16 +48,16 @@ PLAIN, DROPOUT, ACCUMULATED = rules_of(), rules_of(dropout=True), rules_of(norm=
 
 @functools.cache
 def trained(rules, devices, backend):
-    """Returns (state, losses, accuracies, what the last call reported) of 100 steps, in calls of 60 and 40."""
+    """Returns (state, losses, accuracies, output of the last call) of 100 steps, in calls of 60 and 40."""
     mesh = device_mesh(devices)
     data = replicate(DATA, mesh)
-    state = compiled_init(rules, mesh)(jax.random.key(0), data, HPARAMS)
+    state = compile_init(rules, mesh)(jax.random.key(0), data, HPARAMS)
     losses, accuracies, compilations = [], [], []
     for begin, steps in ((0, 60), (60, 40)):
         indices = np.zeros((60, BATCH), np.int32)
         indices[:steps] = INDICES[begin : begin + steps]
-        with counted() as compiled:
-            state, output = compiled_train_call(rules, mesh, backend)(state, Batches(data, indices), steps)
+        with count_compilations() as compiled:
+            state, output = compile_train_call(rules, mesh, backend)(state, Batches(data, indices), steps)
         compilations.append(compiled.count)
         for numbers, name in ((losses, "loss"), (accuracies, "accuracy")):
             metric = output.metrics[name]
@@ -106,7 +106,7 @@ def test_an_evaluation_after_either_backend_is_a_plain_pass(backend):
     rows[:EXAMPLES] = np.arange(EXAMPLES)
     mask = (np.arange(7 * 40) < EXAMPLES).astype(np.float32)
     batches = Batches(replicate(DATA, mesh), rows.reshape(7, 40), mask.reshape(7, 40))
-    found = compiled_eval_call(PLAIN, mesh)(state, batches)
+    found = compile_eval_call(PLAIN, mesh)(state, batches)
     params, model_state = state.ema
     variables = {"params": params, **model_state}
     logits = jax.jit(MLP(10, (16,), norm="batch").apply)(variables, DATA["inputs"])
@@ -133,9 +133,9 @@ def test_a_batch_that_does_not_divide_is_refused(batch, devices, accumulate, all
 def test_no_call_ever_cuts_a_batch_down(backend):
     mesh = device_mesh(4)
     data = replicate(DATA, mesh)
-    state = compiled_init(PLAIN, mesh)(jax.random.key(0), data, HPARAMS)
+    state = compile_init(PLAIN, mesh)(jax.random.key(0), data, HPARAMS)
     with pytest.raises(ValueError, match=r"30|1800"):
-        compiled_train_call(PLAIN, mesh, backend)(state, Batches(data, INDICES[:60, :30]), 1)
+        compile_train_call(PLAIN, mesh, backend)(state, Batches(data, INDICES[:60, :30]), 1)
 
 
 def test_more_devices_than_there_are_is_refused():

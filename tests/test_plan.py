@@ -17,7 +17,7 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.core.steps import train_call
 from jaxtrain.errors import ConfigError
-from jaxtrain.parallel.memory import planned_memory
+from jaxtrain.parallel.memory import plan_memory
 from jaxtrain.training import plan as planning
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import (
@@ -187,7 +187,7 @@ def test_lanes_are_as_many_as_the_population_plans_for():
 
 def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monkeypatch: pytest.MonkeyPatch):
     """As on a GPU, where all lanes are stepped at once if they fit, and fewer at a time if not."""
-    monkeypatch.setattr("jaxtrain.training.memory_plan.wanted_width", lambda lanes, width: width or lanes)
+    monkeypatch.setattr("jaxtrain.training.memory_plan.preferred_width", lambda lanes, width: width or lanes)
     found = build(config_of({"train.seeds": 8, "model.hidden": (512, 512)}))
     memory = memory_by_kind(found)
     narrow = bytes_of_batch(found, BATCH)
@@ -282,7 +282,7 @@ def test_a_compiler_that_says_nothing_is_said_to(planned: Plan, picture: Path):
         def memory_analysis(self) -> None:
             return None
 
-    assert planned_memory(Silent()) is None
+    assert plan_memory(Silent()) is None
     assert largest([1, 2], lambda size: None, limit=5) is None
 
 

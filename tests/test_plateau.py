@@ -164,10 +164,10 @@ def test_a_dead_lane_is_left_as_it_is_and_a_trial_one_by_one_is_edited():
     population = Population(found.rules, found.mesh, 2)
     states = population.init([0, 1], found.hparams, found.example)
     states = states.replace(live=population.spread(np.array([True, False])))
-    edited = population.reported(population.edited(states, edit).hparams)
+    edited = population.fetch(population.edit(states, edit).hparams)
     assert edited[f"{PREFIX}scale"].tolist() == [0.5, 1.0]
     one = OneByOne(found)
-    alone = one.edited(
+    alone = one.edit(
         one.init([0], found.hparams, found.example),
         functools.partial(found.schedule.after_evaluation, loss=np.asarray([np.nan], np.float32)),
     )

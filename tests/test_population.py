@@ -1,4 +1,4 @@
-"""Many runs as one program: a lane is its solo run, neighbours do not touch, and nothing compiles twice."""
+"""Populations: a lane equals its solo run, lanes do not affect each other, and nothing compiles twice."""
 
 import dataclasses
 import itertools
@@ -18,14 +18,14 @@ from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import UsageError
 from jaxtrain.optimizers import OPTIMIZERS
 from jaxtrain.optimizers.schedules import SCHEDULES
-from jaxtrain.parallel.compilation import counted
-from jaxtrain.parallel.mesh import compiled_init, compiled_train_call, device_mesh
-from jaxtrain.parallel.population import Population, compare_with_solo, fitted
+from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.mesh import compile_init, compile_train_call, device_mesh
+from jaxtrain.parallel.population import Population, compare_with_solo, fit_width
 from jaxtrain.training.experiment import Experiment, build
 
 STEPS = 20
 PAIRS = list(zip(OPTIMIZERS.members, itertools.cycle(SCHEDULES.members), strict=False))
-"""Every optimizer, and every schedule with one of them."""
+"""Every optimizer and every schedule, paired."""
 
 
 @cache
@@ -53,29 +53,29 @@ def with_rates(found: Experiment, rates: Sequence[float]) -> dict[str, Any]:
 def trained(
     population: Population, found: Experiment, states: TrainState, steps: int = STEPS, begin: int = 0
 ) -> tuple[TrainState, Any]:
-    """Takes steps in one call and returns the states and what is reported."""
+    """Takes steps in one call; returns the states and the fetched output."""
     states, output = population.call(states, found.batches(begin, steps, STEPS), steps)
-    return states, population.reported(output)
+    return states, population.fetch(output)
 
 
 def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> TrainState:
-    """The solo run of a seed and a rate, on the host."""
+    """Returns the final state of the solo run of a seed and a rate, on the host."""
     hparams = {**found.hparams, "optimizer.learning_rate": np.float32(rate)}
-    state = compiled_init(found.rules, found.mesh)(jax.random.key(seed), example(found), hparams)
-    call = compiled_train_call(found.rules, found.mesh, "mesh")
+    state = compile_init(found.rules, found.mesh)(jax.random.key(seed), example(found), hparams)
+    call = compile_train_call(found.rules, found.mesh, "mesh")
     return jax.device_get(call(state, found.batches(0, steps, STEPS), steps)[0])
 
 
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
 def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str) -> None:
-    """Over every optimizer and schedule; digests differ between the lanes, so a swap of two fails."""
+    """For every optimizer and schedule. The digests of the lanes differ, so swapped lanes fail the test."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     lanes = [(0, rate), (1, rate), (0, 3 * rate)]
     population = Population(found.rules, found.mesh, lanes=len(lanes))
     states = population.init([s for s, _ in lanes], with_rates(found, [r for _, r in lanes]), example(found))
     states, _ = trained(population, found, states)
-    digests = [state_digest(population.solo(states, lane)) for lane in range(len(lanes))]
+    digests = [state_digest(population.fetch_lane(states, lane)) for lane in range(len(lanes))]
     assert digests == [state_digest(solo(found, seed, rate)) for seed, rate in lanes]
     assert len(set(digests)) == len(lanes)
 
@@ -83,7 +83,7 @@ def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str)
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS[::3])
 def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -> None:
-    """Within a relative L2 of 1e-4 of the parameters over 20 steps, in chunks of two lanes; of every third pair."""
+    """Every third pair, in chunks of two: parameters within a relative L2 distance of 1e-4 after 20 steps."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     population = Population(found.rules, found.mesh, lanes=4, width=2)
     compared = compare_with_solo(
@@ -92,12 +92,12 @@ def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -
     assert compared.shape == (4,)
     assert compared.max() <= 1e-4
     assert compared.max() > 0.0 or optimizer in ("rprop", "lion"), (
-        "all but signs round otherwise: the comparison sees it"
+        "rounding differs, but for optimizers that use only signs"
     )
 
 
 def test_the_comparison_sees_another_lane() -> None:
-    """Lanes at another rate than they are told to be are far off."""
+    """Lanes compared with solo runs at another rate are far from them."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=2)
     batches = found.batches(0, STEPS, STEPS)
@@ -112,26 +112,28 @@ def test_the_comparison_sees_another_lane() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_neighbours_of_a_diverged_lane_are_untouched(width: int) -> None:
-    """The lane freezes where it was, is reported, and its neighbours' bits are those beside a harmless rate."""
+    """The lane keeps its state and is reported dead; its neighbours are the same bits as beside a stable lane."""
     found = experiment("sgd")
     population = Population(found.rules, found.mesh, lanes=4, width=width)
     ends = {}
     for third in (0.05, 1e30):
         states = population.init([0, 1, 2, 3], with_rates(found, [0.05, 0.05, third, 0.05]), example(found))
-        before = state_digest(population.solo(states, 2).params)
+        before = state_digest(population.fetch_lane(states, 2).params)
         for begin in (0, 10):
             states, output = trained(population, found, states, 10, begin)
         ends[third] = states
-    dead = population.solo(ends[1e30], 2)
+    dead = population.fetch_lane(ends[1e30], 2)
     assert np.asarray(ends[1e30].live).tolist() == [True, True, False, True]
     assert output.live.tolist() == [True, True, False, True]
     assert (state_digest(dead.params), int(dead.step)) == (before, 0)
     for lane in (0, 1, 3):
-        assert state_digest(population.solo(ends[1e30], lane)) == state_digest(population.solo(ends[0.05], lane))
+        assert state_digest(population.fetch_lane(ends[1e30], lane)) == state_digest(
+            population.fetch_lane(ends[0.05], lane)
+        )
 
 
 def test_values_of_floats_and_seeds_never_compile_again() -> None:
-    """One program for init and one for calls of every length, over two populations."""
+    """A second population of other seeds, rates and steps compiles nothing."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
 
@@ -140,13 +142,13 @@ def test_values_of_floats_and_seeds_never_compile_again() -> None:
         trained(population, found, states, steps)
 
     once([0, 1, 2], [1e-3, 1e-3, 1e-3], 20)
-    with counted() as compiled:
+    with count_compilations() as compiled:
         once([7, 7, 9], [1e-4, 1e-2, 3e-1], 13)
     assert compiled.count == 0
 
 
 def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
-    """Five lanes on one and on four devices, three of them padding: the same numbers, padding left out."""
+    """Five lanes on one and, with three of padding, on four devices: equal states, and no padding is fetched."""
     ends = {}
     for devices in (1, 4):
         found = dataclasses.replace(experiment(), mesh=device_mesh(devices))
@@ -154,12 +156,12 @@ def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
         states = population.init(range(5), found.hparams, example(found))
         states, output = trained(population, found, states)
         assert output.metrics["loss"].sum.shape == (5, STEPS)
-        ends[devices] = [state_digest(population.solo(states, lane)) for lane in range(5)]
+        ends[devices] = [state_digest(population.fetch_lane(states, lane)) for lane in range(5)]
     assert ends[1] == ends[4]
 
 
 def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
-    """Two of five lanes, gathered in another order, equal the lanes that were left in the wide program."""
+    """Two of five lanes, gathered in another order, equal the same lanes in the wide program."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=5)
     states = population.init(range(5), found.hparams, example(found))
@@ -167,26 +169,30 @@ def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
     narrow, gathered = population.gather(states, [3, 1])
     states, _ = trained(population, found, states, 10, begin=10)
     gathered, _ = trained(narrow, found, gathered, 10, begin=10)
-    assert state_digest(narrow.solo(gathered, 0)) == state_digest(population.solo(states, 3))
-    assert state_digest(narrow.solo(gathered, 1)) == state_digest(population.solo(states, 1))
+    assert state_digest(narrow.fetch_lane(gathered, 0)) == state_digest(population.fetch_lane(states, 3))
+    assert state_digest(narrow.fetch_lane(gathered, 1)) == state_digest(population.fetch_lane(states, 1))
 
 
 def test_lanes_are_copied_whole() -> None:
-    """A lane laid over another brings its hyperparameters and key; the others stay."""
+    """A copied lane includes its hyperparameters and key; other lanes are unchanged."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     states = population.init([0, 1, 2], with_rates(found, [1e-3, 2e-3, 3e-3]), example(found))
-    digests = [state_digest(population.solo(states, lane)) for lane in range(3)]
+    digests = [state_digest(population.fetch_lane(states, lane)) for lane in range(3)]
     copied = population.copy(states, [0], [2])
-    assert [state_digest(population.solo(copied, lane)) for lane in range(3)] == [digests[0], digests[1], digests[0]]
+    assert [state_digest(population.fetch_lane(copied, lane)) for lane in range(3)] == [
+        digests[0],
+        digests[1],
+        digests[0],
+    ]
 
 
 def test_weights_are_equal_for_equal_seeds() -> None:
-    """And differ for others."""
+    """They differ for other seeds."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
     states = population.init([4, 4, 5], with_rates(found, [1e-3, 1e-2, 1e-3]), example(found))
-    first, second, third = (state_digest(population.solo(states, lane).params) for lane in range(3))
+    first, second, third = (state_digest(population.fetch_lane(states, lane).params) for lane in range(3))
     assert first == second != third
 
 
@@ -205,14 +211,14 @@ def test_a_step_of_ones_own_is_taken_by_every_lane() -> None:
 
 
 def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One lane at a time on a CPU; a given width is taken; what does not fit is refused with both sizes."""
+    """One lane at a time on a CPU; a given width is used; an error states the size and the limit."""
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=8)
     needs = found.hparams, found.batches(0, 0, 10)
-    assert fitted(population, None, *needs).width == 1
-    assert fitted(population, 4, *needs).width == 4
-    wide = dataclasses.replace(population, width=8).planned_bytes(*needs)
-    assert wide > population.planned_bytes(*needs)
+    assert fit_width(population, None, *needs).width == 1
+    assert fit_width(population, 4, *needs).width == 4
+    wide = dataclasses.replace(population, width=8).plan_bytes(*needs)
+    assert wide > population.plan_bytes(*needs)
     monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
     with pytest.raises(UsageError, match=r"lanes: got 8.*MiB.*expected at most .*MiB"):
-        fitted(population, None, *needs)
+        fit_width(population, None, *needs)

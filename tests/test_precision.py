@@ -1,4 +1,4 @@
-"""Computation in bfloat16 between float32 states and numbers, and the precision of matrix products."""
+"""Computation in bfloat16 with float32 states and metrics, and the precision of matrix products."""
 
 import functools
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from jaxtrain.data.info import describe
 from jaxtrain.errors import ConfigError
 from jaxtrain.models.convolution import Conv
 from jaxtrain.models.layers import Dropout
-from jaxtrain.parallel.mesh import compiled_train_call
+from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.parallel.population import Population
 from jaxtrain.tasks import make_task
 from jaxtrain.training.experiment import Experiment, build, make_rules
@@ -37,7 +37,7 @@ EVERYTHING = {
     "train.duration": "20 steps",
     "data.batch_size": 32,
 }
-"""What mixes types in a step, beside a traced rate of dropout."""
+"""Options that mix dtypes in a step, together with a traced dropout rate."""
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def experiment(
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-    """Yields the equations of a jaxpr and of all that are inside them."""
+    """Yields the equations of a jaxpr and of all jaxprs nested in it."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jax.tree.leaves(
@@ -78,7 +78,7 @@ def types(found: list[Any]) -> set[str]:
 
 @functools.cache
 def trained(found: Experiment, backend: str = "mesh") -> tuple[TrainState, Any]:
-    call = compiled_train_call(found.rules, found.mesh, backend)
+    call = compile_train_call(found.rules, found.mesh, backend)
     return jax.device_get(call(found.init(), found.batches(0, 20, 20), 20))
 
 
@@ -119,7 +119,7 @@ def test_initial_weights_are_the_same_and_the_loss_differs_by_rounding_alone():
 
 
 class Gain(nn.Module):
-    """A user's model: a float knob times an affine map, with a mean of its own that is kept as it is computed."""
+    """A user's model: a float knob times an affine map, with a running statistic stored as it is computed."""
 
     outputs: int
     gain: float = 2.0
@@ -172,8 +172,8 @@ def test_a_lane_is_its_solo_run_to_the_bit():
     population = Population(found.rules, found.mesh, lanes=2)
     states = population.init([0, 1], found.hparams, found.example)
     states, _ = population.call(states, found.batches(0, 20, 20), 20)
-    assert state_digest(population.solo(states, 0)) == state_digest(trained(found)[0])
-    assert state_digest(population.solo(states, 0)) != state_digest(population.solo(states, 1))
+    assert state_digest(population.fetch_lane(states, 0)) == state_digest(trained(found)[0])
+    assert state_digest(population.fetch_lane(states, 0)) != state_digest(population.fetch_lane(states, 1))
 
 
 @pytest.mark.parametrize("backend", ["mesh", "pmap"])
@@ -261,7 +261,7 @@ def test_other_words_are_refused(key: str, given: str, allowed: str):
 
 
 def test_a_small_rate_of_dropout_is_kept_in_bfloat16():
-    """0.001 is nothing beside 1 in bfloat16."""
+    """1 - 0.001 is 1 in bfloat16."""
     ones = jnp.ones((1000, 1000), jnp.bfloat16)
     dropped = Dropout(0.001).apply({}, ones, True, rngs={"dropout": jax.random.key(0)})
     assert isinstance(dropped, jax.Array)

@@ -18,7 +18,7 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError, StorageError, UsageError
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search import run as study_module
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.run import run_search
@@ -119,9 +119,9 @@ def test_a_survivor_of_halving_equals_its_unhalved_run(halving, tmp_path):
 
 def test_trials_that_share_a_shape_share_one_compiled_program(tmp_path):
     base = config(search__trials=6, model__hidden=(5,), search__batch=6)
-    with counted() as one:
+    with count_compilations() as one:
         run_search(base, tmp_path / "one", quiet=True)
-    with counted() as many:
+    with count_compilations() as many:
         run_search(resolve_config(base, {"search.batch": 6, "seed": 7}).config, tmp_path / "many", quiet=True)
     assert one.count > 0
     assert many.count == 0, "other rates, other seeds: nothing is compiled again"
@@ -210,7 +210,7 @@ def test_trials_too_big_to_share_a_device_run_one_by_one(tmp_path, monkeypatch):
 def test_a_study_that_is_done_is_not_run_again_and_can_be_made_longer(tmp_path):
     run_search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
     before = trials(tmp_path)
-    with counted() as compiled:
+    with count_compilations() as compiled:
         run_search(config(search__trials=4, search__batch=4), tmp_path, quiet=True)
     assert trials(tmp_path) == before
     assert compiled.count == 0

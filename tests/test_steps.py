@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
@@ -15,7 +15,7 @@ from jaxtrain.core.steps import eval_call, eval_step, train_call, train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.models.mlp import MLP
 from jaxtrain.optimizers.schedules import Schedule
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.losses.classification import cross_entropy
 
@@ -52,7 +52,7 @@ def halving(step, hparams):
 
 PLAIN, BATCH_NORM, DROPOUT = task_of(), task_of(norm="batch"), task_of(norm="batch", dropout=True)
 FULL = Rules(DROPOUT, Schedule(), adam)
-"""Rules with everything that a step may hold: batch norm, dropout, and averages where hparams have `train.ema`."""
+"""Rules with batch norm, dropout and, if hparams have `train.ema`, averages."""
 FULL_HPARAMS = HPARAMS | {"model.dropout": 0.3, "train.ema": 0.9}
 
 jitted_init = jax.jit(init_state, static_argnames="rules")
@@ -218,16 +218,16 @@ def test_averages_follow_the_formula_for_parameters_and_statistics_and_are_what_
             lambda old, new, d=decay: d * old + (1 - d) * new, average, (state.params, state.model_state)
         )
         assert_close(state.ema, average)
-    assert evaluated(state) is state.ema
+    assert evaluation_weights(state) is state.ema
     averaged = state.replace(params=average[0], model_state=average[1], ema=None)
     found, expected = (jitted_eval_step(s, DATA, rules=rules) for s in (state, averaged))
     assert_close(found, expected, atol=1e-4)
     assert start(rules).ema is None
-    assert evaluated(averaged) == (averaged.params, averaged.model_state)
+    assert evaluation_weights(averaged) == (averaged.params, averaged.model_state)
 
 
 def test_a_call_of_k_steps_is_k_steps():
-    """To rounding, since a step compiled by itself is another program; between calls it is to the bit, see below."""
+    """Up to rounding, since a step compiled alone is another program; calls agree bit for bit, see below."""
     state = start(FULL, FULL_HPARAMS)
     called, output = jitted_call(state, Batches(DATA, INDICES), np.int32(6), rules=FULL)
     for step in range(6):
@@ -252,12 +252,12 @@ def test_calls_are_cut_anywhere_to_the_bit():
 
 
 def test_one_compiled_program_serves_every_length_and_all_floats():
-    rules = Rules(task_of(norm="batch", dropout=True), Schedule(), adam)  # equal to none that was compiled before
+    rules = Rules(task_of(norm="batch", dropout=True), Schedule(), adam)  # equal to no rules that were compiled before
     state = start(rules, FULL_HPARAMS)
     others = state.replace(hparams=jax.tree.map(lambda value: value * jnp.float32(0.5), state.hparams))
-    with counted() as first:
+    with count_compilations() as first:
         jitted_call(state, Batches(DATA, INDICES), np.int32(6), rules=rules)
-    with counted() as later:
+    with count_compilations() as later:
         for steps in range(7):
             jitted_call(state, Batches(DATA, INDICES), np.int32(steps), rules=rules)
         after, output = jitted_call(others, Batches(DATA, INDICES), np.int32(6), rules=rules)
@@ -292,11 +292,11 @@ def test_a_call_reports_the_values_that_its_last_step_applied():
 
 
 POISONED = DATA | {"inputs": np.concatenate([np.full((1, 5), np.inf, np.float32), INPUTS[1:]])}
-"""Data whose first row ruins any step that takes it."""
+"""Data whose first row makes any step that uses it diverge."""
 
 
 def poisoned_indices(step):
-    """Batches without the first row, but for that of one step."""
+    """Returns indices without the first row, except in the batch of `step`."""
     indices = np.where(INDICES == 0, 1, INDICES)
     indices[step, 5] = 0
     return indices
@@ -312,7 +312,7 @@ def test_a_call_that_diverges_returns_its_start_and_nothing_revives_it():
     assert not output.live
     assert_equal(dead, state.replace(live=jnp.array(False)))
     assert np.isfinite(output.metrics["loss"].sum[:1]).all()
-    assert not np.isfinite(output.metrics["loss"].sum[1:4]).any()  # which step it was
+    assert not np.isfinite(output.metrics["loss"].sum[1:4]).any()  # identifies the step
     after, output = jitted_call(dead, Batches(DATA, INDICES), np.int32(6), rules=FULL)
     assert not output.live
     assert_equal(after, dead)
@@ -384,7 +384,7 @@ def test_the_state_is_arrays_alone_with_hyperparameters_in_float32():
 
 
 def test_a_step_that_is_jitted_by_its_user_works_alone_and_in_a_call():
-    """With rules static, as their fields are: nothing traced is hidden in them."""
+    """With static rules, which therefore must not contain traced values."""
     jitted = jax.jit(train_step, static_argnames=("rules", "axis_name"))
     alone, _ = jitted(start(FULL, FULL_HPARAMS), rows(INDICES[0]), rules=FULL)
     called, output = jitted_call(
@@ -403,7 +403,7 @@ def test_a_step_without_norms_of_its_own_is_called_without_the_flag():
 
 
 def test_batches_stacked_on_the_host_give_the_same_bits_as_rows_of_whole_data():
-    """The seam for streaming: k batches as data, and rows that count through them."""
+    """As in streaming: k batches are stacked as data, and the rows count through them."""
     whole, _ = jitted_call(start(FULL, FULL_HPARAMS), Batches(DATA, INDICES), np.int32(6), rules=FULL)
     stacked = {name: array[np.ravel(INDICES)] for name, array in DATA.items()}
     counting = np.arange(INDICES.size, dtype=np.int32).reshape(INDICES.shape)

@@ -17,7 +17,7 @@ from jaxtrain.commands.train import train_report
 from jaxtrain.config import resolve as configs
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, DataError, StorageError, UsageError
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.result import Result
@@ -136,7 +136,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
 
 def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(workdir, capfd):
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
-    with counted() as compiled:
+    with count_compilations() as compiled:
         result = train_and_evaluate(tiny(), workdir)
     assert compiled.count == 0
     assert "nothing is left to do" in capfd.readouterr().err
@@ -160,7 +160,7 @@ def test_a_directory_in_use_is_refused_and_names_its_owner(tmp_path):
 
 
 def test_a_wrong_metric_is_refused_before_anything_is_compiled_or_claimed(tmp_path):
-    with counted() as compiled, pytest.raises(ConfigError) as error:
+    with count_compilations() as compiled, pytest.raises(ConfigError) as error:
         trained(tiny({"eval.metric": "acuracy"}), tmp_path)
     assert compiled.count == 0
     for part in ("eval.metric", "acuracy", "loss, accuracy", "Did you mean 'accuracy'"):
@@ -216,7 +216,7 @@ def test_a_second_run_with_other_floats_and_lengths_compiles_nothing(tmp_path):
         "eval.every": "1 epochs",
         "checkpoint.every": "31 steps",
     }
-    with counted() as compiled:
+    with count_compilations() as compiled:
         result = trained(tiny(floats | lengths | {"schedule.optimizer.learning_rate.warmup": 0.3}), tmp_path / "second")
     assert result.step == 79
     assert compiled.count == 0

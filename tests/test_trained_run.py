@@ -17,7 +17,7 @@ from jaxtrain import main
 from jaxtrain.commands.evaluate import evaluate
 from jaxtrain.core.averaging import schedule_free_average
 from jaxtrain.errors import DataError, StorageError, UsageError
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
@@ -96,7 +96,7 @@ def test_inputs_of_another_shape_are_refused_and_lists_are_taken(digits):
 def test_a_second_prediction_of_the_same_shape_compiles_nothing(digits):
     run, inputs = load_run(digits), np.zeros((5, 8, 8, 1))
     first = run.predict(inputs)
-    with counted() as compiled:
+    with count_compilations() as compiled:
         np.testing.assert_array_equal(run.predict(inputs), first)
     assert compiled.count == 0
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtrain.config.defaults import Config, flatten
-from jaxtrain.core.metric import in_lines
+from jaxtrain.core.metric import is_printed
 
 
 def select_readable(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Selects the metrics to print: drops the step, diagnostics that are read as curves, and scheduled values."""
-    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and in_lines(n)}
+    return {n: v for n, v in numbers.items() if n != "step" and "." not in n and is_printed(n)}
 
 
 def format_numbers(numbers: Mapping[str, Any]) -> str:

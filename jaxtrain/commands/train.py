@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
-from jaxtrain.core.metric import in_lines
+from jaxtrain.core.metric import is_printed
 from jaxtrain.storage.result import Result
 
 
@@ -58,7 +58,7 @@ def _numbers(result: Result) -> Iterator[str]:
 def _seed_lines(seeds: Mapping[str, Any]) -> Iterator[str]:
     yield "across seeds: mean, standard deviation, 95 % interval of the mean"
     for split, metrics in seeds.items():
-        spreads = {name: spread for name, spread in metrics.items() if split != "diverged" and in_lines(name)}
+        spreads = {name: spread for name, spread in metrics.items() if split != "diverged" and is_printed(name)}
         for name, spread in spreads.items():
             mean, std, low, high = (format_number(spread[part]) for part in ("mean", "std", "low", "high"))
             yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}"

@@ -1,1 +1,1 @@
-"""The pure step, and what it needs: state, metric, averages, precision, trees of arrays."""
+"""The pure training step and its parts: state, batches, metrics, averages, precision, trees of arrays."""

@@ -1,4 +1,4 @@
-"""Averaged parameters: those of `train.ema`, and those that a schedule-free optimizer keeps."""
+"""Averaged parameters: the moving average of `train.ema` and the average x of a schedule-free optimizer."""
 
 from typing import Any
 
@@ -12,47 +12,49 @@ from jaxtrain.core.state import TrainState
 
 
 def schedule_free_average(opt_state: Any, params: Any) -> Any:
-    """Returns the parameters that a model is used by: x where the optimizer is schedule-free, else `params`."""
-    states = _states(opt_state)
+    """Returns the averaged parameters x of a schedule-free optimizer; `params` for any other optimizer."""
+    states = _schedule_free_states(opt_state)
     if not states:
         return params
     (state,) = states
-    # Frozen parameters have no z.
+    # Frozen parameters are masked: they have no z.
     return jax.tree.map(
-        lambda z, y: y if isinstance(z, optax.MaskedNode) else average(y, z, state.b1),
+        lambda z, y: y if isinstance(z, optax.MaskedNode) else schedule_free_x(y, z, state.b1),
         state.z,
         params,
         is_leaf=lambda node: isinstance(node, optax.MaskedNode),
     )
 
 
-def average(y: Any, z: Any, b1: Any) -> Any:
-    """Works x out from y and z."""
+def schedule_free_x(y: Any, z: Any, b1: Any) -> Any:
+    """Solves y = (1 - b1) z + b1 x for x."""
     return (y - (1.0 - b1) * z) / b1
 
 
 def is_schedule_free(opt_state: Any) -> bool:
-    """Tells whether an optimizer of this state keeps an average."""
-    return bool(_states(opt_state))
+    """Tells whether the state is that of a schedule-free optimizer."""
+    return bool(_schedule_free_states(opt_state))
 
 
-def _states(opt_state: Any) -> list[ScheduleFreeState]:
+def _schedule_free_states(opt_state: Any) -> list[ScheduleFreeState]:
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, ScheduleFreeState))
     return [node for node in nodes if isinstance(node, ScheduleFreeState)]
 
 
-def evaluated(state: TrainState) -> tuple[Any, Any]:
-    """Returns the (params, model_state) that a model is judged and used by: the averaged ones where there are any.
+def evaluation_weights(state: TrainState) -> tuple[Any, Any]:
+    """Returns the (params, model_state) for evaluation and prediction.
 
-    Those of `train.ema`, else those that a schedule-free optimizer keeps.
+    These are the moving averages of `train.ema` if the run keeps them, else a schedule-free optimizer's averaged
+    parameters, else the current ones.
     """
     return state.ema or (schedule_free_average(state.opt_state, state.params), state.model_state)
 
 
-def moved_average(state: TrainState, current: Any, values: Values) -> Any:
-    """Moves the averaged parameters and statistics towards the current ones.
+def update_average(state: TrainState, current: Any, values: Values) -> Any:
+    """Updates the exponential moving average of (params, model_state); returns None for a run without one.
 
-    The decay is at most (1 + step) / (10 + step), so that the initial weights do not linger in the average.
+    average + (1 - decay) (current - average), with the decay `train.ema`, but at most (1 + step) / (10 + step), so that
+    the initial weights do not dominate the average early on.
     """
     if state.ema is None:
         return None

@@ -1,4 +1,4 @@
-"""The name of the mapped axis over which batch norms take their statistics."""
+"""Name of the mapped axis over which batch norms compute their statistics."""
 
 import contextlib
 import contextvars
@@ -9,9 +9,10 @@ _batch_axis: contextvars.ContextVar[str | None] = contextvars.ContextVar("batch_
 
 @contextlib.contextmanager
 def batch_axis(name: str) -> Iterator[None]:
-    """Makes batch norms that are traced inside take their statistics over the whole batch of a mapped axis.
+    """Makes batch norms traced inside compute their statistics over the mapped axis `name`.
 
-    Under `pmap` a model sees its own device's share alone, and how it is mapped is not the model's business.
+    Under `pmap` a model sees only its device's share of the batch. A context variable tells the norms of the axis, so
+    that models take no argument for it.
     """
     token = _batch_axis.set(name)
     try:
@@ -21,5 +22,5 @@ def batch_axis(name: str) -> Iterator[None]:
 
 
 def mapped_batch_axis() -> str | None:
-    """Returns the name of the axis set by `batch_axis`; None outside of it."""
+    """Returns the axis set by `batch_axis`, or None outside of it."""
     return _batch_axis.get()

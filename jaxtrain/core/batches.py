@@ -1,7 +1,7 @@
-"""Batches: arrays on the devices, and the rows of them that each batch takes.
+"""Batches: arrays on the devices and the row indices of each batch.
 
-The seam between data and steps. A split that lies whole on the devices, batches stacked on the host and a stream are
-three makers of the same object, and a step cannot tell which one made its batch.
+The interface between data and steps. A split that is kept on the devices, batches stacked on the host and a stream all
+make the same object, and a step does not know which of them made its batch.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ from jaxtrain.core.state import Batch
 class Batches(struct.PyTreeNode):
     """Up to `capacity` batches of one size.
 
-    data: a tree of arrays (n, ...); rows: int32 (capacity, size), the rows of `data` that each batch takes;
-    mask: float32 (capacity, size), 0 where a row is padding, or None where every row counts.
+    data: tree of arrays (n, ...); rows: int32 (capacity, size), indices into `data` for each batch;
+    mask: float32 (capacity, size), 0 for padding rows, or None without padding.
     """
 
     data: Any
@@ -25,7 +25,7 @@ class Batches(struct.PyTreeNode):
 
     @property
     def capacity(self) -> int:
-        """The number of batches there is room for."""
+        """The maximum number of batches."""
         return self.rows.shape[0]
 
     @property
@@ -35,11 +35,11 @@ class Batches(struct.PyTreeNode):
 
     @property
     def example(self) -> Batch:
-        """The first row of the data, as a batch of one: what weights are made for. Of shapes it is a shape."""
+        """The first row of the data as a batch of one, to initialise weights with; shapes if the data are shapes."""
         return jax.tree.map(_first, self.data)
 
     def take(self, i: jax.Array | int) -> Batch:
-        """Gathers batch i: `data` at `rows[i]`, with its mask where there is one."""
+        """Gathers batch i: `data` at `rows[i]`, with its mask if there is one."""
         batch = jax.tree.map(lambda array: array.at[self.rows[i]].get(mode="promise_in_bounds"), self.data)
         return batch if self.mask is None else {**batch, "mask": self.mask[i]}
 

@@ -1,4 +1,4 @@
-"""The one form of a metric: sums and counts that merge, and the number or numbers that they come to."""
+"""Metrics as mergeable sums and counts, from which the reported numbers are computed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ def _ratio(total: Any, count: Any) -> Any:
 
 
 class Mean(struct.PyTreeNode):
-    """The one form of a metric: a sum and a count, added up wherever metrics meet.
+    """The one form of a metric: a sum and a count, which are added over batches, steps and devices.
 
-    `sum` may be an array, for numbers that are no plain mean: `finish(sum, count)` turns the totals into the number
-    that is reported, so no value depends on batch size, padding or device count; an array that it returns is reported
-    element by element, as "name/0", "name/1" or "name/0/1". `finish` is a function at module level, since it is part of
-    what identifies the compiled program.
+    `finish(sum, count)` computes the reported number from the totals, so no value depends on batch size, padding or
+    device count. `sum` may be an array, for numbers other than a plain mean. If `finish` returns an array, its elements
+    are reported as "name/0", "name/1" or "name/0/1". `finish` must be a module-level function, since it is part of the
+    key of the compiled program.
     """
 
     sum: jax.Array
@@ -31,32 +31,32 @@ class Mean(struct.PyTreeNode):
 
     @classmethod
     def of(cls, per_example: jax.Array, mask: jax.Array, **static: Any) -> "Mean":
-        """Adds up values of shape (batch, ...) over the examples whose entry of `mask` (batch,) is not 0."""
+        """Sums values of shape (batch, ...) over the examples, weighted by `mask` (batch,), 0 for padding."""
         weights = mask.reshape(mask.shape + (1,) * (per_example.ndim - 1))
-        # A padded row may hold anything: a product with 0 would let its infinities through.
+        # Padding rows may hold infinities, and 0 * inf is nan: so select, not only multiply.
         kept = jnp.where(weights > 0, per_example.astype(jnp.float32) * weights, 0.0)
         return cls(kept.sum(axis=0), mask.sum(), **static)
 
     def result(self) -> float:
-        """Returns the number that sum and count come to; nan where nothing was counted.
+        """Returns the value of a metric of one number; nan if nothing was counted.
 
-        Raises TypeError where they come to several: those are for `numbers`.
+        Raises TypeError for a metric of several numbers: use `numbers`.
         """
-        found = self._finished()
-        if found.shape:
-            got = Words(f"{found.size} numbers of shape {found.shape}")
+        value = self._finish()
+        if value.shape:
+            got = Words(f"{value.size} numbers of shape {value.shape}")
             raise TypeError(message("metric", got, "one number", "Call numbers(name) for several"))
-        return float(found)
+        return float(value)
 
     def loss(self) -> float:
-        """Returns the same number such that lower is better."""
+        """Returns the value, negated if higher is better: lower is always better."""
         return as_loss(self.result(), self.higher_is_better)
 
     def numbers(self, name: str) -> dict[str, float]:
-        """Returns {name: number}, of an array {"name/0": number, ...}; one nan where nothing was counted."""
-        return {"/".join((name, *map(str, at))): float(number) for at, number in np.ndenumerate(self._finished())}
+        """Returns {name: value}, or {"name/0": value, ...} for an array; one nan if nothing was counted."""
+        return {"/".join((name, *map(str, at))): float(number) for at, number in np.ndenumerate(self._finish())}
 
-    def _finished(self) -> np.ndarray:
+    def _finish(self) -> np.ndarray:
         return np.asarray(self.finish(self.sum, self.count) if float(self.count) > 0 else np.nan)
 
 
@@ -66,21 +66,17 @@ def as_loss(value: Any, higher_is_better: bool) -> Any:
 
 
 def merge(left: dict[str, Mean], right: dict[str, Mean]) -> dict[str, Mean]:
-    """Adds two sets of metrics, name by name."""
+    """Adds two dicts of metrics with equal names."""
     return jax.tree.map(lambda a, b: a + b, left, right)
 
 
-NORMS = "norm_"  # how the names of what only a call's last step measures begin
-
-
-SEED = "seed_"  # how the names of a single seed's numbers begin: "seed_3/loss"
-
-
+NORMS = "norm_"  # prefix of the norms that a call measures on its last step only
+SEED = "seed_"  # prefix of the numbers of one seed: "seed_3/loss"
 DIAGNOSTICS = (NORMS, SEED)
-"""How the names begin of what is read as curves, never as a line."""
+"""Prefixes of numbers that are plotted but not printed."""
 
 
-def in_lines(name: str) -> bool:
-    """Tells whether a number is shown in lines to read: no diagnostic, nor one of several, such as "f1_per_class/3"."""
-    metric, _, place = name.rpartition("/")
-    return not (name.startswith(DIAGNOSTICS) or (metric and place.isdecimal()))
+def is_printed(name: str) -> bool:
+    """Tells whether a number is printed: neither a diagnostic nor one of an array, such as "f1_per_class/3"."""
+    metric, _, index = name.rpartition("/")
+    return not (name.startswith(DIAGNOSTICS) or (metric and index.isdecimal()))

@@ -1,6 +1,6 @@
-"""Precision: in which type a module computes, and how exact its matrix products are, as two words of the config.
+"""Mixed precision: the dtype that modules compute in, and the precision of their float32 matrix products.
 
-Parameters, the optimizer's state, statistics, losses, metrics and predictions are float32 whatever is chosen.
+Parameters, optimizer state, statistics, losses, metrics and predictions are float32 in either case.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from jaxtrain.config.sections import Compute, Products
 
 
 class Module(Protocol):
-    """What a task asks of a module: that it can be initialised and applied, as a Linen module can."""
+    """A module with the `init` and `apply` of a Linen module; a task needs no more."""
 
     def init(self, rngs: Any, *args: Any, **options: Any) -> Any: ...  # noqa: D102
     def apply(self, variables: Any, *args: Any, **options: Any) -> Any: ...  # noqa: D102
@@ -24,52 +24,52 @@ class Module(Protocol):
 
 @dataclass(frozen=True)
 class InBfloat16:
-    """A module that computes in bfloat16 between variables, inputs and results in float32.
+    """A module that computes in bfloat16, with variables, inputs and outputs in float32.
 
-    Parameters and inputs are rounded where the module is applied, so their gradients come back in float32; other
-    variables, such as running statistics, go in as they are.
+    `apply` casts parameters and inputs to bfloat16, so their gradients are float32 again. Other variables, such as
+    running statistics, are not cast.
     """
 
     module: Module
 
     def init(self, rngs: Any, *args: Any, **options: Any) -> Any:
-        """Makes the variables as the module does by itself: in float32, the same for both types of computation."""
+        """Initialises the variables in float32, to the same values as without the wrapper."""
         return self.module.init(rngs, *args, **options)
 
     def apply(self, variables: Any, *args: Any, **options: Any) -> Any:
-        """Applies the module."""
-        rounded = {k: _cast(tree, jnp.bfloat16) if k == "params" else tree for k, tree in variables.items()}
+        """Applies the module in bfloat16; returns float32."""
+        variables = {k: _cast(tree, jnp.bfloat16) if k == "params" else tree for k, tree in variables.items()}
         with jax.numpy_dtype_promotion("standard"):  # norms mix float32 statistics with the inputs
-            found = self.module.apply(rounded, *_cast(args, jnp.bfloat16), **options)
-        return _cast(found, jnp.float32)
+            outputs = self.module.apply(variables, *_cast(args, jnp.bfloat16), **options)
+        return _cast(outputs, jnp.float32)
 
 
 class Precision(NamedTuple):
-    """The type that modules compute in, and the precision of products of float32 matrices."""
+    """The dtype that modules compute in, and the precision of products of float32 matrices."""
 
     compute: Compute = "float32"
     products: Products = "default"
 
-    def applied(self, module: Module) -> Module:
-        """Returns the module such that it computes in the chosen type."""
+    def wrap_module(self, module: Module) -> Module:
+        """Makes a module compute in the chosen dtype."""
         return InBfloat16(module) if self.compute == "bfloat16" else module
 
-    def traced(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns the function with its matrix products, and those of its gradients, of the chosen precision."""
+    def wrap_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Gives the chosen precision to the matrix products of a function and of its gradients."""
 
-        def within(*args: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
             with self._context():
                 return function(*args)
 
-        return within
+        return wrapped
 
     def _context(self) -> AbstractContextManager[Any]:
-        """What JAX was told by its own settings stays so by "default"."""
+        """Sets JAX's matmul precision; "default" keeps JAX's own setting."""
         return contextlib.nullcontext() if self.products == "default" else jax.default_matmul_precision(self.products)
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
-    """Casts the arrays of floats in a tree; integers, keys and what is no array stay as they are."""
+    """Casts the float arrays of a tree; integers, keys and other objects stay unchanged."""
 
     def cast(leaf: Any) -> Any:
         is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)

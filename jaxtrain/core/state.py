@@ -1,4 +1,4 @@
-"""The state of a run, and the rules that move it: data on one side, pure functions on the other."""
+"""The state of a run (arrays) and its rules (pure functions)."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -12,15 +12,16 @@ from flax import struct
 from jaxtrain.config.registry import Values
 
 Batch = Mapping[str, Any]
-"""`inputs` and `targets`, of shape (batch, ...), and in evaluation `mask` (batch,), 0 where a row is padding."""
+"""`inputs` and `targets` of shape (batch, ...); in evaluation also `mask` (batch,), 0 for padding rows."""
 
 
 class Task(NamedTuple):
-    """What is learnt, as three pure functions.
+    """A learning problem as three pure functions.
 
     init(key, batch, values) -> (params, model_state)
-    loss(params, model_state, batch, key, values, train) -> (loss, (model_state, {name: Mean})), "loss" among the names
+    loss(params, model_state, batch, key, values, train) -> (loss, (model_state, {name: Mean})), with a metric "loss"
     predict(params, model_state, inputs, values) -> outputs
+    `values` are the hyperparameters of the current step, full name -> float32 scalar.
     """
 
     init: Callable[..., Any]
@@ -29,11 +30,11 @@ class Task(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The static half of a run: what turns a batch into the next state.
+    """The static half of a run: the functions that turn a state and a batch into the next state.
 
-    schedule(step, hparams) -> this step's values: a copy of hparams with the scheduled entries replaced
+    schedule(step, hparams) -> values: a copy of hparams with scheduled entries replaced by this step's values
     optimizer(values) -> optax.GradientTransformation
-    accumulate: micro-batches that a batch is cut into
+    accumulate: number of micro-batches that each batch is split into
     """
 
     task: Task
@@ -43,10 +44,10 @@ class Rules(NamedTuple):
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that a step reads and writes: arrays only, so it can be mapped, saved and compared.
+    """All arrays that a step reads and writes, and nothing else: it can be vmapped, saved and compared.
 
-    `key` is a raw uint32 key, `hparams` a flat dict of float32 scalars, `ema` the averaged (params, model_state) or
-    None. `live` is False once a call has left the finite numbers, and no later step moves such a state.
+    key: raw uint32 key of the run; hparams: flat dict, full name -> float32 scalar; ema: averaged
+    (params, model_state), or None; live: False once a call has diverged, after which calls return the state unchanged.
     """
 
     step: jax.Array
@@ -60,10 +61,10 @@ class TrainState(struct.PyTreeNode):
 
 
 def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.Array], *, rules: Rules) -> TrainState:
-    """Makes the state before the first step: weights drawn from `key`, the optimizer's state of this run's values.
+    """Makes the state before the first step, with initial weights drawn from `key`.
 
-    `hparams` maps full names to numbers, `"train.total_steps"` among them; with `"train.ema"` there, parameters and
-    batch statistics are averaged too.
+    `batch` gives the shapes of the data; one example is enough. `hparams` maps full names to numbers and includes
+    `"train.total_steps"`. With `"train.ema"` in it, the state also keeps averages of parameters and batch statistics.
     """
     hparams = {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
     step = jnp.zeros((), jnp.int32)
@@ -76,5 +77,5 @@ def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.A
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
-    """Derives the key of a named stream of random numbers."""
+    """Derives the key of a named random stream, such as "init" or "dropout"."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))

@@ -1,4 +1,4 @@
-"""The step, and calls of many steps over data on the device. All pure; callers jit, shard, vmap or pmap them."""
+"""The training step, and calls of many steps over batches on the device. All pure: callers jit, vmap or pmap them."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ from flax import struct
 from jax import lax
 
 from jaxtrain.config.registry import Values
-from jaxtrain.core.averaging import evaluated, moved_average
+from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean, merge
 from jaxtrain.core.state import Batch, Rules, TrainState
@@ -21,9 +21,9 @@ from jaxtrain.errors import message
 Axes = str | tuple[str, ...]
 Metrics = dict[str, Mean]
 StepFunction = Callable[..., tuple[TrainState, Metrics]]
-"""(state, batch, *, rules, axis_name) -> (state, metrics), as `train_step` is; a user may bring one.
+"""(state, batch, *, rules, axis_name) -> (state, metrics), like `train_step`; users may bring their own.
 
-One that takes `measure_norms`, too, is told whether to measure what only the last step of a call reports.
+A step with an argument `measure_norms` is told whether its norms are reported, which they are on a call's last step.
 """
 
 
@@ -35,11 +35,11 @@ def train_step(
     axis_name: Axes = (),
     measure_norms: bool | jax.Array = True,
 ) -> tuple[TrainState, Metrics]:
-    """Takes one step of training: (state, batch) -> (next state, metrics of the batch before the update).
+    """Takes one training step: (state, batch) -> (next state, metrics of the batch before the update).
 
-    Under `pmap` or `shard_map`, `axis_name` names the axis over which the batch is spread in equal shares: gradients
-    are averaged over it and metrics added up, which over no axis changes nothing. `measure_norms` may be traced: the
-    norm of the gradients costs time, and a call of many steps measures it on its last step alone.
+    Under `pmap` or `shard_map`, `axis_name` is the axis over which the batch is split into equal shares: gradients are
+    averaged and metrics summed over it. Without an axis, both are identities. `measure_norms`, which may be traced,
+    says whether to compute the gradient norm: it takes time, so a call of many steps computes it on the last one only.
     """
     values = rules.schedule(state.step, state.hparams)
     gradients, model_state, metrics = _gradients(state, batch, values, rules, axis_name)
@@ -47,36 +47,36 @@ def train_step(
         updates, opt_state = rules.optimizer(values).update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
     norm = _gradient_norm(gradients, measure_norms)
-    moved = state.replace(
+    next_state = state.replace(
         step=state.step + 1,
         params=params,
         model_state=model_state,
         opt_state=opt_state,
-        ema=moved_average(state, (params, model_state), values),
+        ema=update_average(state, (params, model_state), values),
     )
-    return moved, metrics | {"norm_gradient": norm}
+    return next_state, metrics | {"norm_gradient": norm}
 
 
 def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
-    """Measures a batch with the averaged parameters where there are any; nothing is drawn and nothing changes."""
-    params, model_state = evaluated(state)
+    """Evaluates a batch, with averaged parameters if there are any; deterministic, and the state is unchanged."""
+    params, model_state = evaluation_weights(state)
     values = rules.schedule(state.step, state.hparams)
     key = jax.random.wrap_key_data(state.key)
     _, (_, metrics) = rules.task.loss(params, model_state, batch, key, values, False)
-    return _checked(metrics)
+    return _check_metrics(metrics)
 
 
 def step_key(state: TrainState, axis_name: Axes = ()) -> jax.Array:
-    """Derives this step's key from the run's key and the step, and on a mapped axis from the place on it."""
+    """Derives this step's key from the run's key, the step and, on a mapped axis, the device's index on it."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     return jax.random.fold_in(key, lax.axis_index(axis_name)) if axis_name else key
 
 
 class CallOutput(struct.PyTreeNode):
-    """What a call reports.
+    """Output of a call of up to k steps.
 
-    metrics: of each step, stacked on a leading axis of length k, 0 beyond the call's length; values: what its last
-    step applied; live: whether it stayed within the finite numbers.
+    metrics: those of each step, stacked on a leading axis of length k and 0 after the call's last step; values: the
+    hyperparameters of the last step; live: False if the call diverged.
     """
 
     metrics: Metrics
@@ -93,62 +93,62 @@ def train_call(
     step: StepFunction = train_step,
     axis_name: Axes = (),
 ) -> tuple[TrainState, CallOutput]:
-    """Takes the first `steps` of k batches, a step each.
+    """Takes `steps` steps, one on each of the first `steps` batches.
 
-    `steps` is traced, so one compiled program serves every length. Divergence is judged once, here: where the state or
-    a loss is not finite at the end, the state at the call's start is returned with `live` False, and a state that is
-    not live comes back as it is. A replay with fewer steps gives the last finite state.
+    `steps` is traced, so one compiled program serves every length up to the capacity k of the batches. Divergence is
+    checked once, at the end: if the state or any loss is not finite, the call returns its initial state with `live`
+    False. A state that is not live is returned unchanged. Replaying the call with fewer steps gives the last finite
+    state.
     """
-    advance = _bound(step, rules=rules, axis_name=axis_name)
+    bound_step = _bind(step, rules=rules, axis_name=axis_name)
 
-    def take(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
-        return advance(state, batches.take(i), measure_norms=i == steps - 1)
+    def take_step(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
+        return bound_step(state, batches.take(i), measure_norms=i == steps - 1)
 
     def body(carry: tuple[jax.Array, TrainState, Metrics]) -> tuple[jax.Array, TrainState, Metrics]:
         i, state, stacked = carry
-        state, metrics = take(state, i)
-        return i + 1, state, jax.tree.map(lambda rows, row: rows.at[i].set(row), stacked, _checked(metrics))
+        state, metrics = take_step(state, i)
+        return i + 1, state, jax.tree.map(lambda rows, row: rows.at[i].set(row), stacked, _check_metrics(metrics))
 
-    def run(carry: Any, until: jax.Array) -> tuple[Any, None]:
+    def run_until(carry: Any, end: jax.Array) -> tuple[Any, None]:
         i, state, stacked, _ = carry
-        # The condition must not depend on the state: under vmap each iteration would select every lane's whole carry.
-        moved = lax.while_loop(lambda carry: carry[0] < until, body, (i, state, stacked))
-        return (*moved, state.params), None
+        # The condition must not depend on the state: a batched one makes vmap select each lane's carry at every step.
+        advanced = lax.while_loop(lambda carry: carry[0] < end, body, (i, state, stacked))
+        return (*advanced, state.params), None
 
     start = jnp.zeros((), jnp.int32)
-    shapes = jax.eval_shape(take, state, start)[1]
-    stacked = jax.tree.map(lambda leaf: jnp.zeros((batches.capacity, *leaf.shape), leaf.dtype), _checked(shapes))
-    # All steps but the last, then the last: so the parameters before it are at hand, and its update is measured by
-    # difference. Measured inside the step it costs every step 5 %, since XLA then writes out the whole update.
-    begin, ends = (start, state, stacked, state.params), jnp.stack([steps - 1, steps])
-    (_, end, stacked, before), _ = lax.scan(run, begin, ends)
+    shapes = _check_metrics(jax.eval_shape(take_step, state, start)[1])
+    stacked = jax.tree.map(lambda leaf: jnp.zeros((batches.capacity, *leaf.shape), leaf.dtype), shapes)
+    # Two loops: all steps but the last, then the last. The parameters between them give the norm of the last update.
+    # Inside the step that norm would slow every step by 5 %, since XLA would have to write out the whole update.
+    carry = (start, state, stacked, state.params)
+    (_, end, stacked, before), _ = lax.scan(run_until, carry, jnp.stack([steps - 1, steps]))
     stacked |= _last_norms(before, end.params, steps - 1, batches.capacity)
     live = state.live & _all_finite((end, stacked["loss"]))
-    kept = jax.tree.map(lambda new, old: jnp.where(live, new, old), end, state).replace(live=live)
-    stacked = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), stacked)  # one that was dead counts nothing
-    applied = rules.schedule(jnp.maximum(end.step - 1, 0), end.hparams)
-    return kept, CallOutput(stacked, dict(applied), live)
+    final = jax.tree.map(lambda new, old: jnp.where(live, new, old), end, state).replace(live=live)
+    stacked = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), stacked)  # a state dead at the start counts 0
+    values = rules.schedule(jnp.maximum(end.step - 1, 0), end.hparams)
+    return final, CallOutput(stacked, dict(values), live)
 
 
 def eval_call(state: TrainState, batches: Batches, *, rules: Rules) -> Metrics:
-    """Measures all of the batches, and adds up their metrics."""
+    """Evaluates all batches and sums their metrics."""
 
-    def measure(i: jax.Array) -> Metrics:
+    def evaluate(i: jax.Array) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 
     def body(total: Metrics, i: jax.Array) -> tuple[Metrics, None]:
-        return merge(total, measure(i)), None
+        return merge(total, evaluate(i)), None
 
-    places = jnp.arange(batches.capacity)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(measure, places[0]))
-    return lax.scan(body, zeros, places)[0]
+    indices = jnp.arange(batches.capacity)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, indices[0]))
+    return lax.scan(body, zeros, indices)[0]
 
 
-def _bound(step: StepFunction, **options: Any) -> StepFunction:
-    """Binds options to a step; `measure_norms` reaches only a step that takes it."""
+def _bind(step: StepFunction, **options: Any) -> StepFunction:
+    """Binds options to a step, and drops `measure_norms` for a step without that argument."""
     parameters = inspect.signature(step).parameters.values()
-    takes_all = any(p.name == "measure_norms" or p.kind is p.VAR_KEYWORD for p in parameters)
-    if takes_all:
+    if any(p.name == "measure_norms" or p.kind is p.VAR_KEYWORD for p in parameters):
         return functools.partial(step, **options)
     return lambda state, batch, measure_norms: step(state, batch, **options)
 
@@ -156,21 +156,22 @@ def _bound(step: StepFunction, **options: Any) -> StepFunction:
 def _gradients(
     state: TrainState, batch: Batch, values: Values, rules: Rules, axis_name: Axes
 ) -> tuple[Any, Any, Metrics]:
-    """Returns (gradients, model_state, metrics) of a batch, averaged over micro-batches and the mapped axis.
+    """Returns (gradients, model_state, metrics) of a batch: means over micro-batches and the axis, and summed metrics.
 
-    Micro-batches start from the same model state, and are unrolled: a loop inside the loop costs half as much again.
+    All micro-batches start from the same model state. They are unrolled: a nested loop takes half as long again.
     """
-    key, n = step_key(state, axis_name), rules.accumulate
-    loss = jax.grad(rules.task.loss, has_aux=True)
+    key = step_key(state, axis_name)
+    n = rules.accumulate
+    gradient = jax.grad(rules.task.loss, has_aux=True)
 
-    def part(i: int) -> tuple[Any, tuple[Any, Metrics]]:
+    def differentiate(i: int) -> tuple[Any, tuple[Any, Metrics]]:
         rows = batch if n == 1 else jax.tree.map(lambda array: array[i::n], batch)
-        part_key = key if n == 1 else jax.random.fold_in(key, i)
-        return loss(state.params, state.model_state, rows, part_key, values, True)
+        rows_key = key if n == 1 else jax.random.fold_in(key, i)
+        return gradient(state.params, state.model_state, rows, rows_key, values, True)
 
-    parts = [part(i) for i in range(n)]
+    parts = [differentiate(i) for i in range(n)]
     gradients, model_state = _mean([(gradients, model_state) for gradients, (model_state, _) in parts])
-    metrics = jax.tree.map(lambda *sums: sum(sums), *(_checked(metrics) for _, (_, metrics) in parts))
+    metrics = jax.tree.map(lambda *sums: sum(sums), *(_check_metrics(metrics) for _, (_, metrics) in parts))
     gradients, model_state = lax.pmean((gradients, model_state), axis_name)
     return gradients, model_state, lax.psum(metrics, axis_name)
 
@@ -179,18 +180,18 @@ def _mean(trees: list[Any]) -> Any:
     return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
 
-def _gradient_norm(gradients: Any, wanted: bool | jax.Array) -> Mean:
-    """Measures the global L2 norm where it is wanted; elsewhere it counts for nothing."""
-    wanted = jnp.asarray(wanted)
-    norm = lax.cond(wanted, lambda: optax.tree.norm(gradients).astype(jnp.float32), lambda: jnp.zeros(()))
-    return Mean(norm, wanted.astype(jnp.float32))
+def _gradient_norm(gradients: Any, measure: bool | jax.Array) -> Mean:
+    """Returns the global L2 norm with count 1 if `measure`, else 0 with count 0."""
+    measure = jnp.asarray(measure)
+    norm = lax.cond(measure, lambda: optax.tree.norm(gradients).astype(jnp.float32), lambda: jnp.zeros(()))
+    return Mean(norm, measure.astype(jnp.float32))
 
 
 def _last_norms(before: Any, after: Any, last: jax.Array, capacity: int) -> Metrics:
-    """Measures the norms of the parameters and of what the last step moved them by, as rows at that step."""
+    """Returns the L2 norms of the parameters and of the last update, stacked like metrics: 0 but at step `last`."""
     trees = {"norm_update": jax.tree.map(jnp.subtract, after, before), "norm_parameter": after}
-    here = (jnp.arange(capacity) == last).astype(jnp.float32)
-    return {name: Mean(here * optax.tree.norm(tree).astype(jnp.float32), here) for name, tree in trees.items()}
+    is_last = (jnp.arange(capacity) == last).astype(jnp.float32)
+    return {name: Mean(is_last * optax.tree.norm(tree).astype(jnp.float32), is_last) for name, tree in trees.items()}
 
 
 def _all_finite(tree: Any) -> jax.Array:
@@ -198,8 +199,8 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
-def _checked(metrics: Metrics) -> Metrics:
-    """Refuses, when the step is traced, metrics in another form than `{name: Mean}` with "loss" among them."""
+def _check_metrics(metrics: Metrics) -> Metrics:
+    """Raises TypeError, when a step is traced, for metrics other than a dict `{name: Mean}` with a "loss"."""
     if not isinstance(metrics, dict) or not all(isinstance(metric, Mean) for metric in metrics.values()):
         expected = "a dict of name -> jaxtrain.Mean(sum, count)"
         raise TypeError(message("metrics of the task", metrics, expected))

@@ -1,4 +1,4 @@
-"""sha256 of every leaf of a pytree, so that a flipped bit is seen and two states can be compared by one line."""
+"""Paths and sha256 digests of the leaves of a pytree, to detect corruption and to compare two states by one line."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ LeafTable = dict[str, dict[str, Any]]
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yields every leaf with its path, such as "params/Dense_0/kernel", in the order of `jax.tree.leaves`.
+    """Yields (path, leaf), with paths such as "params/Dense_0/kernel", in the order of `jax.tree.leaves`.
 
-    Raises ValueError where two leaves have one path (a key with a slash in it).
+    Raises ValueError if two leaves have the same path, because a key contains a slash.
     """
     seen = set()
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -30,52 +30,52 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def leaf_digests(tree: Any) -> LeafTable:
-    """Maps the path of every leaf to {"sha256": hex digits, "shape": list of int, "dtype": name}; leaves are arrays."""
+    """Maps the path of each array to {"sha256": hex digits, "shape": list of int, "dtype": name}."""
     return {path: _leaf_digest(np.asarray(leaf)) for path, leaf in named_leaves(tree)}
 
 
 def _leaf_digest(array: np.ndarray) -> dict[str, Any]:
-    # bfloat16 exports no buffer of its own; its bytes do.
+    # NumPy cannot export a buffer of bfloat16, so hash a view of its bytes.
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    return {"sha256": hashlib.sha256(content).hexdigest(), **_form(array)}
+    return {"sha256": hashlib.sha256(content).hexdigest(), **_spec(array)}
 
 
 def state_digest(tree: Any) -> str:
-    """Returns one sha256 (hex digits) over the paths, shapes, dtypes and contents of all leaves in their order."""
+    """Returns the sha256 (hex digits) of paths, shapes, dtypes and contents of all leaves, in order."""
     return hashlib.sha256(json.dumps(list(leaf_digests(tree).items())).encode()).hexdigest()
 
 
 def first_difference(saved: Mapping[str, Mapping[str, Any]], target: Any) -> str | None:
-    """Returns a line on the first leaf of `target` whose shape or dtype is not the saved one, or None when all fit.
+    """Describes the first leaf whose path, shape or dtype differs from the saved one; None if all match.
 
-    `saved` is a table of `leaf_digests`; `target` a pytree of arrays or `jax.ShapeDtypeStruct`: contents do not count.
+    `saved` is a table of `leaf_digests`, `target` a pytree of arrays or `jax.ShapeDtypeStruct`. Contents are ignored.
     """
-    wanted = {path: _form(leaf) for path, leaf in named_leaves(target)}
-    for path, form in wanted.items():
+    expected = {path: _spec(leaf) for path, leaf in named_leaves(target)}
+    for path, spec in expected.items():
         if path not in saved:
-            return f"{path}: missing in what was saved, expected {_shown(form)}"
-        if _shown(saved[path]) != _shown(form):
-            return f"{path}: saved {_shown(saved[path])}, expected {_shown(form)}"
-    extra = next((path for path in saved if path not in wanted), None)
-    return None if extra is None else f"{extra}: saved {_shown(saved[extra])}, unexpected here"
+            return f"{path}: missing in what was saved, expected {_format(spec)}"
+        if _format(saved[path]) != _format(spec):
+            return f"{path}: saved {_format(saved[path])}, expected {_format(spec)}"
+    extra = next((path for path in saved if path not in expected), None)
+    return None if extra is None else f"{extra}: saved {_format(saved[extra])}, unexpected here"
 
 
-def _form(leaf: Any) -> dict[str, Any]:
+def _spec(leaf: Any) -> dict[str, Any]:
     array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
     return {"shape": list(array.shape), "dtype": str(array.dtype)}
 
 
-def _shown(form: Mapping[str, Any]) -> str:
-    return f"{form['dtype']}[{','.join(str(size) for size in form['shape'])}]"
+def _format(spec: Mapping[str, Any]) -> str:
+    return f"{spec['dtype']}[{','.join(str(size) for size in spec['shape'])}]"
 
 
-def matching(key: str, pattern: str, tree: Any) -> Any:
-    """Returns a tree of bools: whether the regular expression is found in the path of each leaf.
+def match_paths(key: str, pattern: str, tree: Any) -> Any:
+    """Returns a tree of bools: True for leaves whose path contains a match of the regular expression.
 
-    Raises ConfigError, with the paths that there are, where it is found in none: `key` is where the pattern was given.
+    Raises ConfigError, which lists all paths, if no path matches; `key` is the config key of the pattern.
     """
     paths = [path for path, _ in named_leaves(tree)]
-    found = [re.search(pattern, path) is not None for path in paths]
-    if not any(found):
+    matches = [re.search(pattern, path) is not None for path in paths]
+    if not any(matches):
         raise ConfigError(key, pattern, f"a pattern that matches {one_of(paths)}")
-    return jax.tree.unflatten(jax.tree.structure(tree), found)
+    return jax.tree.unflatten(jax.tree.structure(tree), matches)

@@ -1,1 +1,1 @@
-"""The learning-rate range test: a sweep over rates, rules that read it, a picture."""
+"""Learning-rate range test: a sweep over rates, rules that suggest a rate from it, and its plot."""

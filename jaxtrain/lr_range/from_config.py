@@ -1,4 +1,4 @@
-"""The verb `lr_range`: a range test of a config, with its picture, table and files."""
+"""Range test of a config: checks, the run, its files, and the suggestion for the training run that follows."""
 
 import csv
 from collections.abc import Callable
@@ -21,37 +21,38 @@ from jaxtrain.trackers.figures import render
 from jaxtrain.training.experiment import Experiment
 
 
-def tested(experiment: Experiment, workdir: Path, say: Callable[[str], None]) -> Experiment:
-    """Puts the answer of a range test in place: a stored one, else one that is run now and stored.
+def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str], None]) -> Experiment:
+    """Sets the floats that a range test suggests; the test is read from `workdir`, or run now and stored there.
 
-    For a cyclic schedule the bounds are those between which the loss falls. Where the rules do not agree, the config's
-    own rate stays, and that is said.
+    A cyclic schedule gets the bounds between which the loss falls. If the rules do not agree, the config's own rate
+    stays, and a message says so.
     """
-    section, place = experiment.config["lr_range"], workdir / "lr_range" / "result.json"
-    if place.exists() and _is_of(experiment.config, place.parent):
-        result = LRRangeResult.from_json(read_json(place))
+    target = experiment.config["lr_range"]["target"]
+    path = workdir / "lr_range" / "result.json"
+    if path.exists() and _is_of_config(path.parent, experiment.config):
+        result = LRRangeResult.from_json(read_json(path))
     else:
         say("range test: trains lanes before the run")
-        result = measure(experiment)
-        write(result, experiment.config, place.parent)
-    target = section["target"]
+        result = run_range_test(experiment)
+        write(result, experiment.config, path.parent)
     if not result.agreed or result.suggestion is None:
-        say(f"range test: not agreed, so {target} stays {hyperparameters(experiment.config)[target]:.4g}; see {place}")
+        rate = hyperparameters(experiment.config)[target]
+        say(f"range test: the rules disagree, so {target} stays {rate:.4g}; see {path}")
         return experiment
-    found = answer(result, experiment.config)
-    say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in found.items()))
-    return replace(experiment, found=found)
+    suggested = suggested_floats(result, experiment.config)
+    say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in suggested.items()))
+    return replace(experiment, found=suggested)
 
 
-def _is_of(config: Config, folder: Path) -> bool:
-    """Tells whether a stored test is one of this config: the verb may have tested another in the same directory."""
+def _is_of_config(folder: Path, config: Config) -> bool:
+    """Tells whether the test stored in a folder is of this config; the command may have tested another one there."""
     stored = read_json(folder / "config.json")
-    asked = {"lr_range": {**stored["lr_range"], "before_training": True}}
-    return not difference(changes_numbers(config), changes_numbers({**stored, **asked}))
+    section = {"lr_range": {**stored["lr_range"], "before_training": True}}
+    return not difference(changes_numbers(config), changes_numbers({**stored, **section}))
 
 
-def answer(result: LRRangeResult, config: Config) -> dict[str, float]:
-    """Returns the floats that a result puts in place of the config's: the suggestion, or the bounds of a cycle."""
+def suggested_floats(result: LRRangeResult, config: Config) -> dict[str, float]:
+    """Returns the suggested floats, full name -> value: the suggestion, or the bounds of a cyclic schedule."""
     assert result.reading is not None
     assert result.suggestion is not None
     low = f"schedule.{result.target}.low"
@@ -63,7 +64,7 @@ def answer(result: LRRangeResult, config: Config) -> dict[str, float]:
 
 
 def check(config: Config) -> None:
-    """Refuses, before data are read, a range or a float that cannot be tested."""
+    """Raises ConfigError, before data are read, for a range or a float that cannot be tested."""
     section = config["lr_range"]
     for low, high in (("start", "stop"), ("second_start", "second_stop")):
         if section[low] >= section[high]:
@@ -81,7 +82,7 @@ def check(config: Config) -> None:
 
 
 def _check_ramp(section: Config, config: Config) -> None:
-    """Refuses what a ramp cannot vary: under it every other float stays as it is, and no schedule moves any."""
+    """Raises ConfigError for a float that a ramp cannot vary: it replaces the schedule within a single run."""
     if once_per_run(section["target"], config):
         hint = f"Take lanes: {section['target']} is one number for the whole run, which no ramp can change"
         raise ConfigError("lr_range.method", "ramp", "'lanes'", hint)
@@ -92,21 +93,22 @@ def _check_ramp(section: Config, config: Config) -> None:
 
 
 def _check_bounds(config: Config) -> None:
-    """Refuses an end of a range that the knob itself does not accept."""
+    """Raises ConfigError for an end of a range outside of the bounds of the knob itself."""
     section = config["lr_range"]
     for key, ends in (("target", ("start", "stop")), ("second", ("second_start", "second_stop"))):
         owner, _, knob = (section[key] or "").partition(".")
         if owner not in PROGRAM:
             continue
-        accepts = family(owner).knobs(config[owner]["name"])[knob]
+        schema = family(owner).knobs(config[owner]["name"])[knob]
         for end in ends:
-            accepts.check(f"lr_range.{end}", section[end])
+            schema.check(f"lr_range.{end}", section[end])
 
 
-def measure(experiment: Experiment) -> LRRangeResult:
-    """Runs the range test of an experiment's config; nothing of the experiment changes."""
-    config, section = experiment.config, experiment.config["lr_range"]
-    lengths, epoch = experiment.lengths, experiment.dataset.sizes["train"] / config["data"]["batch_size"]
+def run_range_test(experiment: Experiment) -> LRRangeResult:
+    """Runs the range test of an experiment's config; the experiment stays unchanged."""
+    config = experiment.config
+    section = config["lr_range"]
+    steps_per_epoch = experiment.dataset.sizes["train"] / config["data"]["batch_size"]
     second = None
     if section["second"] is not None:
         values = np.geomspace(section["second_start"], section["second_stop"], section["second_count"])
@@ -118,7 +120,7 @@ def measure(experiment: Experiment) -> LRRangeResult:
         np.geomspace(section["start"], section["stop"], section["rates"]),
         range(config["seed"], config["seed"] + section["seeds"]),
         method=section["method"],
-        steps=steps_of(section["steps"], steps_per_epoch=epoch, total=lengths.total),
+        steps=steps_of(section["steps"], steps_per_epoch=steps_per_epoch, total=experiment.lengths.total),
         judge=experiment.eval_batches("validation") if "validation" in experiment.dataset.sizes else None,
         target=section["target"],
         second=second,
@@ -128,16 +130,16 @@ def measure(experiment: Experiment) -> LRRangeResult:
 
 
 def write(result: LRRangeResult, config: Config, folder: Path) -> None:
-    """Writes config.json, curve.csv, lr_range.png, the picture for TensorBoard, and at last result.json.
+    """Writes config.json, curve.csv, lr_range.png, the image for TensorBoard and, last, result.json.
 
-    So a result that is there is whole, and that of the config beside it.
+    So where result.json exists, all files are complete and belong to the config.json beside it.
     """
     make_directory(folder)
     try:
         (folder / "result.json").unlink(missing_ok=True)
         write_json(folder / "config.json", config)
         with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
-            seeds = [f"loss_seed_{config['seed'] + place}" for place in range(result.losses.shape[1])]
+            seeds = [f"loss_seed_{config['seed'] + i}" for i in range(result.losses.shape[1])]
             csv.writer(file).writerows([["rate", "median", *seeds], *_rows(result)])
         picture = render(result.plot())
         (folder / "lr_range.png").write_bytes(picture.png)
@@ -150,6 +152,6 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
 
 def _rows(result: LRRangeResult) -> list[list[Any]]:
     return [
-        [rate, middle, *losses]
-        for rate, middle, losses in zip(result.rates, result.band[1], result.losses, strict=True)
+        [rate, median, *losses]
+        for rate, median, losses in zip(result.rates, result.band[1], result.losses, strict=True)
     ]

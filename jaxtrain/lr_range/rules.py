@@ -1,7 +1,7 @@
-"""Learning rates read off a range test's curve, by named rules.
+"""Named rules that suggest a learning rate from the loss curve of a range test.
 
 A rule is `(rates, losses) -> rate`: rates (n,) ascending, losses (n,) with nan or infinity where training diverged.
-Losses are compared over the logarithm of the rate; against the rate itself, slopes collapse to the smallest one.
+Slopes are taken over the logarithm of the rate. Over the rate itself they would be steepest at the smallest rate.
 """
 
 import math
@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTH = 0.25  # decades over which neighbouring rates are averaged
-NEAR = 0.2  # how near the lowest loss is near enough, as a part of the fall, after NEAR_STEPS steps and fewer
-NEAR_STEPS = 25
-FALL = 0.1  # the least fall, in the logarithm of the loss, that is one: 10 %
+SMOOTHING = 0.25  # standard deviation of the smoothing kernel, in decades of the rate
+TOLERANCE = 0.2  # above the minimum loss, as a fraction of the drop, for lanes of at most TOLERANCE_STEPS steps
+TOLERANCE_STEPS = 25
+MIN_DROP = 0.1  # smallest drop of the log loss that counts as one: 10 % of the loss
 
 
 class Reading(NamedTuple):
-    """What a curve says.
+    """Readings of a curve by the rules.
 
-    rules: name -> rate, the default among them; suggestion: the default's, None where nothing falls; band: its 10-90 %
-    range over seeds; falling: (low, high), the rates between which the loss falls; unstable: the lowest rate above
-    them at which half of the fall is lost again, None within the range; agreed: whether there is a fall and most rules
-    lie within a tenfold of each other.
+    rules: name -> rate, including the default rule; suggestion: the default's rate, None if the loss does not drop;
+    band: 10-90 % quantiles of the suggestion over seeds; falling: (low, high), the rates between which the loss drops;
+    unstable: lowest rate above these at which half of the drop is lost again, None if there is none; agreed: whether
+    the loss drops and most rules lie within a factor of ten.
     """
 
     rules: dict[str, float]
@@ -32,83 +32,85 @@ class Reading(NamedTuple):
     agreed: bool
 
 
-def nearness(steps: int) -> float:
-    """Returns how near the lowest loss is near enough for lanes that trained so many steps.
+def tolerance_for(steps: int) -> float:
+    """Returns the tolerance above the minimum loss, as a fraction of the drop, for lanes trained for `steps` steps.
 
-    The fewer they are, the further their best rate lies above that of the whole run. The square root is a choice that
-    suits runs of 400 to 4,000 steps, not a law.
+    The fewer the steps, the further is their best rate above that of the whole run. The square root is an empirical
+    choice for runs of 400 to 4,000 steps.
     """
-    return NEAR * min(1.0, math.sqrt(NEAR_STEPS / steps))
+    return TOLERANCE * min(1.0, math.sqrt(TOLERANCE_STEPS / steps))
 
 
-def read_curve(rates: np.ndarray, losses: np.ndarray, near: float = NEAR) -> Reading | None:
-    """Reads losses (rates, seeds), nan where a lane diverged; None where all of them did.
+def read_curve(rates: np.ndarray, losses: np.ndarray, tolerance: float = TOLERANCE) -> Reading | None:
+    """Applies all rules to losses (rates, seeds), nan where a lane diverged; returns None if all lanes did.
 
-    `near` is how near the lowest loss the default goes, as a part of the fall.
+    `tolerance` is that of `near_minimum`, the default rule.
     """
     finite = np.isfinite(losses)
     if not finite.any():
         return None
-    middle = np.median(np.where(finite, losses, np.inf), axis=1)
-    if np.isfinite(middle).sum() < 3:  # too few rates are left for a curve
+    median = np.median(np.where(finite, losses, np.inf), axis=1)
+    if np.isfinite(median).sum() < 3:  # too few rates for a curve
         return Reading({}, None, None, None, None, agreed=False)
-    shape = smooth(rates, middle)
-    rules = {name: rule(rates, middle) for name, rule in RULES.items()}
-    rules["near_minimum"] = near_minimum(rates, middle, near)
-    low, bottom = _fall(shape)
-    if shape[low] - shape[bottom] < FALL:
+    curve = smooth(rates, median)
+    rules = {name: rule(rates, median) for name, rule in RULES.items()}
+    rules["near_minimum"] = near_minimum(rates, median, tolerance)
+    top, bottom = _find_drop(curve)
+    if curve[top] - curve[bottom] < MIN_DROP:
         return Reading(rules, None, None, None, None, agreed=False)
-    each = [near_minimum(rates, column, near) for column in losses.T if np.isfinite(column).sum() >= 3]
+    suggestions = [near_minimum(rates, column, tolerance) for column in losses.T if np.isfinite(column).sum() >= 3]
     return Reading(
         rules=rules,
         suggestion=rules["near_minimum"],
-        band=(float(np.quantile(each, 0.1)), float(np.quantile(each, 0.9))),
-        falling=(float(rates[low]), float(rates[bottom])),
-        unstable=_unstable(rates, bounded(middle), shape, bottom),
-        agreed=_most_agree(rules, np.asarray(each)),
+        band=(float(np.quantile(suggestions, 0.1)), float(np.quantile(suggestions, 0.9))),
+        falling=(float(rates[top]), float(rates[bottom])),
+        unstable=_unstable_rate(rates, clip_log(median), curve, bottom),
+        agreed=_most_agree(rules, np.asarray(suggestions)),
     )
 
 
-def near_minimum(rates: np.ndarray, losses: np.ndarray, near: float = NEAR) -> float:
-    """The lowest rate whose loss is near the lowest one: our default.
+def near_minimum(rates: np.ndarray, losses: np.ndarray, tolerance: float = TOLERANCE) -> float:
+    """Returns the lowest rate whose loss is within the tolerance of the minimum: our default rule.
 
-    On the smoothed curve of the logarithm of the loss, the lowest rate at which all but `near` of the fall is done,
-    between grid points by interpolation. Below the minimum there is room for the longer run, whose best rate is lower;
-    the whole fall but its last part is taken.
+    It uses the smoothed curve of the log loss, interpolates between rates, and takes `tolerance` as a fraction of the
+    drop. The result is below the rate of the minimum, since the best rate of a whole run is lower than that of the few
+    steps of a test.
     """
-    shape = smooth(rates, losses)
-    top, bottom = _fall(shape)
-    wanted = shape[bottom] + near * (shape[top] - shape[bottom])
-    after = next(i for i in range(top, bottom + 1) if shape[i] <= wanted)
+    curve = smooth(rates, losses)
+    top, bottom = _find_drop(curve)
+    level = curve[bottom] + tolerance * (curve[top] - curve[bottom])
+    after = next(i for i in range(top, bottom + 1) if curve[i] <= level)
     if after == top:
         return float(rates[top])
-    part = (shape[after - 1] - wanted) / (shape[after - 1] - shape[after])
-    return float(np.exp(np.log(rates[after - 1]) * (1 - part) + np.log(rates[after]) * part))
+    fraction = (curve[after - 1] - level) / (curve[after - 1] - curve[after])
+    return float(np.exp(np.log(rates[after - 1]) * (1 - fraction) + np.log(rates[after]) * fraction))
 
 
 def smooth(rates: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """Averages the logarithm of the loss over neighbouring rates, by a Gaussian kernel of WIDTH decades."""
+    """Smooths the clipped log loss over the log rate with a Gaussian kernel of SMOOTHING decades."""
     decades = np.log10(rates)
-    weights = np.exp(-0.5 * ((decades[:, None] - decades) / WIDTH) ** 2)
-    return weights @ bounded(losses) / weights.sum(axis=1)
+    weights = np.exp(-0.5 * ((decades[:, None] - decades) / SMOOTHING) ** 2)
+    return weights @ clip_log(losses) / weights.sum(axis=1)
 
 
-def bounded(losses: np.ndarray) -> np.ndarray:
-    """The logarithm of the loss, at most that of three times the loss at the lowest rates.
+def clip_log(losses: np.ndarray) -> np.ndarray:
+    """Returns the log losses, clipped at three times the loss at the lowest rates.
 
-    So one blow-up does not drown its neighbours. Losses that are not all positive are taken as they are.
+    So a diverging rate does not dominate its neighbours in the smoothing. If some losses are not positive, they are
+    clipped without a logarithm.
     """
     finite = np.isfinite(losses)
-    start, least = float(np.median(losses[finite][: max(3, finite.sum() // 10)])), losses[finite].min()
-    if least > 0:
+    start = float(np.median(losses[finite][: max(3, finite.sum() // 10)]))
+    minimum = losses[finite].min()
+    if minimum > 0:
         return np.log(np.where(finite, np.minimum(losses, 3 * start), 3 * start))
-    ceiling = start + 2 * (start - least)
+    ceiling = start + 2 * (start - minimum)
     return np.where(finite, np.minimum(losses, ceiling), ceiling)
 
 
 def valley(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The middle of the longest falling subsequence: the default of fastai's finder (its pull request 3377)."""
-    rates, losses = _finite(rates, losses)
+    """Returns the middle of the longest falling subsequence, the default of fastai's finder (pull request 3377)."""
+    rates, losses = _keep_finite(rates, losses)
     lengths = np.ones(len(losses), int)
     for i in range(1, len(losses)):
         lengths[i] = 1 + max((lengths[j] for j in range(i) if losses[j] > losses[i]), default=0)
@@ -119,28 +121,31 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
 
 
 def slide(rates: np.ndarray, losses: np.ndarray, difference: int = 15, threshold: float = 0.005) -> float:
-    """The left end of an interval that slides down from the highest rate until the slopes at its ends agree.
+    """Returns the left end of an interval that slides down from the highest rate until the slopes at its ends agree.
 
-    From fastai's finder; its interval is 15 rates wide, here at most a third of the curve.
+    From fastai's finder, whose interval is 15 rates wide; here it is at most a third of the curve.
     """
-    rates, losses = _finite(rates, losses)
-    slopes, width = np.gradient(losses), max(1, min(difference, len(losses) // 3))
-    right, left = len(losses) - 1, len(losses) - 1 - width
+    rates, losses = _keep_finite(rates, losses)
+    slopes = np.gradient(losses)
+    width = max(1, min(difference, len(losses) // 3))
+    right = len(losses) - 1
+    left = right - width
     while right >= width and abs(slopes[right] - slopes[right - width]) > threshold:
-        right, left = right - 1, right - width
+        left = right - width
+        right -= 1
     return float(rates[left])
 
 
 def steep(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The rate below the minimum at which the loss falls fastest against the logarithm of the rate."""
-    rates, losses = _finite(rates, losses)
+    """Returns the rate of steepest descent below the minimum, over the logarithm of the rate."""
+    rates, losses = _keep_finite(rates, losses)
     slopes = np.gradient(losses, np.log(rates))
     return float(rates[np.argmin(slopes[: max(1, int(np.argmin(losses)) + 1)])])
 
 
 def minimum_over_10(rates: np.ndarray, losses: np.ndarray) -> float:
-    """A tenth of the rate with the lowest loss, the rule of thumb of the first range tests."""
-    rates, losses = _finite(rates, losses)
+    """Returns a tenth of the rate with the lowest loss, the rule of thumb of the first range tests."""
+    rates, losses = _keep_finite(rates, losses)
     return float(rates[np.argmin(losses)] / 10)
 
 
@@ -153,28 +158,29 @@ RULES = {
 }
 
 
-def _fall(shape: np.ndarray) -> tuple[int, int]:
-    """Returns where the fall of a smoothed curve begins, all but its first tenth to come, and where it ends."""
-    bottom = int(np.argmin(shape))
-    top = float(shape[: bottom + 1].max())
-    return int(np.flatnonzero(shape[: bottom + 1] >= top - FALL * (top - shape[bottom]))[-1]), bottom
+def _find_drop(curve: np.ndarray) -> tuple[int, int]:
+    """Returns the indices where the drop of a smoothed curve begins (a tenth of it is done) and ends (its minimum)."""
+    bottom = int(np.argmin(curve))
+    highest = float(curve[: bottom + 1].max())
+    begun = highest - 0.1 * (highest - curve[bottom])
+    return int(np.flatnonzero(curve[: bottom + 1] >= begun)[-1]), bottom
 
 
-def _unstable(rates: np.ndarray, shown: np.ndarray, shape: np.ndarray, bottom: int) -> float | None:
-    """Returns the lowest rate above the fall's end at which half of it is lost on the curve itself; None: nowhere."""
-    half = 0.5 * (shape[: bottom + 1].max() + shape[bottom])
-    lost = np.flatnonzero(shown[bottom:] > half)
-    return float(rates[bottom + lost[0]]) if len(lost) else None
+def _unstable_rate(rates: np.ndarray, losses: np.ndarray, curve: np.ndarray, bottom: int) -> float | None:
+    """Returns the lowest rate above the minimum at which the unsmoothed loss has lost half of the drop, or None."""
+    half = 0.5 * (curve[: bottom + 1].max() + curve[bottom])
+    above = np.flatnonzero(losses[bottom:] > half)
+    return float(rates[bottom + above[0]]) if len(above) else None
 
 
-def _most_agree(rules: dict[str, float], each: np.ndarray) -> bool:
-    """Tells whether three of the rules, the default among them, and its rates over seeds, lie within a tenfold."""
+def _most_agree(rules: dict[str, float], suggestions: np.ndarray) -> bool:
+    """Tells whether the default and two other rules, and the suggestions over seeds, lie within a factor of ten."""
     default = np.log10(rules["near_minimum"])
     others = sorted(np.log10(rate) - default for name, rate in rules.items() if name != "near_minimum")
-    pairs = [max(a, b, 0.0) - min(a, b, 0.0) for i, a in enumerate(others) for b in others[i + 1 :]]
-    return min(pairs) <= 1.0 and float(each.max() / each.min()) <= 10.0
+    spans = [max(a, b, 0.0) - min(a, b, 0.0) for i, a in enumerate(others) for b in others[i + 1 :]]
+    return min(spans) <= 1.0 and float(suggestions.max() / suggestions.min()) <= 10.0
 
 
-def _finite(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _keep_finite(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = np.isfinite(losses)
     return rates[kept], losses[kept]

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jaxtrain.config.schema import NonNegative, Pattern, Positive
-from jaxtrain.core.trees import matching
+from jaxtrain.core.trees import match_paths
 from jaxtrain.errors import ConfigError
 
 
@@ -47,7 +47,7 @@ def wrap(
     )
     transformations = [clip(limit) for limit, clip in clips if limit is not None] + [transformation]
     if scaled is not None and scaled_by is not None:
-        mask = partial(matching, "optimizer.scaled", scaled)
+        mask = partial(match_paths, "optimizer.scaled", scaled)
         transformations.append(optax.masked(optax.scale(scaled_by), mask))
     wrapped = optax.chain(*transformations) if len(transformations) > 1 else transformation
     return wrapped if frozen is None else _freeze(wrapped, frozen)
@@ -58,7 +58,7 @@ def decay_mask(decayed: str | None) -> Callable[[Any], Any]:
 
     `decayed` is a regular expression, searched in paths; None means `is_decayed`.
     """
-    return is_decayed if decayed is None else lambda params: matching("optimizer.decayed", decayed, params)
+    return is_decayed if decayed is None else lambda params: match_paths("optimizer.decayed", decayed, params)
 
 
 def is_decayed(params: Any) -> Any:
@@ -70,7 +70,7 @@ def _freeze(transformation: optax.GradientTransformation, frozen: str) -> optax.
     """Applies the transformation only to parameters whose path does not match; the others get zero updates."""
 
     def labels(params: Any) -> Any:
-        mask = matching("optimizer.frozen", frozen, params)
+        mask = match_paths("optimizer.frozen", frozen, params)
         return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", mask)
 
     return optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)

@@ -1,1 +1,1 @@
-"""Devices: the mesh, lanes, memory and compiled programs."""
+"""Devices: mesh, population of lanes, memory and compiled programs."""

@@ -1,4 +1,4 @@
-"""Memory of the devices: what a compiled program needs, and what is free."""
+"""Device memory: what a compiled program needs and what is free."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from jaxtrain.parallel.mesh import Devices
 
 
 class PlannedMemory(NamedTuple):
-    """Bytes that a program needs on each device, as the compiler plans them; `aliased`: outputs laid over arguments."""
+    """Bytes that a program needs on each device, by XLA's memory analysis; `aliased`: outputs that reuse arguments."""
 
     arguments: int
     temporaries: int
@@ -17,21 +17,25 @@ class PlannedMemory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them together."""
+        """Bytes in all, with aliased ones counted once."""
         return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
-def planned_memory(compiled: Any) -> PlannedMemory | None:
-    """Returns what the compiler plans for a compiled program; None where the backend's compiler does not say."""
-    found = compiled.memory_analysis()
-    if found is None:
+def plan_memory(compiled: Any) -> PlannedMemory | None:
+    """Returns the memory plan of a compiled program; None if the backend gives no memory analysis."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return None
-    sizes = found.argument_size_in_bytes, found.temp_size_in_bytes, found.output_size_in_bytes
-    return PlannedMemory(*sizes, found.alias_size_in_bytes)
+    return PlannedMemory(
+        arguments=analysis.argument_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        outputs=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
+    )
 
 
 def memory_limit(mesh: Devices) -> int:
-    """Returns the bytes that a program may plan for on each device: what is free there, less a tenth."""
+    """Returns the bytes that a program may use on each device: 90 % of what is free."""
     statistics = mesh.devices.flat[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(0.9 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
@@ -39,7 +43,7 @@ def memory_limit(mesh: Devices) -> int:
 
 
 def _free_host_memory() -> int:
-    """Returns the bytes that the system can give: what it says is available, else all that there are."""
+    """Returns the available bytes of main memory (all of it if the system does not tell), within the cgroup limit."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -47,5 +51,5 @@ def _free_host_memory() -> int:
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         return min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no limit, or another system
+    except (OSError, ValueError):  # no limit, or no cgroups
         return available

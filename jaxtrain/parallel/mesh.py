@@ -1,6 +1,6 @@
-"""Devices: the same pure calls, compiled over a named mesh with `jit`, or through `pmap`.
+"""Devices: the pure calls, compiled over a named mesh with `jit` or mapped over devices with `pmap`.
 
-State and data are whole on every device, and the rows of a batch are spread over the axis `"batch"`.
+State and data are replicated on every device; the rows of each batch are sharded over the axis `"batch"`.
 """
 
 import functools
@@ -18,19 +18,22 @@ from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, tr
 from jaxtrain.errors import ConfigError
 
 AXIS = "batch"
+REPLICATED = PartitionSpec()
+ROWS = PartitionSpec(None, AXIS)  # of (capacity, size): each batch in equal shares
+LANES = PartitionSpec(AXIS)
 
 Devices = Mesh
-"""The devices of a run, as other modules name them: only this one knows what a mesh is."""
+"""The devices of a run: the name for other modules, since only this one depends on meshes."""
 
 TrainCall = Callable[[TrainState, Batches, int], tuple[TrainState, CallOutput]]
-"""(state, batches, steps) -> (state, what the call reports); the state that is given is used up.
+"""(state, batches, steps) -> (state, output); the given state is donated.
 
-Data of the batches lie on the mesh already; rows come from the host.
+The data of the batches are on the mesh already, their rows come from the host.
 """
 
 
 def device_mesh(devices: int | None) -> Mesh:
-    """Makes a mesh of one axis over the first `devices` local devices; None takes them all."""
+    """Makes a mesh of one axis over the first `devices` local devices, or over all of them for None."""
     local = jax.local_devices()
     if devices is not None and devices > len(local):
         raise ConfigError("parallel.mesh", devices, f"at most {len(local)}, the number of local devices")
@@ -38,7 +41,7 @@ def device_mesh(devices: int | None) -> Mesh:
 
 
 def check_batch(key: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Refuses a batch that does not divide over the devices and micro-batches: none is ever cut down."""
+    """Raises ConfigError unless a batch divides over devices and micro-batches: no batch is ever truncated."""
     parts = mesh.size * accumulate
     if batch_size % parts:
         expected = f"a multiple of {parts}, for {mesh.size} device{'s' if mesh.size > 1 else ''}"
@@ -47,101 +50,100 @@ def check_batch(key: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> N
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Places a tree of arrays whole on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Copies a tree of arrays to every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
 
 
-def compiled_init(rules: Rules, mesh: Mesh) -> Callable[..., TrainState]:
-    """Returns (key, batch, hparams) -> state, compiled and placed on the mesh."""
+def compile_init(rules: Rules, mesh: Mesh) -> Callable[..., TrainState]:
+    """Returns `init_state` compiled as (key, batch, hparams) -> state, replicated on the mesh."""
     return functools.partial(_jitted_init(mesh), rules=rules)
 
 
-def compiled_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunction = train_step) -> TrainCall:
-    """Returns `train_call` compiled for the mesh, by `jit` (backend "mesh") or by `pmap`.
+def compile_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunction = train_step) -> TrainCall:
+    """Returns `train_call` compiled for the mesh, with `jit` (backend "mesh") or `pmap`.
 
-    Rules that are equal share one program within the process.
+    Within a process, equal rules share one compiled program.
     """
     if backend == "pmap":
         mapped = _pmapped_train_call(rules, mesh, step)
 
-        def spread_call(state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
+        def call_pmapped(state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
             shares = batches.rows.reshape(batches.capacity, mesh.size, -1)
             return mapped(state, batches.replace(rows=shares), np.int32(steps))
 
-        return spread_call
+        return call_pmapped
     jitted = _jitted_train_call(mesh)
 
     def call(state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
-        return jitted(state, _spread_rows(batches, mesh), np.int32(steps), rules=rules, step=step)
+        return jitted(state, _shard_rows(batches, mesh), np.int32(steps), rules=rules, step=step)
 
     return call
 
 
-def compiled_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches], Metrics]:
-    """Returns (state, batches) -> metrics, compiled for the mesh."""
+def compile_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches], Metrics]:
+    """Returns `eval_call` compiled for the mesh as (state, batches) -> metrics."""
     jitted = _jitted_eval_call(mesh)
 
     def call(state: TrainState, batches: Batches) -> Metrics:
-        return jitted(state, _spread_rows(batches, mesh), rules=rules)
+        return jitted(state, _shard_rows(batches, mesh), rules=rules)
 
     return call
 
 
-def _spread_rows(batches: Batches, mesh: Mesh) -> Batches:
-    """Spreads the rows of each batch over the devices; the data lie there whole."""
-    spread = NamedSharding(mesh, PartitionSpec(None, AXIS))
-    rows, mask = jax.device_put((batches.rows, batches.mask), spread)
+def _shard_rows(batches: Batches, mesh: Mesh) -> Batches:
+    """Shards the rows of each batch over the devices; the data stay replicated."""
+    rows, mask = jax.device_put((batches.rows, batches.mask), NamedSharding(mesh, ROWS))
     return batches.replace(rows=rows, mask=mask)
 
 
-def planned_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState, batches: Batches) -> Any:
-    """Compiles `train_call` for the shapes of a state and batches, as `compiled_train_call` would; places nothing."""
-    state = whole_shapes(state, mesh)
-    data = whole_shapes(batches.data, mesh)
+def plan_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState, batches: Batches) -> Any:
+    """Compiles the program of `compile_train_call` from the shapes of a state and batches; allocates nothing."""
+    state = replicated_shapes(state, mesh)
+    data = replicated_shapes(batches.data, mesh)
     if backend == "pmap":
         shape = (batches.capacity, mesh.size, batches.size // mesh.size)
         shares = Batches(data, jax.ShapeDtypeStruct(shape, np.int32))
         return _pmapped_train_call(rules, mesh, train_step).lower(state, shares, np.int32(1)).compile()
-    spread = NamedSharding(mesh, PartitionSpec(None, AXIS))
-    placed = Batches(data, _placed_shapes(batches.rows, spread))
-    return _jitted_train_call(mesh).lower(state, placed, np.int32(1), rules=rules, step=train_step).compile()
+    shapes = Batches(data, _sharded_shapes(batches.rows, NamedSharding(mesh, ROWS)))
+    return _jitted_train_call(mesh).lower(state, shapes, np.int32(1), rules=rules, step=train_step).compile()
 
 
-def whole_shapes(tree: Any, mesh: Devices) -> Any:
-    """Returns shapes and dtypes of a tree as `replicate` places it."""
-    return _placed_shapes(tree, NamedSharding(mesh, PartitionSpec()))
+def replicated_shapes(tree: Any, mesh: Devices) -> Any:
+    """Returns shapes, dtypes and shardings of a tree after `replicate`."""
+    return _sharded_shapes(tree, NamedSharding(mesh, REPLICATED))
 
 
-def place_lanes(tree: Any, mesh: Devices) -> Any:
-    """Cuts the leading axis of every leaf over the devices."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+def shard_lanes(tree: Any, mesh: Devices) -> Any:
+    """Shards the leading axis of every leaf over the devices."""
+    return jax.device_put(tree, NamedSharding(mesh, LANES))
 
 
 def lane_shapes(tree: Any, mesh: Devices) -> Any:
-    """Returns shapes and dtypes of lanes as `place_lanes` places them: to plan with them compiles the same program."""
-    return _placed_shapes(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+    """Returns shapes, dtypes and shardings of lanes after `shard_lanes`, to compile the same program without arrays."""
+    return _sharded_shapes(tree, NamedSharding(mesh, LANES))
 
 
-def _placed_shapes(tree: Any, place: NamedSharding) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+def _sharded_shapes(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def picked_lanes(tree: Any, order: np.ndarray, mesh: Devices) -> Any:
-    """Takes rows of the leading axis of every leaf, in the order given, and cuts them over the devices."""
+def pick_lanes(tree: Any, order: np.ndarray, mesh: Devices) -> Any:
+    """Returns the lanes at the indices `order`, sharded over the devices."""
     return _jitted_pick(mesh)(tree, order)
 
 
-def replaced_lane(tree: Any, lane: int, one: Any, mesh: Devices) -> Any:
-    """Lays a single state over a lane; leaves of `one` have no lane axis."""
-    return _jitted_lane(mesh)(tree, np.int32(lane), one)
+def replace_lane(tree: Any, lane: int, single: Any, mesh: Devices) -> Any:
+    """Overwrites one lane with a single state, whose leaves have no lane axis."""
+    return _jitted_replace(mesh)(tree, np.int32(lane), single)
 
 
-def compiled_lanes(
+def compile_lanes(
     function: Callable[..., Any], mesh: Devices, *, donate: bool = False, **options: Any
 ) -> Callable[..., Any]:
-    """Compiles (lanes, *shared) -> lanes: each device takes its share of the lanes, and what is shared whole.
+    """Compiles function(lanes, *shared, **options) -> lanes: each device runs its share of the lanes.
 
-    Options are static, and what is equal shares one program. `donate`: the lanes that are given are used up.
+    The shared arguments are replicated. The options are static; equal ones share one compiled program. With `donate`,
+    the given lanes are donated.
     """
     return _jitted_lanes(function, mesh, donate, tuple(sorted(options.items(), key=lambda item: item[0])))
 
@@ -149,47 +151,49 @@ def compiled_lanes(
 @functools.lru_cache(maxsize=256)
 def _jitted_lanes(function: Callable[..., Any], mesh: Mesh, donate: bool, options: tuple[tuple[str, Any], ...]) -> Any:
     def spread(lanes: Any, *shared: Any) -> Any:
-        specs = (PartitionSpec(AXIS), *(PartitionSpec() for _ in shared))
         body = functools.partial(function, **dict(options))
-        return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)(
-            lanes, *shared
-        )
+        in_specs = (LANES, *(REPLICATED for _ in shared))
+        sharded = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=LANES, check_vma=False)
+        return sharded(lanes, *shared)
 
     return jax.jit(spread, donate_argnums=0 if donate else ())
 
 
 @functools.cache
-def _jitted_lane(mesh: Mesh) -> Any:
-    spread = NamedSharding(mesh, PartitionSpec(AXIS))
-    laid = lambda tree, lane, one: jax.tree.map(lambda leaf, new: leaf.at[lane].set(new), tree, one)  # noqa: E731
-    return jax.jit(laid, out_shardings=spread)
+def _jitted_replace(mesh: Mesh) -> Any:
+    def replace(tree: Any, lane: Any, single: Any) -> Any:
+        return jax.tree.map(lambda leaf, new: leaf.at[lane].set(new), tree, single)
+
+    return jax.jit(replace, out_shardings=NamedSharding(mesh, LANES))
 
 
 @functools.cache
 def _jitted_pick(mesh: Mesh) -> Any:
-    spread = NamedSharding(mesh, PartitionSpec(AXIS))
-    return jax.jit(lambda tree, order: jax.tree.map(lambda leaf: leaf[order], tree), out_shardings=spread)
+    def pick(tree: Any, order: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[order], tree)
+
+    return jax.jit(pick, out_shardings=NamedSharding(mesh, LANES))
 
 
 @functools.cache
 def _jitted_init(mesh: Mesh) -> Any:
-    return jax.jit(init_state, static_argnames=("rules",), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(init_state, static_argnames=("rules",), out_shardings=NamedSharding(mesh, REPLICATED))
 
 
 @functools.cache
 def _jitted_train_call(mesh: Mesh) -> Any:
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(train_call, static_argnames=("rules", "step"), donate_argnums=0, out_shardings=whole)
+    replicated = NamedSharding(mesh, REPLICATED)
+    return jax.jit(train_call, static_argnames=("rules", "step"), donate_argnums=0, out_shardings=replicated)
 
 
 @functools.cache
 def _jitted_eval_call(mesh: Mesh) -> Any:
-    return jax.jit(eval_call, static_argnames=("rules",), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(eval_call, static_argnames=("rules",), out_shardings=NamedSharding(mesh, REPLICATED))
 
 
 @functools.lru_cache(maxsize=64)
 def _pmapped_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:
-    """Maps `train_call` over the devices: state and data go to each of them whole, the rows of a batch are spread."""
+    """Maps `train_call` over the devices: state and data are replicated, the rows of each batch are split."""
 
     def per_device(state: TrainState, batches: Batches, steps: Any) -> tuple[TrainState, CallOutput]:
         with batch_axis(AXIS):

@@ -1,8 +1,9 @@
-"""The population: many states stepped together as one program, over the same batches.
+"""The population: many runs, called lanes, trained on the same batches by one program.
 
-A lane is a run of its own, with its own hyperparameters and seed. Lanes are outside and steps inside: each device takes
-its share of the lanes, without communication, and calls them `width` at a time. At width 1 a lane is its solo run to
-the bit and a dead lane costs nothing; wider, lanes are vmapped, which suits a GPU, and rounding differs.
+Each lane has hyperparameters and a seed of its own. Each device takes an equal share of the lanes, without
+communication, and makes a call for `width` lanes at a time: lanes are the outer loop, steps the inner one. At width 1,
+a lane equals its solo run bit for bit, and a dead lane costs nothing. At larger widths lanes are vmapped, which is
+faster on a GPU, and results differ by rounding.
 """
 
 import functools
@@ -20,17 +21,17 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import UsageError, Words
-from jaxtrain.parallel.memory import memory_limit, planned_memory
+from jaxtrain.parallel.memory import memory_limit, plan_memory
 from jaxtrain.parallel.mesh import (
     Devices,
-    compiled_init,
-    compiled_lanes,
-    compiled_train_call,
+    compile_init,
+    compile_lanes,
+    compile_train_call,
     device_mesh,
     lane_shapes,
-    picked_lanes,
-    place_lanes,
+    pick_lanes,
     replicate,
+    shard_lanes,
 )
 
 
@@ -43,18 +44,18 @@ def lane_calls(
     step: StepFunction = train_step,
     width: int = 1,
 ) -> tuple[TrainState, CallOutput]:
-    """Makes the same `train_call` in every lane, `width` at a time; leaves of `states` have a leading lane axis."""
+    """Makes `train_call` for every lane, `width` at a time; leaves of `states` have a leading lane axis."""
     call = functools.partial(train_call, rules=rules, step=step)
 
     def chunk(states: TrainState, call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
-        # Where no lane is alive there is nothing to step. Within a vmapped chunk the dead ones are carried along.
+        # Take no steps if all lanes of the chunk are dead. In a mixed chunk, vmap steps the dead lanes, too.
         return call(states, batches, jnp.where(states.live.any(), steps, 0))
 
     return _map_lanes(chunk, call, (None, None), states, width)
 
 
 def lane_evals(states: TrainState, batches: Batches, *, rules: Rules, width: int = 1) -> Metrics:
-    """Measures the batches in every lane, `width` lanes at a time; sums and counts get a leading lane axis."""
+    """Evaluates the batches in every lane, `width` at a time; sums and counts get a leading lane axis."""
     call = functools.partial(eval_call, rules=rules)
     return _map_lanes(lambda states, call: call(states, batches), call, (None,), states, width)
 
@@ -66,30 +67,30 @@ def _map_lanes(
     lanes: Any,
     width: int,
 ) -> Any:
-    """Applies `chunk(lanes, call)` to `width` lanes at a time: `call` is that of one lane, vmapped where wider."""
+    """Applies `chunk(lanes, call)` to `width` lanes at a time; `call` takes one lane, and is vmapped for width > 1."""
     if width == 1:
         return lax.map(lambda lane: chunk(lane, call), lanes)
-    wide = jax.vmap(call, in_axes=(0, *shared))
+    vmapped = jax.vmap(call, in_axes=(0, *shared))
     count = len(jax.tree.leaves(lanes)[0])
     if width >= count:
-        return chunk(lanes, wide)
+        return chunk(lanes, vmapped)
     chunks = jax.tree.map(lambda leaf: leaf.reshape(count // width, width, *leaf.shape[1:]), lanes)
-    mapped = lax.map(lambda lanes: chunk(lanes, wide), chunks)
-    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), mapped)
+    outputs = lax.map(lambda lanes: chunk(lanes, vmapped), chunks)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), outputs)
 
 
 def lane_inits(lanes: tuple[jax.Array, Mapping[str, jax.Array]], batch: Batch, *, rules: Rules) -> TrainState:
-    """Makes the states of (seeds (lanes,), hparams name -> (lanes,)), each as a solo run makes its own."""
+    """Makes the states of (seeds (lanes,), hparams name -> (lanes,)), each equal to that of its solo run."""
     return lax.map(lambda lane: init_state(jax.random.key(lane[0]), batch, lane[1], rules=rules), lanes)
 
 
 @dataclass(frozen=True)
 class Population:
-    """The programs of `lanes` runs on the devices: rules and step as in a solo run, `width` lanes at a time.
+    """Programs that initialise, train and evaluate `lanes` runs on the devices, `width` lanes at a time on each.
 
-    States have a leading axis of `padded` lanes, a multiple of what the devices take at a time; those beyond `lanes`
-    are dead copies, and are left out of every report. `room`: lanes that the program has at least, so that one which
-    is not full is the same program.
+    Rules and step are those of a solo run. States have a leading axis of `padded` lanes, a multiple of the lanes that
+    all devices take at a time. Lanes beyond `lanes` are padding: dead copies of the last lane, which `fetch` removes.
+    min_lanes: lower limit of the lanes that the program is compiled for, so that fewer lanes share a program.
     """
 
     rules: Rules
@@ -97,144 +98,146 @@ class Population:
     lanes: int
     width: int = 1
     step: StepFunction = train_step
-    room: int = 0
+    min_lanes: int = 0
 
     @property
     def padded(self) -> int:
-        """Lanes of the states, padding included."""
-        return self.mesh.size * -(-self._share // self.share_width) * self.share_width
+        """Number of lanes of the states, with padding."""
+        chunks = -(-self._share // self.effective_width)
+        return self.mesh.size * chunks * self.effective_width
 
     @property
-    def share_width(self) -> int:
-        """Lanes that one device steps at a time: no more than its share."""
+    def effective_width(self) -> int:
+        """Number of lanes that a device takes at a time: `width`, but at most its share."""
         return min(self.width, self._share)
 
     @property
     def _share(self) -> int:
-        """Lanes of each device, before they are filled up to whole widths."""
-        return -(-max(self.lanes, self.room) // self.mesh.size)
+        """Number of lanes of each device, before padding to a multiple of the width."""
+        return -(-max(self.lanes, self.min_lanes) // self.mesh.size)
 
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
-        """Makes the states: seeds and hyperparameters are numbers, or sequences with one for each lane."""
-        lanes = self._lanes(seeds, hparams)
-        states = compiled_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
-        return self._with_dead_padding(states)
+        """Makes the initial states; seeds and hyperparameters are numbers, or sequences with one value per lane."""
+        lanes = self._broadcast(seeds, hparams)
+        states = compile_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
+        return self._kill_padding(states)
 
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
-        """Takes up to k steps in every lane that is alive; the states that are given are used up.
+        """Takes up to k steps in every live lane; the given states are donated.
 
-        What it reports holds the padding, too: `reported` leaves it out once it is on the host.
+        The output includes the padding: read it through `fetch`.
         """
         return self._train_call(states, batches, np.int32(steps))
 
     def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
-        """Measures the batches in every lane; to be read through `reported`."""
-        options = {"rules": self.rules, "width": self.share_width}
-        return compiled_lanes(lane_evals, self.mesh, **options)(states, batches)
+        """Evaluates the batches in every lane; read the metrics through `fetch`."""
+        options = {"rules": self.rules, "width": self.effective_width}
+        return compile_lanes(lane_evals, self.mesh, **options)(states, batches)
 
-    def reported(self, tree: Any) -> Any:
-        """Brings what a call or an evaluation reports to the host, without the padding."""
+    def fetch(self, tree: Any) -> Any:
+        """Copies states, outputs or metrics to the host, without the padding."""
         return jax.tree.map(lambda leaf: leaf[: self.lanes], jax.device_get(tree))
 
     def gather(self, states: TrainState, lanes: Sequence[int]) -> tuple["Population", TrainState]:
-        """Returns the population of these lanes alone, in this order, and its states: a narrower program."""
-        narrower = replace(self, lanes=len(lanes), room=0)
-        order = np.asarray(lanes)[narrower._order()]
-        return narrower, narrower._with_dead_padding(picked_lanes(states, order, self.mesh))
+        """Returns a smaller population of the given lanes, in this order, and its states."""
+        smaller = replace(self, lanes=len(lanes), min_lanes=0)
+        order = np.asarray(lanes)[smaller._padded_order()]
+        return smaller, smaller._kill_padding(pick_lanes(states, order, self.mesh))
 
-    def holding(self, lanes: int) -> "Population":
-        """Returns the same program with no more than so many lanes in it."""
-        return replace(self, lanes=lanes, room=self.padded)
+    def with_lanes(self, lanes: int) -> "Population":
+        """Returns a population of `lanes` lanes, at most those of this one, that runs the same program."""
+        return replace(self, lanes=lanes, min_lanes=self.padded)
 
     def copy(self, states: TrainState, source: Sequence[int], destination: Sequence[int]) -> TrainState:
-        """Returns the states with whole lanes laid over others, hyperparameters and keys included."""
+        """Copies lanes `source` over lanes `destination`, including their hyperparameters and keys."""
         order = np.arange(self.padded)
         order[np.asarray(destination)] = np.asarray(source)
-        return picked_lanes(states, order, self.mesh)
+        return pick_lanes(states, order, self.mesh)
 
-    def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
-        """Returns the states with the hyperparameters of live lanes edited on the host, as name -> (lanes,)."""
-        live, before = self.reported((states.live, states.hparams))
-        edited = {name: np.where(live, values, before[name]) for name, values in edit(before).items()}
-        padded = {name: np.asarray(values, np.float32)[self._order()] for name, values in edited.items()}
+    def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
+        """Changes the hyperparameters of live lanes on the host; `edit` maps name -> (lanes,) to new values."""
+        live, before = self.fetch((states.live, states.hparams))
+        after = {name: np.where(live, values, before[name]) for name, values in edit(before).items()}
+        padded = {name: np.asarray(values, np.float32)[self._padded_order()] for name, values in after.items()}
         return states.replace(hparams=self.spread(padded))
 
-    def placed(self, states: Any) -> TrainState:
-        """Places lanes that come from the host, without padding, on the devices."""
-        padded = jax.tree.map(lambda leaf: np.asarray(leaf)[self._order()], states)
-        return self._with_dead_padding(self.spread(padded))
+    def place(self, states: Any) -> TrainState:
+        """Copies states of `lanes` lanes from the host to the devices, and adds the padding."""
+        padded = jax.tree.map(lambda leaf: np.asarray(leaf)[self._padded_order()], states)
+        return self._kill_padding(self.spread(padded))
 
     def spread(self, tree: Any) -> Any:
-        """Cuts a tree with a leading axis of `padded` lanes over the devices, as the states lie."""
-        return place_lanes(tree, self.mesh)
+        """Shards a tree with a leading axis of `padded` lanes over the devices, like the states."""
+        return shard_lanes(tree, self.mesh)
 
-    def solo(self, states: TrainState, lane: int) -> TrainState:
-        """Returns the state of one lane, on the host, as a solo run has it."""
+    def fetch_lane(self, states: TrainState, lane: int) -> TrainState:
+        """Copies the state of one lane to the host, in the form of a solo run's state."""
         return jax.tree.map(lambda leaf: np.asarray(leaf[lane]), states)
 
-    def planned_bytes(self, hparams: Mapping[str, Any], batches: Batches) -> int:
-        """Returns the bytes that a call needs on each device, as the compiler plans them; nothing is run.
+    def plan_bytes(self, hparams: Mapping[str, Any], batches: Batches) -> int:
+        """Returns the bytes that a call needs on each device, by XLA's memory analysis; runs nothing.
 
-        Data that lie on the devices already are left out; 0 where the compiler does not say.
+        Data that are on the devices already are not counted. 0 if the backend gives no memory analysis.
         """
-        planned = planned_memory(self.planned_call(hparams, batches))
-        there = sum(leaf.nbytes for leaf in jax.tree.leaves(batches.data) if isinstance(leaf, jax.Array))
-        return planned.total - there if planned else 0
+        planned = plan_memory(self.plan_call(hparams, batches))
+        resident = sum(leaf.nbytes for leaf in jax.tree.leaves(batches.data) if isinstance(leaf, jax.Array))
+        return planned.total - resident if planned else 0
 
-    def planned_call(self, hparams: Mapping[str, Any], batches: Batches) -> Any:
-        """Compiles `call` for the shapes of batches, as it is compiled when it runs; nothing is run."""
-        lanes = self._lanes(0, hparams)
-        init = compiled_lanes(lane_inits, self.mesh, rules=self.rules)
+    def plan_call(self, hparams: Mapping[str, Any], batches: Batches) -> Any:
+        """Compiles the program of `call` for the shapes of batches; runs nothing."""
+        lanes = self._broadcast(0, hparams)
+        init = compile_lanes(lane_inits, self.mesh, rules=self.rules)
         states = lane_shapes(jax.eval_shape(init, lanes, batches.example), self.mesh)
         return self._train_call.lower(states, batches, np.int32(1)).compile()
 
     @property
     def _train_call(self) -> Any:
-        options = {"rules": self.rules, "step": self.step, "width": self.share_width}
-        return compiled_lanes(lane_calls, self.mesh, donate=True, **options)
+        options = {"rules": self.rules, "step": self.step, "width": self.effective_width}
+        return compile_lanes(lane_calls, self.mesh, donate=True, **options)
 
-    def _lanes(self, seeds: Any, hparams: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Returns (seeds, hparams) with a value for every lane, padding included."""
+    def _broadcast(self, seeds: Any, hparams: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns (seeds, hparams) with a value for every lane and the padding."""
 
-        def spread(values: Any, dtype: Any) -> np.ndarray:
-            return np.broadcast_to(np.asarray(values, dtype), (self.lanes,))[self._order()]
+        def broadcast(values: Any, dtype: Any) -> np.ndarray:
+            return np.broadcast_to(np.asarray(values, dtype), (self.lanes,))[self._padded_order()]
 
-        return spread(seeds, np.uint32), {name: spread(values, np.float32) for name, values in hparams.items()}
+        return broadcast(seeds, np.uint32), {name: broadcast(values, np.float32) for name, values in hparams.items()}
 
-    def _order(self) -> np.ndarray:
-        """The lanes of the padded axis: the last one stands in for the padding."""
+    def _padded_order(self) -> np.ndarray:
+        """Returns the lane at each place of the padded axis; padding repeats the last lane."""
         return np.minimum(np.arange(self.padded), self.lanes - 1)
 
-    def _with_dead_padding(self, states: TrainState) -> TrainState:
+    def _kill_padding(self, states: TrainState) -> TrainState:
         if self.padded == self.lanes:
             return states
-        alive = np.asarray(states.live) & (np.arange(self.padded) < self.lanes)
-        return states.replace(live=self.spread(alive))
+        live = np.asarray(states.live) & (np.arange(self.padded) < self.lanes)
+        return states.replace(live=self.spread(live))
 
 
-def wanted_width(lanes: int, width: int | None) -> int:
-    """Returns how many of so many lanes a device steps at a time where the memory allows it: None chooses."""
+def preferred_width(lanes: int, width: int | None) -> int:
+    """Returns the number of lanes to take at a time if memory allows: `width`, or for None 1 on a CPU, else all."""
     return width or (1 if jax.default_backend() == "cpu" else lanes)
 
 
-def fitted(population: Population, width: int | None, hparams: Mapping[str, Any], batches: Batches) -> Population:
-    """Chooses how many lanes a device steps at a time, from the backend and the compiler's plan of the memory.
+def fit_width(population: Population, width: int | None, hparams: Mapping[str, Any], batches: Batches) -> Population:
+    """Sets the width of a population: the number of lanes that each device takes at a time.
 
-    One on a CPU, where mapped lanes are the faster program; elsewhere as many as fit, found by halving. A `width` that
-    is given is taken, if it fits. UsageError where not even one fits.
+    For `width` None it is 1 on a CPU, where `lax.map` over lanes is faster than `vmap`; elsewhere all lanes, halved
+    until the program fits in memory by XLA's memory analysis. A given `width` is used as it is. Raises UsageError if
+    that, or a single lane, does not fit.
     """
-    wanted = wanted_width(population.lanes, width)
+    wanted = preferred_width(population.lanes, width)
     limit = memory_limit(population.mesh)
     while True:
         candidate = replace(population, width=wanted)
-        planned = candidate.planned_bytes(hparams, batches)
+        planned = candidate.plan_bytes(hparams, batches)
         if planned <= limit:
             return candidate
         if width is not None or wanted == 1:
             got = Words(f"{population.lanes}, at width {wanted} {planned / 2**20:,.0f} MiB on each device")
             hint = "Take fewer lanes, or a smaller model or batch"
             raise UsageError("lanes", got, f"at most {limit / 2**20:,.0f} MiB", hint)
-        wanted = max(1, min(wanted, candidate.share_width) // 2)
+        wanted = max(1, min(wanted, candidate.effective_width) // 2)
 
 
 def compare_with_solo(
@@ -246,29 +249,31 @@ def compare_with_solo(
     *,
     states: TrainState | None = None,
 ) -> np.ndarray:
-    """Returns for each lane the relative L2 distance of its parameters from those of its solo run, (lanes,).
+    """Returns each lane's relative L2 distance between its parameters and those of its solo run, (lanes,).
 
-    Lanes and solo runs take the same `steps` from their own initial weights; `states` are lanes that have taken them.
-    A solo run is on one device. At width 1 the distance is 0. A model of one's own can be checked before a search
-    relies on it.
+    Lanes and solo runs start from initial weights and take the same `steps`; `states` are those of lanes that took them
+    already. Solo runs use one device. The distance is 0 at width 1. Use it to check a model of your own before a
+    search.
     """
     example = jax.device_get(batches.example)
     if states is None:
         states, _ = population.call(population.init(seeds, hparams, example), batches, steps)
-    one, rules = device_mesh(1), population.rules
-    init, call = compiled_init(rules, one), compiled_train_call(rules, one, "mesh", population.step)
+    rules = population.rules
+    one = device_mesh(1)
+    init = compile_init(rules, one)
+    call = compile_train_call(rules, one, "mesh", population.step)
     batches = batches.replace(data=replicate(jax.device_get(batches.data), one))
     floats = {name: np.broadcast_to(np.float32(value), (population.lanes,)) for name, value in hparams.items()}
     distances = []
     for lane, seed in enumerate(seeds):
         own = {name: values[lane] for name, values in floats.items()}
-        alone, _ = call(init(jax.random.key(seed), example, own), batches, steps)
-        distances.append(_distance(population.solo(states, lane).params, jax.device_get(alone.params)))
+        solo, _ = call(init(jax.random.key(seed), example, own), batches, steps)
+        distances.append(_distance(population.fetch_lane(states, lane).params, jax.device_get(solo.params)))
     return np.asarray(distances)
 
 
 def _distance(params: Any, reference: Any) -> float:
-    """The L2 norm of the difference of two trees, relative to that of the second."""
+    """Returns ||params - reference|| / ||reference||, the L2 norms over all leaves, in float64."""
     difference = jax.tree.map(lambda a, b: np.sum((np.float64(a) - np.float64(b)) ** 2), params, reference)
     size = jax.tree.map(lambda b: np.sum(np.float64(b) ** 2), reference)
     return float(np.sqrt(sum(jax.tree.leaves(difference)) / sum(jax.tree.leaves(size))))

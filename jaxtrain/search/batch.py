@@ -126,7 +126,7 @@ class Batch:
             group = self.groups[chunk.program]
             key, steps = signature(group.experiment.config), group.experiment.lengths.total
             if key not in self.pace:
-                lanes = self.programs.lanes(group.experiment, self._width(work, chunk)).holding(len(chunk.lanes))
+                lanes = self.programs.lanes(group.experiment, self._width(work, chunk)).with_lanes(len(chunk.lanes))
                 self.pace[key] = group.step_seconds(lanes, self._own(chunk))
             budget = budget_share(self.fractions, self.space.config["search"]["reduction"])
             total += self.pace[key] * len(chunk.lanes) * (steps * budget - chunk.at)
@@ -145,7 +145,7 @@ class Batch:
         if chunk.at >= until:
             return
         experiment = self.groups[chunk.program].experiment
-        lanes = self.programs.lanes(experiment, self._width(work, chunk)).holding(len(chunk.lanes))
+        lanes = self.programs.lanes(experiment, self._width(work, chunk)).with_lanes(len(chunk.lanes))
         states = self._begun(chunk, lanes)
         while chunk.at < until:
             due = min(until, (chunk.at // experiment.lengths.eval + 1) * experiment.lengths.eval)
@@ -154,9 +154,9 @@ class Batch:
             if chunk.at == due:
                 states = self._measured(work, chunk, lanes, states)
             if self.stop.signal is not None or time.perf_counter() - self._saved_at > SAVE_SECONDS:
-                chunk.states = lanes.reported(states)
+                chunk.states = lanes.fetch(states)
                 self._save(work)
-        chunk.states = lanes.reported(states)
+        chunk.states = lanes.fetch(states)
 
     def _part(self, work: Work) -> float:
         """Returns which part of the steps of the lanes that go on is done."""
@@ -166,7 +166,7 @@ class Batch:
     def _begun(self, chunk: Chunk, lanes: Lanes) -> TrainState:
         """Places the states of a chunk on the devices, or makes them."""
         if chunk.states is not None:
-            return lanes.placed(chunk.states)
+            return lanes.place(chunk.states)
         return self.groups[chunk.program].init(lanes, self._own(chunk))
 
     def _own(self, chunk: Chunk) -> list[tuple[Trial, int]]:
@@ -180,7 +180,7 @@ class Batch:
         batches = experiment.batches(chunk.at, steps)
         began, compiled = time.perf_counter(), self.compiled.seconds
         states, output = lanes.call(states, batches, steps)
-        live = lanes.reported(output.live)
+        live = lanes.fetch(output.live)
         seconds = max(time.perf_counter() - began - (self.compiled.seconds - compiled), 1e-6)
         for lane in alive:
             work.records[lane].seconds += seconds / len(alive)
@@ -199,7 +199,7 @@ class Batch:
         """Notes for each lane that died how many steps were taken before its loss was no longer finite."""
         died = [i for i, lane in enumerate(chunk.lanes) if not live[i] and work.records[lane].diverged is None]
         if died:
-            finite = np.isfinite(lanes.reported(output.metrics["loss"].sum))[:, :steps]
+            finite = np.isfinite(lanes.fetch(output.metrics["loss"].sum))[:, :steps]
             for i in died:
                 work.records[chunk.lanes[i]].diverged = chunk.at + int(np.argmin([*finite[i], False]))
 
@@ -213,11 +213,11 @@ class Batch:
         if not experiment.schedule.plateaus or not experiment.lengths.due(experiment.lengths.eval, chunk.at):
             return states
         losses = as_loss(np.asarray(values[0], np.float32), self.higher_is_better)
-        return lanes.edited(states, functools.partial(experiment.schedule.after_evaluation, loss=losses))
+        return lanes.edit(states, functools.partial(experiment.schedule.after_evaluation, loss=losses))
 
     def _values(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:
         experiment = self.groups[chunk.program].experiment
-        found = lanes.reported(lanes.evaluate(states, experiment.eval_batches(split)))
+        found = lanes.fetch(lanes.evaluate(states, experiment.eval_batches(split)))
         metric = experiment.config["eval"]["metric"]
         if metric not in found:  # what a task of a user's own measures shows here for the first time
             raise ConfigError("eval.metric", metric, one_of(found))

@@ -11,7 +11,7 @@ from jaxtrain.config.registry import Values
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, TrainState
 from jaxtrain.core.steps import CallOutput, Metrics
-from jaxtrain.parallel.mesh import compiled_eval_call, compiled_init, compiled_train_call, replicate
+from jaxtrain.parallel.mesh import compile_eval_call, compile_init, compile_train_call, replicate
 from jaxtrain.training.experiment import Experiment
 
 
@@ -32,7 +32,7 @@ class Lanes(Protocol):
         """Places a tree on the devices as the states lie."""
         ...
 
-    def holding(self, lanes: int) -> "Lanes":
+    def with_lanes(self, lanes: int) -> "Lanes":
         """Returns the same program with no more than so many lanes in it."""
         ...
 
@@ -48,15 +48,15 @@ class Lanes(Protocol):
         """Measures the batches in every lane."""
         ...
 
-    def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
+    def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
         """Returns the states with the hyperparameters of live lanes edited on the host, as name -> (lanes,)."""
         ...
 
-    def reported(self, tree: Any) -> Any:
+    def fetch(self, tree: Any) -> Any:
         """Brings states, or what a call or an evaluation reports, to the host."""
         ...
 
-    def placed(self, states: Any) -> TrainState:
+    def place(self, states: Any) -> TrainState:
         """Places states from the host on the devices."""
         ...
 
@@ -73,7 +73,7 @@ class OneByOne:
         """Places a tree whole on every device."""
         return replicate(tree, self.experiment.mesh)
 
-    def holding(self, lanes: int) -> "OneByOne":
+    def with_lanes(self, lanes: int) -> "OneByOne":
         """Returns the program: it holds one lane."""
         return self
 
@@ -81,27 +81,27 @@ class OneByOne:
         """Makes the state."""
         own = {name: np.float32(np.reshape(value, -1)[0]) for name, value in hparams.items()}
         key = jax.random.key(np.reshape(seeds, -1)[0])
-        return compiled_init(self.experiment.rules, self.experiment.mesh)(key, example, own)
+        return compile_init(self.experiment.rules, self.experiment.mesh)(key, example, own)
 
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes the steps."""
-        return compiled_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, batches, steps)
+        return compile_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, batches, steps)
 
     def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
         """Measures the batches."""
-        return compiled_eval_call(self.experiment.rules, self.experiment.mesh)(states, batches)
+        return compile_eval_call(self.experiment.rules, self.experiment.mesh)(states, batches)
 
-    def edited(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
+    def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
         """Edits the hyperparameters, which have a lane axis of 1 on the host, while the run is alive."""
-        if not self.reported(states.live)[0]:
+        if not self.fetch(states.live)[0]:
             return states
-        edited = edit(self.reported(states.hparams))
+        edited = edit(self.fetch(states.hparams))
         return states.replace(hparams=self.spread({name: np.float32(value[0]) for name, value in edited.items()}))
 
-    def reported(self, tree: Any) -> Any:
+    def fetch(self, tree: Any) -> Any:
         """Brings a tree to the host, with a lane axis of 1."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
 
-    def placed(self, states: Any) -> TrainState:
+    def place(self, states: Any) -> TrainState:
         """Places the state whole on every device."""
         return self.spread(jax.tree.map(lambda leaf: np.array(leaf[0]), states))

@@ -15,7 +15,7 @@ from jaxtrain.config.traits import SHARED_BY_TRIALS
 from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.memory import memory_limit
-from jaxtrain.parallel.population import Population, fitted
+from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import Trial
 from jaxtrain.training.experiment import Experiment, build
@@ -109,7 +109,7 @@ def _fitted(experiment: Experiment, count: int) -> Lanes:
         chunks = -(-count // most)
         try:
             even = Population(experiment.rules, mesh, -(-count // chunks))
-            return fitted(even, config["parallel"]["width"], experiment.hparams, experiment.batches(0, 0))
+            return fit_width(even, config["parallel"]["width"], experiment.hparams, experiment.batches(0, 0))
         except UsageError:
             if config["parallel"]["width"] is not None:
                 raise

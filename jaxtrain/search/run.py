@@ -15,7 +15,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
 from jaxtrain.search.comparison import compare
@@ -63,7 +63,7 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
     check_config(config)
     space = read_space(config)
     trials = number_of_trials(space)
-    with interruptions() as stop, counted() as compiled, ExitStack() as opened:
+    with interruptions() as stop, count_compilations() as compiled, ExitStack() as opened:
         opened.enter_context(floats_explained(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
         demand_same(folder, config)

@@ -28,19 +28,19 @@ def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: 
     """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
 
     def build_module(values: Values, *supplied: Any) -> Module:
-        return precision.applied(model(values, *supplied))
+        return precision.wrap_module(model(values, *supplied))
 
     def build(values: Values) -> Task:
         return task(values, build_module, loss, info)
 
     return Task(
-        init=precision.traced(lambda key, batch, values: build(values).init(key, batch, values)),
-        loss=precision.traced(
+        init=precision.wrap_function(lambda key, batch, values: build(values).init(key, batch, values)),
+        loss=precision.wrap_function(
             lambda params, model_state, batch, key, values, train: build(values).loss(
                 params, model_state, batch, key, values, train
             )
         ),
-        predict=precision.traced(
+        predict=precision.wrap_function(
             lambda params, model_state, inputs, values: build(values).predict(params, model_state, inputs, values)
         ),
     )

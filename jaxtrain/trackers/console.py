@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 
-from jaxtrain.core.metric import in_lines
+from jaxtrain.core.metric import is_printed
 
 SPLIT_WIDTH = len("validation")
 NUMBER_WIDTH = 8
@@ -20,7 +20,7 @@ class ConsoleTracker:
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Prints the metrics to four significant digits, without norms and the values of single seeds and classes."""
-        kept = {name: value for name, value in values.items() if in_lines(name)}
+        kept = {name: value for name, value in values.items() if is_printed(name)}
         shown = [f"{name} {_readable(value):<{NUMBER_WIDTH}}" for name, value in kept.items()]
         start = f"step {step:>{len(self._total)},}/{self._total}  {split:<{SPLIT_WIDTH}}"
         self._say("  ".join([start, *shown]).rstrip())

@@ -18,7 +18,7 @@ from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
-from jaxtrain.parallel.mesh import Devices, compiled_eval_call, compiled_init, device_mesh, replicate, whole_shapes
+from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh, replicate, replicated_shapes
 from jaxtrain.tasks import make_task
 from jaxtrain.training.checks import (
     check_devices,
@@ -66,11 +66,11 @@ class Experiment:
 
     def init(self) -> TrainState:
         """Makes the state before the first step, on the devices."""
-        return compiled_init(self.rules, self.mesh)(*self._init_arguments())
+        return compile_init(self.rules, self.mesh)(*self._init_arguments())
 
     def state_shapes(self) -> TrainState:
         """Returns the shapes and dtypes of the state without making one."""
-        return jax.eval_shape(compiled_init(self.rules, self.mesh), *self._init_arguments())
+        return jax.eval_shape(compile_init(self.rules, self.mesh), *self._init_arguments())
 
     def _init_arguments(self) -> tuple[jax.Array, dict[str, np.ndarray], dict[str, np.float32]]:
         return jax.random.key(self.config["seed"]), self.example, self.hparams
@@ -89,7 +89,7 @@ class Experiment:
 
     def batch_shapes(self, size: int) -> Batches:
         """Returns the shapes of training batches of some size, to plan with; nothing is placed."""
-        data = whole_shapes(self.dataset.split("train"), self.mesh)
+        data = replicated_shapes(self.dataset.split("train"), self.mesh)
         return Batches(data, jax.ShapeDtypeStruct((CAPACITY, size), np.int32))
 
     def eval_batches(self, split: str) -> Batches:
@@ -99,7 +99,7 @@ class Experiment:
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, Mean]:
         """Starts the evaluation of a whole split; the numbers are there when they are asked for."""
-        return compiled_eval_call(self.rules, self.mesh)(state, self.eval_batches(split))
+        return compile_eval_call(self.rules, self.mesh)(state, self.eval_batches(split))
 
     def on_devices(self, split: str) -> dict[str, jax.Array]:
         """Returns a split, placed on the devices when it is first asked for."""

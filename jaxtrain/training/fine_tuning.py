@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrain.core.averaging import average
+from jaxtrain.core.averaging import schedule_free_x
 from jaxtrain.core.state import Rules, TrainState
-from jaxtrain.core.trees import matching, named_leaves
+from jaxtrain.core.trees import match_paths, named_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.progress import plain_lines
@@ -37,7 +37,7 @@ def warm_started(
     weights = {"params": state.params, "model_state": state.model_state}
     wanted = dict(named_leaves(weights))
     if pattern is not None:
-        kept = jax.tree.leaves(matching("checkpoint.init_except", pattern, weights))
+        kept = jax.tree.leaves(match_paths("checkpoint.init_except", pattern, weights))
         wanted = {path: leaf for (path, leaf), stays in zip(wanted.items(), kept, strict=True) if not stays}
     if lanes is not None:
         source = {path: np.broadcast_to(leaf, (lanes, *leaf.shape)) for path, leaf in source.items()}
@@ -82,7 +82,7 @@ def _schedule_free(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for path, z in leaves.items():
         state, is_z, name = path.partition("/z/")
         if is_z and f"{state}/max_lr" in leaves and leaves[f"{state}/b1"].ndim == 0:  # lanes are refused later
-            found[f"params/{name}"] = average(leaves[f"params/{name}"], z, leaves[f"{state}/b1"])
+            found[f"params/{name}"] = schedule_free_x(leaves[f"params/{name}"], z, leaves[f"{state}/b1"])
     return found
 
 

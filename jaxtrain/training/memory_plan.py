@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
-from jaxtrain.parallel.memory import PlannedMemory, planned_memory
-from jaxtrain.parallel.mesh import planned_train_call
-from jaxtrain.parallel.population import Population, wanted_width
+from jaxtrain.parallel.memory import PlannedMemory, plan_memory
+from jaxtrain.parallel.mesh import plan_train_call
+from jaxtrain.parallel.population import Population, preferred_width
 from jaxtrain.training.experiment import Experiment
 
 LANES = 1024  # beyond, nothing is won by stepping lanes together
@@ -99,18 +99,18 @@ def _planned(experiment: Experiment, batch: int, *, least: bool = False) -> Plan
     if config["train"]["seeds"] > 1:
         return _planned_lanes(experiment, config["train"]["seeds"], batch, least)
     shapes = experiment.state_shapes(), experiment.batch_shapes(batch)
-    return planned_memory(planned_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], *shapes))
+    return plan_memory(plan_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], *shapes))
 
 
 def _planned_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
     population = _population(experiment, lanes, least)
-    return planned_memory(population.planned_call(experiment.hparams, experiment.batch_shapes(batch)))
+    return plan_memory(population.plan_call(experiment.hparams, experiment.batch_shapes(batch)))
 
 
 def _population(experiment: Experiment, lanes: int, least: bool = False) -> Population:
     """The program of so many lanes: as wide as it would like to be, or as narrow as it may be to fit."""
     given = experiment.config["parallel"]["width"]
-    width = given or 1 if least else wanted_width(lanes, given)
+    width = given or 1 if least else preferred_width(lanes, given)
     return Population(experiment.rules, experiment.mesh, lanes, width)
 
 

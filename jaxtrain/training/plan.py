@@ -12,9 +12,9 @@ import numpy as np
 from jaxtrain.config.defaults import Config
 from jaxtrain.core.steps import train_step
 from jaxtrain.data.batches import steps_per_epoch
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.memory import memory_limit
-from jaxtrain.parallel.mesh import device_mesh, whole_shapes
+from jaxtrain.parallel.mesh import device_mesh, replicated_shapes
 from jaxtrain.training.checks import floats_explained
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
@@ -100,7 +100,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
         experiment = build(config)
         experiment.rows(0, 1, 1)  # refuses a batch larger than the data before anything is compiled
         limit = memory_limit(experiment.mesh) if limit is None else limit
-        with counted() as compiled:
+        with count_compilations() as compiled:
             memory = memory_by_kind(experiment)
             # Lanes that are too wide to fit are stepped fewer at a time.
             least = bytes_of_batch(experiment, config["data"]["batch_size"]) if config["train"]["seeds"] > 1 else None
@@ -154,7 +154,7 @@ def _parameters(experiment: Experiment) -> dict[str, int]:
 
 def _flops(experiment: Experiment) -> float | None:
     """Asks the compiler for the work of one step of one seed, compiled for one device, without its norms."""
-    state = whole_shapes(experiment.state_shapes(), device_mesh(1))
+    state = replicated_shapes(experiment.state_shapes(), device_mesh(1))
     size = experiment.config["data"]["batch_size"]
     batch = jax.eval_shape(lambda batches: batches.take(0), experiment.batch_shapes(size))
     lowered = jax.jit(functools.partial(train_step, rules=experiment.rules, measure_norms=False)).lower(state, batch)
@@ -176,7 +176,7 @@ def _timing(experiment: Experiment, compilation: float) -> Timing:
     def evaluate() -> None:
         runner.evaluate(state, "validation")
 
-    with counted() as compiled:
+    with count_compilations() as compiled:
         state = runner.init()
         call(1)
         if evaluated:

@@ -13,8 +13,8 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction
-from jaxtrain.parallel.mesh import TrainCall, compiled_train_call, replaced_lane, replicate
-from jaxtrain.parallel.population import Population, fitted
+from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replace_lane, replicate
+from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.training.divergence import explain, last_finite
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.fine_tuning import warm_started
@@ -96,7 +96,7 @@ class Solo:
     @cached_property
     def _call(self) -> TrainCall:
         backend = self.experiment.config["parallel"]["backend"]
-        return compiled_train_call(self.experiment.rules, self.experiment.mesh, backend, self.step)
+        return compile_train_call(self.experiment.rules, self.experiment.mesh, backend, self.step)
 
     def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Sends a call."""
@@ -152,7 +152,7 @@ class Seeds:
     def population(self) -> Population:
         """The program of the lanes, as wide as the config says or the memory allows."""
         found, config = self.experiment, self.experiment.config
-        return fitted(
+        return fit_width(
             Population(found.rules, found.mesh, len(self.seeds), step=self.step),
             config["parallel"]["width"],
             found.hparams,
@@ -173,11 +173,11 @@ class Seeds:
 
     def placed(self, saved: TrainState) -> TrainState:
         """Pads the lanes to what the devices take, and places them."""
-        return self.population.placed(saved)
+        return self.population.place(saved)
 
     def stored(self, state: TrainState) -> TrainState:
         """Returns the lanes on the host, without padding, so that another number of devices can go on with them."""
-        return self.population.reported(state)
+        return self.population.fetch(state)
 
     def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Sends a call."""
@@ -191,7 +191,7 @@ class Seeds:
         A lane that died in it goes to its last finite state, by replays of that lane alone, and counts its finite
         steps: so neither depends on how the run is cut into calls.
         """
-        found = self.population.reported(output)
+        found = self.population.fetch(output)
         kept = np.where(found.live, steps, 0)
         for lane in np.flatnonzero(~found.live & (found.metrics["loss"].count[:, 0] > 0)):
             state, kept[lane] = self._last_finite(state, int(lane), batches, steps)
@@ -208,13 +208,13 @@ class Seeds:
     def _last_finite(self, state: TrainState, lane: int, batches: Batches, steps: int) -> tuple[TrainState, int]:
         narrow, alone = self.population.gather(state, [lane])
         alone, finite, _ = last_finite(narrow.call, alone, batches, steps)
-        last = narrow.solo(alone, 0).replace(live=np.array(False))
-        return replaced_lane(state, lane, last, self.experiment.mesh), finite
+        last = narrow.fetch_lane(alone, 0).replace(live=np.array(False))
+        return replace_lane(state, lane, last, self.experiment.mesh), finite
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Measures a split in every lane."""
         found = self.population.evaluate(state, self.experiment.eval_batches(split))
-        return self._merged(self.population.reported(found), self.population.reported(state.live))
+        return self._merged(self.population.fetch(found), self.population.fetch(state.live))
 
     def informed(self, state: TrainState, found: Metrics) -> TrainState:
         """Edits the hyperparameters of each lane by its own seed's number."""
@@ -223,21 +223,21 @@ class Seeds:
             return state
         losses = np.array([found[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
         edit = functools.partial(schedule.after_evaluation, loss=losses)
-        return self.population.edited(state, edit)
+        return self.population.edit(state, edit)
 
     def rejected(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Says that no seed is left, and what ended the one that lasted longest; all stand at their last finite one."""
         finite = int((output.metrics["loss"].count > 0).sum())
-        longest = int(np.argmax(self.population.reported(state.step)))
-        last = self.population.solo(state, longest)
+        longest = int(np.argmax(self.population.fetch(state.step)))
+        last = self.population.fetch_lane(state, longest)
         why = explain(self.step, last, batches.take(finite), self.experiment.rules)
         return state, finite, output, f"no seed is left; seed {self.seeds[longest]} {why}"
 
     def diverged(self, state: TrainState) -> dict[int, int]:
         """Returns seed -> the last step that was kept, for the lanes that left the finite numbers."""
-        live, steps = self.population.reported((state.live, state.step))
+        live, steps = self.population.fetch((state.live, state.step))
         return {seed: int(step) for seed, alive, step in zip(self.seeds, live, steps, strict=True) if not alive}
 
     def _merged(self, metrics: Metrics, counted: np.ndarray) -> Metrics:

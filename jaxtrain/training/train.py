@@ -12,7 +12,7 @@ from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.parallel.compilation import counted
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.environment import describe_environment
 from jaxtrain.storage.files import write_json
@@ -49,7 +49,7 @@ def train_and_evaluate(
     returns with that status and its last finite state saved.
     """
     workdir = Path(workdir)
-    with interruptions() as stop, run_lock(workdir), counted() as compiled, ExitStack() as opened:
+    with interruptions() as stop, run_lock(workdir), count_compilations() as compiled, ExitStack() as opened:
         demand_own(workdir, config)
         ended = read_result(workdir)
         lines = plain_lines(quiet)
@@ -91,7 +91,7 @@ def _prepared(config: Config, workdir: Path, say: Callable[[str], None]) -> Expe
         return build(config)
     range_test = importlib.import_module(RANGE_TEST)
     range_test.check(config)
-    return range_test.tested(build(config), workdir, say)
+    return range_test.apply_suggestion(build(config), workdir, say)
 
 
 def start(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.core.averaging import evaluated
+from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import StorageError, UsageError, Words, one_of
@@ -54,7 +54,7 @@ class Run:
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:
         def predict(state: TrainState, inputs: jax.Array) -> jax.Array:
             values = self.rules.schedule(state.step, state.hparams)
-            return self.task.predict(*evaluated(state), inputs, values)
+            return self.task.predict(*evaluation_weights(state), inputs, values)
 
         return jax.jit(predict)
 
