@@ -23,9 +23,9 @@ from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import (
     bytes_of_batch,
     bytes_of_lanes,
-    doubled,
-    largest,
+    double_up_to,
     largest_batch,
+    largest_fitting,
     memory_by_kind,
     most_lanes,
 )
@@ -138,7 +138,7 @@ def test_curves_are_what_the_schedule_says_at_every_step(planned: Plan):
 
 
 def test_a_long_run_is_drawn_at_some_of_its_steps_the_first_and_last_among_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(planning, "POINTS", 50)
+    monkeypatch.setattr(planning, "CURVE_POINTS", 50)
     curves = scheduled_values(experiment())
     assert len(curves.steps) == 50
     assert (curves.steps[0], curves.steps[-1]) == (0, 112)
@@ -224,7 +224,7 @@ def test_the_largest_that_fits_is_found_by_few_tries(fitting: int):
         return candidate
 
     wanted = candidates[fitting] if fitting >= 0 else 0
-    assert largest(candidates, needed, limit=wanted) == wanted
+    assert largest_fitting(candidates, needed, limit=wanted) == wanted
     assert len(tries) == len(set(tries)) <= 4
 
 
@@ -232,7 +232,7 @@ def test_the_largest_that_fits_is_found_by_few_tries(fitting: int):
     ("least", "cap", "sizes"), [(1, 5, [1, 2, 4, 5]), (4, 16, [4, 8, 16]), (6, 6, [6]), (3, 30, [3, 6, 12, 24, 30])]
 )
 def test_sizes_double_up_to_the_cap(least: int, cap: int, sizes: list[int]):
-    assert doubled(least, cap) == sizes
+    assert double_up_to(least, cap) == sizes
 
 
 # Whatever the config asks for
@@ -283,7 +283,7 @@ def test_a_compiler_that_says_nothing_is_said_to(planned: Plan, picture: Path):
             return None
 
     assert planned_memory(Silent()) is None
-    assert largest([1, 2], lambda size: None, limit=5) is None
+    assert largest_fitting([1, 2], lambda size: None, limit=5) is None
 
 
 def test_the_report_tells_the_numbers_and_the_command_that_trains(planned: Plan, picture: Path):

@@ -147,7 +147,7 @@ def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, t
 
     It stands at its last finite state, and counts its finite steps, however the run was cut into calls.
     """
-    monkeypatch.setattr("jaxtrain.training.loop._paced", lambda steps, seconds: pace)
+    monkeypatch.setattr("jaxtrain.training.loop._next_call_steps", lambda steps, seconds: pace)
     result = trained(tiny(THREE), tmp_path, step=poisoned(2, at=30))
     assert (result.status, result.step) == ("done", 60)
     assert result.seeds is not None
@@ -203,7 +203,7 @@ def test_saved_lanes_go_on_to_the_bit_on_another_number_of_devices(whole, tmp_pa
     assert at is not None
     assert at < 60
     state, _ = runner.call(state, moved.batches(at, 60 - at, 60), 60 - at)
-    ends = runner.stored(state)
+    ends = runner.fetch(state)
     assert {len(leaf) for leaf in jax.tree.leaves(ends)} == {3}
     for lane, seed in enumerate(SEEDS):
         own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], ends)

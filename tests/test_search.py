@@ -191,7 +191,7 @@ def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_pat
     import jaxtrain.search.programs
 
     run_search(config(search__seeds=2, **overrides), tmp_path / "whole", quiet=True)
-    monkeypatch.setattr(jaxtrain.search.programs, "CHUNK", 5)
+    monkeypatch.setattr(jaxtrain.search.programs, "MAX_CHUNK", 5)
     run_search(config(search__seeds=2, **overrides), tmp_path / "cut", quiet=True)
     assert told(tmp_path / "cut") == told(tmp_path / "whole")
 

@@ -12,7 +12,7 @@ from jaxtrain.commands.options import Options, command, use_a_host_device_per_co
 from jaxtrain.storage.files import make_directory, storage_error
 from jaxtrain.storage.ownership import demand_own
 from jaxtrain.trackers.figures import drawn
-from jaxtrain.training.memory_plan import LANES
+from jaxtrain.training.memory_plan import MAX_LANES
 from jaxtrain.training.plan import Plan
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def plan_report(found: Plan, picture: Path, arguments: list[str]) -> list[str]:
         *_memory_lines(found),
         f"  time           {_time(found)}",
         f"  largest batch  {_up_to(found.largest_batch, found.batch_cap, '(the whole training split)')}",
-        f"  lanes          {_up_to(found.lanes, LANES, 'or more')} fit",
+        f"  lanes          {_up_to(found.lanes, MAX_LANES, 'or more')} fit",
     ]
     names = ", ".join(found.curves.values)
     lines.append(f"wrote {picture}: {names}" if names else "nothing is scheduled, so there is no picture")

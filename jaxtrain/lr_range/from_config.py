@@ -39,7 +39,7 @@ def tested(experiment: Experiment, workdir: Path, say: Callable[[str], None]) ->
         return experiment
     found = answer(result, experiment.config)
     say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in found.items()))
-    return replace(experiment, found=found)
+    return replace(experiment, suggested=found)
 
 
 def _is_of(config: Config, folder: Path) -> bool:

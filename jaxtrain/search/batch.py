@@ -57,9 +57,9 @@ class Work:
 class Batch:
     """Trials to be trained over some seeds, and what their training needs.
 
-    splits: those that are measured at every evaluation, validation first; halved: whether rungs stop trials;
+    splits: those that are measured at every evaluation, validation first; use_rungs: whether rungs stop trials;
     save: keeps the work, with its states; pace: seconds of a step of one lane, by signature, as measured;
-    progressed: is told which part of the steps is done.
+    on_progress: is told which part of the steps is done.
     """
 
     space: Space
@@ -71,26 +71,26 @@ class Batch:
     compiled: Compilations
     save: Callable[["Batch", Work], None]
     pace: dict[str, float]
-    progressed: Callable[[float], None] = lambda part: None
+    on_progress: Callable[[float], None] = lambda part: None
     splits: tuple[str, ...] = ("validation",)
-    halved: bool = True
+    use_rungs: bool = True
 
     def __post_init__(self) -> None:
         """Groups the trials into programs."""
         section = self.space.config["search"]
         self.groups: list[Program] = self.programs.group(self.trials)
-        self.fractions = rung_fractions(section, self.programs.experiment(self.space.config)) if self.halved else []
+        self.fractions = rung_fractions(section, self.programs.experiment(self.space.config)) if self.use_rungs else []
         dealt = brackets(len(self.trials), len(self.fractions), section)
         self._bracket = {trial.number: bracket for trial, bracket in zip(self.trials, dealt, strict=True)}
         self._trial = {trial.number: trial for trial in self.trials}
         self._group = {trial.number: i for i, group in enumerate(self.groups) for trial in group.trials}
         self._saved_at = time.perf_counter()
 
-    def fresh(self) -> Work:
+    def new_work(self) -> Work:
         """Returns the work before the first step: every trial with every seed."""
         lanes = [[(trial.number, seed) for trial in group.trials for seed in self.seeds] for group in self.groups]
         records = {lane: Record() for group in lanes for lane in group}
-        return self.recut(Work([Chunk(program, group) for program, group in enumerate(lanes)], records))
+        return self.rechunk(Work([Chunk(program, group) for program, group in enumerate(lanes)], records))
 
     def run(self, work: Work) -> Iterator[list[Outcome]]:
         """Trains to the end, and yields the outcomes of each rung, and of the end; Interrupted on a signal."""
@@ -101,7 +101,7 @@ class Batch:
                 continue
             for chunk in work.chunks:
                 self._advance(work, chunk, rung_step(fraction, self.groups[chunk.program].experiment.lengths))
-            ended = self._decided(work, rung)
+            ended = self._end_trials(work, rung)
             work.rung, work.ended = rung + 1, work.ended + ended
             if not work.chunks:  # all have ended, and are written at once: there is nothing more to save
                 yield ended
@@ -109,13 +109,13 @@ class Batch:
             self._save(work)
             yield ended
 
-    def recut(self, work: Work) -> Work:
+    def rechunk(self, work: Work) -> Work:
         """Cuts chunks that come from larger devices into as many lanes as are stepped together on these."""
         cut = []
         for chunk in work.chunks:
             size = self.programs.lanes(self.groups[chunk.program].experiment, self._width(work, chunk)).lanes
             parts = [slice(begin, begin + size) for begin in range(0, len(chunk.lanes), size)]
-            cut += [replace(chunk, lanes=chunk.lanes[part], states=_picked(chunk.states, part)) for part in parts]
+            cut += [replace(chunk, lanes=chunk.lanes[part], states=_select_lanes(chunk.states, part)) for part in parts]
         return replace(work, chunks=cut)
 
     def seconds(self, work: Work) -> float:
@@ -126,12 +126,12 @@ class Batch:
             key, steps = signature(group.experiment.config), group.experiment.lengths.total
             if key not in self.pace:
                 lanes = self.programs.lanes(group.experiment, self._width(work, chunk)).holding(len(chunk.lanes))
-                self.pace[key] = group.step_seconds(lanes, self._own(chunk))
+                self.pace[key] = group.step_seconds(lanes, self._trials_and_seeds(chunk))
             budget = budget_share(self.fractions, self.space.config["search"]["reduction"])
             total += self.pace[key] * len(chunk.lanes) * (steps * budget - chunk.at)
         return total
 
-    def standing(self, work: Work) -> dict[int, float | None]:
+    def current_values(self, work: Work) -> dict[int, float | None]:
         """Returns the value, as it is now, of each trial that has not ended."""
         gone = {outcome.trial for outcome in work.ended}
         going = [number for number in self._trial if number not in gone]
@@ -145,33 +145,33 @@ class Batch:
             return
         experiment = self.groups[chunk.program].experiment
         lanes = self.programs.lanes(experiment, self._width(work, chunk)).holding(len(chunk.lanes))
-        states = self._begun(chunk, lanes)
+        states = self._place_or_init(chunk, lanes)
         while chunk.at < until:
             due = min(until, (chunk.at // experiment.lengths.eval + 1) * experiment.lengths.eval)
-            states = self._called(work, chunk, lanes, states, due)
-            self.progressed(self._part(work))
+            states = self._call(work, chunk, lanes, states, due)
+            self.on_progress(self._fraction_done(work))
             if chunk.at == due:
-                states = self._measured(work, chunk, lanes, states)
+                states = self._evaluate(work, chunk, lanes, states)
             if self.stop.signal is not None or time.perf_counter() - self._saved_at > SAVE_SECONDS:
                 chunk.states = lanes.reported(states)
                 self._save(work)
         chunk.states = lanes.reported(states)
 
-    def _part(self, work: Work) -> float:
+    def _fraction_done(self, work: Work) -> float:
         """Returns which part of the steps of the lanes that go on is done."""
         totals = [self.groups[c.program].experiment.lengths.total * len(c.lanes) for c in work.chunks]
         return sum(chunk.at * len(chunk.lanes) for chunk in work.chunks) / max(1, sum(totals))
 
-    def _begun(self, chunk: Chunk, lanes: Lanes) -> TrainState:
+    def _place_or_init(self, chunk: Chunk, lanes: Lanes) -> TrainState:
         """Places the states of a chunk on the devices, or makes them."""
         if chunk.states is not None:
             return lanes.placed(chunk.states)
-        return self.groups[chunk.program].init(lanes, self._own(chunk))
+        return self.groups[chunk.program].init(lanes, self._trials_and_seeds(chunk))
 
-    def _own(self, chunk: Chunk) -> list[tuple[Trial, int]]:
+    def _trials_and_seeds(self, chunk: Chunk) -> list[tuple[Trial, int]]:
         return [(self._trial[number], seed) for number, seed in chunk.lanes]
 
-    def _called(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState, due: int) -> TrainState:
+    def _call(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState, due: int) -> TrainState:
         """Takes the steps of one call, and notes the lanes that left the finite numbers in it."""
         experiment = self.groups[chunk.program].experiment
         key, alive = signature(experiment.config), [lane for lane in chunk.lanes if work.records[lane].diverged is None]
@@ -202,9 +202,9 @@ class Batch:
             for i in died:
                 work.records[chunk.lanes[i]].diverged = chunk.at + int(np.argmin([*finite[i], False]))
 
-    def _measured(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState) -> TrainState:
+    def _evaluate(self, work: Work, chunk: Chunk, lanes: Lanes, states: TrainState) -> TrainState:
         """Evaluates every lane on the splits; where a run would be evaluated too, that may move schedules."""
-        values = [self._values(chunk, lanes, states, split) for split in self.splits]
+        values = [self._evaluate_split(chunk, lanes, states, split) for split in self.splits]
         for i, lane in enumerate(chunk.lanes):
             if work.records[lane].diverged is None:
                 work.records[lane].evaluations.append([chunk.at, *(value[i] for value in values)])
@@ -214,7 +214,7 @@ class Batch:
         losses = np.asarray(values[0], np.float32) * (-1.0 if self.higher_is_better else 1.0)
         return lanes.edited(states, functools.partial(experiment.schedule.after_evaluation, loss=losses))
 
-    def _values(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:
+    def _evaluate_split(self, chunk: Chunk, lanes: Lanes, states: TrainState, split: str) -> list[float]:
         experiment = self.groups[chunk.program].experiment
         found = lanes.reported(lanes.evaluate(states, experiment.eval_batches(split)))
         metric = experiment.config["eval"]["metric"]
@@ -224,9 +224,9 @@ class Batch:
 
     # Deciding at a rung.
 
-    def _decided(self, work: Work, rung: int) -> list[Outcome]:
+    def _end_trials(self, work: Work, rung: int) -> list[Outcome]:
         """Ends the trials that diverged or fall behind, at the last rung all; the lanes of the others are gathered."""
-        last, values = rung == len(self.fractions), self.standing(work)
+        last, values = rung == len(self.fractions), self.current_values(work)
         kept: set[int] = set() if last else {n for n, value in values.items() if value is not None}
         for bracket in range(0 if last else rung + 1):
             rivals = {number: value for number, value in values.items() if self._bracket[number] == bracket}
@@ -256,11 +256,11 @@ class Batch:
             picks = [[i for i, (number, _) in enumerate(chunk.lanes) if number in kept] for chunk in chunks]
             lanes = [chunk.lanes[i] for chunk, pick in zip(chunks, picks, strict=True) for i in pick]
             if lanes:
-                parts = [_picked(chunk.states, pick) for chunk, pick in zip(chunks, picks, strict=True) if pick]
+                parts = [_select_lanes(chunk.states, pick) for chunk, pick in zip(chunks, picks, strict=True) if pick]
                 states = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
                 gathered.append(Chunk(program, lanes, chunks[0].at, states))
         work.chunks = gathered
-        work.chunks = self.recut(work).chunks
+        work.chunks = self.rechunk(work).chunks
 
     def _width(self, work: Work, chunk: Chunk) -> int:
         """Counts the lanes of a chunk's program, all chunks together."""
@@ -273,6 +273,6 @@ class Batch:
             raise Interrupted
 
 
-def _picked(states: Any, lanes: slice | list[int]) -> Any:
+def _select_lanes(states: Any, lanes: slice | list[int]) -> Any:
     """Takes some lanes of states on the host; there may be none yet."""
     return jax.tree.map(lambda leaf: leaf[lanes], states)

@@ -18,11 +18,11 @@ from jaxtrain.parallel.population import Population, fitted
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import FIXED, Trial
 from jaxtrain.training.experiment import Experiment, build
-from jaxtrain.training.fine_tuning import warm_started
+from jaxtrain.training.fine_tuning import load_initial_weights
 
-PROBE = 5  # steps by which a program is timed before it runs
-ROOM = 1.5  # how much wider a program may be than what it is taken for: cheaper than to compile another
-CHUNK = 1024  # lanes that are stepped together at most: beyond, nothing is won, and a kill costs more
+PROBE_STEPS = 5  # steps by which a program is timed before it runs
+MAX_WIDENING = 1.5  # how much wider a program may be than what it is taken for: cheaper than to compile another
+MAX_CHUNK = 1024  # lanes that are stepped together at most: beyond, nothing is won, and a kill costs more
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Program:
         seeds, hparams = np.array([seed for _, seed in own], np.uint32), self.hparams([trial for trial, _ in own])
         states = lanes.init(seeds, hparams, self.experiment.example)
         section, rules = self.experiment.config["checkpoint"], self.experiment.rules
-        return warm_started(states, section, rules, lanes.spread, lanes=lanes.padded)
+        return load_initial_weights(states, section, rules, lanes.spread, lanes=lanes.padded)
 
     def step_seconds(self, lanes: Lanes, own: Sequence[tuple[Trial, int]]) -> float:
         """Measures the seconds of a step of one lane, by a few steps of lanes that are thrown away."""
-        batches = self.experiment.batches(0, PROBE)
+        batches = self.experiment.batches(0, PROBE_STEPS)
         states, output = lanes.call(self.init(lanes, own), batches, 1)
         jax.block_until_ready(output)  # compiled, where it was not
         began = time.perf_counter()
-        jax.block_until_ready(lanes.call(states, batches, PROBE)[1])
-        return (time.perf_counter() - began) / (PROBE * len(own))
+        jax.block_until_ready(lanes.call(states, batches, PROBE_STEPS)[1])
+        return (time.perf_counter() - began) / (PROBE_STEPS * len(own))
 
     def hparams(self, trials: Sequence[Trial]) -> dict[str, np.ndarray]:
         """Returns name -> float32 (trials,) of every float that enters the program."""
@@ -59,8 +59,8 @@ class Programs:
     """Groups trials; what a group shares is made once, and kept for the batches to come."""
 
     _experiments: dict[str, Experiment] = field(default_factory=dict)
-    _of_data: dict[str, Experiment] = field(default_factory=dict)
-    _fitted: dict[str, dict[int, Lanes]] = field(default_factory=dict)
+    _by_data: dict[str, Experiment] = field(default_factory=dict)
+    _lanes: dict[str, dict[int, Lanes]] = field(default_factory=dict)
 
     def group(self, trials: Sequence[Trial]) -> list[Program]:
         """Returns the programs of a batch, in the order of their first trials."""
@@ -74,11 +74,11 @@ class Programs:
         key = signature(config)
         if key not in self._experiments:
             read = to_json({k: v for k, v in config["data"].items() if k not in ("batch_size", "eval_batch_size")})
-            found = build(config, lanes=True, beside=self._of_data.get(read))
+            found = build(config, lanes=True, beside=self._by_data.get(read))
             if "validation" not in found.dataset.sizes:
                 allowed = "above 0: a search chooses by the validation split"
                 raise ConfigError("data.validation_fraction", config["data"]["validation_fraction"], allowed)
-            self._of_data.setdefault(read, found)
+            self._by_data.setdefault(read, found)
             self._experiments[key] = found
         return self._experiments[key]
 
@@ -87,10 +87,10 @@ class Programs:
 
         Where not even one lane fits on each device, one after another is spread over all of them.
         """
-        made = self._fitted.setdefault(signature(experiment.config), {})
+        made = self._lanes.setdefault(signature(experiment.config), {})
         if count not in made:
-            wide_enough = [lanes for lanes in made.values() if count <= lanes.lanes <= ROOM * count]
-            made[count] = min(wide_enough, key=lambda lanes: lanes.lanes, default=None) or _fitted(experiment, count)
+            wide_enough = [lanes for lanes in made.values() if count <= lanes.lanes <= MAX_WIDENING * count]
+            made[count] = min(wide_enough, key=lambda lanes: lanes.lanes, default=None) or _fit_lanes(experiment, count)
         return made[count]
 
 
@@ -100,10 +100,10 @@ def signature(config: Config) -> str:
     return to_json({**shape, **dict.fromkeys(hyperparameters(config), "float"), "seed": None})
 
 
-def _fitted(experiment: Experiment, count: int) -> Lanes:
+def _fit_lanes(experiment: Experiment, count: int) -> Lanes:
     """Chooses how many lanes are stepped together, by halving until the compiler's plan fits in memory."""
     mesh, config = experiment.mesh, experiment.config
-    most = min(CHUNK, count, _lanes_whose_states_fit(experiment))
+    most = min(MAX_CHUNK, count, _lanes_whose_states_fit(experiment))
     while most >= mesh.size or most == count:
         chunks = -(-count // most)
         try:
@@ -131,8 +131,8 @@ def plan_line(trials: int, chunks: Sequence[tuple[int, int]], seconds: float) ->
     each = f"{lanes // programs} lanes" if lanes % programs == 0 else f"{lanes} lanes in all"
     cut = f", {max(cuts.values())} chunks each" if max(cuts.values(), default=1) > 1 else ""
     plural = "s" if programs > 1 else ""
-    return f"{trials} trials = {programs} program{plural} x {each}{cut}, about {_readable(seconds)}"
+    return f"{trials} trials = {programs} program{plural} x {each}{cut}, about {_format_seconds(seconds)}"
 
 
-def _readable(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -30,7 +30,7 @@ from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import Outcome
 from jaxtrain.storage.files import make_directory, read_json, write_json
 from jaxtrain.trackers.progress import plain_lines, progress
-from jaxtrain.training.checks import floats_explained
+from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.signals import Interruption, interruptions
 
@@ -63,7 +63,7 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
     space = read_space(config)
     trials = number_of_trials(space)
     with interruptions() as stop, counted() as compiled, ExitStack() as opened:
-        opened.enter_context(floats_explained(config))
+        opened.enter_context(explain_traced_floats(config))
         folder = opened.enter_context(locked(Path(workdir), config))
         demand_same(folder, config)
         programs = Programs()
@@ -73,7 +73,7 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
         make_directory(folder)
         ledger = Ledger(folder / "trials.jsonl")
         opened.callback(ledger.close)
-        study = opened_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
+        study = open_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
         opened.callback(study.release)
         write_json(folder / "config.json", without_storage(config))
         done = len(study.outcomes())
@@ -92,14 +92,14 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
             before=_seconds_before(folder),
         )
         try:
-            run(session)
+            run_batches(session)
             return _finish(session)
         except Interrupted:
             session.note_seconds()
             return SearchResult("interrupted", session.findings, folder, stop.signal)
 
 
-def run(session: Session) -> None:
+def run_batches(session: Session) -> None:
     """Finishes what was killed, then takes batch after batch until the study has no more.
 
     Interrupted on a signal, with what was trained saved.
@@ -117,12 +117,12 @@ def run(session: Session) -> None:
 def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -> None:
     """Trains a batch of trials, from where it was saved, and tells the study what came of them."""
     batch = session.batch(trials, files)
-    work = (files.load(batch) if files else None) or batch.fresh()
+    work = (files.load(batch) if files else None) or batch.new_work()
     _announce(session, batch, work)
     for ended in batch.run(work):
         session.study.tell(ended)
         session.note_seconds()
-        _show(session, batch, work, ended)
+        _show_rung(session, batch, work, ended)
     if files:
         files.remove()
 
@@ -172,9 +172,9 @@ def _announce(session: Session, batch: Batch, work: Work) -> None:
     session.bar.say(f"trials {numbers[0]} to {numbers[-1]} of {session.trials}: {line}")
 
 
-def _show(session: Session, batch: Batch, work: Work, ended: list[Outcome]) -> None:
+def _show_rung(session: Session, batch: Batch, work: Work, ended: list[Outcome]) -> None:
     """Moves the progress, and says a line at a rung: who leads, of those that have ended and those that go on."""
-    told, going = session.study.outcomes(), batch.standing(work)
+    told, going = session.study.outcomes(), batch.current_values(work)
     values = {outcome.trial: outcome.value for outcome in told} | going
     found = {number: value for number, value in values.items() if value is not None}
     best = (max if session.higher_is_better else min)(found, key=lambda number: found[number], default=None)
@@ -202,7 +202,7 @@ def _seconds_before(folder: Path) -> float:
     return float(found) if isinstance(found, int | float) else 0.0
 
 
-def opened_study(
+def open_study(
     space: Space, direction: bool, ledger: Ledger, trials: int, stop: Interruption, say: Callable[[str], None]
 ) -> Study:
     """Opens the study that the config names: that of this process alone, or the one in a database."""

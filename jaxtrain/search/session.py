@@ -83,7 +83,7 @@ class Session:
             compiled=self.compiled,
             save=files.save if files else lambda batch, work: None,
             pace=self.pace,
-            progressed=self._progressed,
+            on_progress=self._progressed,
             **{"seeds": seeds, **options},
         )
 

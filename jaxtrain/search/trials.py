@@ -72,7 +72,7 @@ def behind(order: Sequence[Outcome]) -> dict[int, Interval]:
 def is_tie(difference: Interval) -> bool:
     """Tells whether a trial cannot be told from the best; with a single seed only an equal value is a tie."""
     unknown = math.isnan(difference.low)
-    return difference.mean == 0 if unknown else not difference.tells_apart
+    return difference.mean == 0 if unknown else not difference.excludes_zero
 
 
 Lane = tuple[int, int]

@@ -11,7 +11,7 @@ Numbers = dict[str, float]
 
 
 @dataclass
-class Memory:
+class Bookkeeping:
     """Sums of training metrics since the last row, the best evaluation so far, the last rows, seconds of training.
 
     `fingerprint` and `info` say which data the state has seen.
@@ -38,14 +38,14 @@ class Memory:
 
     def numbers(self, metrics: dict[str, Mean]) -> Numbers:
         """Returns the numbers that the sums come to; `metrics` says how sums become numbers."""
-        return results({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()})
+        return to_numbers({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()})
 
     def drain(self, metrics: dict[str, Mean]) -> Numbers:
         """Returns the same, for a row, and starts new sums."""
         found, self.sums = self.numbers(metrics), {}
         return found
 
-    def judge(self, step: int, metric: str, found: Mean) -> bool:
+    def update_best(self, step: int, metric: str, found: Mean) -> bool:
         """Notes an evaluation; returns whether it is the best so far. Not-a-number never is."""
         value, sign = found.result(), -1.0 if found.higher_is_better else 1.0
         improved = value == value and (self.best is None or found.loss() < sign * self.best["value"])
@@ -58,7 +58,7 @@ class Memory:
         return asdict(self)
 
 
-def results(metrics: dict[str, Mean]) -> Numbers:
+def to_numbers(metrics: dict[str, Mean]) -> Numbers:
     """Returns the number that each metric comes to, or its numbers, as "name/0" and so on."""
     return {key: number for name, metric in metrics.items() for key, number in metric.numbers(name).items()}
 

@@ -78,7 +78,7 @@ def check_metrics(task: Config, chosen: str) -> None:
 
 
 @contextmanager
-def floats_explained(config: Config) -> Iterator[None]:
+def explain_traced_floats(config: Config) -> Iterator[None]:
     """Adds a note to JAX's errors about traced values: which floats are traced, and what to do."""
     try:
         yield

@@ -14,7 +14,7 @@ from jaxtrain.core.trees import named_leaves
 from jaxtrain.parallel.mesh import TrainCall
 
 
-def last_finite(
+def find_last_finite(
     call: TrainCall, start: TrainState, batches: Batches, steps: int
 ) -> tuple[TrainState, int, CallOutput | None]:
     """Returns (state, steps, output) of the longest part of a call that stays finite, by replays of the same program.
@@ -34,13 +34,13 @@ def last_finite(
     return finite, steps_finite, measured
 
 
-def explain(step: StepFunction, state: TrainState, batch: Batch, rules: Rules) -> str:
+def explain_divergence(step: StepFunction, state: TrainState, batch: Batch, rules: Rules) -> str:
     """Says in one line which step left the finite numbers, at which rate, and where the rejected update first shows."""
     rejected, metrics = jax.jit(functools.partial(step, rules=rules))(state, batch)
     values = rules.schedule(state.step, state.hparams)
     rates = {name: float(values[name]) for name in values if name.endswith("learning_rate")}
     shown = ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items()) or "its values"
-    where = _first_not_finite((*named_leaves(rejected), ("loss", metrics["loss"].sum)))
+    where = _first_non_finite((*named_leaves(rejected), ("loss", metrics["loss"].sum)))
     return (
         f"diverged at step {int(state.step)} with {shown}: {where} is not finite after the update, which was rejected; "
         "the state before it is saved. Lower the rate, clip the gradients (optimizer.clip_norm), or find a rate with "
@@ -48,7 +48,7 @@ def explain(step: StepFunction, state: TrainState, batch: Batch, rules: Rules) -
     )
 
 
-def _first_not_finite(leaves: Any) -> str:
+def _first_non_finite(leaves: Any) -> str:
     for path, leaf in leaves:
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
             return path

@@ -36,7 +36,7 @@ CAPACITY = 500  # steps that one call can take; the compiled program is the same
 class Experiment:
     """Config, data, devices, rules and durations of a run.
 
-    `found` holds floats that a range test put in place, `placed` the splits that lie on the devices already.
+    `suggested` holds floats that a range test put in place, `device_splits` the splits that lie on the devices already.
     """
 
     config: Config
@@ -44,14 +44,14 @@ class Experiment:
     mesh: Devices
     rules: Rules
     lengths: Lengths
-    found: Mapping[str, float] = field(default_factory=dict)
-    placed: dict[tuple[str, Devices], dict[str, jax.Array]] = field(default_factory=dict, repr=False)
+    suggested: Mapping[str, float] = field(default_factory=dict)
+    device_splits: dict[tuple[str, Devices], dict[str, jax.Array]] = field(default_factory=dict, repr=False)
 
     @property
     def hparams(self) -> dict[str, np.float32]:
         """Every float that enters the program: the config's, the total number of steps, what plateaus remember."""
         run = {"train.total_steps": self.lengths.total} | self.schedule.remembered
-        floats = hyperparameters(self.config) | run | dict(self.found)
+        floats = hyperparameters(self.config) | run | dict(self.suggested)
         return {name: np.float32(value) for name, value in floats.items()}
 
     @functools.cached_property
@@ -104,9 +104,9 @@ class Experiment:
     def on_devices(self, split: str) -> dict[str, jax.Array]:
         """Returns a split, placed on the devices when it is first asked for."""
         place = (split, self.mesh)
-        if place not in self.placed:
-            self.placed[place] = replicate(self.dataset.split(split), self.mesh)
-        return self.placed[place]
+        if place not in self.device_splits:
+            self.device_splits[place] = replicate(self.dataset.split(split), self.mesh)
+        return self.device_splits[place]
 
 
 def build(config: Config, *, lanes: bool = False, beside: Experiment | None = None) -> Experiment:
@@ -120,11 +120,11 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
     dataset = beside.dataset if beside else load_data(config["data"])
-    placed = beside.placed if beside else {}
+    device_splits = beside.device_splits if beside else {}
     rules, lengths = make_rules(config, dataset.info), lengths_of(config, dataset)
     check_plateaus(config, dataset)
     warn_of_mini_batches(config, dataset)
-    return Experiment(config, dataset, mesh, rules, lengths, placed=placed)
+    return Experiment(config, dataset, mesh, rules, lengths, device_splits=device_splits)
 
 
 def make_rules(config: Config, info: DataInfo) -> Rules:

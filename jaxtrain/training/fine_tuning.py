@@ -16,7 +16,7 @@ from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.progress import plain_lines
 
 
-def warm_started(
+def load_initial_weights(
     state: TrainState, section: Mapping[str, Any], rules: Rules, place: Callable[[Any], Any], lanes: int | None = None
 ) -> TrainState:
     """Replaces parameters and model state by those of the run `checkpoint.init_from`, at its best step.

@@ -41,7 +41,7 @@ class Interval:
     high: float
 
     @property
-    def tells_apart(self) -> bool:
+    def excludes_zero(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
 

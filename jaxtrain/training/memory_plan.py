@@ -10,7 +10,7 @@ from jaxtrain.parallel.mesh import planned_train_call
 from jaxtrain.parallel.population import Population, wanted_width
 from jaxtrain.training.experiment import Experiment
 
-LANES = 1024  # beyond, nothing is won by stepping lanes together
+MAX_LANES = 1024  # beyond, nothing is won by stepping lanes together
 
 
 def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
@@ -18,7 +18,7 @@ def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
 
     None where the backend's compiler does not say.
     """
-    planned = _planned(experiment, experiment.config["data"]["batch_size"])
+    planned = _plan_memory(experiment, experiment.config["data"]["batch_size"])
     if planned is None:
         return None
     state, seeds, devices = experiment.state_shapes(), experiment.config["train"]["seeds"], experiment.mesh.size
@@ -40,37 +40,37 @@ def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
 
 def bytes_of_batch(experiment: Experiment, batch: int) -> int | None:
     """Returns the bytes on each device that the same run needs at least with batches of this size."""
-    return _total(experiment, _planned(experiment, batch, least=True))
+    return _total(experiment, _plan_memory(experiment, batch, least=True))
 
 
 def bytes_of_lanes(experiment: Experiment, lanes: int) -> int | None:
     """Returns the bytes on each device that so many lanes of the run need at least, in one program."""
-    return _total(experiment, _planned_lanes(experiment, lanes, experiment.config["data"]["batch_size"], least=True))
+    return _total(experiment, _plan_lanes(experiment, lanes, experiment.config["data"]["batch_size"], least=True))
 
 
 def largest_batch(experiment: Experiment, limit: int) -> int | None:
     """Returns the largest of `batch_sizes` with which the run fits; 0 if none does, None where nobody knows."""
-    return largest(batch_sizes(experiment), lambda size: bytes_of_batch(experiment, size), limit)
+    return largest_fitting(batch_sizes(experiment), lambda size: bytes_of_batch(experiment, size), limit)
 
 
 def most_lanes(experiment: Experiment, limit: int) -> int | None:
-    """Returns the largest power of two of lanes that fits, up to LANES; 0 if none does, None where nobody knows."""
-    return largest(doubled(1, LANES), lambda lanes: bytes_of_lanes(experiment, lanes), limit)
+    """Returns the largest power of two of lanes that fits, up to MAX_LANES; 0 if none does, None where nobody knows."""
+    return largest_fitting(double_up_to(1, MAX_LANES), lambda lanes: bytes_of_lanes(experiment, lanes), limit)
 
 
 def batch_sizes(experiment: Experiment) -> list[int]:
     """Returns the sizes of a batch that are tried: the least that divides over devices and micro-batches, and so on."""
     train, examples = experiment.config["train"], experiment.dataset.sizes["train"]
     least = train["accumulate"] * (experiment.mesh.size if train["seeds"] == 1 else 1)
-    return doubled(least, max(least, examples // least * least))
+    return double_up_to(least, max(least, examples // least * least))
 
 
-def doubled(least: int, cap: int) -> list[int]:
+def double_up_to(least: int, cap: int) -> list[int]:
     """Returns `least`, two times, four times ... as much, and at the end `cap`."""
     return sorted({*(least << power for power in range((cap // least).bit_length())), cap})
 
 
-def largest(candidates: Sequence[int], needed: Callable[[int], int | None], limit: int) -> int | None:
+def largest_fitting(candidates: Sequence[int], needed: Callable[[int], int | None], limit: int) -> int | None:
     """Returns the largest candidate that needs no more than the limit, 0 if none does; None where nobody knows.
 
     The last is tried first, since it often fits, then the least, then those between by bisection: each try is a
@@ -93,16 +93,16 @@ def largest(candidates: Sequence[int], needed: Callable[[int], int | None], limi
     return candidates[low]
 
 
-def _planned(experiment: Experiment, batch: int, *, least: bool = False) -> PlannedMemory | None:
+def _plan_memory(experiment: Experiment, batch: int, *, least: bool = False) -> PlannedMemory | None:
     """Plans the call of many steps that the run makes, with batches of this size; `least`: at the least width."""
     config = experiment.config
     if config["train"]["seeds"] > 1:
-        return _planned_lanes(experiment, config["train"]["seeds"], batch, least)
+        return _plan_lanes(experiment, config["train"]["seeds"], batch, least)
     shapes = experiment.state_shapes(), experiment.batch_shapes(batch)
     return planned_memory(planned_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], *shapes))
 
 
-def _planned_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
+def _plan_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
     population = _population(experiment, lanes, least)
     return planned_memory(population.planned_call(experiment.hparams, experiment.batch_shapes(batch)))
 

@@ -15,15 +15,15 @@ from jaxtrain.data.batches import steps_per_epoch
 from jaxtrain.parallel.compilation import counted
 from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.mesh import device_mesh, whole_shapes
-from jaxtrain.training.checks import floats_explained
+from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
 from jaxtrain.training.runners import make_runner
 
-POINTS = 10_000  # of a curve: a longer run is drawn at so many of its steps
+CURVE_POINTS = 10_000  # of a curve: a longer run is drawn at so many of its steps
 
 
-TIMED = 3  # steps
+TIMED_STEPS = 3  # steps
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Plan:
     `parameters` by top-level module and `flops` of a step are those of one seed; `memory`, kind -> bytes on a device,
     and `timing` those of all seeds together. None stands where the compiler says nothing, or, for `timing`, where the
     run does not fit. `largest_batch` and `lanes` are 0 where not even the least fits; neither is searched further than
-    to `batch_cap`, the training split, and `memory_plan.LANES`.
+    to `batch_cap`, the training split, and `memory_plan.MAX_LANES`.
     """
 
     device: str
@@ -96,7 +96,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
     fit. `limit`: the bytes that may be planned for on each device (None: what is free there). Raises what `train`
     would raise before its first step.
     """
-    with floats_explained(config):
+    with explain_traced_floats(config):
         experiment = build(config)
         experiment.rows(0, 1, 1)  # refuses a batch larger than the data before anything is compiled
         limit = memory_limit(experiment.mesh) if limit is None else limit
@@ -128,7 +128,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
 def scheduled_values(experiment: Experiment) -> Curves:
     """Asks the schedule itself for every scheduled float over the whole run, all steps at once."""
     total = experiment.lengths.total
-    steps = np.unique(np.linspace(0, total - 1, min(total, POINTS)).round().astype(np.int32))
+    steps = np.unique(np.linspace(0, total - 1, min(total, CURVE_POINTS)).round().astype(np.int32))
     hparams = {name: jnp.asarray(value) for name, value in experiment.hparams.items()}
     moved = experiment.schedule.plateaus
 
@@ -181,8 +181,8 @@ def _timing(experiment: Experiment, compilation: float) -> Timing:
         call(1)
         if evaluated:
             evaluate()
-    with_overhead, overhead = (_least_seconds(functools.partial(call, steps)) for steps in (TIMED + 1, 1))
-    step = (with_overhead - overhead) / TIMED if with_overhead > overhead else with_overhead / (TIMED + 1)
+    with_overhead, overhead = (_least_seconds(functools.partial(call, steps)) for steps in (TIMED_STEPS + 1, 1))
+    step = (with_overhead - overhead) / TIMED_STEPS if with_overhead > overhead else with_overhead / (TIMED_STEPS + 1)
     return Timing(compilation + compiled.seconds, step, _least_seconds(evaluate) if evaluated else None)
 
 

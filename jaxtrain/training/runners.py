@@ -15,9 +15,9 @@ from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction
 from jaxtrain.parallel.mesh import TrainCall, compiled_train_call, replaced_lane, replicate
 from jaxtrain.parallel.population import Population, fitted
-from jaxtrain.training.divergence import explain, last_finite
+from jaxtrain.training.divergence import explain_divergence, find_last_finite
 from jaxtrain.training.experiment import Experiment
-from jaxtrain.training.fine_tuning import warm_started
+from jaxtrain.training.fine_tuning import load_initial_weights
 
 
 class Runner(Protocol):
@@ -31,11 +31,11 @@ class Runner(Protocol):
         """Returns shapes and dtypes of the state as it is saved."""
         ...
 
-    def placed(self, saved: TrainState) -> TrainState:
+    def place(self, saved: TrainState) -> TrainState:
         """Places a saved state on the devices."""
         ...
 
-    def stored(self, state: TrainState) -> TrainState:
+    def fetch(self, state: TrainState) -> TrainState:
         """Returns the state as it is saved."""
         ...
 
@@ -43,7 +43,7 @@ class Runner(Protocol):
         """Sends a call of steps over the training split; the state that is given is used up."""
         ...
 
-    def settle(
+    def finish_call(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
         """Waits for what a call reports; `state` is the newest, and comes back, put right where lanes have died."""
@@ -53,17 +53,17 @@ class Runner(Protocol):
         """Measures a whole split."""
         ...
 
-    def informed(self, state: TrainState, found: Metrics) -> TrainState:
+    def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
         """Tells the schedules that evaluations move what one has found; they edit the state's hyperparameters."""
         ...
 
-    def rejected(
+    def step_back(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Goes back from a call that left the finite numbers: (state, steps that stay, what they report, why)."""
         ...
 
-    def diverged(self, state: TrainState) -> dict[int, int]:
+    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
         """Returns seed -> the last step that was kept, for seeds that were left behind."""
         ...
 
@@ -79,17 +79,17 @@ class Solo:
         """Makes the state."""
         state, mesh = self.experiment.init(), self.experiment.mesh
         section = self.experiment.config["checkpoint"]
-        return warm_started(state, section, self.experiment.rules, lambda tree: replicate(tree, mesh))
+        return load_initial_weights(state, section, self.experiment.rules, lambda tree: replicate(tree, mesh))
 
     def shapes(self) -> TrainState:
         """Returns the shapes of the state."""
         return self.experiment.state_shapes()
 
-    def placed(self, saved: TrainState) -> TrainState:
+    def place(self, saved: TrainState) -> TrainState:
         """Places the state whole on every device."""
         return replicate(saved, self.experiment.mesh)
 
-    def stored(self, state: TrainState) -> TrainState:
+    def fetch(self, state: TrainState) -> TrainState:
         """Returns the state as it is."""
         return state
 
@@ -102,7 +102,7 @@ class Solo:
         """Sends a call."""
         return self._call(state, batches, steps)
 
-    def settle(
+    def finish_call(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
         """Waits for a call."""
@@ -112,22 +112,27 @@ class Solo:
         """Measures a split."""
         return jax.device_get(self.experiment.evaluate(state, split))
 
-    def informed(self, state: TrainState, found: Metrics) -> TrainState:
+    def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
         """Edits the hyperparameters."""
         schedule, metric = self.experiment.schedule, self.experiment.config["eval"]["metric"]
         if not schedule.plateaus:
             return state
-        hparams = schedule.after_evaluation(jax.device_get(state.hparams), found[metric].loss())
+        hparams = schedule.after_evaluation(jax.device_get(state.hparams), metrics[metric].loss())
         return state.replace(hparams=replicate(hparams, self.experiment.mesh))
 
-    def rejected(
+    def step_back(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Finds the last finite state by replays, and says what the next step did to it."""
-        state, finite, replayed = last_finite(self._call, state, batches, steps)
-        return state, finite, replayed, explain(self.step, state, batches.take(finite), self.experiment.rules)
+        state, finite, replayed = find_last_finite(self._call, state, batches, steps)
+        return (
+            state,
+            finite,
+            replayed,
+            explain_divergence(self.step, state, batches.take(finite), self.experiment.rules),
+        )
 
-    def diverged(self, state: TrainState) -> dict[int, int]:
+    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
         """Returns nothing: a single run that diverges has ended."""
         return {}
 
@@ -163,7 +168,7 @@ class Seeds:
         """Makes the lanes."""
         states = self.population.init(self.seeds, self.experiment.hparams, self.experiment.example)
         section, rules = self.experiment.config["checkpoint"], self.experiment.rules
-        return warm_started(states, section, rules, self.population.spread, lanes=self.population.padded)
+        return load_initial_weights(states, section, rules, self.population.spread, lanes=self.population.padded)
 
     def shapes(self) -> TrainState:
         """Returns the shapes of the lanes, without padding."""
@@ -171,11 +176,11 @@ class Seeds:
         one = self.experiment.state_shapes()
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), one)
 
-    def placed(self, saved: TrainState) -> TrainState:
+    def place(self, saved: TrainState) -> TrainState:
         """Pads the lanes to what the devices take, and places them."""
         return self.population.placed(saved)
 
-    def stored(self, state: TrainState) -> TrainState:
+    def fetch(self, state: TrainState) -> TrainState:
         """Returns the lanes on the host, without padding, so that another number of devices can go on with them."""
         return self.population.reported(state)
 
@@ -183,7 +188,7 @@ class Seeds:
         """Sends a call."""
         return self.population.call(state, batches, steps)
 
-    def settle(
+    def finish_call(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
         """Waits for a call, alive while one seed is.
@@ -194,55 +199,59 @@ class Seeds:
         found = self.population.reported(output)
         kept = np.where(found.live, steps, 0)
         for lane in np.flatnonzero(~found.live & (found.metrics["loss"].count[:, 0] > 0)):
-            state, kept[lane] = self._last_finite(state, int(lane), batches, steps)
+            state, kept[lane] = self._restore_last_finite(state, int(lane), batches, steps)
         counted = np.arange(batches.capacity) < kept[:, None]
         lane = int(np.argmax(found.live))  # a lane that is dead stands at the values of an earlier step
         values = {name: value[lane] for name, value in found.values.items()} | self._own_values(found.values)
-        return state, CallOutput(self._merged(found.metrics, counted), values, found.live.any())
+        return state, CallOutput(self._merge(found.metrics, counted), values, found.live.any())
 
     def _own_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Names each seed's own values of the floats that evaluations move: "seed_3/optimizer.learning_rate"."""
         moved = [section.removeprefix("schedule.") for section in self.experiment.schedule.plateaus]
         return {f"{SEED}{seed}/{name}": values[name][lane] for lane, seed in enumerate(self.seeds) for name in moved}
 
-    def _last_finite(self, state: TrainState, lane: int, batches: Batches, steps: int) -> tuple[TrainState, int]:
+    def _restore_last_finite(
+        self, state: TrainState, lane: int, batches: Batches, steps: int
+    ) -> tuple[TrainState, int]:
         narrow, alone = self.population.gather(state, [lane])
-        alone, finite, _ = last_finite(narrow.call, alone, batches, steps)
+        alone, finite, _ = find_last_finite(narrow.call, alone, batches, steps)
         last = narrow.solo(alone, 0).replace(live=np.array(False))
         return replaced_lane(state, lane, last, self.experiment.mesh), finite
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Measures a split in every lane."""
         found = self.population.evaluate(state, self.experiment.eval_batches(split))
-        return self._merged(self.population.reported(found), self.population.reported(state.live))
+        return self._merge(self.population.reported(found), self.population.reported(state.live))
 
-    def informed(self, state: TrainState, found: Metrics) -> TrainState:
+    def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
         """Edits the hyperparameters of each lane by its own seed's number."""
         schedule, metric = self.experiment.schedule, self.experiment.config["eval"]["metric"]
         if not schedule.plateaus:
             return state
-        losses = np.array([found[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
+        losses = np.array([metrics[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
         edit = functools.partial(schedule.after_evaluation, loss=losses)
         return self.population.edited(state, edit)
 
-    def rejected(
+    def step_back(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Says that no seed is left, and what ended the one that lasted longest; all stand at their last finite one."""
         finite = int((output.metrics["loss"].count > 0).sum())
         longest = int(np.argmax(self.population.reported(state.step)))
         last = self.population.solo(state, longest)
-        why = explain(self.step, last, batches.take(finite), self.experiment.rules)
+        why = explain_divergence(self.step, last, batches.take(finite), self.experiment.rules)
         return state, finite, output, f"no seed is left; seed {self.seeds[longest]} {why}"
 
-    def diverged(self, state: TrainState) -> dict[int, int]:
+    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
         """Returns seed -> the last step that was kept, for the lanes that left the finite numbers."""
         live, steps = self.population.reported((state.live, state.step))
         return {seed: int(step) for seed, alive, step in zip(self.seeds, live, steps, strict=True) if not alive}
 
-    def _merged(self, metrics: Metrics, counted: np.ndarray) -> Metrics:
+    def _merge(self, metrics: Metrics, counted: np.ndarray) -> Metrics:
         """Adds the lanes together where they are counted, (lanes, ...), and names each one's own."""
-        kept = jax.tree.map(lambda leaf: np.where(_along(counted, leaf), leaf, np.zeros_like(leaf)), metrics)
+        kept = jax.tree.map(
+            lambda leaf: np.where(_expand_to_rank_of(counted, leaf), leaf, np.zeros_like(leaf)), metrics
+        )
         merged = jax.tree.map(lambda leaf: leaf.sum(axis=0), kept)
         own = {
             f"{SEED}{seed}/{name}": jax.tree.map(lambda leaf, lane=lane: leaf[lane], metric)
@@ -258,6 +267,6 @@ def make_runner(experiment: Experiment, step: StepFunction) -> Runner:
     return (Seeds if experiment.config["train"]["seeds"] > 1 else Solo)(experiment, step)
 
 
-def _along(counted: np.ndarray, leaf: Any) -> np.ndarray:
+def _expand_to_rank_of(counted: np.ndarray, leaf: Any) -> np.ndarray:
     """Gives the leading axes of a leaf to what is counted, so that it spreads over the others."""
     return counted.reshape(*counted.shape, *(1 for _ in range(np.ndim(leaf) - counted.ndim)))

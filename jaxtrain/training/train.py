@@ -22,11 +22,11 @@ from jaxtrain.storage.result import Result, read_result, write_result
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
-from jaxtrain.training.bookkeeping import Memory, Numbers, results
-from jaxtrain.training.checks import check_fingerprint, floats_explained
+from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
+from jaxtrain.training.checks import check_fingerprint, explain_traced_floats
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.intervals import over_seeds
-from jaxtrain.training.loop import Ending, Session, run, throughput
+from jaxtrain.training.loop import Ending, TrainingSession, run_loop, throughput
 from jaxtrain.training.runners import Runner, make_runner
 from jaxtrain.training.signals import interruptions
 
@@ -56,23 +56,23 @@ def train_and_evaluate(
         if ended is not None and ended.status != "interrupted":
             lines.say(f"{workdir} holds this run already, ended at step {ended.step:,}: nothing is left to do")
             return ended
-        opened.enter_context(floats_explained(config))
-        experiment = _prepared(config, workdir, lines.say)
+        opened.enter_context(explain_traced_floats(config))
+        experiment = _build_experiment(config, workdir, lines.say)
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
         opened.callback(checkpoints.close)
         runner = make_runner(experiment, step)
-        state, memory, resumed = start(experiment, runner, checkpoints, ended)
+        state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended)
         claim(workdir, config)
         total = experiment.lengths.total
         if resumed is not None:
             lines.say(f"resumes at step {resumed:,} of {total:,}")
         bar = opened.enter_context(progress(total, resumed or 0, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
-        session = Session(
+        session = TrainingSession(
             experiment=experiment,
             runner=runner,
             state=state,
-            memory=memory,
+            bookkeeping=bookkeeping,
             began_at=resumed or 0,
             at=resumed or 0,
             saved_at=resumed,
@@ -82,10 +82,10 @@ def train_and_evaluate(
             stop=stop,
             compiled=compiled,
         )
-        return _finish(session, run(session), workdir)
+        return _finish(session, run_loop(session), workdir)
 
 
-def _prepared(config: Config, workdir: Path, say: Callable[[str], None]) -> Experiment:
+def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None]) -> Experiment:
     """Builds the experiment, with the answer of a range test in place where the config asks for one."""
     if not config["lr_range"]["before_training"]:
         return build(config)
@@ -96,7 +96,7 @@ def _prepared(config: Config, workdir: Path, say: Callable[[str], None]) -> Expe
 
 def start(
     experiment: Experiment, runner: Runner, checkpoints: Checkpoints, ended: Result | None = None
-) -> tuple[TrainState, Memory, int | None]:
+) -> tuple[TrainState, Bookkeeping, int | None]:
     """Returns the state to go on from, what the run remembers, and the step it resumes at (None: a fresh run).
 
     `ended` says how the session before ended, where one did: StorageError when what it saved is gone.
@@ -108,13 +108,13 @@ def start(
                 f"{checkpoints.directory}: holds no checkpoint, though the run was {ended.status} at step "
                 f"{ended.step:,}; restore it from a copy, or give another --workdir to start afresh"
             )
-        return runner.init(), Memory(info=experiment.dataset.info.to_json()), None
-    memory = Memory(**restored.memory)
-    check_fingerprint(experiment.dataset, memory.fingerprint)
-    return runner.placed(restored.state), memory, restored.step
+        return runner.init(), Bookkeeping(info=experiment.dataset.info.to_json()), None
+    bookkeeping = Bookkeeping(**restored.memory)
+    check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
+    return runner.place(restored.state), bookkeeping, restored.step
 
 
-def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
+def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
     """Tests the best state where the run came to its end, and writes what it came to."""
     dataset = session.experiment.dataset
     test = _test(session) if ending.status == "done" and "test" in dataset.sizes else None
@@ -122,10 +122,10 @@ def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
         status=ending.status,
         step=session.at,
         seconds=session.seconds,
-        last={"train": {"loss": math.nan}} | session.memory.last,  # before the first step there is no number
-        best=session.memory.best,
+        last={"train": {"loss": math.nan}} | session.bookkeeping.last,  # before the first step there is no number
+        best=session.bookkeeping.best,
         test=test,
-        state_digest=state_digest(session.runner.stored(session.state)),
+        state_digest=state_digest(session.runner.fetch(session.state)),
         throughput=throughput(session),
         reason=ending.reason,
         signal=session.stop.signal if ending.status == "interrupted" else None,
@@ -136,16 +136,16 @@ def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
     return result
 
 
-def _seeds(session: Session, test: Numbers | None) -> dict[str, Any] | None:
+def _seeds(session: TrainingSession, test: Numbers | None) -> dict[str, Any] | None:
     """Returns split -> name -> mean, spread and interval over seeds, and who diverged; None for a single run."""
-    splits = session.memory.last | ({"test": test} if test else {})
+    splits = session.bookkeeping.last | ({"test": test} if test else {})
     found = {split: spread for split, numbers in splits.items() if (spread := over_seeds(numbers))}
-    return {**found, "diverged": session.runner.diverged(session.state)} if found else None
+    return {**found, "diverged": session.runner.diverged_seeds(session.state)} if found else None
 
 
-def _test(session: Session) -> Numbers:
+def _test(session: TrainingSession) -> Numbers:
     """Evaluates the test split, once, with the best checkpoint where there is a validation split, else the last."""
-    best, state, step = session.memory.best, session.state, session.at
+    best, state, step = session.bookkeeping.best, session.state, session.at
     if best is not None and best["step"] != session.at:
         try:
             restored = session.checkpoints.restore(session.runner.shapes(), best["step"])
@@ -153,7 +153,7 @@ def _test(session: Session) -> Numbers:
             session.bar.say(f"{error}. The last state is tested instead of the best")
         else:
             assert restored is not None
-            state, step = session.runner.placed(restored.state), best["step"]
-    numbers = results(session.runner.evaluate(state, "test"))
+            state, step = session.runner.place(restored.state), best["step"]
+    numbers = to_numbers(session.runner.evaluate(state, "test"))
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

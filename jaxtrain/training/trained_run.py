@@ -22,7 +22,7 @@ from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.files import read_json
 from jaxtrain.trackers.progress import plain_lines
-from jaxtrain.training.bookkeeping import Memory
+from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
 
 
@@ -65,23 +65,23 @@ def load_run(workdir: str | Path, seed: int | None = None) -> Run:
     `seed` chooses one of several (None: the first). UsageError for a directory that is no run, or a seed it has not.
     """
     workdir = Path(workdir)
-    config, memory, checkpoints = open_run(workdir)
-    info = DataInfo.from_json(memory.info)
+    config, bookkeeping, checkpoints = open_run(workdir)
+    info = DataInfo.from_json(bookkeeping.info)
     rules = make_rules(config, info)
     seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
     lane = 0 if seed is None else seed - seeds.start
     if lane not in range(len(seeds)):
         raise UsageError(f"seed: given {seed}; allowed: {', '.join(map(str, seeds))}, the seeds of {workdir}")
-    shapes = _shapes(config, info, rules)
+    shapes = _state_shapes(config, info, rules)
     if len(seeds) > 1:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), shapes)
-    step, state = restore_best(checkpoints, memory, shapes)
+    step, state = restore_best(checkpoints, bookkeeping, shapes)
     if len(seeds) > 1:
         state = jax.tree.map(lambda leaf: leaf[lane], state)
     return Run(workdir, config, info, rules, step, replicate(state, device_mesh(1)))
 
 
-def open_run(workdir: Path) -> tuple[Config, Memory, Checkpoints]:
+def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
     """Reads a run's config and what it remembers."""
     if not (workdir / "config.json").is_file():
         raise UsageError(f"--workdir={workdir}: given a directory without config.json; allowed: the directory of a run")
@@ -90,17 +90,17 @@ def open_run(workdir: Path) -> tuple[Config, Memory, Checkpoints]:
     newest = checkpoints.newest_memory()
     if newest is None:
         raise StorageError(f"{checkpoints.directory}: no checkpoint yet; train the run first")
-    return config, Memory(**newest), checkpoints
+    return config, Bookkeeping(**newest), checkpoints
 
 
-def restore_best(checkpoints: Checkpoints, memory: Memory, shapes: TrainState) -> tuple[int, TrainState]:
+def restore_best(checkpoints: Checkpoints, bookkeeping: Bookkeeping, shapes: TrainState) -> tuple[int, TrainState]:
     """Reads the best step where the run was evaluated, else the newest."""
-    restored = checkpoints.restore(shapes, memory.best["step"] if memory.best else None, set_aside=False)
+    restored = checkpoints.restore(shapes, bookkeeping.best["step"] if bookkeeping.best else None, set_aside=False)
     assert restored is not None
     return restored.step, restored.state
 
 
-def _shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
+def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     """Returns the shapes of a run's state, from what it saved about its data."""
     targets = jnp.int32 if info.classes is not None else jnp.float32
     batch = {
