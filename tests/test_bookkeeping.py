@@ -1,4 +1,4 @@
-"""What a run remembers: sums that do not depend on how a run is cut into calls, and the best evaluation."""
+"""Bookkeeping of a run: metric sums that do not depend on how it is divided into calls, and the best evaluation."""
 
 import json
 import math
@@ -18,15 +18,17 @@ R2: Any = METRICS.members["r2"](np.ones((2, 1), np.float32), np.ones((2, 1), np.
 
 
 def call(begin: int, end: int, capacity: int = 16) -> dict[str, Mean]:
-    """Returns what a call over these steps reports: padded, and norms on its last step alone."""
+    """Returns the metrics of a call over these steps: padded to its capacity, norms on the last step only."""
 
     def padded(values: np.ndarray) -> Any:
         rows = np.zeros((capacity, *values.shape[1:]), np.float32)
         rows[: end - begin] = values[begin:end]
         return rows
 
-    norms, counts = np.zeros(40, np.float32), np.zeros(40, np.float32)
-    norms[end - 1], counts[end - 1] = end, 1.0
+    norms = np.zeros(40, np.float32)
+    counts = np.zeros(40, np.float32)
+    norms[end - 1] = end
+    counts[end - 1] = 1.0
     return {
         "loss": Mean(padded(LOSSES), padded(np.full(40, 7.0, np.float32))),
         "r2": R2.replace(sum=padded(ROWS), count=padded(np.ones(40, np.float32))),
@@ -34,8 +36,10 @@ def call(begin: int, end: int, capacity: int = 16) -> dict[str, Mean]:
     }
 
 
-def remembered(cuts: list[int]) -> dict[str, float]:
-    bookkeeping, metrics = Bookkeeping(info={}), {}
+def drain_after(cuts: list[int]) -> dict[str, float]:
+    """Returns the numbers of 40 steps in calls that end at the cuts, saved and restored after each."""
+    bookkeeping = Bookkeeping(info={})
+    metrics = {}
     for begin, end in zip([0, *cuts], [*cuts, 40], strict=True):
         metrics = call(begin, end)
         bookkeeping.add(metrics, end - begin)
@@ -45,10 +49,10 @@ def remembered(cuts: list[int]) -> dict[str, float]:
 
 @pytest.mark.parametrize("cuts", [[15, 30], [1, 2, 17, 30], [13, 14, 26, 27, 39], list(range(1, 40))])
 def test_numbers_are_the_same_to_the_bit_however_a_run_is_cut_and_saved(cuts):
-    """Norms, too: those of the last step, since a call measures them on its last step alone."""
-    assert remembered(cuts) == remembered([10, 20, 30])
-    assert remembered(cuts)["norm_gradient"] == 40.0
-    np.testing.assert_allclose(remembered(cuts)["loss"], LOSSES.astype(float).sum() / (40 * 7), rtol=1e-12)
+    """Norms too: a call measures them on its last step only, and those of the last call are kept."""
+    assert drain_after(cuts) == drain_after([10, 20, 30])
+    assert drain_after(cuts)["norm_gradient"] == 40.0
+    np.testing.assert_allclose(drain_after(cuts)["loss"], LOSSES.astype(float).sum() / (40 * 7), rtol=1e-12)
 
 
 def test_a_row_begins_new_sums():

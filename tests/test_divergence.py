@@ -91,7 +91,7 @@ def test_the_command_ends_with_code_4_and_one_line_and_again_when_repeated(tmp_p
     assert main.main(arguments) == 4
     captured = capfd.readouterr()
     assert [line for line in captured.out.splitlines() if line.startswith("diverged at step")] == said
-    assert "nothing is left to do" in captured.err
+    assert "nothing to do" in captured.err
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 

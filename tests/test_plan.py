@@ -90,7 +90,7 @@ def test_memory_is_what_the_compiler_plans_for_the_run_cut_up_by_kind(planned: P
     assert weights * 2 <= memory["optimizer state"] <= weights * 2 + 64
     assert memory["training data"] == EXAMPLES * 4 * (64 + 1)
     assert memory["validation data"] == 180 * 4 * (64 + 1)
-    assert memory["averaged parameters"] == memory["statistics of the model"] == 0
+    assert memory["averaged parameters"] == memory["model state"] == 0
     found = experiment()
     call = jax.jit(train_call, static_argnames="rules", donate_argnums=0)
     compiled = call.lower(found.init(), found.batches(0, 1), np.int32(1), rules=found.rules).compile()
@@ -107,7 +107,7 @@ def test_averages_and_statistics_are_kinds_of_their_own():
     memory = memory_by_kind(found)
     assert memory is not None
     statistics = 4 * 2 * sum(HIDDEN)
-    assert memory["statistics of the model"] == statistics
+    assert memory["model state"] == statistics
     assert memory["averaged parameters"] == memory["parameters"] + statistics
 
 
@@ -270,7 +270,7 @@ def test_pmap_takes_each_device_its_share_and_lays_no_output_over_the_state():
     assert pmap is not None
     assert mesh["parameters"] == pmap["parameters"]
     state = sum(pmap[kind] for kind in ("parameters", "optimizer state", "averaged parameters"))
-    assert pmap["outputs beside the state"] >= mesh["outputs beside the state"] + state
+    assert pmap["outputs other than the state"] >= mesh["outputs other than the state"] + state
 
 
 def test_a_compiler_that_says_nothing_is_said_to(planned: Plan, picture: Path):

@@ -116,7 +116,7 @@ def test_signals_to_the_command_save_and_stop_it_and_the_same_command_goes_on(tm
         assert f"--workdir={shlex.quote(str(workdir))}" in out, "the command that goes on can be pasted"
         again = run(tmp_path, f"--config={config}", f"--workdir={workdir}", **variables)
         assert again.returncode == 0, again.stderr
-        assert "resumes at step" in again.stderr
+        assert "resuming at step" in again.stderr
     assert run(tmp_path, f"--config={config}", "--workdir=whole").returncode == 0
     for moment in MOMENTS:
         assert outcome(tmp_path / moment) == outcome(tmp_path / "whole"), moment

@@ -174,7 +174,7 @@ def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, t
 def test_where_no_seed_is_left_the_run_has_diverged(tmp_path):
     result = trained(tiny(THREE), tmp_path, step=poisoned(*SEEDS, at=30))
     assert (result.status, result.exit_code) == ("diverged", 4)
-    assert "no seed is left; seed 2 diverged at step 30 with optimizer.learning_rate" in result.reason
+    assert "all seeds diverged; seed 2 diverged at step 30 with optimizer.learning_rate" in result.reason
     assert result.step == 30
     ends = lanes_of(tmp_path, result.step)
     assert all(np.isfinite(leaf).all() for state in ends.values() for leaf in jax.tree.leaves(state.params))

@@ -139,7 +139,7 @@ def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(workdir,
     with counted() as compiled:
         result = train_and_evaluate(tiny(), workdir)
     assert compiled.count == 0
-    assert "nothing is left to do" in capfd.readouterr().err
+    assert "nothing to do" in capfd.readouterr().err
     assert dataclasses.asdict(result) == result_of(workdir)
     after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after == before
@@ -305,7 +305,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_loses_nothing_that_was_saved(
     assert not (tmp_path / "full" / "result.json").exists()
     again = run(tmp_path, *arguments[:1], "--workdir=full")
     assert again.returncode == 0
-    assert int(re.findall(r"resumes at step (\d+)", again.stderr)[0]) >= 20
+    assert int(re.findall(r"resuming at step (\d+)", again.stderr)[0]) >= 20
     assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
 
 

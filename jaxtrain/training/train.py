@@ -1,4 +1,4 @@
-"""A run from a resolved config to `result.json`: the function behind the verb `train`."""
+"""Trains a resolved config and writes `result.json`: the function behind the command `train`."""
 
 import importlib
 import math
@@ -31,7 +31,7 @@ from jaxtrain.training.runners import Runner, make_runner
 from jaxtrain.training.signals import interruptions
 
 RANGE_TEST = "jaxtrain.lr_range.from_config"
-"""The module above this package that a run with `lr_range.before_training` starts with, imported by name then alone."""
+"""Imported by name, and only for `lr_range.before_training`: the module belongs to a package above this one."""
 
 
 def train_and_evaluate(
@@ -42,11 +42,17 @@ def train_and_evaluate(
     trackers: Sequence[Tracker] = (),
     quiet: bool = False,
 ) -> Result:
-    """Trains a resolved config in a directory, or resumes what is there, and tests the best state at the end.
+    """Trains a resolved config in a directory, or resumes the run in it, and tests the best state at the end.
 
-    `step` may be a step of your own with the signature of `train_step`; `trackers` mirror the run beside those that
-    the config names. Raises ConfigError, DataError, StorageError or UsageError; a run that diverges or is interrupted
-    returns with that status and its last finite state saved.
+    A run that diverges or is interrupted returns with that status, and its last finite state is saved. Raises
+    ConfigError, DataError, StorageError or UsageError.
+
+    Args:
+        config: a resolved config.
+        workdir: the directory of the run.
+        step: the training step, with the signature of `train_step`.
+        trackers: trackers in addition to those of the config.
+        quiet: whether to print no progress and no notes.
     """
     workdir = Path(workdir)
     with interruptions() as stop, run_lock(workdir), counted() as compiled, ExitStack() as opened:
@@ -54,7 +60,7 @@ def train_and_evaluate(
         ended = read_result(workdir)
         lines = plain_lines(quiet)
         if ended is not None and ended.status != "interrupted":
-            lines.say(f"{workdir} holds this run already, ended at step {ended.step:,}: nothing is left to do")
+            lines.say(f"{workdir}: this run has already ended at step {ended.step:,}; nothing to do")
             return ended
         opened.enter_context(explain_traced_floats(config))
         experiment = _build_experiment(config, workdir, lines.say)
@@ -65,7 +71,7 @@ def train_and_evaluate(
         claim(workdir, config)
         total = experiment.lengths.total
         if resumed is not None:
-            lines.say(f"resumes at step {resumed:,} of {total:,}")
+            lines.say(f"resuming at step {resumed:,} of {total:,}")
         bar = opened.enter_context(progress(total, resumed or 0, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
         session = TrainingSession(
@@ -86,7 +92,7 @@ def train_and_evaluate(
 
 
 def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None]) -> Experiment:
-    """Builds the experiment, with the answer of a range test in place where the config asks for one."""
+    """Builds the experiment, with the suggested learning rate if `lr_range.before_training` is set."""
     if not config["lr_range"]["before_training"]:
         return build(config)
     range_test = importlib.import_module(RANGE_TEST)
@@ -97,9 +103,20 @@ def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None])
 def start(
     experiment: Experiment, runner: Runner, checkpoints: Checkpoints, ended: Result | None = None
 ) -> tuple[TrainState, Bookkeeping, int | None]:
-    """Returns the state to go on from, what the run remembers, and the step it resumes at (None: a fresh run).
+    """Restores the newest checkpoint, or initializes the state of a new run.
 
-    `ended` says how the session before ended, where one did: StorageError when what it saved is gone.
+    Args:
+        experiment: the experiment.
+        runner: its runner.
+        checkpoints: the checkpoints of the run.
+        ended: the result of the previous session; None if there was none or it was killed.
+
+    Returns:
+        The state, the bookkeeping, and the step of the checkpoint (None for a new run).
+
+    Raises:
+        DataError: the data are not those that the run was trained on.
+        StorageError: there is no checkpoint although an earlier session ended.
     """
     restored = checkpoints.restore(runner.shapes()) if checkpoints.exist() else None
     if restored is None:
@@ -115,14 +132,14 @@ def start(
 
 
 def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
-    """Tests the best state where the run came to its end, and writes what it came to."""
+    """Tests the best state if the run is done, and writes the result and the environment."""
     dataset = session.experiment.dataset
     test = _test(session) if ending.status == "done" and "test" in dataset.sizes else None
     result = Result(
         status=ending.status,
         step=session.at,
         seconds=session.seconds,
-        last={"train": {"loss": math.nan}} | session.bookkeeping.last,  # before the first step there is no number
+        last={"train": {"loss": math.nan}} | session.bookkeeping.last,  # no loss before the first step
         best=session.bookkeeping.best,
         test=test,
         state_digest=state_digest(session.runner.fetch(session.state)),
@@ -137,23 +154,26 @@ def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
 
 
 def _seeds(session: TrainingSession, test: Numbers | None) -> dict[str, Any] | None:
-    """Returns split -> name -> mean, spread and interval over seeds, and who diverged; None for a single run."""
+    """Returns split -> name -> statistics over seeds, and the seeds that diverged; None for a single run."""
     splits = session.bookkeeping.last | ({"test": test} if test else {})
-    found = {split: spread for split, numbers in splits.items() if (spread := over_seeds(numbers))}
-    return {**found, "diverged": session.runner.diverged_seeds(session.state)} if found else None
+    statistics = {split: spread for split, numbers in splits.items() if (spread := over_seeds(numbers))}
+    return {**statistics, "diverged": session.runner.diverged_seeds(session.state)} if statistics else None
 
 
 def _test(session: TrainingSession) -> Numbers:
-    """Evaluates the test split, once, with the best checkpoint where there is a validation split, else the last."""
-    best, state, step = session.bookkeeping.best, session.state, session.at
+    """Evaluates the test split once, with the best checkpoint if there is a validation split, else the last state."""
+    best = session.bookkeeping.best
+    state = session.state
+    step = session.at
     if best is not None and best["step"] != session.at:
         try:
             restored = session.checkpoints.restore(session.runner.shapes(), best["step"])
         except StorageError as error:
-            session.bar.say(f"{error}. The last state is tested instead of the best")
+            session.bar.say(f"{error}. Testing the last state instead of the best")
         else:
             assert restored is not None
-            state, step = session.runner.place(restored.state), best["step"]
+            state = session.runner.place(restored.state)
+            step = best["step"]
     numbers = to_numbers(session.runner.evaluate(state, "test"))
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

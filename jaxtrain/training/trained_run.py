@@ -1,4 +1,4 @@
-"""Runs that were trained: opened again, to predict with or to be evaluated."""
+"""Loads trained runs for prediction or evaluation."""
 
 import functools
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from jaxtrain.training.experiment import make_rules
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run: its config, task and state (of the best step where there was a validation split)."""
+    """A trained run: its config, rules and state, that of the best step if there was a validation split."""
 
     workdir: Path
     config: Config
@@ -39,14 +39,14 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """The three functions that were trained."""
+        """The task: its functions init, loss and predict."""
         return self.rules.task
 
     def predict(self, inputs: Any) -> np.ndarray:
-        """Returns the task's outputs for raw inputs (n, ...), in the units of the data files.
+        """Predicts from raw inputs (n, ...), in the units of the data files, with averaged parameters if there are any.
 
-        Logits (n, classes) for classification, numbers in the targets' own units for regression, with the averaged
-        parameters where there are any. Raises DataError where one example has another shape than the data's.
+        Returns logits (n, classes) for classification, and values in the units of the targets for regression. Raises
+        DataError if the shape of an example differs from that of the training data.
         """
         return np.asarray(self._predict(self.state, self.info.normalise(np.asarray(inputs))))
 
@@ -60,9 +60,10 @@ class Run:
 
 
 def load_run(workdir: str | Path, seed: int | None = None) -> Run:
-    """Opens a run's directory, at its best step where it was evaluated, else its newest; nothing in it is changed.
+    """Loads a run at its best step, or at its newest if it was never evaluated; changes no file.
 
-    `seed` chooses one of several (None: the first). UsageError for a directory that is no run, or a seed it has not.
+    `seed` selects one seed of a run of several (None: the first). Raises UsageError if the directory holds no run, or
+    the run has no such seed, and StorageError if it has no checkpoint.
     """
     workdir = Path(workdir)
     config, bookkeeping, checkpoints = open_run(workdir)
@@ -82,7 +83,7 @@ def load_run(workdir: str | Path, seed: int | None = None) -> Run:
 
 
 def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
-    """Reads a run's config and what it remembers."""
+    """Reads the config and the newest bookkeeping of a run, and opens its checkpoints."""
     if not (workdir / "config.json").is_file():
         raise UsageError(f"--workdir={workdir}: given a directory without config.json; allowed: the directory of a run")
     config = resolve_config(read_json(workdir / "config.json")).config
@@ -94,14 +95,14 @@ def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
 
 
 def restore_best(checkpoints: Checkpoints, bookkeeping: Bookkeeping, shapes: TrainState) -> tuple[int, TrainState]:
-    """Reads the best step where the run was evaluated, else the newest."""
+    """Restores (step, state) of the best step, or of the newest if the run was never evaluated."""
     restored = checkpoints.restore(shapes, bookkeeping.best["step"] if bookkeeping.best else None, set_aside=False)
     assert restored is not None
     return restored.step, restored.state
 
 
 def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
-    """Returns the shapes of a run's state, from what it saved about its data."""
+    """Returns the shapes and dtypes of a run's state, from the description of its data."""
     targets = jnp.int32 if info.classes is not None else jnp.float32
     batch = {
         "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
