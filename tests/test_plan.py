@@ -1,4 +1,4 @@
-"""The plan of a config, against counts by hand, the schedule itself, and runs of what it says would fit."""
+"""The plan of a config, compared with counts by hand, with the schedule, and with runs of the sizes that fit."""
 
 import dataclasses
 import functools
@@ -60,7 +60,7 @@ def planned(picture: Path) -> Plan:
     return found
 
 
-# Numbers against counts by hand
+# Counts by hand
 
 
 def test_parameters_are_those_of_the_layers(planned: Plan):
@@ -68,7 +68,7 @@ def test_parameters_are_those_of_the_layers(planned: Plan):
 
 
 def test_work_is_that_of_the_products_and_little_else(planned: Plan):
-    """Two operations for each weight and example, forwards, for the weights, and but for the first layer the inputs."""
+    """2 FLOP per weight and example: forward, gradient of weights, and gradient of inputs except in the first layer."""
     products = sum(2 * m * n * (2 if i == 0 else 3) for i, (m, n) in enumerate(SIZES)) * BATCH
     assert planned.flops is not None
     assert products < planned.flops < 1.05 * products
@@ -186,7 +186,7 @@ def test_lanes_are_as_many_as_the_population_plans_for():
 
 
 def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monkeypatch: pytest.MonkeyPatch):
-    """As on a GPU, where all lanes are stepped at once if they fit, and fewer at a time if not."""
+    """Uses the preferred width of a GPU: all lanes at once if they fit, else fewer at a time."""
     monkeypatch.setattr("jaxtrain.training.memory_plan.wanted_width", lambda lanes, width: width or lanes)
     found = build(config_of({"train.seeds": 8, "model.hidden": (512, 512)}))
     memory = memory_by_kind(found)
@@ -235,7 +235,7 @@ def test_sizes_double_up_to_the_cap(least: int, cap: int, sizes: list[int]):
     assert double_up_to(least, cap) == sizes
 
 
-# Whatever the config asks for
+# Devices, seeds, micro-batches, dtypes
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_devices_seeds_micro_batches_and_types(overrides: dict[str, Any], cap: i
     assert found.devices == config["parallel"]["mesh"]
     assert found.parameters == {"Dense_0": 65 * 16, "Dense_1": 17 * 10}
     assert found.memory is not None
-    lanes = -(-config["train"]["seeds"] // found.devices)  # of each device
+    lanes = -(-config["train"]["seeds"] // found.devices)  # on each device
     assert found.memory["parameters"] == lanes * 4 * sum(found.parameters.values())
     assert all(size >= 0 for size in found.memory.values())
     assert found.largest_batch == found.batch_cap == cap

@@ -1,4 +1,4 @@
-"""A study from its config to its files: trials equal runs, killed studies equal whole ones, errors in one line."""
+"""A study from config to files: trials equal plain runs, killed and resumed studies equal uninterrupted ones."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def trials(folder: Path) -> dict[int, Outcome]:
 
 
 def told(folder: Path) -> dict[int, dict[str, Any]]:
-    """All of the trials that must be equal however a study was cut, killed or spread."""
+    """Returns the outcomes without seconds: the part that is the same however a study is divided, killed or shared."""
     return {
         number: {key: value for key, value in outcome.to_json().items() if key != "seconds"}
         for number, outcome in trials(folder).items()
@@ -52,13 +52,13 @@ def told(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def trained(outcome: Outcome, seed: int, base: Config, folder: Path):
-    """Trains a trial by itself, as the verb train does."""
+    """Trains a trial as a plain run, as the command `train` does."""
     own = resolve_config(base, {**outcome.point, "seed": seed}).config
     return train_and_evaluate(own, folder, quiet=True)
 
 
 def alone(outcome: Outcome, seed: int, base: Config, folder: Path) -> float:
-    """The best value of a trial that is trained by itself."""
+    """Returns the best value of a trial trained as a plain run."""
     best = trained(outcome, seed, base, folder).best
     assert best is not None
     return best["value"]
@@ -233,7 +233,7 @@ def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest
     def told_and_stopped(study: LocalStudy, outcomes: Any) -> None:
         tell(study, outcomes)
         os.kill(os.getpid(), signal.SIGTERM)
-        while caught[-1].signal is None:  # a thread reads it: the study could end before
+        while caught[-1].signal is None:  # a thread reads the signal, and the study could end first
             time.sleep(0.001)
 
     with monkeypatch.context() as patched:
@@ -412,7 +412,7 @@ def test_a_value_that_no_program_can_be_built_from_is_refused_before_anything_ru
     assert not (tmp_path / "search" / "trials.jsonl").exists()
 
 
-# The command, killed for real
+# The command, killed by signals
 
 
 def study_file(folder: Path, space: Any = None, **overrides: Any) -> Path:
@@ -467,7 +467,7 @@ def test_a_study_killed_three_times_equals_one_never_killed(tmp_path):
             time.sleep(0.005)
         os.kill(process.pid, number)
         printed, _ = process.communicate(timeout=60)
-        assert number == signal.SIGKILL or "--workdir=killed" in printed.splitlines()[-1], "the next command goes on"
+        assert number == signal.SIGKILL or "--workdir=killed" in printed.splitlines()[-1], "the next command resumes"
         assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM)
     done = run(tmp_path, *line, "--workdir=killed")
     assert done.returncode == 0, done.stderr
@@ -493,7 +493,7 @@ def lowest(folder: Path, sampler: str, seed: int, space: Any = branin.SPACE, tri
 
 @pytest.mark.parametrize(("sampler", "bar"), [("random", 2.0), ("sobol", 2.0), ("tpe", 0.8)])
 def test_branin_by_sampler(sampler, bar, tmp_path):
-    """That `tpe` is Optuna's own to the bit is shown by tests/test_search_optuna.py."""
+    """tests/test_search_optuna.py shows that `tpe` equals Optuna's to the bit."""
     assert sorted(lowest(tmp_path, sampler, seed) for seed in range(5))[2] < bar
 
 

@@ -56,7 +56,7 @@ def explain_divergence(step: StepFunction, state: TrainState, batch: Batch, rule
     where = _describe_non_finite((*named_leaves(rejected), ("loss", metrics["loss"].sum)))
     return (
         f"diverged at step {int(state.step)}{' with ' if shown else ''}{shown}: {where} after the update, which was "
-        "rejected; the state before it was saved. Lower the learning rate, clip the gradients (optimizer.clip_norm), "
+        "rejected; the last finite state is saved. Lower the learning rate, clip the gradients (optimizer.clip_norm), "
         "or find a learning rate with the learning-rate range test"
     )
 
@@ -66,4 +66,4 @@ def _describe_non_finite(leaves: Any) -> str:
     for path, leaf in leaves:
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
             return f"{path} is not finite"
-    return "a value is not finite that a replay of the step does not show"
+    return "a value that is finite in a replay of the step is not finite"
