@@ -128,7 +128,7 @@ def run_batch(space: Space, programs: Programs) -> list[Outcome]:
         save=lambda batch, work: None,
         pace={},
     )
-    return [outcome for ended in batch.run(batch.fresh()) for outcome in ended]
+    return [outcome for ended in batch.run(batch.new_work()) for outcome in ended]
 
 
 def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:

@@ -1,4 +1,4 @@
-"""A run that leaves the finite numbers: it goes back to its last finite state, says where and why, and stays there."""
+"""Diverging runs restore their last finite state, report the step and the cause, and end the same when repeated."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ from jaxtrain.training.experiment import CAPACITY, Experiment, build
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
 
-# Decay beyond all measure, so that a run of 60 steps diverges in its first step, soon, and after a while.
+# Excessive weight decay and rates, with which a run of 60 steps diverges in its first step, soon after, or late.
 SGD = {"optimizer.name": "sgd", "optimizer.momentum": None, "schedule.optimizer.learning_rate": "constant"}
 FIRST = SGD | {"optimizer.learning_rate": 1e10, "optimizer.weight_decay": 1e30}
 SOON = SGD | {"optimizer.learning_rate": 1e6, "optimizer.weight_decay": 1e-3}
@@ -27,7 +27,7 @@ LATE = SGD | {"optimizer.learning_rate": 3.0, "optimizer.weight_decay": 1.5}
 
 
 def stopped_at(experiment: Experiment, step: int) -> TrainState:
-    """Returns the state of a run that is stopped at a step, by the program that the run is made of."""
+    """Returns the state of a run after `step` steps, computed with the run's own program."""
     state = experiment.init()
     if step == 0:
         return state
@@ -80,7 +80,7 @@ def test_a_run_that_diverges_late_keeps_the_numbers_of_its_finite_steps(tmp_path
 
 
 def test_the_command_ends_with_code_4_and_one_line_and_again_when_repeated(tmp_path, capfd):
-    """The second time trains nothing, and says the same."""
+    """The repeated command trains nothing and prints the same reason."""
     saved = tmp_path / "config.json"
     saved.write_text(json.dumps(tiny(SOON)))
     arguments = [f"--config={saved}", f"--workdir={tmp_path / 'run'}"]
@@ -91,7 +91,7 @@ def test_the_command_ends_with_code_4_and_one_line_and_again_when_repeated(tmp_p
     assert main.main(arguments) == 4
     captured = capfd.readouterr()
     assert [line for line in captured.out.splitlines() if line.startswith("diverged at step")] == said
-    assert "nothing is left to do" in captured.err
+    assert "nothing to do" in captured.err
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 

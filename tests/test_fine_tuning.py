@@ -1,4 +1,4 @@
-"""A run that starts from the weights of another: what is taken, what is left out, what is refused."""
+"""Fine-tuning: which weights of another run are loaded, which are excluded, and which are rejected."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ DENSE = ("params/Dense_0/bias", "params/Dense_0/kernel", "params/Dense_1/bias", 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run with averaged parameters, at a rate so high that its best step is not its last."""
+    """The directory of a run with averaged parameters, at so high a rate that its best step is not its last."""
     directory = tmp_path_factory.mktemp("runs") / "source"
     high = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5, "schedule.optimizer.learning_rate": "constant"}
     result = train_and_evaluate(tiny(high), directory, quiet=True)
@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fresh(directory: Path, **given: object) -> TrainState:
-    """Returns the state before the first step of a run with these overrides (`__` for a dot)."""
+    """Returns the initial state of a run with these overrides (`__` for a dot)."""
     overrides = {name.replace("__", "."): value for name, value in given.items()}
     experiment = build(tiny(overrides))
     checkpoints = Checkpoints(directory / "checkpoints", keep=1, say=print)
@@ -129,7 +129,7 @@ def test_a_pattern_without_a_run_is_refused(tmp_path):
 
 
 def test_another_source_is_another_run_and_a_resume_needs_the_source_no_more(source, tmp_path):
-    """The weights are read once; afterwards the directory stands on its own."""
+    """The weights are read once: later sessions do not need the other run."""
     moved = tmp_path / "source"
     source.rename(moved)
     try:
@@ -144,7 +144,7 @@ def test_another_source_is_another_run_and_a_resume_needs_the_source_no_more(sou
 
 
 def test_the_optimizer_starts_from_the_weights_that_are_taken(source, tmp_path):
-    """Schedule-free descent keeps a copy of the parameters: of those taken, not of the random ones."""
+    """A schedule-free optimizer keeps a copy of the initial parameters: the loaded ones, not the random ones."""
     name = "optax.contrib:schedule_free_sgd"
     state = fresh(tmp_path, checkpoint__init_from=str(source), optimizer__name=name, optimizer__learning_rate=0.1)
     kept = jax.tree.leaves(state.opt_state.z)

@@ -186,7 +186,7 @@ def test_a_second_float_gives_a_grid_whose_best_row_is_the_curve(method):
     assert best == 1
     np.testing.assert_array_equal(np.nan_to_num(result.losses[:, 0], nan=np.inf), result.grid[best])
     assert not np.array_equal(*result.grid)
-    alone = dataclasses.replace(found, found={"optimizer.weight_decay": values[best]})
+    alone = dataclasses.replace(found, suggested={"optimizer.weight_decay": values[best]})
     np.testing.assert_array_equal(measured(alone, method=method, seeds=(0, 0)).losses[:, :1], result.losses)
 
 

@@ -321,9 +321,9 @@ def test_the_answer_that_the_verb_left_is_taken_unless_it_is_of_another_config(t
     touched(tmp_path / "same", suggestion=0.0123)
     lr_range(tiny(SMALL | CONSTANT | {"optimizer.momentum": 0.5}), tmp_path / "other")
     touched(tmp_path / "other", suggestion=0.0123)
-    assert range_test.apply_suggestion(build(before()), tmp_path / "other", print).found != {TARGET: 0.0123}
+    assert range_test.apply_suggestion(build(before()), tmp_path / "other", print).suggested != {TARGET: 0.0123}
     monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
-    assert range_test.apply_suggestion(build(before()), tmp_path / "same", print).found == {TARGET: 0.0123}
+    assert range_test.apply_suggestion(build(before()), tmp_path / "same", print).suggested == {TARGET: 0.0123}
 
 
 def test_where_the_rules_do_not_agree_the_configs_own_rate_is_used_and_said(tmp_path, capfd):

@@ -1,4 +1,4 @@
-"""The plan of a config, against counts by hand, the schedule itself, and runs of what it says would fit."""
+"""The plan of a config, compared with counts by hand, with the schedule, and with runs of the sizes that fit."""
 
 import dataclasses
 import functools
@@ -23,9 +23,9 @@ from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import (
     bytes_of_batch,
     bytes_of_lanes,
-    doubled,
-    largest,
+    double_up_to,
     largest_batch,
+    largest_fitting,
     memory_by_kind,
     most_lanes,
 )
@@ -60,7 +60,7 @@ def planned(picture: Path) -> Plan:
     return found
 
 
-# Numbers against counts by hand
+# Counts by hand
 
 
 def test_parameters_are_those_of_the_layers(planned: Plan):
@@ -68,7 +68,7 @@ def test_parameters_are_those_of_the_layers(planned: Plan):
 
 
 def test_work_is_that_of_the_products_and_little_else(planned: Plan):
-    """Two operations for each weight and example, forwards, for the weights, and but for the first layer the inputs."""
+    """2 FLOP per weight and example: forward, gradient of weights, and gradient of inputs except in the first layer."""
     products = sum(2 * m * n * (2 if i == 0 else 3) for i, (m, n) in enumerate(SIZES)) * BATCH
     assert planned.flops is not None
     assert products < planned.flops < 1.05 * products
@@ -90,7 +90,7 @@ def test_memory_is_what_the_compiler_plans_for_the_run_cut_up_by_kind(planned: P
     assert weights * 2 <= memory["optimizer state"] <= weights * 2 + 64
     assert memory["training data"] == EXAMPLES * 4 * (64 + 1)
     assert memory["validation data"] == 180 * 4 * (64 + 1)
-    assert memory["averaged parameters"] == memory["statistics of the model"] == 0
+    assert memory["averaged parameters"] == memory["model state"] == 0
     found = experiment()
     call = jax.jit(train_call, static_argnames="rules", donate_argnums=0)
     compiled = call.lower(found.init(), found.batches(0, 1), np.int32(1), rules=found.rules).compile()
@@ -107,7 +107,7 @@ def test_averages_and_statistics_are_kinds_of_their_own():
     memory = memory_by_kind(found)
     assert memory is not None
     statistics = 4 * 2 * sum(HIDDEN)
-    assert memory["statistics of the model"] == statistics
+    assert memory["model state"] == statistics
     assert memory["averaged parameters"] == memory["parameters"] + statistics
 
 
@@ -138,7 +138,7 @@ def test_curves_are_what_the_schedule_says_at_every_step(planned: Plan):
 
 
 def test_a_long_run_is_drawn_at_some_of_its_steps_the_first_and_last_among_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(planning, "POINTS", 50)
+    monkeypatch.setattr(planning, "CURVE_POINTS", 50)
     curves = scheduled_values(experiment())
     assert len(curves.steps) == 50
     assert (curves.steps[0], curves.steps[-1]) == (0, 112)
@@ -186,7 +186,7 @@ def test_lanes_are_as_many_as_the_population_plans_for():
 
 
 def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monkeypatch: pytest.MonkeyPatch):
-    """As on a GPU, where all lanes are stepped at once if they fit, and fewer at a time if not."""
+    """Uses the preferred width of a GPU: all lanes at once if they fit, else fewer at a time."""
     monkeypatch.setattr("jaxtrain.training.memory_plan.preferred_width", lambda lanes, width: width or lanes)
     found = build(config_of({"train.seeds": 8, "model.hidden": (512, 512)}))
     memory = memory_by_kind(found)
@@ -224,7 +224,7 @@ def test_the_largest_that_fits_is_found_by_few_tries(fitting: int):
         return candidate
 
     wanted = candidates[fitting] if fitting >= 0 else 0
-    assert largest(candidates, needed, limit=wanted) == wanted
+    assert largest_fitting(candidates, needed, limit=wanted) == wanted
     assert len(tries) == len(set(tries)) <= 4
 
 
@@ -232,10 +232,10 @@ def test_the_largest_that_fits_is_found_by_few_tries(fitting: int):
     ("least", "cap", "sizes"), [(1, 5, [1, 2, 4, 5]), (4, 16, [4, 8, 16]), (6, 6, [6]), (3, 30, [3, 6, 12, 24, 30])]
 )
 def test_sizes_double_up_to_the_cap(least: int, cap: int, sizes: list[int]):
-    assert doubled(least, cap) == sizes
+    assert double_up_to(least, cap) == sizes
 
 
-# Whatever the config asks for
+# Devices, seeds, micro-batches, dtypes
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_devices_seeds_micro_batches_and_types(overrides: dict[str, Any], cap: i
     assert found.devices == config["parallel"]["mesh"]
     assert found.parameters == {"Dense_0": 65 * 16, "Dense_1": 17 * 10}
     assert found.memory is not None
-    lanes = -(-config["train"]["seeds"] // found.devices)  # of each device
+    lanes = -(-config["train"]["seeds"] // found.devices)  # on each device
     assert found.memory["parameters"] == lanes * 4 * sum(found.parameters.values())
     assert all(size >= 0 for size in found.memory.values())
     assert found.largest_batch == found.batch_cap == cap
@@ -270,7 +270,7 @@ def test_pmap_takes_each_device_its_share_and_lays_no_output_over_the_state():
     assert pmap is not None
     assert mesh["parameters"] == pmap["parameters"]
     state = sum(pmap[kind] for kind in ("parameters", "optimizer state", "averaged parameters"))
-    assert pmap["outputs beside the state"] >= mesh["outputs beside the state"] + state
+    assert pmap["outputs other than the state"] >= mesh["outputs other than the state"] + state
 
 
 def test_a_compiler_that_says_nothing_is_said_to(planned: Plan, picture: Path):
@@ -283,7 +283,7 @@ def test_a_compiler_that_says_nothing_is_said_to(planned: Plan, picture: Path):
             return None
 
     assert plan_memory(Silent()) is None
-    assert largest([1, 2], lambda size: None, limit=5) is None
+    assert largest_fitting([1, 2], lambda size: None, limit=5) is None
 
 
 def test_the_report_tells_the_numbers_and_the_command_that_trains(planned: Plan, picture: Path):

@@ -1,4 +1,4 @@
-"""A run that was interrupted and goes on equals one that was not, to the bit."""
+"""A run that is interrupted and resumed equals an uninterrupted one to the bit."""
 
 import shlex
 import signal
@@ -26,7 +26,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("seconds", [1e-9, 0.004, 5.0])
 def test_resumed_equals_uninterrupted_however_the_calls_are_cut(whole, tmp_path, monkeypatch, seconds):
-    """Calls of one step, of some steps and of as many as can be: rows of norms and metrics are the same numbers."""
+    """Calls of one step, of several and of as many as possible: the rows, norms included, are the same."""
     monkeypatch.setattr("jaxtrain.training.loop.CALL_SECONDS", seconds)
     interrupted = []
     for step in (20, 120, 200):
@@ -44,7 +44,7 @@ def test_a_run_interrupted_before_its_first_step_saves_it_and_goes_on(whole, tmp
     class Early(Interrupting):
         def text(self, name: str, text: str) -> None:
             self.write(99, "train", {})
-            time.sleep(0.1)  # the signal arrives in this process for certain before the first call is sent
+            time.sleep(0.1)  # so that the signal arrives before the first call is dispatched
 
     result = train_and_evaluate(tiny(LONG), tmp_path, trackers=[Early(0)], quiet=True)
     assert (result.status, result.step) == ("interrupted", 0)
@@ -55,7 +55,7 @@ def test_a_run_interrupted_before_its_first_step_saves_it_and_goes_on(whole, tmp
 
 @pytest.mark.parametrize("lost", ["result.json", "metrics.jsonl's last line"])
 def test_a_run_killed_after_its_last_save_ends_as_one_that_was_not(whole, tmp_path, lost):
-    """The moments between the last save and result.json, at which the row of the test split may be there or not."""
+    """A kill between the last save and result.json, with or without the row of the test split."""
     config = tiny(LONG)
     train_and_evaluate(config, tmp_path, quiet=True)
     (tmp_path / "result.json").unlink()
@@ -97,13 +97,13 @@ MOMENTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.slow
 def test_signals_to_the_command_save_and_stop_it_and_the_same_command_goes_on(tmp_path):
-    """Real signals to real processes, one after the other, at moments from the first to the last."""
+    """Sends SIGTERM or SIGINT to processes at moments from start-up to the last steps."""
     given = {"train.duration": "3000 steps", "log.every": "50 steps", "eval.every": "500 steps"}
     config = config_file(tmp_path, given | {"checkpoint.every": "500 steps"})
     for number, (moment, reached) in enumerate(MOMENTS.items()):
         asked = (signal.SIGTERM, signal.SIGINT)[number % 2]
         workdir = tmp_path / moment
-        cache = tmp_path / ("another" if "compiled" in moment else "cache")  # what is cached compiles at once
+        cache = tmp_path / ("another" if "compiled" in moment else "cache")  # a new one: compiles anew
         variables = {"XDG_CACHE_HOME": str(cache)}
         process = start(tmp_path, f"--config={config}", f"--workdir={workdir}", **variables)
         wait_for(lambda reached=reached, workdir=workdir: reached(workdir))
@@ -113,10 +113,10 @@ def test_signals_to_the_command_save_and_stop_it_and_the_same_command_goes_on(tm
         result = result_of(workdir)
         assert (result["status"], result["signal"]) == ("interrupted", asked), moment
         assert result["step"] < 3000
-        assert f"--workdir={shlex.quote(str(workdir))}" in out, "the command that goes on can be pasted"
+        assert f"--workdir={shlex.quote(str(workdir))}" in out, "the command that resumes can be pasted"
         again = run(tmp_path, f"--config={config}", f"--workdir={workdir}", **variables)
         assert again.returncode == 0, again.stderr
-        assert "resumes at step" in again.stderr
+        assert "resuming at step" in again.stderr
     assert run(tmp_path, f"--config={config}", "--workdir=whole").returncode == 0
     for moment in MOMENTS:
         assert outcome(tmp_path / moment) == outcome(tmp_path / "whole"), moment
@@ -124,7 +124,7 @@ def test_signals_to_the_command_save_and_stop_it_and_the_same_command_goes_on(tm
 
 @pytest.mark.slow
 def test_saved_on_four_devices_and_resumed_on_one(tmp_path):
-    """With the mesh left to what is there: the state is whole, and the losses agree up to rounding."""
+    """With `parallel.mesh` None, which uses all devices: the state is restored, and losses agree up to rounding."""
     given = {"parallel.mesh": None, "train.duration": "600 steps", "log.every": "10 steps", "model.dropout": None}
     config = config_file(tmp_path, given | {"optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": None}})
     four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}

@@ -1,4 +1,4 @@
-"""Seeds as lanes of one program: each is its solo run to the bit, in the rows, the result and the checkpoints."""
+"""Seeds as lanes of one program equal their solo runs to the bit, in the rows, the result and the checkpoints."""
 
 import dataclasses
 import math
@@ -65,7 +65,7 @@ def solos(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 def lanes_of(workdir: Path, step: int) -> dict[int, TrainState]:
-    """The lanes that a run has saved, by their seeds."""
+    """Returns seed -> saved state of that lane, at a step of the run."""
     runner = make_runner(experiment(), train_step)
     restored = Checkpoints(workdir / "checkpoints", keep=1, say=print).restore(runner.shapes(), step)
     assert restored is not None
@@ -85,7 +85,7 @@ def test_the_last_state_of_each_lane_is_that_of_its_solo_run_to_the_bit(whole, s
 
 
 def test_the_rows_hold_the_numbers_of_each_seed_and_of_all_together(whole, solos):
-    """Those of a seed are its solo run's, to the bit."""
+    """The numbers of a seed equal those of its solo run to the bit."""
     rows = {(row["step"], row["split"]): row for row in read_rows(whole / "metrics.jsonl")}
     for seed in SEEDS:
         own = {(row["step"], row["split"]): row for row in read_rows(solos[seed] / "metrics.jsonl")}
@@ -98,7 +98,7 @@ def test_the_rows_hold_the_numbers_of_each_seed_and_of_all_together(whole, solos
 
 
 def test_the_result_holds_mean_spread_and_interval_of_every_metric(whole):
-    """Against Student's t of SciPy."""
+    """Compared with Student's t of SciPy."""
     result, rows = result_of(whole), read_rows(whole / "metrics.jsonl")
     assert result["seeds"].keys() == {"train", "validation", "test", "diverged"}
     assert result["seeds"]["diverged"] == {}
@@ -130,7 +130,7 @@ def test_the_report_shows_the_spread(whole):
 
 
 def poisoned(*seeds: int, at: int) -> Any:
-    """A step of a user's own that ruins the weights of some seeds at a step."""
+    """Returns a user's own step that sets the weights of some seeds to NaN at step `at`."""
 
     def step(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = ()) -> Any:
         hit = jnp.isin(state.key[-1], jnp.asarray(seeds, jnp.uint32)) & (state.step == at)
@@ -143,11 +143,11 @@ def poisoned(*seeds: int, at: int) -> Any:
 
 @pytest.mark.parametrize("pace", [7, 500])
 def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, tmp_path, monkeypatch, pace):
-    """The first one, whose values stand still: the others' bits and the rate that is logged are as if it lived.
+    """The first seed diverges: the other seeds' states and the logged rate are the same to the bit as without that.
 
-    It stands at its last finite state, and counts its finite steps, however the run was cut into calls.
+    Its lane keeps its last finite state and counts its finite steps, however the run is divided into calls.
     """
-    monkeypatch.setattr("jaxtrain.training.loop._paced", lambda steps, seconds: pace)
+    monkeypatch.setattr("jaxtrain.training.loop._next_call_steps", lambda steps, seconds: pace)
     result = trained(tiny(THREE), tmp_path, step=poisoned(2, at=30))
     assert (result.status, result.step) == ("done", 60)
     assert result.seeds is not None
@@ -174,17 +174,17 @@ def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, t
 def test_where_no_seed_is_left_the_run_has_diverged(tmp_path):
     result = trained(tiny(THREE), tmp_path, step=poisoned(*SEEDS, at=30))
     assert (result.status, result.exit_code) == ("diverged", 4)
-    assert "no seed is left; seed 2 diverged at step 30 with optimizer.learning_rate" in result.reason
+    assert "all seeds diverged; seed 2 diverged at step 30 with optimizer.learning_rate" in result.reason
     assert result.step == 30
     ends = lanes_of(tmp_path, result.step)
     assert all(np.isfinite(leaf).all() for state in ends.values() for leaf in jax.tree.leaves(state.params))
 
 
-# Interrupted, moved, opened again
+# Interrupted, resumed on other devices, loaded
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(whole, tmp_path, monkeypatch):
-    """However the calls are cut."""
+    """However the run is divided into calls."""
     monkeypatch.setattr("jaxtrain.training.loop.CALL_SECONDS", 1e-9)
     assert trained(tiny(THREE), tmp_path, trackers=[Interrupting(20)]).status == "interrupted"
     monkeypatch.undo()
@@ -195,7 +195,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(whole, tmp_path
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_saved_lanes_go_on_to_the_bit_on_another_number_of_devices(whole, tmp_path, devices):
-    """Three lanes do not divide over two or four devices: the padding comes and goes."""
+    """Three lanes do not divide over two or four devices, so that lanes are padded."""
     trained(tiny(THREE), tmp_path, trackers=[Interrupting(20)])
     moved = dataclasses.replace(experiment(), mesh=device_mesh(devices))
     runner = make_runner(moved, train_step)
@@ -203,7 +203,7 @@ def test_saved_lanes_go_on_to_the_bit_on_another_number_of_devices(whole, tmp_pa
     assert at is not None
     assert at < 60
     state, _ = runner.call(state, moved.batches(at, 60 - at, 60), 60 - at)
-    ends = runner.stored(state)
+    ends = runner.fetch(state)
     assert {len(leaf) for leaf in jax.tree.leaves(ends)} == {3}
     for lane, seed in enumerate(SEEDS):
         own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], ends)
@@ -212,7 +212,7 @@ def test_saved_lanes_go_on_to_the_bit_on_another_number_of_devices(whole, tmp_pa
 
 @pytest.mark.slow
 def test_killed_on_four_devices_and_resumed_on_one(tmp_path):
-    """With the mesh left to what is there, by `kill -9`."""
+    """Killed by `kill -9`, with `parallel.mesh` None, which uses all devices of the machine."""
     many = {"train.duration": "1500 steps", "parallel.mesh": None, "checkpoint.every": "100 steps"}
     config = config_file(tmp_path, {"seed": FIRST, "train.seeds": 3, **many})
     arguments = [f"--config={config}", "--quiet"]
@@ -238,7 +238,7 @@ def test_evaluate_measures_every_seed_at_the_best_step(whole):
 
 
 def test_a_seed_is_opened_by_its_number(whole):
-    """Its weights predict as those of the lane; the first one where none is named; others are refused."""
+    """`load_run` returns the lane of the seed, the first by default, and rejects unknown seeds."""
     inputs = experiment().dataset.split("test")["inputs"]
     lanes = lanes_of(whole, load_run(whole).step)
     for seed in SEEDS:
@@ -251,7 +251,7 @@ def test_a_seed_is_opened_by_its_number(whole):
 
 
 def test_a_warm_start_gives_every_seed_the_same_weights(solos):
-    """Those of the best step of the other run, averaged; keys and what follows differ."""
+    """The averaged weights of the best step of the other run; the keys of the lanes differ."""
     warm = {"checkpoint.init_from": str(solos[3])}
     found = build(tiny(THREE | warm))
     states = jax.device_get(Seeds(found, train_step).init())

@@ -191,7 +191,7 @@ def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_pat
     import jaxtrain.search.programs
 
     run_search(config(search__seeds=2, **overrides), tmp_path / "whole", quiet=True)
-    monkeypatch.setattr(jaxtrain.search.programs, "CHUNK", 5)
+    monkeypatch.setattr(jaxtrain.search.programs, "MAX_CHUNK", 5)
     run_search(config(search__seeds=2, **overrides), tmp_path / "cut", quiet=True)
     assert told(tmp_path / "cut") == told(tmp_path / "whole")
 
@@ -233,7 +233,7 @@ def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest
     def told_and_stopped(study: LocalStudy, outcomes: Any) -> None:
         tell(study, outcomes)
         os.kill(os.getpid(), signal.SIGTERM)
-        while caught[-1].signal is None:  # a thread reads it: the study could end before
+        while caught[-1].signal is None:  # a thread reads the signal, and the study could end first
             time.sleep(0.001)
 
     with monkeypatch.context() as patched:
@@ -467,7 +467,7 @@ def test_a_study_killed_three_times_equals_one_never_killed(tmp_path):
             time.sleep(0.005)
         os.kill(process.pid, number)
         printed, _ = process.communicate(timeout=60)
-        assert number == signal.SIGKILL or "--workdir=killed" in printed.splitlines()[-1], "the next command goes on"
+        assert number == signal.SIGKILL or "--workdir=killed" in printed.splitlines()[-1], "the next command resumes"
         assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM)
     done = run(tmp_path, *line, "--workdir=killed")
     assert done.returncode == 0, done.stderr

@@ -46,7 +46,7 @@ def test_the_interval_is_students_over_paired_seeds():
     low, high = ttest_1samp(differences, 0.0).confidence_interval(0.95)
     found = interval(differences)
     assert (found.mean, found.low, found.high) == pytest.approx((differences.mean(), low, high))
-    assert found.tells_apart
+    assert found.excludes_zero
 
 
 def test_ties_are_those_whose_paired_difference_may_be_nothing():

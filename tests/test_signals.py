@@ -1,4 +1,4 @@
-"""Signals ask for a stop; a second one ends the process at once, also in the midst of a long call into C."""
+"""A first signal requests a stop; a second one ends the process at once, even during a long call into C."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 from jaxtrain.training.signals import interruptions
 
-# hashlib's call lets other threads run and never looks for signals: as a compilation of minutes does.
+# Like a long compilation, hashlib's call releases the GIL and does not check for signals.
 BUSY = """
     import hashlib
     from jaxtrain.training.signals import interruptions
@@ -44,7 +44,7 @@ def test_a_second_signal_ends_the_process_at_once(first, second):
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(first)
-        time.sleep(0.2)  # nothing waits for this: two signals that arrive as one count as one
+        time.sleep(0.2)  # two pending signals of one kind would be delivered as one
         assert process.poll() is None
         began = time.monotonic()
         process.send_signal(second)

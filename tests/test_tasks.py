@@ -21,7 +21,7 @@ from jaxtrain.models.convolution import Conv
 from jaxtrain.optimizers.schedules import Schedule
 from jaxtrain.tasks import make_task
 from jaxtrain.tasks.linen import linen_task
-from jaxtrain.training.bookkeeping import results
+from jaxtrain.training.bookkeeping import to_numbers
 
 RANDOM = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -79,7 +79,7 @@ def trained(task, hparams, inputs, targets, steps=300, rate=RATE):
     state, output = jax.jit(functools.partial(train_call, rules=rules))(state, Batches(data, indices), np.int32(steps))
     assert output.live
     found = jax.jit(functools.partial(eval_step, rules=rules))(state, data)
-    return state, results(found)
+    return state, to_numbers(found)
 
 
 def measured(task, hparams, inputs, targets):

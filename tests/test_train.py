@@ -1,4 +1,4 @@
-"""A run from a config to its files: what it leaves, what it refuses, what it compiles."""
+"""A run from a config to its files: the files it writes, the configs it rejects, the programs it compiles."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def test_a_run_leaves_the_files_that_its_report_names_and_no_others(workdir):
 
 
 def test_the_rows_of_a_run(workdir):
-    """At most one for each step and split, the applied rate and the norms among the numbers, losses in all."""
+    """At most one row for each step and split; all have the loss, training rows the applied rate and the norms."""
     rows = read_rows(workdir / "metrics.jsonl")
     places = [(row["step"], row["split"]) for row in rows]
     expected = [(step, split) for step in (20, 40, 60) for split in ("train", "validation")]
@@ -94,7 +94,7 @@ def test_the_environment_names_the_data_and_the_config_can_be_trained_again(work
 
 
 def test_the_test_split_is_looked_at_once_with_the_best_state(tmp_path, monkeypatch):
-    """Accuracy never falls on a rate of zero, so the first evaluation stays the best: the last state is not tested."""
+    """With a learning rate of 0 the accuracy is constant, so the first evaluation is the best and is tested."""
     config = tiny({"eval.metric": "accuracy", "optimizer.learning_rate": 0.0, "optimizer.weight_decay": 0.0})
     looked: list[str] = []
     evaluate = type(build(config)).evaluate
@@ -125,7 +125,7 @@ def test_an_evaluation_that_is_due_after_the_end_happens_once_at_the_end(tmp_pat
 
 
 def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
-    """With a rate of zero nothing improves on the first evaluation, and an EMA of equal states is no better either."""
+    """With a learning rate of 0 nothing improves on the first evaluation; an EMA of equal states does not either."""
     config = tiny({"train.early_stopping": "20 steps", "optimizer.learning_rate": 0.0, "log.every": "50 steps"})
     result = trained(config, tmp_path)
     assert (result.status, result.step, result.exit_code) == ("done", 40, 0)
@@ -139,7 +139,7 @@ def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(workdir,
     with count_compilations() as compiled:
         result = train_and_evaluate(tiny(), workdir)
     assert compiled.count == 0
-    assert "nothing is left to do" in capfd.readouterr().err
+    assert "nothing to do" in capfd.readouterr().err
     assert dataclasses.asdict(result) == result_of(workdir)
     after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after == before
@@ -232,7 +232,7 @@ def losses(config: configs.Config, directory: Path) -> dict[tuple[int, str], flo
     [
         (("mesh", "pmap"), {"model.dropout": None}),
         (("mesh",), {"model.dropout": 0.2, "train.duration": "30 steps"}),
-        # SGD, since Adam blows up the rounding of gradients that are zero, as those of a bias before a batch norm are.
+        # SGD: Adam amplifies rounding errors of gradients that are 0, such as those of a bias before a batch norm.
         (
             ("mesh", "pmap"),
             {"model.dropout": None, "model.norm": "batch", "train.accumulate": 2, "optimizer.name": "sgd"}
@@ -241,7 +241,7 @@ def losses(config: configs.Config, directory: Path) -> dict[tuple[int, str], flo
     ],
 )
 def test_four_devices_give_the_losses_of_one(tmp_path, backends, given):
-    """By a mesh and by pmap; by a mesh also where dropout is drawn."""
+    """With both backends; with dropout only on a mesh."""
     given = {"train.duration": "100 steps", "log.every": "5 steps"} | given
     one = losses(tiny(given), tmp_path / "one")
     for backend in backends:
@@ -292,7 +292,7 @@ sys.exit(main(sys.argv[2:]))
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_ends_in_one_line_and_loses_nothing_that_was_saved(tmp_path):
-    """A limit on the size of files stands for the disk: metrics.jsonl meets it first, long after the first save."""
+    """A limit on file sizes simulates a full disk: metrics.jsonl reaches it first, long after the first checkpoint."""
     given = {"train.duration": "600 steps", "log.every": "1 steps", "track": {"tensorboard": False}}
     arguments = [f"--config={config_file(tmp_path, given)}", "--quiet", "--workdir"]
     assert run(tmp_path, *arguments, "whole").returncode == 0
@@ -305,7 +305,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_loses_nothing_that_was_saved(
     assert not (tmp_path / "full" / "result.json").exists()
     again = run(tmp_path, *arguments[:1], "--workdir=full")
     assert again.returncode == 0
-    assert int(re.findall(r"resumes at step (\d+)", again.stderr)[0]) >= 20
+    assert int(re.findall(r"resuming at step (\d+)", again.stderr)[0]) >= 20
     assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
 
 

@@ -1,4 +1,4 @@
-"""Trained runs, opened again: predictions from raw inputs, evaluations, and what is refused."""
+"""Loaded runs: predictions from raw inputs, evaluations, and errors."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ REGRESSION = {
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run with averaged parameters, at a rate so high that its best step is not its last."""
+    """The directory of a run with averaged parameters, at so high a rate that its best step is not its last."""
     directory = tmp_path_factory.mktemp("runs") / "digits"
     high = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5, "schedule.optimizer.learning_rate": "constant"}
     result = train_and_evaluate(tiny(high), directory, quiet=True)
@@ -51,14 +51,14 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(workdir: Path, split: str) -> np.ndarray:
-    """Returns the row numbers of a split in the source's own arrays."""
+    """Returns the indices of a split's rows in the arrays of the source."""
     rows = build(load_run(workdir).config).dataset.parts[split].rows
     assert rows is not None
     return rows
 
 
 def test_predictions_from_raw_inputs_have_the_accuracy_of_the_evaluation(digits):
-    """With the averaged parameters of the best step, as they were tested."""
+    """Predicts with the averaged parameters of the best step, as the test split was evaluated."""
     images, labels = load_digits(return_X_y=True)
     rows, run = rows_of(digits, "test"), load_run(digits)
     logits = run.predict(images[rows].reshape(-1, 8, 8, 1))

@@ -10,7 +10,7 @@ from jaxtrain.core.steps import train_step
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.parallel.compilation import use_persistent_cache
 from jaxtrain.storage.files import write_json
-from jaxtrain.training.bookkeeping import results
+from jaxtrain.training.bookkeeping import to_numbers
 from jaxtrain.training.checks import check_fingerprint
 from jaxtrain.training.experiment import build
 from jaxtrain.training.runners import make_runner
@@ -35,14 +35,14 @@ def evaluate(workdir: str | Path) -> dict[str, Any]:
     Returns {"step": step, split: {name: number}}. Raises DataError if the data differ from the training data.
     """
     workdir = Path(workdir)
-    config, memory, checkpoints = open_run(workdir)
+    config, bookkeeping, checkpoints = open_run(workdir)
     experiment = build(config)
-    check_fingerprint(experiment.dataset, memory.fingerprint)
+    check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     runner = make_runner(experiment, train_step)
-    step, saved = restore_best(checkpoints, memory, runner.shapes())
-    state = runner.placed(saved)
+    step, saved = restore_best(checkpoints, bookkeeping, runner.shapes())
+    state = runner.place(saved)
     splits = [split for split in ("validation", "test") if split in experiment.dataset.sizes]
-    evaluation = {"step": step, **{split: results(runner.evaluate(state, split)) for split in splits}}
+    evaluation = {"step": step, **{split: to_numbers(runner.evaluate(state, split)) for split in splits}}
     write_json(workdir / "evaluation.json", evaluation)
     return evaluation
 

@@ -10,7 +10,7 @@ from jaxtrain.lr_range.from_config import check, run_range_test, write
 from jaxtrain.lr_range.rules import Reading
 from jaxtrain.lr_range.sweep import LRRangeResult
 from jaxtrain.storage.locks import run_lock
-from jaxtrain.training.checks import floats_explained
+from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import build
 
 ALL_DIVERGED = "every lane diverged: lower lr_range.start and lr_range.stop"
@@ -37,7 +37,7 @@ def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
     """
     check(config)
     workdir = Path(workdir)
-    with run_lock(workdir), floats_explained(config):
+    with run_lock(workdir), explain_traced_floats(config):
         result = run_range_test(build(config, lanes=True))
         write(result, config, workdir / "lr_range")
     return result

@@ -12,7 +12,7 @@ from jaxtrain.commands.options import Options, command, use_a_host_device_per_co
 from jaxtrain.storage.files import make_directory, storage_error
 from jaxtrain.storage.ownership import demand_own
 from jaxtrain.trackers.figures import render
-from jaxtrain.training.memory_plan import LANES
+from jaxtrain.training.memory_plan import MAX_LANES
 from jaxtrain.training.plan import Plan
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
         *_memory_lines(planned),
         f"  time           {_time(planned)}",
         f"  largest batch  {_up_to(planned.largest_batch, planned.batch_cap, '(the whole training split)')}",
-        f"  lanes          {_up_to(planned.lanes, LANES, 'or more')} fit",
+        f"  lanes          {_up_to(planned.lanes, MAX_LANES, 'or more')} fit",
     ]
     names = ", ".join(planned.curves.values)
     lines.append(f"wrote {picture}: {names}" if names else "no picture: nothing is scheduled")

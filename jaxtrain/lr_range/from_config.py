@@ -41,7 +41,7 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
         return experiment
     suggested = suggested_floats(result, experiment.config)
     say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in suggested.items()))
-    return replace(experiment, found=suggested)
+    return replace(experiment, suggested=suggested)
 
 
 def _is_of_config(folder: Path, config: Config) -> bool:

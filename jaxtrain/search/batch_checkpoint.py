@@ -74,7 +74,7 @@ class WorkFiles:
             chunks[i].states = restored.state[str(i)]
         records = {(number, seed): Record(**record) for number, seed, record in memory["records"]}
         ended = [Outcome.from_json(row) for row in memory["ended"]]
-        return batch.recut(Work(chunks, records, memory["rung"], ended))
+        return batch.rechunk(Work(chunks, records, memory["rung"], ended))
 
     def remove(self) -> None:
         """Removes the folder, and its parent if it is then empty."""

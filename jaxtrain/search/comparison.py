@@ -34,8 +34,8 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
     files = session.work_files(f"comparison-{best.trial}-{seeds[0]}-{seeds[-1]}")
     has_test = "test" in session.programs.experiment(session.config).dataset.sizes
     splits = ("validation", "test") if has_test else ("validation",)
-    batch = session.batch(trials, files, seeds=seeds, splits=splits, halved=False)
-    work = (files.load(batch) if files else None) or batch.fresh()
+    batch = session.batch(trials, files, seeds=seeds, splits=splits, use_rungs=False)
+    work = (files.load(batch) if files else None) or batch.new_work()
     comparison = _train_and_compare(batch, work, trials[1])
     write_json(place, comparison.to_json())
     session.study.publish(task, read_json(place))

@@ -1,4 +1,4 @@
-"""What steps the lanes of a search: many as one program, or those that are too big one by one over all devices."""
+"""Programs that step the lanes of a search: many lanes together, or one at a time over all devices."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ from jaxtrain.training.experiment import Experiment
 
 
 class Lanes(Protocol):
-    """What a `Population` does for a search; states on the host have a leading axis of lanes."""
+    """The part of `Population` that a search uses; states on the host have a leading axis of lanes."""
 
     @property
     def lanes(self) -> int:
-        """How many lanes are stepped at once."""
+        """The number of lanes that are stepped together."""
         ...
 
     @property
     def padded(self) -> int | None:
-        """Lanes of the states on the devices, padding included; None where they have no axis of lanes."""
+        """The number of lanes of the states on the devices, padding included; None if they have no lane axis."""
         ...
 
     def spread(self, tree: Any) -> Any:
-        """Places a tree on the devices as the states lie."""
+        """Places a tree on the devices with the sharding of the states."""
         ...
 
     def with_lanes(self, lanes: int) -> "Lanes":
-        """Returns the same program with no more than so many lanes in it."""
+        """Returns the same program, holding at most `lanes` lanes."""
         ...
 
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
@@ -41,11 +41,11 @@ class Lanes(Protocol):
         ...
 
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
-        """Takes up to k steps in every lane; the states that are given are used up."""
+        """Takes up to k steps in every lane; `states` are donated."""
         ...
 
     def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
-        """Measures the batches in every lane."""
+        """Evaluates the batches in every lane."""
         ...
 
     def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
@@ -53,32 +53,32 @@ class Lanes(Protocol):
         ...
 
     def fetch(self, tree: Any) -> Any:
-        """Brings states, or what a call or an evaluation reports, to the host."""
+        """Copies states, or the output of a call or an evaluation, to the host."""
         ...
 
     def place(self, states: Any) -> TrainState:
-        """Places states from the host on the devices."""
+        """Places host states on the devices."""
         ...
 
 
 @dataclass(frozen=True)
 class OneByOne:
-    """A single lane, whose batches are spread over all devices: for models that do not fit on one beside others."""
+    """A single lane with its batches split over all devices: for models too large for a lane on each device."""
 
     experiment: Experiment
     lanes: int = 1
     padded: int | None = None
 
     def spread(self, tree: Any) -> Any:
-        """Places a tree whole on every device."""
+        """Replicates a tree over the devices."""
         return replicate(tree, self.experiment.mesh)
 
     def with_lanes(self, lanes: int) -> "OneByOne":
-        """Returns the program: it holds one lane."""
+        """Returns this program, which holds one lane."""
         return self
 
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
-        """Makes the state."""
+        """Makes the state of the one lane."""
         own = {name: np.float32(np.reshape(value, -1)[0]) for name, value in hparams.items()}
         key = jax.random.key(np.reshape(seeds, -1)[0])
         return compile_init(self.experiment.rules, self.experiment.mesh)(key, example, own)
@@ -88,20 +88,20 @@ class OneByOne:
         return compile_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, batches, steps)
 
     def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
-        """Measures the batches."""
+        """Evaluates the batches."""
         return compile_eval_call(self.experiment.rules, self.experiment.mesh)(states, batches)
 
     def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
-        """Edits the hyperparameters, which have a lane axis of 1 on the host, while the run is alive."""
+        """Edits the hyperparameters, which have a lane axis of 1 on the host; does nothing if the run diverged."""
         if not self.fetch(states.live)[0]:
             return states
         edited = edit(self.fetch(states.hparams))
         return states.replace(hparams=self.spread({name: np.float32(value[0]) for name, value in edited.items()}))
 
     def fetch(self, tree: Any) -> Any:
-        """Brings a tree to the host, with a lane axis of 1."""
+        """Copies a tree to the host, with a lane axis of 1."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
 
     def place(self, states: Any) -> TrainState:
-        """Places the state whole on every device."""
+        """Replicates the state over the devices."""
         return self.spread(jax.tree.map(lambda leaf: np.array(leaf[0]), states))

@@ -45,7 +45,7 @@ class Comparison:
         if lost != own_lost:
             return "better" if lost < own_lost else "worse"
         gain = self.gain
-        if not gain.tells_apart:
+        if not gain.excludes_zero:
             return "a tie"
         return "better" if gain.mean > 0 else "worse"
 

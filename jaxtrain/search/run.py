@@ -1,4 +1,4 @@
-"""The verb `search`: a study from its config to its report."""
+"""Runs a hyperparameter search, from a resolved config to its report: the function behind the command `search`."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import Outcome
 from jaxtrain.storage.files import make_directory, read_json, write_json
 from jaxtrain.trackers.progress import plain_lines, progress
-from jaxtrain.training.checks import floats_explained
+from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.signals import Interruption, interruptions
 
-MANY_PROGRAMS = 4  # beyond, the plan is worth a line before it can say how long it takes
+MANY_PROGRAMS = 4  # with more, their compilation is announced, since the estimated duration is known only after it
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """How a search ended: "done", "diverged" where no trial is left, or "interrupted", and what it found so far."""
+    """Status and findings of a search: "done", "diverged" (all trials did) or "interrupted" (by `signal`)."""
 
     status: str
     findings: Findings
@@ -49,32 +49,41 @@ class SearchResult:
 
     @property
     def exit_code(self) -> int:
-        """The command's: 0 done, 4 all diverged, 128 + the signal where one interrupted."""
+        """Exit code of the command: 0 done, 4 all trials diverged, 128 + the signal that interrupted it."""
         return {"done": 0, "diverged": 4}.get(self.status, 128 + (self.signal or 0))
 
 
 def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> SearchResult:
-    """Searches `search.space` of a resolved config, or goes on with the study that is there, and writes its report.
+    """Searches `search.space` of a resolved config, or resumes the study in `workdir`, and writes its report.
 
-    With `search.storage` this process is one worker of the study in that database. Raises ConfigError for a space that
-    cannot be searched, UsageError for the folder of another study, StorageError; where every trial diverged the result
-    says so, and the report is written all the same.
+    With `search.storage` this process is one worker of the study in that database. If every trial diverges, the report
+    is still written, and the status is "diverged".
+
+    Args:
+        config: a resolved config.
+        workdir: the directory of the study.
+        quiet: whether to print no progress and no notes.
+
+    Raises:
+        ConfigError: the space cannot be searched.
+        UsageError: the directory belongs to another study.
+        StorageError: a file or the database cannot be read or written.
     """
     check_config(config)
     space = read_space(config)
     trials = number_of_trials(space)
     with interruptions() as stop, count_compilations() as compiled, ExitStack() as opened:
-        opened.enter_context(floats_explained(config))
+        opened.enter_context(explain_traced_floats(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
         demand_same(folder, config)
         programs = Programs()
         direction = higher_is_better(programs.experiment(config))
-        rung_fractions(config["search"], programs.experiment(config))  # raises where there can be none
+        rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
         make_directory(folder)
         ledger = Ledger(folder / "trials.jsonl")
         opened.callback(ledger.close)
-        study = opened_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
+        study = open_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
         opened.callback(study.release)
         write_json(folder / "config.json", without_storage(config))
         done = len(study.outcomes())
@@ -93,45 +102,45 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
             before=_seconds_before(folder),
         )
         try:
-            run(session)
+            run_batches(session)
             return _finish(session)
         except Interrupted:
             session.note_seconds()
             return SearchResult("interrupted", session.findings, folder, stop.signal)
 
 
-def run(session: Session) -> None:
-    """Finishes what was killed, then takes batch after batch until the study has no more.
+def run_batches(session: Session) -> None:
+    """Finishes saved batches, then trains new ones until the study is complete.
 
-    Interrupted on a signal, with what was trained saved.
+    Raises Interrupted on a signal, after the batch was saved.
     """
     for files in session.saved_batches():
         _train(session, [session.space.trial(number, point) for number, point in files.points().items()], files)
     while taken := session.study.take():
-        known = {outcome.trial for outcome in session.study.outcomes()}
-        trials = [trial for trial in taken if trial.number not in known]
+        ended = {outcome.trial for outcome in session.study.outcomes()}
+        trials = [trial for trial in taken if trial.number not in ended]
         _train(session, trials, session.work_files(str(trials[0].number)))
     if session.stop.signal is not None:
         raise Interrupted
 
 
 def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -> None:
-    """Trains a batch of trials, from where it was saved, and tells the study what came of them."""
+    """Trains a batch of trials, resuming from its files if it was saved, and tells the study the outcomes."""
     batch = session.batch(trials, files)
-    work = (files.load(batch) if files else None) or batch.fresh()
+    work = (files.load(batch) if files else None) or batch.new_work()
     _announce(session, batch, work)
     for ended in batch.run(work):
         session.study.tell(ended)
         session.note_seconds()
-        _show(session, batch, work, ended)
+        _show_rung(session, batch, work, ended)
     if files:
         files.remove()
 
 
 def higher_is_better(experiment: Experiment) -> bool:
-    """Tells the direction of `eval.metric`, which the metric itself says where it is measured; nothing is run."""
+    """Returns the direction of `eval.metric`, found by tracing the evaluation step, without running it."""
     shapes = experiment.state_shapes()
-    # Of two rows: one alone would fit shapes that a batch does not.
+    # Two rows: with one, shapes that do not fit a batch would broadcast.
     batch = {name: np.repeat(rows, 2, axis=0) for name, rows in experiment.example.items()}
     batch["mask"] = np.ones(2, np.float32)
     metrics = jax.eval_shape(functools.partial(eval_step, rules=experiment.rules), shapes, batch)
@@ -142,7 +151,7 @@ def higher_is_better(experiment: Experiment) -> bool:
 
 
 def _check_static_values(space: Space, programs: Programs) -> None:
-    """Traces what each value that shapes a program comes to, so that what cannot be is said before anything runs."""
+    """Traces every static value once, so that invalid ones are reported before training starts."""
     for members, dimension, value in space.ends():
         config = space.trial(0, members | {dimension.key: value}).config
         if dimension.key in hyperparameters(config):
@@ -164,31 +173,32 @@ def _check_static_values(space: Space, programs: Programs) -> None:
 
 
 def _announce(session: Session, batch: Batch, work: Work) -> None:
-    """Says what a batch comes to before it is trained."""
+    """Prints the plan of a batch before it is trained."""
     numbers = [trial.number for trial in batch.trials]
     session.show(len(session.study.outcomes()), len(numbers), None)
     if len(batch.groups) > MANY_PROGRAMS:
-        session.bar.say(f"{len(batch.groups)} programs, which are compiled and timed first")
+        session.bar.say(f"compiling and timing {len(batch.groups)} programs")
     lanes = [(chunk.program, len(chunk.lanes)) for chunk in work.chunks]
     line = plan_line(len(numbers), lanes, batch.seconds(work))
     session.bar.say(f"trials {numbers[0]} to {numbers[-1]} of {session.trials}: {line}")
 
 
-def _show(session: Session, batch: Batch, work: Work, ended: list[Outcome]) -> None:
-    """Moves the progress, and says a line at a rung: who leads, of those that have ended and those that go on."""
-    told, going = session.study.outcomes(), batch.standing(work)
-    values = {outcome.trial: outcome.value for outcome in told} | going
-    found = {number: value for number, value in values.items() if value is not None}
-    best = min(found, key=lambda number: as_loss(found[number], session.higher_is_better), default=None)
-    session.show(len(told), len(going), None if best is None else found[best])
-    lost = sum(outcome.status == "diverged" for outcome in ended)
-    diverged = f" ({lost} diverged)" if lost else ""
-    leader = "" if best is None else f"; best {found[best]:.4g}, trial {best}"
-    session.bar.say(f"rung {work.rung}: {len(ended)} trials end{diverged}, {len(going)} go on{leader}")
+def _show_rung(session: Session, batch: Batch, work: Work, ended: list[Outcome]) -> None:
+    """Updates the progress bar, and prints a line for the rung: trials ended and running, and the best of both."""
+    outcomes = session.study.outcomes()
+    running = batch.current_values(work)
+    values = {outcome.trial: outcome.value for outcome in outcomes} | running
+    finite = {number: value for number, value in values.items() if value is not None}
+    best = min(finite, key=lambda number: as_loss(finite[number], session.higher_is_better), default=None)
+    session.show(len(outcomes), len(running), None if best is None else finite[best])
+    diverged_count = sum(outcome.status == "diverged" for outcome in ended)
+    diverged = f" ({diverged_count} diverged)" if diverged_count else ""
+    leader = "" if best is None else f"; best {finite[best]:.4g} (trial {best})"
+    session.bar.say(f"rung {work.rung}: {len(ended)} trials ended{diverged}, {len(running)} continue{leader}")
 
 
 def _finish(session: Session) -> SearchResult:
-    """Compares the best with the config's own values, and writes all there is to see."""
+    """Compares the best trial with the config's own values, and writes the report."""
     findings = session.findings
     if findings.best is not None and session.config["search"]["compare_seeds"]:
         findings = replace(findings, comparison=compare(session, findings.best))
@@ -198,16 +208,16 @@ def _finish(session: Session) -> SearchResult:
 
 
 def _seconds_before(folder: Path) -> float:
-    """Returns the seconds of the sessions before this one; one that was killed has not said its own."""
-    place = folder / "seconds.json"
-    found = read_json(place) if place.exists() else 0.0
-    return float(found) if isinstance(found, int | float) else 0.0
+    """Returns the duration of the earlier sessions; of one that was killed, only up to its last note is known."""
+    path = folder / "seconds.json"
+    seconds = read_json(path) if path.exists() else 0.0
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
-def opened_study(
+def open_study(
     space: Space, direction: bool, ledger: Ledger, trials: int, stop: Interruption, say: Callable[[str], None]
 ) -> Study:
-    """Opens the study that the config names: that of this process alone, or the one in a database."""
+    """Opens the study of a config: a local one, or the one in the database `search.storage`."""
     section = space.config["search"]
     if section["storage"] is None:
         return LocalStudy(space, make_sampler(space, direction), ledger, trials, section["batch"])
@@ -228,6 +238,6 @@ def opened_study(
 
 
 def _batch_of_whole_devices(batch: int) -> int:
-    """Rounds a batch up so that no device of this machine is idle; a study of one process keeps the config's size."""
+    """Rounds the batch size of a shared study up to a multiple of this machine's devices, so that none is idle."""
     devices = len(jax.local_devices())
     return -(-batch // devices) * devices

@@ -85,7 +85,7 @@ class Session:
             compiled=self.compiled,
             save=files.save if files else lambda batch, work: None,
             pace=self.pace,
-            progressed=self._show_fraction,
+            on_progress=self._show_fraction,
             **{"seeds": seeds, **options},
         )
 

@@ -74,7 +74,7 @@ def compare_with_best(order: Sequence[Outcome]) -> dict[int, Interval]:
 def is_tie(difference: Interval) -> bool:
     """Tells whether a difference from the best is not significant; with a single seed only 0 is a tie."""
     unknown = math.isnan(difference.low)
-    return difference.mean == 0 if unknown else not difference.tells_apart
+    return difference.mean == 0 if unknown else not difference.excludes_zero
 
 
 Lane = tuple[int, int]

@@ -1,1 +1,1 @@
-"""One run: from a resolved config to a trained and tested state."""
+"""Training of one run, from a resolved config to a tested state."""

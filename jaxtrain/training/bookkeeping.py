@@ -1,5 +1,6 @@
-"""What a run remembers beside its state, saved as JSON with every checkpoint."""
+"""Host-side bookkeeping (metric sums, best evaluation, elapsed time), saved as JSON with each checkpoint."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,10 +12,16 @@ Numbers = dict[str, float]
 
 
 @dataclass
-class Memory:
-    """Sums of training metrics since the last row, the best evaluation so far, the last rows, seconds of training.
+class Bookkeeping:
+    """Bookkeeping of a run; the fields are the keys of the JSON file.
 
-    `fingerprint` and `info` say which data the state has seen.
+    Attributes:
+        info: description of the data, as `DataInfo.to_json` returns it.
+        fingerprint: fingerprint of the data that the state was trained on.
+        sums: name -> [sum, count] of each training metric since the last written row.
+        best: step, metric and value of the best evaluation so far.
+        last: split -> the numbers of its newest row.
+        seconds: duration of the run over all sessions, in seconds.
     """
 
     info: dict[str, Any]
@@ -25,45 +32,46 @@ class Memory:
     seconds: float = 0.0
 
     def add(self, metrics: dict[str, Mean], steps: int) -> None:
-        """Adds the stacked metrics of a call, one step after the other, in float64; of norms the last step's are kept.
+        """Adds the metrics of a call, stacked over steps, in float64; norms are replaced by those of the last step.
 
-        The order and the type make the sums the same to the bit however a run is cut into calls.
+        Steps are added one at a time, so that the sums do not depend on how a run is divided into calls.
         """
         for name, stacked in metrics.items():
             before = [0.0, 0.0] if name.startswith(NORMS) else self.sums.get(name, [0.0, 0.0])
             self.sums[name] = [
-                _running(total, np.asarray(rows)[:steps])
+                _add_rows(total, np.asarray(rows)[:steps])
                 for total, rows in zip(before, (stacked.sum, stacked.count), strict=True)
             ]
 
     def numbers(self, metrics: dict[str, Mean]) -> Numbers:
-        """Returns the numbers that the sums come to; `metrics` says how sums become numbers."""
-        return results({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()})
+        """Computes the metrics from the sums; `metrics` provides the formula of each."""
+        return to_numbers({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()})
 
     def drain(self, metrics: dict[str, Mean]) -> Numbers:
-        """Returns the same, for a row, and starts new sums."""
-        found, self.sums = self.numbers(metrics), {}
-        return found
+        """Computes the metrics of a row and resets the sums."""
+        numbers = self.numbers(metrics)
+        self.sums = {}
+        return numbers
 
-    def judge(self, step: int, metric: str, found: Mean) -> bool:
-        """Notes an evaluation; returns whether it is the best so far. Not-a-number never is."""
-        value = found.result()
-        best = None if self.best is None else as_loss(self.best["value"], found.higher_is_better)
-        improved = value == value and (best is None or found.loss() < best)
+    def update_best(self, step: int, metric: str, evaluated: Mean) -> bool:
+        """Updates the best evaluation and returns whether this one is better; NaN never is."""
+        value = evaluated.result()
+        best = math.inf if self.best is None else as_loss(self.best["value"], evaluated.higher_is_better)
+        improved = not math.isnan(value) and (self.best is None or evaluated.loss() < best)
         if improved:
             self.best = {"step": step, "metric": metric, "value": value}
         return improved
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a dict of what JSON can hold; floats keep every bit."""
+        """Returns a dict that JSON can represent exactly."""
         return asdict(self)
 
 
-def results(metrics: dict[str, Mean]) -> Numbers:
-    """Returns the number that each metric comes to, or its numbers, as "name/0" and so on."""
+def to_numbers(metrics: dict[str, Mean]) -> Numbers:
+    """Computes name -> number of each metric; a metric with several numbers gives "name/0", "name/1", ..."""
     return {key: number for name, metric in metrics.items() for key, number in metric.numbers(name).items()}
 
 
-def _running(total: Any, rows: np.ndarray) -> Any:
+def _add_rows(total: Any, rows: np.ndarray) -> Any:
     first = np.broadcast_to(np.asarray(total, np.float64), (1, *rows.shape[1:]))
     return np.cumsum(np.concatenate([first, rows]), axis=0)[-1].tolist()

@@ -1,4 +1,4 @@
-"""Checks of a config that need more than one section, or the data."""
+"""Checks of a config that involve several sections, or the data."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ from jaxtrain.tasks.metrics import METRICS, SEVERAL
 
 
 def check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
-    """Refuses batches that do not divide; lanes take them whole."""
-    train, batch = config["train"], config["data"]["batch_size"]
+    """Rejects batch sizes that the devices cannot split evenly; with lanes each device takes whole batches."""
+    train = config["train"]
+    batch = config["data"]["batch_size"]
     if train["seeds"] > 1 and config["parallel"]["backend"] == "pmap":
         raise ConfigError("parallel.backend", "pmap", "'mesh' where train.seeds is above 1")
     if lanes:
@@ -29,7 +30,7 @@ def check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
 
 
 def check_plateaus(config: Config, dataset: Dataset) -> None:
-    """Refuses a schedule that evaluations move where there are none."""
+    """Rejects reduce_on_plateau where there is no validation split to evaluate."""
     plateaus = schedule_of(config).plateaus
     if plateaus and "validation" not in dataset.sizes:
         expected = "a schedule that needs no validation split, for data without one"
@@ -38,8 +39,9 @@ def check_plateaus(config: Config, dataset: Dataset) -> None:
 
 
 def warn_of_mini_batches(config: Config, dataset: Dataset) -> None:
-    """Warns where the optimizer compares the gradients of successive steps, and these are of other examples."""
-    batch, whole = config["data"]["batch_size"], dataset.sizes["train"]
+    """Warns of Rprop with mini-batches: it compares gradient signs of successive steps, which differ in examples."""
+    batch = config["data"]["batch_size"]
+    whole = dataset.sizes["train"]
     if config["optimizer"]["name"] in ("rprop", "optax:rprop") and batch < whole:
         got = Words(f"{config['optimizer']['name']!r} with mini-batches of {batch} of {whole} examples")
         expected = "the whole training split as one batch: mini-batches turn the signs of the gradients by chance"
@@ -48,7 +50,7 @@ def warn_of_mini_batches(config: Config, dataset: Dataset) -> None:
 
 
 def check_schedule_free(config: Config) -> None:
-    """Refuses another average beside that of the optimizer, and warns of a rate that falls, whose place it takes."""
+    """Rejects `train.ema` with a schedule-free optimizer, which averages itself, and warns of a decaying rate."""
     name = config["optimizer"]["name"]
     if name not in ("schedule_free_sgd", "schedule_free_adamw"):
         return
@@ -56,8 +58,7 @@ def check_schedule_free(config: Config) -> None:
         expected = f"None with {name}, which keeps an average of its own"
         raise ConfigError("train.ema", config["train"]["ema"], expected)
     schedule = config["schedule"].get("optimizer", {}).get("learning_rate", {"name": "constant"})
-    rises_alone = schedule["name"] in ("constant", "inverse_sqrt", "warmup_stable_decay")
-    if not rises_alone:
+    if schedule["name"] not in ("constant", "inverse_sqrt", "warmup_stable_decay"):
         got = Words(f"{schedule['name']!r} with {name}")
         expected = "a rate that never falls: the average of the optimizer takes the place of a decay"
         hint = "Take 'constant', or for a warm-up 'warmup_stable_decay' with decay=0"
@@ -65,7 +66,7 @@ def check_schedule_free(config: Config) -> None:
 
 
 def check_metrics(task: Config, chosen: str) -> None:
-    """Refuses names of metrics that are none; what a task of a user's own measures shows when it is traced."""
+    """Rejects unknown metric names. The metrics of a user's own task are known only once its step is traced."""
     names = task.get("metrics", ())
     for name in names:
         METRICS.member(name, "task.metrics")
@@ -77,22 +78,22 @@ def check_metrics(task: Config, chosen: str) -> None:
 
 
 @contextmanager
-def floats_explained(config: Config) -> Iterator[None]:
-    """Adds a note to JAX's errors about traced values: which floats are traced, and what to do."""
+def explain_traced_floats(config: Config) -> Iterator[None]:
+    """Adds a note to JAX's errors about traced values that lists the traced floats and the remedy."""
     try:
         yield
     except TypeError as error:
         if isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error):
             error.add_note(
-                "jaxtrain: a float of the config enters the program as a traced input, and here one shapes the program"
-                " or decides in Python. Annotate that knob as int, bool or str in the signature of its member, or use"
-                " it with jax.numpy alone. The floats of this run: " + ", ".join(hyperparameters(config))
+                "jaxtrain: floats of the config are traced inputs of the program, but here one determines a shape or a"
+                " Python branch. Annotate that knob as int, bool or str in the signature of its member, or use it only"
+                " with jax.numpy. The floats of this run: " + ", ".join(hyperparameters(config))
             )
         raise
 
 
 def check_fingerprint(dataset: Dataset, trained_on: str) -> None:
-    """Refuses data that are not those which a run has been trained on."""
+    """Rejects data other than those that the run was trained on."""
     if dataset.fingerprint != trained_on:
         got = Words(f"data with the fingerprint {dataset.fingerprint[:12]}")
         expected = f"{trained_on[:12]}, the fingerprint of the data that this run was trained on"

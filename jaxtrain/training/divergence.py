@@ -1,4 +1,4 @@
-"""Divergence: the last finite state of a call that left the finite numbers, and what the next step did to it."""
+"""Divergence: finds the last finite state of a call, and the step and value that became non-finite after it."""
 
 import functools
 from typing import Any
@@ -14,42 +14,56 @@ from jaxtrain.core.trees import named_leaves
 from jaxtrain.parallel.mesh import TrainCall
 
 
-def last_finite(
+def find_last_finite(
     call: TrainCall, start: TrainState, batches: Batches, steps: int
 ) -> tuple[TrainState, int, CallOutput | None]:
-    """Returns (state, steps, output) of the longest part of a call that stays finite, by replays of the same program.
+    """Returns (state, steps, output) of the longest finite part of a call, found by replaying the same program.
 
-    `start` is the state that the call returned, the one it began with; what is not finite stays so, hence a bisection.
-    The output is None where the first step already left the finite numbers.
+    Bisects over the number of steps, since a non-finite state never becomes finite again.
+
+    Args:
+        call: the compiled call; it uses up the state that it is given.
+        start: the state before the call, which a call that diverges returns with `live` False.
+        batches: the batches of the call.
+        steps: the steps of the call.
+
+    Returns:
+        The last finite state, the steps up to it, and the output of the replay of these steps: None if there are none.
     """
     start = start.replace(live=jnp.ones_like(start.live))
-    finite, steps_finite, steps_not, measured = start, 0, steps, None
-    while steps_not - steps_finite > 1:
-        middle = (steps_finite + steps_not) // 2
-        state, output = call(jax.tree.map(jnp.copy, start), batches, middle)
-        if bool(np.all(output.live)):
-            finite, steps_finite, measured = state, middle, output
+    state = start
+    output = None
+    finite_steps = 0
+    diverged_steps = steps
+    while diverged_steps - finite_steps > 1:
+        middle = (finite_steps + diverged_steps) // 2
+        replayed, replayed_output = call(jax.tree.map(jnp.copy, start), batches, middle)
+        if bool(np.all(replayed_output.live)):
+            state = replayed
+            output = replayed_output
+            finite_steps = middle
         else:
-            steps_not = middle
-    return finite, steps_finite, measured
+            diverged_steps = middle
+    return state, finite_steps, output
 
 
-def explain(step: StepFunction, state: TrainState, batch: Batch, rules: Rules) -> str:
-    """Says in one line which step left the finite numbers, at which rate, and where the rejected update first shows."""
+def explain_divergence(step: StepFunction, state: TrainState, batch: Batch, rules: Rules) -> str:
+    """Describes a divergence in one line: the step, its learning rates, and the first non-finite leaf after it."""
     rejected, metrics = jax.jit(functools.partial(step, rules=rules))(state, batch)
     values = rules.schedule(state.step, state.hparams)
     rates = {name: float(values[name]) for name in values if name.endswith("learning_rate")}
-    shown = ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items()) or "its values"
-    where = _first_not_finite((*named_leaves(rejected), ("loss", metrics["loss"].sum)))
+    shown = ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items())
+    where = _describe_non_finite((*named_leaves(rejected), ("loss", metrics["loss"].sum)))
     return (
-        f"diverged at step {int(state.step)} with {shown}: {where} is not finite after the update, which was rejected; "
-        "the state before it is saved. Lower the rate, clip the gradients (optimizer.clip_norm), or find a rate with "
-        "the learning-rate range test"
+        f"diverged at step {int(state.step)}{' with ' if shown else ''}{shown}: {where} after the update, which was "
+        "rejected; the last finite state is saved. Lower the learning rate, clip the gradients (optimizer.clip_norm), "
+        "or find a learning rate with the learning-rate range test"
     )
 
 
-def _first_not_finite(leaves: Any) -> str:
+def _describe_non_finite(leaves: Any) -> str:
+    """Describes the first non-finite leaf of (path, leaf) pairs."""
     for path, leaf in leaves:
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
-            return path
-    return "nothing that a replay shows"
+            return f"{path} is not finite"
+    return "a value that is finite in a replay of the step is not finite"

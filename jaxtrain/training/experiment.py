@@ -1,4 +1,4 @@
-"""An experiment: all that a resolved config comes to before its first step."""
+"""An experiment: dataset, devices, rules and durations, built from a resolved config."""
 
 import functools
 from collections.abc import Mapping
@@ -29,14 +29,15 @@ from jaxtrain.training.checks import (
 )
 from jaxtrain.training.lengths import Lengths, lengths_of
 
-CAPACITY = 500  # steps that one call can take; the compiled program is the same for every length up to it
+CAPACITY = 500  # most steps of one call; a single compiled program serves all lengths up to it
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Config, data, devices, rules and durations of a run.
+    """Config, dataset, devices, rules and durations of a run.
 
-    `found` holds floats that a range test put in place, `placed` the splits that lie on the devices already.
+    `suggested` holds floats that a learning-rate range test chose in place of the config's; `device_splits` caches the
+    splits that were placed on devices.
     """
 
     config: Config
@@ -44,91 +45,101 @@ class Experiment:
     mesh: Devices
     rules: Rules
     lengths: Lengths
-    found: Mapping[str, float] = field(default_factory=dict)
-    placed: dict[tuple[str, Devices], dict[str, jax.Array]] = field(default_factory=dict, repr=False)
+    suggested: Mapping[str, float] = field(default_factory=dict)
+    device_splits: dict[tuple[str, Devices], dict[str, jax.Array]] = field(default_factory=dict, repr=False)
 
     @property
     def hparams(self) -> dict[str, np.float32]:
-        """Every float that enters the program: the config's, the total number of steps, what plateaus remember."""
+        """Every float input of the program: the config's, the total number of steps, and the state of plateaus."""
         run = {"train.total_steps": self.lengths.total} | self.schedule.initial_plateau_state
-        floats = hyperparameters(self.config) | run | dict(self.found)
+        floats = hyperparameters(self.config) | run | dict(self.suggested)
         return {name: np.float32(value) for name, value in floats.items()}
 
     @functools.cached_property
     def schedule(self) -> Schedule:
-        """The schedules of the config; a range test's rules have another."""
+        """The schedules of the config; the rules of a range test have a schedule of their own."""
         return schedule_of(self.config)
 
     @property
     def example(self) -> dict[str, np.ndarray]:
-        """One training example, as a batch: what weights are made for."""
+        """A batch of one training example, from which the model infers the shapes of its parameters."""
         return self.dataset.example
 
     def init(self) -> TrainState:
-        """Makes the state before the first step, on the devices."""
+        """Makes the initial state, on the devices."""
         return compile_init(self.rules, self.mesh)(*self._init_arguments())
 
     def state_shapes(self) -> TrainState:
-        """Returns the shapes and dtypes of the state without making one."""
+        """Returns the shapes and dtypes of the state, without allocating it."""
         return jax.eval_shape(compile_init(self.rules, self.mesh), *self._init_arguments())
 
     def _init_arguments(self) -> tuple[jax.Array, dict[str, np.ndarray], dict[str, np.float32]]:
         return jax.random.key(self.config["seed"]), self.example, self.hparams
 
     def batches(self, step: int, count: int, capacity: int = CAPACITY) -> Batches:
-        """Returns the training batches of `count` steps from `step` on, with room for `capacity`."""
+        """Returns the training batches of `count` steps starting at `step`, with rows for `capacity` steps."""
         return Batches(self.on_devices("train"), self.rows(step, count, capacity))
 
     def rows(self, step: int, count: int, capacity: int) -> np.ndarray:
-        """Returns their rows of the training split, int32 (capacity, batch), 0 beyond `count`."""
+        """Returns their row indices into the training split, int32 (capacity, batch), 0 beyond `count`."""
         section = self.config["data"]
-        size, examples = section["batch_size"], self.dataset.sizes["train"]
+        size = section["batch_size"]
+        examples = self.dataset.sizes["train"]
         rows = np.zeros((capacity, size), np.int32)
         rows[:count] = batch_indices(step, count, examples=examples, batch_size=size, seed=section["seed"])
         return rows
 
     def batch_shapes(self, size: int) -> Batches:
-        """Returns the shapes of training batches of some size, to plan with; nothing is placed."""
+        """Returns the shapes of training batches of `size` examples, without placing data on the devices."""
         data = replicated_shapes(self.dataset.split("train"), self.mesh)
         return Batches(data, jax.ShapeDtypeStruct((CAPACITY, size), np.int32))
 
     def eval_batches(self, split: str) -> Batches:
-        """Returns the batches that cover a split once, the last one filled up with masked rows."""
+        """Returns the batches that cover a split once; the last one is padded with masked rows."""
         rows, mask = eval_batches(self.dataset.sizes[split], self.config["data"]["eval_batch_size"])
         return Batches(self.on_devices(split), rows, mask)
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, Mean]:
-        """Starts the evaluation of a whole split; the numbers are there when they are asked for."""
+        """Dispatches the evaluation of a whole split; the metrics returned are device arrays still being computed."""
         return compile_eval_call(self.rules, self.mesh)(state, self.eval_batches(split))
 
     def on_devices(self, split: str) -> dict[str, jax.Array]:
-        """Returns a split, placed on the devices when it is first asked for."""
-        place = (split, self.mesh)
-        if place not in self.placed:
-            self.placed[place] = replicate(self.dataset.split(split), self.mesh)
-        return self.placed[place]
+        """Returns a split, replicated over the devices on first use."""
+        key = (split, self.mesh)
+        if key not in self.device_splits:
+            self.device_splits[key] = replicate(self.dataset.split(split), self.mesh)
+        return self.device_splits[key]
 
 
 def build(config: Config, *, lanes: bool = False, beside: Experiment | None = None) -> Experiment:
-    """Reads the data and makes what a run needs; every error of the config comes before the data are read.
+    """Builds the experiment of a resolved config, and reads its data.
 
-    `lanes`: nothing but lanes is to be trained, so batches need not divide over the devices. `beside` is an experiment
-    on the same data and devices: what it has read and placed is shared.
+    Checks that need only the config run before the data are read.
+
+    Args:
+        config: a resolved config.
+        lanes: whether the experiment is trained only as lanes, so that batches need not divide over the devices.
+        beside: an experiment on the same data and devices, whose dataset and placed splits are reused.
+
+    Raises:
+        ConfigError: an invalid config, or one that does not suit the data or devices.
+        DataError: data that cannot be read or used.
     """
     check_metrics(config["task"], config["eval"]["metric"])
     check_schedule_free(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
     dataset = beside.dataset if beside else load_data(config["data"])
-    placed = beside.placed if beside else {}
-    rules, lengths = make_rules(config, dataset.info), lengths_of(config, dataset)
+    device_splits = beside.device_splits if beside else {}
+    rules = make_rules(config, dataset.info)
+    lengths = lengths_of(config, dataset)
     check_plateaus(config, dataset)
     warn_of_mini_batches(config, dataset)
-    return Experiment(config, dataset, mesh, rules, lengths, placed=placed)
+    return Experiment(config, dataset, mesh, rules, lengths, device_splits=device_splits)
 
 
 def make_rules(config: Config, info: DataInfo) -> Rules:
-    """Makes the static half of a run; equal for configs that differ in floats alone."""
+    """Makes the static part of a run; configs that differ only in floats give equal rules."""
     optimizers = family("optimizer")
     optimizer = Optimizer(optimizers.bind(config["optimizer"]), optimizers.bind_common(config["optimizer"]))
     schedule = schedule_of(config)

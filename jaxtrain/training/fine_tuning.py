@@ -1,4 +1,4 @@
-"""Fine-tuning: a fresh state that starts from the weights of another run."""
+"""Fine-tuning: initializes a new run with the weights of another."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -16,16 +16,23 @@ from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.progress import plain_lines
 
 
-def warm_started(
+def load_initial_weights(
     state: TrainState, section: Mapping[str, Any], rules: Rules, place: Callable[[Any], Any], lanes: int | None = None
 ) -> TrainState:
-    """Replaces parameters and model state by those of the run `checkpoint.init_from`, at its best step.
+    """Replaces parameters and model state with those of the run `checkpoint.init_from`, at its best step.
 
-    The optimizer starts anew from them. `place` puts a tree where the state lies; with `lanes`, every one of these gets
-    the same weights.
+    Uses the averaged parameters where the run has them. Parameters whose path matches the regular expression
+    `checkpoint.init_except` keep their initial values. The optimizer state is initialized from the new parameters.
 
-    Averaged parameters are taken where the run has them. Parameters whose path matches the regular expression
-    `checkpoint.init_except` keep their initial values. ConfigError lists every leaf that does not match.
+    Args:
+        state: the initial state.
+        section: the section `checkpoint` of the config.
+        rules: the rules of the new run.
+        place: places a tree on the devices as the state is placed.
+        lanes: lanes of the state, padding included, which all get the same weights; None for a single run.
+
+    Raises:
+        ConfigError: no such run, or weights that do not fit; it lists every leaf that does not match.
     """
     pattern = section["init_except"]
     if section["init_from"] is None:
@@ -33,31 +40,32 @@ def warm_started(
             hint = "Set checkpoint.init_from, or leave checkpoint.init_except out"
             raise ConfigError("checkpoint.init_except", pattern, "None where checkpoint.init_from is None", hint)
         return state
-    source = _weights(Path(section["init_from"]))
+    source = _read_weights(Path(section["init_from"]))
     weights = {"params": state.params, "model_state": state.model_state}
-    wanted = dict(named_leaves(weights))
+    replaced = dict(named_leaves(weights))
     if pattern is not None:
         kept = jax.tree.leaves(match_paths("checkpoint.init_except", pattern, weights))
-        wanted = {path: leaf for (path, leaf), stays in zip(wanted.items(), kept, strict=True) if not stays}
+        replaced = {path: leaf for (path, leaf), keep in zip(replaced.items(), kept, strict=True) if not keep}
     if lanes is not None:
         source = {path: np.broadcast_to(leaf, (lanes, *leaf.shape)) for path, leaf in source.items()}
-    _check(wanted, source, section["init_from"])
-    leaves = [source[path] if path in wanted else leaf for path, leaf in named_leaves(weights)]
-    taken = place(jax.tree.unflatten(jax.tree.structure(weights), leaves))
-    params, model_state = taken["params"], taken["model_state"]
+    _check(replaced, source, section["init_from"])
+    leaves = [source[path] if path in replaced else leaf for path, leaf in named_leaves(weights)]
+    loaded = place(jax.tree.unflatten(jax.tree.structure(weights), leaves))
+    params = loaded["params"]
+    model_state = loaded["model_state"]
     ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, (params, model_state))
     state = state.replace(params=params, model_state=model_state, ema=ema)
-    start = functools.partial(_optimizer_start, rules=rules)
-    return state.replace(opt_state=place(jax.jit(jax.vmap(start) if lanes is not None else start)(state)))
+    init = functools.partial(_init_optimizer, rules=rules)
+    return state.replace(opt_state=place(jax.jit(jax.vmap(init) if lanes is not None else init)(state)))
 
 
-def _optimizer_start(state: TrainState, *, rules: Rules) -> Any:
-    """Makes the optimizer's state of these parameters: some keep a copy of them, or measure the way from them."""
+def _init_optimizer(state: TrainState, *, rules: Rules) -> Any:
+    """Makes the optimizer state from the loaded parameters: some optimizers keep a copy of the initial ones."""
     return rules.optimizer(rules.schedule(state.step, state.hparams)).init(state.params)
 
 
-def _weights(run: Path) -> dict[str, np.ndarray]:
-    """Reads parameters and model state of a run's best step, else its newest: the averaged ones where there are any."""
+def _read_weights(run: Path) -> dict[str, np.ndarray]:
+    """Reads path -> array of parameters and model state, averaged if available, at the best or else the newest step."""
     checkpoints = Checkpoints(run / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
     if not checkpoints.exist():
         raise ConfigError("checkpoint.init_from", str(run), "the directory of a run with a saved checkpoint")
@@ -67,30 +75,30 @@ def _weights(run: Path) -> dict[str, np.ndarray]:
         leaves, _ = checkpoints.restore_leaves(best["step"])
     averaged = {"params": "ema/0", "model_state": "ema/1"}
     has_average = any(path.startswith("ema/") for path in leaves)
-    found = {}
-    for name, place in averaged.items():
-        prefix = (place if has_average else name) + "/"
-        found |= {
+    weights = {}
+    for name, average_name in averaged.items():
+        prefix = (average_name if has_average else name) + "/"
+        weights |= {
             f"{name}/{path.removeprefix(prefix)}": leaf for path, leaf in leaves.items() if path.startswith(prefix)
         }
-    return found if has_average else found | _schedule_free(leaves)
+    return weights if has_average else weights | _schedule_free_averages(leaves)
 
 
-def _schedule_free(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the averages that a schedule-free optimizer kept, of the parameters that it moved."""
-    found = {}
+def _schedule_free_averages(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Computes the averaged parameters of a schedule-free optimizer; empty for any other optimizer."""
+    averages = {}
     for path, z in leaves.items():
         state, is_z, name = path.partition("/z/")
-        if is_z and f"{state}/max_lr" in leaves and leaves[f"{state}/b1"].ndim == 0:  # lanes are refused later
-            found[f"params/{name}"] = schedule_free_x(leaves[f"params/{name}"], z, leaves[f"{state}/b1"])
-    return found
+        if is_z and f"{state}/max_lr" in leaves and leaves[f"{state}/b1"].ndim == 0:  # lanes are rejected later
+            averages[f"params/{name}"] = schedule_free_x(leaves[f"params/{name}"], z, leaves[f"{state}/b1"])
+    return averages
 
 
-def _check(wanted: Mapping[str, Any], source: Mapping[str, np.ndarray], run: str) -> None:
-    """Refuses weights that do not fit, and lists them all."""
+def _check(replaced: Mapping[str, Any], source: Mapping[str, np.ndarray], run: str) -> None:
+    """Rejects weights that do not fit, and lists them all."""
     wrong = [
         f"{path}: there {source[path].shape if path in source else 'nothing'}, here {leaf.shape}"
-        for path, leaf in wanted.items()
+        for path, leaf in replaced.items()
         if path not in source or source[path].shape != leaf.shape or source[path].dtype != leaf.dtype
     ]
     if wrong:

@@ -10,7 +10,7 @@ from jaxtrain.errors import ConfigError
 
 
 class Lengths(NamedTuple):
-    """The durations of a config in steps; `patience` is None where nothing stops a run early."""
+    """The durations of a config in steps; `patience` is None without early stopping."""
 
     total: int
     log: int
@@ -19,7 +19,7 @@ class Lengths(NamedTuple):
     patience: int | None
 
     def due(self, every: int, step: int) -> bool:
-        """Tells whether something that happens every so many steps, and at the end, happens at this one."""
+        """Tells whether an action that is due every `every` steps, and at the last step, is due at this step."""
         return step % every == 0 or step == self.total
 
     def pauses_at(self, step: int) -> bool:
@@ -27,12 +27,12 @@ class Lengths(NamedTuple):
         return self.due(self.eval, step) or self.due(self.checkpoint, step)
 
     def next(self, step: int) -> int:
-        """Returns the first step after this one at which something is due."""
+        """Returns the next step at which a log row, an evaluation or a checkpoint is due."""
         return min(self.total, *((step // every + 1) * every for every in (self.log, self.eval, self.checkpoint)))
 
 
 def lengths_of(config: Config, dataset: Dataset) -> Lengths:
-    """Converts the durations of a config into steps of this dataset."""
+    """Converts the durations of a config into steps on this dataset."""
     epoch = steps_per_epoch(dataset.sizes["train"], config["data"]["batch_size"])
     total = steps_of(config["train"]["duration"], steps_per_epoch=epoch)
     if total >= 2**31:

@@ -1,4 +1,4 @@
-"""The loop of a run: calls of many steps, and what happens between them."""
+"""The training loop of a run: compiled calls of many steps, with logging, evaluation and checkpoints between them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +17,16 @@ from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.progress import Progress
-from jaxtrain.training.bookkeeping import Memory, Numbers, results
+from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.experiment import CAPACITY, Experiment
 from jaxtrain.training.runners import Runner
 from jaxtrain.training.signals import Interruption
 
-CALL_SECONDS = 0.5  # what a call should last: long enough to cost nothing, short enough to stop and show progress
+CALL_SECONDS = 0.5  # target duration of a call: long enough to amortize dispatch, short enough to react to signals
 
 
-class Sent(NamedTuple):
-    """A call on its way: where it begins, its length and batches, and what it will report."""
+class PendingCall(NamedTuple):
+    """A dispatched call whose output has not been read: its first step, length, batches and output."""
 
     begin: int
     steps: int
@@ -39,16 +39,17 @@ class Sent(NamedTuple):
         return self.begin + self.steps
 
 
-class LeftFinite(Exception):
-    """Raised when a call reports that the state left the finite numbers in it."""
+class NonFinite(Exception):
+    """Raised when a call reports a state or a loss that is not finite."""
 
-    def __init__(self, sent: Sent, output: CallOutput) -> None:
-        """Keeps the call and what it reported."""
-        self.sent, self.output = sent, output
+    def __init__(self, call: PendingCall, output: CallOutput) -> None:
+        """Keeps the call and its output on the host."""
+        self.call = call
+        self.output = output
 
 
 class Ending(NamedTuple):
-    """How the loop ended: status and reason as in `Result`."""
+    """Status and reason with which the loop ended, as in `Result`."""
 
     status: str
     reason: str = ""
@@ -56,7 +57,7 @@ class Ending(NamedTuple):
 
 @dataclass
 class Clock:
-    """Seconds of this session: since it began, in steps without compilation, and waiting for data."""
+    """Timing of this session, in seconds: its start, the time in steps without compilation, and waiting for data."""
 
     began: float = field(default_factory=time.perf_counter)
     steps: float = 0.0
@@ -64,16 +65,20 @@ class Clock:
 
 
 @dataclass(kw_only=True)
-class Session:
-    """What the phases of a run share. `state` is the newest, at step `at`; each call takes it and gives another.
+class TrainingSession:
+    """State shared by the phases of one session, the time from the start or resumption of a run to its stop.
 
-    `measured` holds the training metrics of the newest call that was read.
+    Attributes:
+        state: the newest state, at step `at`; each call donates it and returns another.
+        began_at: the step at which this session began.
+        metrics: the training metrics of the last call that was read.
+        saved_at: the step of the last checkpoint.
     """
 
     experiment: Experiment
     runner: Runner
     state: TrainState
-    memory: Memory
+    bookkeeping: Bookkeeping
     began_at: int
     at: int
     checkpoints: Checkpoints
@@ -82,165 +87,176 @@ class Session:
     stop: Interruption
     compiled: Compilations
     clock: Clock = field(default_factory=Clock)
-    measured: dict[str, Mean] | None = None
+    metrics: dict[str, Mean] | None = None
     saved_at: int | None = None
 
     @property
     def seconds(self) -> float:
-        """Seconds of the run so far, over all its sessions."""
-        return self.memory.seconds + time.perf_counter() - self.clock.began
+        """Duration of the run so far, over all its sessions."""
+        return self.bookkeeping.seconds + time.perf_counter() - self.clock.began
 
 
-def run(session: Session) -> Ending:
-    """Runs the loop to its end, and turns what ends it early into an ending with the state saved."""
+def run_loop(session: TrainingSession) -> Ending:
+    """Trains until the run is done, interrupted or diverged, and saves the last finite state."""
     try:
         ending = _loop(session)
-    except LeftFinite as left:
-        ending = _diverged(session, left.sent, left.output)
+    except NonFinite as diverged:
+        ending = _step_back(session, diverged.call, diverged.output)
     if session.saved_at != session.at:
         _save(session)
     session.checkpoints.wait()
     return ending
 
 
-def _loop(session: Session) -> Ending:
-    """Sends call after call.
+def _loop(session: TrainingSession) -> Ending:
+    """Dispatches calls until the run ends.
 
-    The order, since each call takes the state of the one before: send call n; read what call n - 1 reports, while n
-    runs; where something is due at the end of n, read n too, then evaluate and save its state before n + 1 takes it.
+    Order of operations: dispatch call n; read the output of call n - 1 while n runs. Where an evaluation or a
+    checkpoint is due after n, read n too, then evaluate and save its state before call n + 1 donates it.
     """
-    lengths, sent, pace = session.experiment.lengths, None, 1
+    lengths = session.experiment.lengths
+    pending = None
+    max_steps = 1
     while session.at < lengths.total and session.stop.signal is None and not _out_of_patience(session):
-        with _timed(session) as took:
-            newest = _send(session, min(pace, lengths.next(session.at) - session.at))
-            _report(session, sent)
-            sent = newest
+        with _time_steps(session) as elapsed:
+            newest = _dispatch(session, min(max_steps, lengths.next(session.at) - session.at))
+            _read_output(session, pending)
+            pending = newest
             if pauses := lengths.pauses_at(session.at):
-                _report(session, sent)
-                sent = None
-        pace = _paced(newest.steps, took())
+                _read_output(session, pending)
+                pending = None
+        max_steps = _next_call_steps(newest.steps, elapsed())
         if pauses:
-            _pause(session)
-    _report(session, sent)
+            _evaluate_and_save(session)
+    _read_output(session, pending)
     return _ending(session)
 
 
 @contextmanager
-def _timed(session: Session) -> Iterator[Callable[[], float]]:
-    """Adds the seconds of a block, without compilation, to the clock; what it yields returns them afterwards."""
-    began, compiled = time.perf_counter(), session.compiled.seconds
+def _time_steps(session: TrainingSession) -> Iterator[Callable[[], float]]:
+    """Adds the duration of a block, without compilation, to the clock; yields a function that returns it afterwards."""
+    began = time.perf_counter()
+    compilation_before = session.compiled.seconds
     seconds = 0.0
     yield lambda: seconds
-    seconds = max(time.perf_counter() - began - (session.compiled.seconds - compiled), 0.0)
+    seconds = max(time.perf_counter() - began - (session.compiled.seconds - compilation_before), 0.0)
     session.clock.steps += seconds
 
 
-def _ending(session: Session) -> Ending:
+def _ending(session: TrainingSession) -> Ending:
     if session.at == session.experiment.lengths.total:
         return Ending("done")
     if session.stop.signal is not None:
         return Ending("interrupted", f"stopped by signal {session.stop.signal} at step {session.at}")
-    assert session.memory.best is not None
-    return Ending("done", f"stopped early at step {session.at}: no better since step {session.memory.best['step']}")
+    assert session.bookkeeping.best is not None
+    return Ending(
+        "done", f"stopped early at step {session.at}: no better since step {session.bookkeeping.best['step']}"
+    )
 
 
-def _send(session: Session, steps: int) -> Sent:
-    """Dispatches the next call; the device works on it while the host goes on."""
+def _dispatch(session: TrainingSession, steps: int) -> PendingCall:
+    """Dispatches the next call; the device runs it while the host continues."""
     began = time.perf_counter()
     batches = session.experiment.batches(session.at, steps)
     session.clock.data += time.perf_counter() - began
     session.state, output = session.runner.call(session.state, batches, steps)
     session.at += steps
-    return Sent(session.at - steps, steps, batches, output)
+    return PendingCall(session.at - steps, steps, batches, output)
 
 
-def _paced(steps: int, seconds: float) -> int:
-    """Returns how many steps the next call may take to last about CALL_SECONDS."""
+def _next_call_steps(steps: int, seconds: float) -> int:
+    """Returns the most steps that the next call may take to last about CALL_SECONDS."""
     return max(1, min(CAPACITY, 4 * steps, int(steps * CALL_SECONDS / max(seconds, 1e-6))))
 
 
-def _out_of_patience(session: Session) -> bool:
-    """Tells whether the last evaluation was so long after the best one that the run stops early."""
-    lengths, best = session.experiment.lengths, session.memory.best
+def _out_of_patience(session: TrainingSession) -> bool:
+    """Tells whether early stopping is due: the last evaluation is `patience` steps or more after the best one."""
+    lengths = session.experiment.lengths
+    best = session.bookkeeping.best
     if lengths.patience is None or best is None or session.at % lengths.eval:
         return False
     return session.at - best["step"] >= lengths.patience
 
 
-def _report(session: Session, sent: Sent | None) -> None:
-    """Waits for a call and reads what it reports; where a row is due, the training metrics are written."""
-    if sent is None:
+def _read_output(session: TrainingSession, call: PendingCall | None) -> None:
+    """Waits for the output of a call, adds its metrics to the sums, and writes a training row if one is due."""
+    if call is None:
         return
-    session.state, output = session.runner.settle(session.state, sent.output, sent.batches, sent.steps)
+    session.state, output = session.runner.finish_call(session.state, call.output, call.batches, call.steps)
     if not output.live:
-        raise LeftFinite(sent, output)
-    _measure(session, output.metrics, sent.steps)
-    newest = jax.tree.map(lambda rows: rows[sent.steps - 1], output.metrics["loss"])
-    session.bar.update(sent.end, loss=newest.result())
-    if session.experiment.lengths.due(session.experiment.lengths.log, sent.end):
+        raise NonFinite(call, output)
+    _add_metrics(session, output.metrics, call.steps)
+    last_loss = jax.tree.map(lambda rows: rows[call.steps - 1], output.metrics["loss"])
+    session.bar.update(call.end, loss=last_loss.result())
+    if session.experiment.lengths.due(session.experiment.lengths.log, call.end):
         targets = session.experiment.schedule.targets
         applied = {key: float(value) for key, value in output.values.items() if key.rpartition("/")[2] in targets}
-        _record(session, sent.end, "train", session.memory.drain(output.metrics) | applied)
+        _write_row(session, call.end, "train", session.bookkeeping.drain(output.metrics) | applied)
 
 
-def _measure(session: Session, metrics: dict[str, Mean], steps: int) -> None:
-    """Adds the metrics of a call to the sums; a task of a user's own shows here for the first time what it measures."""
+def _add_metrics(session: TrainingSession, metrics: dict[str, Mean], steps: int) -> None:
+    """Adds the metrics of a call to the sums. Raises ConfigError where `eval.metric` is not among them."""
     metric = session.experiment.config["eval"]["metric"]
-    if metric not in metrics:
+    if metric not in metrics:  # the metrics of a user's own task are known only once it has run
         names = (name for name in metrics if not name.startswith((NORMS, SEED)))
         raise ConfigError("eval.metric", metric, one_of(names))
-    session.memory.add(metrics, steps)
-    session.measured = metrics
+    session.bookkeeping.add(metrics, steps)
+    session.metrics = metrics
 
 
-def _pause(session: Session) -> None:
-    """Evaluates and saves the state where that is due; a state that is the best so far is saved at once."""
-    lengths, improved = session.experiment.lengths, False
+def _evaluate_and_save(session: TrainingSession) -> None:
+    """Evaluates and saves the state where that is due; the best state so far is always saved."""
+    lengths = session.experiment.lengths
+    improved = False
     if lengths.due(lengths.eval, session.at) and "validation" in session.experiment.dataset.sizes:
         improved = _evaluate(session)
     if improved or lengths.due(lengths.checkpoint, session.at):
         _save(session)
 
 
-def _evaluate(session: Session) -> bool:
-    """Evaluates the state on the validation split, which may move schedules; returns whether it is the best so far."""
-    found = session.runner.evaluate(session.state, "validation")
+def _evaluate(session: TrainingSession) -> bool:
+    """Evaluates the validation split, updates plateau schedules, and returns whether the state is the best so far."""
+    metrics = session.runner.evaluate(session.state, "validation")
     metric = session.experiment.config["eval"]["metric"]
-    _record(session, session.at, "validation", results(found))
-    session.state = session.runner.informed(session.state, found)
-    return session.memory.judge(session.at, metric, found[metric])
+    _write_row(session, session.at, "validation", to_numbers(metrics))
+    session.state = session.runner.after_evaluation(session.state, metrics)
+    return session.bookkeeping.update_best(session.at, metric, metrics[metric])
 
 
-def _record(session: Session, step: int, split: str, numbers: Numbers) -> None:
-    session.memory.last[split] = numbers
+def _write_row(session: TrainingSession, step: int, split: str, numbers: Numbers) -> None:
+    session.bookkeeping.last[split] = numbers
     session.tracker.write(step, split, numbers)
 
 
-def _save(session: Session) -> None:
-    """Saves the state with what the run remembers, in the background; rows up to this step are written already."""
-    memory, best = session.memory, session.memory.best
-    if session.measured and memory.sums:  # what is remembered last is about this state, whether or not a row was due
-        memory.last["train"] = memory.numbers(session.measured)
-    memory.fingerprint = session.experiment.dataset.fingerprint
-    saved = memory.to_json() | {"seconds": session.seconds}
-    stored = session.runner.stored(session.state)
-    session.checkpoints.save(session.at, stored, saved, protect=best["step"] if best else None)
+def _save(session: TrainingSession) -> None:
+    """Saves the state and the bookkeeping in the background; rows up to this step have been written before."""
+    bookkeeping = session.bookkeeping
+    best = bookkeeping.best
+    if session.metrics and bookkeeping.sums:  # the saved training metrics are those of this state, logged or not
+        bookkeeping.last["train"] = bookkeeping.numbers(session.metrics)
+    bookkeeping.fingerprint = session.experiment.dataset.fingerprint
+    saved = bookkeeping.to_json() | {"seconds": session.seconds}
+    state = session.runner.fetch(session.state)
+    session.checkpoints.save(session.at, state, saved, protect=best["step"] if best else None)
     session.saved_at = session.at
 
 
-def _diverged(session: Session, sent: Sent, output: CallOutput) -> Ending:
-    """Goes back to the last finite state of the call, and says what was rejected."""
-    state, finite, replayed, reason = session.runner.rejected(session.state, output, sent.batches, sent.steps)
-    session.state, session.at = state, sent.begin + finite
+def _step_back(session: TrainingSession, call: PendingCall, output: CallOutput) -> Ending:
+    """Restores the last finite state of a call that diverged, and counts the metrics of its finite steps."""
+    state, finite_steps, replayed, reason = session.runner.step_back(session.state, output, call.batches, call.steps)
+    session.state = state
+    session.at = call.begin + finite_steps
     if replayed is not None:
-        _measure(session, jax.device_get(replayed.metrics), finite)
+        _add_metrics(session, jax.device_get(replayed.metrics), finite_steps)
     return Ending("diverged", reason)
 
 
-def throughput(session: Session) -> dict[str, float]:
-    """Speed of this session's steps, without compilation, evaluations and saves; the share of time spent on data."""
-    clock, steps = session.clock, session.at - session.began_at
-    seconds, batch = max(clock.steps, 1e-9), session.experiment.config["data"]["batch_size"]
+def throughput(session: TrainingSession) -> dict[str, float]:
+    """Returns the speed of this session, without compilation, evaluations and saves, and the share of data waits."""
+    clock = session.clock
+    steps = session.at - session.began_at
+    seconds = max(clock.steps, 1e-9)
+    batch = session.experiment.config["data"]["batch_size"]
     return {
         "examples_per_second": steps * batch * session.experiment.config["train"]["seeds"] / seconds,
         "milliseconds_per_step": 1e3 * seconds / max(steps, 1),

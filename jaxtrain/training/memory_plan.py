@@ -1,4 +1,7 @@
-"""What a run takes of the memory of a device, as the compiler plans it, and what else would fit: nothing is placed."""
+"""Estimates device memory with XLA's memory analysis and finds the largest batch and lane count that fit.
+
+Allocates nothing on the devices.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,71 +13,73 @@ from jaxtrain.parallel.mesh import plan_train_call
 from jaxtrain.parallel.population import Population, preferred_width
 from jaxtrain.training.experiment import Experiment
 
-LANES = 1024  # beyond, nothing is won by stepping lanes together
+MAX_LANES = 1024  # more lanes in one program are no faster
 
 
 def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
-    """Returns kind -> bytes on each device; what the compiler plans is cut up by what is known of the shapes.
+    """Returns kind -> bytes on each device: XLA's estimate, divided by kind using the known shapes.
 
-    None where the backend's compiler does not say.
+    None if the backend's compiler reports no memory analysis.
     """
-    planned = _planned(experiment, experiment.config["data"]["batch_size"])
+    planned = _plan_memory(experiment, experiment.config["data"]["batch_size"])
     if planned is None:
         return None
-    state, seeds, devices = experiment.state_shapes(), experiment.config["train"]["seeds"], experiment.mesh.size
-    copies = _population(experiment, seeds).padded // devices if seeds > 1 else 1
+    state = experiment.state_shapes()
+    seeds = experiment.config["train"]["seeds"]
+    copies = _population(experiment, seeds).padded // experiment.mesh.size if seeds > 1 else 1
     known = {
         "parameters": copies * _size(state.params),
         "optimizer state": copies * _size(state.opt_state),
         "averaged parameters": copies * _size(state.ema),
-        "statistics of the model": copies * _size(state.model_state),
+        "model state": copies * _size(state.model_state),
         "training data": _size(experiment.dataset.split("train")),
     }
     return known | {
-        "rows of batches, and the rest of the state": planned.arguments - sum(known.values()),
+        "batch indices and other state": planned.arguments - sum(known.values()),
         "temporaries": planned.temporaries,
-        "outputs beside the state": planned.outputs - planned.aliased,
+        "outputs other than the state": planned.outputs - planned.aliased,
         "validation data": _validation_bytes(experiment),
     }
 
 
 def bytes_of_batch(experiment: Experiment, batch: int) -> int | None:
-    """Returns the bytes on each device that the same run needs at least with batches of this size."""
-    return _total(experiment, _planned(experiment, batch, least=True))
+    """Returns the least bytes on each device that the run needs with batches of this size; None if unknown."""
+    return _total(experiment, _plan_memory(experiment, batch, least=True))
 
 
 def bytes_of_lanes(experiment: Experiment, lanes: int) -> int | None:
-    """Returns the bytes on each device that so many lanes of the run need at least, in one program."""
-    return _total(experiment, _planned_lanes(experiment, lanes, experiment.config["data"]["batch_size"], least=True))
+    """Returns the least bytes on each device that one program of `lanes` lanes needs; None if unknown."""
+    return _total(experiment, _plan_lanes(experiment, lanes, experiment.config["data"]["batch_size"], least=True))
 
 
 def largest_batch(experiment: Experiment, limit: int) -> int | None:
-    """Returns the largest of `batch_sizes` with which the run fits; 0 if none does, None where nobody knows."""
-    return largest(batch_sizes(experiment), lambda size: bytes_of_batch(experiment, size), limit)
+    """Returns the largest of `batch_sizes` with which the run fits; 0 if none fits, None if unknown."""
+    return largest_fitting(batch_sizes(experiment), lambda size: bytes_of_batch(experiment, size), limit)
 
 
 def most_lanes(experiment: Experiment, limit: int) -> int | None:
-    """Returns the largest power of two of lanes that fits, up to LANES; 0 if none does, None where nobody knows."""
-    return largest(doubled(1, LANES), lambda lanes: bytes_of_lanes(experiment, lanes), limit)
+    """Returns the largest power of two of lanes that fits, up to MAX_LANES; 0 if none fits, None if unknown."""
+    return largest_fitting(double_up_to(1, MAX_LANES), lambda lanes: bytes_of_lanes(experiment, lanes), limit)
 
 
 def batch_sizes(experiment: Experiment) -> list[int]:
-    """Returns the sizes of a batch that are tried: the least that divides over devices and micro-batches, and so on."""
-    train, examples = experiment.config["train"], experiment.dataset.sizes["train"]
+    """Returns the batch sizes to try: doubled from one example per device and micro-batch up to the training split."""
+    train = experiment.config["train"]
+    examples = experiment.dataset.sizes["train"]
     least = train["accumulate"] * (experiment.mesh.size if train["seeds"] == 1 else 1)
-    return doubled(least, max(least, examples // least * least))
+    return double_up_to(least, max(least, examples // least * least))
 
 
-def doubled(least: int, cap: int) -> list[int]:
-    """Returns `least`, two times, four times ... as much, and at the end `cap`."""
+def double_up_to(least: int, cap: int) -> list[int]:
+    """Returns least, 2 * least, 4 * least, ... below `cap`, and `cap`."""
     return sorted({*(least << power for power in range((cap // least).bit_length())), cap})
 
 
-def largest(candidates: Sequence[int], needed: Callable[[int], int | None], limit: int) -> int | None:
-    """Returns the largest candidate that needs no more than the limit, 0 if none does; None where nobody knows.
+def largest_fitting(candidates: Sequence[int], needed: Callable[[int], int | None], limit: int) -> int | None:
+    """Returns the largest candidate whose `needed` bytes are within the limit; 0 if none fits, None if unknown.
 
-    The last is tried first, since it often fits, then the least, then those between by bisection: each try is a
-    compilation.
+    Each try is a compilation, so the last candidate is tried first, since it often fits, then the first one, then those
+    between by bisection.
     """
 
     def fits(candidate: int) -> bool | None:
@@ -86,29 +91,33 @@ def largest(candidates: Sequence[int], needed: Callable[[int], int | None], limi
         return last and candidates[-1]
     if not fits(candidates[0]):
         return 0
-    low, high = 0, len(candidates) - 1
+    low = 0
+    high = len(candidates) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(candidates[middle]) else (low, middle)
+        if fits(candidates[middle]):
+            low = middle
+        else:
+            high = middle
     return candidates[low]
 
 
-def _planned(experiment: Experiment, batch: int, *, least: bool = False) -> PlannedMemory | None:
-    """Plans the call of many steps that the run makes, with batches of this size; `least`: at the least width."""
+def _plan_memory(experiment: Experiment, batch: int, *, least: bool = False) -> PlannedMemory | None:
+    """Plans the run's training call with batches of this size; `least`: at the smallest width."""
     config = experiment.config
     if config["train"]["seeds"] > 1:
-        return _planned_lanes(experiment, config["train"]["seeds"], batch, least)
+        return _plan_lanes(experiment, config["train"]["seeds"], batch, least)
     shapes = experiment.state_shapes(), experiment.batch_shapes(batch)
     return plan_memory(plan_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], *shapes))
 
 
-def _planned_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
+def _plan_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
     population = _population(experiment, lanes, least)
     return plan_memory(population.plan_call(experiment.hparams, experiment.batch_shapes(batch)))
 
 
 def _population(experiment: Experiment, lanes: int, least: bool = False) -> Population:
-    """The program of so many lanes: as wide as it would like to be, or as narrow as it may be to fit."""
+    """Makes the program of `lanes` lanes, at the preferred width or, with `least`, at the smallest one."""
     given = experiment.config["parallel"]["width"]
     width = given or 1 if least else preferred_width(lanes, given)
     return Population(experiment.rules, experiment.mesh, lanes, width)
@@ -119,7 +128,7 @@ def _total(experiment: Experiment, planned: PlannedMemory | None) -> int | None:
 
 
 def _validation_bytes(experiment: Experiment) -> int:
-    """The validation split lies on the devices, too, while a run trains."""
+    """Returns the bytes of the validation split, which stays on the devices while a run trains."""
     return _size(experiment.dataset.split("validation")) if "validation" in experiment.dataset.sizes else 0
 
 

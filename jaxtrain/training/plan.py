@@ -1,4 +1,4 @@
-"""A plan of a run: its schedules, size, work, memory and time, before anything is trained."""
+"""The plan of a run: its schedules, parameters, FLOP, memory and time, before training."""
 
 import functools
 import time
@@ -15,20 +15,18 @@ from jaxtrain.data.batches import steps_per_epoch
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.mesh import device_mesh, replicated_shapes
-from jaxtrain.training.checks import floats_explained
+from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
 from jaxtrain.training.runners import make_runner
 
-POINTS = 10_000  # of a curve: a longer run is drawn at so many of its steps
-
-
-TIMED = 3  # steps
+CURVE_POINTS = 10_000  # most points of a curve; a longer run is sampled at evenly spaced steps
+TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What the scheduled floats are: `values` maps a name to (n,) numbers, at the `steps` (n,)."""
+    """Scheduled floats over a run: `values` maps a name to its values, (n,), at `steps`, (n,)."""
 
     steps: np.ndarray
     values: dict[str, np.ndarray]
@@ -36,7 +34,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of all compilation, of a step, and of an evaluation of the validation split (None: there is none)."""
+    """Seconds of compilation, of a step, and of an evaluation of the validation split (None without one)."""
 
     compilation: float
     step: float
@@ -45,12 +43,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a config comes to, in numbers.
+    """Size, cost and memory of a run. Fields are None where the compiler does not report them.
 
-    `parameters` by top-level module and `flops` of a step are those of one seed; `memory`, kind -> bytes on a device,
-    and `timing` those of all seeds together. None stands where the compiler says nothing, or, for `timing`, where the
-    run does not fit. `largest_batch` and `lanes` are 0 where not even the least fits; neither is searched further than
-    to `batch_cap`, the training split, and `memory_plan.LANES`.
+    Attributes:
+        parameters: number of parameters by top-level module, of one seed.
+        flops: FLOP of a step of one seed.
+        memory: kind -> bytes on each device, all seeds together.
+        limit: bytes available on each device.
+        timing: measured times, all seeds together; None if the run does not fit.
+        largest_batch: the largest batch size that fits, 0 if none fits; at most `batch_cap`, the training split.
+        lanes: the most lanes that fit, 0 if none fits; at most `memory_plan.MAX_LANES`.
     """
 
     device: str
@@ -72,17 +74,17 @@ class Plan:
 
     @property
     def total_memory(self) -> int | None:
-        """Bytes on each device, all kinds together."""
+        """Total bytes on each device."""
         return None if self.memory is None else sum(self.memory.values())
 
     @property
     def epochs(self) -> float:
-        """Passes over the training split."""
+        """Number of epochs, passes over the training split."""
         return self.steps / self.steps_per_epoch
 
     @property
     def epoch_seconds(self) -> tuple[float, float] | None:
-        """Seconds of an epoch: in steps, and in evaluations."""
+        """Seconds of an epoch, as (steps, evaluations)."""
         if self.timing is None:
             return None
         evaluations = self.evaluations / self.epochs
@@ -90,19 +92,19 @@ class Plan:
 
 
 def plan(config: Config, *, limit: int | None = None) -> Plan:
-    """Plans a resolved config; nothing is trained.
+    """Plans a resolved config without training it.
 
-    The compiler is asked what programs would need, without placing anything; only a few steps are timed, where they
-    fit. `limit`: the bytes that may be planned for on each device (None: what is free there). Raises what `train`
-    would raise before its first step.
+    Memory comes from the compiler's analysis and is not allocated; a few steps are run and timed if the run fits.
+    `limit` is the bytes available on each device (None: the memory that is free). Raises the errors that `train` would
+    raise before its first step.
     """
-    with floats_explained(config):
+    with explain_traced_floats(config):
         experiment = build(config)
-        experiment.rows(0, 1, 1)  # refuses a batch larger than the data before anything is compiled
+        experiment.rows(0, 1, 1)  # raises for a batch larger than the data, before anything is compiled
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with count_compilations() as compiled:
             memory = memory_by_kind(experiment)
-            # Lanes that are too wide to fit are stepped fewer at a time.
+            # Seeds that do not fit as one vmapped program are stepped fewer at a time, down to the smallest width.
             least = bytes_of_batch(experiment, config["data"]["batch_size"]) if config["train"]["seeds"] > 1 else None
         fits = memory is None or (least or sum(memory.values())) <= limit
         return Plan(
@@ -126,19 +128,21 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
 
 
 def scheduled_values(experiment: Experiment) -> Curves:
-    """Asks the schedule itself for every scheduled float over the whole run, all steps at once."""
+    """Evaluates the run's own schedules over all its steps, vmapped."""
     total = experiment.lengths.total
-    steps = np.unique(np.linspace(0, total - 1, min(total, POINTS)).round().astype(np.int32))
+    steps = np.unique(np.linspace(0, total - 1, min(total, CURVE_POINTS)).round().astype(np.int32))
     hparams = {name: jnp.asarray(value) for name, value in experiment.hparams.items()}
-    moved = experiment.schedule.plateaus
+    plateaus = experiment.schedule.plateaus
 
     def scheduled(step: jax.Array) -> dict[str, jax.Array]:
         values = experiment.rules.schedule(step, hparams)
         return {name: values[name] for name in experiment.schedule.targets}
 
     values: dict[str, np.ndarray] = jax.device_get(jax.jit(jax.vmap(scheduled))(steps))
-    shown = {name: f"{name}, then moved by evaluations" if f"schedule.{name}" in moved else name for name in values}
-    return Curves(steps, {shown[name]: value for name, value in values.items()})
+    labels = {
+        name: f"{name} (without plateau reductions)" if f"schedule.{name}" in plateaus else name for name in values
+    }
+    return Curves(steps, {labels[name]: value for name, value in values.items()})
 
 
 def _per_epoch(experiment: Experiment) -> float:
@@ -146,27 +150,28 @@ def _per_epoch(experiment: Experiment) -> float:
 
 
 def _parameters(experiment: Experiment) -> dict[str, int]:
-    """Counts the parameters below each top-level name; a tree without names counts as one."""
+    """Counts the parameters of each top-level module; a tree that is no dict counts as one module, "params"."""
     params = experiment.state_shapes().params
     named = params if isinstance(params, dict) else {"params": params}
     return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in named.items()}
 
 
 def _flops(experiment: Experiment) -> float | None:
-    """Asks the compiler for the work of one step of one seed, compiled for one device, without its norms."""
+    """Returns the compiler's estimate of the FLOP of a step of one seed, on one device and without norms, or None."""
     state = replicated_shapes(experiment.state_shapes(), device_mesh(1))
     size = experiment.config["data"]["batch_size"]
     batch = jax.eval_shape(lambda batches: batches.take(0), experiment.batch_shapes(size))
     lowered = jax.jit(functools.partial(train_step, rules=experiment.rules, measure_norms=False)).lower(state, batch)
-    # Where the compiler puts a library's call in a product's place, its work is seen before compilation alone.
+    # Compilation may replace a matrix product by a library call, whose FLOP are then counted only before compilation.
     analyses = (lowered.compile().cost_analysis(), lowered.cost_analysis())
-    found = max(float((analysis or {}).get("flops", 0.0)) for analysis in analyses)
-    return found if found > 0 else None  # one that does not know says 0, or less
+    flops = max(float((analysis or {}).get("flops", 0.0)) for analysis in analyses)
+    return flops if flops > 0 else None  # a backend without an estimate reports 0 or less
 
 
 def _timing(experiment: Experiment, compilation: float) -> Timing:
-    """Times three steps, as the difference of calls of four and of one: what a call itself costs counts for nothing."""
-    runner, evaluated = make_runner(experiment, train_step), "validation" in experiment.dataset.sizes
+    """Times TIMED_STEPS steps, as the difference of a call with one more and a call of one: call overhead cancels."""
+    runner = make_runner(experiment, train_step)
+    has_validation = "validation" in experiment.dataset.sizes
 
     def call(steps: int) -> None:
         nonlocal state
@@ -179,15 +184,15 @@ def _timing(experiment: Experiment, compilation: float) -> Timing:
     with count_compilations() as compiled:
         state = runner.init()
         call(1)
-        if evaluated:
+        if has_validation:
             evaluate()
-    with_overhead, overhead = (_least_seconds(functools.partial(call, steps)) for steps in (TIMED + 1, 1))
-    step = (with_overhead - overhead) / TIMED if with_overhead > overhead else with_overhead / (TIMED + 1)
-    return Timing(compilation + compiled.seconds, step, _least_seconds(evaluate) if evaluated else None)
+    longer, shorter = (_least_seconds(functools.partial(call, steps)) for steps in (TIMED_STEPS + 1, 1))
+    step = (longer - shorter) / TIMED_STEPS if longer > shorter else longer / (TIMED_STEPS + 1)
+    return Timing(compilation + compiled.seconds, step, _least_seconds(evaluate) if has_validation else None)
 
 
 def _least_seconds(call: Callable[[], object]) -> float:
-    """Calls up to three times, but not again after a second: other processes only ever add to the time."""
+    """Returns the shortest of up to three calls, within about a second; other processes can only add to the time."""
     seconds: list[float] = []
     while len(seconds) < 3 and sum(seconds) < 1.0:
         began = time.perf_counter()

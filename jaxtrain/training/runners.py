@@ -1,4 +1,4 @@
-"""What the loop of a run moves: one state, or the lanes of several seeds. The loop does not know which."""
+"""Runners advance a single state or several seeds as lanes behind one interface."""
 
 import functools
 from collections.abc import Mapping
@@ -15,82 +15,93 @@ from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction
 from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replace_lane, replicate
 from jaxtrain.parallel.population import Population, fit_width
-from jaxtrain.training.divergence import explain, last_finite
+from jaxtrain.training.divergence import explain_divergence, find_last_finite
 from jaxtrain.training.experiment import Experiment
-from jaxtrain.training.fine_tuning import warm_started
+from jaxtrain.training.fine_tuning import load_initial_weights
 
 
 class Runner(Protocol):
-    """Makes, moves, measures and stores what is trained; metrics come back on the host, in the form of a single run."""
+    """Makes, advances, evaluates and saves a training state, of one run or of lanes.
+
+    Metrics are returned on the host, in the form of a single run.
+    """
 
     def init(self) -> TrainState:
-        """Makes the state before the first step, from another run's weights where the config says so."""
+        """Makes the initial state, with the weights of another run if `checkpoint.init_from` names one."""
         ...
 
     def shapes(self) -> TrainState:
-        """Returns shapes and dtypes of the state as it is saved."""
+        """Returns the shapes and dtypes of the saved state."""
         ...
 
-    def placed(self, saved: TrainState) -> TrainState:
+    def place(self, saved: TrainState) -> TrainState:
         """Places a saved state on the devices."""
         ...
 
-    def stored(self, state: TrainState) -> TrainState:
-        """Returns the state as it is saved."""
+    def fetch(self, state: TrainState) -> TrainState:
+        """Returns the state to save, which is the same on any number of devices."""
         ...
 
     def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
-        """Sends a call of steps over the training split; the state that is given is used up."""
+        """Dispatches a call of up to k training steps; `state` is donated."""
         ...
 
-    def settle(
+    def finish_call(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
-        """Waits for what a call reports; `state` is the newest, and comes back, put right where lanes have died."""
+        """Waits for a call; returns its output on the host, and the newest `state`, repaired where lanes diverged.
+
+        `output`, `batches` and `steps` are those of the call; `state` may be that of a later call.
+        """
         ...
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
-        """Measures a whole split."""
+        """Evaluates a whole split."""
         ...
 
-    def informed(self, state: TrainState, found: Metrics) -> TrainState:
-        """Tells the schedules that evaluations move what one has found; they edit the state's hyperparameters."""
+    def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
+        """Updates the plateau schedules with the metrics of an evaluation, by editing the state's hyperparameters."""
         ...
 
-    def rejected(
+    def step_back(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
-        """Goes back from a call that left the finite numbers: (state, steps that stay, what they report, why)."""
+        """Restores the last finite state of a call that diverged.
+
+        Returns:
+            The state, the number of finite steps of the call, their output (None if there are none), and the reason.
+        """
         ...
 
-    def diverged(self, state: TrainState) -> dict[int, int]:
-        """Returns seed -> the last step that was kept, for seeds that were left behind."""
+    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
+        """Returns seed -> its last finite step, for the seeds that diverged while others continue."""
         ...
 
 
 @dataclass(frozen=True)
 class Solo:
-    """One run."""
+    """A single run."""
 
     experiment: Experiment
     step: StepFunction
 
     def init(self) -> TrainState:
-        """Makes the state."""
-        state, mesh = self.experiment.init(), self.experiment.mesh
+        """Makes the initial state."""
+        state = self.experiment.init()
+        mesh = self.experiment.mesh
         section = self.experiment.config["checkpoint"]
-        return warm_started(state, section, self.experiment.rules, lambda tree: replicate(tree, mesh))
+        return load_initial_weights(state, section, self.experiment.rules, lambda tree: replicate(tree, mesh))
 
     def shapes(self) -> TrainState:
         """Returns the shapes of the state."""
         return self.experiment.state_shapes()
 
-    def placed(self, saved: TrainState) -> TrainState:
-        """Places the state whole on every device."""
+    def place(self, saved: TrainState) -> TrainState:
+        """Replicates the state over the devices."""
         return replicate(saved, self.experiment.mesh)
 
-    def stored(self, state: TrainState) -> TrainState:
-        """Returns the state as it is."""
+    def fetch(self, state: TrainState) -> TrainState:
+        """Returns the state unchanged."""
         return state
 
     @cached_property
@@ -99,44 +110,46 @@ class Solo:
         return compile_train_call(self.experiment.rules, self.experiment.mesh, backend, self.step)
 
     def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
-        """Sends a call."""
+        """Dispatches a call."""
         return self._call(state, batches, steps)
 
-    def settle(
+    def finish_call(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
-        """Waits for a call."""
+        """Waits for the output of a call."""
         return state, jax.device_get(output)
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
-        """Measures a split."""
+        """Evaluates a split."""
         return jax.device_get(self.experiment.evaluate(state, split))
 
-    def informed(self, state: TrainState, found: Metrics) -> TrainState:
-        """Edits the hyperparameters."""
-        schedule, metric = self.experiment.schedule, self.experiment.config["eval"]["metric"]
+    def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
+        """Edits the hyperparameters that plateau schedules change."""
+        schedule = self.experiment.schedule
+        metric = self.experiment.config["eval"]["metric"]
         if not schedule.plateaus:
             return state
-        hparams = schedule.after_evaluation(jax.device_get(state.hparams), found[metric].loss())
+        hparams = schedule.after_evaluation(jax.device_get(state.hparams), metrics[metric].loss())
         return state.replace(hparams=replicate(hparams, self.experiment.mesh))
 
-    def rejected(
+    def step_back(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
-        """Finds the last finite state by replays, and says what the next step did to it."""
-        state, finite, replayed = last_finite(self._call, state, batches, steps)
-        return state, finite, replayed, explain(self.step, state, batches.take(finite), self.experiment.rules)
+        """Finds the last finite state by replaying the call."""
+        state, finite_steps, replayed = find_last_finite(self._call, state, batches, steps)
+        reason = explain_divergence(self.step, state, batches.take(finite_steps), self.experiment.rules)
+        return state, finite_steps, replayed, reason
 
-    def diverged(self, state: TrainState) -> dict[int, int]:
-        """Returns nothing: a single run that diverges has ended."""
+    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
+        """Returns an empty dict: a single run that diverges ends."""
         return {}
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """The runs of `train.seeds` seeds as lanes of one program, from `seed` upwards.
+    """Runs of `train.seeds` consecutive seeds, starting at `seed`, as lanes of one program.
 
-    Metrics are those of all seeds that are alive together, and each seed's own as "seed_3/loss".
+    Metrics are merged over the seeds that have not diverged; each seed's own are named "seed_3/loss".
     """
 
     experiment: Experiment
@@ -144,120 +157,132 @@ class Seeds:
 
     @property
     def seeds(self) -> range:
-        """The seeds, a lane each."""
+        """The seeds, one per lane."""
         first = self.experiment.config["seed"]
         return range(first, first + self.experiment.config["train"]["seeds"])
 
     @cached_property
     def population(self) -> Population:
-        """The program of the lanes, as wide as the config says or the memory allows."""
-        found, config = self.experiment, self.experiment.config
+        """The program of the lanes, at the width of the config or the largest that fits in memory."""
+        experiment = self.experiment
         return fit_width(
-            Population(found.rules, found.mesh, len(self.seeds), step=self.step),
-            config["parallel"]["width"],
-            found.hparams,
-            found.batches(0, 0),
+            Population(experiment.rules, experiment.mesh, len(self.seeds), step=self.step),
+            experiment.config["parallel"]["width"],
+            experiment.hparams,
+            experiment.batches(0, 0),
         )
 
     def init(self) -> TrainState:
-        """Makes the lanes."""
+        """Makes the initial states of the lanes."""
         states = self.population.init(self.seeds, self.experiment.hparams, self.experiment.example)
-        section, rules = self.experiment.config["checkpoint"], self.experiment.rules
-        return warm_started(states, section, rules, self.population.spread, lanes=self.population.padded)
+        section = self.experiment.config["checkpoint"]
+        rules = self.experiment.rules
+        return load_initial_weights(states, section, rules, self.population.spread, lanes=self.population.padded)
 
     def shapes(self) -> TrainState:
-        """Returns the shapes of the lanes, without padding."""
+        """Returns the shapes of the lanes without padding, on a leading axis."""
         lanes = len(self.seeds)
         one = self.experiment.state_shapes()
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), one)
 
-    def placed(self, saved: TrainState) -> TrainState:
-        """Pads the lanes to what the devices take, and places them."""
+    def place(self, saved: TrainState) -> TrainState:
+        """Pads the lanes to a multiple that the devices step at a time, and places them."""
         return self.population.place(saved)
 
-    def stored(self, state: TrainState) -> TrainState:
-        """Returns the lanes on the host, without padding, so that another number of devices can go on with them."""
+    def fetch(self, state: TrainState) -> TrainState:
+        """Returns the lanes on the host without padding, so that any number of devices can resume them."""
         return self.population.fetch(state)
 
     def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
-        """Sends a call."""
+        """Dispatches a call."""
         return self.population.call(state, batches, steps)
 
-    def settle(
+    def finish_call(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
-        """Waits for a call, alive while one seed is.
+        """Waits for the output of a call, which is live while any seed is.
 
-        A lane that died in it goes to its last finite state, by replays of that lane alone, and counts its finite
-        steps: so neither depends on how the run is cut into calls.
+        A lane that diverged in the call is set to its last finite state, by replaying that lane only, and its finite
+        steps are counted. So neither depends on how the run is divided into calls.
         """
-        found = self.population.fetch(output)
-        kept = np.where(found.live, steps, 0)
-        for lane in np.flatnonzero(~found.live & (found.metrics["loss"].count[:, 0] > 0)):
-            state, kept[lane] = self._last_finite(state, int(lane), batches, steps)
-        counted = np.arange(batches.capacity) < kept[:, None]
-        lane = int(np.argmax(found.live))  # a lane that is dead stands at the values of an earlier step
-        values = {name: value[lane] for name, value in found.values.items()} | self._own_values(found.values)
-        return state, CallOutput(self._merged(found.metrics, counted), values, found.live.any())
+        lanes_output = self.population.fetch(output)
+        live = lanes_output.live
+        finite_steps = np.where(live, steps, 0)
+        # A lane that was dead before the call has no counts: only those that died in this call are replayed.
+        for lane in np.flatnonzero(~live & (lanes_output.metrics["loss"].count[:, 0] > 0)):
+            state, finite_steps[lane] = self._restore_last_finite(state, int(lane), batches, steps)
+        counted = np.arange(batches.capacity) < finite_steps[:, None]
+        lane = int(np.argmax(live))  # a live one: a dead lane has the scheduled values of an earlier step
+        values = {name: value[lane] for name, value in lanes_output.values.items()}
+        values |= self._plateau_values(lanes_output.values)
+        return state, CallOutput(self._merge(lanes_output.metrics, counted), values, live.any())
 
-    def _own_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Names each seed's own values of the floats that evaluations move: "seed_3/optimizer.learning_rate"."""
-        moved = [section.removeprefix("schedule.") for section in self.experiment.schedule.plateaus]
-        return {f"{SEED}{seed}/{name}": values[name][lane] for lane, seed in enumerate(self.seeds) for name in moved}
+    def _plateau_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns each seed's values of the floats with a plateau schedule, as "seed_3/optimizer.learning_rate"."""
+        names = [section.removeprefix("schedule.") for section in self.experiment.schedule.plateaus]
+        return {f"{SEED}{seed}/{name}": values[name][lane] for lane, seed in enumerate(self.seeds) for name in names}
 
-    def _last_finite(self, state: TrainState, lane: int, batches: Batches, steps: int) -> tuple[TrainState, int]:
-        narrow, alone = self.population.gather(state, [lane])
-        alone, finite, _ = last_finite(narrow.call, alone, batches, steps)
-        last = narrow.fetch_lane(alone, 0).replace(live=np.array(False))
-        return replace_lane(state, lane, last, self.experiment.mesh), finite
+    def _restore_last_finite(
+        self, state: TrainState, lane: int, batches: Batches, steps: int
+    ) -> tuple[TrainState, int]:
+        """Replaces a diverged lane by its last finite state, as dead; returns the states and its finite steps."""
+        one_lane, lane_state = self.population.gather(state, [lane])
+        lane_state, finite_steps, _ = find_last_finite(one_lane.call, lane_state, batches, steps)
+        last = one_lane.fetch_lane(lane_state, 0).replace(live=np.array(False))
+        return replace_lane(state, lane, last, self.experiment.mesh), finite_steps
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
-        """Measures a split in every lane."""
-        found = self.population.evaluate(state, self.experiment.eval_batches(split))
-        return self._merged(self.population.fetch(found), self.population.fetch(state.live))
+        """Evaluates a split in every lane."""
+        metrics = self.population.evaluate(state, self.experiment.eval_batches(split))
+        return self._merge(self.population.fetch(metrics), self.population.fetch(state.live))
 
-    def informed(self, state: TrainState, found: Metrics) -> TrainState:
-        """Edits the hyperparameters of each lane by its own seed's number."""
-        schedule, metric = self.experiment.schedule, self.experiment.config["eval"]["metric"]
+    def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
+        """Edits the hyperparameters of each lane, using the metric of its own seed."""
+        schedule = self.experiment.schedule
+        metric = self.experiment.config["eval"]["metric"]
         if not schedule.plateaus:
             return state
-        losses = np.array([found[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
+        losses = np.array([metrics[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
         edit = functools.partial(schedule.after_evaluation, loss=losses)
         return self.population.edit(state, edit)
 
-    def rejected(
+    def step_back(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
-        """Says that no seed is left, and what ended the one that lasted longest; all stand at their last finite one."""
-        finite = int((output.metrics["loss"].count > 0).sum())
+        """Explains the divergence of the seed that trained longest; `finish_call` has restored all lanes."""
+        finite_steps = int((output.metrics["loss"].count > 0).sum())
         longest = int(np.argmax(self.population.fetch(state.step)))
         last = self.population.fetch_lane(state, longest)
-        why = explain(self.step, last, batches.take(finite), self.experiment.rules)
-        return state, finite, output, f"no seed is left; seed {self.seeds[longest]} {why}"
+        reason = explain_divergence(self.step, last, batches.take(finite_steps), self.experiment.rules)
+        return state, finite_steps, output, f"all seeds diverged; seed {self.seeds[longest]} {reason}"
 
-    def diverged(self, state: TrainState) -> dict[int, int]:
-        """Returns seed -> the last step that was kept, for the lanes that left the finite numbers."""
+    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
+        """Returns seed -> its last finite step, for the lanes that diverged."""
         live, steps = self.population.fetch((state.live, state.step))
         return {seed: int(step) for seed, alive, step in zip(self.seeds, live, steps, strict=True) if not alive}
 
-    def _merged(self, metrics: Metrics, counted: np.ndarray) -> Metrics:
-        """Adds the lanes together where they are counted, (lanes, ...), and names each one's own."""
-        kept = jax.tree.map(lambda leaf: np.where(_along(counted, leaf), leaf, np.zeros_like(leaf)), metrics)
-        merged = jax.tree.map(lambda leaf: leaf.sum(axis=0), kept)
-        own = {
+    def _merge(self, metrics: Metrics, counted: np.ndarray) -> Metrics:
+        """Sums metrics over lanes where `counted`, bool (lanes, ...), holds, and adds each seed's own by name."""
+
+        def zero_uncounted(leaf: Any) -> np.ndarray:
+            return np.where(_expand_dims(counted, np.ndim(leaf)), leaf, np.zeros_like(leaf))
+
+        by_lane = jax.tree.map(zero_uncounted, metrics)
+        merged = jax.tree.map(lambda leaf: leaf.sum(axis=0), by_lane)
+        by_seed = {
             f"{SEED}{seed}/{name}": jax.tree.map(lambda leaf, lane=lane: leaf[lane], metric)
             for lane, seed in enumerate(self.seeds)
-            for name, metric in kept.items()
+            for name, metric in by_lane.items()
             if not name.startswith(NORMS)
         }
-        return merged | own
+        return merged | by_seed
 
 
 def make_runner(experiment: Experiment, step: StepFunction) -> Runner:
-    """Chooses what the loop moves: several seeds are lanes of one program."""
+    """Makes the runner of an experiment: `Seeds` for several seeds, else `Solo`."""
     return (Seeds if experiment.config["train"]["seeds"] > 1 else Solo)(experiment, step)
 
 
-def _along(counted: np.ndarray, leaf: Any) -> np.ndarray:
-    """Gives the leading axes of a leaf to what is counted, so that it spreads over the others."""
-    return counted.reshape(*counted.shape, *(1 for _ in range(np.ndim(leaf) - counted.ndim)))
+def _expand_dims(array: np.ndarray, rank: int) -> np.ndarray:
+    """Appends axes of size 1, up to `rank` axes, so that the array broadcasts over trailing axes."""
+    return array.reshape(*array.shape, *(1 for _ in range(rank - array.ndim)))

@@ -1,4 +1,4 @@
-"""Signals: SIGTERM and SIGINT ask a run to save and stop; a second one ends the process at once."""
+"""Signal handling: the first SIGTERM or SIGINT requests a save and stop, a second one ends the process at once."""
 
 import os
 import signal
@@ -7,48 +7,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-ASKING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
 class Interruption:
-    """The signal that asked for a stop, or None."""
+    """The number of the signal that requested a stop, or None."""
 
     signal: int | None = None
 
 
 @contextmanager
 def interruptions() -> Iterator[Interruption]:
-    """Catches SIGTERM and SIGINT inside a `with` block; off the main thread, where Python cannot, it does nothing.
+    """Catches SIGTERM and SIGINT inside a `with` block; does nothing outside the main thread, where Python cannot.
 
-    Python runs a handler between two lines of Python, hence after a compilation of minutes, and then once for however
-    many signals came. So a thread reads the numbers that the interpreter writes into a pipe as they arrive.
+    Python runs handlers only between bytecode instructions, so after a compilation that may take minutes, and then only
+    once for all signals received. So a thread reads the signal numbers, which the interpreter writes to a pipe as they
+    arrive (`signal.set_wakeup_fd`).
     """
-    found = Interruption()
+    interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield found
+        yield interruption
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    watch = threading.Thread(target=_watch, args=(reading, found), name="jaxtrain-signals", daemon=True)
+    watch = threading.Thread(target=_watch, args=(reading, interruption), name="jaxtrain-signals", daemon=True)
     watch.start()
-    pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: None) for number in ASKING}
+    previous_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    previous_handlers = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
     try:
-        yield found
+        yield interruption
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(pipe_before)
+        signal.set_wakeup_fd(previous_fd)
         os.close(writing)
         watch.join()
         os.close(reading)
 
 
-def _watch(reading: int, found: Interruption) -> None:
+def _watch(reading: int, interruption: Interruption) -> None:
+    """Reads signal numbers from the pipe until it is closed."""
     while received := os.read(reading, 1):
-        if received[0] not in ASKING:
+        if received[0] not in STOP_SIGNALS:
             continue
-        if found.signal is not None:
+        if interruption.signal is not None:
             os._exit(128 + received[0])
-        found.signal = received[0]
+        interruption.signal = received[0]

@@ -1,4 +1,4 @@
-"""A run from a resolved config to `result.json`: the function behind the verb `train`."""
+"""Trains a resolved config and writes `result.json`: the function behind the command `train`."""
 
 import importlib
 import math
@@ -22,16 +22,16 @@ from jaxtrain.storage.result import Result, read_result, write_result
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
-from jaxtrain.training.bookkeeping import Memory, Numbers, results
-from jaxtrain.training.checks import check_fingerprint, floats_explained
+from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
+from jaxtrain.training.checks import check_fingerprint, explain_traced_floats
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.intervals import over_seeds
-from jaxtrain.training.loop import Ending, Session, run, throughput
+from jaxtrain.training.loop import Ending, TrainingSession, run_loop, throughput
 from jaxtrain.training.runners import Runner, make_runner
 from jaxtrain.training.signals import interruptions
 
 RANGE_TEST = "jaxtrain.lr_range.from_config"
-"""The module above this package that a run with `lr_range.before_training` starts with, imported by name then alone."""
+"""Imported by name, and only for `lr_range.before_training`: the module belongs to a package above this one."""
 
 
 def train_and_evaluate(
@@ -42,11 +42,17 @@ def train_and_evaluate(
     trackers: Sequence[Tracker] = (),
     quiet: bool = False,
 ) -> Result:
-    """Trains a resolved config in a directory, or resumes what is there, and tests the best state at the end.
+    """Trains a resolved config in a directory, or resumes the run in it, and tests the best state at the end.
 
-    `step` may be a step of your own with the signature of `train_step`; `trackers` mirror the run beside those that
-    the config names. Raises ConfigError, DataError, StorageError or UsageError; a run that diverges or is interrupted
-    returns with that status and its last finite state saved.
+    A run that diverges or is interrupted returns with that status, and its last finite state is saved. Raises
+    ConfigError, DataError, StorageError or UsageError.
+
+    Args:
+        config: a resolved config.
+        workdir: the directory of the run.
+        step: the training step, with the signature of `train_step`.
+        trackers: trackers in addition to those of the config.
+        quiet: whether to print no progress and no notes.
     """
     workdir = Path(workdir)
     with interruptions() as stop, run_lock(workdir), count_compilations() as compiled, ExitStack() as opened:
@@ -54,25 +60,25 @@ def train_and_evaluate(
         ended = read_result(workdir)
         lines = plain_lines(quiet)
         if ended is not None and ended.status != "interrupted":
-            lines.say(f"{workdir} holds this run already, ended at step {ended.step:,}: nothing is left to do")
+            lines.say(f"{workdir}: this run has already ended at step {ended.step:,}; nothing to do")
             return ended
-        opened.enter_context(floats_explained(config))
-        experiment = _prepared(config, workdir, lines.say)
+        opened.enter_context(explain_traced_floats(config))
+        experiment = _build_experiment(config, workdir, lines.say)
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
         opened.callback(checkpoints.close)
         runner = make_runner(experiment, step)
-        state, memory, resumed = start(experiment, runner, checkpoints, ended)
+        state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended)
         claim(workdir, config)
         total = experiment.lengths.total
         if resumed is not None:
-            lines.say(f"resumes at step {resumed:,} of {total:,}")
+            lines.say(f"resuming at step {resumed:,} of {total:,}")
         bar = opened.enter_context(progress(total, resumed or 0, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
-        session = Session(
+        session = TrainingSession(
             experiment=experiment,
             runner=runner,
             state=state,
-            memory=memory,
+            bookkeeping=bookkeeping,
             began_at=resumed or 0,
             at=resumed or 0,
             saved_at=resumed,
@@ -82,11 +88,11 @@ def train_and_evaluate(
             stop=stop,
             compiled=compiled,
         )
-        return _finish(session, run(session), workdir)
+        return _finish(session, run_loop(session), workdir)
 
 
-def _prepared(config: Config, workdir: Path, say: Callable[[str], None]) -> Experiment:
-    """Builds the experiment, with the answer of a range test in place where the config asks for one."""
+def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None]) -> Experiment:
+    """Builds the experiment, with the suggested learning rate if `lr_range.before_training` is set."""
     if not config["lr_range"]["before_training"]:
         return build(config)
     range_test = importlib.import_module(RANGE_TEST)
@@ -96,10 +102,21 @@ def _prepared(config: Config, workdir: Path, say: Callable[[str], None]) -> Expe
 
 def start(
     experiment: Experiment, runner: Runner, checkpoints: Checkpoints, ended: Result | None = None
-) -> tuple[TrainState, Memory, int | None]:
-    """Returns the state to go on from, what the run remembers, and the step it resumes at (None: a fresh run).
+) -> tuple[TrainState, Bookkeeping, int | None]:
+    """Restores the newest checkpoint, or initializes the state of a new run.
 
-    `ended` says how the session before ended, where one did: StorageError when what it saved is gone.
+    Args:
+        experiment: the experiment.
+        runner: its runner.
+        checkpoints: the checkpoints of the run.
+        ended: the result of the previous session; None if there was none or it was killed.
+
+    Returns:
+        The state, the bookkeeping, and the step of the checkpoint (None for a new run).
+
+    Raises:
+        DataError: the data are not those that the run was trained on.
+        StorageError: there is no checkpoint although an earlier session ended.
     """
     restored = checkpoints.restore(runner.shapes()) if checkpoints.exist() else None
     if restored is None:
@@ -107,24 +124,24 @@ def start(
             expected = f"one, since the run was {ended.status} at step {ended.step:,}"
             hint = "Restore it from a copy, or give another --workdir to start afresh"
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
-        return runner.init(), Memory(info=experiment.dataset.info.to_json()), None
-    memory = Memory(**restored.memory)
-    check_fingerprint(experiment.dataset, memory.fingerprint)
-    return runner.placed(restored.state), memory, restored.step
+        return runner.init(), Bookkeeping(info=experiment.dataset.info.to_json()), None
+    bookkeeping = Bookkeeping(**restored.memory)
+    check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
+    return runner.place(restored.state), bookkeeping, restored.step
 
 
-def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
-    """Tests the best state where the run came to its end, and writes what it came to."""
+def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
+    """Tests the best state if the run is done, and writes the result and the environment."""
     dataset = session.experiment.dataset
     test = _test(session) if ending.status == "done" and "test" in dataset.sizes else None
     result = Result(
         status=ending.status,
         step=session.at,
         seconds=session.seconds,
-        last={"train": {"loss": math.nan}} | session.memory.last,  # before the first step there is no number
-        best=session.memory.best,
+        last={"train": {"loss": math.nan}} | session.bookkeeping.last,  # no loss before the first step
+        best=session.bookkeeping.best,
         test=test,
-        state_digest=state_digest(session.runner.stored(session.state)),
+        state_digest=state_digest(session.runner.fetch(session.state)),
         throughput=throughput(session),
         reason=ending.reason,
         signal=session.stop.signal if ending.status == "interrupted" else None,
@@ -135,24 +152,27 @@ def _finish(session: Session, ending: Ending, workdir: Path) -> Result:
     return result
 
 
-def _seeds(session: Session, test: Numbers | None) -> dict[str, Any] | None:
-    """Returns split -> name -> mean, spread and interval over seeds, and who diverged; None for a single run."""
-    splits = session.memory.last | ({"test": test} if test else {})
-    found = {split: spread for split, numbers in splits.items() if (spread := over_seeds(numbers))}
-    return {**found, "diverged": session.runner.diverged(session.state)} if found else None
+def _seeds(session: TrainingSession, test: Numbers | None) -> dict[str, Any] | None:
+    """Returns split -> name -> statistics over seeds, and the seeds that diverged; None for a single run."""
+    splits = session.bookkeeping.last | ({"test": test} if test else {})
+    statistics = {split: spread for split, numbers in splits.items() if (spread := over_seeds(numbers))}
+    return {**statistics, "diverged": session.runner.diverged_seeds(session.state)} if statistics else None
 
 
-def _test(session: Session) -> Numbers:
-    """Evaluates the test split, once, with the best checkpoint where there is a validation split, else the last."""
-    best, state, step = session.memory.best, session.state, session.at
+def _test(session: TrainingSession) -> Numbers:
+    """Evaluates the test split once, with the best checkpoint if there is a validation split, else the last state."""
+    best = session.bookkeeping.best
+    state = session.state
+    step = session.at
     if best is not None and best["step"] != session.at:
         try:
             restored = session.checkpoints.restore(session.runner.shapes(), best["step"])
         except StorageError as error:
-            session.bar.say(f"{error}. The last state is tested instead of the best")
+            session.bar.say(f"{error}. Testing the last state instead of the best")
         else:
             assert restored is not None
-            state, step = session.runner.placed(restored.state), best["step"]
-    numbers = results(session.runner.evaluate(state, "test"))
+            state = session.runner.place(restored.state)
+            step = best["step"]
+    numbers = to_numbers(session.runner.evaluate(state, "test"))
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

@@ -1,4 +1,4 @@
-"""Runs that were trained: opened again, to predict with or to be evaluated."""
+"""Loads trained runs for prediction or evaluation."""
 
 import functools
 from collections.abc import Callable
@@ -22,13 +22,13 @@ from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.files import read_json
 from jaxtrain.trackers.progress import plain_lines
-from jaxtrain.training.bookkeeping import Memory
+from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run: its config, task and state (of the best step where there was a validation split)."""
+    """A trained run: its config, rules and state, that of the best step if there was a validation split."""
 
     workdir: Path
     config: Config
@@ -39,14 +39,14 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """The three functions that were trained."""
+        """The task: its functions init, loss and predict."""
         return self.rules.task
 
     def predict(self, inputs: Any) -> np.ndarray:
-        """Returns the task's outputs for raw inputs (n, ...), in the units of the data files.
+        """Predicts from raw inputs (n, ...), in the units of the data files, with averaged parameters if there are any.
 
-        Logits (n, classes) for classification, numbers in the targets' own units for regression, with the averaged
-        parameters where there are any. Raises DataError where one example has another shape than the data's.
+        Returns logits (n, classes) for classification, and values in the units of the targets for regression. Raises
+        DataError if the shape of an example differs from that of the training data.
         """
         return np.asarray(self._predict(self.state, self.info.normalise(np.asarray(inputs))))
 
@@ -60,29 +60,30 @@ class Run:
 
 
 def load_run(workdir: str | Path, seed: int | None = None) -> Run:
-    """Opens a run's directory, at its best step where it was evaluated, else its newest; nothing in it is changed.
+    """Loads a run at its best step, or at its newest if it was never evaluated; changes no file.
 
-    `seed` chooses one of several (None: the first). UsageError for a directory that is no run, or a seed it has not.
+    `seed` selects one seed of a run of several (None: the first). Raises UsageError if the directory holds no run, or
+    the run has no such seed, and StorageError if it has no checkpoint.
     """
     workdir = Path(workdir)
-    config, memory, checkpoints = open_run(workdir)
-    info = DataInfo.from_json(memory.info)
+    config, bookkeeping, checkpoints = open_run(workdir)
+    info = DataInfo.from_json(bookkeeping.info)
     rules = make_rules(config, info)
     seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
     lane = 0 if seed is None else seed - seeds.start
     if lane not in range(len(seeds)):
         raise UsageError("seed", seed, f"{one_of(map(str, seeds))}, the seeds of {workdir}")
-    shapes = _shapes(config, info, rules)
+    shapes = _state_shapes(config, info, rules)
     if len(seeds) > 1:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), shapes)
-    step, state = restore_best(checkpoints, memory, shapes)
+    step, state = restore_best(checkpoints, bookkeeping, shapes)
     if len(seeds) > 1:
         state = jax.tree.map(lambda leaf: leaf[lane], state)
     return Run(workdir, config, info, rules, step, replicate(state, device_mesh(1)))
 
 
-def open_run(workdir: Path) -> tuple[Config, Memory, Checkpoints]:
-    """Reads a run's config and what it remembers."""
+def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
+    """Reads the config and the newest bookkeeping of a run, and opens its checkpoints."""
     if not (workdir / "config.json").is_file():
         got = Words("a directory without config.json")
         raise UsageError(f"--workdir={workdir}", got, "the directory of a run")
@@ -91,18 +92,18 @@ def open_run(workdir: Path) -> tuple[Config, Memory, Checkpoints]:
     newest = checkpoints.newest_memory()
     if newest is None:
         raise StorageError(str(checkpoints.directory), Words("no checkpoint"), "at least one", "Train the run first")
-    return config, Memory(**newest), checkpoints
+    return config, Bookkeeping(**newest), checkpoints
 
 
-def restore_best(checkpoints: Checkpoints, memory: Memory, shapes: TrainState) -> tuple[int, TrainState]:
-    """Reads the best step where the run was evaluated, else the newest."""
-    restored = checkpoints.restore(shapes, memory.best["step"] if memory.best else None, set_aside=False)
+def restore_best(checkpoints: Checkpoints, bookkeeping: Bookkeeping, shapes: TrainState) -> tuple[int, TrainState]:
+    """Restores (step, state) of the best step, or of the newest if the run was never evaluated."""
+    restored = checkpoints.restore(shapes, bookkeeping.best["step"] if bookkeeping.best else None, set_aside=False)
     assert restored is not None
     return restored.step, restored.state
 
 
-def _shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
-    """Returns the shapes of a run's state, from what it saved about its data."""
+def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
+    """Returns the shapes and dtypes of a run's state, from the description of its data."""
     targets = jnp.int32 if info.classes is not None else jnp.float32
     batch = {
         "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
