@@ -17,14 +17,18 @@ def message(key: str, got: object, expected: str, hint: str = "") -> str:
         expected: What is expected in its place; no sentence of its own.
         hint: One imperative sentence on what to do; left out where it is empty.
     """
-    shown = _in_one_line(got if isinstance(got, Words) else repr(got))
-    line = f"{_in_one_line(key)}: got {shown}; expected {_in_one_line(expected)}"
-    return f"{line}. {_in_one_line(hint)}" if hint.strip() else line
+    shown = _unmarked(got) if isinstance(got, Words) else _in_one_line(repr(got))
+    line = f"{_in_one_line(key)}: got {shown}; expected {_unmarked(expected)}"
+    return f"{line}. {_unmarked(hint)}" if hint.strip() else line
 
 
 def _in_one_line(text: str) -> str:
-    """Joins lines, and drops the marks at the end that the composed line sets itself."""
-    return " ".join(line.strip() for line in text.splitlines() if line.strip()).rstrip(" .;:,")
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unmarked(text: str) -> str:
+    """Joins lines, and drops the marks at the end, which the composed line sets itself."""
+    return _in_one_line(text).rstrip(" .;:,")
 
 
 class _OneForm(Exception):

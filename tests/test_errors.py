@@ -55,9 +55,13 @@ def test_no_hint_leaves_no_mark_behind(hint: str):
 
 
 def test_marks_are_never_doubled():
-    line = message("disk:", Words("the error 'full'."), "free space; ", "Free some. ")
+    line = message("disk", Words("the error 'full'."), "free space; ", "Free some. ")
     assert line == "disk: got the error 'full'; expected free space. Free some"
     assert message("verb", "trian", "train", nearest("trian", ["train"])).endswith("train. Did you mean 'train'?")
+
+
+def test_a_key_stays_as_it_was_typed():
+    assert message("--workdir=.", Words("nothing"), "a run") == "--workdir=.: got nothing; expected a run"
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -226,8 +226,8 @@ def test_another_identity_is_refused_and_shown(sqlite: str, opened: Opened, tmp_
     opened(sqlite, tmp_path / "b", identity={"metric": "loss", "space": {"x": (0, 1)}})
     with pytest.raises(UsageError) as caught:
         opened(sqlite, tmp_path / "c", identity={"metric": "loss", "space": {"x": (0, 2)}}, higher_is_better=True)
-    assert "space.x: got [0, 2], there [0, 1]" in str(caught.value)
-    assert "direction: got 'maximize', there 'minimize'" in str(caught.value)
+    assert "space.x = [0, 2], there [0, 1]" in str(caught.value)
+    assert "direction = 'maximize', there 'minimize'" in str(caught.value)
     assert "another search.study, or another search.storage" in str(caught.value)
     assert "metric" not in str(caught.value)
     assert "\n" not in str(caught.value)
