@@ -36,7 +36,10 @@ class _OneForm(Exception):
 
     def __init__(self, key: str, got: object, expected: str, hint: str = "") -> None:
         """Composes the line; for the arguments see `message`."""
-        self.key, self.got, self.expected, self.hint = key, got, expected, hint
+        self.key = key
+        self.got = got
+        self.expected = expected
+        self.hint = hint
         super().__init__(message(key, got, expected, hint))
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str, str]]:

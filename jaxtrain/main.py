@@ -19,19 +19,23 @@ from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, Words, m
 
 
 class Command(NamedTuple):
-    """A verb: the module of `jaxtrain.commands` whose `run(options)` returns the exit code, and one line of help."""
+    """A verb: its module in `jaxtrain.commands`, which option it reads ("config", "workdir" or none), a line of help.
+
+    `run(options)` of the module returns the exit code.
+    """
 
     module: str
+    reads: str | None
     help: str
 
 
 COMMANDS = {
-    "train": Command("train", "trains a config, or resumes the run in its directory (the default verb)"),
-    "evaluate": Command("evaluate", "evaluates the best state of a run: evaluate --workdir=DIR"),
-    "lr_range": Command("lr_range", "runs a learning-rate range test, plots it and suggests a rate"),
-    "plan": Command("plan", "reports parameters, memory and time, and plots the schedules, without training"),
-    "search": Command("search", "searches search.space, many trials per compiled program, and writes a report"),
-    "list": Command("listing", "lists the families, or one family's members and their knobs: list optimizers"),
+    "train": Command("train", "config", "trains a config, or resumes the run in its directory (the default verb)"),
+    "evaluate": Command("evaluate", "workdir", "evaluates the best state of a run: evaluate --workdir=DIR"),
+    "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
+    "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
+    "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
+    "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
 
@@ -83,7 +87,23 @@ def _run(words: Sequence[str]) -> int:
         expected = "at most one name" if verb == "list" else "options alone"
         raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
     options = Options(tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet)
+    _check_options(verb, options)
     return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
+
+
+def _check_options(verb: str, options: Options) -> None:
+    """Raises UsageError for a missing or needless --config or --workdir, before anything heavy is imported."""
+    reads = COMMANDS[verb].reads
+    if reads == "config" and options.config is None:
+        raise UsageError("--config", Words("nothing"), "a config file", f"Usage: {USAGE}")
+    if reads == "workdir" and options.workdir is None:
+        raise UsageError("--workdir", Words("nothing"), "the directory of a run", f"Give {verb} --workdir=DIR")
+    if reads == "workdir" and (options.config or options.overrides):
+        hint = "Leave the config and its overrides out: the run's own config.json is used"
+        raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
+    if reads is None and (options.config or options.overrides or options.workdir):
+        hint = "Leave --config and --workdir out"
+        raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:

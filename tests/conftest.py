@@ -1,11 +1,14 @@
 """What every test runs under: four CPU devices, strict types and shapes, and the parts that the machine has."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+import costs
 import jax
 import optional_parts
+import programs
 import pytest
 
 # JAX_PLATFORMS=cuda runs the tests on a GPU instead, where those that need four devices cannot pass.
@@ -17,21 +20,57 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MANY_MAPS = 30_000
+CACHE = pytest.StashKey[str | None]()
 
 _skipped: list[str] = []
+_costs = costs.Ledger()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--alone", action="store_true", help="drop programs before each test: count what it needs alone")
+    parser.addoption("--costs", metavar="FILE", help="write CPU seconds and compilations of each test to a file")
     parser.addoption("--bare", action="store_true", help="treat real data, a browser and a database as missing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--bare"):
         os.environ.pop("JAXTRAIN_DATA", None)
+    config.stash[CACHE] = programs.share_cache()  # workers inherit it, and so do commands that tests start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    programs.compile_quickly(item.get_closest_marker("optimized") is None)
+    if item.config.getoption("--alone"):
+        jax.clear_caches()
+    with costs.measured():
+        return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     optional_parts.demand(item, bare=bool(item.config.getoption("--bare")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+    with costs.shared() if fixturedef.scope != "function" else nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    costs.settle(item)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _costs.add(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--costs")
+    if path and not hasattr(session.config, "workerinput"):
+        _costs.write(Path(path))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -40,6 +79,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Says last of all what was skipped: pytest's own summary counts it, and does not say what would enable it."""
+    programs.remove_cache(config.stash[CACHE])
     if config.pluginmanager.has_plugin("terminalreporter") and not hasattr(config, "workerinput"):
         print(optional_parts.summary(_skipped))
 

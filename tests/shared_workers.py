@@ -124,7 +124,7 @@ def run_parent(urls: list[str], folder: Path, **options: Any) -> list[list[int]]
     """Runs `run_workers` on each address in turn, in a process of its own; returns the exit codes."""
     command = [sys.executable, __file__, json.dumps(urls), str(folder), json.dumps(options)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return json.loads(done.stdout)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_trackers import read_events
-from tiny_runs import Interrupting, command, outcome, result_of, run, tiny
+from tiny_runs import Interrupting, command, on_devices, outcome, result_of, run, tiny
 
 from jaxtrain.commands.lr_range import lr_range
 from jaxtrain.commands.options import use_a_host_device_per_core
@@ -46,9 +46,8 @@ TARGET = "optimizer.learning_rate"
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keeps commands from filling the user's cache, and from changing the environment of later tests."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps commands from changing the environment of later tests."""
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
@@ -80,7 +79,6 @@ def ran(folder: Path, *words: str, overrides: dict[str, Any] = SMALL) -> Command
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("verb")
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
         patch.setenv("XLA_FLAGS", "")
         yield ran(folder)
 
@@ -193,7 +191,7 @@ def test_a_second_float_through_the_verb(tmp_path):
 @pytest.mark.slow
 def test_with_four_host_devices_the_losses_are_the_same(done, tmp_path):
     """In a process of its own, on all devices, with a batch that does not divide over them: lanes are not split."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = on_devices(4)
     config = config_file(tmp_path, SMALL | {"parallel.mesh": None})
     four = run(tmp_path, "lr_range", f"--config={config}", "--workdir=four", **flags)
     assert four.returncode == 0, four.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_runs
+from tiny_runs import PATIENCE
 
 from jaxtrain import load_config
 from jaxtrain.commands.options import split_overrides
@@ -32,7 +33,6 @@ def get_config():
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that a command starts in, with config files whose data are not there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))  # no command of a test fills the user's own
     monkeypatch.delenv("JAXTRAIN_DATA", raising=False)
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "syntax.py").write_text("def get_config(:")
@@ -279,7 +279,9 @@ except SystemExit:
     pass
 print("LOADED", sorted({heavy!r} & set(sys.modules)))
 """
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     assert ran.stdout.splitlines()[-1] == "LOADED []"
 
 
@@ -408,7 +410,9 @@ def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folde
     words = [*tiny, "--config.loss.name=my_losses:loss", "--config.loss.power=3", "--quiet"]
     command = [sys.executable, "-m", "jaxtrain.main", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
     assert ran.returncode == 1
     assert "\nRuntimeError: mine\n" in ran.stderr
     assert f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr

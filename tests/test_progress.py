@@ -10,6 +10,7 @@ import termios
 import textwrap
 
 import pytest
+from tiny_runs import PATIENCE
 
 from jaxtrain.trackers.progress import progress
 
@@ -76,7 +77,7 @@ def test_a_terminal_that_is_closed_does_not_end_the_run():
         print("done")
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.stdout == "done\n", result.stderr
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -15,13 +16,23 @@ BLOCK = re.compile(
     r"(?P<comment><!-- [^\n]* -->\n)?```(?P<language>\w+)(?: file=(?P<file>\S+))?\n(?P<code>.*?)```", re.DOTALL
 )
 BLOCKS = list(BLOCK.finditer(README))
+SHORTER = [
+    ("digits.py", '"40 epochs"', '"10 epochs"'),
+    ("digits_search.py", '"20 epochs"', '"5 epochs"'),
+    ("digits_search.py", '"trials": 64', '"trials": 8'),
+]
+"""Runs as long as a reader's would take most of the suite's time, and show nothing more."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it: the configs, and the files that the README tells to write."""
+    """A folder as a reader has it: the configs, cut short, and the files that the README tells to write."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "configs", folder / "configs")
+    for name, whole, short in SHORTER:
+        path = folder / "configs" / name
+        assert whole in path.read_text()
+        path.write_text(path.read_text().replace(whole, short))
     for block in BLOCKS:
         if block["file"]:
             (folder / block["file"]).write_text(block["code"])
@@ -32,7 +43,7 @@ def run(folder: Path, command: list[str], **environment: str) -> subprocess.Comp
     """Runs a command in the folder, with the package of this checkout and the Python of this test."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "XLA_FLAGS": "", **environment}
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
 

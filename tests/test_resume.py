@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import Interrupting, config_file, outcome, result_of, run, start, tiny
+from tiny_runs import PATIENCE, Interrupting, config_file, on_devices, outcome, result_of, run, start, tiny
 
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.train import train_and_evaluate
@@ -79,7 +79,7 @@ def test_an_early_stop_is_remembered_by_a_resume(tmp_path):
     assert result_of(tmp_path / "cut")["step"] == 100
 
 
-def wait_for(found: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(found: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < deadline, "it never came to that"
@@ -108,7 +108,7 @@ def test_signals_to_the_command_save_and_stop_it_and_the_same_command_goes_on(tm
         process = start(tmp_path, f"--config={config}", f"--workdir={workdir}", **variables)
         wait_for(lambda reached=reached, workdir=workdir: reached(workdir))
         process.send_signal(asked)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 128 + asked, f"{moment}: {out}{err}"
         result = result_of(workdir)
         assert (result["status"], result["signal"]) == ("interrupted", asked), moment
@@ -127,11 +127,10 @@ def test_saved_on_four_devices_and_resumed_on_one(tmp_path):
     """With `parallel.mesh` None, which uses all devices: the state is restored, and losses agree up to rounding."""
     given = {"parallel.mesh": None, "train.duration": "600 steps", "log.every": "10 steps", "model.dropout": None}
     config = config_file(tmp_path, given | {"optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": None}})
-    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    process = start(tmp_path, f"--config={config}", "--workdir=moved", **four)
+    process = start(tmp_path, f"--config={config}", "--workdir=moved", **on_devices(4))
     wait_for(lambda: read_rows(tmp_path / "moved" / "metrics.jsonl"))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert 0 < result_of(tmp_path / "moved")["step"] < 600
     for workdir in ("moved", "one"):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from test_resume import wait_for
-from tiny_runs import Interrupting, config_file, outcome, result_of, run, start, tiny
+from tiny_runs import PATIENCE, Interrupting, config_file, on_devices, outcome, result_of, run, start, tiny
 
 from jaxtrain.commands.evaluate import evaluate
 from jaxtrain.commands.train import train_report
@@ -216,11 +216,10 @@ def test_killed_on_four_devices_and_resumed_on_one(tmp_path):
     many = {"train.duration": "1500 steps", "parallel.mesh": None, "checkpoint.every": "100 steps"}
     config = config_file(tmp_path, {"seed": FIRST, "train.seeds": 3, **many})
     arguments = [f"--config={config}", "--quiet"]
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    process = start(tmp_path, *arguments, "--workdir=killed", **flags)
+    process = start(tmp_path, *arguments, "--workdir=killed", **on_devices(4))
     wait_for(lambda: (tmp_path / "killed" / "checkpoints" / "200").exists())
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert not (tmp_path / "killed" / "result.json").exists()
     for workdir in ("killed", "whole"):
         ended = run(tmp_path, *arguments, f"--workdir={workdir}")

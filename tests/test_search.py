@@ -11,7 +11,7 @@ from typing import Any
 
 import branin
 import pytest
-from tiny_runs import GIVEN, run, start, tiny
+from tiny_runs import GIVEN, PATIENCE, on_devices, run, start, tiny
 
 from jaxtrain import load_config, train_and_evaluate
 from jaxtrain.config.defaults import Config
@@ -443,8 +443,7 @@ def test_all_diverged_writes_the_report_and_exits_with_4(halving, tmp_path):
 def test_one_device_and_four_give_the_same_trials(tmp_path):
     path = study_file(tmp_path, search__seeds=2, search__halving="successive", parallel__mesh=None)
     for count in (1, 4):
-        flags = f"--xla_force_host_platform_device_count={count}"
-        done = run(tmp_path, "search", f"--config={path}", f"--workdir=on{count}", XLA_FLAGS=flags)
+        done = run(tmp_path, "search", f"--config={path}", f"--workdir=on{count}", **on_devices(count))
         assert done.returncode == 0, done.stderr
     assert told(tmp_path / "on1") == told(tmp_path / "on4")
 
@@ -466,7 +465,7 @@ def test_a_study_killed_three_times_equals_one_never_killed(tmp_path):
         while process.poll() is None and lines_in(ledger) == before:
             time.sleep(0.005)
         os.kill(process.pid, number)
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=PATIENCE)
         assert number == signal.SIGKILL or "--workdir=killed" in printed.splitlines()[-1], "the next command resumes"
         assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM)
     done = run(tmp_path, *line, "--workdir=killed")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_runs import PATIENCE
 
 from jaxtrain.errors import StorageError, UsageError
 from jaxtrain.storage import locks
@@ -140,7 +141,7 @@ def test_without_locks_one_of_many_successors_wins(tmp_path):
     lines = []
     try:
         refused = 0
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while refused < 3 and time.monotonic() < deadline:
             refused = sum(process.poll() is not None for process in contenders)
             time.sleep(0.01)

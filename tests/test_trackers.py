@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
+from tiny_runs import PATIENCE
 
 from jaxtrain.errors import StorageError
 from jaxtrain.trackers.composite import CompositeTracker
@@ -54,7 +55,7 @@ def read_scalars(directory: Path) -> dict[tuple[int, str], float]:
 
 def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def never(line: str) -> None:
@@ -243,7 +244,7 @@ def test_tensorboard_holds_each_value_under_name_and_split(tmp_path):
 def test_tensorboard_sees_a_value_while_the_run_goes_on(tmp_path):
     tracker = TensorBoardTracker(tmp_path, [], never)
     tracker.write(5, "train", {"loss": 0.5})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not read_scalars(tmp_path):
         assert time.monotonic() < deadline
     tracker.close()
@@ -335,7 +336,7 @@ def kill_after(directory: Path, resume_step: int | None, step: int) -> None:
         assert process.stdout is not None
         for line in itertools.takewhile(lambda line: int(line) < step, process.stdout):
             assert int(line) < step
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while not any(path.stat().st_size > 5_000 for path in set(directory.glob("*tfevents*")) - earlier):
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGKILL)

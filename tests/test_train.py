@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_runs import Interrupting, config_file, environment, outcome, result_of, run, tiny
+from tiny_runs import PATIENCE, Interrupting, config_file, environment, outcome, result_of, run, tiny
 
 from jaxtrain.commands.train import train_report
 from jaxtrain.config import resolve as configs
@@ -297,7 +297,8 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_loses_nothing_that_was_saved(
     arguments = [f"--config={config_file(tmp_path, given)}", "--quiet", "--workdir"]
     assert run(tmp_path, *arguments, "whole").returncode == 0
     script = [sys.executable, "-c", LIMITED, "60000", *arguments, "full"]
-    full = subprocess.run(script, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    variables = environment()
+    full = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert full.returncode == 5
     assert full.stderr.startswith("error: ")
     assert len(full.stderr.splitlines()) == 1
@@ -314,7 +315,8 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_ends_in_one_line(tmp_path):
     arguments = [f"--config={config_file(tmp_path)}", "--quiet"]
     assert run(tmp_path, *arguments, "--workdir=whole").returncode == 0
     script = [sys.executable, "-c", LIMITED, "6000", *arguments, "--workdir=full"]
-    full = subprocess.run(script, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    variables = environment()
+    full = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert full.returncode == 5
     # Orbax's threads print beside it, also into the same line.
     assert (

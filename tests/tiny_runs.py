@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import programs
+
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.trackers.jsonl import read_rows
@@ -26,6 +28,9 @@ GIVEN: dict[str, Any] = {
     "parallel": {"mesh": 1},
 }
 """One program for most tests, so that it is compiled once in a process."""
+
+PATIENCE = 600.0
+"""Seconds that a test waits for a process: it fails a hang, and no machine that other programs slow down."""
 
 RATE_OF = {
     **{"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rprop": 1e-3, "rmsprop": 3e-3, "adagrad": 0.1, "adadelta": 2.0},
@@ -70,24 +75,37 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "jaxtrain.main", *map(str, arguments)]
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Returns the variables of a command started in a folder: this checkout's package, a cache of its own."""
+def environment(**more: str) -> dict[str, str]:
+    """Returns the variables of a command: this checkout's package, compiled as by this test, with the run's programs.
+
+    Where XDG_CACHE_HOME is given, the command keeps its programs there, as a user's does.
+    """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", "XDG_CACHE_HOME": str(folder / "cache"), **more}
+    inherited = {
+        name: value for name, value in os.environ.items() if name != programs.CACHE or "XDG_CACHE_HOME" not in more
+    }
+    return {**inherited, "PYTHONPATH": path, "XLA_FLAGS": programs.flags(), **more}
+
+
+def on_devices(count: int) -> dict[str, str]:
+    """Returns the variable that gives a command so many devices."""
+    return {"XLA_FLAGS": f"{programs.flags()} --xla_force_host_platform_device_count={count}"}
 
 
 def run(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """Runs the command in a folder to its end."""
     line = command(*arguments)
-    return subprocess.run(
-        line, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run(line, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE)
 
 
 def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
-    """Starts the command in a folder, in a process that the test ends."""
+    """Starts the command in a folder, in a process that the test ends.
+
+    It keeps its programs to itself: a kill in the middle of a write to the cache would spoil those of other tests.
+    """
+    variables = environment(**{"XDG_CACHE_HOME": str(folder / "cache"), **more})
     line, pipe = command(*arguments), subprocess.PIPE
-    return subprocess.Popen(line, cwd=folder, env=environment(folder, **more), text=True, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(line, cwd=folder, env=variables, text=True, stdout=pipe, stderr=pipe)
 
 
 class Interrupting(MemoryTracker):

@@ -7,7 +7,6 @@ from typing import Any
 from jaxtrain.commands.options import Options
 from jaxtrain.commands.summary import format_numbers, select_readable
 from jaxtrain.core.steps import train_step
-from jaxtrain.errors import UsageError, Words
 from jaxtrain.parallel.compilation import use_persistent_cache
 from jaxtrain.storage.files import write_json
 from jaxtrain.training.bookkeeping import to_numbers
@@ -19,11 +18,7 @@ from jaxtrain.training.trained_run import open_run, restore_best
 
 def run(options: Options) -> int:
     """Evaluates the run in `--workdir`; returns 0."""
-    if options.workdir is None:
-        raise UsageError("--workdir", Words("nothing"), "the directory of a run", "Give evaluate --workdir=DIR")
-    if options.overrides or options.config:
-        hint = "Leave the config and its overrides out: the run's own config.json is used"
-        raise UsageError("evaluate", Words("a config"), "--workdir=DIR alone", hint)
+    assert options.workdir is not None
     use_persistent_cache()
     options.show(evaluation_report(evaluate(options.workdir), Path(options.workdir)))
     return 0

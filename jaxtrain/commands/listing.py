@@ -11,7 +11,7 @@ from jaxtrain.config.defaults import FAMILIES, family
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.schema import MISSING, Knob
 from jaxtrain.config.sections import SECTIONS
-from jaxtrain.errors import UsageError, Words, nearest, one_of
+from jaxtrain.errors import UsageError, nearest, one_of
 from jaxtrain.tasks.metrics import METRICS
 
 PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
@@ -23,9 +23,6 @@ _SOURCE = re.compile(r"https?://|scikit-learn's|`optax\.|\boptax's|\((1[789]|20)
 
 def run(options: Options) -> int:
     """Prints the families, or the members of the family that is named; returns 0."""
-    if options.overrides or options.config or options.workdir:
-        got, hint = Words("a config or a directory"), "Leave --config and --workdir out"
-        raise UsageError("list", got, "list or list NAME", hint)
     print("\n".join(members(options.words[0]) if options.words else families()))
     return 0
 

@@ -27,8 +27,7 @@ class Options:
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
         """Resolves and prints the config; returns it with the run's directory."""
-        if self.config is None:
-            raise UsageError("--config", Words("nothing"), "a config file", f"Usage: {USAGE}")
+        assert self.config is not None
         from jaxtrain.commands.summary import config_lines
         from jaxtrain.config.identity import digest, from_default
         from jaxtrain.config.resolve import load

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtrain.config.defaults import Config, flatten
-from jaxtrain.core.metric import is_printed
+from jaxtrain.core.metric_names import is_printed
 
 
 def select_readable(numbers: Mapping[str, Any]) -> dict[str, Any]:

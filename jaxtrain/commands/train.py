@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
-from jaxtrain.core.metric import is_printed
+from jaxtrain.core.metric_names import is_printed
 from jaxtrain.storage.result import Result
 
 

@@ -1,4 +1,4 @@
-"""Traits of the config's sections: one table says how each bears on programs, digests and searches.
+"""Traits of the config's sections: one table says what each affects: programs, digests and searches.
 
 A new section gets a line here, and nothing else needs to know its name.
 """
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Traits(NamedTuple):
-    """How a section bears on a run.
+    """Effects of a section.
 
     in_program: its floats are inputs of the compiled program; changes_numbers: it affects the numbers of a run, so it
     is part of the digest that names the run's directory; per_trial: trials of a search may differ in it.

@@ -68,15 +68,3 @@ def as_loss(value: Any, higher_is_better: bool) -> Any:
 def merge(left: dict[str, Mean], right: dict[str, Mean]) -> dict[str, Mean]:
     """Adds two dicts of metrics with equal names."""
     return jax.tree.map(lambda a, b: a + b, left, right)
-
-
-NORMS = "norm_"  # prefix of the norms that a call measures on its last step only
-SEED = "seed_"  # prefix of the numbers of one seed: "seed_3/loss"
-DIAGNOSTICS = (NORMS, SEED)
-"""Prefixes of numbers that are plotted but not printed."""
-
-
-def is_printed(name: str) -> bool:
-    """Tells whether a number is printed: neither a diagnostic nor one of an array, such as "f1_per_class/3"."""
-    metric, _, index = name.rpartition("/")
-    return not (name.startswith(DIAGNOSTICS) or (metric and index.isdecimal()))

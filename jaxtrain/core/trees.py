@@ -23,7 +23,8 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
         if path in seen:
-            got, hint = Words(f"two leaves with the path {path!r}"), "Rename one of the keys"
+            got = Words(f"two leaves with the path {path!r}")
+            hint = "Rename one of the keys"
             raise ValueError(message("tree", got, "a path of its own for each leaf", hint))
         seen.add(path)
         yield path, leaf

@@ -125,7 +125,8 @@ def _demand_readable(place: Path) -> None:
     """Raises StorageError for a file without read permission: that is not damage, and the user can fix it."""
     for path in _tree(place):
         if path.exists() and not os.access(path, os.R_OK):
-            got, hint = Words("the error 'Permission denied'"), "Fix the permissions, then run the same command again"
+            got = Words("the error 'Permission denied'")
+            hint = "Fix the permissions, then run the same command again"
             raise StorageError(str(path), got, "a path that can be read", hint)
 
 

@@ -77,7 +77,8 @@ def _lines(path: Path, is_row: IsRow) -> Iterator[tuple[str, Row]]:
         if is_row(row):
             yield text.decode(), row
         elif number < len(texts):  # only the last line can be torn by a kill: another is damage, never dropped unseen
-            got, hint = Words(f"damage in line {number}"), "Repair the line, or move the file away"
+            got = Words(f"damage in line {number}")
+            hint = "Repair the line, or move the file away"
             raise StorageError(str(path), got, "a JSON object of this file's kind in every line", hint)
 
 

@@ -76,7 +76,8 @@ def _in_use(workdir: Path, owner: str) -> UsageError:
         who = "process {pid} on host {host} since {started}".format(**json.loads(owner))
     except (ValueError, KeyError, TypeError):  # read after the owner took the lock and before it wrote its name
         who = "another process"
-    got, hint = Words(f"a directory in use by {who}"), "Wait for it, stop it, or give another --workdir"
+    got = Words(f"a directory in use by {who}")
+    hint = "Wait for it, stop it, or give another --workdir"
     return UsageError(str(workdir), got, "one that no other process uses", hint)
 
 

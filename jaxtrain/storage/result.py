@@ -54,5 +54,6 @@ def read_result(workdir: Path) -> Result | None:
     try:
         return Result(**read_json(path))
     except TypeError as error:
-        got, hint = Words("JSON with other keys"), "Restore it from a copy, or remove it"
+        got = Words("JSON with other keys")
+        hint = "Restore it from a copy, or remove it"
         raise StorageError(str(path), got, "the result of a run", hint) from error

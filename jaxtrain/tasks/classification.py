@@ -47,7 +47,8 @@ def binary_classification(
     """
     shape = info.target_shape
     if (info.classes or 2) > 2:
-        got, hint = Words(f"'binary_classification' for {info.classes} classes"), "Take 'classification' for more"
+        got = Words(f"'binary_classification' for {info.classes} classes")
+        hint = "Take 'classification' for more"
         raise DataError("task.name", got, "labels 0 and 1", hint)
     return linen_task(
         lambda values: model(values, math.prod(shape)),

@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 
-from jaxtrain.core.metric import is_printed
+from jaxtrain.core.metric_names import is_printed
 
 SPLIT_WIDTH = len("validation")
 NUMBER_WIDTH = 8

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.core.metric import NORMS, Mean, as_loss
+from jaxtrain.core.metric import Mean, as_loss
+from jaxtrain.core.metric_names import NORMS
 
 Numbers = dict[str, float]
 

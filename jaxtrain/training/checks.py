@@ -72,7 +72,7 @@ def check_metrics(task: Config, chosen: str) -> None:
         METRICS.member(name, "task.metrics")
     judges = ("loss", *(name for name in names if name not in SEVERAL))
     if task["name"] in TASKS.members and chosen not in judges:
-        several = "Choose a metric of one number: this one comes to several"
+        several = "Choose a metric of one number: this one has several"
         hint = several if chosen in names else nearest(chosen, judges)
         raise ConfigError("eval.metric", chosen, one_of(judges), hint)
 

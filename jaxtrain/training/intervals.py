@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.core.metric import SEED
+from jaxtrain.core.metric_names import SEED
 from jaxtrain.training.bookkeeping import Numbers
 
 

@@ -36,7 +36,7 @@ def lengths_of(config: Config, dataset: Dataset) -> Lengths:
     epoch = steps_per_epoch(dataset.sizes["train"], config["data"]["batch_size"])
     total = steps_of(config["train"]["duration"], steps_per_epoch=epoch)
     if total >= 2**31:
-        hint = f"Shorten it: it comes to {total:,} steps"
+        hint = f"Shorten it: it has {total:,} steps"
         raise ConfigError("train.duration", config["train"]["duration"], f"fewer than {2**31:,} steps", hint)
 
     def steps(text: str) -> int:

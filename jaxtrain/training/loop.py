@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 
 from jaxtrain.core.batches import Batches
-from jaxtrain.core.metric import NORMS, SEED, Mean
+from jaxtrain.core.metric import Mean
+from jaxtrain.core.metric_names import NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
 from jaxtrain.errors import ConfigError, one_of

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxtrain.core.batches import Batches
-from jaxtrain.core.metric import NORMS, SEED
+from jaxtrain.core.metric_names import NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction
 from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replace_lane, replicate

@@ -46,7 +46,8 @@ def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[n
     """Returns one of scikit-learn's tables as float64, and its file, without the slow import of scikit-learn."""
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        got, expected = Words("no installed scikit-learn"), "the package that holds these data"
+        got = Words("no installed scikit-learn")
+        expected = "the package that holds these data"
         raise DataError(name, got, expected, "Run pip install scikit-learn")
     file = Path(spec.submodule_search_locations[0], "datasets", "data", name)
     try:

@@ -62,7 +62,8 @@ class Database:
         except self._failures as error:
             raise self._out_of_reach(error) from None
         except RuntimeError as error:  # tables of another version: Optuna says which command mends that
-            got, expected = Words(f"tables of another version ({error})"), "those of the Optuna that is installed"
+            got = Words(f"tables of another version ({error})")
+            expected = "those of the Optuna that is installed"
             raise StorageError(f"search.storage={self}", got, expected, "Upgrade the tables, or the package") from None
 
     def __str__(self) -> str:

@@ -149,7 +149,8 @@ class SharedStudy:
         if theirs is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(_IDENTITY, ours)
             return study
-        whose, expected = f"the name of another study in {self._database}", "a new name, or that of the same study"
+        whose = f"the name of another study in {self._database}"
+        expected = "a new name, or that of the same study"
         hint = "Give another search.study, or another search.storage"
         demand_equal(f"search.study={self._name}", ours, theirs or {}, whose, expected, hint)
         return study

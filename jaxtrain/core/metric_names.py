@@ -1,0 +1,12 @@
+"""Prefixes in the names of numbers, and which names are printed. Imports no JAX: consoles and commands read it."""
+
+NORMS = "norm_"  # prefix of the norms that a call measures on its last step only
+SEED = "seed_"  # prefix of the numbers of one seed: "seed_3/loss"
+DIAGNOSTICS = (NORMS, SEED)
+"""Prefixes of numbers that are plotted but not printed."""
+
+
+def is_printed(name: str) -> bool:
+    """Tells whether a number is printed: neither a diagnostic nor one of an array, such as "f1_per_class/3"."""
+    metric, _, index = name.rpartition("/")
+    return not (name.startswith(DIAGNOSTICS) or (metric and index.isdecimal()))
