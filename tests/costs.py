@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import pytest
 
-from jaxtrain.parallel.compilation import Compilations
+from jaxtrain.parallel.compilation import Compilations, count_compilations
 
 LIMIT = 40
 """The programs that a test may compile or fetch from the cache unless it is marked `slow`."""
