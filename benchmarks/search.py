@@ -33,7 +33,7 @@ from peers import is_installed  # noqa: E402
 
 from jaxtrain.config.defaults import Config  # noqa: E402
 from jaxtrain.config.identity import to_json  # noqa: E402
-from jaxtrain.data.batches import eval_batches  # noqa: E402
+from jaxtrain.data.order import eval_batches  # noqa: E402
 from jaxtrain.parallel.compilation import Compilations  # noqa: E402
 from jaxtrain.parallel.mesh import AXIS  # noqa: E402
 from jaxtrain.search.batch import Batch  # noqa: E402

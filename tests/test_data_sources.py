@@ -147,7 +147,7 @@ def test_embedded_sets_equal_those_of_scikit_learn():
 
 def test_reading_imports_neither_jax_nor_scikit_learn():
     code = (
-        "import sys; from pathlib import Path; from jaxtrain.data import batches, dataset;"
+        "import sys; from pathlib import Path; from jaxtrain.data import dataset, order;"
         "from jaxtrain.data.readers import arrays, embedded, idx;"
         "dataset.load_dataset(embedded.digits(Path()), seed=0, validation_fraction=0.1, test_fraction=0.1);"
         "sys.exit(', '.join({'jax', 'sklearn'} & set(sys.modules)) or None)"

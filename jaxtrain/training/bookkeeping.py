@@ -32,6 +32,11 @@ class Bookkeeping:
     last: dict[str, Numbers] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def best_step(self) -> int | None:
+        """The step whose state counts as the result of the run; None, if it was never evaluated, for the newest."""
+        return self.best["step"] if self.best else None
+
     def add(self, metrics: dict[str, Mean], steps: int) -> None:
         """Adds the metrics of a call, stacked over steps, in float64; norms are replaced by those of the last step.
 

@@ -13,9 +13,9 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, TrainState
 from jaxtrain.data import load as load_data
-from jaxtrain.data.batches import batch_indices, eval_batches
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
+from jaxtrain.data.order import batch_indices, eval_batches
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
 from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh, replicate, replicated_shapes

@@ -14,6 +14,7 @@ from jaxtrain.core.trees import match_paths, named_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.progress import plain_lines
+from jaxtrain.training.bookkeeping import Bookkeeping
 
 
 def load_initial_weights(
@@ -70,9 +71,9 @@ def _read_weights(run: Path) -> dict[str, np.ndarray]:
     if not checkpoints.exist():
         raise ConfigError("checkpoint.init_from", str(run), "the directory of a run with a saved checkpoint")
     leaves, memory = checkpoints.restore_leaves()
-    best = memory["best"]
-    if best is not None and best["step"] in checkpoints.steps():
-        leaves, _ = checkpoints.restore_leaves(best["step"])
+    best_step = Bookkeeping(**memory).best_step
+    if best_step in checkpoints.steps():
+        leaves, _ = checkpoints.restore_leaves(best_step)
     averaged = {"params": "ema/0", "model_state": "ema/1"}
     has_average = any(path.startswith("ema/") for path in leaves)
     weights = {}

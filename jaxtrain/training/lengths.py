@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.durations import steps_of
-from jaxtrain.data.batches import steps_per_epoch
 from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.core.steps import train_step
-from jaxtrain.data.batches import steps_per_epoch
+from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.mesh import device_mesh, replicated_shapes

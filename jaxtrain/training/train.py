@@ -161,18 +161,18 @@ def _seeds(session: TrainingSession, test: Numbers | None) -> dict[str, Any] | N
 
 def _test(session: TrainingSession) -> Numbers:
     """Evaluates the test split once, with the best checkpoint if there is a validation split, else the last state."""
-    best = session.bookkeeping.best
+    best_step = session.bookkeeping.best_step
     state = session.state
     step = session.at
-    if best is not None and best["step"] != session.at:
+    if best_step is not None and best_step != session.at:
         try:
-            restored = session.checkpoints.restore(session.runner.shapes(), best["step"])
+            restored = session.checkpoints.restore(session.runner.shapes(), best_step)
         except StorageError as error:
             session.bar.say(f"{error}. Testing the last state instead of the best")
         else:
             assert restored is not None
             state = session.runner.place(restored.state)
-            step = best["step"]
+            step = best_step
     numbers = to_numbers(session.runner.evaluate(state, "test"))
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
-from jaxtrain.config.resolve import resolve_config
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data.info import DataInfo
@@ -20,7 +19,7 @@ from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
-from jaxtrain.storage.files import read_json
+from jaxtrain.storage.ownership import read_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
@@ -87,7 +86,7 @@ def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
     if not (workdir / "config.json").is_file():
         got = Words("a directory without config.json")
         raise UsageError(f"--workdir={workdir}", got, "the directory of a run")
-    config = resolve_config(read_json(workdir / "config.json")).config
+    config = read_config(workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
     newest = checkpoints.newest_memory()
     if newest is None:
@@ -97,7 +96,7 @@ def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
 
 def restore_best(checkpoints: Checkpoints, bookkeeping: Bookkeeping, shapes: TrainState) -> tuple[int, TrainState]:
     """Restores (step, state) of the best step, or of the newest if the run was never evaluated."""
-    restored = checkpoints.restore(shapes, bookkeeping.best["step"] if bookkeeping.best else None, set_aside=False)
+    restored = checkpoints.restore(shapes, bookkeeping.best_step, set_aside=False)
     assert restored is not None
     return restored.step, restored.state
 

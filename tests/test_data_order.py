@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtrain.data import batches as order
-from jaxtrain.data.batches import batch_indices, eval_batches, steps_per_epoch
+from jaxtrain.data.order import batch_indices, eval_batches, steps_per_epoch
 from jaxtrain.errors import ConfigError
 
 
