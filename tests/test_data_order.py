@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxtrain.data import batches as order
+from jaxtrain.data import order
 from jaxtrain.data.order import batch_indices, eval_batches, steps_per_epoch
 from jaxtrain.errors import ConfigError
 
