@@ -19,8 +19,8 @@ from jaxtrain.config.identity import difference, digest, from_json, to_json
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.resolve import load, resolve_config
 from jaxtrain.config.schema import OncePerRun, Text
+from jaxtrain.config.section_traits import TRAITS
 from jaxtrain.config.sections import SECTIONS
-from jaxtrain.config.traits import TRAITS
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.wrappers import wrap
 from jaxtrain.training.train import train_and_evaluate

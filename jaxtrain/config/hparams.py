@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxtrain.config.defaults import Config, family, flatten, is_none
 from jaxtrain.config.registry import BoundMember
-from jaxtrain.config.traits import PROGRAM
+from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtrain.config.defaults import Config, default_config, flatten
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.config.traits import TRAITS
+from jaxtrain.config.section_traits import TRAITS
 from jaxtrain.errors import UsageError, Words
 
 START_FROM = ("init_from", "init_except")

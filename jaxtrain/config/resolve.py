@@ -17,8 +17,8 @@ from jaxtrain.config.files import read, to_plain
 from jaxtrain.config.hparams import hyperparameters, schedule_entries, unschedulable_reason
 from jaxtrain.config.registry import knobs_of, resolve
 from jaxtrain.config.schema import Bounds, Knob, as_python, is_config_value
+from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.config.sections import SECTIONS
-from jaxtrain.config.traits import PROGRAM
 from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
 SEED = Knob("seed", (int,), (Bounds(0, 2**32 - 1),))

@@ -12,7 +12,7 @@ from jaxtrain.config.defaults import Config, family, flatten
 from jaxtrain.config.durations import steps_of
 from jaxtrain.config.hparams import hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
-from jaxtrain.config.traits import PROGRAM
+from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.errors import ConfigError, nearest, one_of
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
 from jaxtrain.storage.files import make_directory, read_json, storage_error, write_json

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal
-from jaxtrain.config.traits import STUDY
+from jaxtrain.config.section_traits import STUDY
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import read_config

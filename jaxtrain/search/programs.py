@@ -11,7 +11,7 @@ import numpy as np
 from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
-from jaxtrain.config.traits import SHARED_BY_TRIALS
+from jaxtrain.config.section_traits import SHARED_BY_TRIALS
 from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.memory import memory_limit

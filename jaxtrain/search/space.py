@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jaxtrain.config.defaults import FAMILIES, Config, flatten
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.config.traits import SAME_DATA, SHARED_BY_TRIALS
+from jaxtrain.config.section_traits import SAME_DATA, SHARED_BY_TRIALS
 from jaxtrain.errors import ConfigError, Words, unknown
 
 Point = dict[str, Any]
