@@ -5,6 +5,7 @@ import functools
 import gzip
 import os
 import struct
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,28 +17,30 @@ from timing import ROOT
 from jaxtrain import build, load_config
 from jaxtrain.training.experiment import Experiment
 
-SIZES = {"train": 60_000, "t10k": 10_000}
+QUICK = "--quick" in sys.argv  # to see that a benchmark runs, a few random images do
+SIZES = {"train": 2_000, "t10k": 500} if QUICK else {"train": 60_000, "t10k": 10_000}
 
 
 @functools.cache
 def use_data() -> list[str]:
     """Sets JAXTRAIN_DATA to a folder with `fashion_mnist/*.gz`; returns a note that says which data it holds.
 
-    Keeps the folder that the variable names if it has the files. Otherwise it writes random files to a temporary
-    folder, which this process and the commands that it starts read.
+    Keeps the folder that the variable names if it has the files. Otherwise, and with --quick, it writes random files
+    to a temporary folder, which this process and the commands that it starts read.
     """
     folder = Path(os.environ.get("JAXTRAIN_DATA", "data"), "fashion_mnist")
-    if (folder / "train-images-idx3-ubyte.gz").is_file():
+    if (folder / "train-images-idx3-ubyte.gz").is_file() and not QUICK:
         return ["data: Fashion-MNIST"]
     temporary = tempfile.TemporaryDirectory()
     atexit.register(temporary.cleanup)
     _write_random_images(Path(temporary.name, "fashion_mnist"))
     os.environ["JAXTRAIN_DATA"] = temporary.name
-    return ["data: random images of Fashion-MNIST's shape (JAXTRAIN_DATA has no fashion_mnist/)"]
+    why = "--quick" if QUICK else "JAXTRAIN_DATA has no fashion_mnist/"
+    return [f"data: {SIZES['train']:,} random images of Fashion-MNIST's shape ({why})"]
 
 
 def _write_random_images(folder: Path) -> None:
-    """Writes 60,000 and 10,000 random images of 28x28 grey pixels, and random labels of 10 classes, as IDX files."""
+    """Writes random images of 28x28 grey pixels, and random labels of 10 classes, as IDX files."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     for part, size in SIZES.items():
