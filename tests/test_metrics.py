@@ -14,6 +14,7 @@ from jaxtrain.core.metric import Mean, merge
 from jaxtrain.errors import ConfigError
 from jaxtrain.tasks.metrics import METRICS, SEVERAL
 from jaxtrain.tasks.metrics.classification import CALIBRATION_BINS
+from jaxtrain.tasks.metrics.counts import COUNTABLE, count_places
 from jaxtrain.tasks.metrics.overlap import dice
 from jaxtrain.tasks.metrics.ranking import BINS, FINEST, LARGEST
 from jaxtrain.tasks.metrics.regression import r2
@@ -326,6 +327,12 @@ def test_dice_is_that_of_all_pixels_and_no_mean_of_examples():
     targets = jnp.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
     predictions = jnp.array([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]])
     assert dice(predictions, targets, jnp.ones(2)).result() == pytest.approx(8 / 9)
+
+
+def test_counts_go_on_beyond_the_integers_that_float32_holds():
+    places = jnp.zeros((1, COUNTABLE + 1001), jnp.int8)
+    found = jax.jit(count_places, static_argnums=2)(places, jnp.ones(1), 2)
+    np.testing.assert_allclose(found, [places.size, 0], rtol=1e-7)
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0, -1e3, 1e5])
