@@ -14,6 +14,9 @@ from jaxtrain.training.bookkeeping import Bookkeeping
 GENERATOR = np.random.default_rng(0)
 LOSSES = GENERATOR.normal(size=40).astype(np.float32)
 ROWS = GENERATOR.normal(loc=50.0, size=(40, 3)).astype(np.float32) ** 2
+ROWS[:, 2] += (
+    ROWS[:, 1] ** 2
+)  # the sums of R²: residual, target, and squared target, whose mean is above the mean squared
 R2: Any = METRICS.members["r2"](np.ones((2, 1), np.float32), np.ones((2, 1), np.float32), np.ones(2, np.float32))
 
 

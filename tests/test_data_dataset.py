@@ -21,12 +21,13 @@ TABLE = RANDOM.normal(5, 3, (20, 3))
 LABELS = np.arange(20) % 4
 
 
-def load(splits, classes=None, *, seed=0, validation=0.0, test=0.0):
+def load(splits, classes=None, *, seed=0, validation=0.0, test=0.0, standardised=False):
     named = {
         name: Split(np.asarray(inputs), np.asarray(targets), f"{name}.x", f"{name}.y")
         for name, (inputs, targets) in splits.items()
     }
-    return load_dataset(Source(named, classes), seed=seed, validation_fraction=validation, test_fraction=test)
+    fractions = {"validation_fraction": validation, "test_fraction": test}
+    return load_dataset(Source(named, classes), seed=seed, **fractions, standardised=standardised)
 
 
 def changed(array, index, value):
@@ -55,10 +56,20 @@ REFUSED = {
         r"train\.y: got targets\[9\] = 4; expected 0 to 3",
     ),
     "label unseen": (TRAIN | {"test": (TABLE[:2], [3, 4])}, None, r"test\.y: got targets\[1\] = 4; expected 0 to 3"),
+    "far label": (
+        {"train": (TABLE, changed(LABELS, 1, 1_000_000))},
+        None,
+        r"train\.y: got the label 1000000 among 5 distinct ones; expected labels below 10000, .* 100 for each distinct",
+    ),
     "label past int32": (
         {"train": (TABLE, changed(LABELS, 1, 2**40))},
         None,
-        rf"targets\[1\] = {2**40}; expected 0 to ",
+        rf"train\.y: got the label {2**40} among 5 distinct ones; expected labels below 10000",
+    ),
+    "label past int64": (
+        {"train": (TABLE, changed(LABELS.astype(np.uint64), 1, 2**63))},
+        None,
+        rf"train\.y: got .*{2**63}",
     ),
     "mask past int32": ({"train": (TABLE, np.full((20, 2, 2), 2**31))}, None, r"targets\[0, 0, 0\] = 2147483648"),
     "mask of stated": ({"train": (IMAGES, np.full((4, 2, 3), 2))}, 2, r"targets\[0, 0, 0\] = 2; expected 0 to 1"),
@@ -232,6 +243,67 @@ def test_constant_features_stay_finite_and_large_offsets_keep_their_detail():
     assert loaded.info.input_std[:2] == (1.0, 1.0)
     np.testing.assert_allclose(inputs[:, :2], 0, atol=1e-6)
     np.testing.assert_allclose(inputs[:, 2], (np.arange(20) - 9.5) / np.arange(20).std(), rtol=1e-6)
+
+
+def spread(seed, shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@pytest.mark.parametrize("offset", [0.0, -1e3, 1e6, -1e9])
+@pytest.mark.parametrize("scale", [0.05, 1.0, 1e4])
+@pytest.mark.parametrize("shape", [(40,), (40, 2)])
+def test_numbers_far_from_0_are_standardised_and_restored_as_in_float64(offset, scale, shape):
+    """Offsets are in standard deviations; the reference is NumPy in float64."""
+    raw = scale * (offset + spread(1, shape))
+    images = scale * (offset + spread(2, (40, 3, 2)))
+    loaded = load({"train": (images, raw)}, standardised=True)
+    placed = loaded.split("train")
+    assert (placed["inputs"].dtype, placed["targets"].dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(placed["targets"], (raw - raw.mean(axis=0)) / raw.std(axis=0), atol=2e-6)
+    means, stds = images.mean(axis=(0, 1)), images.std(axis=(0, 1))
+    np.testing.assert_allclose(placed["inputs"], (images - means) / stds, atol=2e-6)
+    restored = loaded.info.restore_targets(placed["targets"])
+    assert restored.dtype == np.float64
+    np.testing.assert_allclose(restored, raw, rtol=1e-15, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint64, np.float32, np.float64])
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_inputs_of_any_rank_and_type_are_centred_before_they_are_rounded(dtype, rank):
+    raw = np.asarray(1e6 + 5 * spread(3, (64, 2, 2, 3)[:rank])).astype(dtype)
+    wide = raw.astype(np.float64)
+    axes = tuple(range(rank - 1))
+    expected = (wide - wide.mean(axis=axes)) / wide.std(axis=axes)
+    loaded = load({"train": (raw, np.zeros(64))})
+    np.testing.assert_allclose(loaded.split("train")["inputs"], expected, atol=2e-6)
+    np.testing.assert_array_equal(loaded.info.normalise(raw), loaded.split("train")["inputs"])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.uint64, bool])
+def test_integer_targets_of_a_regression_are_numbers_however_large(dtype):
+    largest = 1 if dtype is bool else min(np.iinfo(dtype).max, 2**62)  # counts up to it would need 2**65 bytes
+    targets = changed(np.arange(20), 3, largest).astype(dtype)
+    loaded = load({"train": (TABLE, targets), "test": (TABLE[:2], np.array([-1.5, 2.0]))}, standardised=True)
+    assert (loaded.info.classes, loaded.info.class_counts) == (None, ())
+    wide = targets.astype(np.float64)
+    np.testing.assert_allclose(loaded.split("train")["targets"], (wide - wide.mean()) / wide.std(), atol=2e-6)
+    expected = (np.array([-1.5, 2.0]) - wide.mean()) / wide.std()
+    np.testing.assert_allclose(loaded.split("test")["targets"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("distinct", "largest", "accepted"),
+    [(2, 9_999, True), (2, 10_000, False), (300, 999, True), (600, 59_999, True), (600, 60_000, False)],
+)
+def test_labels_with_gaps_are_taken_up_to_a_hundred_classes_for_each_that_occurs(distinct, largest, accepted):
+    labels = np.append(np.arange(distinct - 1), largest)
+    splits = {"train": (np.zeros((distinct, 1)), labels)}
+    if accepted:
+        assert load(splits).info.classes == largest + 1
+    else:
+        with pytest.raises(DataError, match=f"the label {largest} among {distinct} distinct ones"):
+            load(splits)
+    assert load(splits, largest + 1).info.classes == largest + 1, "a source may state any number"
 
 
 def test_validation_and_test_are_normalised_by_the_training_part():

@@ -14,7 +14,9 @@ from jaxtrain.core.metric import Mean, merge
 from jaxtrain.errors import ConfigError
 from jaxtrain.tasks.metrics import METRICS, SEVERAL
 from jaxtrain.tasks.metrics.classification import CALIBRATION_BINS
+from jaxtrain.tasks.metrics.counts import COUNTABLE, count_places
 from jaxtrain.tasks.metrics.overlap import dice
+from jaxtrain.tasks.metrics.ranking import BINS, FINEST, LARGEST
 from jaxtrain.tasks.metrics.regression import r2
 
 EXAMPLES = 23
@@ -278,6 +280,19 @@ def test_the_area_is_off_by_half_the_share_of_pairs_in_one_bin_at_most(examples)
         assert abs(found.result() - RANKED["roc_auc"](truth, scores)) <= bound + 1e-12
 
 
+@pytest.mark.parametrize(("name", "error"), [("roc_auc", 0.1), ("average_precision", 1.0)])
+@pytest.mark.parametrize("centre", [0.0, -0.3, 5.0, -30.0, 1000.0])
+def test_ranking_metrics_keep_the_promise_of_their_module_wherever_logits_cluster(name, error, centre):
+    width = 2 * np.arcsinh(LARGEST / FINEST) / BINS * np.hypot(centre, FINEST)
+    metric = jax.jit(METRICS.members[name])
+    for bins in (2, 5, 20, 50):
+        for examples, share in ((200, 0.5), (5000, 0.02)):
+            scores, truth = drawn(4, examples, share, 1.0)
+            scores = (centre + bins * width * (scores - scores.mean()) / scores.std()).astype(np.float32)
+            found = metric(jnp.asarray(scores), jnp.asarray(truth), jnp.ones(examples)).result()
+            assert abs(found - RANKED[name](truth, scores)) < error / bins
+
+
 @pytest.mark.parametrize("name", RANKED)
 def test_ranking_metrics_are_nan_where_a_class_is_missing_and_count_equal_scores_as_scikit_learn(name):
     metric, ones = METRICS.members[name], jnp.ones(4)
@@ -312,6 +327,33 @@ def test_dice_is_that_of_all_pixels_and_no_mean_of_examples():
     targets = jnp.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
     predictions = jnp.array([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]])
     assert dice(predictions, targets, jnp.ones(2)).result() == pytest.approx(8 / 9)
+
+
+def test_counts_go_on_beyond_the_integers_that_float32_holds():
+    places = jnp.zeros((1, COUNTABLE + 1001), jnp.int8)
+    found = jax.jit(count_places, static_argnums=2)(places, jnp.ones(1), 2)
+    np.testing.assert_allclose(found, [places.size, 0], rtol=1e-7)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0, -1e3, 1e5])
+@pytest.mark.parametrize("batch_size", [1, 10, 40])
+def test_r2_about_a_centre_is_that_of_float64_however_far_from_0(offset, batch_size):
+    targets = (NUMBERS + offset * NUMBERS.std(axis=0)).astype(np.float32)
+    predictions = (ESTIMATES + offset * NUMBERS.std(axis=0)).astype(np.float32)
+    centre = targets.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32) + np.float32(1.0)
+    metric = functools.partial(r2, centre=centre)
+    found = total_of(metric, predictions, targets, batch_size, np.nan, np.random.default_rng(1)).result()
+    wide_targets, wide_predictions = targets.astype(np.float64), predictions.astype(np.float64)
+    mean = wide_targets.mean(axis=0)
+    assert found == pytest.approx(sklearn_metrics.r2_score(wide_targets - mean, wide_predictions - mean), rel=1e-4)
+
+
+def test_r2_is_nan_where_it_is_undefined_or_where_float32_sums_hold_no_spread():
+    assert np.isnan(r2(jnp.ones(1), jnp.ones(1), jnp.ones(1)).result())
+    assert np.isnan(r2(jnp.ones(2), jnp.ones(2), jnp.array([1.0, 0.0])).result()), "one example and padding"
+    far = jnp.float32(1e4) + jnp.asarray(NUMBERS)
+    assert np.isnan(r2(far, far, jnp.ones(EXAMPLES)).result())
+    assert r2(far, far, jnp.ones(EXAMPLES), centre=1e4).result() == 1.0
 
 
 def test_r2_of_constant_targets_is_that_of_scikit_learn():

@@ -21,6 +21,7 @@ from jaxtrain.models.convolution import Conv
 from jaxtrain.optimizers.schedules import Schedule
 from jaxtrain.tasks import make_task
 from jaxtrain.tasks.linen import linen_task
+from jaxtrain.tasks.regression import regression
 from jaxtrain.training.bookkeeping import to_numbers
 
 RANDOM = np.random.default_rng(0)
@@ -144,6 +145,34 @@ def test_regression_reports_in_the_targets_own_units_however_far_they_lie_from_0
     )
     assert found["r2"] > 0.6
     assert found["loss"] == pytest.approx(1 - found["r2"], abs=0.1)  # of standardised targets
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_own_tasks_measure_r2_about_the_training_mean_however_far_from_0(offset):
+    """Up to 1e5 standard deviations, against NumPy in float64 over the same float32 values."""
+    targets = (offset + INPUTS[:, :2]).astype(np.float32)
+    section = {"name": "test_tasks:own_task", "shift": -0.5, "metrics": ("r2",)}
+    task, hparams = made(INPUTS, targets, task=section, loss="test_tasks:own_loss", model="test_tasks:OwnModel")
+    batch = {"inputs": INPUTS, "targets": targets}
+    params, model_state = task.init(KEY, batch, hparams)
+    params = jax.tree.map(lambda leaf: leaf + offset if leaf.ndim == 1 else leaf, params)  # the bias
+    predictions = np.asarray(task.predict(params, model_state, INPUTS, hparams), np.float64)
+    found = task.loss(params, model_state, batch, KEY, hparams, False)[1][1]["r2"].result()
+    shifted = (targets + np.float32(-0.5)).astype(np.float64)
+    assert found == pytest.approx(sklearn_metrics.r2_score(shifted - offset, predictions - offset), rel=1e-4)
+
+
+def wrapped_regression(model, loss, info):
+    """A user's task that is built on ours."""
+    return regression(model, loss, info)
+
+
+def test_a_task_that_wraps_regression_is_refused_targets_that_float32_has_rounded():
+    task, hparams = made(
+        INPUTS, 2460000.5 + INPUTS[:, 0].astype(float), task="test_tasks:wrapped_regression", model=MLP
+    )
+    with pytest.raises(DataError, match=r"targets of mean 24600\d\d\.\d+ and deviation \d\.\d+ in float32; expected"):
+        task.init(KEY, {}, hparams)
 
 
 def test_regression_takes_whole_numbers_and_refuses_images_as_targets():

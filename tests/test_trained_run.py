@@ -86,6 +86,31 @@ def test_predictions_of_a_regression_are_in_the_targets_own_units(diabetes):
     assert 100 < predicted.mean() < 200
 
 
+@pytest.mark.parametrize(
+    ("offset", "more"), [(2460000.5, {"parallel.mesh": 2}), (-5e7, {"train.seeds": 2})], ids=["devices", "lanes"]
+)
+def test_a_regression_far_from_0_reports_and_predicts_as_in_float64(offset, more, tmp_path):
+    """The spread is 0.05; float32 holds Julian days to a quarter of a day, and offsets of 5e7 to 4."""
+    inputs = 1e6 + np.random.default_rng(0).normal(size=(300, 3))
+    targets = offset + 0.05 * (inputs[:, 0] - 1e6)
+    np.savez(tmp_path / "data.npz", inputs=inputs, targets=targets)
+    own = {"data.name": "arrays", "data.file": "data.npz", "data.path": str(tmp_path)}
+    found = train_and_evaluate(tiny(REGRESSION | own | more), tmp_path / "run", quiet=True)
+    run, rows = load_run(tmp_path / "run"), rows_of(tmp_path / "run", "test")
+    predicted = run.predict(inputs[rows])
+    assert predicted.dtype == np.float64
+    centred, truth = predicted - offset, targets[rows] - offset
+    assert r2_score(truth, centred) > 0.9
+    if "train.seeds" in more:
+        experiment = build(run.config)
+        test = {name: m.result() for name, m in jax.device_get(experiment.evaluate(run.state, "test")).items()}
+    else:
+        assert found.test is not None
+        test = found.test
+    assert test["r2"] == pytest.approx(r2_score(truth, centred), rel=1e-4)
+    assert test["mse"] == pytest.approx(np.mean((truth - centred) ** 2), rel=1e-4)
+
+
 def test_inputs_of_another_shape_are_refused_and_lists_are_taken(digits):
     run = load_run(digits)
     with pytest.raises(DataError, match=r"\(3, 8, 8\).*\(n, 8, 8, 1\)"):

@@ -52,8 +52,11 @@ SOURCES = Family(
 )
 
 
-def load(section: Mapping[str, Any]) -> Dataset:
-    """Reads, checks and splits the data of a resolved section; raises DataError naming file and index."""
+def load(section: Mapping[str, Any], *, standardised: bool = False) -> Dataset:
+    """Reads, checks and splits the data of a resolved section; raises DataError naming file and index.
+
+    `standardised` is as in `load_dataset`.
+    """
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
@@ -63,4 +66,5 @@ def load(section: Mapping[str, Any]) -> Dataset:
         seed=settings.seed,
         validation_fraction=settings.validation_fraction,
         test_fraction=settings.test_fraction,
+        standardised=standardised,
     )

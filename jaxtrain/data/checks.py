@@ -6,17 +6,27 @@ from jaxtrain.data.info import blocks
 from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import DataError, Words
 
+ALWAYS_ALLOWED = 10_000
+"""The number of classes that labels may show, however few of them occur."""
 
-def check_source(source: Source) -> Source:
+CLASSES_PER_LABEL = 100
+"""The number of classes that labels may show for each distinct label that occurs."""
+
+
+def check_source(source: Source, *, labels: bool = True) -> Source:
     """Returns the source with plain numeric arrays and its number of classes; raises DataError for invalid data.
 
     The number of classes is the one that the source states, else the largest training label + 1 where targets are
-    one integer per example.
+    one integer per example. Without `labels`, targets are numbers of any dtype and range, and there are no classes.
     """
     splits = {name: _check_split(name, split) for name, split in source.splits.items()}
     for name, split in splits.items():
-        _check_matches_train(name, split, splits["train"])
+        _check_shapes(name, split, splits["train"])
     train = splits["train"]
+    if not labels:
+        return Source(splits)
+    for name, split in splits.items():
+        _check_kind(name, split, train)
     if source.classes is not None and not is_integer(train.targets):
         where = train.where("targets", "train")
         got = Words(f"targets of dtype {train.targets.dtype}")
@@ -24,7 +34,7 @@ def check_source(source: Source) -> Source:
     for name, split in splits.items():
         _check_labels(name, split, source.classes)
     if source.classes is None and is_labels(train.targets):
-        source = Source(splits, int(train.targets.max()) + 1)
+        source = Source(splits, _count_classes(train))
         for name, split in splits.items():
             _check_labels(name, split, source.classes)
     return Source(splits, source.classes)
@@ -83,15 +93,39 @@ def _check_finite(where: str, field: str, array: np.ndarray) -> None:
             raise DataError(where, got, "finite numbers in the range of float32")
 
 
-def _check_matches_train(name: str, split: Split, train: Split) -> None:
+def _check_shapes(name: str, split: Split, train: Split) -> None:
     for field, ours, theirs in (("inputs", split.inputs, train.inputs), ("targets", split.targets, train.targets)):
         where = split.where(field, name)
         if ours.shape[1:] != theirs.shape[1:]:
             got = Words(f"{field} of shape {ours.shape[1:]} in a {name} example")
             raise DataError(where, got, f"{theirs.shape[1:]}, as in training")
+
+
+def _check_kind(name: str, split: Split, train: Split) -> None:
     if is_integer(split.targets) != is_integer(train.targets):
         got = Words(f"{name} targets of dtype {split.targets.dtype}")
         raise DataError(split.where("targets", name), got, f"{train.targets.dtype}, as in training")
+
+
+def _count_classes(train: Split) -> int:
+    """Returns the largest label + 1; raises DataError where that is far beyond the number of distinct labels.
+
+    A model has an output for each class, so labels such as 0 and 1,000,000 would build a million.
+    """
+    distinct = np.unique(train.targets)
+    classes = int(distinct[-1]) + 1
+    most = max(ALWAYS_ALLOWED, CLASSES_PER_LABEL * len(distinct))
+    if classes > most:
+        got = Words(f"the label {classes - 1} among {len(distinct)} distinct ones")
+        rule = f"the larger of {ALWAYS_ALLOWED} and {CLASSES_PER_LABEL} for each distinct label"
+        raise DataError(train.where("targets", "train"), got, f"labels below {most}, {rule}", FAR_LABELS)
+    return classes
+
+
+FAR_LABELS = (
+    "Number the labels without gaps (numpy.unique with return_inverse), take task.name=regression or give floats where"
+    " they are numbers, or state the number of classes in a source of your own (jaxtrain.data.Source)"
+)
 
 
 def _check_labels(name: str, split: Split, classes: int | None) -> None:
@@ -101,11 +135,15 @@ def _check_labels(name: str, split: Split, classes: int | None) -> None:
         return
     labels = classes is not None or is_labels(targets)
     low = 0 if labels else -(2**31)
-    high = 2**31 - 2 if classes is None else classes - 1
+    high = classes - 1 if classes is not None else 2**63 - 2 if labels else 2**31 - 1
     if low <= int(targets.min()) and int(targets.max()) <= high:
         return
     index = tuple(np.argwhere((targets < low) | (targets > high))[0])
     at = ", ".join(map(str, index))
-    hint = "Give floats for a regression: integer targets are classes" if labels else ""
+    hint = (
+        "Take task.name=regression, or give floats, where they are numbers: integer targets are classes"
+        if labels
+        else ""
+    )
     got = Words(f"targets[{at}] = {targets[index]}")
     raise DataError(split.where("targets", name), got, f"{low} to {high}", hint)

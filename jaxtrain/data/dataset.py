@@ -38,7 +38,10 @@ class Dataset:
         return {name: len(part) for name, part in self.parts.items()}
 
     def split(self, name: str) -> dict[str, np.ndarray]:
-        """Returns {"inputs": normalised float32 (n, ...), "targets": int32 or float32 (n, ...)}; converts once."""
+        """Returns {"inputs": normalised float32 (n, ...), "targets": int32 or float32 (n, ...)}; converts once.
+
+        Targets are standardised float32 for a task that takes them so (`info.standardised`).
+        """
         if name not in self._converted:
             self._converted[name] = self._convert(*self.parts[name])
         return self._converted[name]
@@ -50,9 +53,13 @@ class Dataset:
         return self._convert(split, np.arange(1) if rows is None else rows[:1])
 
     def _convert(self, split: Split, rows: np.ndarray | None) -> dict[str, np.ndarray]:
+        return {"inputs": self.info.normalise(split.inputs, rows), "targets": self._convert_targets(split, rows)}
+
+    def _convert_targets(self, split: Split, rows: np.ndarray | None) -> np.ndarray:
+        if self.info.standardised:
+            return self.info.standardise_targets(split.targets, rows)
         targets = split.targets if rows is None else split.targets[rows]
-        dtype = np.int32 if is_integer(targets) else np.float32
-        return {"inputs": self.info.normalise(split.inputs, rows), "targets": targets.astype(dtype, copy=False)}
+        return targets.astype(np.int32 if is_integer(targets) else np.float32, copy=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -70,22 +77,26 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(source: Source, *, seed: int, validation_fraction: float, test_fraction: float) -> Dataset:
+def load_dataset(
+    source: Source, *, seed: int, validation_fraction: float, test_fraction: float, standardised: bool = False
+) -> Dataset:
     """Checks a source and returns its dataset; missing validation and test splits are cut from train, by `seed`.
 
     A fraction is relative to the source's train split, and applies only if the source has no such split.
-    Raises DataError for invalid data, ConfigError for a fraction that leaves a split empty.
+    `standardised` says that targets, integers too, are numbers for a regression: they are standardised, and are never
+    labels. Raises DataError for invalid data, ConfigError for a fraction that leaves a split empty.
     """
     if seed < 0:
         raise ConfigError("data.seed", seed, "an integer, at least 0")
-    source = check_source(source)
+    source = check_source(source, labels=not standardised)
     # The test split is cut first, so that it does not depend on the validation fraction.
     fractions = {"test": test_fraction, "validation": validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
     train = source.splits["train"]
     parts = {name: Part(train, rows) for name, rows in _cut(len(train.inputs), wanted, seed).items()}
     parts |= {name: Part(split) for name, split in source.splits.items() if name not in parts}
-    info = describe(train.inputs, train.targets, parts["train"].rows, source.classes)
+    rows = parts["train"].rows
+    info = describe(train.inputs, train.targets, rows, source.classes, standardised=standardised)
     return Dataset(info, {name: parts[name] for name in ("train", "validation", "test") if name in parts})
 
 

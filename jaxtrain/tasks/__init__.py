@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+import numpy as np
+
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.registry import BoundMember, Family, Values
 from jaxtrain.core.precision import Module, Precision
@@ -13,7 +15,7 @@ from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 
-__all__ = ["TASKS", "linen_task", "make_task"]
+__all__ = ["STANDARDISED", "TASKS", "linen_task", "make_task"]
 
 
 def make_task(config: Config, info: DataInfo) -> Task:
@@ -33,11 +35,15 @@ def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: 
     def build(values: Values) -> Task:
         return task(values, build_module, loss, info)
 
+    # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
+    raw = info.classes is None and not info.standardised and bool(info.target_mean)
+    centre = {"target_mean": np.asarray(info.target_mean, np.float32).reshape(1, *info.target_shape)} if raw else {}
+
     return Task(
         init=precision.wrap_function(lambda key, batch, values: build(values).init(key, batch, values)),
         loss=precision.wrap_function(
             lambda params, model_state, batch, key, values, train: build(values).loss(
-                params, model_state, batch, key, values, train
+                params, model_state, {**batch, **centre}, key, values, train
             )
         ),
         predict=precision.wrap_function(
@@ -57,3 +63,6 @@ TASKS = Family(
     },
     supplied=("model", "loss", "info"),
 )
+
+STANDARDISED = frozenset({"regression"})
+"""Tasks whose targets are standardised on the host, and whose predictions are brought back there (`DataInfo`)."""

@@ -10,7 +10,7 @@ from jaxtrain.config.registry import Values
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.precision import Module
 from jaxtrain.core.state import Batch, Task, stream
-from jaxtrain.tasks.metrics import METRICS
+from jaxtrain.tasks.metrics import METRICS, measure
 
 ModelFunction = Callable[..., Module]
 """(values, number of outputs) -> the module, which computes in the precision of the config."""
@@ -36,6 +36,8 @@ def linen_task(
 
     `shaped` reshapes the module's outputs to predictions, and `prepared` converts targets for the loss. `measured` maps
     (predictions, targets) to the arguments of the metrics, and `in_units` maps predictions to what `predict` returns.
+    The framework puts the mean of float targets over the training split into the batch, as "target_mean" (1, ...):
+    metrics with an argument `centre` get it, mapped like a target.
     """
     functions = tuple((name, METRICS.member(name, "task.metrics")) for name in metrics)
 
@@ -56,7 +58,14 @@ def linen_task(
         mask = batch.get("mask", jnp.ones(targets.shape[0], jnp.float32))
         total = Mean.of(loss(values, predictions, targets), mask)
         arguments = measured(predictions, targets)
-        results = {name: function(*arguments, mask) for name, function in functions}
+
+        def centre() -> jax.Array | float:
+            if "target_mean" not in batch:
+                return 0.0
+            mean = jnp.broadcast_to(batch["target_mean"], batch["targets"].shape).astype(batch["targets"].dtype)
+            return measured(predictions, prepared(mean))[1]
+
+        results = {name: measure(function, *arguments, mask, centre) for name, function in functions}
         return total.sum / total.count, ({**model_state, **updates}, {"loss": total, **results})
 
     def predict(params: Any, model_state: Any, inputs: jax.Array, values: Values) -> jax.Array:

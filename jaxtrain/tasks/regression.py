@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.config.registry import Values
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, Words
@@ -16,24 +15,44 @@ from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 def regression(
     model: ModelFunction, loss: LossFunction, info: DataInfo, metrics: tuple[str, ...] = ("mse", "r2")
 ) -> Task:
-    """Predicts numbers; the loss gets standardised targets, metrics and predictions are in the targets' own units."""
+    """Predicts numbers; the loss gets standardised targets, metrics and predictions are in the targets' own units.
+
+    Targets are standardised in float64 before they are placed on the devices, and `Run.predict` brings predictions back
+    in float64, so targets may lie as far from 0 as float64 holds them.
+    """
     shape = info.target_shape
     if len(info.target_mean) != math.prod(shape):
         got = Words(f"'regression' for targets of shape {shape} an example")
         raise DataError("task.name", got, "a number or a row of numbers for each example")
-    mean = np.asarray(info.target_mean, np.float32).reshape(1, *shape)
-    std = np.asarray(info.target_std, np.float32).reshape(1, *shape)
+    mean, std = (np.asarray(values).reshape(1, *shape) for values in (info.target_mean, info.target_std))
+    if not info.standardised:
+        _check_resolution(mean, std)
+    mean32, std32 = mean.astype(np.float32), std.astype(np.float32)
 
-    def standardised_loss(values: Values, predictions: jax.Array, targets: jax.Array) -> jax.Array:
-        return loss(values, predictions, (targets - mean) / std)
+    def standardise(targets: jax.Array) -> jax.Array:
+        targets = targets.astype(jnp.float32)
+        return targets if info.standardised else (targets - mean32) / std32
 
     return linen_task(
         lambda values: model(values, math.prod(shape)),
-        standardised_loss,
+        loss,
         metrics,
         shaped=lambda outputs: outputs.reshape(outputs.shape[0], *shape),
-        # Targets are centred, so that sums of squares are accurate in float32 even for targets far from 0.
-        measured=lambda predictions, targets: (predictions * std, targets - mean),
-        in_units=lambda predictions: predictions * std + mean,
-        prepared=lambda targets: targets.astype(jnp.float32),
+        prepared=standardise,
+        # In units of the targets, but about the training mean: float32 would round sums of squares far from 0.
+        measured=lambda predictions, targets: (predictions * std32, targets * std32),
+        in_units=lambda predictions: predictions if info.standardised else predictions * std32 + mean32,
     )
+
+
+FARTHEST = 1e5
+"""The distance from 0, in standard deviations, up to which float32 targets are taken; they are then off by 0.01."""
+
+
+def _check_resolution(mean: np.ndarray, std: np.ndarray) -> None:
+    """Raises DataError for targets that were rounded to float32 far from 0, which a wrapped `regression` gets."""
+    farthest = np.argmax(np.abs(mean) / std)
+    if abs(mean.flat[farthest]) > FARTHEST * std.flat[farthest]:
+        got = Words(f"targets of mean {mean.flat[farthest]:.9g} and deviation {std.flat[farthest]:.3g} in float32")
+        expected = f"a mean within {FARTHEST:.0e} deviations from 0 in a task that wraps 'regression'"
+        raise DataError("task.name", got, expected, "Subtract the mean in the data source, in float64")

@@ -19,7 +19,7 @@ from jaxtrain.data.order import batch_indices, eval_batches
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
 from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh, replicate, replicated_shapes
-from jaxtrain.tasks import make_task
+from jaxtrain.tasks import STANDARDISED, make_task
 from jaxtrain.training.checks import (
     check_devices,
     check_metrics,
@@ -129,7 +129,8 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     check_schedule_free(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
-    dataset = beside.dataset if beside else load_data(config["data"])
+    standardised = config["task"]["name"] in STANDARDISED
+    dataset = beside.dataset if beside else load_data(config["data"], standardised=standardised)
     device_splits = beside.device_splits if beside else {}
     rules = make_rules(config, dataset.info)
     lengths = lengths_of(config, dataset)

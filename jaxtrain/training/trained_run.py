@@ -38,16 +38,17 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """The task: its functions init, loss and predict."""
+        """The task: its functions init, loss and predict; that of a regression has standardised targets (`info`)."""
         return self.rules.task
 
     def predict(self, inputs: Any) -> np.ndarray:
         """Predicts from raw inputs (n, ...), in the units of the data files, with averaged parameters if there are any.
 
-        Returns logits (n, classes) for classification, and values in the units of the targets for regression. Raises
-        DataError if the shape of an example differs from that of the training data.
+        Returns float32 logits (n, classes) for classification, and for regression float64 values in the units of the
+        targets. Raises DataError if the shape of an example differs from that of the training data.
         """
-        return np.asarray(self._predict(self.state, self.info.normalise(np.asarray(inputs))))
+        predictions = np.asarray(self._predict(self.state, self.info.normalise(np.asarray(inputs))))
+        return self.info.restore_targets(predictions) if self.info.standardised else predictions
 
     @functools.cached_property
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:

@@ -1,5 +1,10 @@
 """Metrics: sums and counts that merge over batches, devices and steps, and the result computed from them."""
 
+import inspect
+from collections.abc import Callable
+
+import jax
+
 from jaxtrain.config.registry import Family
 from jaxtrain.core.metric import Mean, merge
 from jaxtrain.tasks.metrics.classification import (
@@ -68,4 +73,18 @@ METRICS = Family(
 SEVERAL = frozenset(name for name in METRICS.members if name.endswith("_per_class")) | {"confusion_matrix"}
 """Metrics with more than one value, which cannot be used as `eval.metric`."""
 
-__all__ = ["METRICS", "SEVERAL", "Mean", "merge"]
+
+def measure(
+    metric: Callable[..., Mean],
+    predictions: jax.Array,
+    targets: jax.Array,
+    mask: jax.Array,
+    centre: Callable[[], jax.Array | float],
+) -> Mean:
+    """Calls a metric, and gives `centre()`, a point near the targets, to one that has an argument of that name."""
+    if "centre" in inspect.signature(metric).parameters:
+        return metric(predictions, targets, mask, centre=centre())
+    return metric(predictions, targets, mask)
+
+
+__all__ = ["METRICS", "SEVERAL", "Mean", "measure", "merge"]

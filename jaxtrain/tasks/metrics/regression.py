@@ -43,16 +43,20 @@ def mae(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     return Mean.of(mean_per_example(jnp.abs(_errors(predictions, targets))), mask)
 
 
-def r2(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+def r2(predictions: jax.Array, targets: jax.Array, mask: jax.Array, centre: jax.Array | float = 0.0) -> Mean:
     """Coefficient of determination, 1 - residual / total sum of squares, averaged over outputs.
 
     scikit-learn's `r2_score` with its default, uniform average; for constant targets 1 if they are predicted, else 0.
+    Undefined, hence nan, for a single example. Sums are taken about `centre`, which tasks set to the mean of the
+    training targets; where targets lie more than 300 of their standard deviations from it, float32 sums lose their
+    spread, and the result is nan.
 
     >>> r2(jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 3.0, 5.0]), jnp.ones(3)).result()
     0.75
     """
     squared_errors = _errors(predictions, targets) ** 2
-    sums = jnp.stack([flatten_examples(values) for values in (squared_errors, targets, targets**2)], axis=1)
+    centred = targets.astype(jnp.float32) - centre
+    sums = jnp.stack([flatten_examples(values) for values in (squared_errors, centred, centred**2)], axis=1)
     return Mean.of(sums, mask, finish=_r2, higher_is_better=True)
 
 
@@ -64,8 +68,15 @@ def _rmse(total: Any, count: Any) -> Any:
     return np.sqrt(np.asarray(total, np.float64) / count).mean()
 
 
+LOST = 1e-5
+"""Share of the mean square below which a variance is no more than rounding: 300 deviations from the centre."""
+
+
 def _r2(total: Any, count: Any) -> Any:
+    if count < 2:
+        return np.nan
     residual, mean, square = np.asarray(total, np.float64) / count
     variance = square - mean**2
     explained = 1.0 - residual / np.where(variance > 0, variance, 1.0)
-    return np.where(variance > 0, explained, residual == 0).mean()
+    lost = (variance != 0) & (variance < LOST * square)
+    return np.where(lost, np.nan, np.where(variance > 0, explained, residual == 0)).mean()
