@@ -66,7 +66,8 @@ def of_score(function):
 
 def probabilities(p, t):
     logits = (p if p.ndim > t.ndim else np.stack([np.zeros_like(p), p], axis=-1)).astype(np.float64)
-    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def perplexity_by_scikit_learn(p, t):

@@ -1,4 +1,9 @@
-"""Classification losses: logits against labels, binary targets or distributions."""
+"""Classification losses: logits against labels, binary targets or distributions.
+
+Logits may be infinite: -inf rules out a class that is not the target, and then losses and gradients are those of the
+other classes alone. In the binary losses an infinite logit whose sign agrees with a target of 0 or 1 costs nothing. An
+infinite logit that contradicts the target makes the loss infinite.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,20 +13,25 @@ from jax.typing import ArrayLike
 from jaxtrain.config.schema import Fraction, NonNegative
 from jaxtrain.tasks.shapes import as_float32_pair, as_logits_and_labels, mean_per_example
 
+CERTAIN = 1e30  # stands for an infinite logit: the sigmoid is exactly 0 or 1, and 0 times its logarithm is 0, not nan
+
 
 def cross_entropy(predictions: jax.Array, targets: jax.Array, label_smoothing: Fraction = 0.0) -> jax.Array:
     """Cross-entropy of logits (batch, ..., classes) against labels (batch, ...), as (batch,) in nats.
 
     log Σ exp z - z[label], averaged over axes between batch and classes, such as pixels. With smoothing s the target
-    is (1 - s) at the label plus s / classes everywhere: Szegedy et al. (2016), https://arxiv.org/abs/1512.00567.
-    Class weights are set by the task: `task.class_balance`.
+    is (1 - s) at the label plus s / classes everywhere: Szegedy et al. (2016), https://arxiv.org/abs/1512.00567. With s
+    above 0 a class whose logit is -inf makes the loss infinite. Class weights: see `task.class_balance`.
 
     >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)
     """
     logits, labels = as_logits_and_labels(predictions, targets)
     chosen = jnp.take_along_axis(logits, labels, axis=-1)[..., 0]
-    expected = (1.0 - label_smoothing) * chosen + label_smoothing * logits.mean(axis=-1)
+    # Logits whose share is 0 are left out: they may be infinite, and 0 * inf is nan.
+    chosen = jnp.where(label_smoothing < 1.0, chosen, 0.0)
+    spread = jnp.where(label_smoothing > 0.0, logits, 0.0)
+    expected = (1.0 - label_smoothing) * chosen + label_smoothing * spread.mean(axis=-1)
     return mean_per_example(jax.nn.logsumexp(logits, axis=-1) - expected)
 
 
@@ -29,12 +39,15 @@ def binary_cross_entropy(predictions: jax.Array, targets: jax.Array) -> jax.Arra
     """Cross-entropy of one logit per target of 0 or 1, both (batch, ...), as (batch,) in nats.
 
     -t log p - (1 - t) log (1 - p) with p = sigmoid(z), averaged over all but the batch axis; targets between 0 and 1
-    are probabilities. `optax.sigmoid_binary_cross_entropy`.
+    are probabilities, and 0 log 0 is 0. As `optax.sigmoid_binary_cross_entropy` for finite logits.
 
     >>> binary_cross_entropy(jnp.array([0.0, 2.0]), jnp.array([1, 1])).round(4)
     Array([0.6931, 0.1269], dtype=float32)
     """
-    return mean_per_example(optax.sigmoid_binary_cross_entropy(*as_float32_pair(predictions, targets)))
+    logits, truth = as_float32_pair(predictions, targets)
+    log_p = jnp.where(truth != 0.0, jax.nn.log_sigmoid(logits), 0.0)
+    log_not_p = jnp.where(truth != 1.0, jax.nn.log_sigmoid(-logits), 0.0)
+    return mean_per_example(-truth * log_p - (1.0 - truth) * log_not_p)
 
 
 def focal(predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0) -> jax.Array:
@@ -52,7 +65,9 @@ def focal(predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0) 
     # log(1 - p) is summed over the other classes: computed from p, it would be -inf once p rounds to 1.
     classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     others = jnp.where(labels == classes, -jnp.inf, logits)
-    log_one_minus_p = jax.nn.logsumexp(others, axis=-1) - total
+    # Where every other class is ruled out, log p is 0: any weight serves, but 0 * -inf for gamma * log(1 - p) is nan.
+    some = (others > -jnp.inf).any(axis=-1)
+    log_one_minus_p = jnp.where(some, jax.nn.logsumexp(jnp.where(some[..., None], others, 0.0), axis=-1) - total, 0.0)
     return mean_per_example(jnp.exp(gamma * log_one_minus_p) * (total - chosen))
 
 
@@ -68,7 +83,7 @@ def binary_focal(
     >>> binary_focal(jnp.array([0.0, 4.0]), jnp.array([1, 1])).round(4)
     Array([0.0433, 0.    ], dtype=float32)
     """
-    logits, truth = as_float32_pair(predictions, targets)
+    logits, truth = _finite_where_right(predictions, targets)
     return mean_per_example(optax.sigmoid_focal_loss(logits, truth, alpha=alpha, gamma=gamma))
 
 
@@ -83,7 +98,8 @@ def kl_divergence(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     Array([0.    , 0.6931], dtype=float32)
     """
     logits, truth = as_float32_pair(predictions, targets)
-    return mean_per_example(optax.kl_divergence(jax.nn.log_softmax(logits), truth))
+    log_predictions = jnp.where(truth != 0.0, jax.nn.log_softmax(logits), 0.0)  # it may be -inf, and 0 * -inf is nan
+    return mean_per_example(optax.kl_divergence(log_predictions, truth))
 
 
 def class_weights(counts: ArrayLike, beta: ArrayLike) -> jax.Array:
@@ -104,3 +120,10 @@ def class_weights(counts: ArrayLike, beta: ArrayLike) -> jax.Array:
     effective = -jnp.expm1(sizes * jnp.log(safe_beta)) / (1.0 - safe_beta)
     weights = 1.0 / jnp.where(beta < 1.0, effective, sizes)
     return weights * counts.sum() / (weights * counts).sum()
+
+
+def _finite_where_right(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both as float32, with infinite logits that agree with targets of 0 or 1 replaced by CERTAIN ones."""
+    logits, truth = as_float32_pair(predictions, targets)
+    logits = jnp.where((logits == jnp.inf) & (truth == 1.0), CERTAIN, logits)
+    return jnp.where((logits == -jnp.inf) & (truth == 0.0), -CERTAIN, logits), truth

@@ -62,7 +62,8 @@ def _histograms(name: str, predictions: jax.Array, targets: jax.Array, mask: jax
         raise ConfigError("task.metrics", name, expected, f"Leave {name} out: it is a metric of two classes")
     logits = predictions if is_binary(predictions, targets) else predictions[..., 1] - predictions[..., 0]
     position = jnp.arcsinh(logits.astype(jnp.float32) / FINEST) / np.arcsinh(LARGEST / FINEST)  # -1..1
-    bins = jnp.clip(((1.0 - position) / 2.0 * BINS).astype(jnp.int32), 0, BINS - 1)
+    # Clipped before it is converted: the integer that an infinite number becomes depends on the device.
+    bins = jnp.clip((1.0 - position) / 2.0 * BINS, 0, BINS - 1).astype(jnp.int32)
     return count_places(targets.astype(jnp.int32) * BINS + bins, mask, 2 * BINS).reshape(2, BINS)
 
 
