@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxtrain.trackers.base import Row
+from jaxtrain.trackers.base import ROW_KEYS, Row
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message as Event
@@ -29,7 +29,8 @@ class TensorBoardTracker:
     Our old event files in the directory are replaced by one rebuilt from `rows`, the rows kept in metrics.jsonl, so
     there is one value per (step, split, name) however the previous session ended. All work, including the import of
     tensorboardX, runs on a background thread and never blocks. The first exception is reported and ends the mirror.
-    Rebuilt values have the wall time of the rebuilding. Values that are not finite are written as nan.
+    Rebuilt values have the wall time of their row; a row without one, of an earlier version, that of the rebuilding.
+    Values that are not finite are written as nan.
     """
 
     def __init__(self, directory: str | os.PathLike[str], rows: Iterable[Row], say: Callable[[str], None]) -> None:
@@ -138,9 +139,9 @@ def _version() -> "Event":
     return _event(time.time(), 0, file_version="brain.Event:2")
 
 
-def _row(wall_time: float, row: Row) -> "Event":
-    values = {name: value for name, value in row.items() if name not in ("step", "split")}
-    return _scalars(wall_time, row["step"], row["split"], values)
+def _row(now: float, row: Row) -> "Event":
+    values = {name: value for name, value in row.items() if name not in ROW_KEYS}
+    return _scalars(row.get("time", now), row["step"], row["split"], values)
 
 
 def _scalars(wall_time: float, step: int, split: str, values: Mapping[str, float | None]) -> "Event":
