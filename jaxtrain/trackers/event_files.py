@@ -35,7 +35,7 @@ class TensorBoardTracker:
 
     def __init__(self, directory: str | os.PathLike[str], rows: Iterable[Row], say: Callable[[str], None]) -> None:
         """Starts the background thread; `say` is called from it."""
-        self._directory = Path(directory)
+        self._directory = Path(directory).absolute()
         self._say = say
         self._stopped = threading.Event()
         self._events: queue.SimpleQueue[Callable[[], Event] | None] = queue.SimpleQueue()
@@ -99,9 +99,10 @@ def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, widt
     """Writes a PNG picture as an event file, replacing our earlier event files in the directory."""
     from tensorboardX import RecordWriter
 
-    _clear(Path(directory))
+    directory = Path(directory).absolute()
+    _clear(directory)
     image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": png}
-    with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
+    with contextlib.closing(RecordWriter(_new_file(directory))) as writer:
         writer.write(_version().SerializeToString())
         writer.write(_event(time.time(), 0, summary={"value": [{"tag": name, "image": image}]}).SerializeToString())
 
@@ -115,10 +116,11 @@ def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], m
     from tensorboardX import RecordWriter
     from tensorboardX.summary import hparams
 
-    _clear(Path(directory))
+    directory = Path(directory).absolute()
+    _clear(directory)
     known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
     points = [{"tag": name, "simple_value": _finite_or_nan(value)} for name, value in metrics.items()]
-    with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
+    with contextlib.closing(RecordWriter(_new_file(directory))) as writer:
         writer.write(_version().SerializeToString())
         for summary in (*hparams(known, metrics), {"value": points}):
             writer.write(_event(time.time(), 0, summary=summary).SerializeToString())
@@ -132,6 +134,7 @@ def _clear(directory: Path) -> None:
 
 
 def _new_file(directory: Path) -> str:
+    """Returns the path of a new event file; absolute, since tensorboardX would upload to a relative "gs:/run"."""
     return str(directory / f"{PREFIX}{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}{SUFFIX}")
 
 
