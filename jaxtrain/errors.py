@@ -9,7 +9,7 @@ class Words(str):
 
 
 def message(key: str, got: object, expected: str, hint: str = "") -> str:
-    """Composes the one line of an error or a warning, whatever line breaks its parts hold.
+    """Composes the one line of an error or a warning: line breaks become spaces, in the key escapes.
 
     Args:
         key: The key of the config, the flag, the file or the thing that is at fault.
@@ -18,8 +18,17 @@ def message(key: str, got: object, expected: str, hint: str = "") -> str:
         hint: One imperative sentence on what to do; left out where it is empty.
     """
     shown = _unmarked(got) if isinstance(got, Words) else _in_one_line(repr(got))
-    line = f"{_in_one_line(key)}: got {shown}; expected {_unmarked(expected)}"
-    return f"{line}. {_unmarked(hint)}" if hint.strip() else line
+    line = f"{key}: got {shown}; expected {_unmarked(expected)}"
+    return printable(f"{line}. {_unmarked(hint)}" if hint.strip() else line)
+
+
+def printable(text: str) -> str:
+    r"""Escapes what a terminal cannot show in one line, such as line breaks and bytes of a path that are no UTF-8.
+
+    >>> print(printable("two\nlines"))
+    two\nlines
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _in_one_line(text: str) -> str:

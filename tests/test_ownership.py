@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_runs import tiny
+from tiny_runs import timeless_rows, tiny
 
 from jaxtrain.config.identity import from_default
 from jaxtrain.errors import StorageError, UsageError
@@ -68,7 +68,7 @@ def test_the_trackers_are_those_that_the_config_names_and_the_callers_own(tmp_pa
     config, own = tiny({"track.tensorboard": tensorboard}), MemoryTracker()
     with open_trackers(config, tmp_path, None, [own], plain_lines(quiet=False), total=60) as tracker:
         tracker.write(20, "train", {"loss": 1.5})
-    assert read_rows(tmp_path / "metrics.jsonl") == own.rows == [{"step": 20, "split": "train", "loss": 1.5}]
+    assert timeless_rows(tmp_path) == own.rows == [{"step": 20, "split": "train", "loss": 1.5}]
     assert bool(list(tmp_path.glob("events.*"))) == tensorboard
     assert "step 20/60" in capfd.readouterr().err
     assert json.loads(own.texts["config"].strip("`json\n"))["train"]["duration"] == "60 steps"

@@ -25,6 +25,7 @@ from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.mesh import device_mesh
 from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.trackers.base import ROW_KEYS
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.experiment import Experiment, build
@@ -232,7 +233,7 @@ def test_evaluate_measures_every_seed_at_the_best_step(whole):
     found, rows = evaluate(whole), read_rows(whole / "metrics.jsonl")
     assert found["step"] == best["step"]
     (row,) = [row for row in rows if (row["step"], row["split"]) == (best["step"], "validation")]
-    assert found["validation"] == {name: value for name, value in row.items() if name not in ("step", "split")}
+    assert found["validation"] == {name: value for name, value in row.items() if name not in ROW_KEYS}
     assert found["test"].keys() >= {f"seed_{seed}/loss" for seed in SEEDS}
 
 

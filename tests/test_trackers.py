@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
-from tiny_runs import PATIENCE
+from tiny_runs import PATIENCE, timeless_rows
 
 from jaxtrain.errors import StorageError
 from jaxtrain.trackers.composite import CompositeTracker
@@ -65,13 +65,16 @@ def never(line: str) -> None:
 # ---- metrics.jsonl
 
 
-def test_a_row_is_in_the_file_as_soon_as_it_is_written(tmp_path):
+def test_a_row_is_in_the_file_with_its_time_as_soon_as_it_is_written(tmp_path):
+    before = time.time()
     tracker = JsonlTracker(tmp_path / "metrics.jsonl", None)
     tracker.write(10, "train", {"loss": 0.5, "count": 3})
     tracker.write(10, "validation", {"loss": 0.25})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     tracker.close()
-    assert [json.loads(line) for line in lines] == [
+    rows = [json.loads(line) for line in lines]
+    assert all(before - 0.001 <= row.pop("time") <= time.time() for row in rows)
+    assert rows == [
         {"step": 10, "split": "train", "loss": 0.5, "count": 3},
         {"step": 10, "split": "validation", "loss": 0.25},
     ]
@@ -81,9 +84,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     tracker = JsonlTracker(tmp_path / "metrics.jsonl", None)
     tracker.write(1, "train", {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.5})
     tracker.close()
-    assert read_rows(tmp_path / "metrics.jsonl") == [
-        {"step": 1, "split": "train", "a": None, "b": None, "c": None, "d": 1.5}
-    ]
+    assert timeless_rows(tmp_path) == [{"step": 1, "split": "train", "a": None, "b": None, "c": None, "d": 1.5}]
 
 
 def test_numpy_scalars_keep_their_value(tmp_path):
@@ -107,10 +108,11 @@ def test_a_second_row_of_one_step_and_split_is_refused_also_after_a_resume(tmp_p
     tracker = JsonlTracker(path, 1)
     with pytest.raises(ValueError, match="step 1"):
         tracker.write(1, "train", {"loss": 1.0})
-    with pytest.raises(ValueError, match="split"):
-        tracker.write(2, "train", {"split": 1.0})
+    for key in ("step", "split", "time"):
+        with pytest.raises(ValueError, match=key):
+            tracker.write(2, "train", {key: 1.0})
     tracker.close()
-    assert read_rows(path) == [{"step": 1, "split": "train", "loss": 1.0}]
+    assert timeless_rows(tmp_path) == [{"step": 1, "split": "train", "loss": 1.0}]
 
 
 def test_a_resume_cuts_later_rows_and_keeps_the_rest_to_the_byte(tmp_path):
@@ -125,7 +127,7 @@ def test_a_resume_cuts_later_rows_and_keeps_the_rest_to_the_byte(tmp_path):
     assert path.read_bytes() == kept
     second.write(3, "train", {"loss": 9.0})
     second.close()
-    assert read_rows(path)[2] == {"step": 3, "split": "train", "loss": 9.0}
+    assert timeless_rows(tmp_path)[2] == {"step": 3, "split": "train", "loss": 9.0}
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
@@ -193,7 +195,7 @@ def test_a_line_that_the_disk_takes_half_is_taken_back(tmp_path):
         from jaxtrain.errors import StorageError
         from jaxtrain.trackers import JsonlTracker
         tracker = JsonlTracker(sys.argv[1], None)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (160, resource.RLIM_INFINITY))
         tracker.write(1, "train", {"loss": 1.0})
         try:
             tracker.write(2, "train", {"long" * 30: 1.0})
@@ -204,8 +206,10 @@ def test_a_line_that_the_disk_takes_half_is_taken_back(tmp_path):
     """
     result = run_python(script, tmp_path / "metrics.jsonl")
     assert result.stdout == "taken back\n", result.stderr
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert rows == [{"step": 1, "split": "train", "loss": 1.0}, {"step": 2, "split": "train", "loss": 0.5}]
+    assert timeless_rows(tmp_path) == [
+        {"step": 1, "split": "train", "loss": 1.0},
+        {"step": 2, "split": "train", "loss": 0.5},
+    ]
 
 
 def test_a_disk_that_is_full_at_a_resume_leaves_the_file_as_it_was(tmp_path):
@@ -269,6 +273,16 @@ def test_tensorboard_shows_the_same_live_and_rebuilt_where_numbers_are_not_finit
     live, rebuilt = read_scalars(tmp_path / "live"), read_scalars(tmp_path / "rebuilt")
     assert live.keys() == rebuilt.keys() == {(1, "loss/train"), (1, "accuracy/train")}
     assert all(math.isnan(value) for value in [*live.values(), *rebuilt.values()])
+
+
+def test_a_rebuilt_mirror_has_the_times_at_which_the_rows_were_written(tmp_path):
+    rows = [{"step": step, "split": "train", "time": 1.6e9 + step, "loss": 1.0} for step in range(3)]
+    before = time.time()
+    TensorBoardTracker(tmp_path, [*rows, {"step": 9, "split": "train", "loss": 1.0}], never).close()
+    times = {event.step: event.wall_time for event in read_events(tmp_path) if event.summary.value}
+    assert before <= times.pop(9) <= time.time(), "a row of an earlier version has no time"
+    assert times == {0: 1.6e9, 1: 1.6e9 + 1, 2: 1.6e9 + 2}
+    assert {tag for _, tag in read_scalars(tmp_path)} == {"loss/train"}
 
 
 def test_only_our_own_event_files_are_removed(tmp_path):
@@ -352,7 +366,7 @@ def test_kills_and_resumes_leave_the_rows_and_events_of_a_run_that_was_never_kil
     assert max(row["step"] for row in read_rows(killed / "metrics.jsonl")) > 120
     kill_after(killed, 120, 300)
     assert run_python(WRITER, killed, 250, 400).returncode == 0
-    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert timeless_rows(killed) == timeless_rows(whole)
     assert read_scalars(killed) == read_scalars(whole)
     assert len(read_scalars(whole)) == 2 * 400 + 40
     texts = [value.tag for event in read_events(killed) for value in event.summary.value if value.HasField("tensor")]
@@ -373,6 +387,12 @@ def test_console_lines_stand_under_each_other():
         "step 1,200/5,000  validation  loss 1e-07     examples/s 123,457",
         "step 1,250/5,000  test        loss nan       accuracy 1",
     ]
+
+
+def test_the_console_leaves_out_what_it_is_told_to():
+    lines: list[str] = []
+    ConsoleTracker(lines.append, 5, {"optimizer.b1"}).write(5, "train", {"loss": 0.5, "optimizer.b1": 0.9})
+    assert lines == ["step 5/5  train       loss 0.5"]
 
 
 def test_memory_keeps_rows_and_texts():

@@ -11,16 +11,20 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from test_trackers import read_scalars
 from tiny_runs import PATIENCE, Interrupting, config_file, environment, outcome, result_of, run, tiny
 
 from jaxtrain.commands.train import train_report
 from jaxtrain.config import resolve as configs
+from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, DataError, StorageError, UsageError
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.result import Result
+from jaxtrain.trackers.base import ROW_KEYS
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.experiment import build
@@ -61,9 +65,48 @@ def test_the_rows_of_a_run(workdir):
     assert {"accuracy", "optimizer.learning_rate", "norm_gradient", "norm_update", "norm_parameter"} <= train.keys()
 
 
+def test_training_rows_hold_every_float_that_the_optimizer_applied(workdir):
+    """Unscheduled ones as in the config, rounded to float32; a scheduled one at the step before the row."""
+    configured = {name: value for name, value in hyperparameters(tiny()).items() if name.startswith("optimizer.")}
+    rate = configured.pop("optimizer.learning_rate")
+    assert {"optimizer.b1", "optimizer.b2", "optimizer.eps", "optimizer.weight_decay"} <= configured.keys()
+    for row in read_rows(workdir / "metrics.jsonl"):
+        applied = {name: value for name, value in row.items() if name.startswith("optimizer.")}
+        if row["split"] == "train":
+            scheduled = applied.pop("optimizer.learning_rate")
+            decayed = 0.5 + 0.5 * math.cos(math.pi * (row["step"] - 1 - 3) / 57)  # 3 of 60 steps are warm-up
+            assert scheduled == pytest.approx(rate * decayed, rel=1e-4)
+            assert applied == {name: float(np.float32(value)) for name, value in configured.items()}
+        else:
+            assert not applied
+
+
+def test_floats_without_a_schedule_are_recorded_and_not_printed(tmp_path, capfd):
+    given = {"schedule.optimizer.learning_rate": None, "train.duration": "20 steps"}
+    tracker = MemoryTracker()
+    result = train_and_evaluate(tiny(given), tmp_path, trackers=[tracker])
+    printed = [*capfd.readouterr().err.splitlines(), *train_report(result, tmp_path)]
+    rate = float(np.float32(0.001))
+    assert tracker.rows[0]["optimizer.learning_rate"] == rate
+    assert read_scalars(tmp_path)[20, "optimizer.learning_rate/train"] == rate
+    assert any("train" in line and "loss" in line for line in printed)
+    assert not [line for line in printed if "optimizer." in line]
+
+
+def clocked_step(state, batch, **options):
+    """A user's step with a metric whose name is a key of the rows."""
+    state, metrics = train_step(state, batch, **options)
+    return state, metrics | {"time": metrics["loss"]}
+
+
+def test_a_metric_with_the_name_of_a_key_of_the_rows_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"metrics of the task: got one called time; expected other names"):
+        train_and_evaluate(tiny(), tmp_path, step=clocked_step, quiet=True)
+
+
 def test_the_result_of_a_run(workdir):
     result, rows = result_of(workdir), read_rows(workdir / "metrics.jsonl")
-    by_place = {(row.pop("step"), row.pop("split")): row for row in rows}
+    by_place = {(row["step"], row["split"]): {n: v for n, v in row.items() if n not in ROW_KEYS} for row in rows}
     assert (result["status"], result["step"], result["signal"]) == ("done", 60, None)
     assert result["seconds"] > 0
     assert result["last"] == {split: by_place[60, split] for split in ("train", "validation")}

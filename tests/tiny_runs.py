@@ -131,4 +131,11 @@ def outcome(workdir: Path) -> dict[str, Any]:
     """Returns all of a finished run that must be equal to the bit however often it was interrupted."""
     result = result_of(workdir)
     kept = {name: result[name] for name in ("status", "step", "state_digest", "best", "test", "last", "reason")}
-    return kept | {"rows": sorted(read_rows(workdir / "metrics.jsonl"), key=lambda row: (row["step"], row["split"]))}
+    return kept | {"rows": sorted(timeless_rows(workdir), key=lambda row: (row["step"], row["split"]))}
+
+
+def timeless_rows(workdir: Path) -> list[dict[str, Any]]:
+    """Reads metrics.jsonl without the times at which the rows were written."""
+    return [
+        {name: value for name, value in row.items() if name != "time"} for row in read_rows(workdir / "metrics.jsonl")
+    ]

@@ -1,10 +1,9 @@
 """The command `lr_range`: runs a learning-rate range test, writes its files and prints its suggestion."""
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
+from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
 from jaxtrain.config.defaults import Config
 from jaxtrain.lr_range.from_config import check, run_range_test, write
 from jaxtrain.lr_range.rules import Reading
@@ -55,7 +54,7 @@ def lr_range_report(result: LRRangeResult, arguments: list[str], workdir: Path) 
     lines.append(f"wrote {folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if result.suggestion is not None:
         chosen = [*arguments, f"--config.{result.target}={result.suggestion:.3g}"]
-        lines += ["next:", f"  {command()} {shlex.join(chosen)}"]
+        lines += ["next:", f"  {command()} {join(chosen)}"]
     return lines
 
 

@@ -4,15 +4,18 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.schema import Text
-from jaxtrain.errors import UsageError, Words
+from jaxtrain.errors import UsageError, Words, printable
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
+
+LONGEST_NAME = 200
+"""Bytes of a run's name: file systems take 255, and digits and endings are appended."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Options:
         path = Path(self.config)
         loaded = load(path, self.overrides)
         if not self.quiet:
-            print("\n".join([*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]), flush=True)
+            lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
+            print("\n".join(map(printable, lines)), flush=True)
         default = Path("runs") / f"{_run_name(path)}-{digest(loaded.config)}"
         return loaded.config, Path(self.workdir or default)
 
@@ -45,9 +49,9 @@ class Options:
         return chosen + ([f"--workdir={self.workdir}"] if self.workdir else [])
 
     def show(self, lines: Sequence[str], error: str = "") -> None:
-        """Prints the final lines of a command; with `--quiet` only the error, if there is one."""
+        """Prints the final lines of a command, control characters escaped; with `--quiet` only the error, if any."""
         if not self.quiet:
-            print("\n".join(lines))
+            print("\n".join(map(printable, lines)))
         elif error:
             print(f"error: {error}", file=sys.stderr)
 
@@ -89,9 +93,29 @@ def command() -> str:
     if on_path and Path(on_path) == running:
         return "python -m jaxtrain.main"
     shown = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
-    return f"{shlex.quote(str(shown))} -m jaxtrain.main"
+    return f"{quote(shown)} -m jaxtrain.main"
+
+
+def quote(word: str | Path) -> str:
+    r"""Quotes a word for a shell: as `shlex.quote`, or as $'two\x0alines' where it would not be one printable line."""
+    text = str(word)
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in os.fsencode(text))
+    return f"$'{''.join(escaped)}'"
+
+
+def join(words: Iterable[str | Path]) -> str:
+    """Joins words to a command that a shell splits into them again."""
+    return " ".join(map(quote, words))
 
 
 def _run_name(path: Path) -> str:
-    """Returns the name of a run: the stem of the config file, or the directory of a run's config.json."""
-    return path.resolve().parent.name if path.name == "config.json" else path.stem
+    """Returns the name of a run: the stem of the config file, or the directory of a run's config.json.
+
+    It is cut to LONGEST_NAME bytes, so that a file system that takes it takes it with a suffix, too.
+    """
+    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    while len(os.fsencode(name)) > LONGEST_NAME:
+        name = name[:-1]
+    return name

@@ -1,14 +1,13 @@
 """The command `plan`: estimates size, memory and time of a config before training, and plots its schedules."""
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
+from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
 from jaxtrain.storage.files import make_directory, storage_error
 from jaxtrain.storage.ownership import demand_own
 from jaxtrain.trackers.figures import render
@@ -102,7 +101,7 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
     lines.append(f"wrote {picture}: {names}" if names else "no picture: nothing is scheduled")
     if planned.timing is None:
         return [*lines, "does not fit in memory: use a smaller model or batch, or more devices"]
-    return [*lines, "next:", f"  {command()} {shlex.join(arguments)}"]
+    return [*lines, "next:", f"  {command()} {join(arguments)}"]
 
 
 NOT_REPORTED = "not reported by the compiler of this backend"

@@ -1,9 +1,8 @@
 """The command `search`: runs or resumes a hyperparameter search and prints its result."""
 
-import shlex
 from collections import Counter
 
-from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
+from jaxtrain.commands.options import Options, command, join, quote, use_a_host_device_per_core
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.run import SearchResult
 
@@ -44,10 +43,10 @@ def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
         f"{result.status}: {len(findings.outcomes)} trials ({told or 'none finished'}) in {findings.seconds:.1f} s"
     ]
     if result.status == "interrupted":
-        return [*lines, "next:", f"  {command()} search {shlex.join(arguments)}   # resumes where it stopped"]
+        return [*lines, "next:", f"  {command()} search {join(arguments)}   # resumes where it stopped"]
     lines += [f"  {title(findings)}", *(f"  {sentence}" for sentence in sentences(findings)[1:])]
     lines += [] if findings.best else [f"  {NOTHING_LEFT}"]
     lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if (folder / name).exists())]
     if findings.best:
-        lines += ["next:", f"  {command()} --config={shlex.quote(str(folder / 'best_config.json'))}"]
+        lines += ["next:", f"  {command()} --config={quote(folder / 'best_config.json')}"]
     return lines

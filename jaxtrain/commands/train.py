@@ -1,11 +1,10 @@
 """The command `train`: trains a config, or resumes the run in its directory."""
 
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.commands.options import Options, command, use_a_host_device_per_core
+from jaxtrain.commands.options import Options, command, quote, use_a_host_device_per_core
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
 from jaxtrain.core.metric_names import is_printed
 from jaxtrain.storage.result import Result
@@ -84,8 +83,8 @@ def _files(workdir: Path) -> Iterator[str]:
 
 
 def _next_commands(result: Result, workdir: Path) -> Iterator[str]:
-    folder = shlex.quote(str(workdir))
-    config = shlex.quote(str(workdir / "config.json"))
+    folder = quote(workdir)
+    config = quote(workdir / "config.json")
     if result.status == "interrupted":
         yield f"{command()} --config={config} --workdir={folder}   # resumes where it stopped"
         return

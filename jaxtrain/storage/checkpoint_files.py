@@ -11,7 +11,9 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,9 @@ from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.storage.files import write_text
 
 Leaves = dict[str, np.ndarray]
+
+DESCRIPTORS = Path("/proc/self/fd")
+"""Where Linux lists the open descriptors of this process; elsewhere missing."""
 
 
 class Damage(Exception):
@@ -148,6 +153,8 @@ def flush(path: Path) -> None:
 # Only the functions below call Orbax, through its stable interface. Orbax restores flipped bits silently, hence the
 # checksums. It casts when given a dtype, hence no target. It reports a save before it is complete, hence the reading
 # back. It refuses arrays without elements, which are made again from the shapes and dtypes in the manifest.
+# It takes a directory /s3 or gs: for a bucket. Its C++ part takes a backslash for a separator and rejects names that
+# are no UTF-8. So it gets a descriptor in the place of the path.
 
 
 @functools.cache
@@ -164,18 +171,42 @@ def _orbax_save(place: Path, leaves: Leaves) -> None:
     orbax = _orbax()
     filled = {path: leaf for path, leaf in leaves.items() if leaf.size}
     # Uncompressed: weights and moments hardly shrink.
-    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
-        checkpointer.save(place, args=orbax.args.PyTreeSave(filled))
+    with (
+        _plain_path(place) as plain,
+        orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_compression=False)) as checkpointer,
+    ):
+        checkpointer.save(plain, args=orbax.args.PyTreeSave(filled))
 
 
 def _orbax_restore(place: Path, table: LeafTable) -> Leaves:
     orbax = _orbax()
     empty = {path: np.zeros(form["shape"], form["dtype"]) for path, form in table.items() if 0 in form["shape"]}
     as_saved = {path: orbax.RestoreArgs(restore_type=np.ndarray) for path in table if path not in empty}
-    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
+    with _plain_path(place) as plain, orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
         try:
-            return empty | checkpointer.restore(place, args=orbax.args.PyTreeRestore(restore_args=as_saved))
+            return empty | checkpointer.restore(plain, args=orbax.args.PyTreeRestore(restore_args=as_saved))
         except (MemoryError, ImportError):
             raise
         except Exception as error:  # Orbax has no exception of its own for damage: ValueError, KeyError, Exception
             raise Damage(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}") from error
+
+
+@contextmanager
+def _plain_path(place: Path) -> Iterator[Path]:
+    """Yields a path to `place` without the names of its parents, which may hold any byte that the file system takes.
+
+    It leads through a descriptor of the parent, or, where the system does not list these, a link in a temporary
+    directory.
+    """
+    parent = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        listed = DESCRIPTORS / str(parent)
+        if listed.is_dir():
+            yield listed / place.name
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, "parent")
+            link.symlink_to(place.parent)
+            yield link / place.name
+    finally:
+        os.close(parent)

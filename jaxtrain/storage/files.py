@@ -15,6 +15,7 @@ _REMEDIES = {
     errno.ENOSPC: "Free some space, or give a --workdir on another disk",
     errno.EDQUOT: "Free some of the quota, or give a --workdir on another disk",
     errno.EFBIG: "Raise the limit of the size of files (ulimit -f)",
+    errno.ENAMETOOLONG: "Give a shorter name",
     errno.EROFS: "Give a --workdir that can be written",
     errno.EACCES: "Give a --workdir that can be written, or fix the permissions",
     errno.EPERM: "Give a --workdir that can be written, or fix the permissions",

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 Row = dict[str, Any]
-"""One line of metrics.jsonl: {"step": int, "split": str, name: number or None, ...}."""
+"""One line of metrics.jsonl: {"step": int, "split": str, "time": Unix seconds, name: number or None, ...}."""
+
+ROW_KEYS = ("step", "split", "time")
+"""The keys of a row that are no metrics; rows of earlier versions have no time."""
 
 
 class Tracker(Protocol):

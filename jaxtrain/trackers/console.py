@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from jaxtrain.core.metric_names import is_printed
 
@@ -13,14 +13,15 @@ NUMBER_WIDTH = 8
 class ConsoleTracker:
     """Prints one aligned line per write: "step 1,200/5,000  train       loss 0.312     accuracy 0.91"."""
 
-    def __init__(self, say: Callable[[str], None], total: int) -> None:
-        """Takes the function that prints a line and the run's number of steps."""
+    def __init__(self, say: Callable[[str], None], total: int, hidden: Collection[str] = ()) -> None:
+        """Takes the function that prints a line, the run's number of steps, and the names that are not printed."""
         self._say = say
+        self._hidden = hidden
         self._total = f"{total:,}"
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Prints the metrics to four significant digits, without norms and the values of single seeds and classes."""
-        kept = {name: value for name, value in values.items() if is_printed(name)}
+        kept = {name: value for name, value in values.items() if is_printed(name) and name not in self._hidden}
         shown = [f"{name} {_readable(value):<{NUMBER_WIDTH}}" for name, value in kept.items()]
         start = f"step {step:>{len(self._total)},}/{self._total}  {split:<{SPLIT_WIDTH}}"
         self._say("  ".join([start, *shown]).rstrip())

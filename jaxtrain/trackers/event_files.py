@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxtrain.trackers.base import Row
+from jaxtrain.trackers.base import ROW_KEYS, Row
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message as Event
@@ -29,12 +29,13 @@ class TensorBoardTracker:
     Our old event files in the directory are replaced by one rebuilt from `rows`, the rows kept in metrics.jsonl, so
     there is one value per (step, split, name) however the previous session ended. All work, including the import of
     tensorboardX, runs on a background thread and never blocks. The first exception is reported and ends the mirror.
-    Rebuilt values have the wall time of the rebuilding. Values that are not finite are written as nan.
+    Rebuilt values have the wall time of their row; a row without one, of an earlier version, that of the rebuilding.
+    Values that are not finite are written as nan.
     """
 
     def __init__(self, directory: str | os.PathLike[str], rows: Iterable[Row], say: Callable[[str], None]) -> None:
         """Starts the background thread; `say` is called from it."""
-        self._directory = Path(directory)
+        self._directory = Path(directory).absolute()
         self._say = say
         self._stopped = threading.Event()
         self._events: queue.SimpleQueue[Callable[[], Event] | None] = queue.SimpleQueue()
@@ -98,9 +99,10 @@ def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, widt
     """Writes a PNG picture as an event file, replacing our earlier event files in the directory."""
     from tensorboardX import RecordWriter
 
-    _clear(Path(directory))
+    directory = Path(directory).absolute()
+    _clear(directory)
     image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": png}
-    with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
+    with contextlib.closing(RecordWriter(_new_file(directory))) as writer:
         writer.write(_version().SerializeToString())
         writer.write(_event(time.time(), 0, summary={"value": [{"tag": name, "image": image}]}).SerializeToString())
 
@@ -114,10 +116,11 @@ def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], m
     from tensorboardX import RecordWriter
     from tensorboardX.summary import hparams
 
-    _clear(Path(directory))
+    directory = Path(directory).absolute()
+    _clear(directory)
     known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
     points = [{"tag": name, "simple_value": _finite_or_nan(value)} for name, value in metrics.items()]
-    with contextlib.closing(RecordWriter(_new_file(Path(directory)))) as writer:
+    with contextlib.closing(RecordWriter(_new_file(directory))) as writer:
         writer.write(_version().SerializeToString())
         for summary in (*hparams(known, metrics), {"value": points}):
             writer.write(_event(time.time(), 0, summary=summary).SerializeToString())
@@ -131,6 +134,7 @@ def _clear(directory: Path) -> None:
 
 
 def _new_file(directory: Path) -> str:
+    """Returns the path of a new event file; absolute, since tensorboardX would upload to a relative "gs:/run"."""
     return str(directory / f"{PREFIX}{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}{SUFFIX}")
 
 
@@ -138,9 +142,9 @@ def _version() -> "Event":
     return _event(time.time(), 0, file_version="brain.Event:2")
 
 
-def _row(wall_time: float, row: Row) -> "Event":
-    values = {name: value for name, value in row.items() if name not in ("step", "split")}
-    return _scalars(wall_time, row["step"], row["split"], values)
+def _row(now: float, row: Row) -> "Event":
+    values = {name: value for name, value in row.items() if name not in ROW_KEYS}
+    return _scalars(row.get("time", now), row["step"], row["split"], values)
 
 
 def _scalars(wall_time: float, step: int, split: str, values: Mapping[str, float | None]) -> "Event":

@@ -3,13 +3,14 @@
 import math
 import numbers
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import Words, message
 from jaxtrain.storage.json_lines import JsonLines, read_lines
-from jaxtrain.trackers.base import Row
+from jaxtrain.trackers.base import ROW_KEYS, Row
 
 
 class JsonlTracker:
@@ -18,8 +19,9 @@ class JsonlTracker:
     With `resume_step` None the file starts empty. With a step, rows after it and a torn last line are dropped and the
     rest is kept, so the rows up to a step must be written before the checkpoint of that step is committed. Rows of the
     test split are dropped too: a run writes them last, so a run that resumes will write them again.
-    Values that are not finite become null. Raises StorageError when the file cannot be read or written (a failed write
-    leaves no partial line) and ValueError for a second row of a (step, split), which is a bug of ours.
+    Each row holds the Unix time of its writing, in seconds. Values that are not finite become null. Raises StorageError
+    when the file cannot be read or written (a failed write leaves no partial line) and ValueError for a second row of a
+    (step, split), which is a bug of ours.
     """
 
     def __init__(self, path: str | os.PathLike[str], resume_step: int | None) -> None:
@@ -38,12 +40,11 @@ class JsonlTracker:
         if (step, split) in self._written:
             got = Words(f"step {step} of split {split!r} twice")
             raise ValueError(message(str(path), got, "one row for each step of a split"))
-        if clash := values.keys() & {"step", "split"}:
+        if clash := values.keys() & ROW_KEYS:
             got = Words(f"numbers called {', '.join(sorted(clash))}")
-            raise ValueError(message(str(path), got, "other names, since these identify the row"))
-        self._lines.append(
-            [{"step": int(step), "split": split, **{name: _number(value) for name, value in values.items()}}]
-        )
+            raise ValueError(message(str(path), got, "other names, since these are keys of the row"))
+        numbers = {name: _number(value) for name, value in values.items()}
+        self._lines.append([{"step": int(step), "split": split, "time": round(time.time(), 3), **numbers}])
         self._written.add((step, split))
 
     def text(self, name: str, text: str) -> None:

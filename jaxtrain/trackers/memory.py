@@ -6,7 +6,7 @@ from jaxtrain.trackers.base import Row
 
 
 class MemoryTracker:
-    """Keeps the rows of metrics.jsonl in `rows`, with values unconverted, and the texts in `texts`."""
+    """Keeps the rows of metrics.jsonl in `rows`, without times and with values unconverted; the texts in `texts`."""
 
     def __init__(self) -> None:
         """Starts empty."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.config.hparams import hyperparameters, schedule_entries
 from jaxtrain.config.identity import to_json
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.composite import CompositeTracker
@@ -20,7 +21,9 @@ def open_trackers(
 ) -> Iterator[Tracker]:
     """Opens metrics.jsonl, truncated to the step at which the run resumes, and its mirrors."""
     primary = JsonlTracker(workdir / "metrics.jsonl", resumed)
-    mirrors: list[Tracker] = [ConsoleTracker(bar.say, total)]
+    scheduled = {target for target, _ in schedule_entries(config["schedule"], "")}
+    constant = hyperparameters(config).keys() - scheduled  # recorded in every row, and always the same on a terminal
+    mirrors: list[Tracker] = [ConsoleTracker(bar.say, total, constant)]
     if config["track"]["tensorboard"]:
         mirrors.append(TensorBoardTracker(workdir, primary.rows(), bar.say))
     tracker = CompositeTracker([primary, *mirrors, *extra], bar.say)

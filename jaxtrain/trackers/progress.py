@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Protocol, Self, TextIO
 
+from jaxtrain.errors import printable
+
 
 class Progress(Protocol):
     """Context manager that shows the step of a run and prints lines; errors of its stream are ignored."""
@@ -14,7 +16,7 @@ class Progress(Protocol):
         ...
 
     def say(self, line: str) -> None:
-        """Prints a line; may be called from any thread."""
+        """Prints a line, its control characters escaped; may be called from any thread."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -66,7 +68,7 @@ class _Lines(_Quiet):
 
     def say(self, line: str) -> None:
         with contextlib.suppress(OSError):  # training continues when the reader has closed the pipe (`| head`)
-            print(line, file=self._stream, flush=True)
+            print(printable(line), file=self._stream, flush=True)
 
 
 class _Bar:
@@ -80,7 +82,7 @@ class _Bar:
             total=total,
             initial=initial,
             file=stream,
-            desc=description or None,
+            desc=printable(description) or None,
             unit=unit,
             miniters=1,
             dynamic_ncols=sized,
@@ -94,7 +96,7 @@ class _Bar:
 
     def say(self, line: str) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed: tqdm ignores that in the bar, but not in `write`
-            self._bar.write(line, file=self._stream)
+            self._bar.write(printable(line), file=self._stream)
 
     def __enter__(self) -> Self:
         return self

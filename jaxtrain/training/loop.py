@@ -13,10 +13,10 @@ from jaxtrain.core.metric import Mean
 from jaxtrain.core.metric_names import NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
-from jaxtrain.errors import ConfigError, one_of
+from jaxtrain.errors import ConfigError, Words, one_of
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.storage.checkpoints import Checkpoints
-from jaxtrain.trackers.base import Tracker
+from jaxtrain.trackers.base import ROW_KEYS, Tracker
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.experiment import CAPACITY, Experiment
@@ -190,13 +190,29 @@ def _read_output(session: TrainingSession, call: PendingCall | None) -> None:
     last_loss = jax.tree.map(lambda rows: rows[call.steps - 1], output.metrics["loss"])
     session.bar.update(call.end, loss=last_loss.result())
     if session.experiment.lengths.due(session.experiment.lengths.log, call.end):
-        targets = session.experiment.schedule.targets
-        applied = {key: float(value) for key, value in output.values.items() if key.rpartition("/")[2] in targets}
+        applied = _applied_floats(session, output)
         _write_row(session, call.end, "train", session.bookkeeping.drain(output.metrics) | applied)
 
 
+def _applied_floats(session: TrainingSession, output: CallOutput) -> Numbers:
+    """Returns the values that the last step applied: every float of the optimizer, and whatever follows a schedule.
+
+    A float whose value depends on the seed is also returned as "seed_3/<name>".
+    """
+    targets = session.experiment.schedule.targets
+    names = {key: key.rpartition("/")[2] for key in output.values}
+    applied = [key for key, name in names.items() if name in targets or name.startswith("optimizer.")]
+    return {key: float(output.values[key]) for key in applied}
+
+
 def _add_metrics(session: TrainingSession, metrics: dict[str, Mean], steps: int) -> None:
-    """Adds the metrics of a call to the sums. Raises ConfigError where `eval.metric` is not among them."""
+    """Adds the metrics of a call to the sums.
+
+    Raises ConfigError where `eval.metric` is not among them, or one has the name of a key of the rows.
+    """
+    if clash := metrics.keys() & ROW_KEYS:
+        got = Words(f"one called {', '.join(sorted(clash))}")
+        raise ConfigError("metrics of the task", got, "other names, since rows have these keys", "Rename it")
     metric = session.experiment.config["eval"]["metric"]
     if metric not in metrics:  # the metrics of a user's own task are known only once it has run
         names = (name for name in metrics if not name.startswith((NORMS, SEED)))
