@@ -9,8 +9,9 @@ from jaxtrain.core.averaging import is_schedule_free
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
 from jaxtrain.optimizers.adaptive import adadelta, adafactor, adagrad, rmsprop
+from jaxtrain.optimizers.rprop import rprop
 from jaxtrain.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
-from jaxtrain.optimizers.sgd import lars, lion, muon, rprop, sgd
+from jaxtrain.optimizers.sgd import lars, lion, muon, sgd
 from jaxtrain.optimizers.wrappers import is_decayed, wrap
 
 __all__ = ["OPTIMIZERS", "Optimizer", "is_decayed"]

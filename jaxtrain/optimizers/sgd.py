@@ -4,11 +4,9 @@ In the formulas w are the weights, g their gradients and lr the learning rate; m
 of the parameters.
 """
 
-from typing import Annotated
-
 import optax
 
-from jaxtrain.config.schema import Count, Fraction, NonNegative, OncePerRun, Pattern, Positive, Probability
+from jaxtrain.config.schema import Count, Fraction, NonNegative, Pattern, Positive, Probability
 from jaxtrain.optimizers.wrappers import decay_mask
 
 
@@ -125,25 +123,3 @@ def muon(
     )
     # The weight decay of optax's Muon takes a mask for matrices only.
     return optax.chain(steps, optax.add_decayed_weights(-learning_rate * weight_decay, mask=decay_mask(decayed)))
-
-
-def rprop(
-    learning_rate: Annotated[Positive, OncePerRun()],
-    eta_minus: Probability = 0.5,
-    eta_plus: NonNegative = 1.2,
-    min_step_size: NonNegative = 1e-6,
-    max_step_size: Positive = 50.0,
-) -> optax.GradientTransformation:
-    """Rprop: a step size for each weight, adapted by the signs of its gradients; for full-batch training.
-
-    w ← w - s sign(g), where s is multiplied by `eta_plus` while the sign of g stays the same, and by `eta_minus` if it
-    changes; the weight then skips one step. s stays between `min_step_size` and `max_step_size`. `learning_rate` is the
-    initial step size, read once. In optax each step is applied one call later, and the first call changes nothing.
-    Riedmiller and Braun (1993), https://doi.org/10.1109/ICNN.1993.298623.
-
-    >>> optimizer, weights = rprop(learning_rate=0.1), jnp.array([3.0, -4.0])
-    >>> _, state = optimizer.update(weights, optimizer.init(weights), weights)
-    >>> optimizer.update(weights, state, weights)[0].round(3)
-    Array([-0.1,  0.1], dtype=float32)
-    """
-    return optax.rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size)
