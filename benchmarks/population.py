@@ -20,6 +20,7 @@ import timing  # before jax: puts this clone first on the path
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
+OWN_FLAGS = "XLA_FLAGS" in os.environ  # the user's own, which the started commands keep
 use_a_host_device_per_core()  # before JAX starts, like the commands that run populations
 
 import images  # noqa: E402
@@ -208,7 +209,7 @@ def _command(config: str, words: Sequence[str], folder: Path) -> Callable[[], An
     path = timing.ROOT / "configs" / f"{config}.py"
     workdir = folder / f"run{time.perf_counter_ns()}"
     line = [sys.executable, "-m", "jaxtrain.main", "lr_range", f"--config={path}", f"--workdir={workdir}", *words]
-    hidden = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    hidden = ("JAX_COMPILATION_CACHE_DIR", *([] if OWN_FLAGS else ["XLA_FLAGS"]))
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
     return _process(line, variables | {"XDG_CACHE_HOME": str(folder / "cache")})
 

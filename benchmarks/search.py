@@ -21,6 +21,7 @@ import timing  # before jax: puts this clone first on the path
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
+OWN_FLAGS = "XLA_FLAGS" in os.environ  # the user's own, which the started commands keep
 use_a_host_device_per_core()  # before JAX starts, like the command
 
 import images  # noqa: E402
@@ -304,7 +305,7 @@ def _script(python: str, script: str, *arguments: Any, folder: Path) -> Callable
 
 
 def _process(line: Sequence[str], cache: Path) -> None:
-    hidden = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    hidden = ("JAX_COMPILATION_CACHE_DIR", *([] if OWN_FLAGS else ["XLA_FLAGS"]))
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
     subprocess.run(
         line, cwd=timing.ROOT, env=variables | {"XDG_CACHE_HOME": str(cache)}, check=True, stdout=subprocess.DEVNULL

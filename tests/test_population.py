@@ -23,6 +23,7 @@ from jaxtrain.parallel.mesh import compile_init, compile_train_call, device_mesh
 from jaxtrain.parallel.population import Population, compare_with_solo, fit_width
 from jaxtrain.training.experiment import Experiment, build
 
+pytestmark = pytest.mark.bits
 STEPS = 20
 PAIRS = list(zip(OPTIMIZERS.members, itertools.cycle(SCHEDULES.members), strict=False))
 """Every optimizer and every schedule, paired."""
@@ -66,6 +67,7 @@ def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> Train
     return jax.device_get(call(state, found.batches(0, steps, STEPS), steps)[0])
 
 
+@pytest.mark.optimized
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
 def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str) -> None:
