@@ -17,9 +17,16 @@ def message(key: str, got: object, expected: str, hint: str = "") -> str:
         expected: What is expected in its place; no sentence of its own.
         hint: One imperative sentence on what to do; left out where it is empty.
     """
-    shown = _unmarked(got) if isinstance(got, Words) else _in_one_line(repr(got))
+    shown = _unmarked(got) if isinstance(got, Words) else _in_one_line(_repr(got))
     line = f"{key}: got {shown}; expected {_unmarked(expected)}"
     return printable(f"{line}. {_unmarked(hint)}" if hint.strip() else line)
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # of a user's own class
+        return f"a {type(value).__name__} that cannot be printed"
 
 
 def printable(text: str) -> str:

@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxtrainError as error:
         if "--debug" in words:
             traceback.print_exc()
+        else:
+            for note in getattr(error, "__notes__", ()):  # the frames of a user's own code
+                print(note, file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except RuntimeError as error:  # jax.errors.JaxRuntimeError among them

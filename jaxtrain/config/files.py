@@ -1,15 +1,32 @@
-"""Reads config files into nested dicts: a `.py` with `get_config()`, or the `config.json` of a run."""
+"""Reads config files into nested dicts: a `.py` with `get_config()`, or the `config.json` of a run.
 
+A config file describes a run; it does not act. Its exceptions, `sys.exit` among them, become a ConfigError in one line
+with the user's own frames as a note. KeyboardInterrupt passes, since it is the user's Ctrl-C. Changes of the process,
+such as of its working directory, are rejected by `config/effects.py`; warning filters are put back.
+"""
+
+import inspect
 import json
+import sys
+import sysconfig
 import traceback
 import types
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from jaxtrain.config.effects import demand_no_effects
 from jaxtrain.errors import ConfigError, JaxtrainError, nearest
+
+FRAMES = 10
+"""Shown of the user's own frames: the last ones."""
+
+_PACKAGE = Path(__file__).parent.parent
+_LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -20,13 +37,13 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError("--config", str(path), what, nearest(path.name, beside))
     try:
         content = to_plain(json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path))
+        repr(content)  # later errors show values, so one that cannot be printed is reported here
     except JaxtrainError:
         raise
-    except Exception as error:
-        where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = f" at line {where[-1].lineno}" if where else ""
-        hint = f"Fix the {type(error).__name__}{line}: {error}".splitlines()[0]
-        raise ConfigError("--config", str(path), "a file that can be read without an error", hint) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit among them: the command would end as if it had trained
+        raise _explain(error, path) from error
     if not isinstance(content, dict):
         what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
         raise ConfigError("--config", str(path), what, f"Make it a dict, not a {type(content).__name__}")
@@ -40,10 +57,77 @@ def _call_get_config(path: Path) -> Any:
     """
     module = types.ModuleType(path.stem)
     module.__file__ = str(path)
-    exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    if not callable(getattr(module, "get_config", None)):
-        raise ConfigError("--config", str(path), "a file that defines get_config()")
-    return module.get_config()
+    with warnings.catch_warnings(), demand_no_effects(path), _findable(module):
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+        content = _get_config_of(module, path)()
+        if inspect.iscoroutine(content):
+            content.close()  # Python would warn that it was never awaited
+        return content
+
+
+@contextmanager
+def _findable(module: types.ModuleType) -> Iterator[None]:
+    """Enters a module in `sys.modules` for a block, where dataclasses look it up, unless its name is taken."""
+    name = module.__name__
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
+
+
+def _get_config_of(module: types.ModuleType, path: Path) -> Callable[[], Any]:
+    """Returns `get_config`; raises ConfigError where it is missing, no function, or needs arguments."""
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        hint = "" if get_config is None else f"Make it a function: get_config is a {type(get_config).__name__}"
+        raise ConfigError("--config", str(path), "a file that defines get_config()", hint)
+    try:
+        signature = inspect.signature(get_config)
+    except (TypeError, ValueError):  # a callable without a signature, such as some built-in ones
+        return get_config
+    try:
+        signature.bind()
+    except TypeError as error:
+        hint = f"Give its arguments a default, or set overrides on the command line: {error}"
+        raise ConfigError("--config", str(path), "a get_config() that needs no arguments", hint) from error
+    return get_config
+
+
+def _explain(error: BaseException, path: Path) -> ConfigError:
+    """Composes the error for an exception of a config file: one line, and the user's own frames as a note."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    at = f" at line {lines[-1]}" if lines else ""
+    expected = "a file that can be read without an error"
+    if isinstance(error, SystemExit):
+        expected = "a file that does not end the command"
+    elif isinstance(error, RecursionError) and not lines:
+        expected = "a config that is not nested without end"
+    text = _text(error)
+    hint = f"Fix the {type(error).__name__}{at}{': ' if text else ''}{text}"
+    explained = ConfigError("--config", str(path), expected, hint)
+    if frames:
+        explained.add_note("".join(traceback.format_list(frames[-FRAMES:])).rstrip())
+    return explained
+
+
+def _text(error: BaseException) -> str:
+    """Returns the first line of an exception's text; a class of the user's may be unable to compose it."""
+    try:
+        return str(error).strip().partition("\n")[0]
+    except Exception:
+        return "its text cannot be printed"
+
+
+def _is_users(filename: str) -> bool:
+    """Tells whether a frame's file is the user's own: neither of this package nor of an installed library."""
+    if filename.startswith("<frozen "):
+        return False
+    return not any(Path(filename).is_relative_to(folder) for folder in (_PACKAGE, *_LIBRARIES))
 
 
 def to_plain(value: Any) -> Any:

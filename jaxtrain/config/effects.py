@@ -1,0 +1,69 @@
+"""Rejects config files that change the process: its working directory, arguments, streams or JAX's variables.
+
+`config.json` could not repeat such a change. Other variables may change, since libraries set some when
+they are imported.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxtrain.errors import ConfigError
+
+VARIABLES = ("JAX_", "XLA_", "CUDA_VISIBLE_DEVICES")
+"""Beginnings of the variables that change the devices or the numbers of a run."""
+
+
+@contextmanager
+def demand_no_effects(path: Path) -> Iterator[None]:
+    """Raises ConfigError if a block changes what a config file must not change, and puts it back in any case."""
+    directory = _working_directory()
+    arguments = list(sys.argv)
+    depth = sys.getrecursionlimit()
+    streams = (sys.stdout, sys.stderr)
+    variables = _variables()
+    try:
+        yield
+        changed = _changes(directory, arguments, streams, variables)
+    finally:
+        if directory is not None and _working_directory() != directory:
+            os.chdir(directory)
+        sys.setrecursionlimit(max(depth, sys.getrecursionlimit()))
+        sys.argv[:] = arguments
+        sys.stdout, sys.stderr = streams
+        for name in _variables().keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update(variables)
+    if changed:
+        what, hint = changed
+        raise ConfigError("--config", str(path), f"a file that leaves {what} unchanged", hint)
+
+
+def _changes(
+    directory: str | None, arguments: list[str], streams: tuple[Any, Any], variables: dict[str, str]
+) -> tuple[str, str] | None:
+    """Returns what a config file changed and what to do instead; None if nothing."""
+    if _working_directory() != directory:
+        return "the working directory", "Write absolute paths, or start the command in that directory"
+    if sys.argv != arguments:
+        return "sys.argv", "Return the values from get_config()"
+    if (sys.stdout, sys.stderr) != streams or any(stream is not None and stream.closed for stream in streams):
+        return "the standard streams", "Take --quiet for less output"
+    now = _variables()
+    if changed := sorted({name for name, _ in now.items() ^ variables.items()}):
+        return f"the environment variable {changed[0]}", "Set it in the shell: a resumed run would not have it"
+    return None
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
