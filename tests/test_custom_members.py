@@ -201,7 +201,7 @@ def test_a_float_that_shapes_the_program_ends_in_an_error_that_says_what_to_do(f
     done = run(folder, "--config=config.py", "--workdir=shaped", f"--config.{flag}", *width)
     assert done.returncode == 1
     assert "own/parts.py" in done.stderr, "the user's own frames are there"
-    note = done.stderr[done.stderr.index("jaxtrain: a float of the config") :]
+    note = done.stderr[done.stderr.index("jaxtrain: floats of the config") :]
     for part in ("traced", "int, bool or str", name, "optimizer.learning_rate"):
         assert part in note
 
