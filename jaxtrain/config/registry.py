@@ -44,7 +44,7 @@ class Family:
     """A table of members, and the names of the leading arguments that the framework supplies to each of them.
 
     `common` is a function whose keyword arguments, after the first `common_supplied` ones, are knobs of the section
-    for every member.
+    for every member. `reason_against` returns (what is expected, hint) for imported functions that are no members.
     """
 
     section: str
@@ -52,6 +52,7 @@ class Family:
     supplied: tuple[str, ...] = ()
     common: Callable[..., Any] | None = None
     common_supplied: int = 0
+    reason_against: Callable[[Callable[..., Any]], tuple[str, str] | None] | None = None
 
     def member(self, name: str, path: str = "") -> Callable[..., Any]:
         """Returns a member by its name in the table, or by its import path `module:function`."""
@@ -59,9 +60,17 @@ class Family:
             return self.members[name]
         key = f"{path or self.section}.name"
         if ":" in name:
-            return import_member(key, name)
+            return self._check(key, name, import_member(key, name))
         names = [*self.members, "package.module:function"]
         raise ConfigError(key, name, one_of(names), nearest(name, self.members))
+
+    def _check(self, key: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns an imported function; raises ConfigError if there is a reason against it."""
+        reason = self.reason_against(function) if self.reason_against else None
+        if reason:
+            expected, hint = reason
+            raise ConfigError(key, name, expected, hint)
+        return function
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:
         """Returns the knobs of a member, then those common to its family, each in the order of the signature."""

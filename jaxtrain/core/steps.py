@@ -14,6 +14,7 @@ from jax import lax
 from jaxtrain.config.registry import Values
 from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
+from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
 from jaxtrain.core.metric import Mean, merge
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.errors import message
@@ -25,6 +26,8 @@ StepFunction = Callable[..., tuple[TrainState, Metrics]]
 
 A step with an argument `measure_norms` is told whether its norms are reported, which they are on a call's last step.
 """
+
+LossOfParams = Callable[[Any], tuple[jax.Array, tuple[Any, Metrics]]]
 
 
 def train_step(
@@ -40,11 +43,21 @@ def train_step(
     Under `pmap` or `shard_map`, `axis_name` is the axis over which the batch is split into equal shares: gradients are
     averaged and metrics summed over it. Without an axis, both are identities. `measure_norms`, which may be traced,
     says whether to compute the gradient norm: it takes time, so a call of many steps computes it on the last one only.
+    An optimizer that asks for the loss or for a function of it (see `extra_arguments`) gets those of the whole batch.
     """
     values = rules.schedule(state.step, state.hparams)
-    gradients, model_state, metrics = _gradients(state, batch, values, rules, axis_name)
+    losses = _micro_batch_losses(state, batch, values, rules, axis_name)
+    (parts, gradients), model_state, metrics = _differentiate(losses, state.params, axis_name)
+    optimizer = rules.optimizer(values)
+
+    def update(value: jax.Array) -> tuple[Any, Any]:
+        extra = extra_arguments(optimizer.update, value, gradients, _objective(losses, axis_name))
+        return optimizer.update(gradients, state.opt_state, state.params, **extra)
+
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes types
-        updates, opt_state = rules.optimizer(values).update(gradients, state.opt_state, state.params)
+        # The mean over parts is computed only for optimizers that use it: programs of the others stay as they are.
+        is_mean = (len(parts) == 1 and not axis_name) or not uses_argument(update, parts[0])
+        updates, opt_state = update(parts[0] if is_mean else lax.pmean(_mean(parts), axis_name))
         params = optax.apply_updates(state.params, updates)
     norm = _gradient_norm(gradients, measure_norms)
     next_state = state.replace(
@@ -153,27 +166,56 @@ def _bind(step: StepFunction, **options: Any) -> StepFunction:
     return lambda state, batch, measure_norms: step(state, batch, **options)
 
 
-def _gradients(
+def _micro_batch_losses(
     state: TrainState, batch: Batch, values: Values, rules: Rules, axis_name: Axes
-) -> tuple[Any, Any, Metrics]:
-    """Returns (gradients, model_state, metrics) of a batch: means over micro-batches and the axis, and summed metrics.
+) -> list[LossOfParams]:
+    """Returns the training loss of each micro-batch, params -> (loss, (model_state, metrics)).
 
     All micro-batches start from the same model state. They are unrolled: a nested loop takes half as long again.
     """
     key = step_key(state, axis_name)
     n = rules.accumulate
-    gradient = jax.grad(rules.task.loss, has_aux=True)
 
-    def differentiate(i: int) -> tuple[Any, tuple[Any, Metrics]]:
+    def loss(i: int, params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
         rows = batch if n == 1 else jax.tree.map(lambda array: array[i::n], batch)
         rows_key = key if n == 1 else jax.random.fold_in(key, i)
-        return gradient(state.params, state.model_state, rows, rows_key, values, True)
+        return rules.task.loss(params, state.model_state, rows, rows_key, values, True)
 
-    parts = [differentiate(i) for i in range(n)]
-    gradients, model_state = _mean([(gradients, model_state) for gradients, (model_state, _) in parts])
-    metrics = jax.tree.map(lambda *sums: sum(sums), *(_check_metrics(metrics) for _, (_, metrics) in parts))
+    return [functools.partial(loss, i) for i in range(n)]
+
+
+def _differentiate(
+    losses: list[LossOfParams], params: Any, axis_name: Axes
+) -> tuple[tuple[list[jax.Array], Any], Any, Metrics]:
+    """Returns ((losses, gradients), model_state, metrics) of the micro-batches.
+
+    Losses are those of each micro-batch on this device. Gradients and model state are means over micro-batches and the
+    axis; metrics are summed.
+    """
+    parts = [jax.value_and_grad(loss, has_aux=True)(params) for loss in losses]
+    gradients, model_state = _mean([(gradients, model_state) for (_, (model_state, _)), gradients in parts])
+    metrics = jax.tree.map(lambda *sums: sum(sums), *(_check_metrics(metrics) for (_, (_, metrics)), _ in parts))
     gradients, model_state = lax.pmean((gradients, model_state), axis_name)
-    return gradients, model_state, lax.psum(metrics, axis_name)
+    return ([loss for (loss, _), _ in parts], gradients), model_state, lax.psum(metrics, axis_name)
+
+
+def _objective(losses: list[LossOfParams], axis_name: Axes) -> Callable[[Any], jax.Array]:
+    """Returns the loss of the whole batch as a function of the parameters, with the dropout of this step."""
+    if len(losses) == 1 and not axis_name:
+        return lambda params: losses[0](params)[0]
+
+    def mean_and_gradients(params: Any) -> tuple[jax.Array, Any]:
+        (parts, gradients), *_ = _differentiate(losses, params, axis_name)
+        return lax.pmean(_mean(parts), axis_name), gradients
+
+    def mean(params: Any) -> jax.Array:
+        return lax.pmean(_mean([loss(params)[0] for loss in losses]), axis_name)
+
+    # JAX would differentiate a mean over devices into the gradient of each device's own share, and would keep the
+    # activations of all micro-batches at once.
+    objective = jax.custom_vjp(mean)
+    objective.defvjp(mean_and_gradients, lambda gradients, scale: (jax.tree.map(lambda leaf: scale * leaf, gradients),))
+    return objective
 
 
 def _mean(trees: list[Any]) -> Any:

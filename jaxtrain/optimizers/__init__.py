@@ -9,10 +9,11 @@ from jaxtrain.core.averaging import is_schedule_free
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
 from jaxtrain.optimizers.adaptive import adadelta, adafactor, adagrad, rmsprop
+from jaxtrain.optimizers.of_optax import reason_against
 from jaxtrain.optimizers.rprop import rprop
 from jaxtrain.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
 from jaxtrain.optimizers.sgd import lars, lion, muon, sgd
-from jaxtrain.optimizers.wrappers import is_decayed, wrap
+from jaxtrain.optimizers.wrappers import is_decayed, store_raw_keys, wrap
 
 __all__ = ["OPTIMIZERS", "Optimizer", "is_decayed"]
 
@@ -25,7 +26,9 @@ class Optimizer(NamedTuple):
 
     def __call__(self, values: Values) -> optax.GradientTransformation:
         """Builds the transformation from one step's values; inside a trace this costs nothing at run time."""
-        wrapped = self.wrapper(values, self.member(values))
+        member = self.member(values)
+        own = self.member.function in OPTIMIZERS.members.values()
+        wrapped = self.wrapper(values, member if own else store_raw_keys(member))
         scaled = dict(self.wrapper.static).get("scaled")
         return _reject_schedule_free(wrapped, scaled) if scaled else wrapped
 
@@ -69,4 +72,5 @@ OPTIMIZERS = Family(
     },
     common=wrap,
     common_supplied=1,
+    reason_against=reason_against,
 )

@@ -1,10 +1,12 @@
 """Gradient clipping, freezing and per-path step scaling around any optimizer; masks of weight decay."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxtrain.config.schema import NonNegative, Pattern, Positive
@@ -66,6 +68,26 @@ def is_decayed(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def store_raw_keys(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Stores the typed random keys in a transformation's state as integers, which checkpoints and digests can hold."""
+
+    def is_key(leaf: Any) -> bool:
+        return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+    def raw(state: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, state)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        shapes = jax.eval_shape(transformation.init, params)
+        typed = jax.tree.map(
+            lambda shape, leaf: jax.random.wrap_key_data(leaf) if is_key(shape) else leaf, shapes, state
+        )
+        updates, state = optax.with_extra_args_support(transformation).update(updates, typed, params, **extra)
+        return updates, raw(state)
+
+    return optax.GradientTransformationExtraArgs(lambda params: raw(transformation.init(params)), update)
+
+
 def _freeze(transformation: optax.GradientTransformation, frozen: str) -> optax.GradientTransformation:
     """Applies the transformation only to parameters whose path does not match; the others get zero updates."""
 
@@ -73,4 +95,27 @@ def _freeze(transformation: optax.GradientTransformation, frozen: str) -> optax.
         mask = match_paths("optimizer.frozen", frozen, params)
         return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", mask)
 
-    return optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)
+    partitioned = optax.partition(
+        {"trained": transformation, "frozen": optax.set_to_zero()}, labels, mask_compatible_extra_args=True
+    )
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        filled = {name: _filled(given, params) if callable(given) else given for name, given in extra.items()}
+        return partitioned.update(updates, state, params, **filled)
+
+    return optax.GradientTransformationExtraArgs(partitioned.init, update)
+
+
+def _filled(function: Callable[..., Any], params: Any) -> Callable[..., Any]:
+    """Makes a function of all parameters one of the trained ones, in which the frozen ones are masked."""
+
+    def of_trained(trained: Any, **options: Any) -> Any:
+        whole = jax.tree.map(
+            lambda leaf, own: own if isinstance(leaf, optax.MaskedNode) else leaf,
+            trained,
+            params,
+            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+        )
+        return function(whole, **options)
+
+    return functools.wraps(function)(of_trained)

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
+import optax
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words, nearest, one_of
+from jaxtrain.optimizers import OPTIMIZERS
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import Devices, check_batch, device_mesh
 from jaxtrain.tasks import TASKS
@@ -47,6 +49,14 @@ def warn_of_mini_batches(config: Config, dataset: Dataset) -> None:
         expected = "the whole training split as one batch: mini-batches turn the signs of the gradients by chance"
         hint = f"Take another optimizer, or set data.batch_size={whole}"
         warnings.warn(JaxtrainWarning("optimizer.name", got, expected, hint), stacklevel=3)
+
+
+def check_adadelta(config: Config) -> None:
+    """Rejects optax's Adadelta without a learning rate: it does not turn the sign of the gradients."""
+    section = config["optimizer"]
+    if OPTIMIZERS.member(section["name"]) is optax.adadelta and section["learning_rate"] is None:
+        expected = f"a number: without one {section['name']} moves along the gradient, so that the loss grows"
+        raise ConfigError("optimizer.learning_rate", None, expected, "Give it, for example 1.0")
 
 
 def check_schedule_free(config: Config) -> None:
