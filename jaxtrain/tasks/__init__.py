@@ -1,6 +1,7 @@
 """Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtrain.config.defaults import Config, family
@@ -12,6 +13,7 @@ from jaxtrain.tasks.classification import binary_classification, classification,
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
+from jaxtrain.tasks.shapes import PerExample
 
 __all__ = ["TASKS", "linen_task", "make_task"]
 
@@ -27,11 +29,8 @@ def make_task(config: Config, info: DataInfo) -> Task:
 def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: DataInfo, precision: Precision) -> Task:
     """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
 
-    def build_module(values: Values, *supplied: Any) -> Module:
-        return precision.wrap_module(model(values, *supplied))
-
     def build(values: Values) -> Task:
-        return task(values, build_module, loss, info)
+        return task(values, _Model(model, precision), PerExample(loss, loss.name), info)
 
     return Task(
         init=precision.wrap_function(lambda key, batch, values: build(values).init(key, batch, values)),
@@ -44,6 +43,23 @@ def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: 
             lambda params, model_state, inputs, values: build(values).predict(params, model_state, inputs, values)
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Makes a model's module from the values of a step, in the precision of the config."""
+
+    member: BoundMember
+    precision: Precision
+
+    @property
+    def name(self) -> str:
+        """The user's name for the model."""
+        return self.member.name
+
+    def __call__(self, values: Values, *supplied: Any) -> Module:
+        """Makes the module; `supplied` holds the number of outputs."""
+        return self.precision.wrap_module(self.member(values, *supplied))
 
 
 TASKS = Family(
