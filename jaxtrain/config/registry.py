@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtrain.config.schema import MISSING, Knob, is_config_value, knob_of
@@ -26,12 +26,14 @@ class BoundMember:
     """A member with its static knobs fixed; its floats are read from `values` at each call.
 
     It is hashable and compares by its fields, so that runs that differ only in floats share one compiled program.
+    `name` is the user's name for it, for messages.
     """
 
     function: Callable[..., Any]
     section: str
     static: tuple[tuple[str, Any], ...]
     floats: tuple[str, ...]
+    name: str = field(default="", compare=False)
 
     def __call__(self, values: Values, *supplied: Any) -> Any:
         """Calls the member with the framework's arguments, its static knobs, and its floats taken from `values`."""
@@ -91,7 +93,8 @@ class Family:
 def bind(function: Callable[..., Any], knobs: Mapping[str, Knob], section: Mapping[str, Any], path: str) -> BoundMember:
     """Binds a function to a resolved section, split into static knobs and floats."""
     floats = tuple(name for name, knob in knobs.items() if knob.is_traced(section[name]))
-    return BoundMember(function, path, tuple((n, section[n]) for n in knobs if n not in floats), floats)
+    static = tuple((name, section[name]) for name in knobs if name not in floats)
+    return BoundMember(function, path, static, floats, section.get("name", ""))
 
 
 def import_member(key: str, name: str) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtrain.tasks.classification import binary_classification, classification,
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
+from jaxtrain.tasks.shapes import PerExample
 
 __all__ = ["STANDARDISED", "TASKS", "linen_task", "make_task"]
 
@@ -29,11 +31,8 @@ def make_task(config: Config, info: DataInfo) -> Task:
 def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: DataInfo, precision: Precision) -> Task:
     """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
 
-    def build_module(values: Values, *supplied: Any) -> Module:
-        return precision.wrap_module(model(values, *supplied))
-
     def build(values: Values) -> Task:
-        return task(values, build_module, loss, info)
+        return task(values, _Model(model, precision), PerExample(loss, loss.name), info)
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
@@ -50,6 +49,23 @@ def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: 
             lambda params, model_state, inputs, values: build(values).predict(params, model_state, inputs, values)
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Makes a model's module from the values of a step, in the precision of the config."""
+
+    member: BoundMember
+    precision: Precision
+
+    @property
+    def name(self) -> str:
+        """The user's name for the model."""
+        return self.member.name
+
+    def __call__(self, values: Values, *supplied: Any) -> Module:
+        """Makes the module; `supplied` holds the number of outputs."""
+        return self.precision.wrap_module(self.member(values, *supplied))
 
 
 TASKS = Family(

@@ -13,6 +13,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 from jaxtrain.tasks.losses.classification import class_weights
+from jaxtrain.tasks.shapes import reshape_outputs
 
 
 def classification(
@@ -31,7 +32,13 @@ def classification(
     if info.classes is None or info.target_shape:
         hint = "Take a task that fits the targets"
         raise DataError("task.name", "classification", "data with integer labels, one for each example", hint)
-    return linen_task(lambda values: model(values, info.classes), _balance_classes(loss, info, class_balance), metrics)
+    classes = info.classes
+    return linen_task(
+        lambda values: model(values, classes),
+        _balance_classes(loss, info, class_balance),
+        metrics,
+        shaped=lambda outputs: reshape_outputs(outputs, (classes,), model),
+    )
 
 
 def binary_classification(
@@ -54,7 +61,7 @@ def binary_classification(
         lambda values: model(values, math.prod(shape)),
         _balance_classes(loss, info, class_balance),
         metrics,
-        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *shape),
+        shaped=lambda outputs: reshape_outputs(outputs, shape, model),
     )
 
 
@@ -63,7 +70,13 @@ def label_distribution(model: ModelFunction, loss: LossFunction, info: DataInfo,
     if len(info.target_shape) != 1:
         got = Words(f"'label_distribution' for targets of shape {info.target_shape} an example")
         raise DataError("task.name", got, "a row of probabilities for each example")
-    return linen_task(lambda values: model(values, *info.target_shape), loss, metrics)
+    shape = info.target_shape
+    return linen_task(
+        lambda values: model(values, *shape),
+        loss,
+        metrics,
+        shaped=lambda outputs: reshape_outputs(outputs, shape, model),
+    )
 
 
 def _balance_classes(loss: LossFunction, info: DataInfo, beta: Any) -> LossFunction:

@@ -10,7 +10,9 @@ from jaxtrain.config.registry import Values
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.precision import Module
 from jaxtrain.core.state import Batch, Task, stream
+from jaxtrain.errors import ConfigError, Words
 from jaxtrain.tasks.metrics import METRICS, measure
+from jaxtrain.tasks.shapes import PerExample, describe, name_of
 
 ModelFunction = Callable[..., Module]
 """(values, number of outputs) -> the module, which computes in the precision of the config."""
@@ -38,8 +40,21 @@ def linen_task(
     (predictions, targets) to the arguments of the metrics, and `in_units` maps predictions to what `predict` returns.
     The framework puts the mean of float targets over the training split into the batch, as "target_mean" (1, ...):
     metrics with an argument `centre` get it, mapped like a target.
+
+    When it is traced, the task raises ConfigError for a loss that is not one number for each example, and for outputs
+    that `shaped` cannot reshape.
     """
+    loss = PerExample(loss, name_of(loss))
     functions = tuple((name, METRICS.member(name, "task.metrics")) for name in metrics)
+
+    def reshape(outputs: Any) -> jax.Array:
+        try:
+            return shaped(outputs)
+        except (AttributeError, TypeError) as error:
+            got = Words(f"a model that returns {describe(outputs)}")
+            raise ConfigError(
+                "model.name", got, f"outputs that can be reshaped to fit the targets ({error})"
+            ) from error
 
     def init(key: jax.Array, batch: Batch, values: Values) -> tuple[Any, Any]:
         variables = dict(module(values).init({"params": key}, batch["inputs"], train=False))
@@ -53,7 +68,7 @@ def linen_task(
         mutable = list(model_state) if train else []
         result = module(values).apply(variables, batch["inputs"], train=train, rngs=rngs, mutable=mutable)
         outputs, updates = cast(tuple[jax.Array, dict[str, Any]], result)
-        predictions = shaped(outputs)
+        predictions = reshape(outputs)
         targets = prepared(batch["targets"])
         mask = batch.get("mask", jnp.ones(targets.shape[0], jnp.float32))
         total = Mean.of(loss(values, predictions, targets), mask)
@@ -70,6 +85,6 @@ def linen_task(
 
     def predict(params: Any, model_state: Any, inputs: jax.Array, values: Values) -> jax.Array:
         outputs = module(values).apply({"params": params, **model_state}, inputs, train=False)
-        return in_units(shaped(cast(jax.Array, outputs)))
+        return in_units(reshape(cast(jax.Array, outputs)))
 
     return Task(init, loss_and_metrics, predict)

@@ -5,6 +5,7 @@ import math
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
+from jaxtrain.tasks.shapes import reshape_outputs
 
 
 def segmentation(
@@ -20,5 +21,5 @@ def segmentation(
         lambda values: model(values, math.prod(axes)),
         loss,
         metrics,
-        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *info.target_shape, *axes),
+        shaped=lambda outputs: reshape_outputs(outputs, (*info.target_shape, *axes), model),
     )

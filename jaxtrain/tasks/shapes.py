@@ -1,5 +1,9 @@
 """Shapes and dtypes of predictions and targets, for losses and metrics."""
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -40,3 +44,45 @@ def as_logits_and_labels(predictions: jax.Array, targets: jax.Array) -> tuple[ja
 
 def _shapes(predictions: jax.Array, targets: jax.Array) -> Words:
     return Words(f"predictions of shape {predictions.shape} and targets of shape {targets.shape}")
+
+
+@dataclass(frozen=True)
+class PerExample:
+    """A loss function that raises ConfigError, when it is traced, unless it returns one number for each example.
+
+    Anything else would be averaged with wrong weights: the mean of a batch, for one, counts padding rows in evaluation.
+    """
+
+    function: Any
+    name: str
+
+    def __call__(self, values: Any, predictions: Any, targets: Any) -> jax.Array:
+        """Calls the function; the examples are counted by the first axis of the targets."""
+        losses = self.function(values, predictions, targets)
+        expected = jax.tree.leaves(targets)[0].shape[:1]
+        if getattr(losses, "shape", None) != expected:
+            got = Words(f"{self.name!r}, which returns {describe(losses)} for a batch of {expected[0]}")
+            hint = "Average over all axes but the first, and over no examples"
+            raise ConfigError("loss.name", got, f"one loss for each example, shape {expected}", hint)
+        return losses
+
+
+def name_of(function: Any) -> str:
+    """Returns the user's name for a function: that in the config, or that in their code."""
+    return getattr(function, "name", "") or getattr(function, "__name__", "") or type(function).__name__
+
+
+def reshape_outputs(outputs: Any, shape: tuple[int, ...], model: Any) -> jax.Array:
+    """Reshapes a model's outputs to (batch, *shape); raises ConfigError if they are too many or too few."""
+    given = getattr(outputs, "shape", ())
+    if not given or math.prod(given[1:]) != math.prod(shape):
+        got = Words(f"{name_of(model)!r}, which returns {describe(outputs)}")
+        hint = "The number of outputs is the first argument of a model"
+        raise ConfigError("model.name", got, f"outputs of shape {(*given[:1], *shape)}, to fit the targets", hint)
+    return outputs.reshape(given[0], *shape)
+
+
+def describe(value: Any) -> str:
+    """Describes the shape of an array, or the type of anything else, in words."""
+    shape = getattr(value, "shape", None)
+    return f"an array of shape {shape}" if shape is not None else f"a {type(value).__name__}"

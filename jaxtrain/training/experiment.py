@@ -29,6 +29,7 @@ from jaxtrain.training.checks import (
     warn_of_mini_batches,
 )
 from jaxtrain.training.lengths import Lengths, lengths_of
+from jaxtrain.training.task_checks import check_task
 
 CAPACITY = 500  # most steps of one call; a single compiled program serves all lengths up to it
 
@@ -138,7 +139,9 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     lengths = lengths_of(config, dataset)
     check_plateaus(config, dataset)
     warn_of_mini_batches(config, dataset)
-    return Experiment(config, dataset, mesh, rules, lengths, device_splits=device_splits)
+    experiment = Experiment(config, dataset, mesh, rules, lengths, device_splits=device_splits)
+    check_task(rules, config, dataset, experiment.hparams)
+    return experiment
 
 
 def make_rules(config: Config, info: DataInfo) -> Rules:
