@@ -20,6 +20,7 @@ import timing  # before jax: a clone's own jaxtrain
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
+OWN_FLAGS = "XLA_FLAGS" in os.environ  # a user's: they hold for the commands, too
 use_a_host_device_per_core()  # before JAX starts, as the verbs that run populations do
 
 import images  # noqa: E402
@@ -192,7 +193,7 @@ def _command(config: str, words: Sequence[str], folder: Path) -> Callable[[], An
     """Returns the command as a user types it, from the start of the process to its end."""
     path, workdir = timing.ROOT / "configs" / f"{config}.py", folder / f"run{time.perf_counter_ns()}"
     line = [sys.executable, "-m", "jaxtrain.main", "lr_range", f"--config={path}", f"--workdir={workdir}", *words]
-    hidden = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    hidden = ("JAX_COMPILATION_CACHE_DIR", *([] if OWN_FLAGS else ["XLA_FLAGS"]))
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
     return _process(line, variables | {"XDG_CACHE_HOME": str(folder / "cache")})
 

@@ -21,6 +21,7 @@ import timing  # before jax: a clone's own jaxtrain
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
+OWN_FLAGS = "XLA_FLAGS" in os.environ  # a user's: they hold for the commands, too
 use_a_host_device_per_core()  # before JAX starts, as the verb does
 
 import images  # noqa: E402
@@ -295,7 +296,7 @@ def _script(python: str, script: str, *arguments: Any, folder: Path) -> Callable
 
 
 def _process(line: Sequence[str], cache: Path) -> None:
-    hidden = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    hidden = ("JAX_COMPILATION_CACHE_DIR", *([] if OWN_FLAGS else ["XLA_FLAGS"]))
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
     subprocess.run(
         line, cwd=timing.ROOT, env=variables | {"XDG_CACHE_HOME": str(cache)}, check=True, stdout=subprocess.DEVNULL

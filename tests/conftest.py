@@ -20,7 +20,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MANY_MAPS = 30_000
-CACHE = pytest.StashKey[str | None]()
+CACHE = pytest.StashKey[Path | None]()
 
 _skipped: list[str] = []
 _costs = costs.Ledger()
@@ -35,12 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--bare"):
         os.environ.pop("JAXTRAIN_DATA", None)
-    config.stash[CACHE] = programs.share_cache()  # workers inherit it, and so do commands that tests start
+    worker = getattr(config, "workerinput", {}).get("workerid")
+    config.stash[CACHE] = None if worker else programs.make_cache()  # workers inherit its name
+    if worker or not config.getoption("numprocesses", None):
+        programs.use_cache(worker or "main")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    programs.compile_quickly(item.get_closest_marker("optimized") is None)
+    programs.compile_as(item)
     if item.config.getoption("--alone"):
         jax.clear_caches()
     with costs.measured():

@@ -86,9 +86,9 @@ class Ledger:
         """Takes what a worker reports at the end of a test."""
         if report.when == "teardown":
             properties: dict[str, Any] = dict(report.user_properties)
-            self.costs[report.nodeid] = properties["cost"]
+            self.costs[report.nodeid] = properties.get("cost", {})
 
     def write(self, path: Path) -> None:
         """Writes the costs as JSON, the dearest test first."""
-        ordered = sorted(self.costs.items(), key=lambda item: -item[1]["cpu"])
+        ordered = sorted(self.costs.items(), key=lambda item: -item[1].get("cpu", 0.0))
         path.write_text(json.dumps(dict(ordered), indent=1) + "\n")

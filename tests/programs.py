@@ -1,8 +1,8 @@
-"""How the tests compile: quickly where neither bits nor speed matter, and once for all processes of a run.
+"""How the tests compile: quickly where neither bits nor speed matter, and once in all commands that a worker starts.
 
-XLA's backend takes most of the time of the suite. Unoptimised programs compile in a third of the time. A module that
-compares bits of programs that differ, or counts what the compiler makes of them, is marked `optimized` and compiles
-as a user does.
+XLA's backend took most of the time of the suite. Without LLVM's optimisation and the fusion emitters it takes a third.
+Tests that compare the bits of programs that differ keep LLVM's, by the mark `bits`: without it the lanes of a program
+round otherwise than a run alone. What must hold of a user's own programs is marked `optimized`.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import pytest
 from jax._src import compiler
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
-"""The same for the commands that a test starts, in XLA_FLAGS."""
+BITS = {"xla_cpu_use_fusion_emitters": False}
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 ALL_PROGRAMS = {
@@ -25,43 +25,55 @@ ALL_PROGRAMS = {
 }
 
 _as_users_do = compiler.get_compile_options
-_quick = False
+_options: dict[str, Any] = {}
 
 
-def _quick_options(*arguments: Any, **options: Any) -> Any:
-    given = {**QUICK, **(options.pop("env_options_overrides", None) or {})}
+def _with_options(*arguments: Any, **options: Any) -> Any:
+    given = {**_options, **(options.pop("env_options_overrides", None) or {})}
     return _as_users_do(*arguments, env_options_overrides=given, **options)
 
 
-def compile_quickly(quick: bool) -> None:
-    """Chooses how this process compiles; what was compiled otherwise is dropped."""
-    global _quick
-    if quick != _quick:
+compiler.get_compile_options = _with_options
+
+
+def compile_as(item: pytest.Item) -> None:
+    """Chooses how this process compiles by the marks of a test; what was compiled otherwise is dropped."""
+    global _options
+    chosen = {} if item.get_closest_marker("optimized") else BITS if item.get_closest_marker("bits") else QUICK
+    if chosen != _options:
         jax.clear_caches()
-        compiler.get_compile_options = _quick_options if quick else _as_users_do
-        _quick = quick
+        _options = chosen
 
 
 def flags() -> str:
     """Returns XLA_FLAGS with which a command compiles as this process does."""
-    return FLAGS if _quick else ""
+    return " ".join(f"--{name}={str(value).lower()}" for name, value in _options.items())
 
 
-def share_cache() -> str | None:
-    """Shares compiled programs with the processes that this one starts; returns the folder to be removed, if any.
+def make_cache() -> Path | None:
+    """Makes a folder for the compiled programs of a run; returns it, to be removed, or None where one was given.
 
     A folder that JAX_COMPILATION_CACHE_DIR names is kept: the next run finds its programs there.
     """
-    made = None if os.environ.get(CACHE) else tempfile.mkdtemp(prefix="jaxtrain-programs-")
-    os.environ[CACHE] = made or os.environ[CACHE]
+    if os.environ.get(CACHE):
+        return None
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="jaxtrain-programs-")
+    return Path(os.environ[CACHE])
+
+
+def use_cache(process: str) -> None:
+    """Keeps the programs of this process, and of the commands that it starts, in a folder of its own in the run's.
+
+    JAX writes an entry in place: were it shared, another process could read one that is half written.
+    """
+    os.environ[CACHE] = str(Path(os.environ[CACHE], process))
     os.environ.update(ALL_PROGRAMS)
     jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    return made
 
 
-def remove_cache(folder: str | None) -> None:
-    """Removes the folder that `share_cache` made."""
+def remove_cache(folder: Path | None) -> None:
+    """Removes the folder that `make_cache` made."""
     if folder:
-        shutil.rmtree(Path(folder), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

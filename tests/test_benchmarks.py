@@ -1,6 +1,7 @@
 """The benchmarks run to their end in a tiny form and say what they were measured on; no timing is asserted."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -9,14 +10,16 @@ from typing import Any
 
 import jax
 import pytest
+from tiny_runs import on_devices
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(output: Path, name: str, *arguments: str) -> tuple[str, dict[str, Any]]:
+def run(output: Path, name: str, *arguments: str, devices: int = 1) -> tuple[str, dict[str, Any]]:
     """Runs a benchmark with --quick; returns what it printed and the JSON that it wrote."""
     command = [sys.executable, f"benchmarks/{name}.py", "--quick", f"--output={output / 'figures.json'}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    variables = os.environ | on_devices(devices)
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((output / "figures.json").read_text())
     assert found["environment"]["packages"]["jax"] == jax.__version__

@@ -9,7 +9,7 @@ from test_benchmarks import ROOT, names, run
 
 @pytest.mark.slow
 def test_population_compares_lanes_with_solo_runs(tmp_path: Path) -> None:
-    printed, found = run(tmp_path, "population")
+    printed, found = run(tmp_path, "population", devices=2)
     expected = [
         "4 lanes, a Python loop of jitted steps",
         "4 lanes, solo runs by compiled calls",
@@ -56,7 +56,7 @@ def test_the_ramp_is_read_as_fastai_reads_it(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 def test_search_compares_trials_by_hand_asked_for_and_halved(tmp_path: Path) -> None:
-    printed, found = run(tmp_path, "search", "lanes", "asking", "halving", "many")
+    printed, found = run(tmp_path, "search", "lanes", "asking", "halving", "many", devices=2)
     expected = [
         "4 trials of one epoch, shard_map(lax.map) by hand",
         "halving, random search of the same trials",
@@ -71,6 +71,6 @@ def test_search_compares_trials_by_hand_asked_for_and_halved(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_search_compares_the_command_with_optuna_around_single_runs(tmp_path: Path) -> None:
-    _, found = run(tmp_path, "search", "wall")
+    _, found = run(tmp_path, "search", "wall", devices=2)
     expected = [f"4 trials, {temper} cache: search, Optuna around single runs" for temper in ("cold", "warm")]
     assert [name for name in names(found) if "PyTorch" not in name] == expected

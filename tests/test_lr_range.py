@@ -23,6 +23,7 @@ from jaxtrain.parallel.population import Population
 from jaxtrain.storage.files import read_json, write_json
 from jaxtrain.training.experiment import Experiment, build
 
+pytestmark = pytest.mark.bits
 RATES = np.geomspace(1e-5, 10.0, 7)
 SEEDS = (0, 3)
 STEPS = 20

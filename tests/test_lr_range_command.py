@@ -33,6 +33,7 @@ from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 
+pytestmark = pytest.mark.bits
 SMALL = {
     "lr_range.rates": 8,
     "lr_range.seeds": 2,

@@ -175,11 +175,11 @@ def test_every_metric_equals_its_reference_for_any_batch_size_padding_and_order(
     name, predictions, targets, reference, junk
 ):
     metric, order = jax.jit(METRICS.members[name]), np.random.default_rng(1)
+    expected = np.ravel(reference(predictions, targets))
     for batch_size in (1, 10, 40):
         total = total_of(metric, predictions, targets, batch_size, junk, order)
         assert total.count == EXAMPLES
         found = np.array(list(total.numbers(name).values()))
-        expected = np.ravel(reference(predictions, targets))
         assert found == pytest.approx(expected, **TOLERANCES.get(name, {"rel": 5e-6, "abs": 1e-7}))
 
 

@@ -21,6 +21,7 @@ from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
 
+pytestmark = pytest.mark.bits
 RATE = "optimizer.learning_rate"
 PREFIX = f"schedule.{RATE}."
 GIVEN = {

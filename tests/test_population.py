@@ -23,6 +23,7 @@ from jaxtrain.parallel.mesh import compiled_init, compiled_train_call, device_me
 from jaxtrain.parallel.population import Population, compare_with_solo, fitted
 from jaxtrain.training.experiment import Experiment, build
 
+pytestmark = pytest.mark.bits
 STEPS = 20
 PAIRS = list(zip(OPTIMIZERS.members, itertools.cycle(SCHEDULES.members), strict=False))
 """Every optimizer, and every schedule with one of them."""
@@ -67,6 +68,7 @@ def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> Train
     return jax.device_get(call(state, found.on_devices("train"), found.indices(0, steps, STEPS), steps)[0])
 
 
+@pytest.mark.optimized
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
 def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str) -> None:

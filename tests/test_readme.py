@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
-from tiny_runs import PATIENCE
+from tiny_runs import PATIENCE, on_devices
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a command in the folder, with the package of this checkout and the Python of this test."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "XLA_FLAGS": "", **environment}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "XLA_FLAGS": programs.flags(), **environment}
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
@@ -65,8 +66,7 @@ def test_the_tour_in_python_runs_as_one_program(folder: Path) -> None:
     """Python blocks that are not files, joined: the loop, vmap over rates, pmap on four devices, an own step."""
     blocks = [block["code"] for block in BLOCKS if block["language"] == "python" and not block["file"]]
     (folder / "tour.py").write_text("\n".join(blocks))
-    flags = "--xla_force_host_platform_device_count=4"
-    printed = run(folder, [sys.executable, "tour.py"], XLA_FLAGS=flags).stdout.splitlines()
+    printed = run(folder, [sys.executable, "tour.py"], **on_devices(4)).stdout.splitlines()
     assert float(printed[0]) > 0.85, "the notebook's run learnt"
     assert float(printed[1].split()[1]) > 0.9, "the loop of one's own learnt"
     assert float(printed[-1]) > 0.8, "the step of one's own learnt in the command's loop"

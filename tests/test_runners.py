@@ -33,6 +33,7 @@ from jaxtrain.training.train import start as started
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
 
+pytestmark = pytest.mark.bits
 FIRST, SEEDS = 2, (2, 3, 4)
 THREE = {"seed": FIRST, "train.seeds": 3}
 TARGET = "optimizer.learning_rate"

@@ -27,8 +27,21 @@ from jaxtrain.search.study import LocalStudy
 from jaxtrain.search.trials import Outcome
 from jaxtrain.training.signals import Interruption, interruptions
 
+pytestmark = pytest.mark.bits
 RATES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
 SMALL = {"search.trials": 9, "search.batch": 9, "search.compare_seeds": 0, "track.tensorboard": False}
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Asks for the pictures of a study, which take longer than the study."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures out of the reports: tests/test_search_pictures.py draws each of whatever was found."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("jaxtrain.search.report.page.FIGURES", {})
 
 
 def config(space: Any = None, **overrides: Any) -> Config:
@@ -127,7 +140,7 @@ def test_trials_that_share_a_shape_share_one_compiled_program(tmp_path):
     assert many.count == 0, "other rates, other seeds: nothing is compiled again"
 
 
-def test_a_conditional_space_is_grouped_by_what_shapes_the_program(tmp_path):
+def test_a_conditional_space_is_grouped_by_what_shapes_the_program(tmp_path, pictures):
     space = {
         "optimizer": {
             "name": ("choice", ("adamw", "sgd")),
@@ -161,7 +174,7 @@ def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
     assert outcome.value == alone(outcome, 0, base, tmp_path / "alone")
 
 
-def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_path):
+def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_path, pictures):
     space = {"optimizer": {"learning_rate": ("grid", (1e-3, 1e30, 1e-2))}}
     base = config(space, search__sampler="grid", optimizer__name="sgd")
     result = run_search(base, tmp_path / "study", quiet=True)
