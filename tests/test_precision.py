@@ -30,7 +30,6 @@ from jaxtrain.tasks import make_task
 from jaxtrain.training.experiment import Experiment, build, make_rules
 from jaxtrain.training.train import train_and_evaluate
 
-pytestmark = pytest.mark.bits
 BFLOAT16 = {"train.precision": "bfloat16"}
 EVERYTHING = {
     "model.norm": "batch",
@@ -168,6 +167,7 @@ def test_integers_keys_and_words_pass_through():
 # It is the same wherever it runs
 
 
+@pytest.mark.bits
 def test_a_lane_is_its_solo_run_to_the_bit():
     found = experiment("bfloat16")
     population = Population(found.rules, found.mesh, lanes=2)
