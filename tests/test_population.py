@@ -69,9 +69,15 @@ def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> Train
 
 @pytest.mark.optimized
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
-@pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [
+        *(pytest.param(*pair, marks=pytest.mark.bits) for pair in PAIRS),
+        *(pytest.param(*pair, marks=pytest.mark.optimized, id=f"{pair[0]}, optimized") for pair in PAIRS[::7]),
+    ],
+)
 def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str) -> None:
-    """For every optimizer and schedule. The digests of the lanes differ, so swapped lanes fail the test."""
+    """Over every optimizer and schedule, and as a user compiles of every seventh; digests differ between the lanes."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     lanes = [(0, rate), (1, rate), (0, 3 * rate)]
     population = Population(found.rules, found.mesh, lanes=len(lanes))
@@ -149,6 +155,7 @@ def test_values_of_floats_and_seeds_never_compile_again() -> None:
     assert compiled.count == 0
 
 
+@pytest.mark.bits
 def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
     """Five lanes on one and, with three of padding, on four devices: equal states, and no padding is fetched."""
     ends = {}
@@ -162,6 +169,7 @@ def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
     assert ends[1] == ends[4]
 
 
+@pytest.mark.bits
 def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
     """Two of five lanes, gathered in another order, equal the same lanes in the wide program."""
     found = experiment()

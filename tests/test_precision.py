@@ -168,6 +168,7 @@ def test_integers_keys_and_words_pass_through():
 # It is the same wherever it runs
 
 
+@pytest.mark.bits
 def test_a_lane_is_its_solo_run_to_the_bit():
     found = experiment("bfloat16")
     population = Population(found.rules, found.mesh, lanes=2)
