@@ -1,13 +1,12 @@
 """The command `search`: runs or resumes a hyperparameter search and prints its result."""
 
-from collections import Counter
-
 from jaxtrain.commands.options import Options, command, join, quote, use_a_host_device_per_core
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.run import SearchResult
 
 NOTHING_LEFT = "every trial diverged: lower the rates of search.space, or clip the gradients (optimizer.clip_norm)"
 
+UNDEFINED = "eval.metric was undefined in every trial that did not diverge: take another, or another validation split"
 
 SEARCH_FILES = (
     ("report.html", "trials, pictures and the comparison; opens offline in a browser"),
@@ -29,23 +28,27 @@ def run(options: Options) -> int:
 
     use_persistent_cache()
     result = run_search(config, workdir, quiet=options.quiet)
-    options.show(search_report(result, options.again()), NOTHING_LEFT if result.status == "diverged" else "")
+    options.show(search_report(result, options.again()), _lack(result))
     return result.exit_code
+
+
+def _lack(result: SearchResult) -> str:
+    """Returns why there is no best trial; empty if there is one, or if the search was interrupted."""
+    return {"diverged": NOTHING_LEFT, "undefined": UNDEFINED}.get(result.status, "")
 
 
 def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
     """Formats the output of `search`; `arguments` are the options that select the config and the directory."""
     findings = result.findings
     folder = result.folder
-    counts = Counter(outcome.status for outcome in findings.outcomes)
-    told = ", ".join(f"{counts[status]} {status}" for status in ("done", "stopped", "diverged") if counts[status])
+    told = ", ".join(f"{count} {status}" for status, count in findings.counts.items() if count)
     lines = [
         f"{result.status}: {len(findings.outcomes)} trials ({told or 'none finished'}) in {findings.seconds:.1f} s"
     ]
     if result.status == "interrupted":
         return [*lines, "next:", f"  {command()} search {join(arguments)}   # resumes where it stopped"]
     lines += [f"  {title(findings)}", *(f"  {sentence}" for sentence in sentences(findings)[1:])]
-    lines += [] if findings.best else [f"  {NOTHING_LEFT}"]
+    lines += [] if findings.best else [f"  {_lack(result)}"]
     lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if (folder / name).exists())]
     if findings.best:
         lines += ["next:", f"  {command()} --config={quote(folder / 'best_config.json')}"]

@@ -52,13 +52,14 @@ def trial_id(study: "Study", number: int) -> int:
 def end_trial(study: "Study", number: int, outcome: Outcome, in_space: bool = True) -> None:
     """Ends a study's running trial, given by its number, with an outcome.
 
-    A diverged trial is reported as pruned without a value: Optuna's TPE ranks it below all others and so avoids its
-    neighbourhood, whereas it ignores failed trials. A trial outside the space (`in_space` False) is reported as failed:
-    it lacks params, and one such trial would remove them from the joint search space for the rest of the study.
+    A trial that diverged or whose metric was undefined is reported as pruned without a value: Optuna's TPE ranks it
+    below all others and so avoids its neighbourhood, whereas it ignores failed trials. A trial outside the space
+    (`in_space` False) is reported as failed: it lacks params, and one such trial would remove them from the joint
+    search space for the rest of the study.
     """
     from optuna.trial import TrialState
 
-    if outcome.status != "diverged":
+    if outcome.value is not None:
         stride = max(1, math.ceil(len(outcome.curve) / CURVE_POINTS))
         for step, value in outcome.curve[::-stride]:
             study._storage.set_trial_intermediate_value(trial_id(study, number), int(step), value)

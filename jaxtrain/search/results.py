@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtrain.core.metric import as_loss
 from jaxtrain.search.space import Space
-from jaxtrain.search.trials import Outcome, compare_with_best, is_tie, rank
+from jaxtrain.search.trials import STATUSES, Outcome, compare_with_best, is_tie, rank
 from jaxtrain.training.intervals import Interval, interval
 
 
@@ -91,5 +91,17 @@ class Findings:
 
     @property
     def best(self) -> Outcome | None:
-        """The best trial; None if all diverged."""
-        return self.order[0] if self.order and self.order[0].status != "diverged" else None
+        """The best trial; None if no trial has a value."""
+        return self.order[0] if self.order and self.order[0].value is not None else None
+
+    @property
+    def status(self) -> str:
+        """Returns "done"; without a best trial "undefined" if the metric was undefined in a trial, else "diverged"."""
+        undefined = any(outcome.status == "undefined" for outcome in self.outcomes)
+        return "done" if self.best else "undefined" if undefined else "diverged"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Status -> number of trials, in the order of STATUSES; "undefined" only where there are such trials."""
+        counts = {status: sum(o.status == status for o in self.outcomes) for status in STATUSES}
+        return {status: count for status, count in counts.items() if count or status != "undefined"}

@@ -28,7 +28,7 @@ from jaxtrain.search.samplers import make_sampler, number_of_trials
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
-from jaxtrain.search.trials import Outcome
+from jaxtrain.search.trials import NO_VALUE, Outcome
 from jaxtrain.storage.files import make_directory, read_json, write_json
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_traced_floats
@@ -40,7 +40,11 @@ MANY_PROGRAMS = 4  # with more, their compilation is announced, since the estima
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Status and findings of a search: "done", "diverged" (all trials did) or "interrupted" (by `signal`)."""
+    """Status and findings of a search.
+
+    status: "done", "undefined" (no trial has a value, and `eval.metric` was undefined in one), "diverged" (all trials
+    did) or "interrupted" (by `signal`).
+    """
 
     status: str
     findings: Findings
@@ -49,8 +53,8 @@ class SearchResult:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command: 0 done, 4 all trials diverged, 128 + the signal that interrupted it."""
-        return {"done": 0, "diverged": 4}.get(self.status, 128 + (self.signal or 0))
+        """Exit code of the command: 0 done, 2 undefined, 4 all trials diverged, 128 + the signal if interrupted."""
+        return {"done": 0, "undefined": 2, "diverged": 4}.get(self.status, 128 + (self.signal or 0))
 
 
 def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> SearchResult:
@@ -191,10 +195,11 @@ def _show_rung(session: Session, batch: Batch, work: Work, ended: list[Outcome])
     finite = {number: value for number, value in values.items() if value is not None}
     best = min(finite, key=lambda number: as_loss(finite[number], session.higher_is_better), default=None)
     session.show(len(outcomes), len(running), None if best is None else finite[best])
-    diverged_count = sum(outcome.status == "diverged" for outcome in ended)
-    diverged = f" ({diverged_count} diverged)" if diverged_count else ""
+    lost = [(sum(outcome.status == status for outcome in ended), status) for status in NO_VALUE]
+    told = ", ".join(f"{count} {status}" for count, status in lost if count)
+    without_value = f" ({told})" if told else ""
     leader = "" if best is None else f"; best {finite[best]:.4g} (trial {best})"
-    session.bar.say(f"rung {work.rung}: {len(ended)} trials ended{diverged}, {len(running)} continue{leader}")
+    session.bar.say(f"rung {work.rung}: {len(ended)} trials ended{without_value}, {len(running)} continue{leader}")
 
 
 def _finish(session: Session) -> SearchResult:
@@ -204,7 +209,7 @@ def _finish(session: Session) -> SearchResult:
         findings = replace(findings, comparison=compare(session, findings.best))
     write_findings(findings, session.folder, session.bar.say)
     session.note_seconds()
-    return SearchResult("done" if findings.best else "diverged", findings, session.folder)
+    return SearchResult(findings.status, findings, session.folder)
 
 
 def _seconds_before(folder: Path) -> float:

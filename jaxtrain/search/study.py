@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.search.samplers import Sampler
 from jaxtrain.search.space import Space, Trial
-from jaxtrain.search.trials import Outcome
+from jaxtrain.search.trials import NO_VALUE, STATUSES, Outcome
 from jaxtrain.storage.json_lines import JsonLines
 
 
@@ -146,8 +146,8 @@ def _is_outcome(row: Any) -> bool:
     numbers = [row["value"], *row["seeds"].values()] if isinstance(row["seeds"], dict) else ["no dict"]
     return (
         type(row["trial"]) is type(row["step"]) is int
-        and row["status"] in ("done", "stopped", "diverged")
-        and (row["value"] is None) == (row["status"] == "diverged")
+        and row["status"] in STATUSES
+        and (row["value"] is None) == (row["status"] in NO_VALUE)
         and all(number is None or type(number) in (int, float) for number in numbers)
         and all(seed.isdecimal() for seed in row["seeds"])
         and isinstance(row["point"], dict)

@@ -13,14 +13,20 @@ from jaxtrain.core.metric import as_loss
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.training.intervals import Interval, interval
 
+STATUSES = ("done", "stopped", "undefined", "diverged")
+"""How a trial can end, from the best to the worst; those of the last two have no value."""
+
+NO_VALUE = STATUSES[2:]
+
 
 @dataclass(frozen=True)
 class Outcome:
     """The outcome of a trial: one line of the ledger.
 
-    status: "done" with the whole budget, "stopped" at a rung, or "diverged"; value: the mean over seeds of the best
-    evaluation of `eval.metric`, None if a seed diverged; seeds: seed -> best evaluation, equal to the best value that
-    `train` reports with the trial's config and that seed; step: steps taken, for "diverged" those before the loss was
+    status: "done" with the whole budget, "stopped" at a rung, "undefined" if `eval.metric` was finite at no evaluation
+    of a seed, or "diverged"; value: the mean over seeds of the best evaluation of `eval.metric`, None for the last two
+    statuses; seeds: seed -> best evaluation, equal to the best value that `train` reports with the trial's config and
+    that seed; step: steps taken, for "diverged" those before the loss was
     no longer finite; point: the values that the search chose; difference: name -> value of what differs from the
     searched config; curve: (step, mean over seeds) of each evaluation; seconds: device time, divided among the lanes
     that ran together.
@@ -48,10 +54,10 @@ class Outcome:
 
 
 def rank(outcomes: Iterable[Outcome], higher_is_better: bool) -> list[Outcome]:
-    """Sorts trials: done ones by value, then stopped ones by step (latest first) and value, then diverged ones."""
+    """Sorts trials: done by value, then stopped by step (latest first) and value, then undefined, then diverged."""
 
     def place(outcome: Outcome) -> tuple[int, int, float, int]:
-        group = ("done", "stopped", "diverged").index(outcome.status)
+        group = STATUSES.index(outcome.status)
         loss = math.inf if outcome.value is None else as_loss(outcome.value, higher_is_better)
         late = -outcome.step if outcome.status == "stopped" else 0
         return group, late, loss, outcome.trial
@@ -105,14 +111,27 @@ class Judgement:
         return as_loss(evaluation[1], self.higher_is_better)
 
     def best(self, record: Record) -> list[float] | None:
-        """Returns the evaluation that a single run of this lane reports as its best; None if the lane diverged."""
+        """Returns the evaluation that a single run of this lane reports as its best.
+
+        None if the lane diverged, or if the metric was not finite at any evaluation up to the end or early stopping.
+        """
+        best, has_stopped = self._judge(record)
+        return best if has_stopped or record.diverged is None else None
+
+    def diverged(self, record: Record) -> int | None:
+        """Returns the step at which a single run of this lane diverges; None if it does not, or stops before."""
+        return None if self._judge(record)[1] else record.diverged
+
+    def _judge(self, record: Record) -> tuple[list[float] | None, bool]:
+        """Returns the best evaluation, and whether a single run would stop early, even if the lane diverges later."""
         best = None
         for row in record.evaluations:
             if math.isfinite(row[1]) and (best is None or self.loss(row) < self.loss(best)):
                 best = row
-            if best is not None and self.patience is not None and row[0] - best[0] >= self.patience:
-                return best  # a single run would stop here, even if the lane diverges later
-        return best if record.diverged is None else None
+            since = best or record.evaluations[0]
+            if self.patience is not None and row[0] - since[0] >= self.patience:
+                return best, True
+        return best, False
 
     def value(self, records: Sequence[Record]) -> float | None:
         """Returns the mean over seeds of each lane's best value; None if a seed has none."""
@@ -129,9 +148,10 @@ def outcome_of(
     step: the rung at which it was stopped, or its whole budget in steps; stopped: whether a rung stopped it.
     """
     best = {seed: judgement.best(record) for seed, record in records.items()}
-    lost = [records[seed].diverged for seed, row in best.items() if row is None]
+    lost = [judgement.diverged(records[seed]) for seed, row in best.items() if row is None]
     value = judgement.value(list(records.values()))
-    status = "diverged" if lost else "stopped" if stopped else "done"
+    diverged = any(at is not None for at in lost)
+    status = "diverged" if diverged else "undefined" if lost else "stopped" if stopped else "done"
     return Outcome(
         trial=trial.number,
         status=status,

@@ -10,6 +10,7 @@ from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
+from jaxtrain.tasks.shapes import reshape_outputs
 
 
 def regression(
@@ -37,7 +38,7 @@ def regression(
         lambda values: model(values, math.prod(shape)),
         loss,
         metrics,
-        shaped=lambda outputs: outputs.reshape(outputs.shape[0], *shape),
+        shaped=lambda outputs: reshape_outputs(outputs, shape, model),
         prepared=standardise,
         # In units of the targets, but about the training mean: float32 would round sums of squares far from 0.
         measured=lambda predictions, targets: (predictions * std32, targets * std32),

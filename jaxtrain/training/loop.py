@@ -1,5 +1,6 @@
 """The training loop of a run: compiled calls of many steps, with logging, evaluation and checkpoints between them."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from jaxtrain.core.metric import Mean
 from jaxtrain.core.metric_names import NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
-from jaxtrain.errors import ConfigError, Words, one_of
+from jaxtrain.errors import ConfigError, Words, message, one_of
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.base import ROW_KEYS, Tracker
@@ -145,14 +146,17 @@ def _time_steps(session: TrainingSession) -> Iterator[Callable[[], float]]:
 
 
 def _ending(session: TrainingSession) -> Ending:
+    best = session.bookkeeping.best
+    undefined = ""
+    if best is None and "validation" in session.bookkeeping.last:
+        metric = session.experiment.config["eval"]["metric"]
+        undefined = f"{metric} was undefined at every evaluation, so no state is the best"
     if session.at == session.experiment.lengths.total:
-        return Ending("done")
+        return Ending("done", undefined)
     if session.stop.signal is not None:
         return Ending("interrupted", f"stopped by signal {session.stop.signal} at step {session.at}")
-    assert session.bookkeeping.best is not None
-    return Ending(
-        "done", f"stopped early at step {session.at}: no better since step {session.bookkeeping.best['step']}"
-    )
+    reason = undefined or f"no better since step {_best_or_first(session)}"
+    return Ending("done", f"stopped early at step {session.at}: {reason}")
 
 
 def _dispatch(session: TrainingSession, steps: int) -> PendingCall:
@@ -173,10 +177,15 @@ def _next_call_steps(steps: int, seconds: float) -> int:
 def _out_of_patience(session: TrainingSession) -> bool:
     """Tells whether early stopping is due: the last evaluation is `patience` steps or more after the best one."""
     lengths = session.experiment.lengths
-    best = session.bookkeeping.best
-    if lengths.patience is None or best is None or session.at % lengths.eval:
+    if lengths.patience is None or "validation" not in session.bookkeeping.last or session.at % lengths.eval:
         return False
-    return session.at - best["step"] >= lengths.patience
+    return session.at - _best_or_first(session) >= lengths.patience
+
+
+def _best_or_first(session: TrainingSession) -> int:
+    """Returns the step of the best evaluation, or of the first one while `eval.metric` was undefined at all."""
+    best = session.bookkeeping.best
+    return best["step"] if best else session.experiment.lengths.eval
 
 
 def _read_output(session: TrainingSession, call: PendingCall | None) -> None:
@@ -235,9 +244,18 @@ def _evaluate(session: TrainingSession) -> bool:
     """Evaluates the validation split, updates plateau schedules, and returns whether the state is the best so far."""
     metrics = session.runner.evaluate(session.state, "validation")
     metric = session.experiment.config["eval"]["metric"]
+    if "validation" not in session.bookkeeping.last and math.isnan(metrics[metric].result()):
+        session.bar.say(undefined_line(metric, session.at))
     _write_row(session, session.at, "validation", to_numbers(metrics))
     session.state = session.runner.after_evaluation(session.state, metrics)
     return session.bookkeeping.update_best(session.at, metric, metrics[metric])
+
+
+def undefined_line(metric: str, step: int) -> str:
+    """Returns the line that says that the metric by which states are chosen is undefined at the first evaluation."""
+    expected = "a number, since the best state is chosen by it; until there is one, no evaluation counts as better"
+    hint = "Take another eval.metric, or a validation split on which it is defined: roc_auc needs both classes"
+    return message("eval.metric", Words(f"nan as {metric!r} of the validation split at step {step}"), expected, hint)
 
 
 def _write_row(session: TrainingSession, step: int, split: str, numbers: Numbers) -> None:

@@ -32,11 +32,10 @@ def write_findings(findings: Findings, folder: Path, say: Callable[[str], None])
 
 
 def _summary(findings: Findings) -> dict[str, object]:
-    counts = {status: sum(o.status == status for o in findings.outcomes) for status in ("done", "stopped", "diverged")}
     return {
         "metric": findings.metric,
         "higher_is_better": findings.higher_is_better,
-        "trials": counts,
+        "trials": findings.counts,
         "best": asdict(findings.best) if findings.best else None,
         "ties": sorted(findings.ties),
         "behind": {trial: asdict(difference) for trial, difference in findings.differences_from_best.items()},

@@ -11,19 +11,19 @@ def title(findings: Findings) -> str:
     """Returns the title: the best trial and its value."""
     best = findings.best
     if best is None:
-        return "All trials diverged" if findings.outcomes else "No trial has ended"
+        undefined = f"No trial has a value: {findings.metric} was undefined"
+        nothing = undefined if findings.status == "undefined" else "All trials diverged"
+        return nothing if findings.outcomes else "No trial has ended"
     stopped = ", stopped early" if best.status == "stopped" else ""
     return f"Best: trial {best.trial}, {findings.metric} {best.value:.5g} on validation{stopped}"
 
 
 def sentences(findings: Findings) -> list[str]:
     """Returns sentences: how the trials ended, the best point, ties, and the comparison on unused seeds."""
-    statuses = [outcome.status for outcome in findings.outcomes]
-    counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("done", "stopped", "diverged"))
+    count = len(findings.outcomes)
+    counts = ", ".join(f"{count} {status}" for status, count in findings.counts.items())
     direction = "higher" if findings.higher_is_better else "lower"
-    lines = [
-        f"{len(statuses)} trials in {findings.seconds:.1f} s: {counts}. A {direction} {findings.metric} is better."
-    ]
+    lines = [f"{count} trials in {findings.seconds:.1f} s: {counts}. A {direction} {findings.metric} is better."]
     if findings.best:
         point = ", ".join(f"{key} = {format_value(value)}" for key, value in findings.best.point.items())
         lines.append(f"Trial {findings.best.trial}: {point}.")

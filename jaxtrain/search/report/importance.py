@@ -41,11 +41,11 @@ def find_importances(findings: Findings) -> Importances:
 
 
 def _places(findings: Findings) -> np.ndarray:
-    """Returns the rank of each outcome, (trials,), 0 for the best; diverged trials share their mean rank."""
-    diverged = [outcome.trial for outcome in findings.order if outcome.status == "diverged"]
-    first = len(findings.order) - len(diverged)
+    """Returns the rank of each outcome, (trials,), 0 for the best; trials without a value share their mean rank."""
+    lost = [outcome.trial for outcome in findings.order if outcome.value is None]
+    first = len(findings.order) - len(lost)
     places = {outcome.trial: float(place) for place, outcome in enumerate(findings.order)}
-    places |= dict.fromkeys(diverged, first + (len(diverged) - 1) / 2)
+    places |= dict.fromkeys(lost, first + (len(lost) - 1) / 2)
     return np.array([places[outcome.trial] for outcome in findings.outcomes])
 
 

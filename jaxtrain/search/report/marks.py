@@ -20,6 +20,7 @@ LINK = "#trial-"
 MARKS: dict[str, dict[str, Any]] = {
     "done": {"marker": "o", "s": 22, "facecolor": "#2f7fc1", "edgecolor": "none", "alpha": 0.85, "zorder": 3},
     "stopped": {"marker": "o", "s": 14, "facecolor": "none", "edgecolor": "#8c93a1", "linewidth": 0.9, "zorder": 2},
+    "undefined": {"marker": "+", "s": 26, "color": "#a06a00", "linewidth": 1.2, "zorder": 2.4},
     "diverged": {"marker": "x", "s": 22, "color": "#d64545", "linewidth": 1.2, "zorder": 2.5},
 }
 """Status -> style of a trial's mark, in the order of the legend."""

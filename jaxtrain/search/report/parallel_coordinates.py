@@ -11,7 +11,7 @@ from jaxtrain.search.report.marks import LINK, MARKS, WIDTH, new_figure, ramp
 from jaxtrain.search.report.scales import BELOW, Scale, scale_of, shorten
 from jaxtrain.search.report.value_axis import ValueAxis, value_axis
 from jaxtrain.search.results import Findings
-from jaxtrain.search.trials import Outcome
+from jaxtrain.search.trials import NO_VALUE, Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +43,9 @@ def parallel_coordinates(findings: Findings) -> "Figure":
     axes.set(xlim=(-0.4, len(names) - 0.85), ylim=(-0.04 + BELOW * any(scale.misfits for scale in scales), 1.05))
     axes.tick_params(length=0, pad=6)
     axes.spines[:].set_visible(False)
-    diverged = "; red: diverged" if any(outcome.status == "diverged" for outcome in findings.outcomes) else ""
-    axes.set_title(f"Parallel coordinates (strongest colour: best{diverged})", loc="left", fontsize="medium")
+    names = {"undefined": "brown", "diverged": "red"}
+    told = "".join(f"; {names[status]}: {status}" for status in NO_VALUE if findings.counts.get(status))
+    axes.set_title(f"Parallel coordinates (strongest colour: best{told})", loc="left", fontsize="medium")
     return figure
 
 
@@ -81,8 +82,8 @@ def _path(outcome: Outcome, scales: Sequence[Scale], axis: ValueAxis) -> np.ndar
 def _colour(outcome: Outcome, axis: ValueAxis, colours: Callable[[float], Any], opacity: float) -> tuple[float, ...]:
     from matplotlib.colors import to_rgba
 
-    lost = outcome.status == "diverged"
-    return to_rgba(MARKS["diverged"]["color"] if lost else colours(axis.goodness(outcome) ** 2), opacity)
+    lost = outcome.status in NO_VALUE
+    return to_rgba(MARKS[outcome.status]["color"] if lost else colours(axis.goodness(outcome) ** 2), opacity)
 
 
 def _draw_axis(axes: "Axes", x: float, ends: tuple[float, float], ticks: Sequence[tuple[float, str]]) -> None:

@@ -28,7 +28,7 @@ TELLS_LITTLE = 0.2
 
 
 def history(findings: Findings) -> "Figure":
-    """Draws the value of each trial by its number, and the best so far; diverged trials are on the edge."""
+    """Draws the value of each trial by its number, and the best so far; trials without a value are on the edge."""
     figure = new_figure(4.4)
     axes = figure.subplots()
     outcomes = sorted(findings.outcomes, key=lambda outcome: outcome.trial)
@@ -86,7 +86,7 @@ def importances(findings: Findings) -> "Figure":
 
 def curves(findings: Findings) -> "Figure":
     """Draws the learning curves of the best trials, averaged over seeds."""
-    chosen = [outcome for outcome in findings.order if outcome.status != "diverged" and outcome.curve][:CURVES]
+    chosen = [outcome for outcome in findings.order if outcome.value is not None and outcome.curve][:CURVES]
     points = {outcome.trial: np.array(outcome.curve, float) for outcome in chosen}
     axis = value_axis(np.concatenate([[], *(p[:, 1] for p in points.values())]), findings.higher_is_better)
     figure = new_figure(4.4)

@@ -22,7 +22,7 @@ class ValueAxis:
 
     def height(self, outcome: Outcome) -> float:
         """Returns the position of a trial."""
-        return self.worst if outcome.status == "diverged" else float(self.clip(outcome.value))
+        return self.worst if outcome.value is None else float(self.clip(outcome.value))
 
     def clip(self, values: Any) -> np.ndarray:
         """Moves values beyond the edge, and nan, onto the edge."""
@@ -35,7 +35,7 @@ class ValueAxis:
 
     def note(self, outcomes: Iterable[Outcome]) -> str:
         """Returns a note on the number of trials whose value is beyond the edge, or that no trial has a value."""
-        values = [o.value for o in outcomes if o.status != "diverged" and o.value is not None]
+        values = [o.value for o in outcomes if o.value is not None]
         if not values:
             return " (no trial has a value)"
         count = sum(float(self.clip(value)) != value for value in values)
