@@ -210,7 +210,7 @@ def test_outputs_that_do_not_fit_the_targets_are_refused_with_the_name_of_the_mo
     task = make_task(config, describe(INPUTS, targets, None, classes))
     batch = {"inputs": jnp.asarray(INPUTS), "targets": jnp.asarray(targets)}
     params, state = jax.eval_shape(task.init, jax.random.key(0), batch, {})
-    named = "a model that" if name == "regression" else f"'{own(model)}', which"
+    named = f"'{own(model)}', which"
     for function, arguments in (
         (lambda *given: task.loss(*given, True), (params, state, batch, jax.random.key(0), {})),
         (task.predict, (params, state, batch["inputs"], {})),
