@@ -1,4 +1,8 @@
-"""The cost of each test: the programs that it compiles, which are limited, and its CPU seconds."""
+"""The cost of each test: the programs that it compiles, which are limited, and its CPU seconds.
+
+Operations that JAX runs outside of a compiled function are programs, too, of one operation each. They are counted
+apart and not limited: the first test of a worker that needs one compiles it, and which that is is chance.
+"""
 
 import json
 import os
@@ -9,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
-
-from jaxtrain.parallel.compilation import Compilations, count_compilations
 
 LIMIT = 40
 """The programs that a test may compile or fetch from the cache unless it is marked `slow`."""
 
+COMPILED = "/jax/core/compile/backend_compile_duration"
 FETCHED = "/jax/compilation_cache/cache_hits"
 
 
@@ -30,9 +34,27 @@ class Cost:
     """What a test costs; `shared` counts the programs of fixtures that a module or the session shares."""
 
     begun: float
-    compiled: Compilations
+    programs: int = 0
+    operations: int = 0
     fetched: int = 0
     shared: int = 0
+
+    def count_compilation(self, event: str, duration_secs: float, *, fun_name: str | int = "", **_: str | int) -> None:
+        """Counts a program by the name of its function."""
+        if event == COMPILED and is_operation(str(fun_name)):
+            self.operations += 1
+        elif event == COMPILED:
+            self.programs += 1
+
+    def count_fetch(self, event: str, **_: str | int) -> None:
+        """Counts a program that came from the cache."""
+        self.fetched += event == FETCHED
+
+
+def is_operation(program: str) -> bool:
+    """Tells an operation of JAX, such as `jit(_where)`, from a function that a user compiles."""
+    name = program.removeprefix("jit(").removesuffix(")").removeprefix("_")
+    return hasattr(jax.lax, name) or hasattr(jnp, name)
 
 
 _current: Cost
@@ -42,31 +64,34 @@ _current: Cost
 def measured() -> Iterator[None]:
     """Measures the test that runs inside a `with` block."""
     global _current
-    with count_compilations() as compiled:
-        _current = cost = Cost(cpu_seconds(), compiled)
-
-        def listen(event: str, **_: str | int) -> None:
-            cost.fetched += event == FETCHED
-
-        jax.monitoring.register_event_listener(listen)
-        try:
-            yield
-        finally:
-            jax.monitoring.unregister_event_listener(listen)
+    _current = cost = Cost(cpu_seconds())
+    jax.monitoring.register_event_duration_secs_listener(cost.count_compilation)
+    jax.monitoring.register_event_listener(cost.count_fetch)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_listener(cost.count_fetch)
+        jax.monitoring.unregister_event_duration_listener(cost.count_compilation)
 
 
 @contextmanager
 def shared() -> Iterator[None]:
     """Counts what is compiled for other tests, too, apart: which of them comes first is chance."""
-    before = _current.compiled.count
+    before = _current.programs
     yield
-    _current.shared += _current.compiled.count - before
+    _current.shared += _current.programs - before
 
 
 def settle(item: pytest.Item) -> None:
     """Reports what a test cost, and fails it where it compiled more than it may."""
-    own, seconds = _current.compiled.count - _current.shared, cpu_seconds() - _current.begun
-    cost = {"cpu": round(seconds, 2), "programs": own, "shared": _current.shared, "fetched": _current.fetched}
+    own = _current.programs - _current.shared
+    cost = {
+        "cpu": round(cpu_seconds() - _current.begun, 2),
+        "programs": own,
+        "shared": _current.shared,
+        "operations": _current.operations,
+        "fetched": _current.fetched,
+    }
     item.user_properties.append(("cost", cost))
     if own > LIMIT and item.get_closest_marker("slow") is None:
         pytest.fail(
