@@ -38,6 +38,9 @@ COMMANDS = {
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
+RESUMES = ("train", "search")
+"""The verbs that go on from the files of a directory."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 usage or config, 3 data, 4 diverged, 5 storage."""
@@ -89,7 +92,7 @@ def _run(words: Sequence[str]) -> int:
     if len(more) > (1 if verb == "list" else 0):
         expected = "at most one name" if verb == "list" else "options alone"
         raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
-    options = Options(tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet)
+    options = Options(tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet, parsed.accept_edited)
     _check_options(verb, options)
     return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
 
@@ -104,6 +107,9 @@ def _check_options(verb: str, options: Options) -> None:
     if reads == "workdir" and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
+    if options.accept_edited and verb not in RESUMES:
+        hint = "Leave --accept-edited out"
+        raise UsageError(verb, Words("--accept-edited"), f"it with {one_of(RESUMES)} alone", hint)
     if reads is None and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
         raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)
@@ -153,6 +159,9 @@ def _parser() -> argparse.ArgumentParser:
         "--workdir", action=_Once, metavar="DIR", help="the run's directory (default: runs/<config>-<hash>)"
     )
     parser.add_argument("--quiet", action="store_true", help="prints only errors")
+    parser.add_argument(
+        "--accept-edited", action="store_true", help="takes files of the run that were changed by others as they stand"
+    )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser
 

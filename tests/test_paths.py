@@ -128,10 +128,11 @@ def test_a_system_that_does_not_list_descriptors_gets_a_link_that_is_removed(fol
     place = Path(os.fsdecode(b"gs:\\ \xff")) / "20"
     place.parent.mkdir()
     leaves = {"params/kernel": np.arange(6.0, dtype=np.float32)}
-    checkpoint_files.write_step(place.absolute(), leaves, leaf_digests(leaves), {"seconds": 1.0})
-    found, memory = checkpoint_files.read_step(place.absolute(), target=None)
+    manifest = checkpoint_files.Manifest(leaf_digests(leaves), {"seconds": 1.0}, {})
+    checkpoint_files.write_step(place.absolute(), leaves, manifest)
+    found, saved = checkpoint_files.read_step(place.absolute(), target=None)
     np.testing.assert_array_equal(found["params/kernel"], leaves["params/kernel"])
-    assert memory == {"seconds": 1.0}
+    assert saved.memory == {"seconds": 1.0}
     assert not list(links.iterdir())
 
 

@@ -27,6 +27,7 @@ class Options:
     config: str | None = None
     workdir: str | None = None
     quiet: bool = False
+    accept_edited: bool = False
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
         """Resolves and prints the config; returns it with the run's directory."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
 from jaxtrain.storage.files import make_directory, storage_error
-from jaxtrain.storage.ownership import demand_own
+from jaxtrain.storage.ownership import demand_own, read_owner
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.memory_plan import MAX_LANES
 from jaxtrain.training.plan import Plan
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     # Without --workdir the picture goes beside the default directory, which only training creates.
     picture = workdir / "plan.png" if options.workdir else workdir.with_name(f"{workdir.name}-plan.png")
     if options.workdir:
-        demand_own(workdir, config)
+        demand_own(workdir, config, read_owner(workdir))
     planned = plan(config)
     if planned.curves.values:
         draw_schedules(planned, picture)

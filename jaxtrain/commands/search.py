@@ -11,6 +11,7 @@ UNDEFINED = "eval.metric was undefined in every trial that did not diverge: take
 SEARCH_FILES = (
     ("report.html", "trials, pictures and the comparison; opens offline in a browser"),
     ("best_config.json", "the config of the best trial"),
+    ("run.json", "the id and config of the study, by which it knows its directory"),
     ("trials.jsonl", "a line for each trial"),
     ("result.json", "the best trial, the trials tied with it, the comparison"),
     ("comparison.json", "the best trial and the config's own values on unused seeds"),
@@ -27,7 +28,7 @@ def run(options: Options) -> int:
     from jaxtrain.search.run import run_search
 
     use_persistent_cache()
-    result = run_search(config, workdir, quiet=options.quiet)
+    result = run_search(config, workdir, quiet=options.quiet, accept_edited=options.accept_edited)
     options.show(search_report(result, options.again()), _lack(result))
     return result.exit_code
 

@@ -19,7 +19,7 @@ def run(options: Options) -> int:
     from jaxtrain.training.train import train_and_evaluate
 
     use_persistent_cache()
-    result = train_and_evaluate(config, workdir, quiet=options.quiet)
+    result = train_and_evaluate(config, workdir, quiet=options.quiet, accept_edited=options.accept_edited)
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
     return result.exit_code
 
@@ -27,6 +27,8 @@ def run(options: Options) -> int:
 def train_report(result: Result, workdir: Path) -> list[str]:
     """Formats the final lines of `train`."""
     lines = [f"{result.status} at step {result.step:,} after {result.seconds:.1f} s of training" + _reason(result)]
+    if result.edited:
+        lines.append(f"  accepted as changed by others: {', '.join(result.edited)}")
     lines += _numbers(result)
     speed = result.throughput
     lines.append(
@@ -69,6 +71,7 @@ def _files(workdir: Path) -> Iterator[str]:
     """Yields the files in a run's directory with their purpose."""
     purposes = {
         "config.json": "the resolved config",
+        "run.json": "the run's id and config, by which it knows its directory",
         "config_difference.json": "what differs from the default config",
         "environment.json": "versions, devices, commit, fingerprint of the data",
         "metrics.jsonl": "one row for each logged or evaluated step",

@@ -16,6 +16,7 @@ from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.errors import ConfigError, nearest, one_of
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
 from jaxtrain.storage.files import make_directory, read_json, storage_error, write_json
+from jaxtrain.storage.seals import read_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.experiment import Experiment
@@ -29,8 +30,9 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
     """
     target = experiment.config["lr_range"]["target"]
     path = workdir / "lr_range" / "result.json"
-    if path.exists() and _is_of_config(path.parent, experiment.config):
-        result = LRRangeResult.from_json(read_json(path))
+    stored = read_sealed(path, say) if path.exists() and _is_of_config(path.parent, experiment.config) else None
+    if stored is not None:
+        result = LRRangeResult.from_json(stored)
     else:
         say("range test: trains lanes before the run")
         result = run_range_test(experiment)
@@ -147,7 +149,7 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
             write_picture(folder, "lr_range", *picture)
     except OSError as error:
         raise storage_error(folder, "written", error) from error
-    write_json(folder / "result.json", result.to_json())
+    write_sealed(folder / "result.json", result.to_json())
 
 
 def _rows(result: LRRangeResult) -> list[list[Any]]:

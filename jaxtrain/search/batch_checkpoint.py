@@ -25,11 +25,11 @@ _EMPTY = {"empty": np.zeros(())}
 class WorkFiles:
     """The checkpoint of one batch, in its own folder, which is removed when the batch has ended."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Touches no file; `say` prints a line if the saved checkpoint cannot be used."""
+    def __init__(self, folder: Path, say: Callable[[str], None], run: str) -> None:
+        """Touches no file; `say` prints a line if the saved checkpoint cannot be used; `run` is the id of the study."""
         self._folder = folder
         self._say = say
-        self._checkpoints = Checkpoints(folder, keep=1, say=lambda line: None)
+        self._checkpoints = Checkpoints(folder, keep=1, say=lambda line: None, run=run)
         self._count = max(self._checkpoints.steps(), default=0)
 
     def points(self) -> dict[int, Point]:

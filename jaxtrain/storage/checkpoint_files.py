@@ -1,8 +1,8 @@
 """Writes and reads the files of one saved step through Orbax, and verifies every checksum.
 
 state/        the leaves as one Orbax checkpoint: a flat dict "params/Dense_0/kernel" -> array
-memory.json   the manifest: the run's bookkeeping beside its state, and sha256 of every leaf, of every Orbax file and
-              of the manifest itself
+memory.json   the manifest: the step, the id of the run, the run's bookkeeping beside its state, and sha256 of every
+              leaf, of every Orbax file and of the manifest itself
 """
 
 import errno
@@ -36,23 +36,29 @@ class Damage(Exception):
 class Manifest(NamedTuple):
     """Content of `memory.json`.
 
-    leaves: the table of `leaf_digests`; memory: the run's bookkeeping as JSON; files: path -> sha256 of Orbax's files.
+    leaves: the table of `leaf_digests`; memory: the run's bookkeeping as JSON; files: path -> sha256 of Orbax's files;
+    step, run: the step and the id of the run that it belongs to, None in manifests of earlier versions.
     """
 
     leaves: LeafTable
     memory: dict[str, Any]
     files: dict[str, str | None]
+    step: int | None = None
+    run: str | None = None
 
 
-def write_step(place: Path, leaves: Leaves, table: LeafTable, memory: dict[str, Any]) -> None:
-    """Writes a step into a new directory, reads it back to verify it, and flushes it to the disk."""
+def write_step(place: Path, leaves: Leaves, manifest: Manifest) -> None:
+    """Writes a step into a new directory, reads it back to verify it, and flushes it to the disk.
+
+    `files` of the manifest is filled in.
+    """
     place.mkdir()
     _demand_space(place, leaves)
     _orbax_save(place / "state", leaves)
     files = {
         path.relative_to(place).as_posix(): _file_digest(path) for path in _tree(place / "state") if path.is_file()
     }
-    write_manifest(place, Manifest(table, memory, files))
+    write_manifest(place, manifest._replace(files=files))
     read_step(place, target=None)
     for path in _tree(place):
         flush(path)
@@ -71,7 +77,7 @@ def _demand_space(place: Path, leaves: Leaves) -> None:
 
 def write_manifest(place: Path, manifest: Manifest) -> None:
     """Writes `memory.json` atomically."""
-    write_text(place / "memory.json", json.dumps({"sha256": _seal(manifest), **manifest._asdict()}))
+    write_text(place / "memory.json", json.dumps({"sha256": _seal(manifest), **_content(manifest)}))
 
 
 def read_manifest(place: Path) -> Manifest:
@@ -88,26 +94,32 @@ def read_manifest(place: Path) -> Manifest:
 
 
 def _seal(manifest: Manifest) -> str:
-    return hashlib.sha256(json.dumps(manifest._asdict()).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_content(manifest)).encode()).hexdigest()
 
 
-def read_step(place: Path, target: Any) -> tuple[Leaves, dict[str, Any]]:
-    """Reads and verifies the leaves and the memory of a step. With a target of None the structure is not checked.
+def _content(manifest: Manifest) -> dict[str, Any]:
+    """Returns the keys of the file; manifests of earlier versions have neither step nor run."""
+    return {key: value for key, value in manifest._asdict().items() if value is not None}
+
+
+def read_step(place: Path, target: Any) -> tuple[Leaves, Manifest]:
+    """Reads and verifies the leaves and the manifest of a step. With a target of None the structure is not checked.
 
     Raises Damage for files that fail their checksums, and UsageError for valid files that do not fit the target.
     """
     _demand_readable(place)
-    table, memory, files = read_manifest(place)
+    manifest = read_manifest(place)
+    table = manifest.leaves
     difference = None if target is None else first_difference(table, target)
     if difference:
         got = Words(f"a state that does not fit this run ({difference})")
         hint = "Give another --workdir, or the model and optimizer of that run"
         raise UsageError(str(place), got, "a state of the same structure", hint)
     # First the files: Orbax leaves errors of its threads on the terminal when it meets a damaged one.
-    _demand_equal({path: _file_digest(place / path) for path in files}, files)
+    _demand_equal({path: _file_digest(place / path) for path in manifest.files}, manifest.files)
     leaves = _orbax_restore(place / "state", table)
     _demand_equal(leaf_digests(leaves), table)
-    return leaves, memory
+    return leaves, manifest
 
 
 def _demand_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

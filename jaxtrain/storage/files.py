@@ -56,7 +56,7 @@ def write_json(path: Path, value: Any) -> None:
 
     NumPy arrays and scalars become lists and numbers. Raises StorageError when the file cannot be written.
     """
-    write_text(path, json.dumps(_to_json_value(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(as_json_value(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,11 +89,12 @@ def read_json(path: Path) -> Any:
         raise StorageError(str(path), got, "JSON", "Restore it from a copy, or remove it") from error
 
 
-def _to_json_value(value: Any) -> Any:
+def as_json_value(value: Any) -> Any:
+    """Converts a value to what JSON can hold: lists for tuples and arrays, None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _to_json_value(item) for key, item in value.items()}
+        return {key: as_json_value(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # a NumPy array or scalar, recognised without importing NumPy
-        return _to_json_value(value.tolist())
+        return as_json_value(value.tolist())
     if isinstance(value, list | tuple):
-        return [_to_json_value(item) for item in value]
+        return [as_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,7 +19,7 @@ from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
-from jaxtrain.storage.ownership import read_config
+from jaxtrain.storage.ownership import read_owner, saved_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
@@ -84,11 +84,12 @@ def load_run(workdir: str | Path, seed: int | None = None) -> Run:
 
 def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
     """Reads the config and the newest bookkeeping of a run, and opens its checkpoints."""
-    if not (workdir / "config.json").is_file():
+    owner = read_owner(workdir)
+    if owner is None:
         got = Words("a directory without config.json")
         raise UsageError(f"--workdir={workdir}", got, "the directory of a run")
-    config = read_config(workdir)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
+    config = saved_config(workdir, owner)
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say, run=owner.id)
     newest = checkpoints.newest_memory()
     if newest is None:
         raise StorageError(str(checkpoints.directory), Words("no checkpoint"), "at least one", "Train the run first")
