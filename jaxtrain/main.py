@@ -92,7 +92,9 @@ def _run(words: Sequence[str]) -> int:
     if len(more) > (1 if verb == "list" else 0):
         expected = "at most one name" if verb == "list" else "options alone"
         raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
-    options = Options(tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet, parsed.accept_edited)
+    options = Options(
+        tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet, parsed.accept_edited, tuple(parsed.trust)
+    )
     _check_options(verb, options)
     return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
 
@@ -159,6 +161,13 @@ def _parser() -> argparse.ArgumentParser:
         "--workdir", action=_Once, metavar="DIR", help="the run's directory (default: runs/<config>-<hash>)"
     )
     parser.add_argument("--quiet", action="store_true", help="prints only errors")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="lets a config.json of somebody else name functions of a module",
+    )
     parser.add_argument(
         "--accept-edited", action="store_true", help="takes files of the run that were changed by others as they stand"
     )

@@ -28,6 +28,7 @@ class Options:
     workdir: str | None = None
     quiet: bool = False
     accept_edited: bool = False
+    trust: tuple[str, ...] = ()
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
         """Resolves and prints the config; returns it with the run's directory."""
@@ -37,7 +38,7 @@ class Options:
         from jaxtrain.config.resolve import load
 
         path = Path(self.config)
-        loaded = load(path, self.overrides)
+        loaded = load(path, self.overrides, self.trust)
         if not self.quiet:
             lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
             print("\n".join(map(printable, lines)), flush=True)

@@ -12,7 +12,7 @@ import sysconfig
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import ml_collections
 
 from jaxtrain.config.effects import demand_no_effects
+from jaxtrain.config.trust import demand_trusted
 from jaxtrain.errors import ConfigError, JaxtrainError, nearest
 
 FRAMES = 10
@@ -29,8 +30,11 @@ _PACKAGE = Path(__file__).parent.parent
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Reads a config file into nested dicts, unresolved; raises ConfigError if the file is missing or broken."""
+def read(path: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a config file into nested dicts, unresolved; raises ConfigError if the file is missing or broken.
+
+    `trust` lists modules whose functions a `.json` file may name; for others it raises ConfigError.
+    """
     if not path.is_file():
         beside = [file.name for file in path.parent.glob("*") if file.suffix in (".py", ".json")]
         what = "an existing .py file with get_config(), or a run's config.json"
@@ -47,6 +51,8 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
         raise ConfigError("--config", str(path), what, f"Make it a dict, not a {type(content).__name__}")
+    if path.suffix == ".json":
+        demand_trusted(content, path, trust)
     return content
 
 

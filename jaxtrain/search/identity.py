@@ -9,6 +9,7 @@ from typing import Any
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal
 from jaxtrain.config.section_traits import STUDY
+from jaxtrain.config.trust import modules_of
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import Owner, saved_config
@@ -61,7 +62,7 @@ def without_storage(config: Config) -> Config:
 def demand_same(folder: Path, config: Config, owner: Owner | None) -> None:
     """Raises UsageError, with the differences, if the folder holds another study."""
     if owner is not None:
-        saved = identity(saved_config(folder, owner))
+        saved = identity(saved_config(folder, owner, modules_of(config)))
         whose = "the directory of another study"
         expected = "a new directory, or that of the same study"
         demand_equal(str(folder), identity(config), saved, whose, expected, "Give another --workdir")

@@ -1,15 +1,18 @@
 """Ownership of a directory: `run.json` holds the id of its run and the config, sealed; `config.json` shows it."""
 
+import json
 import uuid
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal, difference, in_words
 from jaxtrain.config.resolve import resolve_config
+from jaxtrain.config.trust import demand_trusted, modules_of, sign
 from jaxtrain.errors import ConfigError, JaxtrainWarning, StorageError, Words
-from jaxtrain.storage.files import read_json, write_json
+from jaxtrain.storage.files import as_json_value, read_json, write_json
 from jaxtrain.storage.seals import is_sealed, write_sealed
 
 FORMAT = 1
@@ -74,11 +77,13 @@ def _read_unsealed(folder: Path) -> Owner | None:
     return None
 
 
-def saved_config(folder: Path, owner: Owner) -> Config:
+def saved_config(folder: Path, owner: Owner, trust: Sequence[str] = ()) -> Config:
     """Returns the config that the owner of a directory saved. A knob that came with a later jaxtrain takes its default.
 
-    Warns if `config.json` shows another one. Raises StorageError if it is no config.
+    Warns if `config.json` shows another one. Raises StorageError if it is no config, and ConfigError if it names
+    functions of a module that is not in `trust`, unless this user made the run.
     """
+    demand_trusted(owner.saved, folder / ("run.json" if owner.seals else "config.json"), trust)
     if changed := changes_of_config(folder, owner):
         expected = "the config in run.json, which is used"
         warning = JaxtrainWarning(str(folder / "config.json"), Words(changed), expected, "Restore it from run.json")
@@ -119,6 +124,7 @@ def demand_own(workdir: Path, config: Config, owner: Owner | None) -> None:
     """
     if owner is None:
         return
+    demand_trusted(owner.saved, workdir / "run.json", modules_of(config))
     saved = changes_numbers(_resolve(workdir, owner))
     given = changes_numbers(config)
     if difference(given, saved) and (changed := changes_of_config(workdir, owner)):
@@ -131,5 +137,7 @@ def demand_own(workdir: Path, config: Config, owner: Owner | None) -> None:
 
 def claim(workdir: Path, config: Config, run: str) -> None:
     """Writes `run.json`, by which a run owns the directory, and shows its config in `config.json`."""
-    write_sealed(workdir / "run.json", {"format": FORMAT, "id": run, "config": config})
+    saved = json.loads(json.dumps(as_json_value(config)))
+    content = {"format": FORMAT, "id": run, "config": saved, "signature": sign(run, saved)}
+    write_sealed(workdir / "run.json", content)
     write_json(workdir / "config.json", config)
