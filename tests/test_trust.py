@@ -1,12 +1,12 @@
 """Code that a config names: free in what a user writes, and by name only in what came from somebody else."""
 
 import json
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import ROOT, environment, tiny
+from tiny_runs import environment, tiny
 
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import load_config
@@ -54,7 +54,7 @@ def test_the_module_is_not_even_imported(tmp_path):
     path.write_text(path.read_text().replace("subprocess:getoutput", "spy:optimizer"))
     line = f"from jaxtrain import load_run; load_run({str(tmp_path)!r})"
     ended = subprocess.run(
-        [(shutil.which("python3") and ROOT / ".venv/bin/python") or "python3", "-c", line],
+        [sys.executable, "-c", line],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -80,7 +80,6 @@ def test_a_trusted_module_may_be_named_but_not_what_it_imports(tmp_path, monkeyp
     with pytest.raises(ConfigError, match="--trust=my_trusted"):
         load_config(path)
     assert load_config(path, trust=["my_trusted"])["optimizer"]["name"] == "my_trusted:slow"
-    assert load_config(path, {"optimizer.name": "sgd"}, trust=["my_trusted"])["optimizer"]["name"] == "sgd"
     for name in ("my_trusted:os.system", "my_trusted_too:slow", "optax:_src.base.jnp.exp", "optax.contrib:jax.jit"):
         config(name)
         with pytest.raises(ConfigError, match=r"optimizer\.name: got .* expected a member of our tables"):
