@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
-from jaxtrain.storage.files import make_directory, storage_error
+from jaxtrain.files import make_directory, storage_error
 from jaxtrain.storage.ownership import demand_own
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.memory_plan import MAX_LANES

@@ -14,8 +14,8 @@ from jaxtrain.config.hparams import hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
 from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.errors import ConfigError, nearest, one_of
+from jaxtrain.files import make_directory, read_json, storage_error, write_json
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
-from jaxtrain.storage.files import make_directory, read_json, storage_error, write_json
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.experiment import Experiment

@@ -1,11 +1,11 @@
 """Trains the best config and the config's own values on seeds that the search did not use, and compares them."""
 
+from jaxtrain.files import read_json, write_json
 from jaxtrain.search.batch import Batch, Work
 from jaxtrain.search.results import Comparison
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Trial
 from jaxtrain.search.trials import Outcome
-from jaxtrain.storage.files import read_json, write_json
 
 OWN = -1
 """Trial number of the config's own values in the comparison."""

@@ -15,6 +15,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
+from jaxtrain.files import make_directory, read_json, write_json
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -29,7 +30,6 @@ from jaxtrain.search.session import Session
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
-from jaxtrain.storage.files import make_directory, read_json, write_json
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment

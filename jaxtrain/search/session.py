@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.files import write_json
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.batch import Batch
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -14,7 +15,6 @@ from jaxtrain.search.programs import Programs
 from jaxtrain.search.results import Findings
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.study import Study
-from jaxtrain.storage.files import write_json
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.signals import Interruption
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.storage.files import storage_error, write_text
+from jaxtrain.files import storage_error, write_text
 
 Row = dict[str, Any]
 IsRow = Callable[[Any], bool]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from jaxtrain.errors import UsageError, Words
-from jaxtrain.storage.files import make_directory, storage_error
+from jaxtrain.files import make_directory, storage_error
 
 BEAT_SECONDS = 2.0  # how often an owner renews its file where the file system has no locks
 

@@ -6,7 +6,7 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal, from_default
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.storage.files import read_json, write_json
+from jaxtrain.files import read_json, write_json
 
 RESTORE = "Restore it from a copy, or give another --workdir"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.storage.files import read_json, write_json
+from jaxtrain.files import read_json, write_json
 
 Numbers = dict[str, float]
 

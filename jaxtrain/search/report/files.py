@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from jaxtrain.files import make_directory, storage_error, write_json
 from jaxtrain.search.identity import without_storage
 from jaxtrain.search.results import Findings
-from jaxtrain.storage.files import make_directory, storage_error, write_json
 
 TENSORBOARD_TRIALS = 100
 """Number of trials in TensorBoard's table, which reads a file for each."""

@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxtrain.files import storage_error, write_text
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.report.marks import LINK
 from jaxtrain.search.report.pictures import FIGURES
 from jaxtrain.search.report.trial_table import table
 from jaxtrain.search.results import Findings
-from jaxtrain.storage.files import storage_error, write_text
 from jaxtrain.trackers.figures import render
 
 if TYPE_CHECKING:

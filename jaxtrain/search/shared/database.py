@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxtrain.errors import ConfigError, StorageError, Words
+from jaxtrain.files import storage_error
 from jaxtrain.search.optuna_samplers import require_search_extra
-from jaxtrain.storage.files import storage_error
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
