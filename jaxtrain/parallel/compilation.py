@@ -8,6 +8,9 @@ from pathlib import Path
 
 import jax
 
+from jaxtrain.errors import StorageError
+from jaxtrain.files import make_directory
+
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -40,12 +43,11 @@ def use_persistent_cache() -> None:
     """Caches compiled programs in a private folder of the user, unless JAX is configured with another one."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.values["jax_compilation_cache_dir"]:
         return
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxtrain" / "xla"
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.chmod(0o700)
-    except OSError:
-        return  # an unwritable home only costs compile time
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxtrain" / "xla"
+        make_directory(root, private=True)
+    except (StorageError, RuntimeError):
+        return  # no home, or an unwritable one, only costs compile time
     jax.config.update("jax_compilation_cache_dir", str(root))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -10,6 +10,7 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal
 from jaxtrain.config.section_traits import STUDY
 from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.files import exists
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import read_config
 
@@ -60,7 +61,7 @@ def without_storage(config: Config) -> Config:
 
 def demand_same(folder: Path, config: Config) -> None:
     """Raises UsageError, with the differences, if the folder holds another study."""
-    if (folder / "config.json").exists():
+    if exists(folder / "config.json"):
         saved = identity(read_config(folder))
         whose = "the directory of another study"
         expected = "a new directory, or that of the same study"

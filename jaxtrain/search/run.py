@@ -15,7 +15,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.files import make_directory, read_json, write_json
+from jaxtrain.files import exists, make_directory, read_json, remove_empty_file, write_json
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -86,6 +86,7 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
         _check_static_values(space, programs)
         make_directory(folder)
         ledger = Ledger(folder / "trials.jsonl")
+        opened.callback(remove_empty_file, ledger.path)
         opened.callback(ledger.close)
         study = open_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
         opened.callback(study.release)
@@ -215,7 +216,7 @@ def _finish(session: Session) -> SearchResult:
 def _seconds_before(folder: Path) -> float:
     """Returns the duration of the earlier sessions; of one that was killed, only up to its last note is known."""
     path = folder / "seconds.json"
-    seconds = read_json(path) if path.exists() else 0.0
+    seconds = read_json(path) if exists(path) else 0.0
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 

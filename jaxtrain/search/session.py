@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.files import write_json
+from jaxtrain.files import list_directory, write_json
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.batch import Batch
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -61,7 +61,9 @@ class Session:
     def saved_batches(self) -> Iterator[WorkFiles]:
         """Yields the checkpoints of unfinished batches, and removes those of finished or damaged ones."""
         known = {outcome.trial for outcome in self.study.outcomes()}
-        for folder in sorted(self.folder.glob("batches/[0-9]*"), key=lambda folder: int(folder.name)):
+        place = self.folder / "batches"
+        for name in sorted(filter(str.isdecimal, list_directory(place)), key=int):
+            folder = place / name
             files = WorkFiles(folder, self.bar.say)
             if files.points().keys() - known:
                 yield files

@@ -16,6 +16,7 @@ from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import StorageError, UsageError, Words, one_of
+from jaxtrain.files import exists
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
@@ -84,7 +85,7 @@ def load_run(workdir: str | Path, seed: int | None = None) -> Run:
 
 def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
     """Reads the config and the newest bookkeeping of a run, and opens its checkpoints."""
-    if not (workdir / "config.json").is_file():
+    if not exists(workdir / "config.json"):
         got = Words("a directory without config.json")
         raise UsageError(f"--workdir={workdir}", got, "the directory of a run")
     config = read_config(workdir)

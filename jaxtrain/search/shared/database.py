@@ -1,7 +1,6 @@
 """The database of a shared study: its address, a lock shared by all workers, and retries during short outages."""
 
 import contextlib
-import fcntl
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxtrain.errors import ConfigError, StorageError, Words
-from jaxtrain.files import storage_error
+from jaxtrain.files import demand_ordinary, open_locked, remove
 from jaxtrain.search.optuna_samplers import require_search_extra
 
 if TYPE_CHECKING:
@@ -73,7 +72,9 @@ class Database:
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Holds a lock that one worker has at a time; it is also released when the worker dies."""
-        held = self._advisory_lock(name) if self._url.drivername == _DRIVER else _file_lock(str(self._url.database))
+        held = (
+            self._advisory_lock(name) if self._url.drivername == _DRIVER else _file_lock(Path(str(self._url.database)))
+        )
         with held:
             yield
 
@@ -134,15 +135,13 @@ def _parse(url: str) -> "URL":
 
 
 @contextlib.contextmanager
-def _file_lock(database: str) -> Iterator[None]:
-    path = Path(f"{database}.lock")
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise storage_error(path, "written", error) from error
+def _file_lock(database: Path) -> Iterator[None]:
+    """Locks FILE.lock beside a database, which is removed afterwards."""
+    demand_ordinary(database)  # SQLite would wait for the other end of a pipe
+    path = database.with_name(f"{database.name}.lock")
+    file, _ = open_locked(path)
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise storage_error(path, "locked", error) from error
-        yield
+            yield
+        finally:
+            remove(path)
