@@ -72,9 +72,7 @@ class Database:
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Holds a lock that one worker has at a time; it is also released when the worker dies."""
-        held = (
-            self._advisory_lock(name) if self._url.drivername == _DRIVER else _file_lock(Path(str(self._url.database)))
-        )
+        held = self._advisory_lock(name) if self._url.drivername == _DRIVER else _file_lock(str(self._url.database))
         with held:
             yield
 
@@ -124,6 +122,7 @@ def _parse(url: str) -> "URL":
 
     scheme = url.partition("://")[0]
     try:
+        url.encode()  # raises for what is no text, such as a byte of a path that is no UTF-8
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
         raise ConfigError("search.storage", Words("an address that cannot be read"), _EXPECTED) from None
@@ -135,10 +134,10 @@ def _parse(url: str) -> "URL":
 
 
 @contextlib.contextmanager
-def _file_lock(database: Path) -> Iterator[None]:
+def _file_lock(database: str) -> Iterator[None]:
     """Locks FILE.lock beside a database, which is removed afterwards."""
-    demand_ordinary(database)  # SQLite would wait for the other end of a pipe
-    path = database.with_name(f"{database.name}.lock")
+    demand_ordinary(Path(database))  # SQLite would wait for the other end of a pipe
+    path = Path(f"{database}.lock")
     file, _ = open_locked(path)
     with file:
         try:
