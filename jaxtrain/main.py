@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code = _run(words)
-            if sys.stdout:  # none if the shell closed it
-                sys.stdout.flush()
+            sys.stdout.flush()
             return code
     except JaxtrainError as error:
         if "--debug" in words:
@@ -93,6 +92,16 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_closed_streams() -> None:
+    """Opens the null device for each standard stream that the shell closed (`2>&-`).
+
+    The first files of a run would take their numbers, and libraries would write messages into them.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is that of the stream
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the process ends)
+
+
 def _mute_libraries() -> None:
     """Keeps this process from printing tracebacks of libraries beside our one line, for what is raised here as well.
 
@@ -111,6 +120,7 @@ def run_command() -> NoReturn:
     """Entry point of the installed script `jaxtrain`: runs the command and exits with its code."""
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does, so that modules in the current folder can be imported
+    _open_closed_streams()
     if "--debug" not in sys.argv:
         _mute_libraries()
     sys.exit(main())
