@@ -16,6 +16,7 @@ PAGE = (PACKAGE.parent / "docs" / "architecture.md").read_text()
 # Bottom-up, as docs/architecture.md shows them; packages of one tier stand side by side.
 TIERS = (
     ("errors",),
+    ("files",),
     ("config",),
     ("data", "core"),
     ("storage", "tasks", "models", "optimizers"),

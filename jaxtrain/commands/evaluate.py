@@ -7,8 +7,8 @@ from typing import Any
 from jaxtrain.commands.options import Options
 from jaxtrain.commands.summary import format_numbers, select_readable
 from jaxtrain.core.steps import train_step
+from jaxtrain.files import write_json
 from jaxtrain.parallel.compilation import use_persistent_cache
-from jaxtrain.storage.files import write_json
 from jaxtrain.training.bookkeeping import to_numbers
 from jaxtrain.training.checks import check_fingerprint
 from jaxtrain.training.experiment import build

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxtrain.config.schema import Text
 from jaxtrain.errors import UsageError, Words, printable
+from jaxtrain.files import guarded, working_directory
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
 
@@ -94,7 +95,8 @@ def command() -> str:
     on_path = shutil.which("python")
     if on_path and Path(on_path) == running:
         return "python -m jaxtrain.main"
-    shown = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
+    here = working_directory()
+    shown = running.relative_to(here) if here and running.is_relative_to(here) else running
     return f"{quote(shown)} -m jaxtrain.main"
 
 
@@ -117,7 +119,8 @@ def _run_name(path: Path) -> str:
 
     It is cut to LONGEST_NAME bytes, so that a file system that takes it takes it with a suffix, too.
     """
-    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    with guarded(path, "read"):
+        name = path.resolve().parent.name if path.name == "config.json" else path.stem
     while len(os.fsencode(name)) > LONGEST_NAME:
         name = name[:-1]
     return name

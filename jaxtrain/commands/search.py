@@ -1,6 +1,7 @@
 """The command `search`: runs or resumes a hyperparameter search and prints its result."""
 
 from jaxtrain.commands.options import Options, command, join, quote, use_a_host_device_per_core
+from jaxtrain.files import exists
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.run import SearchResult
 
@@ -50,7 +51,7 @@ def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
         return [*lines, "next:", f"  {command()} search {join(arguments)}   # resumes where it stopped"]
     lines += [f"  {title(findings)}", *(f"  {sentence}" for sentence in sentences(findings)[1:])]
     lines += [] if findings.best else [f"  {_lack(result)}"]
-    lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if (folder / name).exists())]
+    lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if exists(folder / name))]
     if findings.best:
         lines += ["next:", f"  {command()} --config={quote(folder / 'best_config.json')}"]
     return lines

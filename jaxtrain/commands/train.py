@@ -7,6 +7,7 @@ from typing import Any
 from jaxtrain.commands.options import Options, command, quote, use_a_host_device_per_core
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
 from jaxtrain.core.metric_names import is_printed
+from jaxtrain.files import exists, list_directory
 from jaxtrain.storage.result import Result
 
 
@@ -79,9 +80,9 @@ def _files(workdir: Path) -> Iterator[str]:
         "checkpoints": "saved states: the newest and the best",
     }
     for name, purpose in purposes.items():
-        if (workdir / name).exists():
+        if exists(workdir / name):
             yield f"  {name:<24}{purpose}"
-    if any(workdir.glob("events.*")):
+    if any(name.startswith("events.") for name in list_directory(workdir)):
         yield f"  {'events.*':<24}the same metrics for TensorBoard"
 
 

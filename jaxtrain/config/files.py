@@ -13,7 +13,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import ml_collections
 
 from jaxtrain.config.effects import demand_no_effects
 from jaxtrain.config.trust import demand_trusted
-from jaxtrain.errors import ConfigError, JaxtrainError, nearest
+from jaxtrain.errors import ConfigError, JaxtrainError, StorageError, nearest
+from jaxtrain.files import is_file, list_directory, read_bytes, reported_as
 
 FRAMES = 10
 """Shown of the user's own frames: the last ones."""
@@ -35,12 +36,9 @@ def read(path: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
 
     `trust` lists modules whose functions a `.json` file may name; for others it raises ConfigError.
     """
-    if not path.is_file():
-        beside = [file.name for file in path.parent.glob("*") if file.suffix in (".py", ".json")]
-        what = "an existing .py file with get_config(), or a run's config.json"
-        raise ConfigError("--config", str(path), what, nearest(path.name, beside))
+    stored = _read_bytes(path)
     try:
-        content = to_plain(json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path))
+        content = to_plain(json.loads(stored) if path.suffix == ".json" else _call_get_config(path, stored))
         repr(content)  # later errors show values, so one that cannot be printed is reported here
     except JaxtrainError:
         raise
@@ -56,7 +54,18 @@ def read(path: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
     return content
 
 
-def _call_get_config(path: Path) -> Any:
+def _read_bytes(path: Path) -> bytes:
+    with reported_as(ConfigError, "--config"):
+        if is_file(path):
+            return read_bytes(path)
+    beside: list[str] = []
+    with suppress(StorageError):
+        beside += (name for name in list_directory(path.parent) if name.endswith((".py", ".json")))
+    what = "an existing .py file with get_config(), or a run's config.json"
+    raise ConfigError("--config", str(path), what, nearest(path.name, {*beside} - {path.name}))
+
+
+def _call_get_config(path: Path, stored: bytes) -> Any:
     """Runs a Python config file and calls its `get_config()`; its imports use the command's search path.
 
     The file is compiled here and not imported, since cached byte code is stale if a file is edited twice in a second.
@@ -64,7 +73,7 @@ def _call_get_config(path: Path) -> Any:
     module = types.ModuleType(path.stem)
     module.__file__ = str(path)
     with warnings.catch_warnings(), demand_no_effects(path), _findable(module):
-        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+        exec(compile(stored, str(path), "exec"), vars(module))
         content = _get_config_of(module, path)()
         if inspect.iscoroutine(content):
             content.close()  # Python would warn that it was never awaited

@@ -1,5 +1,6 @@
 """Trains the best config and the config's own values on seeds that the search did not use, and compares them."""
 
+from jaxtrain.files import exists, read_json, write_json
 from jaxtrain.search.batch import Batch, Work
 from jaxtrain.search.results import Comparison
 from jaxtrain.search.session import Session
@@ -23,7 +24,7 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
     seeds = range(first, first + session.config["search"]["compare_seeds"])
     task = f"trial {best.trial} on seeds {seeds[0]} to {seeds[-1]}"
     place = session.folder / "comparison.json"
-    stored = session.study.fetch(task) or (read_sealed(place, session.bar.say) if place.exists() else None)
+    stored = session.study.fetch(task) or (read_sealed(place, session.bar.say) if exists(place) else None)
     if stored is not None and (stored["trial"], [*map(int, stored["best"])]) == (best.trial, [*seeds]):
         return Comparison.from_json(stored)
     if not session.study.claim(task):

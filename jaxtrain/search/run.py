@@ -15,6 +15,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
+from jaxtrain.files import exists, make_directory, read_json, remove_empty_file, write_json
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -29,7 +30,6 @@ from jaxtrain.search.session import Session
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
-from jaxtrain.storage.files import make_directory, read_json
 from jaxtrain.storage.ownership import claim, new_id, read_owner
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_traced_floats
@@ -93,6 +93,7 @@ def run_search(
         make_directory(folder)
         sealed = owner is None or owner.seals
         ledger = Ledger(folder / "trials.jsonl", say, sealed=sealed, accept_edited=accept_edited)
+        opened.callback(remove_empty_file, ledger.path)
         opened.callback(ledger.close)
         study = open_study(space, direction, ledger, trials, stop, say)
         opened.callback(study.release)
@@ -224,7 +225,7 @@ def _finish(session: Session) -> SearchResult:
 def _seconds_before(folder: Path) -> float:
     """Returns the duration of the earlier sessions; of one that was killed, only up to its last note is known."""
     path = folder / "seconds.json"
-    seconds = read_json(path) if path.exists() else 0.0
+    seconds = read_json(path) if exists(path) else 0.0
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.files import list_directory, write_json
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.batch import Batch
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -14,7 +15,6 @@ from jaxtrain.search.programs import Programs
 from jaxtrain.search.results import Findings
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.study import Study
-from jaxtrain.storage.files import write_json
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.signals import Interruption
 
@@ -63,7 +63,9 @@ class Session:
     def saved_batches(self) -> Iterator[WorkFiles]:
         """Yields the checkpoints of unfinished batches, and removes those of finished or damaged ones."""
         known = {outcome.trial for outcome in self.study.outcomes()}
-        for folder in sorted(self.folder.glob("batches/[0-9]*"), key=lambda folder: int(folder.name)):
+        place = self.folder / "batches"
+        for name in sorted(filter(str.isdecimal, list_directory(place)), key=int):
+            folder = place / name
             files = WorkFiles(folder, self.bar.say, self.run)
             if files.points().keys() - known:
                 yield files

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxtrain.core.trees import LeafTable, first_difference, leaf_digests
 from jaxtrain.errors import StorageError, UsageError, Words
-from jaxtrain.storage.files import write_text
+from jaxtrain.files import write_text
 
 Leaves = dict[str, np.ndarray]
 

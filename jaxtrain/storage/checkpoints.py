@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxtrain.core.trees import leaf_digests, named_leaves
 from jaxtrain.errors import StorageError, Words, one_of
+from jaxtrain.files import make_directory, storage_error
 from jaxtrain.storage.checkpoint_files import (
     Damage,
     Leaves,
@@ -33,7 +34,6 @@ from jaxtrain.storage.checkpoint_files import (
     write_manifest,
     write_step,
 )
-from jaxtrain.storage.files import make_directory, storage_error
 
 
 class Untrusted(Damage):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtrain.storage.files import storage_error, write_text
+from jaxtrain.files import storage_error, write_text
 from jaxtrain.storage.seals import SEAL, add_seal, is_sealed, without_seal
 
 Row = dict[str, Any]

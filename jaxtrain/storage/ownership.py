@@ -12,7 +12,7 @@ from jaxtrain.config.identity import changes_numbers, demand_equal, difference, 
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.config.trust import demand_trusted, modules_of, sign
 from jaxtrain.errors import ConfigError, JaxtrainWarning, StorageError, Words
-from jaxtrain.storage.files import as_json_value, read_json, write_json
+from jaxtrain.files import as_json_value, exists, read_json, write_json
 from jaxtrain.storage.seals import is_sealed, write_sealed
 
 FORMAT = 1
@@ -49,7 +49,7 @@ def read_owner(folder: Path, *, accept_edited: bool = False) -> Owner | None:
     directory of a later version.
     """
     path = folder / "run.json"
-    if not path.exists():
+    if not exists(path):
         return _read_unsealed(folder)
     try:
         content = read_json(path)
@@ -67,12 +67,12 @@ def read_owner(folder: Path, *, accept_edited: bool = False) -> Owner | None:
 
 def _read_unsealed(folder: Path) -> Owner | None:
     path = folder / "config.json"
-    if path.exists():
+    if exists(path):
         saved = read_json(path)
         if not isinstance(saved, dict):
             raise StorageError(str(path), Words("JSON that is no object"), "a saved config", RESTORE)
         return Owner(None, saved, format=0)
-    if (folder / "checkpoints").exists():
+    if exists(folder / "checkpoints"):
         raise StorageError(str(path), Words("nothing"), "the config of the run with these checkpoints", RESTORE)
     return None
 
@@ -106,7 +106,7 @@ def changes_of_config(folder: Path, owner: Owner) -> str:
     path = folder / "config.json"
     if not owner.seals:
         return ""
-    if not path.exists():
+    if not exists(path):
         return "nothing"
     try:
         shown = read_json(path)

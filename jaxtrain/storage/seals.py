@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words, message
-from jaxtrain.storage.files import as_json_value, read_json, write_json
+from jaxtrain.files import as_json_value, read_json, write_json
 
 SEAL = "seal"
 """The key of a sealed object that holds its seal."""

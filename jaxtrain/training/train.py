@@ -13,10 +13,10 @@ from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import StorageError, Words
+from jaxtrain.files import write_json
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints, ReasonAgainst, no_reason
 from jaxtrain.storage.environment import describe_environment
-from jaxtrain.storage.files import write_json
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import Owner, claim, demand_own, new_id, read_owner
 from jaxtrain.storage.result import Result, write_result
