@@ -186,7 +186,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     A kill may leave `.NAME.tmp` beside it, which the next write of the file replaces.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    file, _ = open_locked(temporary)
+    try:
+        file, _ = open_locked(temporary)
+    except StorageError as error:
+        if os.path.lexists(temporary):  # it is what is in the way
+            raise
+        raise storage_error(path, "written", error.__cause__ or error) from error
     with guarded(path, "written"), file:
         try:
             file.truncate(0)

@@ -74,9 +74,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def without_rights() -> Iterator[None]:
-    """Takes the rights of a superuser from this process, who may read and write whatever the permissions say."""
-    if os.geteuid() != 0:
+def usual_rights(kind: str) -> Iterator[None]:
+    """Takes the rights of a superuser, whom no permission stops, where permissions are the subject."""
+    if os.geteuid() != 0 or "permission" not in kind:
         yield
         return
     os.seteuid(65534)
@@ -91,7 +91,6 @@ def bad_path(folder: Path, kind: str) -> Path:
         return folder / NAMES[kind]
     path = folder / "bad"
     MAKERS[kind](path)
-    folder.chmod(0o777)
     return path
 
 
@@ -99,7 +98,7 @@ def bad_path(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("action", OPENED.values(), ids=OPENED.keys())
 def test_what_is_no_regular_file_is_refused_in_one_line_and_never_waited_for(folder, action, kind):
     path = bad_path(folder, kind)
-    with without_rights(), pytest.raises(StorageError) as refusal:
+    with usual_rights(kind), pytest.raises(StorageError) as refusal:
         action(path)
     assert "\n" not in str(refusal.value)
     assert refusal.value.hint
@@ -110,7 +109,7 @@ def test_what_is_no_regular_file_is_refused_in_one_line_and_never_waited_for(fol
 def test_no_other_error_than_ours_leaves_the_guard(folder, action, kind):
     path = bad_path(folder, kind)
     try:
-        with without_rights():
+        with usual_rights(kind):
             action(path)
     except StorageError as refusal:
         assert str(refusal).isprintable()  # noqa: PT017 (some of these paths can be asked for)
@@ -142,7 +141,7 @@ ENTRIES: dict[str, tuple[type[JaxtrainError], Callable[[Path], object]]] = {
 @pytest.mark.parametrize(("expected", "entry"), ENTRIES.values(), ids=ENTRIES.keys())
 def test_a_path_of_the_config_is_refused_under_its_own_error(folder, expected, entry, kind):
     path = bad_path(folder, kind)
-    with without_rights(), pytest.raises(expected):
+    with usual_rights(kind), pytest.raises(expected):
         entry(path)
 
 
@@ -173,6 +172,14 @@ def test_a_temporary_file_that_a_kill_left_is_replaced(folder):
     files.write_text(folder / "result.json", "new")
     assert (folder / "result.json").read_text() == "new"
     assert sorted(os.listdir(folder)) == ["file", "result.json"]
+
+
+def test_the_error_names_the_file_that_cannot_be_written_or_what_is_in_its_way(folder):
+    with pytest.raises(StorageError, match=r"/missing/result\.json: got the error 'No such file"):
+        files.write_text(folder / "missing" / "result.json", "new")
+    (folder / ".result.json.tmp").mkdir()
+    with pytest.raises(StorageError, match=r"/\.result\.json\.tmp: got the error 'Is a directory'"):
+        files.write_text(folder / "result.json", "new")
 
 
 def test_whoever_waited_for_a_removed_lock_makes_a_new_one(folder):
@@ -266,7 +273,7 @@ SHELL = {
 def test_a_stream_that_takes_nothing_ends_in_one_line(words, code, lines):
     script = ["bash", "-c", f"{join(command())} {words}"]
     ended = subprocess.run(script, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
-    assert (ended.returncode, len(ended.stderr.splitlines())) == (code, lines)
+    assert (ended.returncode, len(ended.stderr.splitlines()), ended.stdout) == (code, lines, "")
 
 
 def test_no_file_takes_the_number_of_a_closed_stream(folder):
