@@ -1,6 +1,6 @@
 """Trains the best config and the config's own values on seeds that the search did not use, and compares them."""
 
-from jaxtrain.files import exists, read_json, write_json
+from jaxtrain.files import exists
 from jaxtrain.search.batch import Batch, Work
 from jaxtrain.search.results import Comparison
 from jaxtrain.search.session import Session

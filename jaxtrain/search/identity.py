@@ -11,7 +11,6 @@ from jaxtrain.config.identity import changes_numbers, demand_equal
 from jaxtrain.config.section_traits import STUDY
 from jaxtrain.config.trust import modules_of
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.files import exists
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import Owner, saved_config
 

@@ -15,7 +15,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.files import exists, make_directory, read_json, remove_empty_file, write_json
+from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.files import exists, read_json
+from jaxtrain.files import read_json
 from jaxtrain.storage.seals import is_sealed, without_seal, write_sealed
 
 Numbers = dict[str, float]

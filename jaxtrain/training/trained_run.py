@@ -16,7 +16,6 @@ from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import StorageError, UsageError, Words, one_of
-from jaxtrain.files import exists
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
