@@ -227,6 +227,12 @@ def as_json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def rename(path: Path, to: Path) -> Path:
+    """Renames a file or directory, and returns its new path; raises StorageError when that fails."""
+    with guarded(path, "renamed"):
+        return path.rename(to)
+
+
 def remove(path: Path) -> None:
     """Removes a file, if there is one; raises StorageError when that fails."""
     with guarded(path, "removed"):

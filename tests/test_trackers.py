@@ -178,13 +178,20 @@ def test_a_damaged_line_before_the_last_is_named_and_left_alone(tmp_path, line):
     assert path.read_bytes() == before
 
 
-def test_a_full_disk_is_a_storage_error_with_the_path(tmp_path):
+def test_a_device_in_its_place_is_refused(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.symlink_to("/dev/full")
-    tracker = JsonlTracker(path)
-    with pytest.raises(StorageError, match=r"metrics\.jsonl.*No space left") as caught:
-        tracker.write(1, "train", {"loss": 1.0})
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: got a device") as caught:
+        JsonlTracker(path)
     assert caught.value.exit_code == 5
+
+
+def test_a_file_that_was_removed_in_a_run_is_told_at_the_next_row(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    tracker = JsonlTracker(path)
+    path.unlink()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: got the error 'No such file"):
+        tracker.write(1, "train", {"loss": 1.0})
     tracker.close()
 
 
@@ -202,7 +209,7 @@ def test_a_line_that_the_disk_takes_half_is_taken_back(tmp_path):
         from jaxtrain.errors import StorageError
         from jaxtrain.trackers import JsonlTracker
         tracker = JsonlTracker(sys.argv[1])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (160, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (220, resource.RLIM_INFINITY))
         tracker.write(1, "train", {"loss": 1.0})
         try:
             tracker.write(2, "train", {"long" * 30: 1.0})

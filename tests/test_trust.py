@@ -74,7 +74,7 @@ def test_a_trusted_module_may_be_named_but_not_what_it_imports(tmp_path, monkeyp
     content = json.loads(to_json(tiny())) | {"schedule": {}}
 
     def config(name: str) -> None:
-        path.write_text(json.dumps(content | {"optimizer": {"name": name}}))
+        path.write_text(json.dumps(content | {"optimizer": {"name": name, "learning_rate": 0.1}}))
 
     config("my_trusted:slow")
     with pytest.raises(ConfigError, match="--trust=my_trusted"):

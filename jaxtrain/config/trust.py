@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.errors import ConfigError
+from jaxtrain.errors import ConfigError, StorageError
+from jaxtrain.files import guarded, make_directory, read_bytes, read_json
 
 OURS = ("optax", "optax.contrib")
 """Modules whose own public functions any config may name."""
@@ -93,11 +94,11 @@ def _module_of(name: str) -> str:
 def _own_references(folder: Path) -> set[str]:
     """Returns the functions named by the run in a folder, if this user made it; else none."""
     try:
-        saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        saved = read_json(folder / "run.json")
         is_own = bool(saved["signature"]) and hmac.compare_digest(
             saved["signature"], sign(saved["id"], saved["config"])
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (StorageError, KeyError, TypeError):
         return set()
     return {name for _, name in references(saved["config"])} if is_own else set()
 
@@ -111,20 +112,25 @@ def sign(run: str, config: Mapping[str, Any]) -> str:
 
 def _user_key() -> bytes:
     """Returns the key in the user's settings, made on first use; empty where they can be neither read nor written."""
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "jaxtrain"
-    path = folder / "key"
-    with contextlib.suppress(OSError):
-        return path.read_bytes()
-    new = folder / f".key.{os.getpid()}.tmp"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_hex(32).encode())
-        with contextlib.suppress(FileExistsError):  # another process was faster: its key counts
-            os.link(new, path)
-        return path.read_bytes()
-    except OSError:
+        with guarded(Path("~"), "read"):
+            folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "jaxtrain"
+        with contextlib.suppress(StorageError):
+            return read_bytes(folder / "key")
+        make_directory(folder, private=True)
+        return _make_key(folder)
+    except (StorageError, RuntimeError):  # no home is a RuntimeError
         return b""
-    finally:
-        with contextlib.suppress(OSError):
-            new.unlink()
+
+
+def _make_key(folder: Path) -> bytes:
+    new = folder / f".key.{os.getpid()}.tmp"
+    with guarded(folder, "written"):
+        try:
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_hex(32).encode())
+            with contextlib.suppress(FileExistsError):  # another process was faster: its key counts
+                os.link(new, folder / "key")
+        finally:
+            new.unlink(missing_ok=True)
+    return read_bytes(folder / "key")

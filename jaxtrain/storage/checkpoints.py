@@ -10,9 +10,7 @@ the next run that saves removes it.
 
 import contextlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +21,17 @@ import numpy as np
 
 from jaxtrain.core.trees import leaf_digests, named_leaves
 from jaxtrain.errors import StorageError, Words, one_of
-from jaxtrain.files import make_directory, storage_error
+from jaxtrain.files import (
+    exists,
+    guarded,
+    is_directory,
+    list_directory,
+    make_directory,
+    remove,
+    remove_tree,
+    rename,
+    storage_error,
+)
 from jaxtrain.storage.checkpoint_files import (
     Damage,
     Leaves,
@@ -79,7 +87,8 @@ class Checkpoints:
             say: prints a line; may be called from the saving thread.
             run: the id of the run that owns the directory; while it is None, steps of any run are accepted.
         """
-        self.directory = directory.absolute()
+        with guarded(directory, "read"):
+            self.directory = directory.absolute()
         self._keep = keep
         self.say = say
         self.run = run
@@ -180,23 +189,25 @@ class Checkpoints:
             if self._commit(step, unfinished, state, memory):
                 self.say(f"saved step {step}")
             self._prune(step, protect)
-        except StorageError:
-            raise
+        except StorageError as error:  # of a file in it
+            raise StorageError(str(self.directory / str(step)), error.got, error.expected, error.hint) from error
         except Exception as error:
             raise storage_error(self.directory / str(step), "written", error) from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove_tree(unfinished)
 
     def _sweep(self) -> None:
-        """Removes, once, the unfinished steps that a killed process left."""
+        """Removes, once, the unfinished steps and files that a killed process left."""
         if self._swept:
             return
         for step, place in self._places().items():
             if place.name.startswith("replaced-"):
-                place.rename(self.directory / str(step))
-        for name in os.listdir(self.directory):
+                rename(place, self.directory / str(step))
+        for name in list_directory(self.directory):
             if name.startswith(("unfinished-", "replaced-")):
-                shutil.rmtree(self.directory / name)
+                remove_tree(self.directory / name)
+        for place in self._places().values():
+            remove(place / ".memory.json.tmp")
         self._swept = True
 
     def _commit(self, step: int, unfinished: Path, state: Leaves, memory: dict[str, Any]) -> bool:
@@ -212,11 +223,11 @@ class Checkpoints:
                 return True
         write_step(unfinished, state, manifest)
         replaced = self.directory / f"replaced-{step}"
-        if final.exists():
-            final.rename(replaced)
-        unfinished.rename(final)
+        if exists(final):
+            rename(final, replaced)
+        rename(unfinished, final)
         flush(self.directory)
-        shutil.rmtree(replaced, ignore_errors=True)
+        remove_tree(replaced)
         return True
 
     def _prune(self, step: int, protect: int | None) -> None:
@@ -225,8 +236,8 @@ class Checkpoints:
             if old not in kept:
                 # Renamed first, so that a half deleted step is not taken for a damaged one.
                 doomed = self.directory / f"unfinished-{old}"
-                (self.directory / str(old)).rename(doomed)
-                shutil.rmtree(doomed)
+                rename(self.directory / str(old), doomed)
+                remove_tree(doomed)
 
     # Reading.
 
@@ -236,17 +247,12 @@ class Checkpoints:
         places = {}
         for name in names:
             match = re.fullmatch(r"(replaced-)?(\d+)", name)
-            if match and not (match[1] and match[2] in names) and (self.directory / name).is_dir():
+            if match and not (match[1] and match[2] in names) and is_directory(self.directory / name):
                 places[int(match[2])] = self.directory / name
         return places
 
     def _names(self) -> set[str]:
-        try:
-            return set(os.listdir(self.directory))
-        except FileNotFoundError:
-            return set()
-        except OSError as error:
-            raise storage_error(self.directory, "read", error) from error
+        return set(list_directory(self.directory))
 
     def _newest_valid(
         self, step: int | None, target: Any, *, set_aside: bool, reason_against: ReasonAgainst = no_reason
@@ -296,14 +302,14 @@ class Checkpoints:
     def _report(self, damages: Mapping[int, Damage], places: Mapping[int, Path], used: int, set_aside: str) -> None:
         """Reports damaged steps, and renames them to `<set_aside>-<step>`: their names are free for new saves."""
         for step, why in damages.items():
-            if not places[step].exists():  # the run that owns the directory removed it during the read
+            if not exists(places[step]):  # the run that owns the directory removed it during the read
                 continue
             aside = ""
             if set_aside:
                 try:
                     aside = f", set aside as {_set_aside(places[step], f'{set_aside}-{step}').name}"
-                except OSError as error:
-                    aside = f", could not be set aside ({os.strerror(error.errno or 0)})"
+                except StorageError as error:
+                    aside = f", could not be set aside ({error.got})"
             again = f", {step - used} steps are trained again" if set_aside else ""
             self.say(f"step {step} is damaged ({why}){aside}; using step {used}{again}")
 
@@ -326,7 +332,7 @@ def _host_copy(state: Any) -> Leaves:
 def _set_aside(place: Path, name: str) -> Path:
     aside = place.with_name(name)
     number = 1
-    while aside.exists():
+    while exists(aside):
         number += 1
         aside = place.with_name(f"{name}-{number}")
-    return place.rename(aside)
+    return rename(place, aside)

@@ -1,13 +1,14 @@
 """Appends to and reads JSON Lines files whose lines are sealed; a last line that a kill has torn is ignored."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtrain.files import storage_error, write_text
+from jaxtrain.files import exists, guarded, open_file, read_bytes, write_bytes
 from jaxtrain.storage.seals import SEAL, add_seal, is_sealed, without_seal
 
 Row = dict[str, Any]
@@ -33,34 +34,35 @@ class JsonLines:
         """Opens the file, and rewrites it unless it holds exactly these rows."""
         self.path = path
         content = _text(rows)
-        try:
-            if not content:
-                path.write_bytes(b"")
-            elif not path.exists() or path.read_bytes() != content:
-                write_text(path, content.decode())
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
-        except OSError as error:
-            raise storage_error(path, "written", error) from error
+        if content and (not exists(path) or read_bytes(path) != content):
+            write_bytes(path, content)
+        self._file = open_file(path, "ab", buffering=0)
+        if not content:
+            self._truncate(0)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Appends sealed rows, in one write if the system accepts it whole."""
         text = _text(rows)
-        descriptor = self._file.fileno()
-        length = os.fstat(descriptor).st_size
-        try:
-            while text:  # a disk that fills up accepts a part first and fails on the rest
-                text = text[self._file.write(text) :]
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, length)
-            raise storage_error(self.path, "written", error) from error
+        with guarded(self.path, "written"):
+            status = os.fstat(self._file.fileno())
+            if status.st_nlink == 0:  # what is appended to it would be lost
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            try:
+                while text:  # a disk that fills up accepts a part first and fails on the rest
+                    text = text[self._file.write(text) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._truncate(status.st_size)
+                raise
 
     def flush(self) -> None:
         """Flushes the file to the disk, so that its rows survive a power cut."""
-        try:
+        with guarded(self.path, "written"):
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise storage_error(self.path, "written", error) from error
+
+    def _truncate(self, length: int) -> None:
+        with guarded(self.path, "written"):
+            os.ftruncate(self._file.fileno(), length)
 
     def close(self) -> None:
         """Closes the file."""
@@ -73,12 +75,9 @@ def read_lines(path: Path, is_row: IsRow, *, sealed: bool = True) -> list[Line]:
     With `sealed` False, lines without a seal are trusted, too: those that an earlier version wrote.
     Raises StorageError for a file that cannot be read.
     """
-    try:
-        texts = path.read_bytes().splitlines()
-    except FileNotFoundError:
+    if not exists(path):
         return []
-    except OSError as error:
-        raise storage_error(path, "read", error) from error
+    texts = read_bytes(path).splitlines()
     lines = [_line(number, text, is_row, sealed) for number, text in enumerate(texts, start=1)]
     if lines and lines[-1].row is None:  # only the last line can be torn by a kill
         lines.pop()

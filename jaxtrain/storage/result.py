@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.files import read_json
+from jaxtrain.files import exists, read_json
 from jaxtrain.storage.seals import is_sealed, without_seal, write_sealed
 
 Numbers = dict[str, float]
@@ -58,7 +58,7 @@ def read_result(workdir: Path, *, sealed: bool = True) -> Result | None:
     Raises StorageError for a file that cannot be read, was changed, or holds something else.
     """
     path = workdir / "result.json"
-    if not path.exists():
+    if not exists(path):
         return None
     content = read_json(path)
     hint = "Restore it from a copy, or take it as it stands with --accept-edited"
