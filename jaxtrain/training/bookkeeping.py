@@ -23,6 +23,7 @@ class Bookkeeping:
         best: step, metric and value of the best evaluation so far.
         last: split -> the numbers of its newest row.
         seconds: duration of the run over all sessions, in seconds.
+        began: the step at which the run began: 0, or that of the run which it continues.
     """
 
     info: dict[str, Any]
@@ -31,6 +32,7 @@ class Bookkeeping:
     best: dict[str, Any] | None = None
     last: dict[str, Numbers] = field(default_factory=dict)
     seconds: float = 0.0
+    began: int = 0
 
     @property
     def best_step(self) -> int | None:

@@ -24,6 +24,7 @@ from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.checks import check_fingerprint, explain_traced_floats
+from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.intervals import over_seeds
 from jaxtrain.training.loop import Ending, TrainingSession, run_loop, throughput
@@ -69,18 +70,19 @@ def train_and_evaluate(
         runner = make_runner(experiment, step)
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended)
         claim(workdir, config)
+        began = bookkeeping.began if resumed is None else resumed
         total = experiment.lengths.total
         if resumed is not None:
             lines.say(f"resuming at step {resumed:,} of {total:,}")
-        bar = opened.enter_context(progress(total, resumed or 0, quiet=quiet, description=workdir.name))
+        bar = opened.enter_context(progress(total, began, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
         session = TrainingSession(
             experiment=experiment,
             runner=runner,
             state=state,
             bookkeeping=bookkeeping,
-            began_at=resumed or 0,
-            at=resumed or 0,
+            began_at=began,
+            at=began,
             saved_at=resumed,
             checkpoints=checkpoints,
             tracker=opened.enter_context(open_trackers(config, workdir, resumed, trackers, bar, total)),
@@ -103,7 +105,7 @@ def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None])
 def start(
     experiment: Experiment, runner: Runner, checkpoints: Checkpoints, ended: Result | None = None
 ) -> tuple[TrainState, Bookkeeping, int | None]:
-    """Restores the newest checkpoint, or initializes the state of a new run.
+    """Restores the newest checkpoint, or makes the state of a new run: an initial one, or that which it continues.
 
     Args:
         experiment: the experiment.
@@ -124,7 +126,12 @@ def start(
             expected = f"one, since the run was {ended.status} at step {ended.step:,}"
             hint = "Restore it from a copy, or give another --workdir to start afresh"
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
-        return runner.init(), Bookkeeping(info=experiment.dataset.info.to_json()), None
+        info = experiment.dataset.info.to_json()
+        if experiment.config["checkpoint"]["continue_from"] is not None:
+            continued = read_continued(experiment, runner.shapes())
+            checkpoints.say(continued.line)
+            return runner.place(continued.state), Bookkeeping(info, began=continued.step), None
+        return runner.init(), Bookkeeping(info), None
     bookkeeping = Bookkeeping(**restored.memory)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     return runner.place(restored.state), bookkeeping, restored.step
