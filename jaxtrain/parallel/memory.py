@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxtrain.errors import StorageError
+from jaxtrain.files import read_text
 from jaxtrain.parallel.mesh import Devices
 
 
@@ -45,11 +47,11 @@ def memory_limit(mesh: Devices) -> int:
 def _free_host_memory() -> int:
     """Returns the available bytes of main memory (all of it if the system does not tell), within the cgroup limit."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = read_text(Path("/proc/meminfo")).splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
+    except (StorageError, StopIteration):
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        return min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no limit, or no cgroups
+        return min(available, int(read_text(Path("/sys/fs/cgroup/memory.max"))))
+    except (StorageError, ValueError):  # no limit, or no cgroups
         return available

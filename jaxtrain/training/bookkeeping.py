@@ -24,6 +24,8 @@ class Bookkeeping:
         last: split -> the numbers of its newest row.
         seconds: duration of the run over all sessions, in seconds.
         began: the step at which the run began: 0, or that of the run which it continues.
+        rows: the mark of the rows in metrics.jsonl at the time; None in checkpoints of earlier versions.
+        edited: the files that were changed by others and accepted as they stood.
     """
 
     info: dict[str, Any]
@@ -33,6 +35,8 @@ class Bookkeeping:
     last: dict[str, Numbers] = field(default_factory=dict)
     seconds: float = 0.0
     began: int = 0
+    rows: dict[str, Any] | None = None
+    edited: list[str] = field(default_factory=list)
 
     @property
     def best_step(self) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.errors import DataError, Words, nearest
+from jaxtrain.files import exists, is_directory, list_directory, open_file
 
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
@@ -22,19 +23,22 @@ def arrays(path: Path, file: str) -> Source:
     Raises DataError naming the file and array that are missing, damaged or hold Python objects.
     """
     place = path / file
-    if place.is_dir():
-        files = {npy.stem: npy for npy in sorted(place.glob("*.npy"))}
-        return _load_splits(
-            place, files, lambda name: files[name], lambda name: np.load(files[name], allow_pickle=False)
-        )
-    if not place.is_file():
+    if is_directory(place):
+        files = {Path(name).stem: place / name for name in list_directory(place) if name.endswith(".npy")}
+        return _load_splits(place, files, lambda name: files[name], lambda name: _load_array(files[name]))
+    if not exists(place):
         raise missing("arrays", f"{file} (an .npz, or a folder of .npy files)", path)
     return _read_archive(place)
 
 
+def _load_array(file: Path) -> np.ndarray:
+    with open_file(file) as stream:
+        return np.load(stream, allow_pickle=False)
+
+
 def _read_archive(place: Path) -> Source:
     try:
-        with place.open("rb") as stream:  # opened here, since NumPy does not close a damaged file
+        with open_file(place) as stream:  # opened here, since NumPy does not close a damaged file
             archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.lib.npyio.NpzFile):
                 return _load_splits(place, archive.files, lambda name: f"{place}[{name}]", archive.__getitem__)

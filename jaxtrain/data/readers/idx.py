@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxtrain.data.source import Source, Split, missing
 from jaxtrain.errors import DataError, Words
+from jaxtrain.files import exists, read_bytes
 
 GZIP_BITS = 31  # zlib's window bits for a gzip header and checksum
 FILES = {
@@ -54,7 +55,7 @@ def _read_splits(source: str, folder: Path, names: list[str], published: str = "
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+    return next((file for file in (folder / name, folder / f"{name}.gz") if exists(file)), None)
 
 
 def read_idx(file: Path, rank: int) -> np.ndarray:
@@ -63,7 +64,7 @@ def read_idx(file: Path, rank: int) -> np.ndarray:
     Raises DataError for a wrong magic number, a wrong size or a damaged compressed stream.
     """
     try:
-        return _parse(file, file.read_bytes(), rank)
+        return _parse(file, read_bytes(file), rank)
     except (OSError, EOFError, zlib.error) as error:  # the errors of gzip are OSErrors
         got = Words(f"a file that cannot be read ({error})")
         raise DataError(str(file), got, "a whole IDX file", "Fetch it again") from error
