@@ -24,6 +24,10 @@ def check_config(config: Config) -> None:
         raise ConfigError("train.seeds", config["train"]["seeds"], f"1 {trials} have search.seeds seeds")
     if config["parallel"]["backend"] != "mesh":
         raise ConfigError("parallel.backend", config["parallel"]["backend"], f"'mesh' {trials} are lanes")
+    if config["checkpoint"]["continue_from"] is not None:
+        expected = f"None {trials} start at step 0"
+        hint = "Take checkpoint.init_from, to start them from the weights of that run"
+        raise ConfigError("checkpoint.continue_from", config["checkpoint"]["continue_from"], expected, hint)
     section = config["search"]
     for name in ("seeds", "compare_seeds"):
         most = 2**32 - config["seed"] - (section["seeds"] if name == "compare_seeds" else 0)

@@ -22,6 +22,7 @@ from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, dev
 from jaxtrain.tasks import STANDARDISED, make_task
 from jaxtrain.training.checks import (
     check_adadelta,
+    check_continuation,
     check_devices,
     check_metrics,
     check_plateaus,
@@ -130,6 +131,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     check_metrics(config["task"], config["eval"]["metric"])
     check_schedule_free(config)
     check_adadelta(config)
+    check_continuation(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
     standardised = config["task"]["name"] in STANDARDISED
