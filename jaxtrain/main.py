@@ -18,6 +18,10 @@ from jaxtrain.commands.options import USAGE, Options, split_overrides
 from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, Words, message, nearest, one_of
 
 
+FRAME = "  File "
+"""How a note begins that holds the frames of a user's own code; JAX adds notes on tracebacks, which are not shown."""
+
+
 class Command(NamedTuple):
     """A verb: its module in `jaxtrain.commands`, which option it reads ("config", "workdir" or none), a line of help.
 
@@ -53,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             traceback.print_exc()
         else:
-            for note in getattr(error, "__notes__", ()):  # the frames of a user's own code
-                print(note, file=sys.stderr)
+            for note in getattr(error, "__notes__", ()):
+                if note.startswith(FRAME):
+                    print(note, file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except RuntimeError as error:  # jax.errors.JaxRuntimeError among them

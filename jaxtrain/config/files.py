@@ -20,7 +20,8 @@ from typing import Any
 import ml_collections
 
 from jaxtrain.config.effects import demand_no_effects
-from jaxtrain.errors import ConfigError, JaxtrainError, nearest
+from jaxtrain.config.schema import MOST_NESTED, is_too_deep
+from jaxtrain.errors import ConfigError, JaxtrainError, Words, nearest
 
 FRAMES = 10
 """Shown of the user's own frames: the last ones."""
@@ -36,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
         what = "an existing .py file with get_config(), or a run's config.json"
         raise ConfigError("--config", str(path), what, nearest(path.name, beside))
     try:
-        content = to_plain(json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path))
+        content = _as_dict(json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path), path)
         repr(content)  # later errors show values, so one that cannot be printed is reported here
     except JaxtrainError:
         raise
@@ -48,6 +49,16 @@ def read(path: Path) -> dict[str, Any]:
         what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
         raise ConfigError("--config", str(path), what, f"Make it a dict, not a {type(content).__name__}")
     return content
+
+
+def _as_dict(content: Any, path: Path) -> Any:
+    """Converts the content of a file as `to_plain` does; an error names the file, and the key in its hint."""
+    try:
+        return to_plain(content)
+    except ConfigError as error:
+        expected = "a config that is not nested without end"
+        hint = f"Write {error.key} with {error.expected}"
+        raise ConfigError("--config", str(path), expected, hint) from error
 
 
 def _call_get_config(path: Path) -> Any:
@@ -130,8 +141,26 @@ def _is_users(filename: str) -> bool:
     return not any(Path(filename).is_relative_to(folder) for folder in (_PACKAGE, *_LIBRARIES))
 
 
-def to_plain(value: Any) -> Any:
-    """Converts ConfigDicts and mappings into plain nested dicts, and placeholders into their values."""
-    if isinstance(value, ml_collections.ConfigDict):
-        value = value.to_dict()
-    return {str(k): to_plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+def to_plain(value: Any, path: str = "config") -> Any:
+    """Converts ConfigDicts and mappings into plain nested dicts, and placeholders into their values.
+
+    Raises ConfigError, naming the key in `path`, for a value that is nested too deep or in itself.
+    """
+    return _to_plain(value, path, MOST_NESTED)
+
+
+def _to_plain(value: Any, path: str, levels: int) -> Any:
+    is_mapping = isinstance(value, Mapping | ml_collections.ConfigDict)
+    if (is_mapping and not levels) or (isinstance(value, list | tuple) and is_too_deep(value, levels)):
+        expected = f"at most {MOST_NESTED} levels, and no value within itself"
+        raise ConfigError(path, Words("a value that is nested too deep"), expected, "Write it without nesting")
+    if not is_mapping:
+        return value
+    return {str(k): _to_plain(v, _below(path, k), levels - 1) for k, v in value.items()}
+
+
+def _below(path: str, key: Any) -> str:
+    """Returns the path of a key of a mapping; the levels above the first two say enough about a deep one."""
+    if path == "config":
+        return str(key)
+    return f"{path}.{key}" if path.count(".") < 2 else path

@@ -9,6 +9,7 @@ from typing import Any
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal
 from jaxtrain.config.section_traits import STUDY
+from jaxtrain.config.seeds import check_seeds
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import read_config
@@ -23,11 +24,8 @@ def check_config(config: Config) -> None:
         raise ConfigError("train.seeds", config["train"]["seeds"], f"1 {trials} have search.seeds seeds")
     if config["parallel"]["backend"] != "mesh":
         raise ConfigError("parallel.backend", config["parallel"]["backend"], f"'mesh' {trials} are lanes")
-    section = config["search"]
-    for name in ("seeds", "compare_seeds"):
-        most = 2**32 - config["seed"] - (section["seeds"] if name == "compare_seeds" else 0)
-        if section[name] > most:
-            raise ConfigError(f"search.{name}", section[name], f"at most {most:,}, since seeds end at 2**32 - 1")
+    check_seeds(config, "search.seeds")
+    check_seeds(config, "search.compare_seeds", before=config["search"]["seeds"])
 
 
 @contextmanager

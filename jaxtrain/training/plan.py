@@ -100,7 +100,6 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
     """
     with explain_traced_floats(config):
         experiment = build(config)
-        experiment.rows(0, 1, 1)  # raises for a batch larger than the data, before anything is compiled
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with count_compilations() as compiled:
             memory = memory_by_kind(experiment)

@@ -1,6 +1,7 @@
 """Sources that need no download: the small real data sets that come with scikit-learn."""
 
 import gzip
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,5 +56,9 @@ def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[n
     except OSError as error:
         got = Words(f"the error {error.strerror!r}")
         raise DataError(str(file), got, "a file of scikit-learn", "Install another version of it") from error
-    text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
-    return np.loadtxt(text.splitlines(), delimiter=delimiter, skiprows=skiprows), str(file)
+    try:
+        text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+        return np.loadtxt(text.splitlines(), delimiter=delimiter, skiprows=skiprows), str(file)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        got = Words(f"a file that cannot be read ({error})")
+        raise DataError(str(file), got, "a table of scikit-learn", "Install scikit-learn again") from error
