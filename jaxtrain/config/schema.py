@@ -109,12 +109,30 @@ class NotEmpty:
         return "not empty"
 
 
+@dataclass(frozen=True)
+class AtMost:
+    """A tuple with a limited number of elements."""
+
+    count: int
+
+    def accepts(self, value: Any) -> bool:
+        """Returns whether a tuple is short enough; accepts other types."""
+        return not isinstance(value, tuple) or len(value) <= self.count
+
+    def __str__(self) -> str:
+        """Describes the constraint in words."""
+        return f"at most {self.count} of them"
+
+
+MOST_LAYERS = 256
+"""The most widths of a model: XLA takes minutes for so many layers, and its memory and stack grow with them."""
+
 Positive = Annotated[float, Bounds(0, open_low=True)]
 NonNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1)]
 Probability = Annotated[float, Bounds(0, 1, open_high=True)]
 Count = Annotated[int, Bounds(1)]
-Widths = Annotated[tuple[int, ...], Bounds(1)]
+Widths = Annotated[tuple[int, ...], Bounds(1), AtMost(MOST_LAYERS)]
 Pattern = Annotated[str, RegularExpression()]
 
 

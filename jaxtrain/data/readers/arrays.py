@@ -146,4 +146,4 @@ def _array_names(place: Path, stored: set[str]) -> dict[str, tuple[str, str]]:
 def _hint(error: Exception) -> str:
     if "allow_pickle" in str(error):  # NumPy's message for unknown file formats, which it takes for pickles
         return NO_PICKLES
-    return f"Write it again: {str(error) or type(error).__name__}"
+    return f"Write it again: {str(error)[:200] or type(error).__name__}"  # some errors quote the file
