@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, NoReturn
 from jaxtrain.commands.options import USAGE, Options, split_overrides
 from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, Words, message, nearest, one_of
 
-
 FRAME = "  File "
 """How a note begins that holds the frames of a user's own code; JAX adds notes on tracebacks, which are not shown."""
 

@@ -106,7 +106,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 def load(inputs: Any, targets: Any = LABELS, *, standardised: bool = False) -> Dataset:
-    source = as_source({"train": (inputs, targets)}, "mine")
+    return load_source({"train": (inputs, targets)}, standardised=standardised)
+
+
+def load_source(returned: Any, *, standardised: bool = False) -> Dataset:
+    source = as_source(returned, "mine")
     return load_dataset(source, seed=0, validation_fraction=0, test_fraction=0, standardised=standardised)
 
 
@@ -141,10 +145,7 @@ def test_targets_pass_the_same_door(kind: str, standardised: bool):
 
 def test_a_source_that_names_its_files_is_refused_by_these():
     with pytest.raises(DataError, match=r"^y\.npy: got targets of shape \(12, 3\) with masked"):
-        load_dataset(
-            as_source(Source({"train": Split(TABLE, HIDDEN, "x.npy", "y.npy")}), "mine"),
-            **{"seed": 0, "validation_fraction": 0, "test_fraction": 0},
-        )
+        load_source(Source({"train": Split(TABLE, HIDDEN, "x.npy", "y.npy")}))
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).nmant != 63, reason="no long doubles of 80 bits, which are padded")
@@ -212,7 +213,7 @@ def test_targets_that_a_task_cannot_learn_are_refused_by_source_shape_and_remedy
 
 def test_the_values_of_every_split_are_checked():
     splits = {"train": (TABLE, MASKS), "test": (TABLE, MASKS * 255)}
-    dataset = load_dataset(as_source(splits, "mine"), seed=0, validation_fraction=0, test_fraction=0)
+    dataset = load_source(splits)
     with pytest.raises(DataError, match=r"^data source mine, test split: got .* 255"):
         check_targets({"task": {"name": "segmentation"}}, dataset)
 

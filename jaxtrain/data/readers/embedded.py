@@ -58,7 +58,10 @@ def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[n
         raise DataError(str(file), got, "a file of scikit-learn", "Install another version of it") from error
     try:
         text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
-        return np.loadtxt(text.splitlines(), delimiter=delimiter, skiprows=skiprows), str(file)
+        rows = text.splitlines()[skiprows:]
+        if not rows:
+            raise ValueError("it has no rows")
+        return np.loadtxt(rows, delimiter=delimiter), str(file)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         got = Words(f"a file that cannot be read ({error})")
         raise DataError(str(file), got, "a table of scikit-learn", "Install scikit-learn again") from error
