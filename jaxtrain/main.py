@@ -6,16 +6,20 @@ Modules that import JAX are imported only when a command needs them, so `--help`
 import argparse
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from jaxtrain.commands.options import USAGE, Options, split_overrides
-from jaxtrain.errors import JaxtrainError, JaxtrainWarning, UsageError, Words, message, nearest, one_of
+from jaxtrain.errors import JaxtrainError, JaxtrainWarning, StorageError, UsageError, Words, message, nearest, one_of
+from jaxtrain.files import storage_error
 
 FRAME = "  File "
 """How a note begins that holds the frames of a user's own code; JAX adds notes on tracebacks, which are not shown."""
@@ -41,6 +45,9 @@ COMMANDS = {
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
+RESUMES = ("train", "search")
+"""The verbs that go on from the files of a directory."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 usage or config, 3 data, 4 diverged, 5 storage."""
@@ -51,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run(words)
+            code = _run(words)
+            sys.stdout.flush()
+            return code
     except JaxtrainError as error:
         if "--debug" in words:
             traceback.print_exc()
@@ -72,14 +81,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader closed the pipe (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:  # of a library or a stream, since our own modules raise StorageError
+        if "--debug" in words:
+            raise
+        print(f"error: {storage_error(Path(str(error.filename or 'a stream')), 'used', error)}", file=sys.stderr)
+        _discard_output()
+        return StorageError.exit_code
+
+
+def _discard_output() -> None:
+    """Discards what the standard output cannot take: Python would fail on it again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Opens the null device for each standard stream that the shell closed (`2>&-`).
+
+    The first files of a run would take their numbers, and libraries would write messages into them.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is that of the stream
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the process ends)
+
+
+def _mute_libraries() -> None:
+    """Keeps this process from printing tracebacks of libraries beside our one line, for what is raised here as well.
+
+    After a failed save, Orbax's threads and coroutines that it gave up complain, some only when the process ends.
+    """
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda thread: print(
+        f"{thread.thread.name if thread.thread else 'thread'}: {thread.exc_type.__name__}: {thread.exc_value}",
+        file=sys.stderr,
+    )
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    logging.getLogger("asyncio").propagate = False
 
 
 def run_command() -> NoReturn:
     """Entry point of the installed script `jaxtrain`: runs the command and exits with its code."""
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does, so that modules in the current folder can be imported
+    _open_closed_streams()
+    if "--debug" not in sys.argv:
+        _mute_libraries()
     sys.exit(main())
 
 
@@ -93,7 +143,9 @@ def _run(words: Sequence[str]) -> int:
     if len(more) > (1 if verb == "list" else 0):
         expected = "at most one name" if verb == "list" else "options alone"
         raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
-    options = Options(tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet)
+    options = Options(
+        tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet, parsed.accept_edited, tuple(parsed.trust)
+    )
     _check_options(verb, options)
     return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
 
@@ -108,6 +160,9 @@ def _check_options(verb: str, options: Options) -> None:
     if reads == "workdir" and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
+    if options.accept_edited and verb not in RESUMES:
+        hint = "Leave --accept-edited out"
+        raise UsageError(verb, Words("--accept-edited"), f"it with {one_of(RESUMES)} alone", hint)
     if reads is None and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
         raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)
@@ -157,6 +212,16 @@ def _parser() -> argparse.ArgumentParser:
         "--workdir", action=_Once, metavar="DIR", help="the run's directory (default: runs/<config>-<hash>)"
     )
     parser.add_argument("--quiet", action="store_true", help="prints only errors")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="lets a config.json of somebody else name functions of a module",
+    )
+    parser.add_argument(
+        "--accept-edited", action="store_true", help="takes files of the run that were changed by others as they stand"
+    )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser
 
@@ -174,4 +239,4 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command()

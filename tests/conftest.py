@@ -1,6 +1,8 @@
 """What every test runs under: four CPU devices, strict types and shapes, and the parts that the machine has."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--bare"):
         os.environ.pop("JAXTRAIN_DATA", None)
+    os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="jaxtrain-settings-")  # not the user's own key
     worker = getattr(config, "workerinput", {}).get("workerid")
     config.stash[CACHE] = None if worker else programs.make_cache()  # workers inherit its name
     if worker or not config.getoption("numprocesses", None):
@@ -83,6 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Says last of all what was skipped: pytest's own summary counts it, and does not say what would enable it."""
     programs.remove_cache(config.stash[CACHE])
+    shutil.rmtree(os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
     if config.pluginmanager.has_plugin("terminalreporter") and not hasattr(config, "workerinput"):
         print(optional_parts.summary(_skipped))
 

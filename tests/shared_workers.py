@@ -74,7 +74,7 @@ def open_study(url: str, folder: Path, **options: Any) -> Iterator[shared.Shared
         "stop": Interruption(),
         "say": lambda line: None,
     }
-    with contextlib.closing(Ledger(folder / "trials.jsonl")) as ledger:
+    with contextlib.closing(Ledger(folder / "trials.jsonl", print)) as ledger:
         study = shared.SharedStudy(url=url, ledger=ledger, **defaults | options)
         try:
             yield study

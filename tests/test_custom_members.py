@@ -11,6 +11,7 @@ from tiny_runs import Interrupting, result_of, run, tiny
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
+from jaxtrain.errors import JaxtrainError
 from jaxtrain.main import main
 from jaxtrain.optimizers.wrappers import wrap
 from jaxtrain.trackers.jsonl import read_rows
@@ -250,3 +251,28 @@ def test_a_step_of_ones_own_is_taken_and_resumes(tmp_path, backend):
     if backend == "mesh":
         train_and_evaluate(config, tmp_path / "usual", quiet=True)
         assert last_bias(tmp_path / "usual").any()
+
+
+NO_MEMBERS = [
+    (
+        "optimizer",
+        "builtins:print",
+        "a function that builds an optax transformation. Name another function: this one re",
+    ),
+    ("optimizer", "math:sin", "a function whose arguments can be given by name"),
+    ("model", "math:sin", "a function that builds a Linen module"),
+    ("loss", "math:sin", r"a function that takes \(predictions, targets\) first"),
+    ("task", "math:sin", r"a function that takes \(model, loss, info\) first"),
+    ("task", "builtins:print", "a function that builds a task, with init, loss and predict"),
+    ("data", "os:getcwd", r"a function that takes \(path\) first"),
+    ("data", "os:fspath", r"got .* expected .*Source"),
+    ("schedule.optimizer.learning_rate", "math:sin", r"a function that takes \(step, total_steps\) first"),
+    ("schedule.optimizer.learning_rate", "builtins:print", "a function that builds the value at a step, one number"),
+]
+
+
+@pytest.mark.parametrize(("section", "name", "expected"), NO_MEMBERS)
+def test_a_callable_that_is_no_member_is_refused_by_signature_then_by_what_it_builds(section, name, expected, tmp_path):
+    with pytest.raises(JaxtrainError, match=expected) as refused:
+        train_and_evaluate(tiny({f"{section}.name": name}), tmp_path, quiet=True)
+    assert name in str(refused.value) or section == "data"

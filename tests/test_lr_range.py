@@ -16,11 +16,11 @@ from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.files import read_json, write_json
 from jaxtrain.lr_range.sweep import LRRangeResult, Ramp, lr_range_test
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import compile_eval_call, compile_init, compile_train_call, device_mesh
 from jaxtrain.parallel.population import Population
-from jaxtrain.storage.files import read_json, write_json
 from jaxtrain.training.experiment import Experiment, build
 
 pytestmark = pytest.mark.bits

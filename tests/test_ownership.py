@@ -5,68 +5,104 @@ import json
 import pytest
 from tiny_runs import timeless_rows, tiny
 
-from jaxtrain.config.identity import from_default
-from jaxtrain.errors import StorageError, UsageError
-from jaxtrain.storage.ownership import claim, demand_own
-from jaxtrain.trackers.jsonl import read_rows
+from jaxtrain.config.identity import to_json
+from jaxtrain.errors import JaxtrainWarning, StorageError, UsageError
+from jaxtrain.storage.ownership import Owner, claim, demand_own, read_owner, saved_config
+from jaxtrain.storage.seals import write_sealed
+from jaxtrain.trackers.jsonl import JsonlTracker, read_record, read_rows, rows_until
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines
 
 
+def own(workdir, config):
+    """Checks that a directory is free for a run, or the run's own."""
+    demand_own(workdir, config, read_owner(workdir))
+
+
 def test_a_directory_belongs_to_the_config_that_claimed_it(tmp_path):
-    demand_own(tmp_path, tiny())
-    claim(tmp_path, tiny())
-    demand_own(tmp_path, tiny())
+    own(tmp_path, tiny())
+    claim(tmp_path, tiny(), "1")
+    own(tmp_path, tiny())
     with pytest.raises(UsageError, match=r"model\.dropout = 0\.3, there 0\.1; seed = 4, there 0"):
-        demand_own(tmp_path, tiny({"seed": 4, "model.dropout": 0.3}))
+        own(tmp_path, tiny({"seed": 4, "model.dropout": 0.3}))
     with pytest.raises(UsageError, match=r"checkpoint\.init_from"):
-        demand_own(tmp_path, tiny({"checkpoint.init_from": "elsewhere"}))
+        own(tmp_path, tiny({"checkpoint.init_from": "elsewhere"}))
 
 
 def test_what_changes_no_number_may_differ_and_is_replaced(tmp_path):
-    claim(tmp_path, tiny())
+    claim(tmp_path, tiny(), "1")
     other = tiny({"log.every": "1 steps", "checkpoint.keep": 9, "track.tensorboard": False})
-    demand_own(tmp_path, other)
-    claim(tmp_path, other)
+    own(tmp_path, other)
+    claim(tmp_path, other, "1")
     assert json.loads((tmp_path / "config.json").read_text())["checkpoint"]["keep"] == 9
 
 
-@pytest.mark.parametrize("content", ['{"seed": 0, ', "[]", "3"])
-def test_a_config_that_is_none_is_refused_in_one_line(tmp_path, content):
+@pytest.mark.parametrize("content", ['{"seed": 0, ', "[]", "3", '{"seed": "many"}', '{"train": {"hours": 3}}'])
+def test_a_config_of_an_earlier_version_that_is_none_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(StorageError, match=r"config\.json: got (text|JSON) that is no"):
-        demand_own(tmp_path, tiny())
+    with pytest.raises(StorageError, match=r"config\.json: got (text|JSON) that is no|config\.json: got a config that"):
+        own(tmp_path, tiny())
 
 
 def test_checkpoints_whose_config_is_gone_are_nobodys(tmp_path):
     (tmp_path / "checkpoints" / "20").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"config\.json: got nothing"):
-        demand_own(tmp_path, tiny())
+        own(tmp_path, tiny())
 
 
 def test_a_knob_that_came_with_a_later_version_takes_its_default(tmp_path):
-    claim(tmp_path, tiny())
-    saved = json.loads((tmp_path / "config.json").read_text())
+    saved = json.loads(to_json(tiny()))
     del saved["lr_range"], saved["train"]["seeds"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    demand_own(tmp_path, tiny())
+    own(tmp_path, tiny())
     with pytest.raises(UsageError, match=r"train\.seeds = 2, there 1"):
-        demand_own(tmp_path, tiny({"train.seeds": 2}))
+        own(tmp_path, tiny({"train.seeds": 2}))
 
 
-def test_the_difference_from_the_default_is_saved_beside_the_config(tmp_path):
-    claim(tmp_path, tiny({"optimizer.learning_rate": 0.5}))
-    found = json.loads((tmp_path / "config_difference.json").read_text())
-    assert found == from_default(tiny({"optimizer.learning_rate": 0.5}))
-    assert found["optimizer.learning_rate"] == {"value": 0.5, "default": 0.001}
-    assert "optimizer.b1" not in found
+CHANGES = {
+    "a rate": lambda text: text.replace('"learning_rate": 0.001', '"learning_rate": 0.1'),
+    "half of it": lambda text: text[: len(text) // 2],
+    "another kind": lambda text: "[]",
+    "nothing": lambda text: "",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_config_json_is_told_as_that_and_never_used(tmp_path, change):
+    claim(tmp_path, tiny(), "1")
+    path = tmp_path / "config.json"
+    path.write_text(change(path.read_text()))
+    owner = read_owner(tmp_path)
+    assert owner is not None
+    with pytest.warns(JaxtrainWarning, match=r"config\.json: got .*; expected the config in run\.json, which is used"):
+        assert saved_config(tmp_path, owner) == tiny()
+    own(tmp_path, tiny())
+    with pytest.raises(StorageError, match=r"config\.json: got .*; expected the config that the run saved"):
+        own(tmp_path, tiny({"optimizer.learning_rate": 0.1}))
+
+
+@pytest.mark.parametrize(("old", "new"), [('"seed": 0', '"seed": 1'), ('"format": 1', '"format": 2'), ("{", "[")])
+def test_a_changed_run_json_is_refused_unless_the_config_beside_it_is_accepted(tmp_path, old, new):
+    claim(tmp_path, tiny(), "1")
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(StorageError, match=r"run\.json: got (content that fails|text that is not JSON)"):
+        read_owner(tmp_path)
+    assert read_owner(tmp_path, accept_edited=True) == Owner(None, json.loads(to_json(tiny())), format=0)
+
+
+def test_a_directory_of_a_later_format_is_refused_by_its_number(tmp_path):
+    write_sealed(tmp_path / "run.json", {"format": 2, "id": "1", "config": tiny()})
+    with pytest.raises(StorageError, match="got a directory of format 2; expected format 1"):
+        read_owner(tmp_path)
 
 
 @pytest.mark.parametrize("tensorboard", [True, False])
 def test_the_trackers_are_those_that_the_config_names_and_the_callers_own(tmp_path, tensorboard, capfd):
     config, own = tiny({"track.tensorboard": tensorboard}), MemoryTracker()
-    with open_trackers(config, tmp_path, None, [own], plain_lines(quiet=False), total=60) as tracker:
+    rows = JsonlTracker(tmp_path / "metrics.jsonl")
+    with open_trackers(config, tmp_path, rows, [own], plain_lines(quiet=False), total=60) as tracker:
         tracker.write(20, "train", {"loss": 1.5})
     assert timeless_rows(tmp_path) == own.rows == [{"step": 20, "split": "train", "loss": 1.5}]
     assert bool(list(tmp_path.glob("events.*"))) == tensorboard
@@ -75,8 +111,10 @@ def test_the_trackers_are_those_that_the_config_names_and_the_callers_own(tmp_pa
 
 
 def test_trackers_opened_at_a_step_go_on_after_it(tmp_path):
-    for resumed, steps in ((None, (20, 40)), (20, (40, 60))):
-        with open_trackers(tiny(), tmp_path, resumed, [], plain_lines(quiet=True), total=60) as tracker:
+    path = tmp_path / "metrics.jsonl"
+    for resumed, steps in ((0, (20, 40)), (20, (40, 60))):
+        rows = JsonlTracker(path, rows_until(read_record(path, sealed=True), resumed))
+        with open_trackers(tiny(), tmp_path, rows, [], plain_lines(quiet=True), total=60) as tracker:
             for step in steps:
                 tracker.write(step, "train", {"loss": step / (resumed or 1)})
     assert [(row["step"], row["loss"]) for row in read_rows(tmp_path / "metrics.jsonl")] == [(20, 20), (40, 2), (60, 3)]

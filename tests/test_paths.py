@@ -128,25 +128,21 @@ def test_a_system_that_does_not_list_descriptors_gets_a_link_that_is_removed(fol
     place = Path(os.fsdecode(b"gs:\\ \xff")) / "20"
     place.parent.mkdir()
     leaves = {"params/kernel": np.arange(6.0, dtype=np.float32)}
-    checkpoint_files.write_step(place.absolute(), leaves, leaf_digests(leaves), {"seconds": 1.0})
-    found, memory = checkpoint_files.read_step(place.absolute(), target=None)
+    manifest = checkpoint_files.Manifest(leaf_digests(leaves), {"seconds": 1.0}, {})
+    checkpoint_files.write_step(place.absolute(), leaves, manifest)
+    found, saved = checkpoint_files.read_step(place.absolute(), target=None)
     np.testing.assert_array_equal(found["params/kernel"], leaves["params/kernel"])
-    assert memory == {"seconds": 1.0}
+    assert saved.memory == {"seconds": 1.0}
     assert not list(links.iterdir())
 
 
 def test_no_directory_of_a_user_is_part_of_a_pattern():
-    """Every pattern of `glob` is made of constants, and nothing makes a URL of a path."""
-    found = 0
+    """Nothing matches patterns against the disk, or makes a URL of a path."""
     for path in sorted(Path(jaxtrain.__file__).parent.rglob("*.py")):
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            assert name not in ("as_uri", "fnmatch", "iglob", "expanduser", "expandvars"), f"{path}:{call.lineno}"
-            if name in ("glob", "rglob"):
-                names = [node.id for node in ast.walk(call.args[0]) if isinstance(node, ast.Name)]
-                assert all(name.isupper() for name in names), f"{path}:{call.lineno}"
-                found += 1
-    assert found
+            refused = ("glob", "rglob", "iglob", "fnmatch", "as_uri", "expanduser", "expandvars")
+            assert name not in refused, f"{path}:{call.lineno}"
 
 
 def words_of_bytes(count: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import time
 from contextlib import contextmanager
@@ -17,14 +16,16 @@ from jaxtrain import load_config, train_and_evaluate
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import ConfigError, StorageError, UsageError
+from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search import run as study_module
 from jaxtrain.search.programs import Programs
+from jaxtrain.search.report.headline import sentences
 from jaxtrain.search.run import run_search
 from jaxtrain.search.space import read_space
 from jaxtrain.search.study import LocalStudy
 from jaxtrain.search.trials import Outcome
+from jaxtrain.storage.seals import add_seal, without_seal
 from jaxtrain.training.signals import Interruption, interruptions
 
 pytestmark = pytest.mark.bits
@@ -51,7 +52,7 @@ def config(space: Any = None, **overrides: Any) -> Config:
 
 def trials(folder: Path) -> dict[int, Outcome]:
     lines = (folder / "search" / "trials.jsonl").read_text().splitlines()
-    found = [Outcome.from_json(json.loads(line)) for line in lines]
+    found = [Outcome.from_json(without_seal(json.loads(line))) for line in lines]
     assert len({outcome.trial for outcome in found}) == len(found), "no trial is written twice"
     return {outcome.trial: outcome for outcome in found}
 
@@ -299,7 +300,7 @@ def test_a_sampler_that_gives_other_points_than_it_did_is_refused(tmp_path):
     ledger = tmp_path / "search" / "trials.jsonl"
     rows = [json.loads(line) for line in ledger.read_text().splitlines()]
     rows[1]["point"] = {"optimizer.learning_rate": 0.5}
-    ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ledger.write_text("".join(json.dumps(add_seal(without_seal(row))) + "\n" for row in rows))
     with pytest.raises(
         UsageError, match=r"trials\.jsonl: got .*0\.5.* as trial 1; expected .* which the sampler now gives"
     ):
@@ -333,20 +334,46 @@ def test_the_folder_of_another_study_is_refused_with_the_difference(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    "change",
     [
-        ("trials.jsonl", '{"trial": 0}\n{}\n'),
-        ("trials.jsonl", None),
-        ("config.json", "[]"),
-        ("config.json", "{"),
+        lambda text: '{"trial": 0}\n{}\n' + text,
+        lambda text: text.replace('"value": ', '"value": 1'),
+        lambda text: text.replace('"value": ', '"value": "x", "other": '),
+        lambda text: text + text,
     ],
+    ids=["lines that are no trials", "changed values", "other fields", "doubled lines"],
 )
-def test_damaged_files_are_one_line_that_names_them(name, text, tmp_path):
+def test_a_trial_whose_line_cannot_be_trusted_is_trained_again(change, tmp_path, capsys):
     run_search(config(search__trials=2), tmp_path, quiet=True)
-    place = tmp_path / "search" / name
-    place.write_text(text or place.read_text().replace('"value": ', '"value": "x", "other": '))
-    with pytest.raises(StorageError, match=re.escape(str(place))):
-        run_search(config(search__trials=2), tmp_path, quiet=True)
+    place = tmp_path / "search" / "trials.jsonl"
+    before = told(tmp_path)
+    place.write_text(change(place.read_text()) + '{"trial": 0, "torn')
+    run_search(config(search__trials=2), tmp_path)
+    assert capsys.readouterr().err.count(f"{place}: got 2 of ") == 1
+    assert told(tmp_path) == before
+
+
+def test_a_trial_edited_on_purpose_is_accepted_and_said_to_be(tmp_path):
+    run_search(config(search__trials=2), tmp_path, quiet=True)
+    place = tmp_path / "search" / "trials.jsonl"
+    rows = [json.loads(line) | {"value": 1e-9} for line in place.read_text().splitlines()]
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run_search(config(search__trials=2), tmp_path, quiet=True, accept_edited=True)
+    assert [outcome.value for outcome in result.findings.outcomes] == [1e-9, 1e-9]
+    assert "Changed by others and accepted as they stood: trials 0, 1." in sentences(result.findings)
+    again = run_search(config(search__trials=2), tmp_path, quiet=True)
+    assert all(outcome.edited for outcome in again.findings.outcomes)
+
+
+def test_a_comparison_that_was_changed_is_made_again(tmp_path, capsys):
+    result = run_search(config(search__trials=4, search__compare_seeds=2), tmp_path, quiet=True)
+    assert result.findings.comparison is not None, "else there is no comparison"
+    place = tmp_path / "search" / "comparison.json"
+    before = place.read_bytes()
+    place.write_bytes(before.replace(b'"verdict": "', b'"verdict": "not '))
+    run_search(config(search__trials=4, search__compare_seeds=2), tmp_path)
+    assert f"{place}: got content that fails its checksum" in capsys.readouterr().err
+    assert place.read_bytes() == before
 
 
 @pytest.mark.parametrize("hidden", [(0,), (-3,)])

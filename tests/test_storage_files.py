@@ -15,8 +15,8 @@ import pytest
 from tiny_runs import PATIENCE
 
 from jaxtrain.errors import StorageError, UsageError
+from jaxtrain.files import read_json, write_json
 from jaxtrain.storage import locks
-from jaxtrain.storage.files import read_json, write_json
 from jaxtrain.storage.locks import run_lock
 
 HOLD = """
@@ -182,7 +182,7 @@ def test_json_that_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_pa
     code = """
 import resource, sys
 from pathlib import Path
-from jaxtrain.storage.files import write_json
+from jaxtrain.files import write_json
 from jaxtrain.errors import StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

@@ -18,10 +18,11 @@ from tensorboardX.record_writer import masked_crc32c
 from tiny_runs import PATIENCE, timeless_rows
 
 from jaxtrain.errors import StorageError
+from jaxtrain.storage.seals import without_seal
 from jaxtrain.trackers.composite import CompositeTracker
 from jaxtrain.trackers.console import ConsoleTracker
 from jaxtrain.trackers.event_files import TensorBoardTracker
-from jaxtrain.trackers.jsonl import JsonlTracker, read_rows
+from jaxtrain.trackers.jsonl import JsonlTracker, read_record, read_rows, rows_until
 from jaxtrain.trackers.memory import MemoryTracker
 
 
@@ -58,6 +59,11 @@ def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
+def resumed(path: Path, step: int) -> JsonlTracker:
+    """Opens a file as a run does that goes on after a step."""
+    return JsonlTracker(path, rows_until(read_record(path, sealed=False), step))
+
+
 def never(line: str) -> None:
     pytest.fail(f"nothing should be said, but was: {line}")
 
@@ -67,13 +73,13 @@ def never(line: str) -> None:
 
 def test_a_row_is_in_the_file_with_its_time_as_soon_as_it_is_written(tmp_path):
     before = time.time()
-    tracker = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
     tracker.write(10, "train", {"loss": 0.5, "count": 3})
     tracker.write(10, "validation", {"loss": 0.25})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     tracker.close()
-    rows = [json.loads(line) for line in lines]
-    assert all(before - 0.001 <= row.pop("time") <= time.time() for row in rows)
+    rows = [without_seal(json.loads(line)) for line in lines]
+    assert all(before - 0.001 <= row.pop("time") <= time.time() + 0.001 for row in rows)
     assert rows == [
         {"step": 10, "split": "train", "loss": 0.5, "count": 3},
         {"step": 10, "split": "validation", "loss": 0.25},
@@ -81,7 +87,7 @@ def test_a_row_is_in_the_file_with_its_time_as_soon_as_it_is_written(tmp_path):
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path):
-    tracker = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
     tracker.write(1, "train", {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.5})
     tracker.close()
     assert timeless_rows(tmp_path) == [{"step": 1, "split": "train", "a": None, "b": None, "c": None, "d": 1.5}]
@@ -89,7 +95,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
 
 def test_numpy_scalars_keep_their_value(tmp_path):
     values: dict[str, Any] = {"a": np.float32(0.1), "b": np.int64(2**40 + 1)}
-    tracker = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
     tracker.write(1, "train", values)
     tracker.close()
     row = read_rows(tmp_path / "metrics.jsonl")[0]
@@ -100,15 +106,15 @@ def test_numpy_scalars_keep_their_value(tmp_path):
 
 def test_a_second_row_of_one_step_and_split_is_refused_also_after_a_resume(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    tracker = JsonlTracker(path, None)
+    tracker = JsonlTracker(path)
     tracker.write(1, "train", {"loss": 1.0})
     with pytest.raises(ValueError, match="step 1"):
         tracker.write(1, "train", {"accuracy": 1.0})
     tracker.close()
-    tracker = JsonlTracker(path, 1)
+    tracker = resumed(path, 1)
     with pytest.raises(ValueError, match="step 1"):
         tracker.write(1, "train", {"loss": 1.0})
-    for key in ("step", "split", "time"):
+    for key in ("step", "split", "time", "seal"):
         with pytest.raises(ValueError, match=key):
             tracker.write(2, "train", {key: 1.0})
     tracker.close()
@@ -117,12 +123,12 @@ def test_a_second_row_of_one_step_and_split_is_refused_also_after_a_resume(tmp_p
 
 def test_a_resume_cuts_later_rows_and_keeps_the_rest_to_the_byte(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    first = JsonlTracker(path, None)
+    first = JsonlTracker(path)
     for step in (1, 2, 3):
         first.write(step, "train", {"loss": 1 / step})
     first.close()
     kept = b"".join(path.read_bytes().splitlines(keepends=True)[:2])
-    second = JsonlTracker(path, 2)
+    second = resumed(path, 2)
     assert [row["step"] for row in second.rows()] == [1, 2]
     assert path.read_bytes() == kept
     second.write(3, "train", {"loss": 9.0})
@@ -134,10 +140,10 @@ def test_a_resume_cuts_later_rows_and_keeps_the_rest_to_the_byte(tmp_path):
 def test_a_fresh_start_is_empty_and_a_resume_without_a_file_too(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "split": "train"}\n')
-    JsonlTracker(path, None).close()
+    JsonlTracker(path).close()
     assert path.read_bytes() == b""
     path.unlink()
-    tracker = JsonlTracker(path, 5)
+    tracker = resumed(path, 5)
     assert tracker.rows() == read_rows(path) == []
     tracker.close()
 
@@ -147,7 +153,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "split": "train", "loss": 1.0}\n' + torn)
     assert [row["step"] for row in read_rows(path)] == [1]
-    tracker = JsonlTracker(path, 100)
+    tracker = resumed(path, 100)
     tracker.write(2, "train", {"loss": 0.5})
     tracker.close()
     assert [row["step"] for row in read_rows(path)] == [1, 2]
@@ -156,37 +162,45 @@ def test_a_torn_last_line_is_cut_off(tmp_path, torn):
 def test_a_whole_last_line_that_lacks_its_line_break_is_kept(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "split": "train", "loss": 1.0}')
-    tracker = JsonlTracker(path, 1)
+    tracker = resumed(path, 1)
     tracker.write(2, "train", {"loss": 0.5})
     tracker.close()
     assert [row["step"] for row in read_rows(path)] == [1, 2]
 
 
-def test_damage_before_the_last_line_is_named_and_left_alone(tmp_path):
+@pytest.mark.parametrize("line", ["rubbish", '{"step": 2, "split": "train", "loss": 0.4, "seal": "0123456789abcdef"}'])
+def test_a_damaged_line_before_the_last_is_named_and_left_alone(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "split": "train"}\nrubbish\n{"step": 3, "split": "train"}\n')
+    path.write_text(f'{{"step": 1, "split": "train"}}\n{line}\n{{"step": 3, "split": "train"}}\n')
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: got damage in line 2"):
-        JsonlTracker(path, 3)
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: got (damage in line 2|line 2 changed)"):
+        read_rows(path)
     assert path.read_bytes() == before
 
 
-def test_a_full_disk_is_a_storage_error_with_the_path(tmp_path):
+def test_a_device_in_its_place_is_refused(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.symlink_to("/dev/full")
-    tracker = JsonlTracker(path, None)
-    with pytest.raises(StorageError, match=r"metrics\.jsonl.*No space left") as caught:
-        tracker.write(1, "train", {"loss": 1.0})
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: got a device") as caught:
+        JsonlTracker(path)
     assert caught.value.exit_code == 5
+
+
+def test_a_file_that_was_removed_in_a_run_is_told_at_the_next_row(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    tracker = JsonlTracker(path)
+    path.unlink()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: got the error 'No such file"):
+        tracker.write(1, "train", {"loss": 1.0})
     tracker.close()
 
 
-@pytest.mark.parametrize("resume_step", [None, 1])
-def test_a_directory_that_cannot_be_written_is_a_storage_error(tmp_path, resume_step):
+@pytest.mark.parametrize("rows", [(), [{"step": 1, "split": "train"}]], ids=["new", "resumed"])
+def test_a_directory_that_cannot_be_written_is_a_storage_error(tmp_path, rows):
     with pytest.raises(StorageError, match=r"missing/metrics\.jsonl"):
-        JsonlTracker(tmp_path / "missing" / "metrics.jsonl", resume_step)
+        JsonlTracker(tmp_path / "missing" / "metrics.jsonl", rows)
     with pytest.raises(StorageError, match=str(tmp_path)):
-        JsonlTracker(tmp_path, resume_step)
+        JsonlTracker(tmp_path, rows)
 
 
 def test_a_line_that_the_disk_takes_half_is_taken_back(tmp_path):
@@ -194,8 +208,8 @@ def test_a_line_that_the_disk_takes_half_is_taken_back(tmp_path):
         import resource, sys
         from jaxtrain.errors import StorageError
         from jaxtrain.trackers import JsonlTracker
-        tracker = JsonlTracker(sys.argv[1], None)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (160, resource.RLIM_INFINITY))
+        tracker = JsonlTracker(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (220, resource.RLIM_INFINITY))
         tracker.write(1, "train", {"loss": 1.0})
         try:
             tracker.write(2, "train", {"long" * 30: 1.0})
@@ -218,9 +232,9 @@ def test_a_disk_that_is_full_at_a_resume_leaves_the_file_as_it_was(tmp_path):
     before = path.read_bytes()
     script = """
         import resource, sys
-        from jaxtrain.trackers import JsonlTracker
+        from jaxtrain.trackers import JsonlTracker, read_rows
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-        JsonlTracker(sys.argv[1], 10)
+        JsonlTracker(sys.argv[1], read_rows(sys.argv[1])[:10])
     """
     result = run_python(script, path)
     assert "StorageError" in result.stderr
@@ -265,7 +279,7 @@ def test_tensorboard_shows_texts(tmp_path):
 
 
 def test_tensorboard_shows_the_same_live_and_rebuilt_where_numbers_are_not_finite(tmp_path):
-    jsonl = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    jsonl = JsonlTracker(tmp_path / "metrics.jsonl")
     both = CompositeTracker([jsonl, TensorBoardTracker(tmp_path / "live", [], never)], never)
     both.write(1, "train", {"loss": math.inf, "accuracy": math.nan})
     both.close()
@@ -297,7 +311,7 @@ def test_only_our_own_event_files_are_removed(tmp_path):
 def test_a_tensorboard_directory_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     said: list[str] = []
-    jsonl = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    jsonl = JsonlTracker(tmp_path / "metrics.jsonl")
     both = CompositeTracker([jsonl, TensorBoardTracker(tmp_path / "file" / "run", [], said.append)], said.append)
     for step in range(100):
         both.write(step, "train", {"loss": 1.0})
@@ -328,9 +342,10 @@ def test_a_disk_that_fills_up_under_tensorboard_is_said_once_and_stops_nothing(t
 
 WRITER = """
     import sys
-    from jaxtrain.trackers import CompositeTracker, JsonlTracker, TensorBoardTracker
+    from jaxtrain.trackers import CompositeTracker, JsonlTracker, TensorBoardTracker, read_rows
     directory, resume_step, total = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
-    jsonl = JsonlTracker(directory + "/metrics.jsonl", resume_step)
+    before = [] if resume_step is None else read_rows(directory + "/metrics.jsonl")
+    jsonl = JsonlTracker(directory + "/metrics.jsonl", [row for row in before if row["step"] <= (resume_step or 0)])
     trackers = CompositeTracker([jsonl, TensorBoardTracker(directory, jsonl.rows(), print)], print)
     trackers.text("config", "the config")
     for step in range(0 if resume_step is None else resume_step + 1, total):
@@ -428,7 +443,7 @@ def test_a_mirror_that_raises_is_reported_once_and_the_others_continue():
 
 def test_the_primary_tracker_is_written_before_its_mirrors_and_its_errors_reach_the_run(tmp_path):
     mirror = MemoryTracker()
-    jsonl = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    jsonl = JsonlTracker(tmp_path / "metrics.jsonl")
     tracker = CompositeTracker([jsonl, mirror], never)
     tracker.write(1, "train", {"loss": 0.5})
     with pytest.raises(ValueError, match="step 1"):

@@ -318,18 +318,12 @@ def test_an_interrupted_run_whose_checkpoints_are_gone_never_starts_afresh_in_si
     assert read_rows(tmp_path / "metrics.jsonl"), "the rows are left as they were"
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"status": "done"}', "{"])
-def test_a_result_that_is_none_is_refused_in_one_line(tmp_path, content):
-    (tmp_path / "result.json").write_text(content)
-    with pytest.raises(StorageError, match=re.escape(str(tmp_path / "result.json"))):
-        trained(tiny(), tmp_path)
-
-
 LIMITED = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
-from jaxtrain.main import main
-sys.exit(main(sys.argv[2:]))
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from jaxtrain.main import run_command
+run_command()
 """
 
 
@@ -361,11 +355,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_ends_in_one_line(tmp_path):
     variables = environment()
     full = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert full.returncode == 5
-    # Orbax's threads print beside it, also into the same line.
-    assert (
-        len(re.findall(r"error: \S*checkpoints\S*: got the error .*; expected a path that can be written", full.stderr))
-        == 1
-    )
+    assert re.fullmatch(r"error: \S*checkpoints\S*: got the error .*; expected a path that can be .*\n", full.stderr)
     assert run(tmp_path, *arguments, "--workdir=full").returncode == 0
     assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
 

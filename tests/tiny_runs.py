@@ -14,6 +14,7 @@ import programs
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.resolve import resolve_config
+from jaxtrain.storage.seals import without_seal
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.memory import MemoryTracker
 
@@ -123,8 +124,8 @@ class Interrupting(MemoryTracker):
 
 
 def result_of(workdir: Path) -> dict[str, Any]:
-    """Reads result.json."""
-    return json.loads((workdir / "result.json").read_text())
+    """Reads result.json, without its seal."""
+    return without_seal(json.loads((workdir / "result.json").read_text()))
 
 
 def outcome(workdir: Path) -> dict[str, Any]:

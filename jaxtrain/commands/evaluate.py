@@ -1,14 +1,14 @@
 """The command `evaluate`: measures the best state of a run on its validation and test splits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.commands.options import Options
 from jaxtrain.commands.summary import format_numbers, select_readable
 from jaxtrain.core.steps import train_step
+from jaxtrain.files import write_json
 from jaxtrain.parallel.compilation import use_persistent_cache
-from jaxtrain.storage.files import write_json
 from jaxtrain.training.bookkeeping import to_numbers
 from jaxtrain.training.checks import check_fingerprint
 from jaxtrain.training.experiment import build
@@ -20,17 +20,18 @@ def run(options: Options) -> int:
     """Evaluates the run in `--workdir`; returns 0."""
     assert options.workdir is not None
     use_persistent_cache()
-    options.show(evaluation_report(evaluate(options.workdir), Path(options.workdir)))
+    options.show(evaluation_report(evaluate(options.workdir, options.trust), Path(options.workdir)))
     return 0
 
 
-def evaluate(workdir: str | Path) -> dict[str, Any]:
+def evaluate(workdir: str | Path, trust: Sequence[str] = ()) -> dict[str, Any]:
     """Evaluates a run's best state on its validation and test splits, and writes `evaluation.json`.
 
+    `trust` lists modules whose functions the config of a run that another user made may name.
     Returns {"step": step, split: {name: number}}. Raises DataError if the data differ from the training data.
     """
     workdir = Path(workdir)
-    config, bookkeeping, checkpoints = open_run(workdir)
+    config, bookkeeping, checkpoints = open_run(workdir, trust)
     experiment = build(config)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     runner = make_runner(experiment, train_step)

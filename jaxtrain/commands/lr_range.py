@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
 from jaxtrain.config.defaults import Config
+from jaxtrain.files import list_directory
 from jaxtrain.lr_range.from_config import check, run_range_test, write
 from jaxtrain.lr_range.rules import Reading
 from jaxtrain.lr_range.sweep import LRRangeResult
@@ -51,7 +52,7 @@ def lr_range_report(result: LRRangeResult, arguments: list[str], workdir: Path) 
     lines = [f"{result.status}: {rates} rates of {result.target} by {result.method}, {seeds} seeds"]
     lines += _reading_lines(result.reading) if result.reading else [f"  {ALL_DIVERGED}"]
     folder = workdir / "lr_range"
-    lines.append(f"wrote {folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    lines.append(f"wrote {folder}/: {', '.join(list_directory(folder))}")
     if result.suggestion is not None:
         chosen = [*arguments, f"--config.{result.target}={result.suggestion:.3g}"]
         lines += ["next:", f"  {command()} {join(chosen)}"]

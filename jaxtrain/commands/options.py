@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxtrain.config.schema import Text
 from jaxtrain.errors import UsageError, Words, printable
+from jaxtrain.files import guarded, working_directory
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
 
@@ -27,6 +28,8 @@ class Options:
     config: str | None = None
     workdir: str | None = None
     quiet: bool = False
+    accept_edited: bool = False
+    trust: tuple[str, ...] = ()
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
         """Resolves and prints the config; returns it with the run's directory."""
@@ -36,7 +39,7 @@ class Options:
         from jaxtrain.config.resolve import load
 
         path = Path(self.config)
-        loaded = load(path, self.overrides)
+        loaded = load(path, self.overrides, self.trust)
         if not self.quiet:
             lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
             print("\n".join(map(printable, lines)), flush=True)
@@ -92,7 +95,8 @@ def command() -> str:
     on_path = shutil.which("python")
     if on_path and Path(on_path) == running:
         return "python -m jaxtrain.main"
-    shown = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
+    here = working_directory()
+    shown = running.relative_to(here) if here and running.is_relative_to(here) else running
     return f"{quote(shown)} -m jaxtrain.main"
 
 
@@ -115,7 +119,8 @@ def _run_name(path: Path) -> str:
 
     It is cut to LONGEST_NAME bytes, so that a file system that takes it takes it with a suffix, too.
     """
-    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    with guarded(path, "read"):
+        name = path.resolve().parent.name if path.name == "config.json" else path.stem
     while len(os.fsencode(name)) > LONGEST_NAME:
         name = name[:-1]
     return name

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
-from jaxtrain.storage.files import make_directory, storage_error
-from jaxtrain.storage.ownership import demand_own
+from jaxtrain.files import make_directory, write_bytes
+from jaxtrain.storage.ownership import demand_own, read_owner
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.memory_plan import MAX_LANES
 from jaxtrain.training.plan import Plan
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     # Without --workdir the picture goes beside the default directory, which only training creates.
     picture = workdir / "plan.png" if options.workdir else workdir.with_name(f"{workdir.name}-plan.png")
     if options.workdir:
-        demand_own(workdir, config)
+        demand_own(workdir, config, read_owner(workdir))
     planned = plan(config)
     if planned.curves.values:
         draw_schedules(planned, picture)
@@ -43,10 +43,7 @@ def draw_schedules(planned: Plan, picture: Path) -> None:
     """Writes the schedules of a plan to a PNG file. Raises StorageError if it cannot be written."""
     png = render(plot_schedules(planned.curves.steps, planned.curves.values, planned.steps_per_epoch)).png
     make_directory(picture.parent)
-    try:
-        picture.write_bytes(png)
-    except OSError as error:
-        raise storage_error(picture, "written", error) from error
+    write_bytes(picture, png)
 
 
 def plot_schedules(steps: np.ndarray, values: Mapping[str, np.ndarray], steps_per_epoch: float) -> "Figure":

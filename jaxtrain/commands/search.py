@@ -1,6 +1,7 @@
 """The command `search`: runs or resumes a hyperparameter search and prints its result."""
 
 from jaxtrain.commands.options import Options, command, join, quote, use_a_host_device_per_core
+from jaxtrain.files import exists
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.run import SearchResult
 
@@ -11,6 +12,7 @@ UNDEFINED = "eval.metric was undefined in every trial that did not diverge: take
 SEARCH_FILES = (
     ("report.html", "trials, pictures and the comparison; opens offline in a browser"),
     ("best_config.json", "the config of the best trial"),
+    ("run.json", "the id and config of the study, by which it knows its directory"),
     ("trials.jsonl", "a line for each trial"),
     ("result.json", "the best trial, the trials tied with it, the comparison"),
     ("comparison.json", "the best trial and the config's own values on unused seeds"),
@@ -27,7 +29,7 @@ def run(options: Options) -> int:
     from jaxtrain.search.run import run_search
 
     use_persistent_cache()
-    result = run_search(config, workdir, quiet=options.quiet)
+    result = run_search(config, workdir, quiet=options.quiet, accept_edited=options.accept_edited)
     options.show(search_report(result, options.again()), _lack(result))
     return result.exit_code
 
@@ -49,7 +51,7 @@ def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
         return [*lines, "next:", f"  {command()} search {join(arguments)}   # resumes where it stopped"]
     lines += [f"  {title(findings)}", *(f"  {sentence}" for sentence in sentences(findings)[1:])]
     lines += [] if findings.best else [f"  {_lack(result)}"]
-    lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if (folder / name).exists())]
+    lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if exists(folder / name))]
     if findings.best:
         lines += ["next:", f"  {command()} --config={quote(folder / 'best_config.json')}"]
     return lines

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtrain.commands.options import Options, command, quote, use_a_host_device_per_core
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
 from jaxtrain.core.metric_names import is_printed
+from jaxtrain.files import exists, list_directory
 from jaxtrain.storage.result import Result
 
 
@@ -19,7 +20,7 @@ def run(options: Options) -> int:
     from jaxtrain.training.train import train_and_evaluate
 
     use_persistent_cache()
-    result = train_and_evaluate(config, workdir, quiet=options.quiet)
+    result = train_and_evaluate(config, workdir, quiet=options.quiet, accept_edited=options.accept_edited)
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
     return result.exit_code
 
@@ -27,6 +28,8 @@ def run(options: Options) -> int:
 def train_report(result: Result, workdir: Path) -> list[str]:
     """Formats the final lines of `train`."""
     lines = [f"{result.status} at step {result.step:,} after {result.seconds:.1f} s of training" + _reason(result)]
+    if result.edited:
+        lines.append(f"  accepted as changed by others: {', '.join(result.edited)}")
     lines += _numbers(result)
     speed = result.throughput
     lines.append(
@@ -69,6 +72,7 @@ def _files(workdir: Path) -> Iterator[str]:
     """Yields the files in a run's directory with their purpose."""
     purposes = {
         "config.json": "the resolved config",
+        "run.json": "the run's id and config, by which it knows its directory",
         "config_difference.json": "what differs from the default config",
         "environment.json": "versions, devices, commit, fingerprint of the data",
         "metrics.jsonl": "one row for each logged or evaluated step",
@@ -76,9 +80,9 @@ def _files(workdir: Path) -> Iterator[str]:
         "checkpoints": "saved states: the newest and the best",
     }
     for name, purpose in purposes.items():
-        if (workdir / name).exists():
+        if exists(workdir / name):
             yield f"  {name:<24}{purpose}"
-    if any(workdir.glob("events.*")):
+    if any(name.startswith("events.") for name in list_directory(workdir)):
         yield f"  {'events.*':<24}the same metrics for TensorBoard"
 
 

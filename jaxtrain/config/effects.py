@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import ConfigError
+from jaxtrain.files import guarded, working_directory
 
 VARIABLES = ("JAX_", "XLA_", "CUDA_VISIBLE_DEVICES")
 """Beginnings of the variables that change the devices or the numbers of a run."""
@@ -20,7 +21,7 @@ VARIABLES = ("JAX_", "XLA_", "CUDA_VISIBLE_DEVICES")
 @contextmanager
 def demand_no_effects(path: Path) -> Iterator[None]:
     """Raises ConfigError if a block changes what a config file must not change, and puts it back in any case."""
-    directory = _working_directory()
+    directory = working_directory()
     arguments = list(sys.argv)
     depth = sys.getrecursionlimit()
     streams = (sys.stdout, sys.stderr)
@@ -29,8 +30,9 @@ def demand_no_effects(path: Path) -> Iterator[None]:
         yield
         changed = _changes(directory, arguments, streams, variables)
     finally:
-        if directory is not None and _working_directory() != directory:
-            os.chdir(directory)
+        if directory is not None and working_directory() != directory:
+            with guarded(directory, "entered"):
+                os.chdir(directory)
         sys.setrecursionlimit(max(depth, sys.getrecursionlimit()))
         sys.argv[:] = arguments
         sys.stdout, sys.stderr = streams
@@ -43,10 +45,10 @@ def demand_no_effects(path: Path) -> Iterator[None]:
 
 
 def _changes(
-    directory: str | None, arguments: list[str], streams: tuple[Any, Any], variables: dict[str, str]
+    directory: Path | None, arguments: list[str], streams: tuple[Any, Any], variables: dict[str, str]
 ) -> tuple[str, str] | None:
     """Returns what a config file changed and what to do instead; None if nothing."""
-    if _working_directory() != directory:
+    if working_directory() != directory:
         return "the working directory", "Write absolute paths, or start the command in that directory"
     if sys.argv != arguments:
         return "sys.argv", "Return the values from get_config()"
@@ -56,13 +58,6 @@ def _changes(
     if changed := sorted({name for name, _ in now.items() ^ variables.items()}):
         return f"the environment variable {changed[0]}", "Set it in the shell: a resumed run would not have it"
     return None
-
-
-def _working_directory() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return None
 
 
 def _variables() -> dict[str, str]:

@@ -12,8 +12,8 @@ import sysconfig
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import ml_collections
 
 from jaxtrain.config.effects import demand_no_effects
 from jaxtrain.config.schema import MOST_NESTED, is_too_deep
-from jaxtrain.errors import ConfigError, JaxtrainError, Words, nearest
+from jaxtrain.config.trust import demand_trusted
+from jaxtrain.errors import ConfigError, JaxtrainError, StorageError, Words, nearest
+from jaxtrain.files import is_file, list_directory, read_bytes, reported_as
 
 FRAMES = 10
 """Shown of the user's own frames: the last ones."""
@@ -30,14 +32,14 @@ _PACKAGE = Path(__file__).parent.parent
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Reads a config file into nested dicts, unresolved; raises ConfigError if the file is missing or broken."""
-    if not path.is_file():
-        beside = [file.name for file in path.parent.glob("*") if file.suffix in (".py", ".json")]
-        what = "an existing .py file with get_config(), or a run's config.json"
-        raise ConfigError("--config", str(path), what, nearest(path.name, beside))
+def read(path: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a config file into nested dicts, unresolved; raises ConfigError if the file is missing or broken.
+
+    `trust` lists modules whose functions a `.json` file may name; for others it raises ConfigError.
+    """
+    stored = _read_bytes(path)
     try:
-        content = _as_dict(json.loads(path.read_text()) if path.suffix == ".json" else _call_get_config(path), path)
+        content = _as_dict(json.loads(stored) if path.suffix == ".json" else _call_get_config(path, stored), path)
         repr(content)  # later errors show values, so one that cannot be printed is reported here
     except JaxtrainError:
         raise
@@ -48,7 +50,20 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
         raise ConfigError("--config", str(path), what, f"Make it a dict, not a {type(content).__name__}")
+    if path.suffix == ".json":
+        demand_trusted(content, path, trust)
     return content
+
+
+def _read_bytes(path: Path) -> bytes:
+    with reported_as(ConfigError, "--config"):
+        if is_file(path):
+            return read_bytes(path)
+    beside: list[str] = []
+    with suppress(StorageError):
+        beside += (name for name in list_directory(path.parent) if name.endswith((".py", ".json")))
+    what = "an existing .py file with get_config(), or a run's config.json"
+    raise ConfigError("--config", str(path), what, nearest(path.name, {*beside} - {path.name}))
 
 
 def _as_dict(content: Any, path: Path) -> Any:
@@ -61,7 +76,7 @@ def _as_dict(content: Any, path: Path) -> Any:
         raise ConfigError("--config", str(path), expected, hint) from error
 
 
-def _call_get_config(path: Path) -> Any:
+def _call_get_config(path: Path, stored: bytes) -> Any:
     """Runs a Python config file and calls its `get_config()`; its imports use the command's search path.
 
     The file is compiled here and not imported, since cached byte code is stale if a file is edited twice in a second.
@@ -69,7 +84,7 @@ def _call_get_config(path: Path) -> Any:
     module = types.ModuleType(path.stem)
     module.__file__ = str(path)
     with warnings.catch_warnings(), demand_no_effects(path), _findable(module):
-        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+        exec(compile(stored, str(path), "exec"), vars(module))
         content = _get_config_of(module, path)()
         if inspect.iscoroutine(content):
             content.close()  # Python would warn that it was never awaited

@@ -11,14 +11,26 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from jaxtrain.config.schema import MISSING, Knob, is_config_value, knob_of
 from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
 Values = Mapping[str, Any]
 """The hyperparameters of one step, by full name: `"optimizer.learning_rate"` -> float32 scalar."""
+
+
+class Product(NamedTuple):
+    """What the members of a family build: in words, and how it is recognised."""
+
+    description: str
+    is_one: Callable[[Any], bool]
+
+
+def having(*names: str) -> Callable[[Any], bool]:
+    """Recognises objects by their attributes."""
+    return lambda built: all(hasattr(built, name) for name in names)
 
 
 @dataclass(frozen=True)
@@ -34,11 +46,21 @@ class BoundMember:
     static: tuple[tuple[str, Any], ...]
     floats: tuple[str, ...]
     name: str = field(default="", compare=False)
+    product: Product | None = field(default=None, compare=False)
 
     def __call__(self, values: Values, *supplied: Any) -> Any:
-        """Calls the member with the framework's arguments, its static knobs, and its floats taken from `values`."""
+        """Calls the member with the framework's arguments, its static knobs, and its floats taken from `values`.
+
+        Raises ConfigError, with the user's name for the member, if it builds something else than its family does.
+        """
         floats = {name: values[f"{self.section}.{name}"] for name in self.floats}
-        return self.function(*supplied, **dict(self.static), **floats)
+        built = self.function(*supplied, **dict(self.static), **floats)
+        if self.product and not self.product.is_one(built):
+            hint = f"Name another function: this one returns a {type(built).__name__}"
+            raise ConfigError(
+                f"{self.section}.name", self.name, f"a function that builds {self.product.description}", hint
+            )
+        return built
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,7 @@ class Family:
 
     `common` is a function whose keyword arguments, after the first `common_supplied` ones, are knobs of the section
     for every member. `reason_against` returns (what is expected, hint) for imported functions that are no members.
+    `product` is what the members build.
     """
 
     section: str
@@ -55,6 +78,7 @@ class Family:
     common: Callable[..., Any] | None = None
     common_supplied: int = 0
     reason_against: Callable[[Callable[..., Any]], tuple[str, str] | None] | None = None
+    product: Product | None = None
 
     def member(self, name: str, path: str = "") -> Callable[..., Any]:
         """Returns a member by its name in the table, or by its import path `module:function`."""
@@ -72,6 +96,15 @@ class Family:
         if reason:
             expected, hint = reason
             raise ConfigError(key, name, expected, hint)
+        signature = inspect.signature(function)
+        try:
+            signature.bind_partial(*self.supplied)
+        except TypeError as error:
+            expected = f"a function that takes ({', '.join(self.supplied)}) first"
+            raise ConfigError(key, name, expected, f"Its signature is {signature}") from error
+        if unnamed := [p.name for p in list(signature.parameters.values())[len(self.supplied) :] if _is_unnamed(p)]:
+            expected = f"a function whose arguments{' after the first' if self.supplied else ''} can be given by name"
+            raise ConfigError(key, name, expected, f"Wrap it: {', '.join(unnamed)} can only be given by position")
         return function
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:
@@ -82,12 +115,17 @@ class Family:
     def bind(self, section: Mapping[str, Any], path: str = "") -> BoundMember:
         """Binds the chosen member to a resolved section; its floats are named `<path>.<knob>`."""
         function = self.member(section["name"])
-        return bind(function, knobs_of(function, len(self.supplied)), section, path or self.section)
+        bound = bind(function, knobs_of(function, len(self.supplied)), section, path or self.section)
+        return replace(bound, product=self.product)
 
     def bind_common(self, section: Mapping[str, Any]) -> BoundMember:
         """Binds the function that is common to all members to a resolved section."""
         assert self.common is not None
         return bind(self.common, knobs_of(self.common, self.common_supplied), section, self.section)
+
+
+def _is_unnamed(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty
 
 
 def bind(function: Callable[..., Any], knobs: Mapping[str, Knob], section: Mapping[str, Any], path: str) -> BoundMember:

@@ -5,7 +5,7 @@ reads. Sections with a `name` choose a member of a family (`jaxtrain.config.regi
 of `jaxtrain.config.sections`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,20 @@ class ResolvedConfig:
     notes: tuple[str, ...]
 
 
-def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None, trust: Sequence[str] = ()) -> Config:
     """Loads a config file (`.py` with `get_config()`, or a saved `config.json`), applies overrides and resolves it.
+
+    `trust` lists modules whose functions a `config.json` that another user made may name.
 
     >>> load_config("configs/digits.py", {"optimizer.learning_rate": 0.1})["optimizer"]["learning_rate"]
     0.1
     """
-    return load(path, overrides or {}).config
+    return load(path, overrides or {}, trust).config
 
 
-def load(path: str | Path, overrides: Mapping[str, Any]) -> ResolvedConfig:
+def load(path: str | Path, overrides: Mapping[str, Any], trust: Sequence[str] = ()) -> ResolvedConfig:
     """Like `load_config`, but also returns notes on dropped entries."""
-    return resolve_config(read(Path(path)), overrides)
+    return resolve_config(read(Path(path), trust), overrides)
 
 
 def resolve_config(

@@ -18,6 +18,8 @@ from jaxtrain.data.readers.arrays import arrays
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist, idx
 from jaxtrain.data.source import Source, Split, as_source
+from jaxtrain.errors import DataError
+from jaxtrain.files import reported_as
 
 __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
 
@@ -60,7 +62,9 @@ def load(section: Mapping[str, Any], *, standardised: bool = False) -> Dataset:
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
-    source = as_source(SOURCES.bind(section)(values, root), section["name"])
+    with reported_as(DataError):
+        returned = SOURCES.bind(section)(values, root)
+    source = as_source(returned, section["name"])
     return load_dataset(
         source,
         seed=settings.seed,

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from jaxtrain.errors import StorageError
+from jaxtrain.files import read_text
+
 GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -14,14 +17,14 @@ def total_memory() -> int:
 def free_memory() -> int:
     """Returns the available bytes of main memory (all of it if the system does not tell), within the same limit."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = read_text(Path("/proc/meminfo")).splitlines()
         return _within_group(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
-    except (OSError, StopIteration):
+    except (StorageError, StopIteration):
         return total_memory()
 
 
 def _within_group(size: int) -> int:
     try:
-        return min(size, int(GROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no limit, or no control groups
+        return min(size, int(read_text(GROUP_LIMIT)))
+    except (StorageError, ValueError):  # no limit, or no control groups
         return size

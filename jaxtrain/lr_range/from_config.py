@@ -1,6 +1,7 @@
 """Range test of a config: checks, the run, its files, and the suggestion for the training run that follows."""
 
 import csv
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from jaxtrain.config.identity import changes_numbers, difference
 from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.errors import ConfigError, nearest, one_of
+from jaxtrain.files import exists, make_directory, read_json, remove, write_bytes, write_json, write_text
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
-from jaxtrain.storage.files import make_directory, read_json, storage_error, write_json
+from jaxtrain.storage.seals import read_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.experiment import Experiment
@@ -31,8 +33,9 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
     """
     target = experiment.config["lr_range"]["target"]
     path = workdir / "lr_range" / "result.json"
-    if path.exists() and _is_of_config(path.parent, experiment.config):
-        result = LRRangeResult.from_json(read_json(path))
+    stored = read_sealed(path, say) if exists(path) and _is_of_config(path.parent, experiment.config) else None
+    if stored is not None:
+        result = LRRangeResult.from_json(stored)
     else:
         say("range test: trains lanes before the run")
         result = run_range_test(experiment)
@@ -148,19 +151,17 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
     So where result.json exists, all files are complete and belong to the config.json beside it.
     """
     make_directory(folder)
-    try:
-        (folder / "result.json").unlink(missing_ok=True)
-        write_json(folder / "config.json", config)
-        with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
-            seeds = [f"loss_seed_{config['seed'] + i}" for i in range(result.losses.shape[1])]
-            csv.writer(file).writerows([["rate", "median", *seeds], *_rows(result)])
-        picture = render(result.plot())
-        (folder / "lr_range.png").write_bytes(picture.png)
-        if config["track"]["tensorboard"]:
-            write_picture(folder, "lr_range", *picture)
-    except OSError as error:
-        raise storage_error(folder, "written", error) from error
-    write_json(folder / "result.json", result.to_json())
+    remove(folder / "result.json")
+    write_json(folder / "config.json", config)
+    curve = io.StringIO()
+    seeds = [f"loss_seed_{config['seed'] + i}" for i in range(result.losses.shape[1])]
+    csv.writer(curve).writerows([["rate", "median", *seeds], *_rows(result)])
+    write_text(folder / "curve.csv", curve.getvalue())
+    picture = render(result.plot())
+    write_bytes(folder / "lr_range.png", picture.png)
+    if config["track"]["tensorboard"]:
+        write_picture(folder, "lr_range", *picture)
+    write_sealed(folder / "result.json", result.to_json())
 
 
 def _rows(result: LRRangeResult) -> list[list[Any]]:

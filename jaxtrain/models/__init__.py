@@ -1,8 +1,13 @@
 """Models: Flax Linen modules. The framework supplies the first field, `outputs`; the other fields are knobs."""
 
-from jaxtrain.config.registry import Family
+from jaxtrain.config.registry import Family, Product, having
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet9 import ResNet9
 
-MODELS = Family("model", {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9}, supplied=("outputs",))
+MODELS = Family(
+    "model",
+    {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9},
+    supplied=("outputs",),
+    product=Product("a Linen module", having("init", "apply")),
+)

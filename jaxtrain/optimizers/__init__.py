@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from jaxtrain.config.registry import BoundMember, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Product, Values, having
 from jaxtrain.core.averaging import is_schedule_free
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
@@ -73,4 +73,5 @@ OPTIMIZERS = Family(
     common=wrap,
     common_supplied=1,
     reason_against=reason_against,
+    product=Product("an optax transformation", having("init", "update")),
 )

@@ -1,12 +1,18 @@
 """Compilation: the persistent cache, and a count of compilations with their duration."""
 
 import os
+import re
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+
+from jaxtrain.errors import StorageError
+from jaxtrain.files import list_directory, make_directory, remove
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -40,12 +46,33 @@ def use_persistent_cache() -> None:
     """Caches compiled programs in a private folder of the user, unless JAX is configured with another one."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.values["jax_compilation_cache_dir"]:
         return
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxtrain" / "xla"
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.chmod(0o700)
-    except OSError:
-        return  # an unwritable home only costs compile time
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxtrain" / "xla"
+        make_directory(root, private=True)
+    except (StorageError, RuntimeError):
+        return  # no home, or an unwritable one, only costs compile time
     jax.config.update("jax_compilation_cache_dir", str(root))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not _is_of_cache(str(message), root):
+            shown(message, category, *place, **more)
+
+    warnings.showwarning = show
+
+
+def _is_of_cache(warning: str, root: Path) -> bool:
+    """Tells whether JAX warns of an entry that it could not read or write, and removes the entries of that program.
+
+    A kill or a full disk leaves a torn entry, which JAX would never replace, but warn of in every later process.
+    """
+    match = re.match(r"Error (?:reading|writing) persistent compilation cache entry for '(.+?)'", warning)
+    if match is None:
+        return False
+    with suppress(StorageError):
+        for name in list_directory(root):
+            if name.startswith(f"{match[1]}-"):
+                remove(root / name)
+    return True

@@ -1,7 +1,5 @@
 """Saves and restores the progress of a batch: the states of its lanes and their records, as one checkpoint."""
 
-import contextlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 
 from jaxtrain.config.schema import as_python
 from jaxtrain.errors import JaxtrainError
+from jaxtrain.files import remove_empty_directory, remove_tree
 from jaxtrain.search.batch import Batch, Chunk, Work
 from jaxtrain.search.programs import Program
 from jaxtrain.search.space import Point
@@ -25,11 +24,11 @@ _EMPTY = {"empty": np.zeros(())}
 class WorkFiles:
     """The checkpoint of one batch, in its own folder, which is removed when the batch has ended."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Touches no file; `say` prints a line if the saved checkpoint cannot be used."""
+    def __init__(self, folder: Path, say: Callable[[str], None], run: str) -> None:
+        """Touches no file; `say` prints a line if the saved checkpoint cannot be used; `run` is the id of the study."""
         self._folder = folder
         self._say = say
-        self._checkpoints = Checkpoints(folder, keep=1, say=lambda line: None)
+        self._checkpoints = Checkpoints(folder, keep=1, say=lambda line: None, run=run)
         self._count = max(self._checkpoints.steps(), default=0)
 
     def points(self) -> dict[int, Point]:
@@ -79,9 +78,8 @@ class WorkFiles:
     def remove(self) -> None:
         """Removes the folder, and its parent if it is then empty."""
         self._checkpoints.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._folder.parent.rmdir()
+        remove_tree(self._folder)
+        remove_empty_directory(self._folder.parent)
 
 
 def _shapes(programs: Sequence[Program], chunk: Chunk) -> Any:

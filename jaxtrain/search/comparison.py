@@ -1,11 +1,12 @@
 """Trains the best config and the config's own values on seeds that the search did not use, and compares them."""
 
+from jaxtrain.files import exists
 from jaxtrain.search.batch import Batch, Work
 from jaxtrain.search.results import Comparison
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Trial
 from jaxtrain.search.trials import Outcome
-from jaxtrain.storage.files import read_json, write_json
+from jaxtrain.storage.seals import read_sealed, write_sealed
 
 OWN = -1
 """Trial number of the config's own values in the comparison."""
@@ -23,7 +24,7 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
     seeds = range(first, first + session.config["search"]["compare_seeds"])
     task = f"trial {best.trial} on seeds {seeds[0]} to {seeds[-1]}"
     place = session.folder / "comparison.json"
-    stored = session.study.fetch(task) or (read_json(place) if place.exists() else None)
+    stored = session.study.fetch(task) or (read_sealed(place, session.bar.say) if exists(place) else None)
     if stored is not None and (stored["trial"], [*map(int, stored["best"])]) == (best.trial, [*seeds]):
         return Comparison.from_json(stored)
     if not session.study.claim(task):
@@ -37,8 +38,8 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
     batch = session.batch(trials, files, seeds=seeds, splits=splits, use_rungs=False)
     work = (files.load(batch) if files else None) or batch.new_work()
     comparison = _train_and_compare(batch, work, trials[1])
-    write_json(place, comparison.to_json())
-    session.study.publish(task, read_json(place))
+    write_sealed(place, comparison.to_json())
+    session.study.publish(task, read_sealed(place, session.bar.say))
     if files:
         files.remove()
     return comparison

@@ -10,9 +10,10 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal
 from jaxtrain.config.section_traits import STUDY
 from jaxtrain.config.seeds import check_seeds
+from jaxtrain.config.trust import modules_of
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.storage.locks import run_lock
-from jaxtrain.storage.ownership import read_config
+from jaxtrain.storage.ownership import Owner, saved_config
 
 
 def check_config(config: Config) -> None:
@@ -56,10 +57,10 @@ def without_storage(config: Config) -> Config:
     return {**config, "search": {**config["search"], "storage": None}}
 
 
-def demand_same(folder: Path, config: Config) -> None:
+def demand_same(folder: Path, config: Config, owner: Owner | None) -> None:
     """Raises UsageError, with the differences, if the folder holds another study."""
-    if (folder / "config.json").exists():
-        saved = identity(read_config(folder))
+    if owner is not None:
+        saved = identity(saved_config(folder, owner, modules_of(config)))
         whose = "the directory of another study"
         expected = "a new directory, or that of the same study"
         demand_equal(str(folder), identity(config), saved, whose, expected, "Give another --workdir")

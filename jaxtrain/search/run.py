@@ -16,6 +16,7 @@ from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
+from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -30,7 +31,7 @@ from jaxtrain.search.session import Session
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
-from jaxtrain.storage.files import make_directory, read_json, write_json
+from jaxtrain.storage.ownership import claim, new_id, read_owner
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment
@@ -59,7 +60,9 @@ class SearchResult:
         return {"done": 0, "undefined": 2, "diverged": 4}.get(self.status, 128 + (self.signal or 0))
 
 
-def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> SearchResult:
+def run_search(
+    config: Config, workdir: str | Path, *, quiet: bool = False, accept_edited: bool = False
+) -> SearchResult:
     """Searches `search.space` of a resolved config, or resumes the study in `workdir`, and writes its report.
 
     With `search.storage` this process is one worker of the study in that database. If every trial diverges, the report
@@ -69,6 +72,7 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
         config: a resolved config.
         workdir: the directory of the study.
         quiet: whether to print no progress and no notes.
+        accept_edited: whether outcomes that were changed by others are kept, marked as edited, and not trained again.
 
     Raises:
         ConfigError: the space cannot be searched.
@@ -81,24 +85,30 @@ def run_search(config: Config, workdir: str | Path, *, quiet: bool = False) -> S
     with interruptions() as stop, count_compilations() as compiled, ExitStack() as opened:
         opened.enter_context(explain_traced_floats(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
-        demand_same(folder, config)
+        say = plain_lines(quiet).say
+        owner = read_owner(folder, accept_edited=accept_edited)
+        demand_same(folder, config, owner)
         programs = Programs()
         _check_lanes(programs.experiment(config), trials)
         direction = higher_is_better(programs.experiment(config))
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
         make_directory(folder)
-        ledger = Ledger(folder / "trials.jsonl")
+        sealed = owner is None or owner.seals
+        ledger = Ledger(folder / "trials.jsonl", say, sealed=sealed, accept_edited=accept_edited)
+        opened.callback(remove_empty_file, ledger.path)
         opened.callback(ledger.close)
-        study = open_study(space, direction, ledger, trials, stop, plain_lines(quiet).say)
+        study = open_study(space, direction, ledger, trials, stop, say)
         opened.callback(study.release)
-        write_json(folder / "config.json", without_storage(config))
+        run = (owner and owner.id) or new_id()
+        claim(folder, without_storage(config), run)
         done = len(study.outcomes())
         bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
         session = Session(
             config=config,
             space=space,
             folder=folder,
+            run=run,
             study=study,
             programs=programs,
             higher_is_better=direction,
@@ -229,7 +239,7 @@ def _finish(session: Session) -> SearchResult:
 def _seconds_before(folder: Path) -> float:
     """Returns the duration of the earlier sessions; of one that was killed, only up to its last note is known."""
     path = folder / "seconds.json"
-    seconds = read_json(path) if path.exists() else 0.0
+    seconds = read_json(path) if exists(path) else 0.0
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.files import list_directory, write_json
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.batch import Batch
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -14,7 +15,6 @@ from jaxtrain.search.programs import Programs
 from jaxtrain.search.results import Findings
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.study import Study
-from jaxtrain.storage.files import write_json
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.signals import Interruption
 
@@ -23,7 +23,8 @@ from jaxtrain.training.signals import Interruption
 class Session:
     """The context that the phases of a search share.
 
-    folder: of this process; trials: their number in the study; stop: pending signals; compiled: counts compilations;
+    folder: of this process; run: the id of the study in it; trials: their number in the study; stop: pending signals;
+    compiled: counts compilations;
     pace: signature -> seconds of a step of one lane, as measured; began: when this session started (perf_counter);
     before: seconds of earlier sessions.
     """
@@ -31,6 +32,7 @@ class Session:
     config: Config
     space: Space
     folder: Path
+    run: str
     study: Study
     programs: Programs
     higher_is_better: bool
@@ -56,13 +58,15 @@ class Session:
         """Returns the checkpoint of a batch; None in a shared study, whose trials restart when a worker dies."""
         if self.config["search"]["storage"] is not None:
             return None
-        return WorkFiles(self.folder / "batches" / name, self.bar.say)
+        return WorkFiles(self.folder / "batches" / name, self.bar.say, self.run)
 
     def saved_batches(self) -> Iterator[WorkFiles]:
         """Yields the checkpoints of unfinished batches, and removes those of finished or damaged ones."""
         known = {outcome.trial for outcome in self.study.outcomes()}
-        for folder in sorted(self.folder.glob("batches/[0-9]*"), key=lambda folder: int(folder.name)):
-            files = WorkFiles(folder, self.bar.say)
+        place = self.folder / "batches"
+        for name in sorted(filter(str.isdecimal, list_directory(place)), key=int):
+            folder = place / name
+            files = WorkFiles(folder, self.bar.say, self.run)
             if files.points().keys() - known:
                 yield files
             else:

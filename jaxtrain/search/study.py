@@ -1,24 +1,47 @@
 """Studies hand out trials and store outcomes: the protocol, and the study of one process, kept in a file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxtrain.errors import UsageError, Words
+from jaxtrain.errors import UsageError, Words, message
 from jaxtrain.search.samplers import Sampler
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.trials import NO_VALUE, STATUSES, Outcome
-from jaxtrain.storage.json_lines import JsonLines
+from jaxtrain.storage.json_lines import JsonLines, read_lines
 
 
 class Ledger:
-    """A file of outcomes, flushed after each append; a torn last line is dropped on opening."""
+    """A file of outcomes, flushed after each append.
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file; raises StorageError when it cannot be read or written."""
+    Lines that were changed by others, and doubled ones, are dropped on opening, and said; a torn last line silently.
+    """
+
+    def __init__(
+        self, path: Path, say: Callable[[str], None], *, sealed: bool = True, accept_edited: bool = False
+    ) -> None:
+        """Opens the file; raises StorageError when it cannot be read or written.
+
+        Args:
+            path: the file.
+            say: prints a line.
+            sealed: whether the lines were sealed; not so in files of earlier versions.
+            accept_edited: whether to keep outcomes that were changed by others; they are marked as edited.
+        """
         self.path = path
-        self._lines = JsonLines(path, _is_outcome)
-        self._outcomes = [Outcome.from_json(row) for row in self._lines.rows]
+        lines = read_lines(path, _is_outcome, sealed=sealed)
+        outcomes: dict[int, Outcome] = {}
+        for line in lines:
+            if line.row is not None and (line.trusted or accept_edited) and line.row["trial"] not in outcomes:
+                outcome = Outcome.from_json(line.row)
+                outcomes[outcome.trial] = outcome if line.trusted else replace(outcome, edited=True)
+        if lost := len(lines) - len(outcomes):
+            got = Words(f"{lost} of {len(lines)} lines that were changed or doubled since they were written")
+            hint = "Their trials are trained again; to keep outcomes that you edited, give --accept-edited"
+            say(message(str(path), got, "the lines that the search wrote", hint))
+        self._outcomes = list(outcomes.values())
+        self._lines = JsonLines(path, [outcome.to_json() for outcome in self._outcomes])
 
     def outcomes(self) -> list[Outcome]:
         """Returns all outcomes in the order in which the trials ended."""
@@ -141,7 +164,8 @@ class LocalStudy:
 
 def _is_outcome(row: Any) -> bool:
     """Tells whether a parsed line is an outcome whose fields have the expected types."""
-    if not (isinstance(row, dict) and row.keys() == Outcome.__dataclass_fields__.keys()):
+    fields = Outcome.__dataclass_fields__.keys()
+    if not (isinstance(row, dict) and fields - {"edited"} <= row.keys() <= fields):
         return False
     numbers = [row["value"], *row["seeds"].values()] if isinstance(row["seeds"], dict) else ["no dict"]
     return (

@@ -29,7 +29,7 @@ class Outcome:
     that seed; step: steps taken, for "diverged" those before the loss was
     no longer finite; point: the values that the search chose; difference: name -> value of what differs from the
     searched config; curve: (step, mean over seeds) of each evaluation; seconds: device time, divided among the lanes
-    that ran together.
+    that ran together; edited: whether the line was changed by others and accepted as it stood.
     """
 
     trial: int
@@ -41,6 +41,7 @@ class Outcome:
     difference: dict[str, Any]
     curve: list[list[float]]
     seconds: float
+    edited: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a dict for JSON."""

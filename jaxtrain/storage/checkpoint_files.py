@@ -1,8 +1,8 @@
 """Writes and reads the files of one saved step through Orbax, and verifies every checksum.
 
 state/        the leaves as one Orbax checkpoint: a flat dict "params/Dense_0/kernel" -> array
-memory.json   the manifest: the run's bookkeeping beside its state, and sha256 of every leaf, of every Orbax file and
-              of the manifest itself
+memory.json   the manifest: the step, the id of the run, the run's bookkeeping beside its state, and sha256 of every
+              leaf, of every Orbax file and of the manifest itself
 """
 
 import errno
@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxtrain.core.trees import LeafTable, first_difference, leaf_digests
 from jaxtrain.errors import StorageError, UsageError, Words
-from jaxtrain.storage.files import write_text
+from jaxtrain.files import exists, guarded, is_file, open_file, read_json, write_text
 
 Leaves = dict[str, np.ndarray]
 
@@ -36,78 +36,92 @@ class Damage(Exception):
 class Manifest(NamedTuple):
     """Content of `memory.json`.
 
-    leaves: the table of `leaf_digests`; memory: the run's bookkeeping as JSON; files: path -> sha256 of Orbax's files.
+    leaves: the table of `leaf_digests`; memory: the run's bookkeeping as JSON; files: path -> sha256 of Orbax's files;
+    step, run: the step and the id of the run that it belongs to, None in manifests of earlier versions.
     """
 
     leaves: LeafTable
     memory: dict[str, Any]
     files: dict[str, str | None]
+    step: int | None = None
+    run: str | None = None
 
 
-def write_step(place: Path, leaves: Leaves, table: LeafTable, memory: dict[str, Any]) -> None:
-    """Writes a step into a new directory, reads it back to verify it, and flushes it to the disk."""
-    place.mkdir()
+def write_step(place: Path, leaves: Leaves, manifest: Manifest) -> None:
+    """Writes a step into a new directory, reads it back to verify it, and flushes it to the disk.
+
+    `files` of the manifest is filled in.
+    """
+    with guarded(place, "made"):
+        place.mkdir()
     _demand_space(place, leaves)
     _orbax_save(place / "state", leaves)
-    files = {
-        path.relative_to(place).as_posix(): _file_digest(path) for path in _tree(place / "state") if path.is_file()
-    }
-    write_manifest(place, Manifest(table, memory, files))
+    files = {path.relative_to(place).as_posix(): _file_digest(path) for path in _tree(place / "state") if is_file(path)}
+    write_manifest(place, manifest._replace(files=files))
     read_step(place, target=None)
     for path in _tree(place):
         flush(path)
 
 
 def _demand_space(place: Path, leaves: Leaves) -> None:
-    """Raises OSError when the disk has too little free space for the leaves.
+    """Raises StorageError when the disk has too little free space for the leaves.
 
     Checked first, because Orbax's threads print errors on the terminal when the disk fills up during a save.
     """
-    disk = os.statvfs(place)
     needed = sum(leaf.nbytes + 512 for leaf in leaves.values()) + 2**16
-    if disk.f_blocks and disk.f_bavail * disk.f_frsize < needed:  # some network disks report 0 blocks
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with guarded(place, "written"):
+        disk = os.statvfs(place)
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < needed:  # some network disks report 0 blocks
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def write_manifest(place: Path, manifest: Manifest) -> None:
     """Writes `memory.json` atomically."""
-    write_text(place / "memory.json", json.dumps({"sha256": _seal(manifest), **manifest._asdict()}))
+    write_text(place / "memory.json", json.dumps({"sha256": _seal(manifest), **_content(manifest)}))
 
 
 def read_manifest(place: Path) -> Manifest:
     """Reads `memory.json`; raises Damage if it is missing, malformed or altered."""
     try:
-        content = json.loads((place / "memory.json").read_text(encoding="utf-8"))
+        content = read_json(place / "memory.json")
         seal = content.pop("sha256")
         manifest = Manifest(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damage(f"memory.json: {type(error).__name__}") from error
+    except StorageError as error:
+        raise Damage(f"memory.json: {error.got}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damage("memory.json: other keys") from error
     if seal != _seal(manifest):
         raise Damage("memory.json fails its checksum")
     return manifest
 
 
 def _seal(manifest: Manifest) -> str:
-    return hashlib.sha256(json.dumps(manifest._asdict()).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_content(manifest)).encode()).hexdigest()
 
 
-def read_step(place: Path, target: Any) -> tuple[Leaves, dict[str, Any]]:
-    """Reads and verifies the leaves and the memory of a step. With a target of None the structure is not checked.
+def _content(manifest: Manifest) -> dict[str, Any]:
+    """Returns the keys of the file; manifests of earlier versions have neither step nor run."""
+    return {key: value for key, value in manifest._asdict().items() if value is not None}
+
+
+def read_step(place: Path, target: Any) -> tuple[Leaves, Manifest]:
+    """Reads and verifies the leaves and the manifest of a step. With a target of None the structure is not checked.
 
     Raises Damage for files that fail their checksums, and UsageError for valid files that do not fit the target.
     """
     _demand_readable(place)
-    table, memory, files = read_manifest(place)
+    manifest = read_manifest(place)
+    table = manifest.leaves
     difference = None if target is None else first_difference(table, target)
     if difference:
         got = Words(f"a state that does not fit this run ({difference})")
         hint = "Give another --workdir, or the model and optimizer of that run"
         raise UsageError(str(place), got, "a state of the same structure", hint)
     # First the files: Orbax leaves errors of its threads on the terminal when it meets a damaged one.
-    _demand_equal({path: _file_digest(place / path) for path in files}, files)
+    _demand_equal({path: _file_digest(place / path) for path in manifest.files}, manifest.files)
     leaves = _orbax_restore(place / "state", table)
     _demand_equal(leaf_digests(leaves), table)
-    return leaves, memory
+    return leaves, manifest
 
 
 def _demand_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -118,18 +132,20 @@ def _demand_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
 
 def _file_digest(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
-    except OSError as error:  # a sector that cannot be read
-        raise Damage(f"{path.name}: {os.strerror(error.errno or 0)}") from error
+        if not exists(path):
+            return None
+        with open_file(path) as file, guarded(path, "read"):
+            return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType] (a real file)
+    except StorageError as error:  # a sector that cannot be read, or a pipe in its place
+        raise Damage(f"{path.name}: {error.got}") from error
 
 
 def _demand_readable(place: Path) -> None:
     """Raises StorageError for a file without read permission: that is not damage, and the user can fix it."""
     for path in _tree(place):
-        if path.exists() and not os.access(path, os.R_OK):
+        with guarded(path, "read"):
+            readable = not path.exists() or os.access(path, os.R_OK)
+        if not readable:
             got = Words("the error 'Permission denied'")
             hint = "Fix the permissions, then run the same command again"
             raise StorageError(str(path), got, "a path that can be read", hint)
@@ -137,17 +153,19 @@ def _demand_readable(place: Path) -> None:
 
 def _tree(place: Path) -> Iterator[Path]:
     yield place
-    for parent, directories, files in os.walk(place):
-        yield from (Path(parent, name) for name in directories + files)
+    with guarded(place, "read"):
+        for parent, directories, files in os.walk(place):
+            yield from (Path(parent, name) for name in directories + files)
 
 
 def flush(path: Path) -> None:
     """Flushes a file or a directory's entries to the disk, so that a committed step is complete after a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with guarded(path, "written"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 # Only the functions below call Orbax, through its stable interface. Orbax restores flipped bits silently, hence the
@@ -198,15 +216,16 @@ def _plain_path(place: Path) -> Iterator[Path]:
     It leads through a descriptor of the parent, or, where the system does not list these, a link in a temporary
     directory.
     """
-    parent = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        listed = DESCRIPTORS / str(parent)
-        if listed.is_dir():
-            yield listed / place.name
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder, "parent")
-            link.symlink_to(place.parent)
-            yield link / place.name
-    finally:
-        os.close(parent)
+    with guarded(place, "opened"):
+        parent = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            listed = DESCRIPTORS / str(parent)
+            if listed.is_dir():
+                yield listed / place.name
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                link = Path(folder, "parent")
+                link.symlink_to(place.parent)
+                yield link / place.name
+        finally:
+            os.close(parent)

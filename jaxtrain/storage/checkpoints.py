@@ -1,7 +1,8 @@
 """Checkpoints of a run: written atomically in the background, and verified by checksums when read.
 
     <directory>/<step>/          one saved step, see `checkpoint_files`
-    <directory>/damaged-<step>/  a step that failed its checksums, renamed when an older one was restored instead
+    <directory>/damaged-<step>/  a step that could not be used, renamed when an older one was restored instead
+    <directory>/untrusted-<step>/  the same, where there was no older one and the run started again at step 0
 
 A step is written as `unfinished-<step>`, read back, and renamed. A killed process leaves at most that directory, and
 the next run that saves removes it.
@@ -9,10 +10,8 @@ the next run that saves removes it.
 
 import contextlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,16 +21,31 @@ import numpy as np
 
 from jaxtrain.core.trees import leaf_digests, named_leaves
 from jaxtrain.errors import StorageError, Words, one_of
+from jaxtrain.files import (
+    exists,
+    guarded,
+    is_directory,
+    list_directory,
+    make_directory,
+    remove,
+    remove_tree,
+    rename,
+    storage_error,
+)
 from jaxtrain.storage.checkpoint_files import (
     Damage,
     Leaves,
+    Manifest,
     flush,
     read_manifest,
     read_step,
     write_manifest,
     write_step,
 )
-from jaxtrain.storage.files import make_directory, storage_error
+
+
+class Untrusted(Damage):
+    """Raised for a step whose files are whole, and whose rows are not."""
 
 
 class Restored(NamedTuple):
@@ -45,18 +59,39 @@ class Restored(NamedTuple):
 _Loaded = tuple[int, Leaves, dict[str, Any]]
 """Step, leaves and memory."""
 
+ReasonAgainst = Callable[[int, dict[str, Any]], str]
+"""Returns why a step with its memory cannot be used; "" where it can."""
+
+
+def no_reason(step: int, memory: dict[str, Any]) -> str:
+    """Has nothing against any step."""
+    return ""
+
 
 class Checkpoints:
     """Steps saved in one directory by one writer; the module's docstring shows the layout."""
 
-    def __init__(self, directory: Path, *, keep: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        say: Callable[[str], None],
+        run: str | None = None,
+    ) -> None:
         """Touches no file.
 
-        keep: how many of the newest steps to keep; say: prints a line, may be called from the saving thread.
+        Args:
+            directory: the directory of the steps.
+            keep: how many of the newest steps to keep.
+            say: prints a line; may be called from the saving thread.
+            run: the id of the run that owns the directory; while it is None, steps of any run are accepted.
         """
-        self.directory = directory.absolute()
+        with guarded(directory, "read"):
+            self.directory = directory.absolute()
         self._keep = keep
         self.say = say
+        self.run = run
         self._thread = ThreadPoolExecutor(1, "jaxtrain-checkpoints")
         self._in_flight: Future[None] | None = None
         self._swept = False
@@ -89,24 +124,47 @@ class Checkpoints:
         return sorted(self._places())
 
     def exist(self) -> bool:
-        """Tells whether any step was ever saved, damaged ones included, from a listing of the directory."""
-        return bool(self._places()) or any(name.startswith("damaged-") for name in self._names())
+        """Tells whether any step was ever saved, those set aside included, from a listing of the directory."""
+        return bool(self._places()) or any(name.startswith(("damaged-", "untrusted-")) for name in self._names())
 
     def newest_memory(self) -> dict[str, Any] | None:
         """Returns the memory of the newest readable step without reading its arrays; None if there is none."""
-        for _, place in sorted(self._places().items(), reverse=True):
+        manifest = self._newest_manifest()
+        return manifest and manifest.memory
+
+    def newest_run(self) -> str | None:
+        """Returns the id of the run that saved the newest readable step; None if there is none, or it has no id."""
+        manifest = self._newest_manifest()
+        return manifest and manifest.run
+
+    def _newest_manifest(self) -> Manifest | None:
+        for step, place in sorted(self._places().items(), reverse=True):
             with contextlib.suppress(Damage):
-                return read_manifest(place).memory
+                return self._own(step, read_manifest(place))
         return None
 
-    def restore(self, target: Any, step: int | None = None, *, set_aside: bool = True) -> Restored | None:
-        """Reads the newest valid step, or the given one, into the structure of `target`; None when none was ever saved.
+    def restore(
+        self,
+        target: Any,
+        step: int | None = None,
+        *,
+        set_aside: bool = True,
+        reason_against: ReasonAgainst = no_reason,
+    ) -> Restored | None:
+        """Reads the newest valid step, or the given one, into the structure of `target`; None to start at step 0.
 
-        target: a pytree of arrays or `jax.ShapeDtypeStruct`; set_aside: whether to rename damaged steps. Raises
-        UsageError, naming the first leaf that differs, when the saved state has another structure, shape or dtype;
-        StorageError when no step, or not the given one, is valid.
+        Args:
+            target: a pytree of arrays or `jax.ShapeDtypeStruct`.
+            step: the step to read; None for the newest valid one.
+            set_aside: whether to rename damaged steps.
+            reason_against: returns why a step with this memory cannot be used. If it rejects steps, and none is left,
+                all are set aside and the run starts at step 0, as it does when none was ever saved.
+
+        Raises:
+            UsageError: the saved state has another structure, shape or dtype; it names the first leaf that differs.
+            StorageError: no step, or not the given one, is valid.
         """
-        loaded = self._newest_valid(step, target, set_aside=set_aside)
+        loaded = self._newest_valid(step, target, set_aside=set_aside, reason_against=reason_against)
         if loaded is None:
             return None
         step, leaves, memory = loaded
@@ -131,43 +189,45 @@ class Checkpoints:
             if self._commit(step, unfinished, state, memory):
                 self.say(f"saved step {step}")
             self._prune(step, protect)
-        except StorageError:
-            raise
+        except StorageError as error:  # of a file in it
+            raise StorageError(str(self.directory / str(step)), error.got, error.expected, error.hint) from error
         except Exception as error:
             raise storage_error(self.directory / str(step), "written", error) from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove_tree(unfinished)
 
     def _sweep(self) -> None:
-        """Removes, once, the unfinished steps that a killed process left."""
+        """Removes, once, the unfinished steps and files that a killed process left."""
         if self._swept:
             return
         for step, place in self._places().items():
             if place.name.startswith("replaced-"):
-                place.rename(self.directory / str(step))
-        for name in os.listdir(self.directory):
+                rename(place, self.directory / str(step))
+        for name in list_directory(self.directory):
             if name.startswith(("unfinished-", "replaced-")):
-                shutil.rmtree(self.directory / name)
+                remove_tree(self.directory / name)
+        for place in self._places().values():
+            remove(place / ".memory.json.tmp")
         self._swept = True
 
     def _commit(self, step: int, unfinished: Path, state: Leaves, memory: dict[str, Any]) -> bool:
         """Writes what is new in this step; False when the same step is already saved."""
         final = self.directory / str(step)
-        table = leaf_digests(state)
+        manifest = Manifest(leaf_digests(state), memory, {}, step, self.run)
         with contextlib.suppress(Damage):
             saved = read_manifest(final)
-            if saved.leaves == table:
-                if saved.memory == memory:
-                    return False
-                write_manifest(final, saved._replace(memory=memory))
+            if saved._replace(files={}) == manifest:
+                return False
+            if saved.leaves == manifest.leaves:
+                write_manifest(final, manifest._replace(files=saved.files))
                 return True
-        write_step(unfinished, state, table, memory)
+        write_step(unfinished, state, manifest)
         replaced = self.directory / f"replaced-{step}"
-        if final.exists():
-            final.rename(replaced)
-        unfinished.rename(final)
+        if exists(final):
+            rename(final, replaced)
+        rename(unfinished, final)
         flush(self.directory)
-        shutil.rmtree(replaced, ignore_errors=True)
+        remove_tree(replaced)
         return True
 
     def _prune(self, step: int, protect: int | None) -> None:
@@ -176,8 +236,8 @@ class Checkpoints:
             if old not in kept:
                 # Renamed first, so that a half deleted step is not taken for a damaged one.
                 doomed = self.directory / f"unfinished-{old}"
-                (self.directory / str(old)).rename(doomed)
-                shutil.rmtree(doomed)
+                rename(self.directory / str(old), doomed)
+                remove_tree(doomed)
 
     # Reading.
 
@@ -187,51 +247,73 @@ class Checkpoints:
         places = {}
         for name in names:
             match = re.fullmatch(r"(replaced-)?(\d+)", name)
-            if match and not (match[1] and match[2] in names) and (self.directory / name).is_dir():
+            if match and not (match[1] and match[2] in names) and is_directory(self.directory / name):
                 places[int(match[2])] = self.directory / name
         return places
 
     def _names(self) -> set[str]:
-        try:
-            return set(os.listdir(self.directory))
-        except FileNotFoundError:
-            return set()
-        except OSError as error:
-            raise storage_error(self.directory, "read", error) from error
+        return set(list_directory(self.directory))
 
-    def _newest_valid(self, step: int | None, target: Any, *, set_aside: bool) -> _Loaded | None:
+    def _newest_valid(
+        self, step: int | None, target: Any, *, set_aside: bool, reason_against: ReasonAgainst = no_reason
+    ) -> _Loaded | None:
         self.wait()
         places = self._places()
         if step is not None and step not in places:
             expected = one_of(map(str, sorted(places))) or "a directory with saved steps"
             raise StorageError(str(self.directory), Words(f"no step {step}"), expected)
-        damages: dict[int, str] = {}
+        damages: dict[int, Damage] = {}
         for candidate in [step] if step is not None else sorted(places, reverse=True):
             try:
-                leaves, memory = read_step(places[candidate], target)
+                leaves, memory = self._read(candidate, places[candidate], target, reason_against)
             except Damage as damage:
-                damages[candidate] = str(damage)
+                damages[candidate] = damage
                 continue
-            for bad, why in damages.items():
-                self._report(bad, why, places[bad], candidate, set_aside)
+            self._report(damages, places, candidate, "damaged" if set_aside else "")
             return candidate, leaves, memory
         if not damages and not any(name.startswith("damaged-") for name in self._names()):
             return None
+        if set_aside and step is None and any(isinstance(damage, Untrusted) for damage in damages.values()):
+            self._report(damages, places, 0, "untrusted")
+            return None
         raise self._nothing_good(damages)
 
-    def _report(self, step: int, why: str, place: Path, used: int, set_aside: bool) -> None:
-        """Reports a damaged step and, with `set_aside`, renames it, so that its name is free for a new save."""
-        if not place.exists():  # the run that owns the directory removed it during the read
-            return
-        aside = ""
-        if set_aside:
-            try:
-                aside = f", set aside as {_set_aside(place, step).name}"
-            except OSError as error:
-                aside = f", could not be set aside ({os.strerror(error.errno or 0)})"
-        self.say(f"step {step} is damaged ({why}){aside}; using step {used}")
+    def _read(
+        self, step: int, place: Path, target: Any, reason_against: ReasonAgainst
+    ) -> tuple[Leaves, dict[str, Any]]:
+        """Reads a step; raises Damage unless it is what its name says, and can be trusted."""
+        self._own(step, read_manifest(place))
+        leaves, manifest = read_step(place, target)
+        held = int(np.max(leaves["step"])) if "step" in leaves else step  # a run's state holds its step
+        if held != step:
+            raise Damage(f"its state is that of step {held}")
+        if reason := reason_against(step, manifest.memory):
+            raise Untrusted(reason)
+        return leaves, manifest.memory
 
-    def _nothing_good(self, damages: dict[int, str]) -> StorageError:
+    def _own(self, step: int, manifest: Manifest) -> Manifest:
+        """Returns a manifest; raises Damage where it is that of another step or run."""
+        if manifest.step not in (step, None):
+            raise Damage(f"it was saved as step {manifest.step}")
+        if self.run is not None and manifest.run not in (self.run, None):
+            raise Damage("it belongs to another run")
+        return manifest
+
+    def _report(self, damages: Mapping[int, Damage], places: Mapping[int, Path], used: int, set_aside: str) -> None:
+        """Reports damaged steps, and renames them to `<set_aside>-<step>`: their names are free for new saves."""
+        for step, why in damages.items():
+            if not exists(places[step]):  # the run that owns the directory removed it during the read
+                continue
+            aside = ""
+            if set_aside:
+                try:
+                    aside = f", set aside as {_set_aside(places[step], f'{set_aside}-{step}').name}"
+                except StorageError as error:
+                    aside = f", could not be set aside ({error.got})"
+            again = f", {step - used} steps are trained again" if set_aside else ""
+            self.say(f"step {step} is damaged ({why}){aside}; using step {used}{again}")
+
+    def _nothing_good(self, damages: Mapping[int, Damage]) -> StorageError:
         reasons = ", ".join(f"step {step}: {why}" for step, why in list(damages.items())[:3])
         got = Words(f"damaged checkpoints alone ({reasons or 'all set aside'})")
         hint = "Restore one from a copy, or give another --workdir to start afresh"
@@ -247,10 +329,10 @@ def _host_copy(state: Any) -> Leaves:
     return {path: np.array(leaf, copy=True) for path, leaf in leaves.items()}
 
 
-def _set_aside(place: Path, step: int) -> Path:
-    aside = place.with_name(f"damaged-{step}")
+def _set_aside(place: Path, name: str) -> Path:
+    aside = place.with_name(name)
     number = 1
-    while aside.exists():
+    while exists(aside):
         number += 1
-        aside = place.with_name(f"damaged-{step}-{number}")
-    return place.rename(aside)
+        aside = place.with_name(f"{name}-{number}")
+    return rename(place, aside)

@@ -3,9 +3,13 @@
 import importlib.metadata
 import platform
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxtrain.errors import StorageError
+from jaxtrain.files import read_text
 
 PACKAGES = ("jaxtrain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
 
@@ -35,9 +39,9 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     """Returns the CPU's model name from /proc/cpuinfo, since Python's own answer is often empty."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
+        lines = read_text(Path("/proc/cpuinfo")).splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (StorageError, StopIteration):
         return platform.processor() or platform.machine()
 
 

@@ -1,89 +1,105 @@
-"""Appends to and reads JSON Lines files; a last line that a kill has torn is ignored."""
+"""Appends to and reads JSON Lines files whose lines are sealed; a last line that a kill has torn is ignored."""
 
 import contextlib
+import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxtrain.errors import StorageError, Words
-from jaxtrain.storage.files import storage_error, write_text
+from jaxtrain.files import exists, guarded, open_file, read_bytes, write_bytes
+from jaxtrain.storage.seals import SEAL, add_seal, is_sealed, without_seal
 
 Row = dict[str, Any]
 IsRow = Callable[[Any], bool]
 """Tells whether a parsed line is a valid row of this kind of file."""
 
 
+class Line(NamedTuple):
+    """A line of a file: its number, its row without the seal (None if it is no row), and whether its seal is right."""
+
+    number: int
+    row: Row | None
+    trusted: bool
+
+
 class JsonLines:
-    """A file open for appending, truncated first to the rows to keep.
+    """A file open for appending, which holds the given rows first.
 
     Raises StorageError when the file cannot be read or written. A failed write leaves no partial line.
     """
 
-    def __init__(self, path: Path, is_row: IsRow, keep: Callable[[Row], bool] | None = lambda row: True) -> None:
-        """Opens the file, and rewrites it without the rows that `keep` rejects; `rows` are those that remain.
-
-        With `keep` None it starts empty, and the old content is not read, since it may be damaged.
-        """
-        kept = [] if keep is None else [(text, row) for text, row in _lines(path, is_row) if keep(row)]
+    def __init__(self, path: Path, rows: Sequence[Row] = ()) -> None:
+        """Opens the file, and rewrites it unless it holds exactly these rows."""
         self.path = path
-        self.rows = [row for _, row in kept]
-        try:
-            content = "".join(text + "\n" for text, _ in kept)
-            if keep is None:
-                path.write_bytes(b"")
-            elif path.exists() and path.read_bytes() != content.encode():
-                write_text(path, content)
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
-        except OSError as error:
-            raise storage_error(path, "written", error) from error
+        content = _text(rows)
+        if content and (not exists(path) or read_bytes(path) != content):
+            write_bytes(path, content)
+        self._file = open_file(path, "ab", buffering=0)
+        if not content:
+            self._truncate(0)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Appends rows, in one write if the system accepts it whole."""
-        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
-        descriptor = self._file.fileno()
-        length = os.fstat(descriptor).st_size
-        try:
-            while text:  # a disk that fills up accepts a part first and fails on the rest
-                text = text[self._file.write(text) :]
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, length)
-            raise storage_error(self.path, "written", error) from error
+        """Appends sealed rows, in one write if the system accepts it whole."""
+        text = _text(rows)
+        with guarded(self.path, "written"):
+            status = os.fstat(self._file.fileno())
+            if status.st_nlink == 0:  # what is appended to it would be lost
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            try:
+                while text:  # a disk that fills up accepts a part first and fails on the rest
+                    text = text[self._file.write(text) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._truncate(status.st_size)
+                raise
+
+    def flush(self) -> None:
+        """Flushes the file to the disk, so that its rows survive a power cut."""
+        with guarded(self.path, "written"):
+            os.fsync(self._file.fileno())
+
+    def _truncate(self, length: int) -> None:
+        with guarded(self.path, "written"):
+            os.ftruncate(self._file.fileno(), length)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
-def read_lines(path: Path, is_row: IsRow) -> list[Row]:
-    """Returns the rows in the file's order, without a torn last line; an empty list if there is no file.
+def read_lines(path: Path, is_row: IsRow, *, sealed: bool = True) -> list[Line]:
+    """Reads a file; a torn last line is left out, and a missing file is an empty one.
 
-    Raises StorageError for a file that cannot be read, and for a damaged line before the last, with its number.
+    With `sealed` False, lines without a seal are trusted, too: those that an earlier version wrote.
+    Raises StorageError for a file that cannot be read.
     """
-    return [row for _, row in _lines(path, is_row)]
+    if not exists(path):
+        return []
+    texts = read_bytes(path).splitlines()
+    lines = [_line(number, text, is_row, sealed) for number, text in enumerate(texts, start=1)]
+    if lines and lines[-1].row is None:  # only the last line can be torn by a kill
+        lines.pop()
+    return lines
 
 
-def _lines(path: Path, is_row: IsRow) -> Iterator[tuple[str, Row]]:
-    try:
-        texts = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise storage_error(path, "read", error) from error
-    for number, text in enumerate(texts, start=1):
-        row = _parse(text)
-        if is_row(row):
-            yield text.decode(), row
-        elif number < len(texts):  # only the last line can be torn by a kill: another is damage, never dropped unseen
-            got = Words(f"damage in line {number}")
-            hint = "Repair the line, or move the file away"
-            raise StorageError(str(path), got, "a JSON object of this file's kind in every line", hint)
+def _line(number: int, text: bytes, is_row: IsRow, sealed: bool) -> Line:
+    content = _parse(text)
+    if not isinstance(content, dict):
+        return Line(number, None, trusted=False)
+    row = without_seal(content)
+    if not is_row(row):
+        return Line(number, None, trusted=False)
+    return Line(number, row, trusted=is_sealed(content) or not (sealed or SEAL in content))
+
+
+def _text(rows: Sequence[Row]) -> bytes:
+    return "".join(json.dumps(add_seal(row), allow_nan=False) + "\n" for row in rows).encode()
 
 
 def _parse(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

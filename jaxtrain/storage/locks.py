@@ -1,8 +1,6 @@
 """A lock on a directory: one process holds it at a time, and it is released when the process ends."""
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import re
@@ -11,10 +9,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
-from jaxtrain.errors import UsageError, Words
-from jaxtrain.storage.files import make_directory, storage_error
+from jaxtrain.errors import StorageError, UsageError, Words
+from jaxtrain.files import directory_in_use, guarded, list_directory, open_locked, read_text, remove, write_text
 
 BEAT_SECONDS = 2.0  # how often an owner renews its file where the file system has no locks
 
@@ -22,48 +20,41 @@ BEAT_SECONDS = 2.0  # how often an owner renews its file where the file system h
 STALE_SECONDS = 30.0  # an owner that has not renewed its file for this long is taken to be dead
 
 
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-
-
 @contextlib.contextmanager
 def run_lock(workdir: Path) -> Iterator[None]:
     """Locks the directory, made if it is missing, for this process; the lock ends with the process.
 
-    Raises UsageError, naming the owner, while another process holds it; StorageError when it cannot be made or written.
+    Afterwards nothing is left of the lock, nor of a directory that it made and that nothing was written to. Raises
+    UsageError, naming the owner, while another process holds it; StorageError when it cannot be made or written.
     """
-    make_directory(workdir)
-    try:
-        lock = (workdir / ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise storage_error(workdir, "locked", error) from error
-    with lock:
-        # A forked data worker shares the open file and must not keep the lock when it outlives this process.
-        os.register_at_fork(after_in_child=lock.close)
-        if _try_flock(lock, workdir):
-            yield
-        else:
-            with _hold_owner_file(workdir):
-                yield
+    path = workdir / ".lock"
+    with directory_in_use(workdir):
+        try:
+            lock, locked = open_locked(path, wait=False)
+        except BlockingIOError:
+            raise _in_use(workdir, _read_owner(path)) from None
+        with lock:
+            # A forked data worker shares the open file and must not keep the lock when it outlives this process.
+            os.register_at_fork(after_in_child=lock.close)
+            try:
+                _write_owner(lock, path)
+                with contextlib.nullcontext() if locked else _hold_owner_file(workdir):
+                    yield
+            finally:
+                with contextlib.suppress(StorageError):
+                    remove(path)
 
 
-def _try_flock(lock: TextIO, workdir: Path) -> bool:
-    """Locks the file and writes the owner into it; False if the file system has no locks."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        raise _in_use(workdir, lock.read()) from None
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            return False
-        raise storage_error(workdir, "locked", error) from error
-    try:
+def _write_owner(lock: BinaryIO, path: Path) -> None:
+    with guarded(path, "written"):
         lock.truncate(0)
-        lock.write(_owner())
-        lock.flush()
-    except OSError as error:
-        raise storage_error(workdir, "locked", error) from error
-    return True
+        lock.write(_owner().encode())
+
+
+def _read_owner(path: Path) -> str:
+    with contextlib.suppress(StorageError):  # it has just been removed
+        return read_text(path)
+    return ""
 
 
 def _owner() -> str:
@@ -90,10 +81,7 @@ _RELEASED = "released\n"
 
 @contextlib.contextmanager
 def _hold_owner_file(workdir: Path) -> Iterator[None]:
-    try:
-        path = _become_owner(workdir)
-    except OSError as error:
-        raise storage_error(workdir, "locked", error) from error
+    path = _become_owner(workdir)
     leaving = threading.Event()
     beat = threading.Thread(target=_keep_beating, args=(path, leaving), name="jaxtrain-owner", daemon=True)
     beat.start()
@@ -102,17 +90,13 @@ def _hold_owner_file(workdir: Path) -> Iterator[None]:
     finally:
         leaving.set()
         beat.join()
-        with (
-            contextlib.suppress(OSError),
-            path.open("r+", encoding="utf-8") as file,
-        ):  # on failure it goes stale by itself
-            file.truncate(0)
-            file.write(_RELEASED)
+        with contextlib.suppress(StorageError):  # then it goes stale by itself
+            write_text(path, _RELEASED)
 
 
 def _keep_beating(path: Path, leaving: threading.Event) -> None:
     while not leaving.wait(BEAT_SECONDS):
-        with contextlib.suppress(OSError):  # the file server may be briefly unreachable
+        with contextlib.suppress(StorageError), guarded(path, "written"):  # the server may be briefly unreachable
             os.utime(path)
 
 
@@ -129,28 +113,29 @@ def _become_owner(workdir: Path) -> Path:
 def _claim(workdir: Path, number: int) -> bool:
     """Creates the owner file with this number and removes older ones; False when another process was faster."""
     path = workdir / f".owner-{number}"
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(_owner())
-    except FileExistsError:
-        return False
+    with guarded(path, "written"):
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(_owner())
+        except FileExistsError:
+            return False
     owners = _owners(workdir)
     if max(owners) != number:
-        path.unlink()
+        remove(path)
         return False
     for older in owners:
         if older < number:
-            (workdir / f".owner-{older}").unlink(missing_ok=True)
+            remove(workdir / f".owner-{older}")
     return True
 
 
 def _owners(workdir: Path) -> list[int]:
-    return [int(match[1]) for name in os.listdir(workdir) if (match := re.fullmatch(r"\.owner-(\d+)", name))]
+    return [int(match[1]) for name in list_directory(workdir) if (match := re.fullmatch(r"\.owner-(\d+)", name))]
 
 
 def _living_owner(path: Path) -> str | None:
     """Watches an owner file; returns its text once it is renewed, None when it is released, removed or stale."""
-    try:
+    with guarded(path, "read"), contextlib.suppress(FileNotFoundError):  # a newer owner removes it
         first = path.stat()
         deadline = time.monotonic() + STALE_SECONDS - (_file_system_time(path.parent) - first.st_mtime)
         while time.monotonic() < deadline:
@@ -160,15 +145,14 @@ def _living_owner(path: Path) -> str | None:
             if path.stat().st_mtime_ns != first.st_mtime_ns:
                 return owner
             time.sleep(0.05)
-    except FileNotFoundError:  # a newer owner removed it
-        pass
     return None
 
 
 def _file_system_time(directory: Path) -> float:
     """Returns the file system's time, since the clocks of two hosts may differ by more than STALE_SECONDS."""
-    probe = directory / f".clock-{os.getpid()}-{threading.get_ident()}"
-    probe.touch()
-    seconds = probe.stat().st_mtime
-    probe.unlink()
+    probe = directory / ".clock"
+    with guarded(probe, "written"), probe.open("ab") as file:
+        os.utime(file.fileno())
+        seconds = os.fstat(file.fileno()).st_mtime
+        probe.unlink(missing_ok=True)
     return seconds

@@ -1,44 +1,143 @@
-"""Ownership of a run directory: the saved config identifies the run that owns it."""
+"""Ownership of a directory: `run.json` holds the id of its run and the config, sealed; `config.json` shows it."""
 
+import json
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.identity import changes_numbers, demand_equal, from_default
+from jaxtrain.config.identity import changes_numbers, demand_equal, difference, in_words
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import StorageError, Words
-from jaxtrain.storage.files import read_json, write_json
+from jaxtrain.config.trust import demand_trusted, modules_of, sign
+from jaxtrain.errors import ConfigError, JaxtrainWarning, StorageError, Words
+from jaxtrain.files import as_json_value, exists, read_json, write_json
+from jaxtrain.storage.seals import is_sealed, write_sealed
+
+FORMAT = 1
+"""Number of the form of a run's directory. Those of earlier versions have no `run.json` and count as 0."""
 
 RESTORE = "Restore it from a copy, or give another --workdir"
+ACCEPT = "Restore it from a copy, or take config.json as it stands with --accept-edited"
 
 
-def read_config(folder: Path) -> Config:
-    """Reads the saved `config.json` of a directory. A knob that came with a later jaxtrain takes its default.
+@dataclass(frozen=True)
+class Owner:
+    """The run that owns a directory: its id (None in format 0), the config as it was saved, the directory's format."""
 
-    Raises StorageError if it cannot be read or is no config.
+    id: str | None
+    saved: Config
+    format: int = FORMAT
+
+    @property
+    def seals(self) -> bool:
+        """Whether the run seals its files."""
+        return self.format > 0
+
+
+def new_id() -> str:
+    """Returns the id of a new run."""
+    return uuid.uuid4().hex
+
+
+def read_owner(folder: Path, *, accept_edited: bool = False) -> Owner | None:
+    """Reads which run owns a directory; None if none does.
+
+    A directory of an earlier version has `config.json` alone, which is also read in place of a `run.json` that was
+    changed if `accept_edited` is set. Raises StorageError for files that cannot be read or were changed, and for a
+    directory of a later version.
     """
+    path = folder / "run.json"
+    if not exists(path):
+        return _read_unsealed(folder)
+    try:
+        content = read_json(path)
+        if not is_sealed(content):
+            raise StorageError(str(path), Words("content that fails its checksum"), "what the run saved", ACCEPT)
+    except StorageError:
+        if accept_edited:
+            return _read_unsealed(folder)
+        raise
+    if content["format"] != FORMAT:
+        got = Words(f"a directory of format {content['format']}")
+        raise StorageError(str(path), got, f"format {FORMAT}, the newest that is known", "Use a later jaxtrain")
+    return Owner(content["id"], content["config"])
+
+
+def _read_unsealed(folder: Path) -> Owner | None:
     path = folder / "config.json"
-    saved = read_json(path)
-    if not isinstance(saved, dict):
-        raise StorageError(str(path), Words("JSON that is no object"), "a saved config", RESTORE)
-    return resolve_config(saved).config
+    if exists(path):
+        saved = read_json(path)
+        if not isinstance(saved, dict):
+            raise StorageError(str(path), Words("JSON that is no object"), "a saved config", RESTORE)
+        return Owner(None, saved, format=0)
+    if exists(folder / "checkpoints"):
+        raise StorageError(str(path), Words("nothing"), "the config of the run with these checkpoints", RESTORE)
+    return None
 
 
-def demand_own(workdir: Path, config: Config) -> None:
-    """Raises UsageError if the directory holds a run of another config, StorageError if its config cannot be read.
+def saved_config(folder: Path, owner: Owner, trust: Sequence[str] = ()) -> Config:
+    """Returns the config that the owner of a directory saved. A knob that came with a later jaxtrain takes its default.
+
+    Warns if `config.json` shows another one. Raises StorageError if it is no config, and ConfigError if it names
+    functions of a module that is not in `trust`, unless this user made the run.
+    """
+    demand_trusted(owner.saved, folder / ("run.json" if owner.seals else "config.json"), trust)
+    if changed := changes_of_config(folder, owner):
+        expected = "the config in run.json, which is used"
+        warning = JaxtrainWarning(str(folder / "config.json"), Words(changed), expected, "Restore it from run.json")
+        warnings.warn(warning, stacklevel=2)
+    return _resolve(folder, owner)
+
+
+def _resolve(folder: Path, owner: Owner) -> Config:
+    try:
+        return resolve_config(owner.saved).config
+    except ConfigError as error:
+        if owner.seals:  # not damage: a module of the user's that is missing now, or a later version's member
+            raise
+        got = Words(f"a config that cannot be used ({error})")
+        raise StorageError(str(folder / "config.json"), got, "a saved config", RESTORE) from error
+
+
+def changes_of_config(folder: Path, owner: Owner) -> str:
+    """Describes in which way `config.json` differs from what its run saved; "" if it does not."""
+    path = folder / "config.json"
+    if not owner.seals:
+        return ""
+    if not exists(path):
+        return "nothing"
+    try:
+        shown = read_json(path)
+    except StorageError as error:
+        return str(error.got)
+    if not isinstance(shown, dict):
+        return "JSON that is no object"
+    return f"changed values ({in_words(differing)})" if (differing := difference(shown, owner.saved)) else ""
+
+
+def demand_own(workdir: Path, config: Config, owner: Owner | None) -> None:
+    """Raises UsageError if a run of another config owns the directory; StorageError if `config.json` was changed.
 
     Settings that change no number, such as how often to log, may differ.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        saved = changes_numbers(read_config(workdir))
-        whose = "the directory of a run with another config"
-        expected = "a new directory, or that of a run with this config"
-        demand_equal(f"--workdir={workdir}", changes_numbers(config), saved, whose, expected, "Give another --workdir")
-    elif (workdir / "checkpoints").exists():
-        raise StorageError(str(path), Words("nothing"), "the config of the run with these checkpoints", RESTORE)
+    if owner is None:
+        return
+    demand_trusted(owner.saved, workdir / "run.json", modules_of(config))
+    saved = changes_numbers(_resolve(workdir, owner))
+    given = changes_numbers(config)
+    if difference(given, saved) and (changed := changes_of_config(workdir, owner)):
+        expected = "the config that the run saved, which run.json holds"
+        raise StorageError(str(workdir / "config.json"), Words(changed), expected, RESTORE)
+    whose = "the directory of a run with another config"
+    expected = "a new directory, or that of a run with this config"
+    demand_equal(f"--workdir={workdir}", given, saved, whose, expected, "Give another --workdir")
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Writes `config.json` and its difference from the default, by which the run owns the directory."""
+def claim(workdir: Path, config: Config, run: str) -> None:
+    """Writes `run.json`, by which a run owns the directory, and shows its config in `config.json`."""
+    saved = json.loads(json.dumps(as_json_value(config)))
+    content = {"format": FORMAT, "id": run, "config": saved, "signature": sign(run, saved)}
+    write_sealed(workdir / "run.json", content)
     write_json(workdir / "config.json", config)
-    write_json(workdir / "config_difference.json", from_default(config))

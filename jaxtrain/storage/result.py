@@ -1,14 +1,17 @@
 """The result of a run, saved as `result.json`."""
 
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.storage.files import read_json, write_json
+from jaxtrain.files import exists, read_json
+from jaxtrain.storage.seals import is_sealed, without_seal, write_sealed
 
 Numbers = dict[str, float]
+
+STATUSES = ("done", "diverged", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Result:
     split; test: step and metrics of the test split, None unless the run is done; state_digest: sha256 over all leaves
     of the last state; throughput: examples_per_second, milliseconds_per_step, compile_seconds, data_wait_share of this
     session; reason: a sentence, if status is not "done" or the run stopped early; signal: the one that interrupted;
-    seeds: mean, spread and interval of each metric over seeds, and the diverged seeds; None for a single run.
+    seeds: mean, spread and interval of each metric over seeds, and the diverged seeds; None for a single run; edited:
+    the files of the run that were changed by others and accepted as they stood.
     """
 
     status: str
@@ -34,6 +38,7 @@ class Result:
     reason: str = ""
     signal: int | None = None
     seeds: dict[str, Any] | None = None
+    edited: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -42,18 +47,38 @@ class Result:
 
 
 def write_result(workdir: Path, result: Result) -> None:
-    """Writes `result.json` atomically."""
-    write_json(workdir / "result.json", asdict(result))
+    """Writes `result.json` atomically, with a seal."""
+    write_sealed(workdir / "result.json", asdict(result))
 
 
-def read_result(workdir: Path) -> Result | None:
-    """Reads `result.json`; None if the run has not ended."""
+def read_result(workdir: Path, *, sealed: bool = True) -> Result | None:
+    """Reads `result.json`; None if the run has not ended.
+
+    With `sealed` False a result without a seal is read, too: that of an earlier version, or one edited on purpose.
+    Raises StorageError for a file that cannot be read, was changed, or holds something else.
+    """
     path = workdir / "result.json"
-    if not path.exists():
+    if not exists(path):
         return None
-    try:
-        return Result(**read_json(path))
-    except TypeError as error:
-        got = Words("JSON with other keys")
-        hint = "Restore it from a copy, or remove it"
-        raise StorageError(str(path), got, "the result of a run", hint) from error
+    content = read_json(path)
+    hint = "Restore it from a copy, or take it as it stands with --accept-edited"
+    if sealed and not is_sealed(content):
+        raise StorageError(str(path), Words("content that fails its checksum"), "what the run wrote", hint)
+    if not _is_result(content):
+        raise StorageError(str(path), Words("JSON with other keys"), "the result of a run", hint)
+    return Result(**without_seal(content))
+
+
+def _is_result(content: Any) -> bool:
+    """Tells whether JSON holds the fields of a result, with the types on which the code relies."""
+    if not isinstance(content, dict):
+        return False
+    known = {field.name: field for field in fields(Result)}
+    required = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
+    return (
+        required <= without_seal(content).keys() <= known.keys()
+        and content["status"] in STATUSES
+        and type(content["step"]) is int
+        and isinstance(content["last"], dict)
+        and isinstance(content["throughput"], dict)
+    )

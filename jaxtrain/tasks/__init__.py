@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family
-from jaxtrain.config.registry import BoundMember, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Product, Values, having
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
@@ -78,6 +78,7 @@ TASKS = Family(
         "segmentation": segmentation,
     },
     supplied=("model", "loss", "info"),
+    product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),
 )
 
 STANDARDISED = frozenset({"regression"})

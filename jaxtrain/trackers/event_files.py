@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxtrain.files import guarded, list_directory, make_directory, remove
 from jaxtrain.trackers.base import ROW_KEYS, Row
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class TensorBoardTracker:
 
     def __init__(self, directory: str | os.PathLike[str], rows: Iterable[Row], say: Callable[[str], None]) -> None:
         """Starts the background thread; `say` is called from it."""
-        self._directory = Path(directory).absolute()
+        with guarded(Path(directory), "written"):
+            self._directory = Path(directory).absolute()
         self._say = say
         self._stopped = threading.Event()
         self._events: queue.SimpleQueue[Callable[[], Event] | None] = queue.SimpleQueue()
@@ -56,7 +58,7 @@ class TensorBoardTracker:
         self._put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._fail(f"could not finish writing within {CLOSE_SECONDS:.0f} s")
+            self._fail(f"{self._directory}: could not finish writing within {CLOSE_SECONDS:.0f} s")
 
     def _put(self, event: "Callable[[], Event] | None") -> None:
         if not self._stopped.is_set():
@@ -64,7 +66,8 @@ class TensorBoardTracker:
 
     def _run(self, rows: list[Row]) -> None:
         try:
-            self._rebuild_and_follow(rows)
+            with guarded(self._directory, "written"):
+                self._rebuild_and_follow(rows)
         except Exception as error:
             self._fail(str(error) or type(error).__name__)
 
@@ -92,19 +95,13 @@ class TensorBoardTracker:
             return
         self._stopped.set()
         with contextlib.suppress(Exception):
-            self._say(f"TensorBoard: {self._directory}: {reason}; the run continues without it")
+            self._say(f"TensorBoard: {reason}; the run continues without it")
 
 
 def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, width: int, height: int) -> None:
     """Writes a PNG picture as an event file, replacing our earlier event files in the directory."""
-    from tensorboardX import RecordWriter
-
-    directory = Path(directory).absolute()
-    _clear(directory)
     image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": png}
-    with contextlib.closing(RecordWriter(_new_file(directory))) as writer:
-        writer.write(_version().SerializeToString())
-        writer.write(_event(time.time(), 0, summary={"value": [{"tag": name, "image": image}]}).SerializeToString())
+    _write_file(Path(directory), [{"value": [{"tag": name, "image": image}]}])
 
 
 def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
@@ -113,24 +110,30 @@ def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], m
     The event file holds the metrics as scalars too, since the page reads them from there. Values that are neither
     numbers nor booleans are written as text.
     """
-    from tensorboardX import RecordWriter
     from tensorboardX.summary import hparams
 
-    directory = Path(directory).absolute()
-    _clear(directory)
     known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
     points = [{"tag": name, "simple_value": _finite_or_nan(value)} for name, value in metrics.items()]
-    with contextlib.closing(RecordWriter(_new_file(directory))) as writer:
+    _write_file(Path(directory), [*hparams(known, metrics), {"value": points}])
+
+
+def _write_file(directory: Path, summaries: Iterable[object]) -> None:
+    """Writes summaries as the only event file of ours in a directory; raises StorageError when that fails."""
+    from tensorboardX import RecordWriter
+
+    _clear(directory)
+    with guarded(directory, "written"), contextlib.closing(RecordWriter(_new_file(directory.absolute()))) as writer:
         writer.write(_version().SerializeToString())
-        for summary in (*hparams(known, metrics), {"value": points}):
+        for summary in summaries:
             writer.write(_event(time.time(), 0, summary=summary).SerializeToString())
 
 
 def _clear(directory: Path) -> None:
     """Removes our old event files, and makes the directory if it is missing."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for old in directory.glob(PREFIX + "*" + SUFFIX):
-        old.unlink()
+    make_directory(directory)
+    for name in list_directory(directory):
+        if name.startswith(PREFIX) and name.endswith(SUFFIX):
+            remove(directory / name)
 
 
 def _new_file(directory: Path) -> str:

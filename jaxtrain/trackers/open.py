@@ -17,10 +17,9 @@ from jaxtrain.trackers.progress import Progress
 
 @contextmanager
 def open_trackers(
-    config: Config, workdir: Path, resumed: int | None, extra: Sequence[Tracker], bar: Progress, total: int
+    config: Config, workdir: Path, primary: JsonlTracker, extra: Sequence[Tracker], bar: Progress, total: int
 ) -> Iterator[Tracker]:
-    """Opens metrics.jsonl, truncated to the step at which the run resumes, and its mirrors."""
-    primary = JsonlTracker(workdir / "metrics.jsonl", resumed)
+    """Opens the mirrors of metrics.jsonl, to which the yielded tracker writes after it; closes all at the end."""
     scheduled = {target for target, _ in schedule_entries(config["schedule"], "")}
     constant = hyperparameters(config).keys() - scheduled  # recorded in every row, and always the same on a terminal
     mirrors: list[Tracker] = [ConsoleTracker(bar.say, total, constant)]

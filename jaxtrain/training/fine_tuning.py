@@ -12,7 +12,9 @@ from jaxtrain.core.averaging import schedule_free_x
 from jaxtrain.core.state import Rules, TrainState
 from jaxtrain.core.trees import match_paths, named_leaves
 from jaxtrain.errors import ConfigError
+from jaxtrain.files import reported_as
 from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.ownership import read_owner
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 
@@ -67,8 +69,13 @@ def _init_optimizer(state: TrainState, *, rules: Rules) -> Any:
 
 def _read_weights(run: Path) -> dict[str, np.ndarray]:
     """Reads path -> array of parameters and model state, averaged if available, at the best or else the newest step."""
-    checkpoints = Checkpoints(run / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
-    if not checkpoints.exist():
+    with reported_as(ConfigError, "checkpoint.init_from"):
+        owner = read_owner(run)
+        checkpoints = Checkpoints(
+            run / "checkpoints", keep=1, say=plain_lines(quiet=False).say, run=owner.id if owner else None
+        )
+        exist = checkpoints.exist()
+    if not exist:
         raise ConfigError("checkpoint.init_from", str(run), "the directory of a run with a saved checkpoint")
     leaves, memory = checkpoints.restore_leaves()
     best_step = Bookkeeping(**memory).best_step

@@ -18,6 +18,7 @@ from jaxtrain.errors import ConfigError, Words, message, one_of
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.base import ROW_KEYS, Tracker
+from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.experiment import CAPACITY, Experiment
@@ -73,6 +74,7 @@ class TrainingSession:
     Attributes:
         state: the newest state, at step `at`; each call donates it and returns another.
         began_at: the step at which this session began.
+        rows: the tracker of metrics.jsonl, to which `tracker` writes first.
         metrics: the training metrics of the last call that was read.
         saved_at: the step of the last checkpoint.
     """
@@ -84,6 +86,7 @@ class TrainingSession:
     began_at: int
     at: int
     checkpoints: Checkpoints
+    rows: JsonlTracker
     tracker: Tracker
     bar: Progress
     stop: Interruption
@@ -270,6 +273,7 @@ def _save(session: TrainingSession) -> None:
     if session.metrics and bookkeeping.sums:  # the saved training metrics are those of this state, logged or not
         bookkeeping.last["train"] = bookkeeping.numbers(session.metrics)
     bookkeeping.fingerprint = session.experiment.dataset.fingerprint
+    bookkeeping.rows = session.rows.mark()
     saved = bookkeeping.to_json() | {"seconds": session.seconds}
     state = session.runner.fetch(session.state)
     session.checkpoints.save(session.at, state, saved, protect=best["step"] if best else None)

@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.config.identity import from_default
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.errors import StorageError, Words
+from jaxtrain.files import write_json
 from jaxtrain.parallel.compilation import count_compilations
-from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.checkpoints import Checkpoints, ReasonAgainst, no_reason
 from jaxtrain.storage.environment import describe_environment
-from jaxtrain.storage.files import write_json
 from jaxtrain.storage.locks import run_lock
-from jaxtrain.storage.ownership import claim, demand_own
-from jaxtrain.storage.result import Result, read_result, write_result
+from jaxtrain.storage.ownership import Owner, claim, demand_own, new_id, read_owner
+from jaxtrain.storage.result import Result, write_result
 from jaxtrain.trackers.base import Tracker
+from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.checks import check_fingerprint, explain_traced_floats
+from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.intervals import over_seeds
 from jaxtrain.training.loop import Ending, TrainingSession, run_loop, throughput
@@ -41,6 +44,7 @@ def train_and_evaluate(
     step: StepFunction = train_step,
     trackers: Sequence[Tracker] = (),
     quiet: bool = False,
+    accept_edited: bool = False,
 ) -> Result:
     """Trains a resolved config in a directory, or resumes the run in it, and tests the best state at the end.
 
@@ -53,22 +57,29 @@ def train_and_evaluate(
         step: the training step, with the signature of `train_step`.
         trackers: trackers in addition to those of the config.
         quiet: whether to print no progress and no notes.
+        accept_edited: whether rows and results that were changed by others are taken as they stand; `Result.edited`
+            names them. Else the run goes back to the newest checkpoint before the change.
     """
     workdir = Path(workdir)
     with interruptions() as stop, run_lock(workdir), count_compilations() as compiled, ExitStack() as opened:
-        demand_own(workdir, config)
-        ended = read_result(workdir)
         lines = plain_lines(quiet)
+        owner = read_owner(workdir, accept_edited=accept_edited)
+        demand_own(workdir, config, owner)
+        earlier = EarlierSessions.read(workdir, owner, accept_edited=accept_edited)
+        ended = earlier.result(lines.say)
         if ended is not None and ended.status != "interrupted":
             lines.say(f"{workdir}: this run has already ended at step {ended.step:,}; nothing to do")
             return ended
         opened.enter_context(explain_traced_floats(config))
         experiment = _build_experiment(config, workdir, lines.say)
-        checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=lines.say)
+        checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         runner = make_runner(experiment, step)
-        state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended)
-        claim(workdir, config)
+        state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
+        kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)
+        rows = JsonlTracker(workdir / "metrics.jsonl", kept)
+        claim(workdir, config, run)
+        write_json(workdir / "config_difference.json", from_default(config))
         total = experiment.lengths.total
         if resumed is not None:
             lines.say(f"resuming at step {resumed:,} of {total:,}")
@@ -83,7 +94,8 @@ def train_and_evaluate(
             at=resumed or 0,
             saved_at=resumed,
             checkpoints=checkpoints,
-            tracker=opened.enter_context(open_trackers(config, workdir, resumed, trackers, bar, total)),
+            rows=rows,
+            tracker=opened.enter_context(open_trackers(config, workdir, rows, trackers, bar, total)),
             bar=bar,
             stop=stop,
             compiled=compiled,
@@ -100,8 +112,23 @@ def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None])
     return range_test.apply_suggestion(build(config), workdir, say)
 
 
+def _open_checkpoints(
+    workdir: Path, config: Config, owner: Owner | None, say: Callable[[str], None]
+) -> tuple[Checkpoints, str]:
+    """Opens the checkpoints of the run that owns the directory, or of a new run; returns them and the run's id."""
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config["checkpoint"]["keep"], say=say)
+    if owner is not None and not owner.seals:
+        say(f"{workdir}: a directory of an earlier version; it is taken as it is, and sealed from now on")
+    checkpoints.run = run = (owner and owner.id) or checkpoints.newest_run() or new_id()
+    return checkpoints, run
+
+
 def start(
-    experiment: Experiment, runner: Runner, checkpoints: Checkpoints, ended: Result | None = None
+    experiment: Experiment,
+    runner: Runner,
+    checkpoints: Checkpoints,
+    ended: Result | None = None,
+    reason_against: ReasonAgainst = no_reason,
 ) -> tuple[TrainState, Bookkeeping, int | None]:
     """Restores the newest checkpoint, or initializes the state of a new run.
 
@@ -110,6 +137,7 @@ def start(
         runner: its runner.
         checkpoints: the checkpoints of the run.
         ended: the result of the previous session; None if there was none or it was killed.
+        reason_against: returns why a checkpoint cannot be used.
 
     Returns:
         The state, the bookkeeping, and the step of the checkpoint (None for a new run).
@@ -118,9 +146,9 @@ def start(
         DataError: the data are not those that the run was trained on.
         StorageError: there is no checkpoint although an earlier session ended.
     """
-    restored = checkpoints.restore(runner.shapes()) if checkpoints.exist() else None
+    restored = checkpoints.restore(runner.shapes(), reason_against=reason_against) if checkpoints.exist() else None
     if restored is None:
-        if ended is not None:
+        if ended is not None and not checkpoints.exist():
             expected = f"one, since the run was {ended.status} at step {ended.step:,}"
             hint = "Restore it from a copy, or give another --workdir to start afresh"
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
@@ -146,6 +174,7 @@ def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
         reason=ending.reason,
         signal=session.stop.signal if ending.status == "interrupted" else None,
         seeds=_seeds(session, test),
+        edited=session.bookkeeping.edited,
     )
     write_json(workdir / "environment.json", describe_environment() | {"data_fingerprint": dataset.fingerprint})
     write_result(workdir, result)

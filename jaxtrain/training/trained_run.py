@@ -1,7 +1,7 @@
 """Loads trained runs for prediction or evaluation."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
-from jaxtrain.storage.ownership import read_config
+from jaxtrain.storage.ownership import read_owner, saved_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
@@ -62,14 +62,15 @@ class Run:
         return jax.jit(predict)
 
 
-def load_run(workdir: str | Path, seed: int | None = None) -> Run:
+def load_run(workdir: str | Path, seed: int | None = None, trust: Sequence[str] = ()) -> Run:
     """Loads a run at its best step, or at its newest if it was never evaluated; changes no file.
 
-    `seed` selects one seed of a run of several (None: the first). Raises UsageError if the directory holds no run, or
-    the run has no such seed, and StorageError if it has no checkpoint.
+    `seed` selects one seed of a run of several (None: the first). `trust` lists modules whose functions the config of a
+    run that another user made may name. Raises UsageError if the directory holds no run, or the run has no such seed,
+    StorageError if it has no checkpoint, and ConfigError if it names functions that are not trusted.
     """
     workdir = Path(workdir)
-    config, bookkeeping, checkpoints = open_run(workdir)
+    config, bookkeeping, checkpoints = open_run(workdir, trust)
     info = DataInfo.from_json(bookkeeping.info)
     rules = make_rules(config, info)
     seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
@@ -85,13 +86,14 @@ def load_run(workdir: str | Path, seed: int | None = None) -> Run:
     return Run(workdir, config, info, rules, step, replicate(state, device_mesh(1)))
 
 
-def open_run(workdir: Path) -> tuple[Config, Bookkeeping, Checkpoints]:
+def open_run(workdir: Path, trust: Sequence[str] = ()) -> tuple[Config, Bookkeeping, Checkpoints]:
     """Reads the config and the newest bookkeeping of a run, and opens its checkpoints."""
-    if not (workdir / "config.json").is_file():
+    owner = read_owner(workdir)
+    if owner is None:
         got = Words("a directory without config.json")
         raise UsageError(f"--workdir={workdir}", got, "the directory of a run")
-    config = read_config(workdir)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say)
+    config = saved_config(workdir, owner, trust)
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say, run=owner.id)
     newest = checkpoints.newest_memory()
     if newest is None:
         raise StorageError(str(checkpoints.directory), Words("no checkpoint"), "at least one", "Train the run first")

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
+from jaxtrain.files import exists, is_directory, list_directory, open_file
 
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
 NUMBERS = "an array of numbers"
@@ -28,17 +29,17 @@ def arrays(path: Path, file: str) -> Source:
     Raises DataError naming the file and array that are missing, damaged or hold Python objects.
     """
     place = path / file
-    if place.is_dir():
-        files = {npy.stem: npy for npy in sorted(place.glob("*.npy"))}
+    if is_directory(place):
+        files = {Path(name).stem: place / name for name in list_directory(place) if name.endswith(".npy")}
         return _load_splits(place, files, lambda name: str(files[name]), lambda name: _load_file(files[name]))
-    if not place.is_file():
+    if not exists(place):
         raise missing("arrays", f"{file} (an .npz, or a folder of .npy files)", path)
     return _read_archive(place)
 
 
 def _read_archive(place: Path) -> Source:
     try:
-        with place.open("rb") as stream:  # opened here, since NumPy does not close a damaged file
+        with open_file(place) as stream:  # opened here, since NumPy does not close a damaged file
             archive: Any = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.lib.npyio.NpzFile):
                 assert archive.zip is not None
@@ -76,8 +77,10 @@ def _members(place: Path, stream: IO[bytes], archive: zipfile.ZipFile) -> dict[s
 
 
 def _load_file(file: Path) -> np.ndarray:
-    with file.open("rb") as stream:
-        _check_header(stream, file.stat().st_size, str(file))
+    with open_file(file) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        _check_header(stream, size, str(file))
         stream.seek(0)
         return np.load(stream, allow_pickle=False)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import DataError, Words
+from jaxtrain.files import read_bytes
 
 
 def digits(path: Path) -> Source:
@@ -51,17 +52,13 @@ def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[n
         expected = "the package that holds these data"
         raise DataError(name, got, expected, "Run pip install scikit-learn")
     file = Path(spec.submodule_search_locations[0], "datasets", "data", name)
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        got = Words(f"the error {error.strerror!r}")
-        raise DataError(str(file), got, "a file of scikit-learn", "Install another version of it") from error
+    content = read_bytes(file)
     try:
         text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
         rows = text.splitlines()[skiprows:]
         if not rows:
             raise ValueError("it has no rows")
         return np.loadtxt(rows, delimiter=delimiter), str(file)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # the errors of gzip are OSErrors
         got = Words(f"a file that cannot be read ({error})")
         raise DataError(str(file), got, "a table of scikit-learn", "Install scikit-learn again") from error

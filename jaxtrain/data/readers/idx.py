@@ -1,6 +1,7 @@
 """Sources in IDX, the file format of MNIST and its successors."""
 
 import math
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.source import Source, Split, missing
 from jaxtrain.errors import DataError, Words
+from jaxtrain.files import exists, guarded, open_file, read_bytes
 
 GZIP_BITS = 31  # zlib's window bits for a gzip header and checksum
 GZIP = b"\x1f\x8b"  # the first bytes of a gzip stream
@@ -60,7 +62,7 @@ def _read_splits(source: str, folder: Path, names: list[str], published: str = "
 def _find(folder: Path, name: str) -> Path | None:
     """Returns the first file there is: plain or .gz, and with the dot that some unpackers put before "idx"."""
     names = (name, name.replace("-idx", ".idx"))
-    return next((file for n in names for file in (folder / n, folder / f"{n}.gz") if file.is_file()), None)
+    return next((file for n in names for file in (folder / n, folder / f"{n}.gz") if exists(file)), None)
 
 
 def read_idx(file: Path, rank: int) -> np.ndarray:
@@ -70,7 +72,7 @@ def read_idx(file: Path, rank: int) -> np.ndarray:
     """
     try:
         return _parse(file, _read_packed(file) if file.suffix == ".gz" else _read_plain(file), rank)
-    except (OSError, EOFError, zlib.error, MemoryError) as error:
+    except (EOFError, zlib.error, MemoryError) as error:
         got = Words(f"a file that cannot be read ({error})")
         raise DataError(str(file), got, "a whole IDX file", "Fetch it again") from error
 
@@ -98,14 +100,16 @@ def _parse(file: Path, read: Callable[[int], bytes], rank: int) -> np.ndarray:
 
 def _read_plain(file: Path) -> Callable[[int], bytes]:
     def read(most: int) -> bytes:
-        with file.open("rb") as stream:
-            return stream.read(min(most, file.stat().st_size))  # Python allocates what it is asked for
+        with guarded(file, "read"), open_file(file) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
+            return stream.read(min(most, size))  # Python allocates what it is asked for
 
     return read
 
 
 def _read_packed(file: Path) -> Callable[[int], bytes]:
-    stored = file.read_bytes()
+    stored = read_bytes(file)
     return lambda most: _decompress(stored, most)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import bind_schedules
-from jaxtrain.config.registry import BoundMember, Family, Values
+from jaxtrain.config.registry import BoundMember, Family, Product, Values
 from jaxtrain.optimizers.schedules import plateau
 from jaxtrain.optimizers.schedules.cycles import cyclic, one_cycle, sgdr
 from jaxtrain.optimizers.schedules.decays import (
@@ -73,6 +73,10 @@ def constant(step: jax.Array, total_steps: jax.Array) -> jax.Array:
     return jnp.ones_like(step)
 
 
+def _is_number(built: Any) -> bool:
+    return isinstance(built, int | float) or getattr(built, "shape", None) == ()
+
+
 SCHEDULES = Family(
     "schedule",
     {
@@ -91,6 +95,7 @@ SCHEDULES = Family(
         "reduce_on_plateau": reduce_on_plateau,
     },
     supplied=("step", "total_steps"),
+    product=Product("the value at a step, one number", _is_number),
 )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from jaxtrain.files import make_directory, write_json
 from jaxtrain.search.identity import without_storage
 from jaxtrain.search.results import Findings
-from jaxtrain.storage.files import make_directory, storage_error, write_json
 
 TENSORBOARD_TRIALS = 100
 """Number of trials in TensorBoard's table, which reads a file for each."""
@@ -17,13 +17,10 @@ def write_findings(findings: Findings, folder: Path, say: Callable[[str], None])
     from jaxtrain.search.report.page import write_page, write_pictures
 
     make_directory(folder / "pictures")
-    try:
-        write_page(findings, folder / "report.html")
-        write_pictures(findings, folder / "pictures")
-        if findings.space.config["track"]["tensorboard"]:
-            _write_table(findings, folder / "tensorboard", say)
-    except OSError as error:
-        raise storage_error(folder, "written", error) from error
+    write_page(findings, folder / "report.html")
+    write_pictures(findings, folder / "pictures")
+    if findings.space.config["track"]["tensorboard"]:
+        _write_table(findings, folder / "tensorboard", say)
     best = findings.best
     if best is not None:
         config = findings.space.trial(best.trial, best.point).config

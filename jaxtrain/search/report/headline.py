@@ -27,6 +27,8 @@ def sentences(findings: Findings) -> list[str]:
     if findings.best:
         point = ", ".join(f"{key} = {format_value(value)}" for key, value in findings.best.point.items())
         lines.append(f"Trial {findings.best.trial}: {point}.")
+    if edited := [str(outcome.trial) for outcome in findings.outcomes if outcome.edited]:
+        lines.append(f"Changed by others and accepted as they stood: trials {', '.join(edited)}.")
     if findings.ties:
         lines.append(f"Ties, not significantly different from the best: {len(findings.ties)}, marked in the table.")
     return [*lines, _comparison_sentence(findings.comparison)]

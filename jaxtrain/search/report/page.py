@@ -6,16 +6,15 @@ import html
 import io
 import re
 import string
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxtrain.files import read_text, write_bytes, write_text
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.report.marks import LINK
 from jaxtrain.search.report.pictures import FIGURES
 from jaxtrain.search.report.trial_table import table
 from jaxtrain.search.results import Findings
-from jaxtrain.storage.files import storage_error, write_text
 from jaxtrain.trackers.figures import render
 
 if TYPE_CHECKING:
@@ -41,15 +40,11 @@ def write_page(findings: Findings, path: Path) -> None:
 def write_pictures(findings: Findings, folder: Path) -> None:
     """Writes the pictures of the report as PNG files; raises StorageError when one cannot be written."""
     for name, draw in FIGURES.items():
-        path = folder / f"{name}.png"
-        try:
-            path.write_bytes(render(draw(findings)).png)
-        except OSError as error:
-            raise storage_error(path, "written", error) from error
+        write_bytes(folder / f"{name}.png", render(draw(findings)).png)
 
 
 def _read_file(name: str) -> str:
-    return resources.files("jaxtrain.search.report").joinpath(name).read_text(encoding="utf-8")
+    return read_text(Path(__file__).with_name(name))
 
 
 def _svg(name: str, figure: "Figure") -> str:

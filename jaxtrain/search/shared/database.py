@@ -1,7 +1,6 @@
 """The database of a shared study: its address, a lock shared by all workers, and retries during short outages."""
 
 import contextlib
-import fcntl
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -9,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxtrain.errors import ConfigError, StorageError, Words
+from jaxtrain.files import demand_ordinary, open_locked, remove
 from jaxtrain.search.optuna_samplers import require_search_extra
-from jaxtrain.storage.files import storage_error
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -123,6 +122,7 @@ def _parse(url: str) -> "URL":
 
     scheme = url.partition("://")[0]
     try:
+        url.encode()  # raises for what is no text, such as a byte of a path that is no UTF-8
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
         raise ConfigError("search.storage", Words("an address that cannot be read"), _EXPECTED) from None
@@ -135,14 +135,12 @@ def _parse(url: str) -> "URL":
 
 @contextlib.contextmanager
 def _file_lock(database: str) -> Iterator[None]:
+    """Locks FILE.lock beside a database, which is removed afterwards."""
+    demand_ordinary(Path(database))  # SQLite would wait for the other end of a pipe
     path = Path(f"{database}.lock")
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise storage_error(path, "written", error) from error
+    file, _ = open_locked(path)
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise storage_error(path, "locked", error) from error
-        yield
+            yield
+        finally:
+            remove(path)
