@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.config.defaults import Config
@@ -184,21 +185,21 @@ def _check_built_on(experiment: Experiment, source: _Source, params: Any) -> Non
 
 def _initial(experiment: Experiment, params: Any, hparams: Mapping[str, Any]) -> list[np.ndarray]:
     """Returns the leaves of the optimizer's state before the first step, on the host."""
-    values = experiment.rules.schedule(np.int32(0), hparams)
+    values = experiment.rules.schedule(jnp.int32(0), hparams)
     return jax.device_get(jax.tree.leaves(experiment.rules.optimizer(values).init(params)))
 
 
 def _line(experiment: Experiment, source: _Source, hparams: Mapping[str, Any]) -> str:
-    before = schedule_of(source.config)(np.int32(source.step - 1), source.floats)
-    after = experiment.rules.schedule(np.int32(source.step), hparams)
+    before = schedule_of(source.config)(jnp.int32(source.step - 1), source.floats)
+    after = experiment.rules.schedule(jnp.int32(source.step), hparams)
     told = [
         f"{name} goes on at {float(after[name]):.4g} after {float(before[name]):.4g}"
         for name in _told(experiment, before, after)
     ]
     best = source.bookkeeping.best
-    stays = f"its best evaluation, {best['metric']} {best['value']:.4g} at step {best['step']:,}, stays there"
-    steps = f"continues {source.place} at step {source.step:,} of {experiment.lengths.total:,}"
-    return "; ".join([steps, *told, *([stays] if best else [])])
+    if best:
+        told.append(f"its best evaluation, {best['metric']} {best['value']:.4g} at step {best['step']:,}, stays there")
+    return "; ".join([f"continues {source.place} at step {source.step:,} of {experiment.lengths.total:,}", *told])
 
 
 def _told(experiment: Experiment, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
