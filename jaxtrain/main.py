@@ -62,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             traceback.print_exc()
         else:
-            for note in getattr(error, "__notes__", ()):  # the frames of a user's own code
-                print(note, file=sys.stderr)
+            print(error.frames, file=sys.stderr, end="\n" if error.frames else "")
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except RuntimeError as error:  # jax.errors.JaxRuntimeError among them
