@@ -85,11 +85,11 @@ def guarded(path: Path, action: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reported_as(kind: type[JaxtrainError], key: str = "") -> Iterator[None]:
-    """Raises the StorageErrors of a block as errors of another kind; where `key` is given, on "key=path"."""
+    """Raises the StorageErrors of a block as errors of another kind; where `key` is given, on "key path"."""
     try:
         yield
     except StorageError as error:
-        where = f"{key}={error.key}" if key else error.key
+        where = f"{key} {error.key}" if key else error.key
         raise kind(where, error.got, error.expected, error.hint) from error
 
 
@@ -204,6 +204,22 @@ def write_bytes(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def demand_writable(path: Path) -> None:
+    """Raises StorageError if a file cannot be written there, for what is written only after minutes of work.
+
+    Makes its directory, and writes nothing into it.
+    """
+    make_directory(path.parent)
+    if is_directory(path):
+        raise storage_error(path, "written", IsADirectoryError(errno.EISDIR, ""))
+    probe = path.with_name(f".{path.name}.probe")
+    try:
+        write_bytes(probe, b"")
+    except StorageError as error:
+        raise storage_error(path, "written", error.__cause__ or error) from error
+    remove(probe)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -575,7 +575,7 @@ def test_broken_config_file(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(ConfigError) as found:
             load_config(given)
         error = found.value
-        assert (error.key, error.got) == ("--config", str(given))
+        assert (error.key, error.got) == ("config file", str(given))
         assert all(word.lower() in str(error).lower() for word in said)
         assert "\n" not in str(error)
 
@@ -585,7 +585,7 @@ def test_missing_config_file_is_refused_with_the_nearest(write: Callable[..., Pa
     for given in (path.with_name("digit.py"), path.parent, Path("nowhere/x.py")):
         with pytest.raises(ConfigError) as found:
             load_config(given)
-        assert (found.value.key, found.value.got) == ("--config", str(given))
+        assert (found.value.key, found.value.got) == ("config file", str(given))
         assert ("Did you mean 'digits.py'?" in str(found.value)) == (given.name == "digit.py")
 
 
@@ -673,3 +673,26 @@ def literals() -> set[str]:
 def test_every_section_has_its_traits():
     """A section that is new is to be thought of once: in the table that programs, digests and searches read."""
     assert set(TRAITS) == {"seed", *FAMILIES, *SECTIONS}
+
+
+TEXTS = [
+    f"{name}.{knob}"
+    for name, section in SECTIONS.items()
+    for knob, of_knob in knobs_of(section).items()
+    if str in of_knob.types and not of_knob.choices
+]
+
+
+@pytest.mark.parametrize("key", [*TEXTS, "data.path", "optimizer.frozen"])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_text_that_is_blank_is_refused(key: str, blank: str):
+    """It would be taken for the current folder, for every parameter, or for no value at all."""
+    with pytest.raises(ConfigError) as found:
+        overridden(**{key.replace(".", "__"): blank})
+    assert (found.value.key, found.value.got) == (key, blank)
+
+
+def test_an_average_that_forgets_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.ema: got 1\.0; expected .*below 1"):
+        overridden(train__ema=1.0)
+    assert overridden(train__ema=0.9999)["train"]["ema"] == 0.9999

@@ -6,6 +6,7 @@ import textwrap
 import warnings
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxtrain.config.files import read
@@ -61,6 +62,10 @@ ACTING = {
     "errors": ("import io, sys\nsys.stderr = io.StringIO()", "the standard streams unchanged"),
     "new variable": ("import os\nos.environ['XLA_OWN'] = '1'", "the environment variable XLA_OWN unchanged. Set it in"),
     "changed variable": ("import os\nos.environ['JAX_PLATFORMS'] = 'tpu'", "variable JAX_PLATFORMS unchanged"),
+    "setting of JAX": (
+        "import jax\njax.config.update('jax_enable_x64', True)",
+        "jax.config.jax_enable_x64 unchanged. Set the environment variable JAX_ENABLE_X64",
+    ),
     "no variables": ("import os\nos.environ.pop('JAX_PLATFORMS')", "variable JAX_PLATFORMS unchanged"),
 }
 UNUSUAL = {
@@ -74,6 +79,7 @@ UNUSUAL = {
     "warnings": "import warnings\nwarnings.simplefilter('error')\ndef get_config(): return {'seed': 3}",
     "low limit": "import sys\nsys.setrecursionlimit(200)\ndef get_config(): return {'seed': 3}",
     "variable of a library": "import os\nos.environ['OWN_LIBRARY'] = '1'\ndef get_config(): return {'seed': 3}",
+    "libraries": "import flax, optax, orbax.checkpoint\ndef get_config(): return {'seed': 3}",
     "main": "if __name__ == '__main__':\n    raise SystemExit\ndef get_config(): return {'seed': 3}",
 }
 
@@ -99,7 +105,8 @@ def state() -> tuple[object, ...]:
     """Returns what a config file must not change."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
     filters = list(warnings.filters)
-    return os.getcwd(), list(sys.argv), sys.stdout, sys.stderr, variables, filters, sys.getrecursionlimit()
+    limit = sys.getrecursionlimit()
+    return os.getcwd(), list(sys.argv), sys.stdout, sys.stderr, variables, filters, limit, dict(jax.config.values)
 
 
 @pytest.mark.parametrize(("text", "said"), (RAISING | RETURNING | ACTING).values(), ids=[*RAISING, *RETURNING, *ACTING])
@@ -114,7 +121,7 @@ def test_a_file_that_misbehaves_ends_in_exit_2_one_line_and_the_users_own_frames
     assert state() == before
     out, err = capsys.readouterr()
     *frames, line = err.splitlines()
-    assert line.startswith("error: --config: got 'own_config.py'; expected ")
+    assert line.startswith("error: config file: got 'own_config.py'; expected ")
     assert said in line
     assert line.isprintable()
     assert out == ""

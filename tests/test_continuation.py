@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_undefined_metric import ONE_CLASS
 from tiny_runs import Interrupting, outcome, result_of, tiny
 
 from jaxtrain.core.steps import train_step
@@ -167,12 +168,13 @@ def test_a_plateau_is_not_continued_under_another_measure(tmp_path: Path) -> Non
     assert read(tmp_path / "source", CONSTANT | {"eval.metric": "accuracy"}).step == 20
 
 
-def test_early_stopping_counts_from_the_step_at_which_the_run_began(tmp_path: Path) -> None:
-    """With no value at any evaluation the first one counts, which is the first of this run."""
-    given = CONSTANT | {"train.early_stopping": "40 steps", "eval.every": "20 steps", "optimizer.learning_rate": 0.0}
-    train_and_evaluate(tiny(given | {"train.early_stopping": None}), tmp_path / "source", quiet=True)
-    result = train_and_evaluate(longer(tmp_path / "source", given), tmp_path / "run", quiet=True)
-    assert result.step == 120, "best at 80, stopped 40 steps later"
+def test_early_stopping_counts_from_the_first_evaluation_of_the_run(tmp_path: Path) -> None:
+    """Where `eval.metric` is undefined at every evaluation: those of the other run are not counted."""
+    given = {**ONE_CLASS, **CONSTANT}
+    train_and_evaluate(tiny(given), tmp_path / "source", quiet=True)
+    stopping = given | {"train.early_stopping": "40 steps"}
+    result = train_and_evaluate(longer(tmp_path / "source", stopping, "200 steps"), tmp_path / "run", quiet=True)
+    assert (result.step, result.best) == (80 + 40, None)
 
 
 @pytest.mark.parametrize("check", [check_search, check_range_test])

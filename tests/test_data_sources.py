@@ -233,7 +233,7 @@ def test_arrays_names_what_is_wrong(tmp_path, file, named, message):
 
 
 def test_arrays_missing_or_damaged_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"set\.npz.*--config\.data\.path=DIR.*JAXTRAIN_DATA") as caught:
+    with pytest.raises(DataError, match=r"set\.npz.*with data\.path or .*JAXTRAIN_DATA") as caught:
         arrays(tmp_path, "set.npz")
     assert str(tmp_path) in str(caught.value)
     np.savez(tmp_path / "whole.npz", inputs=INPUTS, targets=TARGETS)

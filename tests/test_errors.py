@@ -213,3 +213,16 @@ def test_no_message_has_the_words_of_the_old_form():
         if re.search(r": given |allowed: ", text)
     ]
     assert not old
+
+
+def test_only_the_command_line_names_its_flags():
+    """The same functions are called from Python, where a directory or a config was given by no flag."""
+    flags = re.compile(r"--(config|workdir)\b")
+    named = [
+        f"{module}: {node.value}"
+        for module, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and flags.search(node.value)
+        if str(module) != "main.py" and not str(module).startswith("commands/")
+    ]
+    assert not named

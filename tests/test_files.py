@@ -130,7 +130,7 @@ def load_idx(folder: Path) -> None:
 
 
 ENTRIES: dict[str, tuple[type[JaxtrainError], Callable[[Path], object]]] = {
-    "--config": (ConfigError, read),
+    "config file": (ConfigError, read),
     "data.path": (DataError, lambda path: load_arrays(path, "x.npz")),
     "data.file": (DataError, lambda path: load_arrays(".", path)),
     "data.folder": (DataError, load_idx),

@@ -372,3 +372,10 @@ def test_a_test_before_training_is_part_of_what_a_directory_is_for(tmp_path):
     assert main([*words, "--config.lr_range.stop=5"]) == 2
     assert to_json(load_config(tmp_path / "config.json")) == to_json(config)
     assert load_config(tmp_path / "config.json", {"lr_range.stop": Text("5")}) != config
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxtrain.commands.lr_range.run_range_test", lambda experiment: pytest.fail("trained"))
+    (tmp_path / "run" / "lr_range" / "curve.csv").mkdir(parents=True)
+    assert main(["lr_range", f"--config={config_file(tmp_path, {})}", f"--workdir={tmp_path / 'run'}", "--quiet"]) == 5
+    assert "curve.csv: got the error 'Is a directory'" in capsys.readouterr().err

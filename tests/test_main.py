@@ -130,7 +130,7 @@ def test_bad_override(refused: Refusal, override: str, key: str, given: str, all
 )
 def test_missing_or_broken_config_file(refused: Refusal, file: str, said: str):
     line = refused(f"--config={file}")
-    assert line.startswith(f"error: --config: got {file!r}; expected ")
+    assert line.startswith(f"error: config file: got {file!r}; expected ")
     assert said in line
 
 
@@ -412,6 +412,19 @@ def test_a_plan_in_a_directory_leaves_what_is_there_alone(
     assert main(["plan", *tiny, "--quiet", f"--workdir={workdir}", "--config.model.hidden=(3,)"]) == 2
     assert "a run with another config (model.hidden = [3], there [4]" in capsys.readouterr().err
     assert main(["plan", *tiny, "--quiet", f"--workdir={folder / 'mine.py'}"]) == 5
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("taken", ["picture", "directory"])
+def test_a_place_that_is_taken_is_refused_before_anything_is_planned(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, taken: str
+):
+    monkeypatch.setattr("jaxtrain.training.plan.plan", lambda config: pytest.fail("planned"))
+    if taken == "picture":
+        (folder / "given" / "plan.png").mkdir(parents=True)
+    else:
+        (folder / "given").write_text("")
+    assert main(["plan", *tiny, "--quiet", f"--workdir={folder / 'given'}"]) == 5
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -115,7 +115,7 @@ def test_data_and_config_files_are_read_under_any_name(folder, name):
     for file in ("data.npz", "one"):
         np.testing.assert_array_equal(arrays(place, file).splits["train"].inputs, np.eye(3))
     assert read(config_file(place))["data"]["name"] == "digits"
-    with pytest.raises(ConfigError, match="--config") as caught:
+    with pytest.raises(ConfigError, match="config file") as caught:
         read(place / "tiny.pi")
     assert str(caught.value).isprintable()
     assert "Did you mean 'tiny.py'?" in str(caught.value)

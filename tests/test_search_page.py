@@ -12,11 +12,13 @@ import pytest
 from browser import Page, chromium
 from example_findings import all_diverged, findings_of
 
+from jaxtrain.commands.search import search_report
 from jaxtrain.errors import StorageError
 from jaxtrain.search.report.headline import sentences
 from jaxtrain.search.report.page import write_page, write_pictures
 from jaxtrain.search.report.pictures import FIGURES
 from jaxtrain.search.results import Comparison, Findings
+from jaxtrain.search.run import SearchResult
 from jaxtrain.search.space import Dimension, Space
 
 HOSTILE = ("</script><img src=http://192.0.2.1/x onerror=alert(1)>", "\"'><svg onload=alert(2)>", "&lt;b&gt; $\\x$", "")
@@ -242,6 +244,16 @@ def test_a_thousand_trials_are_written_soon_into_a_small_file(page, tmp_path):
     assert len(column(page, "trial")) == len(marks(page, "parallel")) == 1000
 
 
+@pytest.mark.parametrize("storage", [None, "sqlite:///study.db"])
+def test_the_command_says_whose_trials_the_ledger_holds(storage: str | None, tmp_path: Path):
+    found = findings_of(20)
+    shared = {**found.space.config, "search": {**found.space.config["search"], "storage": storage}}
+    found = dataclasses.replace(found, space=dataclasses.replace(found.space, config=shared))
+    (tmp_path / "trials.jsonl").write_text("")
+    (line,) = [line for line in search_report(SearchResult("done", found, tmp_path), []) if "trials.jsonl" in line]
+    assert ("this worker" in line) == (storage is not None)
+
+
 @pytest.mark.parametrize(
     ("own", "words"),
     [
@@ -253,11 +265,11 @@ def test_a_thousand_trials_are_written_soon_into_a_small_file(page, tmp_path):
         ({3: 0.90, 4: 1.01, 5: 0.95}, "is a tie with the config's own values (gain +0.00667, 95 % interval -0.1"),
         (
             {3: 0.90, 4: None, 5: 0.92},
-            "(gain +0.05, 95 % interval +0.05 to +0.05); diverged: the config's own on 1",
+            "(gain +0.05, 95 % interval +0.05 to +0.05); diverged or undefined: the config's own on 1",
         ),
         (
             {3: None, 4: None, 5: None},
-            "cannot be compared with the config's own values; diverged: the config's own on 3",
+            "cannot be compared with the config's own values; diverged or undefined: the config's own on 3",
         ),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
 from jaxtrain.config.defaults import Config
 from jaxtrain.files import list_directory
-from jaxtrain.lr_range.from_config import check, run_range_test, write
+from jaxtrain.lr_range.from_config import check, demand_places, run_range_test, write
 from jaxtrain.lr_range.rules import Reading
 from jaxtrain.lr_range.sweep import LRRangeResult
 from jaxtrain.storage.locks import run_lock
@@ -38,7 +38,9 @@ def lr_range(config: Config, workdir: str | Path) -> LRRangeResult:
     check(config)
     workdir = Path(workdir)
     with run_lock(workdir), explain_traced_floats(config):
-        result = run_range_test(build(config, lanes=True))
+        experiment = build(config, lanes=True)
+        demand_places(workdir / "lr_range")
+        result = run_range_test(experiment)
         write(result, config, workdir / "lr_range")
     return result
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
-from jaxtrain.files import make_directory, write_bytes
+from jaxtrain.files import demand_writable, make_directory, write_bytes
 from jaxtrain.storage.ownership import demand_own, read_owner
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.memory_plan import MAX_LANES
@@ -32,6 +32,8 @@ def run(options: Options) -> int:
     picture = workdir / "plan.png" if options.workdir else workdir.with_name(f"{workdir.name}-plan.png")
     if options.workdir:
         demand_own(workdir, config, read_owner(workdir))
+    if config["schedule"]:
+        demand_writable(picture)
     planned = plan(config)
     if planned.curves.values:
         draw_schedules(planned, picture)

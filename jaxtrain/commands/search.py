@@ -20,6 +20,9 @@ SEARCH_FILES = (
     ("tensorboard", "the hyperparameter table for TensorBoard"),
 )
 
+OF_A_WORKER = {"trials.jsonl": "a line for each trial that this worker trained; the report has those of all workers"}
+"""The files of a worker's folder that hold its own part of a shared study."""
+
 
 def run(options: Options) -> int:
     """Runs the search; returns the exit code of its result."""
@@ -51,7 +54,9 @@ def search_report(result: SearchResult, arguments: list[str]) -> list[str]:
         return [*lines, "next:", f"  {command()} search {join(arguments)}   # resumes where it stopped"]
     lines += [f"  {title(findings)}", *(f"  {sentence}" for sentence in sentences(findings)[1:])]
     lines += [] if findings.best else [f"  {_lack(result)}"]
-    lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in SEARCH_FILES if exists(folder / name))]
+    is_shared = findings.space.config["search"]["storage"] is not None
+    files = dict(SEARCH_FILES) | (OF_A_WORKER if is_shared else {})
+    lines += [f"wrote {folder}/:", *(f"  {name:<24}{what}" for name, what in files.items() if exists(folder / name))]
     if findings.best:
         lines += ["next:", f"  {command()} --config={quote(folder / 'best_config.json')}"]
     return lines

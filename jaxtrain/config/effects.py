@@ -1,4 +1,4 @@
-"""Rejects config files that change the process: its working directory, arguments, streams or JAX's variables.
+"""Rejects config files that change the process: its working directory, arguments, streams, or settings of JAX.
 
 `config.json` could not repeat such a change. Other variables may change, since libraries set some when
 they are imported.
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from jaxtrain.errors import ConfigError
 from jaxtrain.files import guarded, working_directory
@@ -26,9 +28,10 @@ def demand_no_effects(path: Path) -> Iterator[None]:
     depth = sys.getrecursionlimit()
     streams = (sys.stdout, sys.stderr)
     variables = _variables()
+    settings = _settings()
     try:
         yield
-        changed = _changes(directory, arguments, streams, variables)
+        changed = _changes(directory, arguments, streams, variables) or _changed_setting(settings)
     finally:
         if directory is not None and working_directory() != directory:
             with guarded(directory, "entered"):
@@ -39,9 +42,11 @@ def demand_no_effects(path: Path) -> Iterator[None]:
         for name in _variables().keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
+        for name in _changed(settings):
+            jax.config.update(name, settings[name])
     if changed:
         what, hint = changed
-        raise ConfigError("--config", str(path), f"a file that leaves {what} unchanged", hint)
+        raise ConfigError("config file", str(path), f"a file that leaves {what} unchanged", hint)
 
 
 def _changes(
@@ -53,7 +58,7 @@ def _changes(
     if sys.argv != arguments:
         return "sys.argv", "Return the values from get_config()"
     if (sys.stdout, sys.stderr) != streams or any(stream is not None and stream.closed for stream in streams):
-        return "the standard streams", "Take --quiet for less output"
+        return "the standard streams", "Leave the output to the command"
     now = _variables()
     if changed := sorted({name for name, _ in now.items() ^ variables.items()}):
         return f"the environment variable {changed[0]}", "Set it in the shell: a resumed run would not have it"
@@ -62,3 +67,23 @@ def _changes(
 
 def _variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
+
+
+def _settings() -> dict[str, Any]:
+    """Returns the settings of `jax.config`."""
+    return dict(jax.config.values)
+
+
+def _changed(settings: dict[str, Any]) -> list[str]:
+    """Returns the settings that have another value now; those that an imported library defined are new, not changed."""
+    now = _settings()
+    return sorted(name for name, value in settings.items() if now[name] != value)
+
+
+def _changed_setting(settings: dict[str, Any]) -> tuple[str, str] | None:
+    """Returns the first setting of JAX that a config file changed and what to do instead; None if none."""
+    changed = _changed(settings)
+    if not changed:
+        return None
+    hint = f"Set the environment variable {changed[0].upper()} in the shell: a resumed run would not have it"
+    return f"jax.config.{changed[0]}", hint

@@ -49,21 +49,21 @@ def read(path: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
         raise _explain(error, path) from error
     if not isinstance(content, dict):
         what = "a JSON object" if path.suffix == ".json" else "a file whose get_config() returns a ConfigDict or a dict"
-        raise ConfigError("--config", str(path), what, f"Make it a dict, not a {type(content).__name__}")
+        raise ConfigError("config file", str(path), what, f"Make it a dict, not a {type(content).__name__}")
     if path.suffix == ".json":
         demand_trusted(content, path, trust)
     return content
 
 
 def _read_bytes(path: Path) -> bytes:
-    with reported_as(ConfigError, "--config"):
+    with reported_as(ConfigError, "config file"):
         if is_file(path):
             return read_bytes(path)
     beside: list[str] = []
     with suppress(StorageError):
         beside += (name for name in list_directory(path.parent) if name.endswith((".py", ".json")))
     what = "an existing .py file with get_config(), or a run's config.json"
-    raise ConfigError("--config", str(path), what, nearest(path.name, {*beside} - {path.name}))
+    raise ConfigError("config file", str(path), what, nearest(path.name, {*beside} - {path.name}))
 
 
 def _as_dict(content: Any, path: Path) -> Any:
@@ -110,7 +110,7 @@ def _get_config_of(module: types.ModuleType, path: Path) -> Callable[[], Any]:
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         hint = "" if get_config is None else f"Make it a function: get_config is a {type(get_config).__name__}"
-        raise ConfigError("--config", str(path), "a file that defines get_config()", hint)
+        raise ConfigError("config file", str(path), "a file that defines get_config()", hint)
     try:
         signature = inspect.signature(get_config)
     except (TypeError, ValueError):  # a callable without a signature, such as some built-in ones
@@ -118,8 +118,8 @@ def _get_config_of(module: types.ModuleType, path: Path) -> Callable[[], Any]:
     try:
         signature.bind()
     except TypeError as error:
-        hint = f"Give its arguments a default, or set overrides on the command line: {error}"
-        raise ConfigError("--config", str(path), "a get_config() that needs no arguments", hint) from error
+        hint = f"Give its arguments a default, or set overrides in its place: {error}"
+        raise ConfigError("config file", str(path), "a get_config() that needs no arguments", hint) from error
     return get_config
 
 
@@ -135,7 +135,7 @@ def _explain(error: BaseException, path: Path) -> ConfigError:
         expected = "a config that is not nested without end"
     text = _text(error)
     hint = f"Fix the {type(error).__name__}{at}{': ' if text else ''}{text}"
-    explained = ConfigError("--config", str(path), expected, hint)
+    explained = ConfigError("config file", str(path), expected, hint)
     if frames:
         explained.frames = "".join(traceback.format_list(frames[-FRAMES:])).rstrip()
         explained.add_note(explained.frames)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jaxtrain.config.registry import Family
-from jaxtrain.config.schema import Bounds, Count, Probability
+from jaxtrain.config.schema import Bounds, Count, Name, Probability
 from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
@@ -31,7 +31,7 @@ class Settings:
     `seed` determines the splits and the order of the batches. A fraction applies only if the source has no such split.
     """
 
-    path: str | None = None
+    path: Name | None = None
     seed: Annotated[int, Bounds(0)] = 0
     batch_size: Count = 128
     eval_batch_size: Count = 256

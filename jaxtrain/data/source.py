@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
 SPLITS = ("train", "validation", "test")
-SET_FOLDER = "Set the data folder with --config.data.path=DIR or the environment variable JAXTRAIN_DATA"
+SET_FOLDER = "Set the data folder with data.path or the environment variable JAXTRAIN_DATA"
 
 
 class Split(NamedTuple):

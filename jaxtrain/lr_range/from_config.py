@@ -16,7 +16,16 @@ from jaxtrain.config.identity import changes_numbers, difference
 from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.errors import ConfigError, nearest, one_of
-from jaxtrain.files import exists, make_directory, read_json, remove, write_bytes, write_json, write_text
+from jaxtrain.files import (
+    demand_writable,
+    exists,
+    make_directory,
+    read_json,
+    remove,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
 from jaxtrain.storage.seals import read_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
@@ -38,6 +47,7 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
         result = LRRangeResult.from_json(stored)
     else:
         say("range test: trains lanes before the run")
+        demand_places(path.parent)
         result = run_range_test(experiment)
         write(result, experiment.config, path.parent)
     if not result.agreed or result.suggestion is None:
@@ -146,6 +156,12 @@ def run_range_test(experiment: Experiment) -> LRRangeResult:
 def _axes(section: Config) -> list[str]:
     """Returns the knobs whose product is the number of lanes; a ramp takes one lane through all rates."""
     return ["rates"] * (section["method"] == "lanes") + ["seeds"] + ["second_count"] * (section["second"] is not None)
+
+
+def demand_places(folder: Path) -> None:
+    """Raises StorageError if a file of the test could not be written, before any rate is trained."""
+    for name in ("config.json", "curve.csv", "lr_range.png", "result.json"):
+        demand_writable(folder / name)
 
 
 def write(result: LRRangeResult, config: Config, folder: Path) -> None:

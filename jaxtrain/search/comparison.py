@@ -1,5 +1,7 @@
 """Trains the best config and the config's own values on seeds that the search did not use, and compares them."""
 
+import math
+
 from jaxtrain.files import exists
 from jaxtrain.search.batch import Batch, Work
 from jaxtrain.search.results import Comparison
@@ -56,7 +58,7 @@ def _train_and_compare(batch: Batch, work: Work, best: Trial) -> Comparison:
     def values(number: int) -> dict[int, float | None]:
         judgement = batch.judgement(number)
         rows = {seed: judgement.best(work.records[number, seed]) for seed in batch.seeds}
-        return {seed: row[-1] if row else None for seed, row in rows.items()}
+        return {seed: row[-1] if row and math.isfinite(row[-1]) else None for seed, row in rows.items()}
 
     metric = batch.space.config["eval"]["metric"]
     return Comparison(

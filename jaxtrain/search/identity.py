@@ -67,4 +67,4 @@ def demand_same(folder: Path, config: Config, owner: Owner | None) -> None:
         saved = identity(saved_config(folder, owner, modules_of(config)))
         whose = "the directory of another study"
         expected = "a new directory, or that of the same study"
-        demand_equal(str(folder), identity(config), saved, whose, expected, "Give another --workdir")
+        demand_equal(str(folder), identity(config), saved, whose, expected, "Give another directory")

@@ -19,7 +19,7 @@ class Comparison:
     """Comparison of the best trial with the config's own values, on seeds that the search did not use.
 
     trial: number of the best trial; best, own: seed -> value of `metric` on `split` ("test" if there is one), None if
-    the seed diverged.
+    the seed diverged or the metric was undefined.
     """
 
     split: str
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Returns "better", "worse" or "a tie"; the side that diverged on more seeds is worse."""
+        """Returns "better", "worse" or "a tie"; the side without a value on more seeds is worse."""
         lost, own_lost = (list(values.values()).count(None) for values in (self.best, self.own))
         if lost != own_lost:
             return "better" if lost < own_lost else "worse"

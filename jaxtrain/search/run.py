@@ -16,7 +16,7 @@ from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
+from jaxtrain.files import exists, read_json, remove_empty_file
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -24,7 +24,7 @@ from jaxtrain.search.comparison import compare
 from jaxtrain.search.halving import rung_fractions
 from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, without_storage
 from jaxtrain.search.programs import Programs, plan_line
-from jaxtrain.search.report.files import write_findings
+from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
 from jaxtrain.search.samplers import make_sampler, number_of_trials
 from jaxtrain.search.session import Session
@@ -93,7 +93,7 @@ def run_search(
         direction = higher_is_better(programs.experiment(config))
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
-        make_directory(folder)
+        demand_places(folder)
         sealed = owner is None or owner.seals
         ledger = Ledger(folder / "trials.jsonl", say, sealed=sealed, accept_edited=accept_edited)
         opened.callback(remove_empty_file, ledger.path)

@@ -153,7 +153,7 @@ class LocalStudy:
             if known is not None and known.point != trial.point:
                 got = Words(f"{known.point} as trial {trial.number}")
                 expected = f"{trial.point}, which the sampler now gives"
-                hint = "Give another --workdir: the sampler has another version, or the file was changed"
+                hint = "Give another directory: the sampler has another version, or the file was changed"
                 raise UsageError(str(self._ledger.path), got, expected, hint)
 
     def _tell_sampler(self) -> None:

@@ -115,7 +115,7 @@ def read_step(place: Path, target: Any) -> tuple[Leaves, Manifest]:
     difference = None if target is None else first_difference(table, target)
     if difference:
         got = Words(f"a state that does not fit this run ({difference})")
-        hint = "Give another --workdir, or the model and optimizer of that run"
+        hint = "Give another directory, or the model and optimizer of that run"
         raise UsageError(str(place), got, "a state of the same structure", hint)
     # First the files: Orbax leaves errors of its threads on the terminal when it meets a damaged one.
     _demand_equal({path: _file_digest(place / path) for path in manifest.files}, manifest.files)

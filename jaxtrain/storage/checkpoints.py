@@ -316,7 +316,7 @@ class Checkpoints:
     def _nothing_good(self, damages: Mapping[int, Damage]) -> StorageError:
         reasons = ", ".join(f"step {step}: {why}" for step, why in list(damages.items())[:3])
         got = Words(f"damaged checkpoints alone ({reasons or 'all set aside'})")
-        hint = "Restore one from a copy, or give another --workdir to start afresh"
+        hint = "Restore one from a copy, or give another directory to start afresh"
         return StorageError(str(self.directory), got, "one that passes its checksums", hint)
 
 

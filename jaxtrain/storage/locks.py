@@ -68,7 +68,7 @@ def _in_use(workdir: Path, owner: str) -> UsageError:
     except (ValueError, KeyError, TypeError):  # read after the owner took the lock and before it wrote its name
         who = "another process"
     got = Words(f"a directory in use by {who}")
-    hint = "Wait for it, stop it, or give another --workdir"
+    hint = "Wait for it, stop it, or give another directory"
     return UsageError(str(workdir), got, "one that no other process uses", hint)
 
 

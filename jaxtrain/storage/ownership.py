@@ -18,7 +18,7 @@ from jaxtrain.storage.seals import is_sealed, write_sealed
 FORMAT = 1
 """Number of the form of a run's directory. Those of earlier versions have no `run.json` and count as 0."""
 
-RESTORE = "Restore it from a copy, or give another --workdir"
+RESTORE = "Restore it from a copy, or give another directory"
 ACCEPT = "Restore it from a copy, or take config.json as it stands with --accept-edited"
 
 
@@ -132,7 +132,7 @@ def demand_own(workdir: Path, config: Config, owner: Owner | None) -> None:
         raise StorageError(str(workdir / "config.json"), Words(changed), expected, RESTORE)
     whose = "the directory of a run with another config"
     expected = "a new directory, or that of a run with this config"
-    demand_equal(f"--workdir={workdir}", given, saved, whose, expected, "Give another --workdir")
+    demand_equal(str(workdir), given, saved, whose, expected, "Give another directory")
 
 
 def claim(workdir: Path, config: Config, run: str) -> None:

@@ -190,16 +190,17 @@ def _initial(experiment: Experiment, params: Any, hparams: Mapping[str, Any]) ->
 
 
 def _line(experiment: Experiment, source: _Source, hparams: Mapping[str, Any]) -> str:
-    before = schedule_of(source.config)(jnp.int32(source.step - 1), source.floats)
+    """Returns one line: where the run goes on, the values that change there, and what is left behind."""
+    before = schedule_of(source.config)(jnp.int32(max(source.step - 1, 0)), source.floats)
     after = experiment.rules.schedule(jnp.int32(source.step), hparams)
-    told = [
+    parts = [f"continues {source.place} at step {source.step:,} of {experiment.lengths.total:,}"]
+    parts += [
         f"{name} goes on at {float(after[name]):.4g} after {float(before[name]):.4g}"
         for name in _told(experiment, before, after)
     ]
-    best = source.bookkeeping.best
-    if best:
-        told.append(f"its best evaluation, {best['metric']} {best['value']:.4g} at step {best['step']:,}, stays there")
-    return "; ".join([f"continues {source.place} at step {source.step:,} of {experiment.lengths.total:,}", *told])
+    if best := source.bookkeeping.best:
+        parts.append(f"its best evaluation, {best['metric']} {best['value']:.4g} at step {best['step']:,}, stays there")
+    return "; ".join(parts)
 
 
 def _told(experiment: Experiment, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -152,7 +152,7 @@ def start(
     if restored is None:
         if ended is not None and not checkpoints.exist():
             expected = f"one, since the run was {ended.status} at step {ended.step:,}"
-            hint = "Restore it from a copy, or give another --workdir to start afresh"
+            hint = "Restore it from a copy, or give another directory to start afresh"
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
         info = experiment.dataset.info.to_json()
         if experiment.config["checkpoint"]["continue_from"] is not None:

@@ -91,7 +91,7 @@ def open_run(workdir: Path, trust: Sequence[str] = ()) -> tuple[Config, Bookkeep
     owner = read_owner(workdir)
     if owner is None:
         got = Words("a directory without config.json")
-        raise UsageError(f"--workdir={workdir}", got, "the directory of a run")
+        raise UsageError(str(workdir), got, "the directory of a run")
     config = saved_config(workdir, owner, trust)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say, run=owner.id)
     newest = checkpoints.newest_memory()

@@ -4,12 +4,19 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from jaxtrain.files import make_directory, write_json
+from jaxtrain.files import demand_writable, make_directory, write_json
 from jaxtrain.search.identity import without_storage
 from jaxtrain.search.results import Findings
 
 TENSORBOARD_TRIALS = 100
 """Number of trials in TensorBoard's table, which reads a file for each."""
+
+
+def demand_places(folder: Path) -> None:
+    """Raises StorageError if a file of the report could not be written, before any trial is trained."""
+    make_directory(folder / "pictures")
+    for name in ("report.html", "comparison.json", "best_config.json", "result.json"):
+        demand_writable(folder / name)
 
 
 def write_findings(findings: Findings, folder: Path, say: Callable[[str], None]) -> None:

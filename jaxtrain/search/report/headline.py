@@ -43,7 +43,7 @@ def _comparison_sentence(comparison: Comparison | None) -> str:
     if math.isnan(comparison.gain.mean):
         relation = "cannot be compared with"
     result = f"trial {comparison.trial} {relation} the config's own values"
-    return f"{seeds}, {metric}, {result}{_gain(comparison.gain)}{_diverged_seeds(comparison)}."
+    return f"{seeds}, {metric}, {result}{_gain(comparison.gain)}{_lost_seeds(comparison)}."
 
 
 def _gain(gain: Interval) -> str:
@@ -55,9 +55,9 @@ def _gain(gain: Interval) -> str:
     return f" (gain {gain.mean:+.3g}, 95 % interval {gain.low:+.3g} to {gain.high:+.3g})"
 
 
-def _diverged_seeds(comparison: Comparison) -> str:
-    """Returns how many seeds diverged on each side; the gain leaves them out."""
+def _lost_seeds(comparison: Comparison) -> str:
+    """Returns how many seeds have no value on each side; the gain leaves them out."""
     sides = {f"trial {comparison.trial}": comparison.best, "the config's own": comparison.own}
     counts = {side: list(values.values()).count(None) for side, values in sides.items()}
     lost = [f"{side} on {count}" for side, count in counts.items() if count]
-    return f"; diverged: {', '.join(lost)}" if lost else ""
+    return f"; diverged or undefined: {', '.join(lost)}" if lost else ""
