@@ -55,7 +55,12 @@ def _unmarked(text: str) -> str:
 
 
 class _OneForm(Exception):
-    """An exception that is made of the parts of its message."""
+    """An exception that is made of the parts of its message.
+
+    `frames` holds the frames of a user's own code that led to it; the command prints them above the line.
+    """
+
+    frames: str = ""
 
     def __init__(self, key: str, got: object, expected: str, hint: str = "") -> None:
         """Composes the line; for the arguments see `message`."""

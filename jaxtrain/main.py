@@ -21,9 +21,6 @@ from jaxtrain.commands.options import USAGE, Options, split_overrides
 from jaxtrain.errors import JaxtrainError, JaxtrainWarning, StorageError, UsageError, Words, message, nearest, one_of
 from jaxtrain.files import storage_error
 
-FRAME = "  File "
-"""How a note begins that holds the frames of a user's own code; JAX adds notes on tracebacks, which are not shown."""
-
 
 class Command(NamedTuple):
     """A verb: its module in `jaxtrain.commands`, which option it reads ("config", "workdir" or none), a line of help.
@@ -65,9 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             traceback.print_exc()
         else:
-            for note in getattr(error, "__notes__", ()):
-                if note.startswith(FRAME):
-                    print(note, file=sys.stderr)
+            print(error.frames, file=sys.stderr, end="\n" if error.frames else "")
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except RuntimeError as error:  # jax.errors.JaxRuntimeError among them

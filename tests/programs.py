@@ -15,8 +15,12 @@ import jax
 import pytest
 from jax._src import compiler
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-BITS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,  # one module of LLVM for a program takes a quarter less than 32
+}
+BITS = {**QUICK, "xla_backend_optimization_level": 1}
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 ALL_PROGRAMS = {

@@ -74,3 +74,11 @@ def test_search_compares_the_command_with_optuna_around_single_runs(tmp_path: Pa
     _, found = run(tmp_path, "search", "wall", devices=2)
     expected = [f"4 trials, {temper} cache: search, Optuna around single runs" for temper in ("cold", "warm")]
     assert [name for name in names(found) if "PyTorch" not in name] == expected
+
+
+@pytest.mark.slow
+def test_search_memory_compares_many_widths_with_one(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "search_memory")
+    one, many, growth = found["megabytes"].values()
+    assert growth == many - one
+    assert "3 widths" in printed

@@ -259,7 +259,7 @@ NO_MEMBERS = [
         "builtins:print",
         "a function that builds an optax transformation. Name another function: this one re",
     ),
-    ("optimizer", "math:sin", "a function whose arguments can be given by name"),
+    ("optimizer", "math:sin", "a function whose arguments can be passed by name"),
     ("model", "math:sin", "a function that builds a Linen module"),
     ("loss", "math:sin", r"a function that takes \(predictions, targets\) first"),
     ("task", "math:sin", r"a function that takes \(model, loss, info\) first"),

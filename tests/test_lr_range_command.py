@@ -28,6 +28,7 @@ from jaxtrain.lr_range.from_config import check, suggested_floats
 from jaxtrain.lr_range.rules import RULES, Reading
 from jaxtrain.lr_range.sweep import LRRangeResult
 from jaxtrain.main import main
+from jaxtrain.storage.seals import without_seal, write_sealed
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.experiment import build
@@ -301,7 +302,7 @@ def test_a_run_trains_with_the_answer_and_a_resume_never_tests_again(tmp_path, m
 
 def touched(workdir: Path, **changes: Any) -> None:
     path = workdir / "lr_range" / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_sealed(path, without_seal(json.loads(path.read_text())) | changes)
 
 
 def test_a_stored_answer_is_read(tmp_path, monkeypatch):
@@ -312,6 +313,17 @@ def test_a_stored_answer_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
     train_and_evaluate(config, tmp_path, quiet=True)
     assert applied(tmp_path) == {float(np.float32(0.0123))}
+
+
+def test_a_stored_answer_that_others_changed_is_not_believed(tmp_path, capfd):
+    config = before()
+    lr_range(config, tmp_path)
+    path = tmp_path / "lr_range" / "result.json"
+    own = path.read_text()
+    path.write_text(own.replace('"suggestion": 0.', '"suggestion": 0.9'))
+    train_and_evaluate(config, tmp_path)
+    assert f"{path}: got content that fails its checksum" in capfd.readouterr().err
+    assert json.loads(path.read_text()) == json.loads(own)
 
 
 def test_the_answer_that_the_verb_left_is_taken_unless_it_is_of_another_config(tmp_path, monkeypatch):

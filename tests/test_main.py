@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_runs
-from tiny_runs import PATIENCE
+from tiny_runs import PATIENCE, config_file
 
 from jaxtrain import load_config
 from jaxtrain.commands.options import split_overrides
@@ -439,3 +439,10 @@ def test_a_terminal_without_the_letters_is_no_reason_to_stop(tmp_path):
     done = tiny_runs.run(tmp_path, *words, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert r"path=d\xed" in done.stdout
+
+
+def test_notes_of_libraries_stand_in_no_error_of_ours(tmp_path, capsys):
+    pattern = "--config.optimizer.decayed=nowhere"  # is refused inside a compiled function, where JAX adds a note
+    assert main(["plan", f"--config={config_file(tmp_path)}", pattern, f"--workdir={tmp_path / 'run'}", "--quiet"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: optimizer.decayed: got 'nowhere'")

@@ -67,7 +67,6 @@ def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> Train
     return jax.device_get(call(state, found.batches(0, steps, STEPS), steps)[0])
 
 
-@pytest.mark.optimized
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(
     ("optimizer", "schedule"),

@@ -1,5 +1,6 @@
 """What the README shows runs as it stands there: the tour in Python, and every command that one machine can run."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import programs
 import pytest
 from tiny_runs import PATIENCE, on_devices
 
+COMMAND = "python -m jaxtrain.main "
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(
@@ -18,46 +20,84 @@ BLOCK = re.compile(
 )
 BLOCKS = list(BLOCK.finditer(README))
 SHORTER = [
-    ("digits.py", '"40 epochs"', '"10 epochs"'),
-    ("digits_search.py", '"20 epochs"', '"5 epochs"'),
-    ("digits_search.py", '"trials": 64', '"trials": 8'),
+    ("configs/digits.py", '"40 epochs"', '"10 epochs"'),
+    ("configs/digits.py", "(128, 128)", "(64, 64)"),
+    ("configs/digits_search.py", '"20 epochs"', '"5 epochs"'),
+    ("configs/digits_search.py", '"trials": 64', '"trials": 8'),
+    ("configs/digits_search.py", "(128, 128)", "(32, 32)"),
+    ("my_search.py", '"10 epochs"', '"2 epochs"'),
+    ("my_search.py", '"trials": 24', '"trials": 12'),
+    ("my_search.py", "(128, 128)", "(32, 32)"),
 ]
 """Runs as long as a reader's would take most of the suite's time, and show nothing more."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it: the configs, cut short, and the files that the README tells to write."""
+    """A folder as a reader has it: the configs and the files that the README tells to write, cut short."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "configs", folder / "configs")
-    for name, whole, short in SHORTER:
-        path = folder / "configs" / name
-        assert whole in path.read_text()
-        path.write_text(path.read_text().replace(whole, short))
     for block in BLOCKS:
         if block["file"]:
             (folder / block["file"]).write_text(block["code"])
+    for name, whole, short in SHORTER:
+        path = folder / name
+        assert whole in path.read_text()
+        path.write_text(path.read_text().replace(whole, short))
     return folder
 
 
-def run(folder: Path, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command in the folder, with the package of this checkout and the Python of this test."""
+def run(folder: Path, command: list[str], given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in the folder, with the package of this checkout, the Python of this test and a standard input."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "XLA_FLAGS": programs.flags(), **environment}
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        command, cwd=folder, env=variables, input=given, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
 
 
+IN_TURN = """
+import contextlib, io, json, shlex, sys, traceback
+from jaxtrain.main import main
+
+for line in sys.stdin.read().splitlines():
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            code = main(shlex.split(line, comments=True))
+        except (Exception, SystemExit):
+            code = traceback.format_exc()
+    print(json.dumps({"code": code, "printed": printed.getvalue()}), flush=True)
+"""
+"""Runs many command lines in one process, which imports once and keeps its programs."""
+
+
+def run_in_turn(folder: Path, lines: list[str]) -> dict[str, str]:
+    """Runs lines of `python -m jaxtrain.main` in one process in the folder; returns line -> what it printed."""
+    words = [line.removeprefix(COMMAND) for line in lines]
+    done = [
+        json.loads(row) for row in run(folder, [sys.executable, "-c", IN_TURN], "\n".join(words)).stdout.splitlines()
+    ]
+    failed = {line: row for line, row in zip(lines, done, strict=True) if row["code"] != 0}
+    assert not failed, "\n".join(f"{line}\n{row['code']}\n{row['printed']}" for line, row in failed.items())
+    return {line: row["printed"] for line, row in zip(lines, done, strict=True)}
+
+
 @pytest.mark.slow
 def test_every_command_runs_in_order(folder: Path) -> None:
-    """Shell blocks without a comment that says why not, one after the other, as a reader would type them."""
+    """Shell blocks without a comment that says why not, one after the other, as a reader would type them.
+
+    The first, and what is not this program's command line alone, such as a variable before it, is typed into a shell.
+    """
     blocks = [block["code"] for block in BLOCKS if block["language"] == "sh" and not block["comment"]]
     commands = [line for code in blocks for line in code.splitlines() if line.strip()]
+    typed = [line for line in commands if line == commands[0] or not line.startswith(COMMAND)]
     assert len(commands) >= 10
-    outputs = {line: run(folder, ["bash", "-c", line]).stdout for line in commands}
-    first = outputs["python -m jaxtrain.main --config=configs/digits.py"]
-    assert "done at step" in first
+    outputs = {line: run(folder, ["bash", "-c", line]).stdout for line in typed}
+    outputs |= run_in_turn(folder, [line for line in commands if line not in typed])
+    assert "done at step" in outputs[f"{COMMAND}--config=configs/digits.py"]
     assert (folder / "runs" / "second" / "result.json").exists()
 
 

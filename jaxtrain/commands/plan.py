@@ -87,6 +87,7 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
     modules = ", ".join(f"{name} {count:,}" for name, count in planned.parameters.items())
     lines = [
         f"{planned.steps:,} steps of {planned.batch:,} examples, {planned.epochs:.4g} epochs{each}, on {devices}",
+        *([f"  begins         at step {planned.begin:,} of the run that it continues"] if planned.begin else []),
         f"  parameters     {sum(planned.parameters.values()):,}: {modules}",
         f"  work           {_work(planned)}",
         *_memory_lines(planned),
@@ -129,7 +130,8 @@ def _time(planned: Plan) -> str:
     steps, evaluations = planned.epoch_seconds
     return (
         f"{_seconds(steps + evaluations)} per epoch ({evaluations / (steps + evaluations):.0%} of it evaluation), "
-        f"{_seconds((steps + evaluations) * planned.epochs)} in total, from {_seconds(planned.timing.step)} per step; "
+        f"{_seconds((steps + evaluations) * planned.epochs_left)} in total, "
+        f"from {_seconds(planned.timing.step)} per step; "
         f"{_seconds(planned.timing.compilation)} of compilation"
     )
 

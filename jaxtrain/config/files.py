@@ -137,7 +137,8 @@ def _explain(error: BaseException, path: Path) -> ConfigError:
     hint = f"Fix the {type(error).__name__}{at}{': ' if text else ''}{text}"
     explained = ConfigError("--config", str(path), expected, hint)
     if frames:
-        explained.add_note("".join(traceback.format_list(frames[-FRAMES:])).rstrip())
+        explained.frames = "".join(traceback.format_list(frames[-FRAMES:])).rstrip()
+        explained.add_note(explained.frames)
     return explained
 
 

@@ -10,8 +10,8 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.config.section_traits import TRAITS
 from jaxtrain.errors import UsageError, Words
 
-START_FROM = ("init_from", "init_except")
-"""The knobs of `checkpoint` that affect the numbers of a run: which weights it starts from."""
+START_FROM = ("init_from", "init_except", "continue_from")
+"""The knobs of `checkpoint` that affect the numbers of a run: which weights or which state it starts from."""
 
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:

@@ -103,8 +103,8 @@ class Family:
             expected = f"a function that takes ({', '.join(self.supplied)}) first"
             raise ConfigError(key, name, expected, f"Its signature is {signature}") from error
         if unnamed := [p.name for p in list(signature.parameters.values())[len(self.supplied) :] if _is_unnamed(p)]:
-            expected = f"a function whose arguments{' after the first' if self.supplied else ''} can be given by name"
-            raise ConfigError(key, name, expected, f"Wrap it: {', '.join(unnamed)} can only be given by position")
+            expected = f"a function whose arguments{' after the first' if self.supplied else ''} can be passed by name"
+            raise ConfigError(key, name, expected, f"Wrap it: {', '.join(unnamed)} must be passed by position")
         return function
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:

@@ -98,11 +98,11 @@ class RegularExpression:
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """A tuple with at least one element."""
+    """A tuple with at least one element, or a text that is not blank."""
 
     def accepts(self, value: Any) -> bool:
-        """Returns whether a tuple has an element; accepts other types."""
-        return value != ()
+        """Returns whether a tuple has an element, and a text more than spaces; accepts other types."""
+        return bool(value.strip()) if isinstance(value, str) else value != ()
 
     def __str__(self) -> str:
         """Describes the constraint in words."""
@@ -133,7 +133,8 @@ Fraction = Annotated[float, Bounds(0, 1)]
 Probability = Annotated[float, Bounds(0, 1, open_high=True)]
 Count = Annotated[int, Bounds(1)]
 Widths = Annotated[tuple[int, ...], Bounds(1), AtMost(MOST_LAYERS)]
-Pattern = Annotated[str, RegularExpression()]
+Name = Annotated[str, NotEmpty()]
+Pattern = Annotated[str, RegularExpression(), NotEmpty()]
 
 
 @dataclass(frozen=True)

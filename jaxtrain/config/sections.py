@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from jaxtrain.config.durations import Duration, Total
-from jaxtrain.config.schema import Bounds, Count, Fraction, Pattern, Positive
+from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability
 
 Compute = Literal["float32", "bfloat16"]
 Products = Literal["default", "high", "highest"]
@@ -23,7 +23,7 @@ class Train:
 
     duration: Total = "10 epochs"
     accumulate: Count = 1
-    ema: Fraction | None = None
+    ema: Probability | None = None
     early_stopping: Duration | None = None
     seeds: Count = 1
     precision: Compute = "float32"
@@ -35,20 +35,23 @@ class Eval:
     """Interval of evaluation on the validation split, and the metric that selects the best step."""
 
     every: Duration = "10 %"
-    metric: str = "loss"
+    metric: Name = "loss"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Interval of checkpoints, the number to keep, and the run whose weights initialise this one.
+    """Interval of checkpoints, the number to keep, and the run that this one starts from.
 
-    `init_except` is a regular expression: parameters whose path matches it keep their initial values.
+    `init_from` is a run whose weights initialise this one, except those whose path matches the regular expression
+    `init_except`. `continue_from` is a run whose whole newest state this one continues: steps, optimizer and averages,
+    with the schedules and the duration of this config, both counted from the first step of that run.
     """
 
     every: Duration = "10 %"
     keep: Count = 2
-    init_from: str | None = None
+    init_from: Name | None = None
     init_except: Pattern | None = None
+    continue_from: Name | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,13 @@ class LRRange:
     """
 
     method: Literal["lanes", "ramp"] = "lanes"
-    target: str = "optimizer.learning_rate"
+    target: Name = "optimizer.learning_rate"
     start: Positive = 1e-7
     stop: Positive = 1.0
     rates: Annotated[int, Bounds(5, 10_000)] = 36
     seeds: Count = 3
     steps: Duration = "5 %"
-    second: str | None = None
+    second: Name | None = None
     second_start: Positive = 1e-4
     second_stop: Positive = 1.0
     second_count: Annotated[int, Bounds(2, 10_000)] = 5
@@ -113,7 +116,7 @@ class Search:
     study named `study` (None: named after the config).
     """
 
-    sampler: str = "random"
+    sampler: Name = "random"
     trials: Annotated[int, Bounds(1, 1_000_000)] = 32
     seeds: Count = 1
     batch: Count = 32
@@ -121,8 +124,8 @@ class Search:
     first_rung: Duration = "10 %"
     reduction: Annotated[int, Bounds(2)] = 3
     compare_seeds: Annotated[int, Bounds(0)] = 3
-    storage: str | None = None
-    study: str | None = None
+    storage: Name | None = None
+    study: Name | None = None
 
 
 SECTIONS: dict[str, type] = {

@@ -70,6 +70,9 @@ def suggested_floats(result: LRRangeResult, config: Config) -> dict[str, float]:
 
 def check(config: Config) -> None:
     """Raises ConfigError, before data are read, for a range or a float that cannot be tested."""
+    if config["checkpoint"]["continue_from"] is not None:
+        expected = "None in a range test, whose lanes start from new weights"
+        raise ConfigError("checkpoint.continue_from", config["checkpoint"]["continue_from"], expected)
     section = config["lr_range"]
     for low, high in (("start", "stop"), ("second_start", "second_stop")):
         if section[low] >= section[high]:

@@ -16,6 +16,7 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError
+from jaxtrain.parallel.shared_programs import shared_program
 
 AXIS = "batch"
 REPLICATED = PartitionSpec()
@@ -56,7 +57,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def compile_init(rules: Rules, mesh: Mesh) -> Callable[..., TrainState]:
     """Returns `init_state` compiled as (key, batch, hparams) -> state, replicated on the mesh."""
-    return functools.partial(_jitted_init(mesh), rules=rules)
+    return shared_program(_jit_init, rules, mesh)
 
 
 def compile_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunction = train_step) -> TrainCall:
@@ -65,27 +66,27 @@ def compile_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunctio
     Within a process, equal rules share one compiled program.
     """
     if backend == "pmap":
-        mapped = _pmapped_train_call(rules, mesh, step)
+        mapped = shared_program(_pmap_train_call, rules, mesh, step)
 
         def call_pmapped(state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
             shares = batches.rows.reshape(batches.capacity, mesh.size, -1)
             return mapped(state, batches.replace(rows=shares), np.int32(steps))
 
         return call_pmapped
-    jitted = _jitted_train_call(mesh)
+    jitted = shared_program(_jit_train_call, rules, mesh, step)
 
     def call(state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
-        return jitted(state, _shard_rows(batches, mesh), np.int32(steps), rules=rules, step=step)
+        return jitted(state, _shard_rows(batches, mesh), np.int32(steps))
 
     return call
 
 
 def compile_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches], Metrics]:
     """Returns `eval_call` compiled for the mesh as (state, batches) -> metrics."""
-    jitted = _jitted_eval_call(mesh)
+    jitted = shared_program(_jit_eval_call, rules, mesh)
 
     def call(state: TrainState, batches: Batches) -> Metrics:
-        return jitted(state, _shard_rows(batches, mesh), rules=rules)
+        return jitted(state, _shard_rows(batches, mesh))
 
     return call
 
@@ -103,9 +104,11 @@ def plan_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState, b
     if backend == "pmap":
         shape = (batches.capacity, mesh.size, batches.size // mesh.size)
         shares = Batches(data, jax.ShapeDtypeStruct(shape, np.int32))
-        return _pmapped_train_call(rules, mesh, train_step).lower(state, shares, np.int32(1)).compile()
+        mapped = shared_program(_pmap_train_call, rules, mesh, train_step)
+        return mapped.lower(state, shares, np.int32(1)).compile()
     shapes = Batches(data, _sharded_shapes(batches.rows, NamedSharding(mesh, ROWS)))
-    return _jitted_train_call(mesh).lower(state, shapes, np.int32(1), rules=rules, step=train_step).compile()
+    jitted = shared_program(_jit_train_call, rules, mesh, train_step)
+    return jitted.lower(state, shapes, np.int32(1)).compile()
 
 
 def replicated_shapes(tree: Any, mesh: Devices) -> Any:
@@ -138,20 +141,22 @@ def replace_lane(tree: Any, lane: int, single: Any, mesh: Devices) -> Any:
 
 
 def compile_lanes(
-    function: Callable[..., Any], mesh: Devices, *, donate: bool = False, **options: Any
+    function: Callable[..., Any], rules: Rules, mesh: Devices, *, donate: bool = False, **options: Any
 ) -> Callable[..., Any]:
-    """Compiles function(lanes, *shared, **options) -> lanes: each device runs its share of the lanes.
+    """Compiles function(lanes, *shared, rules=rules, **options) -> lanes: each device runs its share of the lanes.
 
     The shared arguments are replicated. The options are static; equal ones share one compiled program. With `donate`,
     the given lanes are donated.
     """
-    return _jitted_lanes(function, mesh, donate, tuple(sorted(options.items(), key=lambda item: item[0])))
+    sorted_options = tuple(sorted(options.items(), key=lambda item: item[0]))
+    return shared_program(_jit_lanes, rules, mesh, function, donate, sorted_options)
 
 
-@functools.lru_cache(maxsize=256)
-def _jitted_lanes(function: Callable[..., Any], mesh: Mesh, donate: bool, options: tuple[tuple[str, Any], ...]) -> Any:
+def _jit_lanes(
+    rules: Rules, mesh: Mesh, function: Callable[..., Any], donate: bool, options: tuple[tuple[str, Any], ...]
+) -> Any:
     def spread(lanes: Any, *shared: Any) -> Any:
-        body = functools.partial(function, **dict(options))
+        body = functools.partial(function, rules=rules, **dict(options))
         in_specs = (LANES, *(REPLICATED for _ in shared))
         sharded = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=LANES, check_vma=False)
         return sharded(lanes, *shared)
@@ -175,24 +180,20 @@ def _jitted_pick(mesh: Mesh) -> Any:
     return jax.jit(pick, out_shardings=NamedSharding(mesh, LANES))
 
 
-@functools.cache
-def _jitted_init(mesh: Mesh) -> Any:
-    return jax.jit(init_state, static_argnames=("rules",), out_shardings=NamedSharding(mesh, REPLICATED))
+def _jit_init(rules: Rules, mesh: Mesh) -> Any:
+    return jax.jit(functools.partial(init_state, rules=rules), out_shardings=NamedSharding(mesh, REPLICATED))
 
 
-@functools.cache
-def _jitted_train_call(mesh: Mesh) -> Any:
-    replicated = NamedSharding(mesh, REPLICATED)
-    return jax.jit(train_call, static_argnames=("rules", "step"), donate_argnums=0, out_shardings=replicated)
+def _jit_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:
+    call = functools.partial(train_call, rules=rules, step=step)
+    return jax.jit(call, donate_argnums=0, out_shardings=NamedSharding(mesh, REPLICATED))
 
 
-@functools.cache
-def _jitted_eval_call(mesh: Mesh) -> Any:
-    return jax.jit(eval_call, static_argnames=("rules",), out_shardings=NamedSharding(mesh, REPLICATED))
+def _jit_eval_call(rules: Rules, mesh: Mesh) -> Any:
+    return jax.jit(functools.partial(eval_call, rules=rules), out_shardings=NamedSharding(mesh, REPLICATED))
 
 
-@functools.lru_cache(maxsize=64)
-def _pmapped_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:
+def _pmap_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:
     """Maps `train_call` over the devices: state and data are replicated, the rows of each batch are split."""
 
     def per_device(state: TrainState, batches: Batches, steps: Any) -> tuple[TrainState, CallOutput]:

@@ -119,7 +119,7 @@ class Population:
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
         """Makes the initial states; seeds and hyperparameters are numbers, or sequences with one value per lane."""
         lanes = self._broadcast(seeds, hparams)
-        states = compile_lanes(lane_inits, self.mesh, rules=self.rules)(self.spread(lanes), example)
+        states = compile_lanes(lane_inits, self.rules, self.mesh)(self.spread(lanes), example)
         return self._kill_padding(states)
 
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
@@ -131,8 +131,7 @@ class Population:
 
     def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
         """Evaluates the batches in every lane; read the metrics through `fetch`."""
-        options = {"rules": self.rules, "width": self.effective_width}
-        return compile_lanes(lane_evals, self.mesh, **options)(states, batches)
+        return compile_lanes(lane_evals, self.rules, self.mesh, width=self.effective_width)(states, batches)
 
     def fetch(self, tree: Any) -> Any:
         """Copies states, outputs or metrics to the host, without the padding."""
@@ -186,14 +185,14 @@ class Population:
     def plan_call(self, hparams: Mapping[str, Any], batches: Batches) -> Any:
         """Compiles the program of `call` for the shapes of batches; runs nothing."""
         lanes = self._broadcast(0, hparams)
-        init = compile_lanes(lane_inits, self.mesh, rules=self.rules)
+        init = compile_lanes(lane_inits, self.rules, self.mesh)
         states = lane_shapes(jax.eval_shape(init, lanes, batches.example), self.mesh)
         return self._train_call.lower(states, batches, np.int32(1)).compile()
 
     @property
     def _train_call(self) -> Any:
-        options = {"rules": self.rules, "step": self.step, "width": self.effective_width}
-        return compile_lanes(lane_calls, self.mesh, donate=True, **options)
+        options = {"step": self.step, "width": self.effective_width}
+        return compile_lanes(lane_calls, self.rules, self.mesh, donate=True, **options)
 
     def _broadcast(self, seeds: Any, hparams: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Returns (seeds, hparams) with a value for every lane and the padding."""

@@ -103,7 +103,8 @@ class Batch:
         for rung, fraction in enumerate([*self.fractions, 1.0]):
             if rung < work.rung:
                 continue
-            for chunk in work.chunks:
+            # Back and forth: where not all programs are kept, those of the chunks before were used last.
+            for chunk in work.chunks if rung % 2 else reversed(work.chunks):
                 self._advance(work, chunk, rung_step(fraction, self.groups[chunk.program].experiment.lengths))
             ended = self._end_trials(work, rung)
             work.rung = rung + 1
@@ -126,18 +127,28 @@ class Batch:
         return replace(work, chunks=chunks)
 
     def seconds(self, work: Work) -> float:
-        """Estimates the remaining seconds of the batch; programs without a pace are timed over a few steps."""
+        """Estimates the remaining seconds of the batch; programs without a pace are timed over a few steps.
+
+        Programs that are no longer compiled, since there are too many, count as the mean of the others.
+        """
+        budget = budget_share(self.fractions, self.space.config["search"]["reduction"])
+        paces = [self._pace(work, chunk) for chunk in work.chunks]
+        known = [pace for pace in paces if pace is not None]
+        mean = sum(known) / max(1, len(known))
         total = 0.0
-        for chunk in work.chunks:
-            group = self.groups[chunk.program]
-            key = signature(group.experiment.config)
-            steps = group.experiment.lengths.total
-            if key not in self.pace:
-                lanes = self.programs.lanes(group.experiment, self._width(work, chunk)).with_lanes(len(chunk.lanes))
-                self.pace[key] = group.step_seconds(lanes, self._trials_and_seeds(chunk))
-            budget = budget_share(self.fractions, self.space.config["search"]["reduction"])
-            total += self.pace[key] * len(chunk.lanes) * (steps * budget - chunk.at)
+        for chunk, pace in zip(work.chunks, paces, strict=True):
+            steps = self.groups[chunk.program].experiment.lengths.total * budget - chunk.at
+            total += (mean if pace is None else pace) * len(chunk.lanes) * steps
         return total
+
+    def _pace(self, work: Work, chunk: Chunk) -> float | None:
+        """Returns the seconds of a step of one lane; None if that is unknown and the program is not compiled."""
+        group = self.groups[chunk.program]
+        key = signature(group.experiment.config)
+        if key not in self.pace and self.programs.is_compiled(group.experiment):
+            lanes = self.programs.lanes(group.experiment, self._width(work, chunk)).with_lanes(len(chunk.lanes))
+            self.pace[key] = group.step_seconds(lanes, self._trials_and_seeds(chunk))
+        return self.pace.get(key)
 
     def current_values(self, work: Work) -> dict[int, float | None]:
         """Returns the current value of each trial that has not ended; None if one of its seeds has no value."""

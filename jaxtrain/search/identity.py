@@ -25,6 +25,10 @@ def check_config(config: Config) -> None:
         raise ConfigError("train.seeds", config["train"]["seeds"], f"1 {trials} have search.seeds seeds")
     if config["parallel"]["backend"] != "mesh":
         raise ConfigError("parallel.backend", config["parallel"]["backend"], f"'mesh' {trials} are lanes")
+    if config["checkpoint"]["continue_from"] is not None:
+        expected = f"None {trials} start at step 0"
+        hint = "Take checkpoint.init_from, to start them from the weights of that run"
+        raise ConfigError("checkpoint.continue_from", config["checkpoint"]["continue_from"], expected, hint)
     check_seeds(config, "search.seeds")
     check_seeds(config, "search.compare_seeds", before=config["search"]["seeds"])
 

@@ -16,6 +16,7 @@ from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.memory import memory_limit, tree_bytes
 from jaxtrain.parallel.population import Population, fit_width
+from jaxtrain.parallel.shared_programs import drop_all_programs, drop_programs
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import Trial
 from jaxtrain.training.experiment import Experiment, build
@@ -23,6 +24,7 @@ from jaxtrain.training.fine_tuning import load_initial_weights
 
 PROBE_STEPS = 5  # steps over which a program is timed before it runs
 MAX_WIDENING = 1.5  # reuse a program of up to this many times the lanes needed, which is cheaper than compiling another
+MOST_PROGRAMS = 24  # compiled programs that a search keeps; each takes about 7 MB of memory of the host
 MAX_CHUNK = 1024  # most lanes stepped together: more are no faster, and a kill loses more work
 
 
@@ -58,11 +60,16 @@ class Program:
 
 @dataclass
 class Programs:
-    """Groups trials into programs; caches experiments, data and lanes for later batches."""
+    """Groups trials into programs; caches experiments, data and lanes for later batches.
+
+    Of the compiled programs it keeps MOST_PROGRAMS, those that were used last.
+    """
 
     _experiments: dict[str, Experiment] = field(default_factory=dict)
     _by_data: dict[str, Experiment] = field(default_factory=dict)
     _lanes: dict[str, dict[int, Lanes]] = field(default_factory=dict)
+    _compiled: dict[str, int] = field(default_factory=dict)  # signature -> programs, the least recently used first
+    _dropped: int = 0  # signatures so far
 
     def group(self, trials: Sequence[Trial]) -> list[Program]:
         """Groups the trials of a batch into programs, in the order of their first trials."""
@@ -89,12 +96,40 @@ class Programs:
 
         If not even one lane fits on each device, lanes are trained one at a time over all devices.
         """
-        cached = self._lanes.setdefault(signature(experiment.config), {})
+        key = signature(experiment.config)
+        cached = self._lanes.setdefault(key, {})
         if count not in cached:
             wide_enough = [lanes for lanes in cached.values() if count <= lanes.lanes <= MAX_WIDENING * count]
             narrowest = min(wide_enough, key=lambda lanes: lanes.lanes, default=None)
             cached[count] = narrowest or _fit_lanes(experiment, count)
+        self._note_use(key)
         return cached[count]
+
+    def is_compiled(self, experiment: Experiment) -> bool:
+        """Tells whether the programs of an experiment are among those that are kept."""
+        return signature(experiment.config) in self._compiled
+
+    def close(self) -> None:
+        """Drops all programs of a search that had too many; those of others are kept for the next search."""
+        if self._dropped:
+            self._compiled.clear()
+            drop_all_programs()
+
+    def _note_use(self, key: str) -> None:
+        """Counts the programs of a signature as the last used: one initialises, and each width trains and evaluates."""
+        self._compiled.pop(key, None)
+        self._compiled[key] = 1 + 2 * len({id(lanes) for lanes in self._lanes[key].values()})
+        while len(self._compiled) > 1 and sum(self._compiled.values()) > MOST_PROGRAMS:
+            self._drop(next(iter(self._compiled)))
+
+    def _drop(self, key: str) -> None:
+        """Drops the programs of a signature; what is known of their widths stays."""
+        self._dropped += 1
+        del self._compiled[key]
+        drop_programs(self._experiments[key].rules)
+        if self._dropped % MOST_PROGRAMS == 0:
+            self._compiled.clear()
+            drop_all_programs()
 
 
 def signature(config: Config) -> str:

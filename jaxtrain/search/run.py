@@ -231,6 +231,7 @@ def _finish(session: Session) -> SearchResult:
     findings = session.findings
     if findings.best is not None and session.config["search"]["compare_seeds"]:
         findings = replace(findings, comparison=compare(session, findings.best))
+    session.programs.close()
     write_findings(findings, session.folder, session.bar.say)
     session.note_seconds()
     return SearchResult(findings.status, findings, session.folder)

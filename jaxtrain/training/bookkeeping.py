@@ -23,6 +23,7 @@ class Bookkeeping:
         best: step, metric and value of the best evaluation so far.
         last: split -> the numbers of its newest row.
         seconds: duration of the run over all sessions, in seconds.
+        began: the step at which the run began: 0, or that of the run which it continues.
         rows: the mark of the rows in metrics.jsonl at the time; None in checkpoints of earlier versions.
         edited: the files that were changed by others and accepted as they stood.
     """
@@ -33,6 +34,7 @@ class Bookkeeping:
     best: dict[str, Any] | None = None
     last: dict[str, Numbers] = field(default_factory=dict)
     seconds: float = 0.0
+    began: int = 0
     rows: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)
 

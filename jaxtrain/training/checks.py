@@ -9,6 +9,7 @@ import optax
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.identity import START_FROM
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words, nearest, one_of
 from jaxtrain.optimizers import OPTIMIZERS
@@ -75,6 +76,20 @@ def check_schedule_free(config: Config) -> None:
         warnings.warn(JaxtrainWarning("schedule.optimizer.learning_rate", got, expected, hint), stacklevel=3)
 
 
+def check_continuation(config: Config) -> None:
+    """Rejects what `checkpoint.continue_from` cannot be combined with."""
+    section = config["checkpoint"]
+    if section["continue_from"] is None:
+        return
+    for name in START_FROM:
+        if name != "continue_from" and section[name] is not None:
+            expected = "None with checkpoint.continue_from, which takes the whole state"
+            raise ConfigError(f"checkpoint.{name}", section[name], expected, "Leave one of the two out")
+    if config["lr_range"]["before_training"]:
+        expected = "False with checkpoint.continue_from, since the test trains from new weights"
+        raise ConfigError("lr_range.before_training", True, expected)
+
+
 def check_metrics(task: Config, chosen: str) -> None:
     """Rejects unknown metric names. The metrics of a user's own task are known only once its step is traced."""
     names = task.get("metrics", ())
@@ -102,9 +117,13 @@ def explain_traced_floats(config: Config) -> Iterator[None]:
         raise
 
 
-def check_fingerprint(dataset: Dataset, trained_on: str) -> None:
-    """Rejects data other than those that the run was trained on."""
+def check_fingerprint(
+    dataset: Dataset,
+    trained_on: str,
+    whose: str = "that this run was trained on",
+    hint: str = "Restore those data, or give another directory",
+) -> None:
+    """Rejects data other than those that the run was trained on; `whose` and `hint` go into the message."""
     if dataset.fingerprint != trained_on:
         got = Words(f"data with the fingerprint {dataset.fingerprint[:12]}")
-        expected = f"{trained_on[:12]}, the fingerprint of the data that this run was trained on"
-        raise DataError("data", got, expected, "Restore those data, or give another --workdir")
+        raise DataError("data", got, f"{trained_on[:12]}, the fingerprint of the data {whose}", hint)

@@ -24,6 +24,7 @@ from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, dev
 from jaxtrain.tasks import STANDARDISED, make_task
 from jaxtrain.training.checks import (
     check_adadelta,
+    check_continuation,
     check_devices,
     check_metrics,
     check_plateaus,
@@ -132,6 +133,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     check_metrics(config["task"], config["eval"]["metric"])
     check_schedule_free(config)
     check_adadelta(config)
+    check_continuation(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_seeds(config, "train.seeds")
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)

@@ -103,6 +103,8 @@ class TrainingSession:
 
 def run_loop(session: TrainingSession) -> Ending:
     """Trains until the run is done, interrupted or diverged, and saves the last finite state."""
+    if session.saved_at is None and session.at > 0:  # from here on the run does without the one that it continues
+        _save(session)
     try:
         ending = _loop(session)
     except NonFinite as diverged:
@@ -188,7 +190,8 @@ def _out_of_patience(session: TrainingSession) -> bool:
 def _best_or_first(session: TrainingSession) -> int:
     """Returns the step of the best evaluation, or of the first one while `eval.metric` was undefined at all."""
     best = session.bookkeeping.best
-    return best["step"] if best else session.experiment.lengths.eval
+    every = session.experiment.lengths.eval
+    return best["step"] if best else (session.bookkeeping.began // every + 1) * every
 
 
 def _read_output(session: TrainingSession, call: PendingCall | None) -> None:

@@ -16,6 +16,7 @@ from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.mesh import device_mesh, replicated_shapes
 from jaxtrain.training.checks import explain_traced_floats
+from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
 from jaxtrain.training.runners import make_runner
@@ -53,6 +54,7 @@ class Plan:
         timing: measured times, all seeds together; None if the run does not fit.
         largest_batch: the largest batch size that fits, 0 if none fits; at most `batch_cap`, the training split.
         lanes: the most lanes that fit, 0 if none fits; at most `memory_plan.MAX_LANES`.
+        begin: the step at which the run begins: 0, or that of the run which it continues.
     """
 
     device: str
@@ -71,6 +73,7 @@ class Plan:
     largest_batch: int | None
     batch_cap: int
     lanes: int | None
+    begin: int
 
     @property
     def total_memory(self) -> int | None:
@@ -81,6 +84,11 @@ class Plan:
     def epochs(self) -> float:
         """Number of epochs, passes over the training split."""
         return self.steps / self.steps_per_epoch
+
+    @property
+    def epochs_left(self) -> float:
+        """Number of epochs that the run trains itself."""
+        return (self.steps - self.begin) / self.steps_per_epoch
 
     @property
     def epoch_seconds(self) -> tuple[float, float] | None:
@@ -100,6 +108,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
     """
     with explain_traced_floats(config):
         experiment = build(config)
+        begin = _begin(experiment)
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with count_compilations() as compiled:
             memory = memory_by_kind(experiment)
@@ -123,7 +132,15 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
             largest_batch=largest_batch(experiment, limit),
             batch_cap=batch_sizes(experiment)[-1],
             lanes=most_lanes(experiment, limit),
+            begin=begin,
         )
+
+
+def _begin(experiment: Experiment) -> int:
+    """Returns the step at which the run begins; raises the errors of a run that cannot be continued."""
+    if experiment.config["checkpoint"]["continue_from"] is None:
+        return 0
+    return read_continued(experiment, make_runner(experiment, train_step).shapes()).step
 
 
 def scheduled_values(experiment: Experiment) -> Curves:

@@ -26,6 +26,7 @@ from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.checks import check_fingerprint, explain_traced_floats
+from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.intervals import over_seeds
@@ -80,18 +81,19 @@ def train_and_evaluate(
         rows = JsonlTracker(workdir / "metrics.jsonl", kept)
         claim(workdir, config, run)
         write_json(workdir / "config_difference.json", from_default(config))
+        began = bookkeeping.began if resumed is None else resumed
         total = experiment.lengths.total
         if resumed is not None:
             lines.say(f"resuming at step {resumed:,} of {total:,}")
-        bar = opened.enter_context(progress(total, resumed or 0, quiet=quiet, description=workdir.name))
+        bar = opened.enter_context(progress(total, began, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
         session = TrainingSession(
             experiment=experiment,
             runner=runner,
             state=state,
             bookkeeping=bookkeeping,
-            began_at=resumed or 0,
-            at=resumed or 0,
+            began_at=began,
+            at=began,
             saved_at=resumed,
             checkpoints=checkpoints,
             rows=rows,
@@ -130,7 +132,7 @@ def start(
     ended: Result | None = None,
     reason_against: ReasonAgainst = no_reason,
 ) -> tuple[TrainState, Bookkeeping, int | None]:
-    """Restores the newest checkpoint, or initializes the state of a new run.
+    """Restores the newest checkpoint, or makes the state of a new run: an initial one, or that which it continues.
 
     Args:
         experiment: the experiment.
@@ -152,7 +154,12 @@ def start(
             expected = f"one, since the run was {ended.status} at step {ended.step:,}"
             hint = "Restore it from a copy, or give another --workdir to start afresh"
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
-        return runner.init(), Bookkeeping(info=experiment.dataset.info.to_json()), None
+        info = experiment.dataset.info.to_json()
+        if experiment.config["checkpoint"]["continue_from"] is not None:
+            continued = read_continued(experiment, runner.shapes())
+            checkpoints.say(continued.line)
+            return runner.place(continued.state), Bookkeeping(info, began=continued.step), None
+        return runner.init(), Bookkeeping(info), None
     bookkeeping = Bookkeeping(**restored.memory)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     return runner.place(restored.state), bookkeeping, restored.step

@@ -1,0 +1,99 @@
+"""A search keeps few compiled programs: the others are dropped, and the trials come to the same."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import tiny
+
+from jaxtrain.parallel import shared_programs
+from jaxtrain.search import programs as search_programs
+from jaxtrain.search.programs import Programs
+from jaxtrain.search.results import Findings
+from jaxtrain.search.run import run_search
+
+WIDTHS = ((5,), (6,), (7,), (9,))
+ONE_WIDTH = 3  # programs: one initialises, one trains, one evaluates
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures out of the reports."""
+    monkeypatch.setattr("jaxtrain.search.report.page.FIGURES", {})
+
+
+def found(folder: Path) -> Findings:
+    """Searches four widths of the network by halving."""
+    config = tiny(
+        {
+            "search.space": {"model": {"hidden": ("choice", WIDTHS)}},
+            "search.sampler": "grid",
+            "search.trials": len(WIDTHS) + 1,
+            "search.compare_seeds": 0,
+            "search.halving": "successive",
+            "search.reduction": 2,
+            "search.first_rung": "30 %",
+            "track.tensorboard": False,
+        }
+    )
+    return run_search(config, folder, quiet=True).findings
+
+
+def compiled(programs: Programs) -> int:
+    """Counts the programs that JAX holds for the experiments of a search."""
+    rules = [experiment.rules for experiment in programs._experiments.values()]
+    functions = [function for key, function in shared_programs._functions.items() if key[1] in rules]
+    return sum(function._cache_size() for function in functions)
+
+
+def test_a_search_of_many_widths_keeps_few_programs_and_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    made: list[weakref.ref[Any]] = []
+    note = Programs._note_use
+
+    def note_and_count(programs: Programs, key: str) -> None:
+        note(programs, key)
+        counts.append(compiled(programs))
+        made.extend(map(weakref.ref, shared_programs._functions.values()))
+
+    monkeypatch.setattr(Programs, "_note_use", note_and_count)
+    kept = found(tmp_path / "kept")
+    assert max(counts) > 2 * ONE_WIDTH, "with few widths all are kept"
+    assert compiled_in_process() > 0, "and another search in this process shares them"
+    shared_programs.drop_all_programs()
+    counts.clear()
+    made.clear()
+    monkeypatch.setattr(search_programs, "MOST_PROGRAMS", 2 * ONE_WIDTH)
+    few = found(tmp_path / "few")
+    assert 0 < max(counts) <= 2 * ONE_WIDTH
+    told = [(outcome.trial, outcome.status, outcome.value, outcome.step, outcome.curve) for outcome in kept.outcomes]
+    assert told == [(o.trial, o.status, o.value, o.step, o.curve) for o in few.outcomes]
+    gc.collect()
+    assert not [ref for ref in made if ref() is not None], "nothing holds a program that was dropped"
+
+
+def compiled_in_process() -> int:
+    return sum(function._cache_size() for function in shared_programs._functions.values())
+
+
+def test_the_process_drops_the_function_that_was_used_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_programs, "_functions", {})
+    monkeypatch.setattr(shared_programs, "MOST", 2)
+    made: list[int] = []
+
+    def make(rules: Any, number: int) -> object:
+        made.append(number)
+        return object()
+
+    rules: Any = "rules"
+    first = shared_programs.shared_program(make, rules, 1)
+    shared_programs.shared_program(make, rules, 2)
+    assert shared_programs.shared_program(make, rules, 1) is first
+    shared_programs.shared_program(make, rules, 3)
+    assert shared_programs.shared_program(make, rules, 1) is first
+    shared_programs.shared_program(make, rules, 2)
+    assert made == [1, 2, 3, 2]
