@@ -1,7 +1,7 @@
 """A source of NumPy files: one .npz, or a folder of .npy; pickled objects are never loaded."""
 
+import io
 import math
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -68,7 +68,7 @@ def _members(place: Path, stream: IO[bytes], archive: zipfile.ZipFile) -> dict[s
     if count > 1:
         raise DataError(str(place), Words(f"{count} arrays named {name}"), "one array of each name", SAVE_AGAIN)
     end = zipfile.sizeEndCentDir + len(archive.comment)  # pyright: ignore[reportAttributeAccessIssue]
-    stream.seek(-end, os.SEEK_END)
+    stream.seek(-end, io.SEEK_END)
     begins = min((entry.header_offset for entry in entries), default=0)
     if begins > 0 or stream.read(4) != b"PK\5\6":
         got = Words("bytes before the archive" if begins > 0 else "bytes after the archive")
@@ -78,7 +78,7 @@ def _members(place: Path, stream: IO[bytes], archive: zipfile.ZipFile) -> dict[s
 
 def _load_file(file: Path) -> np.ndarray:
     with open_file(file) as stream:
-        size = stream.seek(0, os.SEEK_END)
+        size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         _check_header(stream, size, str(file))
         stream.seek(0)

@@ -1,7 +1,7 @@
 """Sources in IDX, the file format of MNIST and its successors."""
 
+import io
 import math
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -101,7 +101,7 @@ def _parse(file: Path, read: Callable[[int], bytes], rank: int) -> np.ndarray:
 def _read_plain(file: Path) -> Callable[[int], bytes]:
     def read(most: int) -> bytes:
         with guarded(file, "read"), open_file(file) as stream:
-            size = stream.seek(0, os.SEEK_END)
+            size = stream.seek(0, io.SEEK_END)
             stream.seek(0)
             return stream.read(min(most, size))  # Python allocates what it is asked for
 
