@@ -485,7 +485,7 @@ def test_unknown_key_at_any_depth(key: str, value: Any, at: str, allowed: str, h
         ("train.duration", 10, "str, above zero, written '10 epochs' or '2000 steps'"),
         ("train.duration", "50 %", "str, above zero, written '10 epochs' or '2000 steps'"),
         ("train.accumulate", 0, "int, at least 1"),
-        ("train.ema", 1.5, "float or None, at least 0 and at most 1"),
+        ("train.ema", 1.5, "float or None, at least 0 and below 1"),
         ("eval.every", "never", "str, above zero, written '10 epochs', '2000 steps' or '5 %' of the run"),
         ("checkpoint.keep", 0, "int, at least 1"),
         ("track.tensorboard", Text("yes"), "True or False"),

@@ -107,7 +107,7 @@ def test_missing_set_says_what_where_and_how(tmp_path):
         fashion_mnist(tmp_path)
     for part in (
         *("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-        *(str(tmp_path / "fashion_mnist"), "--config.data.path=DIR", "JAXTRAIN_DATA"),
+        *(str(tmp_path / "fashion_mnist"), "data.path", "JAXTRAIN_DATA"),
         "https://github.com/zalandoresearch/fashion-mnist",
     ):
         assert part in str(caught.value)

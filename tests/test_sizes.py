@@ -163,7 +163,7 @@ def test_a_file_that_returns_a_value_in_itself_is_refused_by_its_name(text: str,
     path = tmp_path / "own.py"
     path.write_text(f"{text}\ndef get_config(): return d")
     with pytest.raises(
-        ConfigError, match=r"^--config: got '.*own\.py'; expected a config that is not nested without end"
+        ConfigError, match=r"^config file: got '.*own\.py'; expected a config that is not nested without end"
     ):
         read(path)
 

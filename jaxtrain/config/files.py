@@ -73,7 +73,7 @@ def _as_dict(content: Any, path: Path) -> Any:
     except ConfigError as error:
         expected = "a config that is not nested without end"
         hint = f"Write {error.key} with {error.expected}"
-        raise ConfigError("--config", str(path), expected, hint) from error
+        raise ConfigError("config file", str(path), expected, hint) from error
 
 
 def _call_get_config(path: Path, stored: bytes) -> Any:
