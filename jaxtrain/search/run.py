@@ -15,7 +15,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.files import exists, read_json, remove_empty_file
+from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -91,6 +91,7 @@ def run_search(
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
         demand_places(folder)
+        make_directory(folder)
         sealed = owner is None or owner.seals
         ledger = Ledger(folder / "trials.jsonl", say, sealed=sealed, accept_edited=accept_edited)
         opened.callback(remove_empty_file, ledger.path)
