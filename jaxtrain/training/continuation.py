@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.config.defaults import Config
@@ -184,14 +185,14 @@ def _check_built_on(experiment: Experiment, source: _Source, params: Any) -> Non
 
 def _initial(experiment: Experiment, params: Any, hparams: Mapping[str, Any]) -> list[np.ndarray]:
     """Returns the leaves of the optimizer's state before the first step, on the host."""
-    values = experiment.rules.schedule(np.int32(0), hparams)
+    values = experiment.rules.schedule(jnp.int32(0), hparams)
     return jax.device_get(jax.tree.leaves(experiment.rules.optimizer(values).init(params)))
 
 
 def _line(experiment: Experiment, source: _Source, hparams: Mapping[str, Any]) -> str:
     """Returns one line: where the run goes on, the values that change there, and what is left behind."""
-    before = schedule_of(source.config)(np.int32(max(source.step - 1, 0)), source.floats)
-    after = experiment.rules.schedule(np.int32(source.step), hparams)
+    before = schedule_of(source.config)(jnp.int32(max(source.step - 1, 0)), source.floats)
+    after = experiment.rules.schedule(jnp.int32(source.step), hparams)
     parts = [f"continues {source.place} at step {source.step:,} of {experiment.lengths.total:,}"]
     parts += [
         f"{name} goes on at {float(after[name]):.4g} after {float(before[name]):.4g}"
