@@ -283,6 +283,8 @@ def main() -> None:
     options = parser.parse_args()
     names = options.names or list(PROMISES)
     counts = {name: Count() for name in names}
+    where = timing.environment()
+    print("\n".join(timing.environment_lines(where)), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         attack = Attack.prepare(Path(folder), options.seed)
         for name in names:
@@ -292,7 +294,7 @@ def main() -> None:
             print(f"{name:<9} {counts[name].held:>5} of {counts[name].tried:>5} held: {PROMISES[name][0]}", flush=True)
             print("".join(f"    {failure}\n" for failure in counts[name].failures), end="")
     promises = {name: {"promise": PROMISES[name][0], **asdict(counts[name])} for name in names}
-    settings = {"seed": options.seed, "minutes": options.minutes, "environment": timing.environment()}
+    settings = {"seed": options.seed, "minutes": options.minutes, "environment": where}
     timing.save(settings | {"promises": promises}, options.output)
     sys.exit(any(count.held < count.tried for count in counts.values()))
 

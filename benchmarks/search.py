@@ -216,7 +216,7 @@ def asking(options: argparse.Namespace) -> Comparison:
 
 def _ask_and_tell(space: Space, folder: Path, trials: int) -> float:
     """Asks for and tells all trials of a study without training them; returns the seconds."""
-    ledger = Ledger(folder / "trials.jsonl")
+    ledger = Ledger(folder / "trials.jsonl", print)
     began = time.perf_counter()
     kept = LocalStudy(space, make_sampler(space, False), ledger, trials, space.config["search"]["batch"])
     while taken := kept.take():

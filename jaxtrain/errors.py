@@ -22,11 +22,18 @@ def message(key: str, got: object, expected: str, hint: str = "") -> str:
     return printable(f"{line}. {_unmarked(hint)}" if hint.strip() else line)
 
 
+LONGEST_VALUE = 1000
+"""Characters of a value that an error shows."""
+
+
 def _repr(value: object) -> str:
     try:
-        return repr(value)
+        text = repr(value)
     except Exception:  # of a user's own class
         return f"a {type(value).__name__} that cannot be printed"
+    if len(text) <= LONGEST_VALUE:
+        return text
+    return f"{text[: LONGEST_VALUE - 100]} ... {text[-50:]}"
 
 
 def printable(text: str) -> str:

@@ -100,3 +100,14 @@ def test_startup_finds_the_first_step_of_both_programs(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "startup")
     assert names(found) == ["first step, cold cache", "first step, warm cache"]
     assert "it imports: none" in printed
+
+
+@pytest.mark.slow
+def test_reliability_tries_each_promise_and_counts_what_held(tmp_path: Path) -> None:
+    _, found = run(tmp_path, "reliability", "damage", "moves", "edits", "inputs")
+    assert {name: (count["tried"], count["held"]) for name, count in found["promises"].items()} == {
+        "damage": (2, 2),
+        "moves": (2, 2),
+        "edits": (2, 2),
+        "inputs": (2, 2),
+    }

@@ -89,7 +89,7 @@ def test_sections_without_members_show_their_keys(section: str):
 
 def test_defaults_and_bounds_are_those_of_the_signature():
     assert "    learning_rate = <must be given>    (float, at least 0)" in members("optimizer")
-    assert "    hidden = (128, 128)    (a tuple of int, at least 1)" in members("models")
+    assert "    hidden = (128, 128)    (a tuple of int, at least 1, at most 256 of them)" in members("models")
     assert "    every = 10 %    (str, above zero, written '10 epochs', '2000 steps' or '5 %' of the run)" in members(
         "eval"
     )

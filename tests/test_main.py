@@ -327,6 +327,18 @@ def test_a_model_that_does_not_fit_is_told_in_one_line(
     tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main([*tiny, "--config.model.hidden=(10000000,10000000)"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: model.hidden: got (10000000, 10000000); expected a state of at most"
+    )
+
+
+def test_an_array_that_does_not_fit_is_told_in_one_line(
+    tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """JAX itself refuses what is seen from no shape of the state, such as an array of a source."""
+    monkeypatch.syspath_prepend(folder)
+    (folder / "vast.py").write_text("import jax.numpy as jnp\ndef source(path): return {'train': jnp.zeros(2**50)}")
+    assert main(["--config=mine.py", "--config.data.name=vast:source"]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: device memory: got a program that does not fit (")
 

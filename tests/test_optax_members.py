@@ -26,7 +26,13 @@ from jaxtrain.training.experiment import Experiment, build
 
 STEPS = 200
 DIGITS = build(tiny())
-PLAIN = {"schedule": {}, "train.ema": None, "model.dropout": 0.0, "train.duration": f"{STEPS} steps"}
+PLAIN = {
+    "schedule": {},
+    "train.ema": None,
+    "model.dropout": 0.0,
+    "model.hidden": (),
+    "train.duration": f"{STEPS} steps",
+}
 
 RATES = {
     **dict.fromkeys(["optimistic_gradient_descent", "noisy_sgd", "sgd"], 0.1),
@@ -131,7 +137,7 @@ def test_micro_batches_and_devices_see_the_loss_of_the_whole_batch(name: str, mo
     assert distance(trained(name, **more)[1], trained(name)[1]) < 1e-4
 
 
-@pytest.mark.optimized
+@pytest.mark.bits
 @pytest.mark.parametrize("name", ASKING)
 def test_lanes_equal_solo_runs(name: str):
     """To the bit where lanes run one after another, within 1e-4 where they are vmapped."""

@@ -17,6 +17,7 @@ from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.run import run_search
 from jaxtrain.tasks import make_task
 from jaxtrain.tasks.linen import linen_task
+from jaxtrain.training import task_checks
 from jaxtrain.training.experiment import build
 from jaxtrain.training.plan import plan
 from jaxtrain.training.train import train_and_evaluate
@@ -264,6 +265,7 @@ def test_a_metric_that_ignores_the_mask_is_refused_and_one_that_does_not_is_acce
 def test_a_task_that_was_found_right_is_not_checked_again_and_members_of_the_tables_cost_nothing(monkeypatch):
     built(loss=own("right"), optimizer={"name": "adamw", "learning_rate": 0.1})
     with monkeypatch.context() as patched:
-        patched.setattr(jax, "eval_shape", lambda *_: pytest.fail("traced again"))
+        for name in ("_loss_of", "_measure"):
+            patched.setattr(task_checks, name, lambda *_: pytest.fail("traced again"))
         built(loss=own("right"), optimizer={"name": "adamw", "learning_rate": 0.2})
         built(loss="focal")

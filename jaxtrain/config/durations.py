@@ -5,6 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
+MOST_STEPS = 2.0**31
+"""Steps are counted as int32, so a run has fewer; a longer duration is as long."""
+
 _FORM = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(epochs?|steps?|%)\s*")
 
 
@@ -39,5 +42,6 @@ def steps_of(text: str, *, steps_per_epoch: float, total: int | None = None) -> 
     count = float(match[1])
     unit = match[2].rstrip("s")
     per_unit = {"step": 1.0, "epoch": steps_per_epoch, "%": (total or 0) / 100}[unit]
-    steps = round(count * per_unit, 6)  # the rounding error of floats should not add a step
+    # The rounding error of floats should not add a step; no run is as long as MOST_STEPS.
+    steps = round(min(count * per_unit, MOST_STEPS), 6)
     return max(1, math.ceil(steps))

@@ -20,8 +20,9 @@ from typing import Any
 import ml_collections
 
 from jaxtrain.config.effects import demand_no_effects
+from jaxtrain.config.schema import MOST_NESTED, is_too_deep
 from jaxtrain.config.trust import demand_trusted
-from jaxtrain.errors import ConfigError, JaxtrainError, StorageError, nearest
+from jaxtrain.errors import ConfigError, JaxtrainError, StorageError, Words, nearest
 from jaxtrain.files import is_file, list_directory, read_bytes, reported_as
 
 FRAMES = 10
@@ -38,7 +39,7 @@ def read(path: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
     """
     stored = _read_bytes(path)
     try:
-        content = to_plain(json.loads(stored) if path.suffix == ".json" else _call_get_config(path, stored))
+        content = _as_dict(json.loads(stored) if path.suffix == ".json" else _call_get_config(path, stored), path)
         repr(content)  # later errors show values, so one that cannot be printed is reported here
     except JaxtrainError:
         raise
@@ -63,6 +64,16 @@ def _read_bytes(path: Path) -> bytes:
         beside += (name for name in list_directory(path.parent) if name.endswith((".py", ".json")))
     what = "an existing .py file with get_config(), or a run's config.json"
     raise ConfigError("config file", str(path), what, nearest(path.name, {*beside} - {path.name}))
+
+
+def _as_dict(content: Any, path: Path) -> Any:
+    """Converts the content of a file as `to_plain` does; an error names the file, and the key in its hint."""
+    try:
+        return to_plain(content)
+    except ConfigError as error:
+        expected = "a config that is not nested without end"
+        hint = f"Write {error.key} with {error.expected}"
+        raise ConfigError("config file", str(path), expected, hint) from error
 
 
 def _call_get_config(path: Path, stored: bytes) -> Any:
@@ -146,8 +157,26 @@ def _is_users(filename: str) -> bool:
     return not any(Path(filename).is_relative_to(folder) for folder in (_PACKAGE, *_LIBRARIES))
 
 
-def to_plain(value: Any) -> Any:
-    """Converts ConfigDicts and mappings into plain nested dicts, and placeholders into their values."""
-    if isinstance(value, ml_collections.ConfigDict):
-        value = value.to_dict()
-    return {str(k): to_plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+def to_plain(value: Any, path: str = "config") -> Any:
+    """Converts ConfigDicts and mappings into plain nested dicts, and placeholders into their values.
+
+    Raises ConfigError, naming the key in `path`, for a value that is nested too deep or in itself.
+    """
+    return _to_plain(value, path, MOST_NESTED)
+
+
+def _to_plain(value: Any, path: str, levels: int) -> Any:
+    is_mapping = isinstance(value, Mapping | ml_collections.ConfigDict)
+    if (is_mapping and not levels) or (isinstance(value, list | tuple) and is_too_deep(value, levels)):
+        expected = f"at most {MOST_NESTED} levels, and no value within itself"
+        raise ConfigError(path, Words("a value that is nested too deep"), expected, "Write it without nesting")
+    if not is_mapping:
+        return value
+    return {str(k): _to_plain(v, _below(path, k), levels - 1) for k, v in value.items()}
+
+
+def _below(path: str, key: Any) -> str:
+    """Returns the path of a key of a mapping; the levels above the first two say enough about a deep one."""
+    if path == "config":
+        return str(key)
+    return f"{path}.{key}" if path.count(".") < 2 else path

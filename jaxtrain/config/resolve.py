@@ -59,7 +59,7 @@ def resolve_config(
     merged = default_config().to_dict() | to_plain(given)
     overrides = {_expand_key(merged, key, value): value for key, value in (overrides or {}).items()}
     for key, value in overrides.items():
-        _set_key(merged, key, to_plain(value))
+        _set_key(merged, key, to_plain(value, key))
     known = {"seed", *SECTIONS, *FAMILIES}
     for name in merged:
         if name not in known:

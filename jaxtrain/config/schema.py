@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
-from jaxtrain.errors import ConfigError, nearest
+from jaxtrain.errors import ConfigError, Words, nearest
 
 MISSING: Any = inspect.Parameter.empty
 """Marks a knob without a default, which must be given."""
@@ -18,6 +18,16 @@ MISSING: Any = inspect.Parameter.empty
 
 LARGEST = 3.4028234663852886e38
 """The largest finite float32; every float enters the program as float32."""
+
+
+LARGEST_INTEGER = 2**63 - 1
+"""The largest integer that a knob takes: sizes, counts and seeds of programs have 64 bits."""
+
+MOST_NESTED = 20
+"""How deep a value may be nested: Python and JAX walk values by recursion, and overflow their stacks in deep ones."""
+
+MOST_ITEMS = 10_000
+"""The most items of a tuple."""
 
 
 class Text(str):
@@ -99,12 +109,30 @@ class NotEmpty:
         return "not empty"
 
 
+@dataclass(frozen=True)
+class AtMost:
+    """A tuple with a limited number of elements."""
+
+    count: int
+
+    def accepts(self, value: Any) -> bool:
+        """Returns whether a tuple is short enough; accepts other types."""
+        return not isinstance(value, tuple) or len(value) <= self.count
+
+    def __str__(self) -> str:
+        """Describes the constraint in words."""
+        return f"at most {self.count} of them"
+
+
+MOST_LAYERS = 256
+"""The most widths of a model: XLA takes minutes for so many layers, and its memory and stack grow with them."""
+
 Positive = Annotated[float, Bounds(0, open_low=True)]
 NonNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1)]
 Probability = Annotated[float, Bounds(0, 1, open_high=True)]
 Count = Annotated[int, Bounds(1)]
-Widths = Annotated[tuple[int, ...], Bounds(1)]
+Widths = Annotated[tuple[int, ...], Bounds(1), AtMost(MOST_LAYERS)]
 Name = Annotated[str, NotEmpty()]
 Pattern = Annotated[str, RegularExpression(), NotEmpty()]
 
@@ -144,6 +172,8 @@ class Knob:
     def check(self, key: str, value: Any) -> Any:
         """Converts the value to the knob's type; raises ConfigError with key, value and the allowed values."""
         converted = self._convert(_to_python(value))
+        if isinstance(converted, tuple) and len(converted) > MOST_ITEMS:
+            raise ConfigError(key, Words(f"a tuple of {len(converted):,} items"), f"at most {MOST_ITEMS:,} of them")
         if isinstance(converted, float) and not abs(converted) <= LARGEST:
             raise ConfigError(key, value, self.allowed, "Give a finite number that float32 can hold")
         if _has_float(converted) and converted != self.default:  # a saved config may contain the default of a signature
@@ -155,7 +185,9 @@ class Knob:
         return converted
 
     def _hint(self, value: Any) -> str:
-        """Suggests what was probably meant: the nearest choice, or a tuple of one element."""
+        """Suggests what was probably meant: the nearest choice, a tuple of one element, or a number that is no slip."""
+        if _is_too_large(_literal(value) if isinstance(value, Text) else value):
+            return "Give an integer that 64 bits can hold"
         if self.types == (tuple,) and isinstance(_literal(value) if isinstance(value, Text) else value, str | int):
             return f"Write a tuple of one as ({_literal(Text(value))!r},)"
         return nearest(str(value), map(str, self.choices))
@@ -172,12 +204,14 @@ class Knob:
         if isinstance(value, Text):
             typed = self._convert(_literal(value))
             return str(value) if typed is MISSING and str in self.types else typed
+        if type(value) is int and float in self.types and int not in self.types:
+            return float(value) if abs(value) <= LARGEST else MISSING
+        if type(value) is float and value.is_integer() and int in self.types and float not in self.types:
+            value = int(value)
+        if _is_too_large(value):
+            return MISSING
         if not self.types or type(value) in self.types:
             return self._convert_elements(value) if isinstance(value, tuple) else value
-        if float in self.types and type(value) is int:
-            return float(value)
-        if int in self.types and type(value) is float and value.is_integer():
-            return int(value)
         return MISSING
 
     def _convert_elements(self, value: tuple[Any, ...]) -> Any:
@@ -274,11 +308,29 @@ def _to_python(value: Any) -> Any:
 
 
 def _literal(text: str) -> Any:
-    """Parses a Python literal; returns the text itself if it is not one."""
+    """Parses a Python literal; returns the text itself if it is not one, or is nested too deep."""
     try:
-        return _to_python(ast.literal_eval(str(text)))
+        value = ast.literal_eval(str(text))
+        return str(text) if is_too_deep(value) else _to_python(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.get(text.lower(), str(text))
+
+
+def _is_too_large(value: Any) -> bool:
+    items = value if isinstance(value, tuple) else (value,)
+    return any(type(item) is int and abs(item) > LARGEST_INTEGER for item in items)
+
+
+def is_too_deep(value: Any, levels: int = MOST_NESTED) -> bool:
+    """Returns whether lists, tuples and mappings are nested deeper than `levels`, as those in themselves are."""
+    inner = [value]
+    for _ in range(levels):
+        nested = [item for item in inner if isinstance(item, list | tuple | Mapping)]
+        items = [part for item in nested for part in (item.values() if isinstance(item, Mapping) else item)]
+        inner = list({id(part): part for part in items}.values())  # once each, or a value in itself would double
+        if not inner:
+            return False
+    return any(isinstance(item, list | tuple | Mapping) for item in inner)
 
 
 def _has_float(value: Any) -> bool:

@@ -94,13 +94,13 @@ class LRRange:
     target: Name = "optimizer.learning_rate"
     start: Positive = 1e-7
     stop: Positive = 1.0
-    rates: Annotated[int, Bounds(5)] = 36
+    rates: Annotated[int, Bounds(5, 10_000)] = 36
     seeds: Count = 3
     steps: Duration = "5 %"
     second: Name | None = None
     second_start: Positive = 1e-4
     second_stop: Positive = 1.0
-    second_count: Annotated[int, Bounds(2)] = 5
+    second_count: Annotated[int, Bounds(2, 10_000)] = 5
     before_training: bool = False
 
 
@@ -117,7 +117,7 @@ class Search:
     """
 
     sampler: Name = "random"
-    trials: Count = 32
+    trials: Annotated[int, Bounds(1, 1_000_000)] = 32
     seeds: Count = 1
     batch: Count = 32
     halving: Literal["successive", "hyperband"] | None = None

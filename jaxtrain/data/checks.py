@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxtrain.data.info import blocks
+from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import DataError, Words
 
@@ -52,11 +53,12 @@ def is_labels(targets: np.ndarray) -> bool:
 
 def _check_split(name: str, split: Split) -> Split:
     places = {field: split.where(field, name) for field in ("inputs", "targets")}
-    inputs = _as_numeric(split.inputs, places["inputs"], "inputs")
-    targets = _as_numeric(split.targets, places["targets"], "targets")
+    inputs = plain_array(split.inputs, places["inputs"], "inputs")
+    targets = plain_array(split.targets, places["targets"], "targets")
     if inputs.ndim < 2 or 0 in inputs.shape[1:]:
         got = Words(f"inputs of shape {inputs.shape}")
-        raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis")
+        hint = "Give one feature as inputs[:, None]" if inputs.ndim == 1 else ""
+        raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis", hint)
     if targets.ndim < 1 or 0 in targets.shape[1:]:
         got = Words(f"targets of shape {targets.shape}")
         raise DataError(places["targets"], got, "the shape (n, ...) without an empty axis")
@@ -68,14 +70,6 @@ def _check_split(name: str, split: Split) -> Split:
     for field, array in (("inputs", inputs), ("targets", targets)):
         _check_finite(places[field], field, array)
     return split._replace(inputs=inputs, targets=targets)
-
-
-def _as_numeric(array: np.ndarray, where: str, field: str) -> np.ndarray:
-    if array.dtype.name == "bfloat16":  # not a NumPy dtype, so its kind is not "f"
-        return array.astype(np.float32)
-    if array.dtype.kind not in "biuf":
-        raise DataError(where, Words(f"{field} of dtype {array.dtype}"), "integers, floats or booleans")
-    return array
 
 
 def _check_finite(where: str, field: str, array: np.ndarray) -> None:
@@ -90,7 +84,8 @@ def _check_finite(where: str, field: str, array: np.ndarray) -> None:
             index = (block.start + row, *np.unravel_index(feature, array.shape[1:]))
             at = ", ".join(map(str, index))
             got = Words(f"{field}[{at}] = {array[index]}")
-            raise DataError(where, got, "finite numbers in the range of float32")
+            hint = "Fill or scale the values, or leave those examples out"
+            raise DataError(where, got, "finite numbers in the range of float32", hint)
 
 
 def _check_shapes(name: str, split: Split, train: Split) -> None:

@@ -12,6 +12,12 @@ def steps_per_epoch(examples: int, batch_size: int) -> float:
     return examples / batch_size
 
 
+def check_batch_size(batch_size: int, examples: int) -> None:
+    """Raises ConfigError for a batch without examples, or one larger than the data."""
+    if not 1 <= batch_size <= examples:
+        raise ConfigError("data.batch_size", batch_size, f"1 to {examples}, the number of training examples")
+
+
 def batch_indices(step: int, count: int, *, examples: int, batch_size: int, seed: int) -> np.ndarray:
     """Returns the indices, int32 (count, batch_size), of the batches of steps `step` to `step + count - 1`.
 
@@ -19,8 +25,7 @@ def batch_indices(step: int, count: int, *, examples: int, batch_size: int, seed
     (s + 1) * batch_size - 1. So no example is dropped, and a batch may span two epochs.
     Raises ConfigError for a batch larger than the data.
     """
-    if not 1 <= batch_size <= examples:
-        raise ConfigError("data.batch_size", batch_size, f"1 to {examples}, the number of training examples")
+    check_batch_size(batch_size, examples)
     start = step * batch_size
     stop = start + count * batch_size
     indices = np.empty(stop - start, np.int32)

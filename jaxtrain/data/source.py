@@ -38,7 +38,8 @@ class Source:
 def as_source(returned: object, name: str) -> Source:
     """Converts the return value of the source `name`, a Source or {"train": (inputs, targets), ...}, into a Source.
 
-    Raises DataError for other types, if "train" is missing, or if a split has an unknown name.
+    Raises DataError for other types, if "train" is missing, if a split has an unknown name, or for a number of classes
+    that is no count.
     """
     splits = returned.splits if isinstance(returned, Source) else returned
     if not isinstance(splits, Mapping):
@@ -52,25 +53,21 @@ def as_source(returned: object, name: str) -> Source:
         got = Words(f"the splits {sorted(splits)}")
         raise DataError(f"data source {name}", got, "the split 'train' among them")
     classes = returned.classes if isinstance(returned, Source) else None
-    return Source({key: _as_split(splits[key], f"{name}, {key} split") for key in SPLITS if key in splits}, classes)
+    if classes is not None and not (isinstance(classes, int | np.integer) and classes >= 1):
+        raise DataError(f"data source {name}", classes, "a number of classes, an integer of at least 1, or None")
+    named = {key: _as_split(splits[key], f"data source {name}, {key} split") for key in SPLITS if key in splits}
+    return Source(named, None if classes is None else int(classes))
 
 
 def _as_split(pair: object, where: str) -> Split:
+    """Makes a split of a pair; its arrays are checked and converted by `check_source`."""
     if isinstance(pair, Split):
-        return pair._replace(inputs=_as_array(pair.inputs, where), targets=_as_array(pair.targets, where))
+        return pair._replace(file=pair.file or where)
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         several = f"a sequence of {len(pair)}" if isinstance(pair, tuple | list) else ""
         got = Words(several or f"an object of type {type(pair).__name__}")
-        raise DataError(f"data source {where}", got, "a pair (inputs, targets)")
-    return Split(_as_array(pair[0], where), _as_array(pair[1], where))
-
-
-def _as_array(values: object, where: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:
-        got = Words(f"values that make no array ({error})")
-        raise DataError(f"data source {where}", got, "arrays of numbers") from error
+        raise DataError(where, got, "a pair (inputs, targets)")
+    return Split(pair[0], pair[1], where)
 
 
 def missing(name: str, files: str, folder: Path, published: str = "") -> DataError:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family, flatten
-from jaxtrain.config.durations import steps_of
+from jaxtrain.config.durations import MOST_STEPS, steps_of
 from jaxtrain.config.hparams import hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
 from jaxtrain.config.section_traits import PROGRAM
+from jaxtrain.config.seeds import check_seeds
 from jaxtrain.errors import ConfigError, nearest, one_of
 from jaxtrain.files import (
     demand_writable,
@@ -30,6 +31,7 @@ from jaxtrain.storage.seals import read_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.size_checks import check_lanes
 
 
 def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str], None]) -> Experiment:
@@ -85,6 +87,7 @@ def check(config: Config) -> None:
     for low, high in (("start", "stop"), ("second_start", "second_stop")):
         if section[low] >= section[high]:
             raise ConfigError(f"lr_range.{high}", section[high], f"a number above lr_range.{low}, {section[low]:g}")
+    check_seeds(config, "lr_range.seeds")
     floats = hyperparameters(config)
     for key in ("target", "second"):
         name = section[key]
@@ -125,6 +128,11 @@ def run_range_test(experiment: Experiment) -> LRRangeResult:
     config = experiment.config
     section = config["lr_range"]
     steps_per_epoch = experiment.dataset.sizes["train"] / config["data"]["batch_size"]
+    steps = steps_of(section["steps"], steps_per_epoch=steps_per_epoch, total=experiment.lengths.total)
+    if steps >= MOST_STEPS:
+        raise ConfigError("lr_range.steps", section["steps"], f"fewer than {int(MOST_STEPS):,} steps", "Shorten it")
+    counts = {f"lr_range.{name}": section[name] for name in _axes(section)}
+    check_lanes(experiment.mesh, experiment.state_shapes(), counts)
     second = None
     if section["second"] is not None:
         values = np.geomspace(section["second_start"], section["second_stop"], section["second_count"])
@@ -136,13 +144,18 @@ def run_range_test(experiment: Experiment) -> LRRangeResult:
         np.geomspace(section["start"], section["stop"], section["rates"]),
         range(config["seed"], config["seed"] + section["seeds"]),
         method=section["method"],
-        steps=steps_of(section["steps"], steps_per_epoch=steps_per_epoch, total=experiment.lengths.total),
+        steps=steps,
         judge=experiment.eval_batches("validation") if "validation" in experiment.dataset.sizes else None,
         target=section["target"],
         second=second,
         mesh=experiment.mesh,
         width=config["parallel"]["width"],
     )
+
+
+def _axes(section: Config) -> list[str]:
+    """Returns the knobs whose product is the number of lanes; a ramp takes one lane through all rates."""
+    return ["rates"] * (section["method"] == "lanes") + ["seeds"] + ["second_count"] * (section["second"] is not None)
 
 
 def demand_places(folder: Path) -> None:

@@ -1,12 +1,18 @@
-"""Norms (batch, layer, group, root mean square) and the table of their names."""
+"""Norms (batch, layer, group, root mean square) and the table of their names.
 
+A norm that subtracts the mean is refused over one number, which is its own mean: only the bias would be left.
+"""
+
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 import flax.linen as nn
 import jax
+from jax import lax
 
 from jaxtrain.core.batch_axis import mapped_batch_axis
+from jaxtrain.errors import ConfigError, Words
 
 Norm = Literal["batch", "layer", "group", "rms"]
 
@@ -24,13 +30,24 @@ def batch_norm(inputs: jax.Array, train: bool, momentum: float = 0.9, epsilon: f
 
     Running statistics are kept in `model_state` as `batch_stats` and used if `train` is false. Ioffe and Szegedy
     (2015), https://arxiv.org/abs/1502.03167.
+
+    Raises ConfigError for a batch of one number in each channel, which is its own mean.
     """
-    norm = nn.BatchNorm(not train, axis_name=mapped_batch_axis(), momentum=momentum, epsilon=epsilon)
-    return norm(inputs)
+    axis = mapped_batch_axis()
+    devices = lax.axis_size(axis) if axis else 1
+    if train and inputs.size == inputs.shape[-1] and devices == 1:
+        got = Words("one example in each micro-batch under batch norm")
+        expected = "at least 2, since one is its own mean and nothing would be left of it"
+        raise ConfigError("data.batch_size", got, expected, "Raise data.batch_size, or take another norm")
+    return nn.BatchNorm(not train, axis_name=axis, momentum=momentum, epsilon=epsilon)(inputs)
 
 
 def layer_norm(inputs: jax.Array, epsilon: float = 1e-6) -> jax.Array:
-    """Layer norm over the last axis. Ba et al. (2016), https://arxiv.org/abs/1607.06450."""
+    """Layer norm over the last axis. Ba et al. (2016), https://arxiv.org/abs/1607.06450.
+
+    Raises ConfigError for one channel, which is its own mean.
+    """
+    _demand_several("layer", inputs.shape[-1])
     return nn.LayerNorm(epsilon=epsilon)(inputs)
 
 
@@ -38,17 +55,26 @@ def group_norm(inputs: jax.Array, groups: int = GROUPS, epsilon: float = 1e-6) -
     """Group norm: over the spatial axes and, in the last axis, over each group of channels.
 
     The number of groups is the largest up to `groups` that divides the channels into groups of at least four. Wu and
-    He (2018), https://arxiv.org/abs/1803.08494.
+    He (2018), https://arxiv.org/abs/1803.08494. Raises ConfigError for a group of one number, which is its own mean.
     """
     channels = inputs.shape[-1]
     limit = max(1, min(groups, channels // MIN_GROUP_CHANNELS))
     count = max(count for count in range(1, limit + 1) if channels % count == 0)
+    _demand_several("group", math.prod(inputs.shape[1:]) // count)
     return nn.GroupNorm(count, epsilon=epsilon)(inputs)
 
 
 def rms_norm(inputs: jax.Array, epsilon: float = 1e-6) -> jax.Array:
     """Divides by the root mean square over the last axis, then scales. Zhang and Sennrich (2019), https://arxiv.org/abs/1910.07467."""
     return nn.RMSNorm(epsilon=epsilon)(inputs)
+
+
+def _demand_several(norm: str, numbers: int) -> None:
+    """Raises ConfigError for a norm over one number."""
+    if numbers == 1:
+        got = Words(f"{norm!r} over one number")
+        expected = "at least 2, since one is its own mean and nothing would be left of it"
+        raise ConfigError("model.norm", got, expected, "Widen the layer, or leave the norm out")
 
 
 NORMS: Mapping[Norm, Callable[[jax.Array, bool], jax.Array]] = {

@@ -1,11 +1,10 @@
 """Device memory: what a compiled program needs and what is free."""
 
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtrain.errors import StorageError
-from jaxtrain.files import read_text
+import jax
+
+from jaxtrain.data.host_memory import free_memory, total_memory
 from jaxtrain.parallel.mesh import Devices
 
 
@@ -41,17 +40,17 @@ def memory_limit(mesh: Devices) -> int:
     statistics = mesh.devices.flat[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(0.9 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    return int(0.9 * _free_host_memory() / mesh.size)
+    return int(0.9 * free_memory() / mesh.size)
 
 
-def _free_host_memory() -> int:
-    """Returns the available bytes of main memory (all of it if the system does not tell), within the cgroup limit."""
-    try:
-        lines = read_text(Path("/proc/meminfo")).splitlines()
-        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (StorageError, StopIteration):
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(available, int(read_text(Path("/sys/fs/cgroup/memory.max"))))
-    except (StorageError, ValueError):  # no limit, or no cgroups
-        return available
+def memory_of_device(mesh: Devices) -> int:
+    """Returns the bytes that each device has, free or not."""
+    statistics = mesh.devices.flat[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return int(statistics["bytes_limit"])
+    return total_memory() // mesh.size
+
+
+def tree_bytes(tree: Any) -> int:
+    """Returns the bytes of a tree of arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

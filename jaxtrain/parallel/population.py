@@ -20,7 +20,7 @@ from jaxtrain.config.registry import Values
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
-from jaxtrain.errors import UsageError, Words
+from jaxtrain.errors import ConfigError, UsageError, Words
 from jaxtrain.parallel.memory import memory_limit, plan_memory
 from jaxtrain.parallel.mesh import (
     Devices,
@@ -200,6 +200,7 @@ class Population:
         def broadcast(values: Any, dtype: Any) -> np.ndarray:
             return np.broadcast_to(np.asarray(values, dtype), (self.lanes,))[self._padded_order()]
 
+        _check_seeds(seeds)
         return broadcast(seeds, np.uint32), {name: broadcast(values, np.float32) for name, values in hparams.items()}
 
     def _padded_order(self) -> np.ndarray:
@@ -211,6 +212,13 @@ class Population:
             return states
         live = np.asarray(states.live) & (np.arange(self.padded) < self.lanes)
         return states.replace(live=self.spread(live))
+
+
+def _check_seeds(seeds: Any) -> None:
+    """Raises ConfigError for seeds that are no integers of 32 bits: a conversion of an array would wrap them."""
+    given = np.asarray(seeds)
+    if given.dtype.kind not in "iu" or given.min() < 0 or given.max() > np.iinfo(np.uint32).max:
+        raise ConfigError("seeds", seeds, "integers from 0 to 2**32 - 1")
 
 
 def preferred_width(lanes: int, width: int | None) -> int:

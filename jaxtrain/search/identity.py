@@ -9,6 +9,7 @@ from typing import Any
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import changes_numbers, demand_equal
 from jaxtrain.config.section_traits import STUDY
+from jaxtrain.config.seeds import check_seeds
 from jaxtrain.config.trust import modules_of
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.storage.locks import run_lock
@@ -28,11 +29,8 @@ def check_config(config: Config) -> None:
         expected = f"None {trials} start at step 0"
         hint = "Take checkpoint.init_from, to start them from the weights of that run"
         raise ConfigError("checkpoint.continue_from", config["checkpoint"]["continue_from"], expected, hint)
-    section = config["search"]
-    for name in ("seeds", "compare_seeds"):
-        most = 2**32 - config["seed"] - (section["seeds"] if name == "compare_seeds" else 0)
-        if section[name] > most:
-            raise ConfigError(f"search.{name}", section[name], f"at most {most:,}, since seeds end at 2**32 - 1")
+    check_seeds(config, "search.seeds")
+    check_seeds(config, "search.compare_seeds", before=config["search"]["seeds"])
 
 
 @contextmanager

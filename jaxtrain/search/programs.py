@@ -14,7 +14,7 @@ from jaxtrain.config.identity import to_json
 from jaxtrain.config.section_traits import SHARED_BY_TRIALS
 from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.parallel.memory import memory_limit
+from jaxtrain.parallel.memory import memory_limit, tree_bytes
 from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.parallel.shared_programs import drop_all_programs, drop_programs
 from jaxtrain.search.lanes import Lanes, OneByOne
@@ -159,7 +159,7 @@ def _fit_lanes(experiment: Experiment, count: int) -> Lanes:
 
 def _lanes_whose_states_fit(experiment: Experiment) -> int:
     """Returns an upper bound on lanes from their states alone, which exist three times: input, output, host copy."""
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.state_shapes()))
+    state = tree_bytes(experiment.state_shapes())
     return max(1, experiment.mesh.size * memory_limit(experiment.mesh) // (3 * state))
 
 

@@ -14,6 +14,7 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
+from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
 from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
 from jaxtrain.parallel.compilation import count_compilations
@@ -35,6 +36,7 @@ from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.signals import Interruption, interruptions
+from jaxtrain.training.size_checks import check_lanes
 
 MANY_PROGRAMS = 4  # with more, their compilation is announced, since the estimated duration is known only after it
 
@@ -87,6 +89,7 @@ def run_search(
         owner = read_owner(folder, accept_edited=accept_edited)
         demand_same(folder, config, owner)
         programs = Programs()
+        _check_lanes(programs.experiment(config), trials)
         direction = higher_is_better(programs.experiment(config))
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
@@ -165,6 +168,18 @@ def higher_is_better(experiment: Experiment) -> bool:
     return metrics[metric].higher_is_better
 
 
+def _check_lanes(experiment: Experiment, trials: int) -> None:
+    """Raises ConfigError for a batch of trials, or a comparison, whose states main memory cannot hold.
+
+    They lie there between rungs.
+    """
+    section = experiment.config["search"]
+    state = experiment.state_shapes()
+    batch = {"search.batch": min(section["batch"], trials), "search.seeds": section["seeds"]}
+    check_lanes(experiment.mesh, state, batch, total_memory())
+    check_lanes(experiment.mesh, state, {"search.compare_seeds": section["compare_seeds"]}, total_memory() // 2)
+
+
 def _check_static_values(space: Space, programs: Programs) -> None:
     """Traces every static value once, so that invalid ones are reported before training starts."""
     for members, dimension, value in space.ends():
@@ -173,7 +188,6 @@ def _check_static_values(space: Space, programs: Programs) -> None:
             continue
         try:
             experiment = programs.experiment(config)
-            experiment.rows(0, 1, 1)  # raises for a batch larger than the data
             higher_is_better(experiment)
         except JaxtrainError as error:
             if isinstance(error, ConfigError) and error.key == dimension.key:

@@ -9,13 +9,15 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, TrainState
+from jaxtrain.core.steps import train_step
 from jaxtrain.data import load as load_data
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
-from jaxtrain.data.order import batch_indices, eval_batches
+from jaxtrain.data.order import batch_indices, check_batch_size, eval_batches
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
 from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh, replicate, replicated_shapes
@@ -30,6 +32,8 @@ from jaxtrain.training.checks import (
     warn_of_mini_batches,
 )
 from jaxtrain.training.lengths import Lengths, lengths_of
+from jaxtrain.training.size_checks import check_sizes
+from jaxtrain.training.target_checks import check_targets
 from jaxtrain.training.task_checks import check_task
 
 CAPACITY = 500  # most steps of one call; a single compiled program serves all lengths up to it
@@ -70,14 +74,12 @@ class Experiment:
 
     def init(self) -> TrainState:
         """Makes the initial state, on the devices."""
-        return compile_init(self.rules, self.mesh)(*self._init_arguments())
+        return compile_init(self.rules, self.mesh)(jax.random.key(self.config["seed"]), self.example, self.hparams)
 
     def state_shapes(self) -> TrainState:
         """Returns the shapes and dtypes of the state, without allocating it."""
-        return jax.eval_shape(compile_init(self.rules, self.mesh), *self._init_arguments())
-
-    def _init_arguments(self) -> tuple[jax.Array, dict[str, np.ndarray], dict[str, np.float32]]:
-        return jax.random.key(self.config["seed"]), self.example, self.hparams
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return jax.eval_shape(compile_init(self.rules, self.mesh), key, self.example, self.hparams)
 
     def batches(self, step: int, count: int, capacity: int = CAPACITY) -> Batches:
         """Returns the training batches of `count` steps starting at `step`, with rows for `capacity` steps."""
@@ -133,17 +135,31 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     check_adadelta(config)
     check_continuation(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
+    check_seeds(config, "train.seeds")
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
     standardised = config["task"]["name"] in STANDARDISED
     dataset = beside.dataset if beside else load_data(config["data"], standardised=standardised)
+    if not beside:
+        check_targets(config, dataset)
     device_splits = beside.device_splits if beside else {}
+    check_batch_size(config["data"]["batch_size"], dataset.sizes["train"])
     rules = make_rules(config, dataset.info)
     lengths = lengths_of(config, dataset)
     check_plateaus(config, dataset)
     warn_of_mini_batches(config, dataset)
     experiment = Experiment(config, dataset, mesh, rules, lengths, device_splits=device_splits)
+    state = experiment.state_shapes()
+    check_sizes(config, mesh, state, experiment.example)
     check_task(rules, config, dataset, experiment.hparams)
+    if config["data"]["batch_size"] == config["train"]["accumulate"]:
+        _trace_one_example(experiment, state)
     return experiment
+
+
+def _trace_one_example(experiment: Experiment, state: TrainState) -> None:
+    """Traces a step of a batch of one: batch norm rejects it, which is to be said before anything is compiled."""
+    step = functools.partial(train_step, rules=experiment.rules._replace(accumulate=1), measure_norms=False)
+    jax.eval_shape(step, state, experiment.example)
 
 
 def make_rules(config: Config, info: DataInfo) -> Rules:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.durations import steps_of
+from jaxtrain.config.durations import MOST_STEPS, steps_of
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.errors import ConfigError
@@ -35,9 +35,10 @@ def lengths_of(config: Config, dataset: Dataset) -> Lengths:
     """Converts the durations of a config into steps on this dataset."""
     epoch = steps_per_epoch(dataset.sizes["train"], config["data"]["batch_size"])
     total = steps_of(config["train"]["duration"], steps_per_epoch=epoch)
-    if total >= 2**31:
-        hint = f"Shorten it: it has {total:,} steps"
-        raise ConfigError("train.duration", config["train"]["duration"], f"fewer than {2**31:,} steps", hint)
+    if total >= MOST_STEPS:
+        raise ConfigError(
+            "train.duration", config["train"]["duration"], f"fewer than {int(MOST_STEPS):,} steps", "Shorten it"
+        )
 
     def steps(text: str) -> int:
         return min(total, steps_of(text, steps_per_epoch=epoch, total=total))

@@ -4,11 +4,8 @@ Allocates nothing on the devices.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import jax
-
-from jaxtrain.parallel.memory import PlannedMemory, plan_memory
+from jaxtrain.parallel.memory import PlannedMemory, plan_memory, tree_bytes
 from jaxtrain.parallel.mesh import plan_train_call
 from jaxtrain.parallel.population import Population, preferred_width
 from jaxtrain.training.experiment import Experiment
@@ -28,11 +25,11 @@ def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
     seeds = experiment.config["train"]["seeds"]
     copies = _population(experiment, seeds).padded // experiment.mesh.size if seeds > 1 else 1
     known = {
-        "parameters": copies * _size(state.params),
-        "optimizer state": copies * _size(state.opt_state),
-        "averaged parameters": copies * _size(state.ema),
-        "model state": copies * _size(state.model_state),
-        "training data": _size(experiment.dataset.split("train")),
+        "parameters": copies * tree_bytes(state.params),
+        "optimizer state": copies * tree_bytes(state.opt_state),
+        "averaged parameters": copies * tree_bytes(state.ema),
+        "model state": copies * tree_bytes(state.model_state),
+        "training data": tree_bytes(experiment.dataset.split("train")),
     }
     return known | {
         "batch indices and other state": planned.arguments - sum(known.values()),
@@ -63,11 +60,16 @@ def most_lanes(experiment: Experiment, limit: int) -> int | None:
 
 
 def batch_sizes(experiment: Experiment) -> list[int]:
-    """Returns the batch sizes to try: doubled from one example per device and micro-batch up to the training split."""
+    """Returns the batch sizes to try: doubled from one example per device and micro-batch up to the training split.
+
+    Batch norm needs two examples.
+    """
     train = experiment.config["train"]
     examples = experiment.dataset.sizes["train"]
-    least = train["accumulate"] * (experiment.mesh.size if train["seeds"] == 1 else 1)
-    return double_up_to(least, max(least, examples // least * least))
+    devices = experiment.mesh.size if train["seeds"] == 1 else 1
+    unit = train["accumulate"] * devices
+    least = 2 * unit if devices == 1 and experiment.config["model"].get("norm") == "batch" else unit
+    return double_up_to(least, max(least, examples // unit * unit))
 
 
 def double_up_to(least: int, cap: int) -> list[int]:
@@ -129,8 +131,4 @@ def _total(experiment: Experiment, planned: PlannedMemory | None) -> int | None:
 
 def _validation_bytes(experiment: Experiment) -> int:
     """Returns the bytes of the validation split, which stays on the devices while a run trains."""
-    return _size(experiment.dataset.split("validation")) if "validation" in experiment.dataset.sizes else 0
-
-
-def _size(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return tree_bytes(experiment.dataset.split("validation")) if "validation" in experiment.dataset.sizes else 0

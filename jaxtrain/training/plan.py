@@ -108,7 +108,6 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
     """
     with explain_traced_floats(config):
         experiment = build(config)
-        experiment.rows(0, 1, 1)  # raises for a batch larger than the data, before anything is compiled
         begin = _begin(experiment)
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with count_compilations() as compiled:

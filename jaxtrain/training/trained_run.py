@@ -15,6 +15,7 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data.info import DataInfo
+from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
@@ -45,9 +46,11 @@ class Run:
         """Predicts from raw inputs (n, ...), in the units of the data files, with averaged parameters if there are any.
 
         Returns float32 logits (n, classes) for classification, and for regression float64 values in the units of the
-        targets. Raises DataError if the shape of an example differs from that of the training data.
+        targets. Raises DataError for inputs that are no plain array of numbers, such as a masked or a sparse one, and
+        for examples of another shape than those of the training data.
         """
-        predictions = np.asarray(self._predict(self.state, self.info.normalise(np.asarray(inputs))))
+        plain = plain_array(inputs, "inputs", "inputs")
+        predictions = np.asarray(self._predict(self.state, self.info.normalise(plain)))
         return self.info.restore_targets(predictions) if self.info.standardised else predictions
 
     @functools.cached_property

@@ -1,18 +1,24 @@
 """A source of NumPy files: one .npz, or a folder of .npy; pickled objects are never loaded."""
 
+import io
+import math
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
+from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.source import SPLITS, Source, Split, missing
-from jaxtrain.errors import DataError, Words, nearest
+from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
 from jaxtrain.files import exists, is_directory, list_directory, open_file
 
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
+NUMBERS = "an array of numbers"
+SAVE_AGAIN = "Save it again, as by numpy.savez(file, train_inputs=..., train_targets=...)"
+NO_PICKLES = "Save numbers, as by array.astype(float): pickled Python objects and other formats are never loaded"
 EXPECTED = "train_inputs and train_targets (or inputs and targets), with validation_* and test_* where there are any"
 
 
@@ -25,42 +31,100 @@ def arrays(path: Path, file: str) -> Source:
     place = path / file
     if is_directory(place):
         files = {Path(name).stem: place / name for name in list_directory(place) if name.endswith(".npy")}
-        return _load_splits(place, files, lambda name: files[name], lambda name: _load_array(files[name]))
+        return _load_splits(place, files, lambda name: str(files[name]), lambda name: _load_file(files[name]))
     if not exists(place):
         raise missing("arrays", f"{file} (an .npz, or a folder of .npy files)", path)
     return _read_archive(place)
 
 
-def _load_array(file: Path) -> np.ndarray:
-    with open_file(file) as stream:
-        return np.load(stream, allow_pickle=False)
-
-
 def _read_archive(place: Path) -> Source:
     try:
         with open_file(place) as stream:  # opened here, since NumPy does not close a damaged file
-            archive = np.load(stream, allow_pickle=False)
+            archive: Any = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.lib.npyio.NpzFile):
-                return _load_splits(place, archive.files, lambda name: f"{place}[{name}]", archive.__getitem__)
-    except UNREADABLE as error:
+                assert archive.zip is not None
+                members = _members(place, stream, archive.zip)
+                return _load_splits(
+                    place,
+                    members,
+                    lambda name: f"{place}[{name}]",
+                    lambda name: _load_member(archive, members[name], f"{place}[{name}]"),
+                )
+    except JaxtrainError:
+        raise
+    except Exception as error:  # damage can raise anything
         raise DataError(str(place), Words("a file that cannot be read"), "a whole .npz file", _hint(error)) from error
     raise DataError(str(place), Words("a single array"), f"an .npz file or a folder of .npy files, with {EXPECTED}")
 
 
+def _members(place: Path, stream: IO[bytes], archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Returns name of array -> its member; raises DataError for a name given twice, and for bytes around the archive.
+
+    A reader of zip files looks for the directory at the end and skips the rest: an archive before it would be lost.
+    """
+    entries = archive.infolist()
+    names = [entry.filename.removesuffix(".npy") for entry in entries]
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(str(place), Words(f"{count} arrays named {name}"), "one array of each name", SAVE_AGAIN)
+    end = zipfile.sizeEndCentDir + len(archive.comment)  # pyright: ignore[reportAttributeAccessIssue]
+    stream.seek(-end, io.SEEK_END)
+    begins = min((entry.header_offset for entry in entries), default=0)
+    if begins > 0 or stream.read(4) != b"PK\5\6":
+        got = Words("bytes before the archive" if begins > 0 else "bytes after the archive")
+        raise DataError(str(place), got, "an .npz file and nothing else", SAVE_AGAIN)
+    return dict(zip(names, entries, strict=True))
+
+
+def _load_file(file: Path) -> np.ndarray:
+    with open_file(file) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        _check_header(stream, size, str(file))
+        stream.seek(0)
+        return np.load(stream, allow_pickle=False)
+
+
+def _load_member(archive: Any, member: zipfile.ZipInfo, title: str) -> np.ndarray:
+    with archive.zip.open(member) as stream:
+        _check_header(stream, member.file_size, title)
+    return archive[member.filename]
+
+
+def _check_header(stream: Any, size: int, title: str) -> None:
+    """Raises DataError unless an array in NumPy's format fills `size` bytes, and memory can hold them.
+
+    NumPy would allocate what the header declares before it reads, and would leave unread what follows the array.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version > (2, 0):  # later ones add names of fields that are not Latin-1
+        raise DataError(title, Words(f"the format {version} of a structured array"), NUMBERS, SAVE_AGAIN)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise DataError(title, Words("an array that cannot be read"), NUMBERS, NO_PICKLES)
+    expected = stream.tell() + math.prod(shape) * dtype.itemsize
+    if size != expected or min(shape, default=0) < 0:
+        of = f"{expected:,}, for the shape {shape} of {dtype} in its header"
+        raise DataError(title, Words(f"{size:,} bytes"), of, "Save it again, each array in a file of its own")
+    check_memory(title, size, shape)
+
+
 def _load_splits(
-    place: Path, stored: Iterable[str], title: Callable[[str], object], load: Callable[[str], np.ndarray]
+    place: Path, stored: Iterable[str], title: Callable[[str], str], load: Callable[[str], np.ndarray]
 ) -> Source:
     """Loads the arrays of each split; `title` names an array in errors."""
 
     def read(name: str) -> np.ndarray:
         try:
             return load(name)
-        except UNREADABLE as error:
-            got = Words("an array that cannot be read")
-            raise DataError(str(title(name)), got, "an array of numbers", _hint(error)) from error
+        except JaxtrainError:
+            raise
+        except Exception as error:  # damage can raise anything
+            raise DataError(title(name), Words("an array that cannot be read"), NUMBERS, _hint(error)) from error
 
     pairs = _array_names(place, set(stored)).items()
-    return Source({split: Split(read(x), read(y), str(title(x)), str(title(y))) for split, (x, y) in pairs})
+    return Source({split: Split(read(x), read(y), title(x), title(y)) for split, (x, y) in pairs})
 
 
 def _array_names(place: Path, stored: set[str]) -> dict[str, tuple[str, str]]:
@@ -83,6 +147,6 @@ def _array_names(place: Path, stored: set[str]) -> dict[str, tuple[str, str]]:
 
 
 def _hint(error: Exception) -> str:
-    if "allow_pickle" in str(error):  # NumPy's message for pickled objects, and for unknown file formats
-        return "Save numbers, as by array.astype(float): pickled Python objects and other formats are never loaded"
-    return f"Write it again: {str(error) or type(error).__name__}"
+    if "allow_pickle" in str(error):  # NumPy's message for unknown file formats, which it takes for pickles
+        return NO_PICKLES
+    return f"Write it again: {str(error)[:200] or type(error).__name__}"  # some errors quote the file

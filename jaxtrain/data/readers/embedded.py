@@ -1,6 +1,7 @@
 """Sources that need no download: the small real data sets that come with scikit-learn."""
 
 import gzip
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,5 +53,12 @@ def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[n
         raise DataError(name, got, expected, "Run pip install scikit-learn")
     file = Path(spec.submodule_search_locations[0], "datasets", "data", name)
     content = read_bytes(file)
-    text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
-    return np.loadtxt(text.splitlines(), delimiter=delimiter, skiprows=skiprows), str(file)
+    try:
+        text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+        rows = text.splitlines()[skiprows:]
+        if not rows:
+            raise ValueError("it has no rows")
+        return np.loadtxt(rows, delimiter=delimiter), str(file)
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # the errors of gzip are OSErrors
+        got = Words(f"a file that cannot be read ({error})")
+        raise DataError(str(file), got, "a table of scikit-learn", "Install scikit-learn again") from error

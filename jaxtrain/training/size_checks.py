@@ -1,0 +1,74 @@
+"""Checks of sizes before anything is allocated: what a run keeps in memory, from its shapes alone."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtrain.config.defaults import Config
+from jaxtrain.core.state import Batch, TrainState
+from jaxtrain.errors import ConfigError
+from jaxtrain.parallel.memory import memory_of_device, tree_bytes
+from jaxtrain.parallel.mesh import Devices
+
+OPTIMIZER_COPIES = 8
+"""An optimizer whose state is larger than so many copies of the parameters is what needs the memory."""
+
+
+def check_sizes(config: Config, mesh: Devices, state: TrainState, example: Batch) -> None:
+    """Raises ConfigError for batches of evaluation, or a state of the run, that the devices cannot hold.
+
+    Args:
+        config: a resolved config.
+        mesh: the devices of the run.
+        state: the shapes of the state of one seed.
+        example: a batch of one example.
+    """
+    limit = memory_of_device(mesh)
+    batch = config["data"]["eval_batch_size"]
+    needed = batch * tree_bytes(example) // mesh.size
+    if needed > limit:
+        raise ConfigError("data.eval_batch_size", batch, f"batches of at most {_gib(limit)}, not {_gib(needed)}")
+    _check_state(config, state, limit)
+    check_lanes(mesh, state, {"train.seeds": config["train"]["seeds"]})
+
+
+def check_lanes(mesh: Devices, state: TrainState, counts: Mapping[str, int], limit: int | None = None) -> None:
+    """Raises ConfigError where the states of lanes need more than `limit` bytes (None: those of all devices).
+
+    The number of lanes is the product of the `counts` of the config's keys; the error names the largest.
+    """
+    limit = memory_of_device(mesh) * mesh.size if limit is None else limit
+    lanes = math.prod(counts.values())
+    size = tree_bytes(state)
+    if lanes * size > limit:
+        key = max(counts, key=lambda key: counts[key])
+        expected = f"at most {limit // size:,} lanes in all, which {_gib(limit)} of memory hold, not {lanes:,}"
+        raise ConfigError(key, counts[key], expected, "Lower it")
+
+
+def _check_state(config: Config, state: TrainState, limit: int) -> None:
+    needed = tree_bytes(state)
+    if needed <= limit:
+        return
+    params = tree_bytes(state.params)
+    section = "optimizer" if tree_bytes(state.opt_state) > OPTIMIZER_COPIES * params else "model"
+    key, value = _largest_knob(config, section)
+    expected = f"a state of at most {_gib(limit)}, the memory of the device, not {_gib(needed)}"
+    raise ConfigError(key, value, expected, "Lower it")
+
+
+def _largest_knob(config: Config, section: str) -> tuple[str, Any]:
+    """Returns key and value of the knob of a section with the largest integer, which most likely makes it large."""
+
+    def largest(value: Any) -> int:
+        items = value if isinstance(value, tuple) else (value,)
+        return max((item for item in items if type(item) is int), default=0)
+
+    name = max(config[section], key=lambda name: largest(config[section][name]))
+    if not largest(config[section][name]):
+        return f"{section}.name", config[section]["name"]
+    return f"{section}.{name}", config[section][name]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"
