@@ -177,7 +177,7 @@ def test_unknown_knob_in_a_config_file(refused: Refusal):
         (["--config=mine.py", "--config.train.=1"], ["--config.train.=1", "--config.SECTION.KNOB=VALUE"]),
         (["--config=mine.py", "--config..seed=1"], ["--config..seed=1", "--config.SECTION.KNOB=VALUE"]),
         (["evaluate"], ["--workdir: got nothing", "evaluate --workdir=DIR"]),
-        (["evaluate", "--workdir=nowhere"], ["--workdir", "nowhere", "the directory of a run"]),
+        (["evaluate", "--workdir=nowhere"], ["nowhere: got a directory without", "the directory of a run"]),
         (["evaluate", "--workdir=.", "--config=mine.py"], ["evaluate: got a config", "--workdir=DIR alone"]),
         (["evaluate", "--workdir=.", "--config.seed=1"], ["evaluate: got a config", "--workdir=DIR alone"]),
         (["evaluate", "more", "--workdir=."], ["stray argument 'more'"]),
