@@ -209,12 +209,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def demand_writable(path: Path) -> None:
     """Raises StorageError if a file cannot be written there, for what is written only after minutes of work.
 
-    Makes its directory, and writes nothing into it.
+    Leaves nothing behind: it tries an empty file in the directory, or in the nearest one that exists above it.
     """
-    make_directory(path.parent)
     if is_directory(path):
         raise storage_error(path, "written", IsADirectoryError(errno.EISDIR, ""))
-    probe = path.with_name(f".{path.name}.probe")
+    place = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    probe = place / f".{path.name}.probe"
     try:
         write_bytes(probe, b"")
     except StorageError as error:

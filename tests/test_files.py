@@ -17,6 +17,7 @@ from jaxtrain.commands.options import join
 from jaxtrain.config.files import read
 from jaxtrain.data import load
 from jaxtrain.errors import ConfigError, DataError, JaxtrainError, StorageError, UsageError
+from jaxtrain.files import demand_writable
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.training.trained_run import load_run
@@ -302,3 +303,21 @@ jax.jit(tiny)(1.0)
     entry.write_bytes(whole[: len(whole) // 2])
     assert compile_in_a_process() == ""
     assert len(entry.read_bytes()) > len(whole) // 2
+
+
+@pytest.mark.parametrize("name", ["new.txt", "old.txt", "made/later/new.txt"])
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path, name):
+    (tmp_path / "old.txt").write_text("old")
+    demand_writable(tmp_path / name)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"old.txt": "old"}
+
+
+@pytest.mark.parametrize("name", ["directory", "file/new.txt", "nowhere/new.txt", "file/made/later/new.txt"])
+def test_a_place_that_is_taken_is_found_before_anything_is_written(tmp_path, name):
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "nothing")
+    with pytest.raises(StorageError) as error:
+        demand_writable(tmp_path / name)
+    assert str(tmp_path / name) in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "nowhere"]

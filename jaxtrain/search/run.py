@@ -16,14 +16,15 @@ from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.files import exists, read_json, remove_empty_file
+from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
 from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.shared_programs import drop_all_programs
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
 from jaxtrain.search.comparison import compare
 from jaxtrain.search.halving import rung_fractions
 from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, without_storage
-from jaxtrain.search.programs import Programs, plan_line
+from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
 from jaxtrain.search.samplers import make_sampler, number_of_trials
@@ -94,6 +95,7 @@ def run_search(
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
         demand_places(folder)
+        make_directory(folder)
         sealed = owner is None or owner.seals
         ledger = Ledger(folder / "trials.jsonl", say, sealed=sealed, accept_edited=accept_edited)
         opened.callback(remove_empty_file, ledger.path)
@@ -181,6 +183,7 @@ def _check_lanes(experiment: Experiment, trials: int) -> None:
 
 def _check_static_values(space: Space, programs: Programs) -> None:
     """Traces every static value once, so that invalid ones are reported before training starts."""
+    traced = 0
     for members, dimension, value in space.ends():
         config = space.trial(0, members | {dimension.key: value}).config
         if dimension.key in hyperparameters(config):
@@ -188,6 +191,9 @@ def _check_static_values(space: Space, programs: Programs) -> None:
         try:
             experiment = programs.experiment(config)
             higher_is_better(experiment)
+            traced += 1
+            if traced % MOST_PROGRAMS == 0:  # JAX keeps half a megabyte of each trace
+                drop_all_programs()
         except JaxtrainError as error:
             if isinstance(error, ConfigError) and error.key == dimension.key:
                 key = f"search.space.{error.key}"

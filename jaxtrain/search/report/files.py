@@ -14,8 +14,7 @@ TENSORBOARD_TRIALS = 100
 
 def demand_places(folder: Path) -> None:
     """Raises StorageError if a file of the report could not be written, before any trial is trained."""
-    make_directory(folder / "pictures")
-    for name in ("report.html", "comparison.json", "best_config.json", "result.json"):
+    for name in ("report.html", "comparison.json", "best_config.json", "result.json", "pictures/history.png"):
         demand_writable(folder / name)
 
 
