@@ -220,7 +220,7 @@ def test_another_width_in_a_users_module_is_refused_on_a_resume_with_both_shapes
         (folder / "own" / "parts.py").write_text(textwrap.dedent(OWN))
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
-    for part in ("params/Dense_0/kernel", "float32[16,3]", "float32[24,3]", "--workdir"):
+    for part in ("params/Dense_0/kernel", "float32[16,3]", "float32[24,3]", "Give another directory"):
         assert part in refused.stderr
 
 

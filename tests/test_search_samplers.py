@@ -73,7 +73,7 @@ def test_a_grid_with_a_range_without_a_count_says_how_to_count():
         number_of_trials(space("grid", mixed))
 
 
-@pytest.mark.parametrize("name", ["sobel", "optun:GPSampler", ""])
+@pytest.mark.parametrize("name", ["sobel", "optun:GPSampler"])
 def test_an_unknown_sampler_is_refused_with_the_list(name):
     with pytest.raises(ConfigError, match=r"search\.sampler.*grid, random, sobol, tpe, optuna:"):
         make_sampler(space(name), higher_is_better=False)
