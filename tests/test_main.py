@@ -285,6 +285,13 @@ print("LOADED", sorted({heavy!r} & set(sys.modules)))
     assert ran.stdout.splitlines()[-1] == "LOADED []"
 
 
+@pytest.mark.parametrize("name", ["missing.py", "missing.json"])
+def test_a_mistyped_config_is_told_without_waiting_for_jax(name: str, tmp_path: Path):
+    code = f"import sys; from jaxtrain.main import main; print(main(['--config={name}']), 'jax' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert ran.stdout == "2 False\n"
+
+
 @pytest.fixture
 def tiny(folder: Path) -> list[str]:
     """A command that trains two steps on data of its own."""

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxtrain.errors import ConfigError
 from jaxtrain.files import guarded, working_directory
 
@@ -42,8 +40,7 @@ def demand_no_effects(path: Path) -> Iterator[None]:
         for name in _variables().keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
-        for name in _changed(settings):
-            jax.config.update(name, settings[name])
+        _put_back(settings)
     if changed:
         what, hint = changed
         raise ConfigError("config file", str(path), f"a file that leaves {what} unchanged", hint)
@@ -70,7 +67,9 @@ def _variables() -> dict[str, str]:
 
 
 def _settings() -> dict[str, Any]:
-    """Returns the settings of `jax.config`."""
+    """Returns the settings of `jax.config`; imports JAX here, so that a mistyped path is told at once."""
+    import jax
+
     return dict(jax.config.values)
 
 
@@ -78,6 +77,13 @@ def _changed(settings: dict[str, Any]) -> list[str]:
     """Returns the settings that have another value now; those that an imported library defined are new, not changed."""
     now = _settings()
     return sorted(name for name, value in settings.items() if now[name] != value)
+
+
+def _put_back(settings: dict[str, Any]) -> None:
+    import jax
+
+    for name in _changed(settings):
+        jax.config.update(name, settings[name])
 
 
 def _changed_setting(settings: dict[str, Any]) -> tuple[str, str] | None:
