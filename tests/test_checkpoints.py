@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -160,6 +161,26 @@ def test_same_step_again_is_skipped_or_takes_the_new_memory_or_the_new_state(sav
     assert (restored.step, restored.memory) == (3, {"best": 9})
     assert state_digest(restored.state) == state_digest(other)
     assert sorted(os.listdir(saved.directory)) == ["1", "2", "3"]
+
+
+def test_a_file_that_must_not_be_read_is_an_error_and_no_damage():
+    """In a folder that everybody may enter, since a superuser takes the rights of another user."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        checkpoints = Checkpoints(Path(folder, "checkpoints"), keep=2, say=print)
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), {})
+        checkpoints.wait()
+        (checkpoints.directory / "2" / "memory.json").chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(StorageError, match=r"2/memory\.json: got the error 'Permission denied'"):
+                checkpoints.restore(make_state(0))
+        finally:
+            os.seteuid(user)
+        checkpoints.close()
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])

@@ -58,7 +58,7 @@ def write_step(place: Path, leaves: Leaves, manifest: Manifest) -> None:
     _orbax_save(place / "state", leaves)
     files = {path.relative_to(place).as_posix(): _file_digest(path) for path in _tree(place / "state") if is_file(path)}
     write_manifest(place, manifest._replace(files=files))
-    read_step(place, target=None)
+    read_leaves(place, read_manifest(place), target=None)
     for path in _tree(place):
         flush(path)
 
@@ -104,13 +104,11 @@ def _content(manifest: Manifest) -> dict[str, Any]:
     return {key: value for key, value in manifest._asdict().items() if value is not None}
 
 
-def read_step(place: Path, target: Any) -> tuple[Leaves, Manifest]:
-    """Reads and verifies the leaves and the manifest of a step. With a target of None the structure is not checked.
+def read_leaves(place: Path, manifest: Manifest, target: Any) -> Leaves:
+    """Reads the leaves of a step and verifies them. With a target of None the structure is not checked.
 
     Raises Damage for files that fail their checksums, and UsageError for valid files that do not fit the target.
     """
-    _demand_readable(place)
-    manifest = read_manifest(place)
     table = manifest.leaves
     difference = None if target is None else first_difference(table, target)
     if difference:
@@ -121,7 +119,7 @@ def read_step(place: Path, target: Any) -> tuple[Leaves, Manifest]:
     _demand_equal({path: _file_digest(place / path) for path in manifest.files}, manifest.files)
     leaves = _orbax_restore(place / "state", table)
     _demand_equal(leaf_digests(leaves), table)
-    return leaves, manifest
+    return leaves
 
 
 def _demand_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -140,11 +138,12 @@ def _file_digest(path: Path) -> str | None:
         raise Damage(f"{path.name}: {error.got}") from error
 
 
-def _demand_readable(place: Path) -> None:
-    """Raises StorageError for a file without read permission: that is not damage, and the user can fix it."""
+def demand_readable(place: Path) -> None:
+    """Raises StorageError for a file of a step without read permission: that is not damage, and the user can fix it."""
     for path in _tree(place):
         with guarded(path, "read"):
-            readable = not path.exists() or os.access(path, os.R_OK)
+            effective = os.access in os.supports_effective_ids  # as open() is allowed to
+            readable = not path.exists() or os.access(path, os.R_OK, effective_ids=effective)
         if not readable:
             got = Words("the error 'Permission denied'")
             hint = "Fix the permissions, then run the same command again"

@@ -36,9 +36,10 @@ from jaxtrain.storage.checkpoint_files import (
     Damage,
     Leaves,
     Manifest,
+    demand_readable,
     flush,
+    read_leaves,
     read_manifest,
-    read_step,
     write_manifest,
     write_step,
 )
@@ -282,8 +283,9 @@ class Checkpoints:
         self, step: int, place: Path, target: Any, reason_against: ReasonAgainst
     ) -> tuple[Leaves, dict[str, Any]]:
         """Reads a step; raises Damage unless it is what its name says, and can be trusted."""
-        self._own(step, read_manifest(place))
-        leaves, manifest = read_step(place, target)
+        demand_readable(place)
+        manifest = self._own(step, read_manifest(place))
+        leaves = read_leaves(place, manifest, target)
         held = int(np.max(leaves["step"])) if "step" in leaves else step  # a run's state holds its step
         if held != step:
             raise Damage(f"its state is that of step {held}")
