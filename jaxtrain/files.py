@@ -135,6 +135,17 @@ def list_directory(path: Path) -> list[str]:
             return []
 
 
+def user_folder(variable: str, default: str) -> Path:
+    """Returns the user's folder for this package: in the one that a variable names, else in `default` of the home.
+
+    Raises StorageError if there is no home.
+    """
+    try:
+        return Path(os.environ.get(variable) or Path.home() / default) / "jaxtrain"
+    except RuntimeError as error:
+        raise StorageError("~", Words("no home"), f"a home, or a folder in {variable}") from error
+
+
 def working_directory() -> Path | None:
     """Returns the working directory; None if it was removed."""
     try:
@@ -180,12 +191,24 @@ def make_directory(path: Path, *, private: bool = False) -> None:
             path.chmod(0o700)
 
 
+def temporary_of(path: Path) -> Path:
+    """Returns the path under which a file is written before it takes its name."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_all(file: BinaryIO, content: bytes) -> None:
+    """Writes all of the content to an unbuffered file; a disk that fills up accepts a part first, then raises."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically: it holds either the old or the new content; raises StorageError when that fails.
 
-    A kill may leave `.NAME.tmp` beside it, which the next write of the file replaces.
+    A kill may leave `temporary_of` the path beside it, which the next write of the file replaces.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         file, _ = open_locked(temporary)
     except StorageError as error:
@@ -195,9 +218,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     with guarded(path, "written"), file:
         try:
             file.truncate(0)
-            rest = memoryview(content)
-            while rest:  # a disk that fills up accepts a part first and fails on the rest
-                rest = rest[file.write(rest) :]
+            write_all(file, content)
             os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
@@ -206,20 +227,23 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
 
 
-def demand_writable(path: Path) -> None:
-    """Raises StorageError if a file cannot be written there, for what is written only after minutes of work.
+def demand_writable(*paths: Path) -> None:
+    """Raises StorageError if a file cannot be written at one of the paths, for what is written after minutes of work.
 
-    Leaves nothing behind: it tries an empty file in the directory, or in the nearest one that exists above it.
+    Leaves nothing behind: it tries an empty file in each directory, or in the nearest one that exists above it.
     """
-    if is_directory(path):
-        raise storage_error(path, "written", IsADirectoryError(errno.EISDIR, ""))
-    place = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    probe = place / f".{path.name}.probe"
-    try:
-        write_bytes(probe, b"")
-    except StorageError as error:
-        raise storage_error(path, "written", error.__cause__ or error) from error
-    remove(probe)
+    first: dict[Path, Path] = {}  # directory -> the first path in it
+    for path in paths:
+        if is_directory(path):
+            raise storage_error(path, "written", IsADirectoryError(errno.EISDIR, ""))
+        first.setdefault(next(parent for parent in path.absolute().parents if os.path.lexists(parent)), path)
+    for place, path in first.items():
+        probe = place / f".{path.name}.probe"
+        try:
+            write_bytes(probe, b"")
+        except StorageError as error:
+            raise storage_error(path, "written", error.__cause__ or error) from error
+        remove(probe)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -241,6 +265,11 @@ def as_json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def through_json(value: Any) -> Any:
+    """Returns a value as it is read again from the JSON that `write_json` makes of it."""
+    return json.loads(json.dumps(as_json_value(value)))
 
 
 def rename(path: Path, to: Path) -> Path:

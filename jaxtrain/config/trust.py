@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import ConfigError, StorageError
-from jaxtrain.files import guarded, make_directory, read_bytes, read_json
+from jaxtrain.files import guarded, make_directory, read_bytes, read_json, user_folder
 
 OURS = ("optax", "optax.contrib")
 """Modules whose own public functions any config may name."""
@@ -113,13 +113,12 @@ def sign(run: str, config: Mapping[str, Any]) -> str:
 def _user_key() -> bytes:
     """Returns the key in the user's settings, made on first use; empty where they can be neither read nor written."""
     try:
-        with guarded(Path("~"), "read"):
-            folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "jaxtrain"
+        folder = user_folder("XDG_CONFIG_HOME", ".config")
         with contextlib.suppress(StorageError):
             return read_bytes(folder / "key")
         make_directory(folder, private=True)
         return _make_key(folder)
-    except (StorageError, RuntimeError):  # no home is a RuntimeError
+    except StorageError:
         return b""
 
 

@@ -27,7 +27,7 @@ from jaxtrain.files import (
     write_text,
 )
 from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
-from jaxtrain.storage.seals import read_sealed, write_sealed
+from jaxtrain.storage.seals import read_if_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.experiment import Experiment
@@ -42,7 +42,7 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
     """
     target = experiment.config["lr_range"]["target"]
     path = workdir / "lr_range" / "result.json"
-    stored = read_sealed(path, say) if exists(path) and _is_of_config(path.parent, experiment.config) else None
+    stored = read_if_sealed(path, say) if exists(path) and _is_of_config(path.parent, experiment.config) else None
     if stored is not None:
         result = LRRangeResult.from_json(stored)
     else:
@@ -160,8 +160,7 @@ def _axes(section: Config) -> list[str]:
 
 def demand_places(folder: Path) -> None:
     """Raises StorageError if a file of the test could not be written, before any rate is trained."""
-    for name in ("config.json", "curve.csv", "lr_range.png", "result.json"):
-        demand_writable(folder / name)
+    demand_writable(*(folder / name for name in ("config.json", "curve.csv", "lr_range.png", "result.json")))
 
 
 def write(result: LRRangeResult, config: Config, folder: Path) -> None:

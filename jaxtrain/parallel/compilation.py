@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxtrain.errors import StorageError
-from jaxtrain.files import list_directory, make_directory, remove
+from jaxtrain.files import list_directory, make_directory, remove, user_folder
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -47,9 +47,9 @@ def use_persistent_cache() -> None:
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.values["jax_compilation_cache_dir"]:
         return
     try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxtrain" / "xla"
+        root = user_folder("XDG_CACHE_HOME", ".cache") / "xla"
         make_directory(root, private=True)
-    except (StorageError, RuntimeError):
+    except StorageError:
         return  # no home, or an unwritable one, only costs compile time
     jax.config.update("jax_compilation_cache_dir", str(root))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

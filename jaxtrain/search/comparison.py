@@ -2,13 +2,13 @@
 
 import math
 
-from jaxtrain.files import exists
+from jaxtrain.files import exists, through_json
 from jaxtrain.search.batch import Batch, Work
 from jaxtrain.search.results import Comparison
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Trial
 from jaxtrain.search.trials import Outcome
-from jaxtrain.storage.seals import read_sealed, write_sealed
+from jaxtrain.storage.seals import read_if_sealed, write_sealed
 
 OWN = -1
 """Trial number of the config's own values in the comparison."""
@@ -26,7 +26,7 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
     seeds = range(first, first + session.config["search"]["compare_seeds"])
     task = f"trial {best.trial} on seeds {seeds[0]} to {seeds[-1]}"
     place = session.folder / "comparison.json"
-    stored = session.study.fetch(task) or (read_sealed(place, session.bar.say) if exists(place) else None)
+    stored = session.study.fetch(task) or (read_if_sealed(place, session.bar.say) if exists(place) else None)
     if stored is not None and (stored["trial"], [*map(int, stored["best"])]) == (best.trial, [*seeds]):
         return Comparison.from_json(stored)
     if not session.study.claim(task):
@@ -41,7 +41,7 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
     work = (files.load(batch) if files else None) or batch.new_work()
     comparison = _train_and_compare(batch, work, trials[1])
     write_sealed(place, comparison.to_json())
-    session.study.publish(task, read_sealed(place, session.bar.say))
+    session.study.publish(task, through_json(comparison.to_json()))
     if files:
         files.remove()
     return comparison

@@ -25,6 +25,8 @@ from jaxtrain.files import exists, guarded, is_file, open_file, read_json, write
 
 Leaves = dict[str, np.ndarray]
 
+MANIFEST = "memory.json"
+
 DESCRIPTORS = Path("/proc/self/fd")
 """Where Linux lists the open descriptors of this process; elsewhere missing."""
 
@@ -77,13 +79,13 @@ def _demand_space(place: Path, leaves: Leaves) -> None:
 
 def write_manifest(place: Path, manifest: Manifest) -> None:
     """Writes `memory.json` atomically."""
-    write_text(place / "memory.json", json.dumps({"sha256": _seal(manifest), **_content(manifest)}))
+    write_text(place / MANIFEST, json.dumps({"sha256": _seal(manifest), **_content(manifest)}))
 
 
 def read_manifest(place: Path) -> Manifest:
     """Reads `memory.json`; raises Damage if it is missing, malformed or altered."""
     try:
-        content = read_json(place / "memory.json")
+        content = read_json(place / MANIFEST)
         seal = content.pop("sha256")
         manifest = Manifest(**content)
     except StorageError as error:

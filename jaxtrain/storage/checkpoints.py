@@ -31,8 +31,10 @@ from jaxtrain.files import (
     remove_tree,
     rename,
     storage_error,
+    temporary_of,
 )
 from jaxtrain.storage.checkpoint_files import (
+    MANIFEST,
     Damage,
     Leaves,
     Manifest,
@@ -208,7 +210,7 @@ class Checkpoints:
             if name.startswith(("unfinished-", "replaced-")):
                 remove_tree(self.directory / name)
         for place in self._places().values():
-            remove(place / ".memory.json.tmp")
+            remove(temporary_of(place / MANIFEST))
         self._swept = True
 
     def _commit(self, step: int, unfinished: Path, state: Leaves, memory: dict[str, Any]) -> bool:

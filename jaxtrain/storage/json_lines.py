@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtrain.files import exists, guarded, open_file, read_bytes, write_bytes
+from jaxtrain.files import exists, guarded, open_file, read_bytes, write_all, write_bytes
 from jaxtrain.storage.seals import SEAL, add_seal, is_sealed, without_seal
 
 Row = dict[str, Any]
@@ -48,8 +48,7 @@ class JsonLines:
             if status.st_nlink == 0:  # what is appended to it would be lost
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             try:
-                while text:  # a disk that fills up accepts a part first and fails on the rest
-                    text = text[self._file.write(text) :]
+                write_all(self._file, text)
             except OSError:
                 with contextlib.suppress(OSError):
                     self._truncate(status.st_size)

@@ -1,6 +1,5 @@
 """Ownership of a directory: `run.json` holds the id of its run and the config, sealed; `config.json` shows it."""
 
-import json
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -12,8 +11,8 @@ from jaxtrain.config.identity import changes_numbers, demand_equal, difference, 
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.config.trust import demand_trusted, modules_of, sign
 from jaxtrain.errors import ConfigError, JaxtrainWarning, StorageError, Words
-from jaxtrain.files import as_json_value, exists, read_json, write_json
-from jaxtrain.storage.seals import is_sealed, write_sealed
+from jaxtrain.files import exists, read_json, through_json, write_json
+from jaxtrain.storage.seals import read_sealed, write_sealed
 
 FORMAT = 1
 """Number of the form of a run's directory. Those of earlier versions have no `run.json` and count as 0."""
@@ -52,9 +51,7 @@ def read_owner(folder: Path, *, accept_edited: bool = False) -> Owner | None:
     if not exists(path):
         return _read_unsealed(folder)
     try:
-        content = read_json(path)
-        if not is_sealed(content):
-            raise StorageError(str(path), Words("content that fails its checksum"), "what the run saved", ACCEPT)
+        content = read_sealed(path, "what the run saved", ACCEPT)
     except StorageError:
         if accept_edited:
             return _read_unsealed(folder)
@@ -83,15 +80,17 @@ def saved_config(folder: Path, owner: Owner, trust: Sequence[str] = ()) -> Confi
     Warns if `config.json` shows another one. Raises StorageError if it is no config, and ConfigError if it names
     functions of a module that is not in `trust`, unless this user made the run.
     """
-    demand_trusted(owner.saved, folder / ("run.json" if owner.seals else "config.json"), trust)
+    config = _resolve(folder, owner, trust)
     if changed := changes_of_config(folder, owner):
         expected = "the config in run.json, which is used"
         warning = JaxtrainWarning(str(folder / "config.json"), Words(changed), expected, "Restore it from run.json")
         warnings.warn(warning, stacklevel=2)
-    return _resolve(folder, owner)
+    return config
 
 
-def _resolve(folder: Path, owner: Owner) -> Config:
+def _resolve(folder: Path, owner: Owner, trust: Sequence[str]) -> Config:
+    """Resolves a saved config; before that, which imports what it names, rejects what is not trusted."""
+    demand_trusted(owner.saved, folder / ("run.json" if owner.seals else "config.json"), trust)
     try:
         return resolve_config(owner.saved).config
     except ConfigError as error:
@@ -124,8 +123,7 @@ def demand_own(workdir: Path, config: Config, owner: Owner | None) -> None:
     """
     if owner is None:
         return
-    demand_trusted(owner.saved, workdir / "run.json", modules_of(config))
-    saved = changes_numbers(_resolve(workdir, owner))
+    saved = changes_numbers(_resolve(workdir, owner, modules_of(config)))
     given = changes_numbers(config)
     if difference(given, saved) and (changed := changes_of_config(workdir, owner)):
         expected = "the config that the run saved, which run.json holds"
@@ -137,7 +135,7 @@ def demand_own(workdir: Path, config: Config, owner: Owner | None) -> None:
 
 def claim(workdir: Path, config: Config, run: str) -> None:
     """Writes `run.json`, by which a run owns the directory, and shows its config in `config.json`."""
-    saved = json.loads(json.dumps(as_json_value(config)))
+    saved = through_json(config)
     content = {"format": FORMAT, "id": run, "config": saved, "signature": sign(run, saved)}
     write_sealed(workdir / "run.json", content)
     write_json(workdir / "config.json", config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import exists, read_json
-from jaxtrain.storage.seals import is_sealed, without_seal, write_sealed
+from jaxtrain.storage.seals import read_sealed, without_seal, write_sealed
 
 Numbers = dict[str, float]
 
@@ -60,10 +60,8 @@ def read_result(workdir: Path, *, sealed: bool = True) -> Result | None:
     path = workdir / "result.json"
     if not exists(path):
         return None
-    content = read_json(path)
     hint = "Restore it from a copy, or take it as it stands with --accept-edited"
-    if sealed and not is_sealed(content):
-        raise StorageError(str(path), Words("content that fails its checksum"), "what the run wrote", hint)
+    content = read_sealed(path, "what the run wrote", hint) if sealed else read_json(path)
     if not _is_result(content):
         raise StorageError(str(path), Words("JSON with other keys"), "the result of a run", hint)
     return Result(**without_seal(content))

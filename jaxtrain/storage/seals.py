@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.errors import StorageError, Words, message
-from jaxtrain.files import as_json_value, read_json, write_json
+from jaxtrain.errors import StorageError, Words
+from jaxtrain.files import read_json, through_json, write_json
 
 SEAL = "seal"
 """The key of a sealed object that holds its seal."""
@@ -24,20 +24,24 @@ def add_seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a sealed JSON object atomically; raises StorageError when the file cannot be written."""
-    write_json(path, add_seal(json.loads(json.dumps(as_json_value(content)))))
+    write_json(path, add_seal(through_json(content)))
 
 
-def read_sealed(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Reads a sealed JSON object without its seal; None, said in one line, if it cannot be read or was changed."""
+def read_sealed(path: Path, expected: str, hint: str = "") -> dict[str, Any]:
+    """Reads a sealed JSON object without its seal; raises StorageError if it cannot be read or was changed."""
+    content = read_json(path)
+    if not is_sealed(content):
+        raise StorageError(str(path), Words("content that fails its checksum"), expected, hint)
+    return without_seal(content)
+
+
+def read_if_sealed(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Reads what can be made again, as `read_sealed`; None, said in one line, if it cannot be read or was changed."""
     try:
-        content = read_json(path)
+        return read_sealed(path, "what was written")
     except StorageError as error:
         say(f"{error}. It is made again")
         return None
-    if is_sealed(content):
-        return without_seal(content)
-    say(message(str(path), Words("content that fails its checksum"), "what was written", "It is made again"))
-    return None
 
 
 def is_sealed(content: Any) -> bool:

@@ -14,8 +14,8 @@ TENSORBOARD_TRIALS = 100
 
 def demand_places(folder: Path) -> None:
     """Raises StorageError if a file of the report could not be written, before any trial is trained."""
-    for name in ("report.html", "comparison.json", "best_config.json", "result.json", "pictures/history.png"):
-        demand_writable(folder / name)
+    names = ("report.html", "comparison.json", "best_config.json", "result.json", "pictures/history.png")
+    demand_writable(*(folder / name for name in names))
 
 
 def write_findings(findings: Findings, folder: Path, say: Callable[[str], None]) -> None:
