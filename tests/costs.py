@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxtrain.parallel.compilation import COMPILED
+
 LIMIT = 40
 """The programs that a test may compile or fetch from the cache unless it is marked `slow`."""
 
-COMPILED = "/jax/core/compile/backend_compile_duration"
 FETCHED = "/jax/compilation_cache/cache_hits"
 
 

@@ -28,21 +28,24 @@ def run_lock(workdir: Path) -> Iterator[None]:
     UsageError, naming the owner, while another process holds it; StorageError when it cannot be made or written.
     """
     path = workdir / ".lock"
-    with directory_in_use(workdir):
+    with directory_in_use(workdir), contextlib.ExitStack() as held:
         try:
             lock, locked = open_locked(path, wait=False)
         except BlockingIOError:
             raise _in_use(workdir, _read_owner(path)) from None
-        with lock:
-            # A forked data worker shares the open file and must not keep the lock when it outlives this process.
-            os.register_at_fork(after_in_child=lock.close)
-            try:
-                _write_owner(lock, path)
-                with contextlib.nullcontext() if locked else _hold_owner_file(workdir):
-                    yield
-            finally:
-                with contextlib.suppress(StorageError):
-                    remove(path)
+        held.enter_context(lock)
+        held.callback(_remove_if_possible, path)
+        # A forked data worker shares the open file and must not keep the lock when it outlives this process.
+        os.register_at_fork(after_in_child=lock.close)
+        _write_owner(lock, path)
+        if not locked:
+            held.enter_context(_hold_owner_file(workdir))
+        yield
+
+
+def _remove_if_possible(path: Path) -> None:
+    with contextlib.suppress(StorageError):
+        remove(path)
 
 
 def _write_owner(lock: BinaryIO, path: Path) -> None:

@@ -13,10 +13,9 @@ from jaxtrain.core.state import Rules, TrainState
 from jaxtrain.core.trees import match_paths, named_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.files import reported_as
-from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.ownership import read_owner
-from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
+from jaxtrain.training.trained_run import open_checkpoints
 
 
 def load_initial_weights(
@@ -70,10 +69,7 @@ def _init_optimizer(state: TrainState, *, rules: Rules) -> Any:
 def _read_weights(run: Path) -> dict[str, np.ndarray]:
     """Reads path -> array of parameters and model state, averaged if available, at the best or else the newest step."""
     with reported_as(ConfigError, "checkpoint.init_from"):
-        owner = read_owner(run)
-        checkpoints = Checkpoints(
-            run / "checkpoints", keep=1, say=plain_lines(quiet=False).say, run=owner.id if owner else None
-        )
+        checkpoints = open_checkpoints(run, read_owner(run))
         exist = checkpoints.exist()
     if not exist:
         raise ConfigError("checkpoint.init_from", str(run), "the directory of a run with a saved checkpoint")

@@ -20,7 +20,7 @@ from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
 from jaxtrain.storage.checkpoints import Checkpoints
-from jaxtrain.storage.ownership import read_owner, saved_config
+from jaxtrain.storage.ownership import Owner, read_owner, saved_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
@@ -93,11 +93,17 @@ def open_run(workdir: Path, trust: Sequence[str] = ()) -> tuple[Config, Bookkeep
         got = Words("a directory without config.json")
         raise UsageError(str(workdir), got, "the directory of a run")
     config = saved_config(workdir, owner, trust)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say, run=owner.id)
+    checkpoints = open_checkpoints(workdir, owner)
     newest = checkpoints.newest_memory()
     if newest is None:
         raise StorageError(str(checkpoints.directory), Words("no checkpoint"), "at least one", "Train the run first")
     return config, Bookkeeping(**newest), checkpoints
+
+
+def open_checkpoints(workdir: Path, owner: Owner | None) -> Checkpoints:
+    """Opens the checkpoints of a run to read them."""
+    run = owner.id if owner else None
+    return Checkpoints(workdir / "checkpoints", keep=1, say=plain_lines(quiet=False).say, run=run)
 
 
 def restore_best(checkpoints: Checkpoints, bookkeeping: Bookkeeping, shapes: TrainState) -> tuple[int, TrainState]:
