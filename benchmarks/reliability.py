@@ -2,7 +2,7 @@
 
 python benchmarks/reliability.py [PROMISE ...] [--minutes=10] [--seed=0] [--output=FILE.json] [--quick]
 
-Each promise gets an equal share of the time. All that is random follows from the seed, but for where a kill falls.
+Each promise gets an equal share of the time. The seed decides every choice, except where a kill falls.
 """
 
 import argparse
@@ -49,7 +49,7 @@ CODES = {0, 2, 3, 4, 5}
 
 @dataclass
 class Count:
-    """How often a promise was tried and held, and the first cases in which it did not."""
+    """Numbers of cases tried and held, and the first cases that did not hold."""
 
     tried: int = 0
     held: int = 0
@@ -170,7 +170,8 @@ def move(attack: Attack) -> tuple[str, str]:
     place = workdir / "checkpoints"
     steps = sorted(path.name for path in place.iterdir() if path.name.isdigit())
     kind = attack.dice.choice(("rename", "copy", "swap", "foreign", "old memory"))
-    one, other = attack.dice.choice(steps), str(attack.dice.choice([*map(int, steps), attack.dice.randint(1, 60)]))
+    one = attack.dice.choice(steps)
+    other = attack.dice.choice([*steps, str(attack.dice.randint(1, 60))])
     if kind == "foreign":
         source = attack.folder / "whole" / "checkpoints"
         one = attack.dice.choice([path.name for path in source.iterdir() if path.name.isdigit()])
@@ -263,8 +264,8 @@ class Killing:
 
 
 PROMISES: dict[str, tuple[str, Callable[[Attack], tuple[str, str]]]] = {
-    "kills": ("a run that is killed goes on, and ends with the bits of one that is not", Killing(signal.SIGKILL)),
-    "signals": ("a signal saves the run, and it goes on as if it had not been stopped", Killing(signal.SIGTERM)),
+    "kills": ("a killed run resumes and ends with the same bits as an undisturbed one", Killing(signal.SIGKILL)),
+    "signals": ("a signal saves the run, which resumes and ends with the same bits", Killing(signal.SIGTERM)),
     "damage": ("a damaged checkpoint is never trained from", damage),
     "moves": ("a step is only taken for what it is", move),
     "edits": ("rows, results and configs that were changed are not believed", edit),

@@ -23,7 +23,7 @@ def main() -> None:
     """Runs both searches, each in a process of its own, and reports the difference of their peaks."""
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
     parser.add_argument("--trials", type=int, default=300)
-    parser.add_argument("--widths", type=int, help="run one search of so many widths here, and print its peak")
+    parser.add_argument("--widths", type=int, help="run one search of this many widths here, and print its peak")
     parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     parser.add_argument("--quick", action="store_true", help="a few trials, as a smoke test")
     options = parser.parse_args()

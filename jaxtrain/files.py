@@ -285,7 +285,7 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a directory with all that is in it, as far as the system lets it."""
+    """Removes a directory and its content, as far as the system allows."""
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -43,7 +43,7 @@ COMMANDS = {
 }
 
 RESUMES = ("train", "search")
-"""The verbs that go on from the files of a directory."""
+"""The verbs that resume from the files of a directory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ Values = Mapping[str, Any]
 
 
 class Product(NamedTuple):
-    """What the members of a family build: in words, and how it is recognised."""
+    """Description of what the members of a family build, and a test that recognises it."""
 
     description: str
     is_one: Callable[[Any], bool]

@@ -24,7 +24,7 @@ LARGEST_INTEGER = 2**63 - 1
 """The largest integer that a knob takes: sizes, counts and seeds of programs have 64 bits."""
 
 MOST_NESTED = 20
-"""How deep a value may be nested: Python and JAX walk values by recursion, and overflow their stacks in deep ones."""
+"""The deepest nesting of a value: Python and JAX walk values by recursion, and deep ones overflow their stacks."""
 
 MOST_ITEMS = 10_000
 """The most items of a tuple."""
@@ -125,7 +125,7 @@ class AtMost:
 
 
 MOST_LAYERS = 256
-"""The most widths of a model: XLA takes minutes for so many layers, and its memory and stack grow with them."""
+"""The most widths of a model: XLA takes minutes beyond, and its memory and stack grow with the layers."""
 
 Positive = Annotated[float, Bounds(0, open_low=True)]
 NonNegative = Annotated[float, Bounds(0)]

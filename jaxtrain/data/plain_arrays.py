@@ -16,7 +16,7 @@ REMEDIES = {
     "m": "Count in a unit, as by durations / numpy.timedelta64(1, 's')",
     "V": "Convert it to a plain dtype, as by array.astype('float32'); take the fields of a structured one apart",
 }
-"""What to do about an array that holds no numbers, by the kind of its dtype."""
+"""Remedies for an array that holds no numbers, by the kind of its dtype."""
 
 REMEDIES |= {"S": REMEDIES["U"], "T": REMEDIES["U"]}
 

@@ -24,7 +24,7 @@ STALE_SECONDS = 30.0  # an owner that has not renewed its file for this long is 
 def run_lock(workdir: Path) -> Iterator[None]:
     """Locks the directory, made if it is missing, for this process; the lock ends with the process.
 
-    Afterwards nothing is left of the lock, nor of a directory that it made and that nothing was written to. Raises
+    Afterwards it removes its files, and a directory that it made if nothing was written to it. Raises
     UsageError, naming the owner, while another process holds it; StorageError when it cannot be made or written.
     """
     path = workdir / ".lock"

@@ -15,7 +15,7 @@ from jaxtrain.storage.seals import SEAL, chain
 from jaxtrain.trackers.base import ROW_KEYS, Row
 
 Mark = dict[str, Any]
-"""What a checkpoint remembers of the rows before it: {"count": their number, "seal": a seal over them in order}."""
+"""Record of the rows before a checkpoint: {"count": their number, "seal": a seal over them in order}."""
 
 
 class JsonlTracker:

@@ -27,7 +27,7 @@ HPARAMS = "hparams/"
 
 
 class Continued(NamedTuple):
-    """The state of another run (NumPy arrays), the step at which it goes on, and a line that says how."""
+    """The state of another run (NumPy arrays), the step at which it continues, and a line that says how."""
 
     state: TrainState
     step: int
@@ -47,11 +47,11 @@ class _Source(NamedTuple):
 
 
 def read_continued(experiment: Experiment, shapes: TrainState) -> Continued:
-    """Reads the newest state of the run `checkpoint.continue_from`, for a run that goes on with it.
+    """Reads the newest state of the run `checkpoint.continue_from`, for the run that continues it.
 
     Step, parameters, optimizer state, averages, random key and the state of plateau schedules are those of the other
     run. The floats, and the total number of steps, are those of the new config. Its schedules are functions of the step
-    and that total, so each goes on at the value that it has at this step.
+    and that total, so each continues at its value for this step.
 
     Args:
         experiment: the experiment of the new run.
@@ -137,7 +137,7 @@ def _check_duration(experiment: Experiment, source: _Source) -> None:
 
 
 def _check_judged(experiment: Experiment, source: _Source) -> None:
-    """Rejects another measure where a plateau schedule goes on: it compares with the best value that it has seen."""
+    """Rejects another measure where a plateau schedule continues: it compares with the best value that it has seen."""
     plateaus = [section for section in experiment.schedule.plateaus if f"{section}.best" in source.floats]
     if plateaus and (differing := difference(_measure(experiment.config), _measure(source.config))):
         got = Words(f"another measure ({in_words(differing)})")
@@ -155,7 +155,7 @@ def _measure(config: Config) -> Config:
 
 
 def _hparams(experiment: Experiment, source: _Source, shapes: TrainState) -> dict[str, np.ndarray]:
-    """Returns the floats of the new run, in the shape of its lanes, with the state of plateaus that go on."""
+    """Returns the floats of the new run, in the shape of its lanes, with the state of plateaus that continue."""
     floats = {
         name: np.broadcast_to(np.float32(value), shapes.hparams[name].shape)
         for name, value in experiment.hparams.items()
@@ -190,7 +190,7 @@ def _initial(experiment: Experiment, params: Any, hparams: Mapping[str, Any]) ->
 
 
 def _line(experiment: Experiment, source: _Source, hparams: Mapping[str, Any]) -> str:
-    """Returns one line: where the run goes on, the values that change there, and what is left behind."""
+    """Returns one line: the step at which the run continues, the values that change there, and what stays behind."""
     before = schedule_of(source.config)(jnp.int32(max(source.step - 1, 0)), source.floats)
     after = experiment.rules.schedule(jnp.int32(source.step), hparams)
     parts = [f"continues {source.place} at step {source.step:,} of {experiment.lengths.total:,}"]

@@ -1,4 +1,4 @@
-"""What earlier sessions of a run left beside its checkpoints, and how far that can be trusted."""
+"""Rows and result that earlier sessions of a run left, and how far they can be trusted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class EarlierSessions:
         workdir: the directory.
         record: the lines of metrics.jsonl.
         sealed: whether the run sealed them; not so in directories of earlier versions.
-        accept_edited: whether what was changed by others is taken as it stands.
+        accept_edited: whether to accept what others changed.
     """
 
     workdir: Path

@@ -157,7 +157,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
 
 
 def _trace_one_example(experiment: Experiment, state: TrainState) -> None:
-    """Traces a step of a batch of one: batch norm rejects it, which is to be said before anything is compiled."""
+    """Traces a step of a batch of one: batch norm rejects it, before anything is compiled."""
     step = functools.partial(train_step, rules=experiment.rules._replace(accumulate=1), measure_norms=False)
     jax.eval_shape(step, state, experiment.example)
 

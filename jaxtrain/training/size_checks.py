@@ -11,7 +11,7 @@ from jaxtrain.parallel.memory import memory_of_device, tree_bytes
 from jaxtrain.parallel.mesh import Devices
 
 OPTIMIZER_COPIES = 8
-"""An optimizer whose state is larger than so many copies of the parameters is what needs the memory."""
+"""Copies of the parameters beyond which the optimizer's state, and not the model, is blamed for the memory."""
 
 
 def check_sizes(config: Config, mesh: Devices, state: TrainState, example: Batch) -> None:

@@ -10,7 +10,7 @@ from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
 
 ROUNDING = 0.01
-"""How far the sum of a row of probabilities may lie from 1: rows may come from float16."""
+"""Tolerance of the sum of a row of probabilities, which is 1: rows may come from float16."""
 
 
 def check_targets(config: Config, dataset: Dataset) -> None:
@@ -52,7 +52,8 @@ def _demand_labels(split: Split, where: str) -> None:
 
 def _demand_range(split: Split, where: str, task: str) -> None:
     """Rejects values outside of 0 to 1, which are no probability of the one class."""
-    low, high = float(split.targets.min()), float(split.targets.max())
+    low = float(split.targets.min())
+    high = float(split.targets.max())
     if low < 0 or high > 1:
         got = Words(f"{_words(split)} from {low:g} to {high:g}")
         more = "state the number of classes in the source" if task == "segmentation" else "take 'classification'"

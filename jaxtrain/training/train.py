@@ -58,7 +58,7 @@ def train_and_evaluate(
         step: the training step, with the signature of `train_step`.
         trackers: trackers in addition to those of the config.
         quiet: whether to print no progress and no notes.
-        accept_edited: whether rows and results that were changed by others are taken as they stand; `Result.edited`
+        accept_edited: whether to accept rows and results that others changed; `Result.edited`
             names them. Else the run goes back to the newest checkpoint before the change.
     """
     workdir = Path(workdir)
