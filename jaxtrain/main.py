@@ -115,7 +115,9 @@ def _mute_libraries() -> None:
         file=sys.stderr,
     )
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    logging.getLogger("asyncio").propagate = False
+    asyncio_log = logging.getLogger("asyncio")
+    asyncio_log.propagate = False
+    asyncio_log.addHandler(logging.NullHandler())  # without any handler, logging prints what is not passed on
 
 
 def run_command() -> NoReturn:

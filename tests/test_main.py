@@ -466,3 +466,27 @@ def test_notes_of_libraries_stand_in_no_error_of_ours(tmp_path, capsys):
     assert main(["plan", f"--config={config_file(tmp_path)}", pattern, f"--workdir={tmp_path / 'run'}", "--quiet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: optimizer.decayed: got 'nowhere'")
+
+
+GIVEN_UP = """
+import asyncio
+
+async def fails():
+    raise OSError("no space")
+
+async def gives_up():
+    task = asyncio.create_task(fails())
+    await asyncio.sleep(0)
+
+def get_config():
+    asyncio.run(gives_up())  # asyncio reports the error of the task when it is dropped
+    return 3
+"""
+
+
+def test_a_task_that_a_library_gave_up_prints_nothing_beside_the_line_of_the_error(tmp_path):
+    (tmp_path / "gives_up.py").write_text(GIVEN_UP)
+    done = tiny_runs.run(tmp_path, "--config=gives_up.py")
+    assert done.returncode == 2
+    assert "never retrieved" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
