@@ -23,6 +23,8 @@ EVERY_KIND = (
     Dimension("a.choice", "choice", choices=((1, 2), None, "z")),
     Dimension("a.grid", "grid", choices=(0.1, 1, True)),
     Dimension("a.int", "int", 3, 5),
+    Dimension("a.int_step", "int", 16, 64, step=16),
+    Dimension("a.log_int", "log_int", 1, 100),
     Dimension("a.log", "log_uniform", 1e-5, 1e-1),
     Dimension("a.uniform", "uniform", 0.0, 2.0),
 )
@@ -135,6 +137,9 @@ def test_values_come_back_as_the_config_holds_them():
     assert seen["a.choice"] == {(tuple, (1, 2)), (type(None), None), (str, "z")}
     assert seen["a.grid"] == {(float, 0.1), (int, 1), (bool, True)}
     assert seen["a.int"] == {(int, 3), (int, 4), (int, 5)}
+    assert seen["a.int_step"] == {(int, 16), (int, 32), (int, 48), (int, 64)}
+    assert {kind for kind, _ in seen["a.log_int"]} == {int}
+    assert sum(point["a.log_int"] <= 10 for point in points) > 18, "a third is more than a tenth of the numbers"
     logs = [math.log10(point["a.log"]) for point in points]
     assert min(logs) > -5
     assert 15 < sum(log < -3 for log in logs) < 45, "half of the draws are below the middle of the logarithm"

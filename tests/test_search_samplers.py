@@ -8,8 +8,8 @@ from scipy.stats import kstest
 
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError
-from jaxtrain.search.samplers import make_sampler, number_of_trials
-from jaxtrain.search.space import Space, read_space
+from jaxtrain.search.samplers import exhaustion, make_sampler, number_of_trials
+from jaxtrain.search.space import Space, identify, read_space
 
 ENTRIES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-2), "weight_decay": ("uniform", 0.0, 1.0)}}
 
@@ -59,6 +59,57 @@ def test_a_grid_comes_point_by_point_after_the_configs_own_values():
     asked = points(found, range(7))
     assert asked[0] == {"model.hidden": (128, 128), "model.dropout": None}
     assert [point["model.dropout"] for point in asked[1:]] == [0.0, 0.0, 0.2, 0.2, 0.4, 0.4]
+
+
+def test_a_grid_with_the_configs_own_value_tries_it_once():
+    found = space("grid", {"optimizer": {"learning_rate": ("log_uniform", 1e-5, 1e-1, 5)}})
+    assert found.own == {"optimizer.learning_rate": 1e-3}
+    assert number_of_trials(found) == 5
+    rates = [point["optimizer.learning_rate"] for point in points(found, range(5))]
+    assert rates == [1e-3, 1e-5, 1e-4, 1e-2, 1e-1]
+
+
+SIX = {
+    "model": {"hidden": ("choice", ((4,), (8,), (128, 128)))},
+    "optimizer": {"learning_rate": ("grid", (1e-3, 1e-2))},
+}
+"""Six points, one of which is the config's own."""
+
+
+@pytest.mark.parametrize("name", ["random", "sobol"])
+@pytest.mark.parametrize("asked", [4, 6, 32])
+def test_a_finite_space_is_drawn_without_a_repetition_until_it_is_exhausted(name, asked):
+    found = space(name, SIX, trials=asked)
+    trials = number_of_trials(found)
+    assert trials == min(asked, 6)
+    drawn = points(found, range(trials))
+    assert len({identify(point) for point in drawn}) == trials
+    assert points(found, range(2, trials)) == drawn[2:]
+    line = (
+        "search.trials: got 32; expected at most 6: the 6 points of the space. Each is tried once, and the search ends"
+    )
+    assert exhaustion(found) == ("" if asked <= 6 else line)
+
+
+def test_the_configs_own_values_outside_a_finite_space_come_in_addition():
+    found = space("random", {"model": {"hidden": ("choice", ((4,), (8,)))}})
+    assert number_of_trials(found) == 3
+    assert "the 2 points of the space and the config's own values" in exhaustion(found)
+
+
+def test_members_without_a_range_are_drawn_once_beside_members_with_one():
+    entries = {"optimizer": {"name": ("choice", ("adamw", "sgd")), "momentum": ("uniform", 0.0, 0.9)}}
+    found = space("random", entries)
+    assert number_of_trials(found) == 32
+    assert exhaustion(found) == ""
+    assert [point["optimizer.name"] for point in points(found, range(32))] == ["adamw", *["sgd"] * 31]
+
+
+def test_rare_points_of_a_large_finite_space_are_found_in_the_end():
+    found = space("random", {"data": {"batch_size": ("log_int", 1, 1000)}}, trials=1001)
+    drawn = [point["data.batch_size"] for point in points(found, range(1000))]
+    assert sorted(drawn) == [*range(1, 1001)]
+    assert np.median(drawn[:100]) < 100, "the first are uniform in the logarithm"
 
 
 def test_a_grid_too_large_says_how_large():

@@ -8,7 +8,7 @@ import pytest
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError
-from jaxtrain.search.space import read_space
+from jaxtrain.search.space import identify, read_space
 
 RATE = ("log_uniform", 1e-5, 1e-1)
 MEMBERS = {
@@ -59,6 +59,15 @@ def test_a_member_may_be_searched_by_its_section_alone():
         (("int", 2, 4), {0.0: 2, 0.34: 3, 0.99: 4, 1.0: 4}),
         (("choice", ("a", None, (1, 2))), {0.0: "a", 0.4: None, 1.0: (1, 2)}),
         (("uniform", 0.0, 1.0, 3), {0.0: 0.0, 0.5: 0.5, 1.0: 1.0}),
+        (("uniform", 0.5, 0.5), {0.0: 0.5, 1.0: 0.5}),
+        (("int", 7, 7), {0.0: 7, 1.0: 7}),
+        (("log_uniform", 0.1, 0.1, 8), {0.0: 0.1, 1.0: 0.1}),
+        (("int_step", 16, 256, 16), {0.0: 16, 0.07: 32, 0.99: 256, 1.0: 256}),
+        (("log_int", 16, 256), {0.0: 16, 0.5: 63, 1.0: 256}),
+        (("log_int", 1, 2**62), {0.0: 1, 0.5: 1_518_500_250, 1.0: 2**62}),
+        (("log_int", 16, 256, 5), {0.0: 16, 0.2: 32, 0.4: 64, 0.6: 128, 1.0: 256}),
+        (("log_int", 1, 3, 8), {0.0: 1, 0.34: 2, 1.0: 3}),
+        (("log_uniform", 1e-4, 1e-2, 3), {0.0: 1e-4, 0.5: 1e-3, 1.0: 1e-2}),
     ],
 )
 def test_dimensions_cover_their_range_with_both_ends(entry, parts):
@@ -72,6 +81,23 @@ def test_a_range_of_whole_numbers_may_be_long():
     (dimension,) = space({"data": {"batch_size": ("int", 1, 2**62)}}).dimensions
     assert dimension.at(0.5) == 2**61 + 1
     assert space({"data": {"batch_size": ("int", 1, 2**62)}}).size() == 2**62
+
+
+def choices_of(key: str, entry: Any) -> tuple[Any, ...]:
+    (dimension,) = read_space(resolve_config({}, {f"search.space.{key}": entry}).config).dimensions
+    return dimension.choices
+
+
+def test_equal_choices_are_one_and_a_truth_is_no_number():
+    assert choices_of("optimizer.learning_rate", ("choice", (1, 1.0, 0.5, 1))) == (1, 0.5)
+    assert choices_of("model.hidden", ("grid", ((8,), (16, 8), (8,)))) == ((8,), (16, 8))
+    assert identify({"a": 1}) == identify({"a": 1.0}) != identify({"a": True})
+
+
+def test_whole_numbers_in_steps_are_those_from_end_to_end():
+    (dimension,) = space({"data": {"batch_size": ("int_step", 16, 256, 16)}}).dimensions
+    assert space({"data": {"batch_size": ("int_step", 16, 256, 16)}}).size() == 16
+    assert [value for value in (0, 16, 17, 32.0, 48, True, 256, 272) if dimension.contains(value)] == [16, 48, 256]
 
 
 def test_the_middle_of_a_logarithmic_range_is_its_geometric_mean():
@@ -120,7 +146,12 @@ REFUSED = {
     "wrong type": ({"model": {"hidden": ("choice", (8, (8,)))}}, ["search.space.model.hidden", "got 8"]),
     "unknown kind": ({"model": {"dropout": ("unifrm", 0, 1)}}, ["'unifrm'", "Did you mean 'uniform'"]),
     "no kind": ({"model": {"dropout": 0.5}}, ["got 0.5", "('uniform', low, high)"]),
-    "empty range": ({"model": {"dropout": ("uniform", 0.5, 0.5)}}, ["got ('uniform', 0.5, 0.5)"]),
+    "steps that miss the end": (
+        {"data": {"batch_size": ("int_step", 16, 250, 16)}},
+        ["got ('int_step', 16, 250, 16)", "Take 240 or 256 as high"],
+    ),
+    "steps of nothing": ({"data": {"batch_size": ("int_step", 16, 256, 0)}}, ["('int_step', low, high, step)"]),
+    "logarithm of whole 0": ({"data": {"batch_size": ("log_int", 0, 256)}}, ["low above 0"]),
     "reversed": ({"optimizer": {"learning_rate": ("log_uniform", 1e-1, 1e-5)}}, ["log_uniform"]),
     "logarithm of 0": ({"optimizer": {"learning_rate": ("log_uniform", 0.0, 1.0)}}, ["low above 0"]),
     "not finite": ({"model": {"dropout": ("uniform", 0.0, float("nan"))}}, ["uniform"]),
@@ -129,7 +160,6 @@ REFUSED = {
     "the task": ({"task": {"name": ("choice", ("classification", "regression"))}}, ["on the same data"]),
     "count of one": ({"model": {"dropout": ("uniform", 0.0, 0.5, 1)}}, ["('uniform', low, high, 8)"]),
     "no choices": ({"model": {"dropout": ("choice", ())}}, ["('choice', (a, b, ...))"]),
-    "twice the same": ({"model": {"dropout": ("choice", (0.1, 0.1))}}, ["of different values"]),
     "nothing": ({}, ["search.space: got nothing", "search.space.optimizer.learning_rate ="]),
     "own settings": ({"search": {"trials": ("int", 1, 5)}}, ["belongs to the whole search"]),
     "the seed": ({"seed": ("int", 0, 5)}, ["search.seeds"]),

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxtrain.search.space import Dimension, Point, Space
+from jaxtrain.search.space import Dimension, Point, Space, same
 from jaxtrain.search.trials import Outcome
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ def suggest(trial: "Trial") -> Callable[[Dimension], Any]:
         if dimension.choices:
             labels = _labels(dimension.choices)
             return dimension.choices[labels.index(trial.suggest_categorical(dimension.key, labels))]
-        if dimension.kind == "int":
-            return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high))
-        logarithmic = dimension.kind == "log_uniform"
+        logarithmic = dimension.is_logarithmic
+        if dimension.is_integer:
+            ends = int(dimension.low), int(dimension.high)
+            return trial.suggest_int(dimension.key, *ends, step=dimension.step, log=logarithmic)
         return trial.suggest_float(dimension.key, dimension.low, dimension.high, log=logarithmic)
 
     return choose
@@ -35,7 +36,7 @@ def running_trial(space: Space, point: Point, user_attrs: Mapping[str, Any]) -> 
     """Makes a running trial of a point that Optuna did not choose; values outside their dimension are left out."""
     from optuna.trial import TrialState, create_trial
 
-    known = {d.key: d for d in space.dimensions if d.key in point and _contains(d, point[d.key])}
+    known = {d.key: d for d in space.dimensions if d.key in point and d.contains(point[d.key])}
     return create_trial(
         state=TrialState.RUNNING,
         params={key: _label(dimension, point[key]) for key, dimension in known.items()},
@@ -89,9 +90,10 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
 
     if dimension.choices:
         return CategoricalDistribution(_labels(dimension.choices))
-    if dimension.kind == "int":
-        return IntDistribution(int(dimension.low), int(dimension.high))
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.kind == "log_uniform")
+    if dimension.is_integer:
+        ends = int(dimension.low), int(dimension.high)
+        return IntDistribution(*ends, step=dimension.step, log=dimension.is_logarithmic)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.is_logarithmic)
 
 
 def _labels(choices: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -102,19 +104,9 @@ def _labels(choices: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _label(dimension: Dimension, value: Any) -> Any:
-    return _labels(dimension.choices)[_index(dimension, value)] if dimension.choices else value
+    return _labels(dimension.choices)[_index(dimension.choices, value)] if dimension.choices else value
 
 
-def _contains(dimension: Dimension, value: Any) -> bool:
-    if dimension.choices:
-        return _index(dimension, value) is not None
-    allowed = int if dimension.kind == "int" else int | float
-    return isinstance(value, allowed) and not isinstance(value, bool) and dimension.low <= value <= dimension.high
-
-
-def _index(dimension: Dimension, value: Any) -> Any:
-    """Returns the index of a value among the choices, or None. 1 equals 1.0 but not True."""
-    for index, choice in enumerate(dimension.choices):
-        if choice == value and isinstance(choice, bool) == isinstance(value, bool):
-            return index
-    return None
+def _index(choices: tuple[Any, ...], value: Any) -> int:
+    """Returns the index of the choice that equals a value."""
+    return [same(choice) for choice in choices].index(same(value))

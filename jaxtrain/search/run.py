@@ -27,7 +27,7 @@ from jaxtrain.search.identity import check_config, demand_same, identity, lock_f
 from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
-from jaxtrain.search.samplers import make_sampler, number_of_trials
+from jaxtrain.search.samplers import exhaustion, make_sampler, number_of_trials
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
@@ -87,6 +87,8 @@ def run_search(
         opened.enter_context(explain_traced_floats(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
         say = plain_lines(quiet).say
+        if line := exhaustion(space):
+            say(line)
         owner = read_owner(folder, accept_edited=accept_edited)
         demand_same(folder, config, owner)
         programs = Programs()

@@ -1,14 +1,17 @@
 """Samplers choose the points to try: ours as functions of seed and trial number, others by Optuna."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from jaxtrain.errors import ConfigError, nearest, one_of
-from jaxtrain.search.space import Point, Space
+from jaxtrain.errors import ConfigError, message, nearest, one_of
+from jaxtrain.search.space import Point, Space, identify
 from jaxtrain.search.trials import Outcome
+
+MOST_MISSES = 1000
+"""Draws in a row that repeat a point of a finite space, after which those left are taken one after another."""
 
 
 class Sampler(Protocol):
@@ -40,31 +43,69 @@ class NonAdaptiveSampler:
 
 
 def grid(space: Space) -> NonAdaptiveSampler:
-    """Tries every combination of the values; the last dimension varies fastest, and ranges need a count."""
-    points = list(space.points())
+    """Tries every combination of the values but the config's own; the last dimension varies fastest.
+
+    Ranges of floats need a count.
+    """
+    own = identify(space.own)
+    points = [point for point in space.points() if identify(point) != own]
     return NonAdaptiveSampler(space, lambda number: points[number - 1])
 
 
 def random(space: Space) -> NonAdaptiveSampler:
-    """Draws points independently and uniformly in each dimension (in the logarithm for "log_uniform")."""
+    """Draws points uniformly in each dimension, or in its logarithm; none is drawn twice."""
 
     def point(number: int) -> Point:
         draws = np.random.default_rng([space.config["seed"], number])
         fractions = dict(zip(space.dimensions, draws.random(len(space.dimensions)), strict=True))
         return space.suggest(lambda dimension: dimension.at(fractions[dimension]))
 
-    return NonAdaptiveSampler(space, point)
+    return NonAdaptiveSampler(space, _without_repeats(space, point))
 
 
 def sobol(space: Space) -> NonAdaptiveSampler:
-    """Draws a scrambled Sobol sequence, which covers the space more evenly than random draws (scipy's, Owen 1998)."""
+    """Draws a scrambled Sobol sequence, which covers the space more evenly than random draws (scipy's, Owen 1998).
+
+    No point is drawn twice.
+    """
 
     def point(number: int) -> Point:
         row = _sobol(len(space.dimensions), space.config["seed"], number)
         fractions = dict(zip(space.dimensions, row, strict=True))
         return space.suggest(lambda dimension: dimension.at(fractions[dimension]))
 
-    return NonAdaptiveSampler(space, point)
+    return NonAdaptiveSampler(space, _without_repeats(space, point))
+
+
+def _without_repeats(space: Space, draw: Callable[[int], Point]) -> Callable[[int], Point]:
+    """Returns a function from trial number to point whose points differ from each other and from the config's own."""
+    if not space.can_repeat:
+        return draw
+    points: list[Point] = []
+    rest = _different_points(space, draw)
+
+    def point(number: int) -> Point:
+        while len(points) < number:
+            points.append(next(rest))
+        return points[number - 1]
+
+    return point
+
+
+def _different_points(space: Space, draw: Callable[[int], Point]) -> Iterator[Point]:
+    """Yields the first of equal draws; of a finite space every point, in the end."""
+    seen = {identify(space.own)}
+    number = misses = 0
+    while misses < MOST_MISSES or not space.is_finite:
+        number += 1
+        point = draw(number)
+        if identify(point) in seen:
+            misses += 1
+            continue
+        misses = 0
+        seen.add(identify(point))
+        yield point
+    yield from (point for point in space.points() if identify(point) not in seen)
 
 
 def _sobol(dimensions: int, seed: int, number: int) -> np.ndarray:
@@ -102,14 +143,28 @@ def make_sampler(space: Space, higher_is_better: bool) -> Sampler:
 def number_of_trials(space: Space) -> int:
     """Returns the number of trials of a study; raises ConfigError for a grid with more points than `search.trials`.
 
-    Trial 0, with the config's own values, comes in addition to the points of a grid; with other samplers it is one of
-    `search.trials`.
+    Trial 0 has the config's own values. With a grid that lacks them it comes in addition to the grid's points; with
+    other samplers it is one of `search.trials`. Our samplers try no point twice, so a finite space limits the trials.
     """
     section = space.config["search"]
-    if section["sampler"] != "grid":
+    if section["sampler"] not in SAMPLERS or (section["sampler"] != "grid" and not space.is_finite):
         return section["trials"]
     size = space.size()
+    different = size if space.contains(space.own) else size + 1
+    if section["sampler"] != "grid":
+        return min(section["trials"], different)
     if size > section["trials"]:
         hint = "Take fewer values, or allow as many trials"
         raise ConfigError("search.trials", section["trials"], f"at least {size:,}, the points of the grid", hint)
-    return size + 1
+    return different
+
+
+def exhaustion(space: Space) -> str:
+    """Returns a line that says that `search.trials` is more than the space has points; empty if it is not."""
+    section = space.config["search"]
+    trials = number_of_trials(space)
+    if section["sampler"] == "grid" or trials == section["trials"]:
+        return ""
+    own = "" if space.contains(space.own) else " and the config's own values"
+    expected = f"at most {trials}: the {space.size()} points of the space{own}"
+    return message("search.trials", section["trials"], expected, "Each is tried once, and the search ends")

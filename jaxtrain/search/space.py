@@ -23,7 +23,10 @@ FORMS = {
     "uniform": f"('uniform', low, high) or with a count of 2 to {MOST_VALUES:,}, ('uniform', low, high, 8)",
     "log_uniform": "('log_uniform', low, high) with low above 0, or with a count of 2 to "
     f"{MOST_VALUES:,}, ('log_uniform', low, high, 8)",
-    "int": "('int', low, high), both ends included",
+    "int": "('int', low, high) with low at most high, both ends included",
+    "int_step": "('int_step', low, high, step) with high a whole number of steps above low, both ends included",
+    "log_int": "('log_int', low, high) with low above 0, both ends included, or with a count of 2 to "
+    f"{MOST_VALUES:,}, ('log_int', low, high, 8)",
     "choice": "('choice', (a, b, ...))",
     "grid": "('grid', (a, b, ...))",
 }
@@ -31,28 +34,49 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Dimension:
-    """One entry of the space: an interval from `low` to `high`, of integers with "int", or the values in `choices`.
+    """One entry of the space: an interval from `low` to `high`, or the values in `choices`.
 
-    The values of a "grid" are ordered, those of a "choice" are not. A range with a count becomes a grid.
+    An "int" has the integers at `step` from each other, a "log_int" all of them. The values of a "grid" are ordered,
+    those of a "choice" are not. A range with a count, and one of a single value, becomes a grid.
     """
 
     key: str
-    kind: Literal["uniform", "log_uniform", "int", "choice", "grid"]
+    kind: Literal["uniform", "log_uniform", "int", "log_int", "choice", "grid"]
     low: float = 0.0
     high: float = 0.0
     choices: tuple[Any, ...] = ()
+    step: int = 1
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the dimension is an interval of integers."""
+        return self.kind in ("int", "log_int")
+
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether the dimension is an interval whose logarithm is sampled uniformly."""
+        return self.kind in ("log_uniform", "log_int")
 
     @property
     def ends(self) -> tuple[Any, ...]:
         """Boundary values: if the config accepts these, it accepts the whole range."""
         if self.choices:
             return self.choices
-        return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+        return (int(self.low), int(self.high)) if self.is_integer else (self.low, self.high)
 
     @property
     def values(self) -> Sequence[Any] | None:
         """All values, or None for an interval of floats."""
-        return range(int(self.low), int(self.high) + 1) if self.kind == "int" else self.choices or None
+        return range(int(self.low), int(self.high) + 1, self.step) if self.is_integer else self.choices or None
+
+    def contains(self, value: Any) -> bool:
+        """Tells whether a value is one of the dimension's; 1 equals 1.0 but not True."""
+        if self.choices:
+            return same(value) in map(same, self.choices)
+        allowed = int if self.is_integer else int | float
+        if not isinstance(value, allowed) or isinstance(value, bool) or not self.low <= value <= self.high:
+            return False
+        return not self.is_integer or (value - int(self.low)) % self.step == 0
 
     def at(self, fraction: float) -> Any:
         """Returns the value at this fraction, 0 to 1, of the dimension."""
@@ -61,7 +85,10 @@ class Dimension:
         if self.kind == "log_uniform":
             if fraction in (0.0, 1.0):  # exactly as given: exp and log would round
                 return self.high if fraction else self.low
-            return math.exp(math.log(self.low) * (1.0 - fraction) + math.log(self.high) * fraction)
+            return _between_logarithms(self.low, self.high, fraction)
+        if self.kind == "log_int":  # the ends reach half a step further, as each integer between them does
+            near = round(_between_logarithms(self.low - 0.5, self.high + 0.5, fraction))
+            return min(max(near, int(self.low)), int(self.high))
         values = self.values
         assert values is not None
         return values[min(int(fraction * _length(values)), _length(values) - 1)]
@@ -98,6 +125,28 @@ class Space:
     def trial(self, number: int, point: Point) -> Trial:
         """Makes the trial of a point."""
         return Trial(number, point, resolve_config(self.config, point).config)
+
+    def contains(self, point: Point) -> bool:
+        """Tells whether a point is one of the space's."""
+        members = {dimension.key: point.get(dimension.key) for dimension in self.member_dimensions}
+        if not all(dimension.contains(point.get(dimension.key)) for dimension in self.member_dimensions):
+            return False
+        active = self._active(members)
+        return point.keys() == members.keys() | {d.key for d in active} and all(
+            d.contains(point[d.key]) for d in active
+        )
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the space has a limited number of points: it has no range of floats."""
+        return all(dimension.values is not None for dimension in self.dimensions)
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether two draws may be equal: under some choice of members, no range of floats is active."""
+        if self.is_finite or not self.member_dimensions:
+            return self.is_finite
+        return any(all(dimension.values is not None for dimension in active) for _, active in self._combinations())
 
     def finite(self) -> tuple[Dimension, ...]:
         """Returns the dimensions; raises ConfigError for a range without a count."""
@@ -146,6 +195,20 @@ class Space:
             yield members, self._active(members)
 
 
+def identify(point: Point) -> tuple[Any, ...]:
+    """Returns what two points have in common if and only if they are equal: 1 equals 1.0 but not True."""
+    return tuple((key, same(value)) for key, value in sorted(point.items()))
+
+
+def same(value: Any) -> Any:
+    """Returns a hashable stand-in that equals that of another value if and only if both values train the same."""
+    if isinstance(value, tuple | list):
+        return (tuple, *map(same, value))
+    if isinstance(value, int | float):
+        return (bool if isinstance(value, bool) else float, value)
+    return (type(value), value if isinstance(value, str) else repr(value))
+
+
 def read_space(config: Config) -> Space:
     """Reads `search.space` of a resolved config; raises ConfigError, naming the entry, for one that is invalid."""
     entries = flatten(config["search"]["space"])
@@ -180,36 +243,71 @@ def _dimension(key: str, entry: Any, path: str) -> Dimension:
     if kind not in FORMS:
         raise unknown(path, kind, FORMS)
     if kind in ("choice", "grid"):
-        if not (len(rest) == 1 and isinstance(rest[0], tuple) and rest[0] and _all_different(rest[0])):
-            raise ConfigError(path, entry, f"{FORMS[kind]} of different values")
-        return Dimension(key, kind, choices=rest[0])
-    return _range(key, kind, rest, ConfigError(path, entry, FORMS[kind]))
+        if not (len(rest) == 1 and isinstance(rest[0], tuple) and rest[0]):
+            raise ConfigError(path, entry, FORMS[kind])
+        return Dimension(key, kind, choices=_different(rest[0]))
+    refused = ConfigError(path, entry, FORMS[kind])
+    return _int_step(key, entry, path) if kind == "int_step" else _range(key, kind, rest, refused)
 
 
 def _range(key: str, kind: Any, rest: list[Any], refused: ConfigError) -> Dimension:
-    """Reads an interval, which becomes a grid if a count is given."""
-    whole = kind == "int"
+    """Reads an interval, which becomes a grid if a count is given, or if it holds a single value."""
+    whole = kind in ("int", "log_int")
     numbers = all(type(number) in ((int,) if whole else (int, float)) and math.isfinite(number) for number in rest)
-    if not (numbers and len(rest) in ((2,) if whole else (2, 3))):
+    if not (numbers and len(rest) in ((2,) if kind == "int" else (2, 3))):
         raise refused
     low, high, *count = rest
-    if low >= high or (kind == "log_uniform" and low <= 0):
+    if low > high or (kind in ("log_uniform", "log_int") and low <= 0):
         raise refused
     if count and not (type(count[0]) is int and 2 <= count[0] <= MOST_VALUES):
         raise refused
     interval = Dimension(key, kind, low, high)
+    if low == high:
+        return Dimension(key, "grid", choices=(low,))
     if not count:
         return interval
-    return Dimension(key, "grid", choices=tuple(interval.at(i / (count[0] - 1)) for i in range(count[0])))
+    return Dimension(key, "grid", choices=_different(_evenly(interval, count[0])))
+
+
+def _evenly(interval: Dimension, count: int) -> tuple[Any, ...]:
+    """Returns values at equal distances, or ratios in a logarithmic interval, from its low to its high end."""
+    between = (i / (count - 1) for i in range(1, count - 1))
+    if interval.kind == "log_int":
+        inner = [round(_between_logarithms(interval.low, interval.high, fraction)) for fraction in between]
+    else:  # as one would write them: 0.001, not 0.0010000000000000002, so that they equal the config's own
+        inner = [float(f"{interval.at(fraction):.12g}") for fraction in between]
+    return (interval.low, *inner, interval.high)
+
+
+def _int_step(key: str, entry: tuple[Any, ...], path: str) -> Dimension:
+    """Reads integers at a distance from each other."""
+    numbers = entry[1:]
+    if len(numbers) != 3 or any(type(number) is not int for number in numbers):
+        raise ConfigError(path, entry, FORMS["int_step"])
+    low, high, step = numbers
+    if low > high or step < 1:
+        raise ConfigError(path, entry, FORMS["int_step"])
+    if beyond := (high - low) % step:
+        ends = sorted({max(low, high - beyond), high - beyond + step})
+        raise ConfigError(path, entry, FORMS["int_step"], f"Take {' or '.join(map(str, ends))} as high")
+    return Dimension(key, "grid", choices=(low,)) if low == high else Dimension(key, "int", low, high, step=step)
+
+
+def _between_logarithms(low: float, high: float, fraction: float) -> float:
+    return math.exp(math.log(low) * (1.0 - fraction) + math.log(high) * fraction)
 
 
 def _length(values: Sequence[Any]) -> int:
     """Returns the number of values; `len` fails for ranges beyond sys.maxsize."""
-    return values.stop - values.start if isinstance(values, range) else len(values)
+    return -(-(values.stop - values.start) // values.step) if isinstance(values, range) else len(values)
 
 
-def _all_different(values: tuple[Any, ...]) -> bool:
-    return len({repr(value) for value in values}) == len(values)
+def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns the first of all equal values; 1 equals 1.0 but not True."""
+    first: dict[Any, Any] = {}
+    for value in values:
+        first.setdefault(same(value), value)
+    return tuple(first.values())
 
 
 def _check_place(key: str, config: Config) -> None:

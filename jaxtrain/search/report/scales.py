@@ -87,7 +87,7 @@ def scale_of(dimension: Dimension, outcomes: Iterable[Outcome]) -> Scale:
     given = dimension.choices or (dimension.low, dimension.high)
     if dimension.kind == "choice" or not all(map(_is_number, given)):
         return Scale(dimension.key, names=tuple(dict.fromkeys(map(format_value, (*given, *tried)))))
-    logarithmic = dimension.kind == "log_uniform" or (dimension.kind == "grid" and _is_geometric(given))
+    logarithmic = dimension.is_logarithmic or (dimension.kind == "grid" and _is_geometric(given))
     fitting = [value for value in (*given, *tried) if _fits(value, logarithmic)]
     misfits = dict.fromkeys(format_value(value) for value in tried if not _fits(value, logarithmic))
     numbers = sorted(set(fitting)) if dimension.kind == "grid" else ()
