@@ -107,14 +107,16 @@ def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, widt
 def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
     """Writes one trial for TensorBoard's page of hyperparameters, replacing our earlier event files in the directory.
 
-    The event file holds the metrics as scalars too, since the page reads them from there. Values that are neither
-    numbers nor booleans are written as text.
+    The event file holds the metrics as scalars, from which the page reads them. Values that are neither numbers nor
+    booleans are written as text. There is no experiment: the page would show the columns of one only, whichever it met
+    first; from trials alone it shows those of all searches in a folder.
     """
     from tensorboardX.summary import hparams
 
     known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
     points = [{"tag": name, "simple_value": _finite_or_nan(value)} for name, value in metrics.items()]
-    _write_file(Path(directory), [*hparams(known, metrics), {"value": points}])
+    _experiment, *session = hparams(known, metrics)
+    _write_file(Path(directory), [*session, {"value": points}])
 
 
 def _write_file(directory: Path, summaries: Iterable[object]) -> None:
