@@ -35,7 +35,7 @@ def findings_of(count: int, ranges: dict[str, tuple] | None = None, seeds: int =
     best = max(outcomes, key=lambda o: (o.status == "done", o.value or 0.0))
     sides = {seed: 0.95 + 0.01 * seed for seed in (3, 4, 5)}, {seed: 0.93 + 0.01 * seed**1.05 for seed in (3, 4, 5)}
     comparison = Comparison("test", "accuracy", True, best.trial, *sides) if compared else None
-    return Findings(space, outcomes, "accuracy", True, 83.4, comparison)
+    return Findings("digits_search", space, outcomes, "accuracy", True, 83.4, comparison)
 
 
 def _outcome(number: int, point: dict[str, Any], seeds: int, draw: np.random.Generator) -> Outcome:

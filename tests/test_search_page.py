@@ -94,10 +94,10 @@ def click(page: Page, element: str) -> None:
 
 
 def text(findings: Findings, tmp_path: Path) -> str:
-    """Returns the report's text above its table."""
+    """Returns the report's text above its pictures."""
     write_page(findings, tmp_path / "report.html")
     found = (tmp_path / "report.html").read_text()
-    return html.unescape(re.sub("<[^>]*>", "", found[found.index("<main>") : found.index("<table>")]))
+    return html.unescape(re.sub("<[^>]*>", "", found[found.index("<main>") : found.index("<figure>")]))
 
 
 @pytest.mark.needs("browser")
@@ -231,6 +231,33 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(page, tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     finally:
         page.call("Emulation.setDeviceMetricsOverride", size | {"width": 1100, "height": 900, "mobile": False})
+
+
+@pytest.mark.needs("browser")
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_wide_window_cuts_nothing_and_pictures_come_before_the_table(page, tmp_path, name):
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 1300, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+    )
+    opened(page, SEARCHES[name](), tmp_path)
+    cut = (
+        "[...document.querySelectorAll('figure, .scroll, td')].filter(box => box.scrollWidth > box.clientWidth).length"
+    )
+    assert page.evaluate(cut) == 0
+    order = "[...document.querySelectorAll('figure, table')].map(element => element.tagName)"
+    assert page.evaluate(order) == ["FIGURE"] * len(FIGURES) + ["TABLE"]
+    assert page.evaluate("document.querySelector('h1').innerText").startswith("digits_search: ")
+
+
+@pytest.mark.needs("browser")
+def test_on_a_phone_the_text_of_pictures_is_large_enough_to_read(page, tmp_path):
+    page.call(
+        "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    opened(page, SEARCHES["conditional"](), tmp_path)
+    heights = "[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)"
+    assert min(page.evaluate(heights)) >= 9.5
 
 
 @pytest.mark.needs("browser")

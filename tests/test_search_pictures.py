@@ -121,6 +121,30 @@ def test_a_slice_has_the_trials_at_which_its_dimension_counts_and_its_median():
     assert 0.4 < at[values.argmax()] < 0.75  # of the way from 1e-4 to 1: about 0.02
 
 
+def test_the_numbers_of_a_grid_stand_where_they_are_on_the_axis():
+    findings = findings_of(30, {"model.dropout": ("grid", (0.0, 0.1, 0.5))})
+    panel = FIGURES["slices"](findings).axes[0]
+    marks = [mark for mark in panel.collections if (mark.get_gid() or "").startswith("slice-")]
+    drawn = {round(float(x), 6) for mark in marks for x in np.asarray(mark.get_offsets())[:, 0]}
+    assert drawn == {0.0, 0.2, 1.0}
+
+
+@pytest.mark.parametrize("name", ["parallel_coordinates", "curves"])
+def test_a_stopped_trial_has_a_broken_line(name):
+    findings = findings_of(12)
+    kept = [outcome for outcome in findings.outcomes if outcome.status != "diverged"][:6]
+    assert {outcome.status for outcome in kept} == {"done", "stopped"}
+    axes = FIGURES[name](dataclasses.replace(findings, outcomes=kept)).axes[0]
+    if name == "curves":
+        dashed = {str(line.get_gid()).removeprefix("curve-") for line in axes.lines if line.is_dashed()}
+        assert "stopped" in "".join(text.get_text() for text in axes.figure.legends[0].get_texts())
+    else:
+        (lines,) = [drawn for drawn in axes.collections if drawn.get_gid() == "parallel"]
+        pairs = zip(lines.get_urls(), lines.get_linestyles(), strict=True)
+        dashed = {str(url).removeprefix("#trial-") for url, (_, dashes) in pairs if dashes}
+    assert dashed == {str(outcome.trial) for outcome in kept if outcome.status == "stopped"}
+
+
 def test_a_logarithmic_range_has_equal_decades_and_a_grid_its_own_values():
     figure = slices(findings_of(20))
     rate, size = panel(figure, "optimizer.learning_rate"), panel(figure, "data.batch_size")

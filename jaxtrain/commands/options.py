@@ -43,8 +43,14 @@ class Options:
         if not self.quiet:
             lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
             print("\n".join(map(printable, lines)), flush=True)
-        default = Path("runs") / f"{_run_name(path)}-{digest(loaded.config)}"
+        default = Path("runs") / f"{self.name}-{digest(loaded.config)}"
         return loaded.config, Path(self.workdir or default)
+
+    @property
+    def name(self) -> str:
+        """The name of the config."""
+        assert self.config is not None
+        return _run_name(Path(self.config))
 
     def again(self) -> list[str]:
         """Returns the arguments that select this config and directory again."""

@@ -32,7 +32,7 @@ def run(options: Options) -> int:
     from jaxtrain.search.run import run_search
 
     use_persistent_cache()
-    result = run_search(config, workdir, quiet=options.quiet, accept_edited=options.accept_edited)
+    result = run_search(config, workdir, name=options.name, quiet=options.quiet, accept_edited=options.accept_edited)
     options.show(search_report(result, options.again()), _lack(result))
     return result.exit_code
 

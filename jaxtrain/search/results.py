@@ -64,9 +64,11 @@ class Comparison:
 class Findings:
     """The outcomes of a study, with what is needed to rank and show them.
 
-    metric: the name in `eval.metric`, measured on validation; seconds: of the whole study, over all its sessions.
+    name: of the config, or the directory; metric: the name in `eval.metric`, measured on validation; seconds: of the
+    whole study, over all its sessions.
     """
 
+    name: str
     space: Space
     outcomes: Sequence[Outcome]
     metric: str

@@ -62,7 +62,7 @@ class SearchResult:
 
 
 def run_search(
-    config: Config, workdir: str | Path, *, quiet: bool = False, accept_edited: bool = False
+    config: Config, workdir: str | Path, *, name: str = "", quiet: bool = False, accept_edited: bool = False
 ) -> SearchResult:
     """Searches `search.space` of a resolved config, or resumes the study in `workdir`, and writes its report.
 
@@ -72,6 +72,7 @@ def run_search(
     Args:
         config: a resolved config.
         workdir: the directory of the study.
+        name: of the config, for the report; by default that of the directory.
         quiet: whether to print no progress and no notes.
         accept_edited: whether outcomes that were changed by others are kept, marked as edited, and not trained again.
 
@@ -109,6 +110,7 @@ def run_search(
         done = len(study.outcomes())
         bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
         session = Session(
+            name=name or Path(workdir).absolute().name,
             config=config,
             space=space,
             folder=folder,

@@ -23,12 +23,13 @@ from jaxtrain.training.signals import Interruption
 class Session:
     """The context that the phases of a search share.
 
-    folder: of this process; run: the id of the study in it; trials: their number in the study; stop: pending signals;
-    compiled: counts compilations;
-    pace: signature -> seconds of a step of one lane, as measured; began: when this session started (perf_counter);
+    name: of the config; folder: of this process; run: the id of the study in it; trials: their number in the study;
+    stop: pending signals; compiled: counts compilations; pace: signature -> seconds of a step of one lane, as measured;
+    began: when this session started (perf_counter);
     before: seconds of earlier sessions.
     """
 
+    name: str
     config: Config
     space: Space
     folder: Path
@@ -52,7 +53,7 @@ class Session:
         """The findings so far; a session that trains nothing adds no seconds to those of earlier sessions."""
         seconds = self.before + (time.perf_counter() - self.began if self.pace else 0.0)
         metric = self.config["eval"]["metric"]
-        return Findings(self.space, self.study.outcomes(), metric, self.higher_is_better, seconds)
+        return Findings(self.name, self.space, self.study.outcomes(), metric, self.higher_is_better, seconds)
 
     def work_files(self, name: str) -> WorkFiles | None:
         """Returns the checkpoint of a batch; None in a shared study, whose trials restart when a worker dies."""

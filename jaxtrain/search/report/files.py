@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from jaxtrain.config.defaults import Config
+from jaxtrain.config.trial_value import last_evaluations
 from jaxtrain.files import demand_writable, make_directory, write_json
 from jaxtrain.search.identity import without_storage
 from jaxtrain.search.results import Findings
@@ -30,8 +32,14 @@ def write_findings(findings: Findings, folder: Path, say: Callable[[str], None])
     best = findings.best
     if best is not None:
         config = findings.space.trial(best.trial, best.point).config
-        write_json(folder / "best_config.json", without_storage(config))
+        write_json(folder / "best_config.json", without_storage(_with_result(config)))
     write_json(folder / "result.json", _summary(findings))
+
+
+def _with_result(config: Config) -> Config:
+    """Returns a trial's config whose run ends with the state that the trial's value assumed."""
+    result = "best" if last_evaluations(config["search"]["value"]) is None else "last"
+    return {**config, "checkpoint": {**config["checkpoint"], "result": result}}
 
 
 def _summary(findings: Findings) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import math
 
+from jaxtrain.search.report.edges import next_ranges
 from jaxtrain.search.report.scales import format_value
 from jaxtrain.search.results import Comparison, Findings
 from jaxtrain.training.intervals import Interval
@@ -27,6 +28,7 @@ def sentences(findings: Findings) -> list[str]:
     if findings.best:
         point = ", ".join(f"{key} = {format_value(value)}" for key, value in findings.best.point.items())
         lines.append(f"Trial {findings.best.trial}: {point}.")
+        lines += next_ranges(findings.space, findings.best)
     if edited := [str(outcome.trial) for outcome in findings.outcomes if outcome.edited]:
         lines.append(f"Changed by others and accepted as they stood: trials {', '.join(edited)}.")
     if findings.ties:

@@ -25,6 +25,9 @@ MARKS: dict[str, dict[str, Any]] = {
 }
 """Status -> style of a trial's mark, in the order of the legend."""
 
+BROKEN: tuple[float, tuple[float, float]] = (0.0, (3.0, 1.5))
+"""Dashes of the line of a trial that was stopped at a rung."""
+
 RAMP = ("#b3c6dd", "#8a6fd1", "#d6006e")
 """Colours from the worst value to the best, readable on white and on black."""
 

@@ -10,7 +10,7 @@ for (const element of document.querySelectorAll("[data-trial]")) {
   const others = elementsOf.get(element.dataset.trial) ?? [];
   elementsOf.set(element.dataset.trial, others.concat(element));
 }
-const rowOf = (trial) => elementsOf.get(trial)[0];
+const rowOf = (trial) => document.getElementById(`trial-${trial}`);
 
 // Sorts numbers before words; empty cells stay last in both directions.
 function compare(a, b, sign) {

@@ -25,6 +25,7 @@ def write_page(findings: Findings, path: Path) -> None:
     """Writes the report as one self-contained HTML file; raises StorageError when it cannot be written."""
     script = _read_file("page.js")
     page = string.Template(_read_file("page.html")).substitute(
+        name=html.escape(findings.name),
         title=html.escape(title(findings)),
         headline="\n".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(findings)),
         table=table(findings),
@@ -56,7 +57,9 @@ def _svg(name: str, figure: "Figure") -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{name.replace("_", " ")}"', 1)
+    width = figure.get_figwidth() * 72
+    opening = f'<svg role="img" aria-label="{name.replace("_", " ")}" style="--width: {width:.0f}"'
+    text = text[text.index("<svg") :].replace("<svg", opening, 1)
     text = re.sub(rf'<a xlink:href="{LINK}(\d+)"[^>]*>', r'<g data-trial="\1">', text).replace("</a>", "</g>")
     text = re.sub(r'<g id="[\w.]+_\d+">', "<g>", text)  # matplotlib's ids, which repeat in every figure
     return re.sub(r"\n\s*", "\n", text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrain.search.report.marks import LINK, MARKS, WIDTH, new_figure, ramp
+from jaxtrain.search.report.marks import BROKEN, LINK, MARKS, WIDTH, new_figure, ramp
 from jaxtrain.search.report.scales import BELOW, Scale, scale_of, shorten
 from jaxtrain.search.report.value_axis import ValueAxis, value_axis
 from jaxtrain.search.results import Findings
@@ -44,7 +44,8 @@ def parallel_coordinates(findings: Findings) -> "Figure":
     axes.tick_params(length=0, pad=6)
     axes.spines[:].set_visible(False)
     names = {"undefined": "brown", "diverged": "red"}
-    told = "".join(f"; {names[status]}: {status}" for status in NO_VALUE if findings.counts.get(status))
+    told = "; dashed: stopped" if findings.counts.get("stopped") else ""
+    told += "".join(f"; {names[status]}: {status}" for status in NO_VALUE if findings.counts.get(status))
     axes.set_title(f"Parallel coordinates (strongest colour: best{told})", loc="left", fontsize="medium")
     return figure
 
@@ -59,7 +60,8 @@ def _lines(outcomes: Sequence[Outcome], scales: Sequence[Scale], axis: ValueAxis
         [_path(outcome, scales, axis) for outcome in outcomes],
         colors=[_colour(outcome, axis, colours, 0.95 if outcome.trial in strong else faint) for outcome in outcomes],
         linewidths=[1.6 if outcome.trial in strong else 0.9 for outcome in outcomes],
-        capstyle="round",
+        linestyles=[BROKEN if outcome.status == "stopped" else "solid" for outcome in outcomes],
+        capstyle="butt",
         clip_on=False,
         gid="parallel",
     )

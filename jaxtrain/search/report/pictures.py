@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtrain.search.report.importance import find_importances
-from jaxtrain.search.report.marks import LINK, legend, new_figure, ramp, ring, scatter, value_side
+from jaxtrain.search.report.marks import BROKEN, LINK, legend, new_figure, ramp, ring, scatter, value_side
 from jaxtrain.search.report.parallel_coordinates import parallel_coordinates
 from jaxtrain.search.report.scales import shorten
 from jaxtrain.search.report.slices import slices
@@ -96,6 +96,9 @@ def curves(findings: Findings) -> "Figure":
         steps, values = curve.T
         look: dict[str, Any] = {"linewidth": 2.2 if place == 0 else 1.0, "marker": "o", "markersize": 3.0}
         link: dict[str, Any] = {"gid": f"curve-{trial}", "url": f"{LINK}{trial}", "label": f"trial {trial}"}
+        if chosen[place].status == "stopped":
+            look |= {"linestyle": BROKEN, "markerfacecolor": "none"}
+            link["label"] += ", stopped"
         axes.plot(steps, values, color=colours(1.0 - place / CURVES), **look, **link)
     value_side(axes, axis, findings)
     axes.set_xlabel("step")

@@ -48,9 +48,11 @@ def _slice(axes: "Axes", scale: Scale, findings: Findings, axis: ValueAxis) -> N
     y = np.array([axis.height(outcome) for outcome in outcomes])
     if scale.few:
         _boxes(axes, x, y, 0.64 * scale.room)
-        # Jitter, so that trials with the same value do not hide each other; deterministic, so that pictures repeat.
+    if scale.names:
+        # Jitter, so that trials with the same name do not hide each other; deterministic, so that pictures repeat. A
+        # number stands where it is on its axis.
         x = x + scale.room * (np.arange(len(x)) * 0.618 % 1.0 - 0.5)
-    else:
+    if not scale.few:
         _band(axes, x, y)
     places = list(zip(x.tolist(), y.tolist(), strict=True))
     scatter(axes, outcomes, places, f"slice-{scale.key}")

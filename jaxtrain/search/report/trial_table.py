@@ -2,6 +2,7 @@
 
 import functools
 import html
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -79,7 +80,12 @@ def _deviation(outcome: Outcome) -> float | None:
 
 
 def _head(name: str, order: str) -> str:
-    return f'<th scope="col" aria-sort="{order}"><button type="button">{html.escape(name)}</button></th>'
+    return f'<th scope="col" aria-sort="{order}"><button type="button">{_breakable(name)}</button></th>'
+
+
+def _breakable(name: str) -> str:
+    """Returns a name as HTML that may be broken into lines after dots and underscores."""
+    return re.sub(r"([._])(?=.)", r"\1<wbr>", html.escape(name))
 
 
 def _row(outcome: Outcome, columns: Sequence[Column], findings: Findings) -> str:
