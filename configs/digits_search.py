@@ -2,8 +2,8 @@
 
 python -m jaxtrain.main search --config=configs/digits_search.py
 
-The best trial has a validation loss of 0.086. On three unused seeds its test loss is 0.047 lower than that of the
-config's own values (95 % interval 0.021 to 0.073). 20 s on 2 cores of an AMD EPYC, 9 s with a warm compilation cache.
+The best trial has a validation loss of 0.079. On three unused seeds its test loss is 0.047 lower than that of the
+config's own values (95 % interval 0.029 to 0.065). 20 s on 2 cores of an AMD EPYC, 9 s with a warm compilation cache.
 """
 
 from ml_collections import ConfigDict

@@ -82,3 +82,13 @@ def test_search_memory_compares_many_widths_with_one(tmp_path: Path) -> None:
     one, many, growth = found["megabytes"].values()
     assert growth == many - one
     assert "3 widths" in printed
+
+
+@pytest.mark.slow
+def test_search_value_gives_the_regret_of_each_value_on_each_task(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "search_value")
+    assert len(found["regrets"]) == 4
+    for name, by_value in found["regrets"].items():
+        assert name in printed
+        assert by_value.keys() == {"best", "last", "mean of last 3", "mean of last 5"}
+        assert all(regret[read] >= 0 for regrets in by_value.values() for regret in regrets for read in regret)

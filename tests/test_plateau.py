@@ -178,7 +178,7 @@ def test_a_dead_lane_is_left_as_it_is_and_a_trial_one_by_one_is_edited():
 def test_a_trial_of_a_halved_search_reduces_as_its_run_alone(whole, tmp_path):
     """Rungs fall between evaluations, and do not change the scale."""
     space = {"optimizer": {"learning_rate": ("log_uniform", 0.005, 0.02)}}
-    given = {"search.space": space, "search.trials": 4, "search.compare_seeds": 0}
+    given = {"search.space": space, "search.trials": 4, "search.compare_seeds": 0, "search.value": "best"}
     given |= {"search.halving": "successive", "search.first_rung": "30 steps", "search.reduction": 2}
     found = run_search(tiny(GIVEN | given), tmp_path / "search", quiet=True)
     done = [outcome for outcome in found.findings.outcomes if outcome.status == "done"]

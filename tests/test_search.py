@@ -10,9 +10,9 @@ from typing import Any
 
 import branin
 import pytest
-from tiny_runs import GIVEN, PATIENCE, on_devices, run, start, tiny
+from tiny_runs import GIVEN, PATIENCE, on_devices, run, start, timeless_rows, tiny
 
-from jaxtrain import load_config, train_and_evaluate
+from jaxtrain import load_config, load_run, train_and_evaluate
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import resolve_config
@@ -30,7 +30,14 @@ from jaxtrain.training.signals import Interruption, interruptions
 
 pytestmark = pytest.mark.bits
 RATES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
-SMALL = {"search.trials": 9, "search.batch": 9, "search.compare_seeds": 0, "track.tensorboard": False}
+SMALL = {
+    "search.trials": 9,
+    "search.batch": 9,
+    "search.compare_seeds": 0,
+    "search.value": "best",
+    "track.tensorboard": False,
+}
+"""Trials are compared by their best evaluation, which a single run reports as its best."""
 
 
 @pytest.fixture
@@ -102,6 +109,80 @@ def test_early_stopping_counts_as_in_a_run(patience, tmp_path):
     assert best == {number: outcome.value for number, outcome in trials(tmp_path / "study").items()}
 
 
+def last_rows(folder: Path, count: int) -> list[float]:
+    """Returns the loss of a run's last evaluations on the validation split."""
+    return [row["loss"] for row in timeless_rows(folder) if row["split"] == "validation"][-count:]
+
+
+@pytest.mark.parametrize(("value", "count"), [("last", 1), ("mean of last 2", 2), ("mean of last 99", 6)])
+@pytest.mark.parametrize("patience", [None, "10 steps"])
+def test_a_value_of_the_last_evaluations_is_that_of_the_run(value, count, patience, tmp_path):
+    rates = {"optimizer": {"learning_rate": ("grid", (0.3, 0.5))}}
+    more = {"train__early_stopping": patience, "eval__every": "10 steps", "search__value": value}
+    base = config(rates, search__sampler="grid", **more)
+    run_search(base, tmp_path / "study", quiet=True)
+    for number, outcome in trials(tmp_path / "study").items():
+        trained(outcome, 0, base, tmp_path / str(number))
+        rows = last_rows(tmp_path / str(number), count)
+        assert outcome.value == sum(rows) / len(rows)
+        best = min(loss for _, loss in outcome.curve)
+        assert outcome.value > best or number == 0, "a high rate is restless"
+
+
+def test_rungs_compare_trials_by_the_same_value(tmp_path):
+    more = {"search__reduction": 2, "search__first_rung": "20 %", "eval__every": "5 steps", "search__value": "last"}
+    rates = {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 1.0)}}
+    run_search(config(rates, search__halving="successive", **more), tmp_path / "halved", quiet=True)
+    run_search(config(rates, **more), tmp_path / "whole", quiet=True)
+    halved, whole = trials(tmp_path / "halved"), trials(tmp_path / "whole")
+    at_rung = {number: dict(outcome.curve)[15] for number, outcome in whole.items()}
+    assert {n: o.value for n, o in halved.items() if o.step == 15} == {
+        n: value for n, value in at_rung.items() if halved[n].step == 15
+    }
+    first = sorted(at_rung, key=lambda number: at_rung[number])
+    assert {number for number, outcome in halved.items() if outcome.step == 15} == set(first[4:])
+    assert all(o.value == whole[n].value for n, o in halved.items() if o.status == "done")
+
+
+def test_a_study_killed_and_resumed_has_the_same_values_of_last_evaluations(tmp_path, monkeypatch):
+    halved = {"search__halving": "successive", "search__reduction": 2, "search__value": "mean of last 3"}
+    run_search(config(**halved), tmp_path / "whole", quiet=True)
+    stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
+    run_search(config(**halved), tmp_path / "stopped", quiet=True)
+    assert told(tmp_path / "stopped") == told(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("value", ["best", "last"])
+def test_the_best_config_ends_with_the_state_that_the_value_assumed(value, tmp_path):
+    rates = {"optimizer": {"learning_rate": ("grid", (0.3, 0.5))}}
+    base = config(
+        rates, search__sampler="grid", eval__every="10 steps", optimizer__learning_rate=0.4, search__value=value
+    )
+    best = run_search(base, tmp_path / "study", quiet=True).findings.best
+    assert best is not None
+    written = load_config(tmp_path / "study/search/best_config.json")
+    again = train_and_evaluate(written, tmp_path / "best", quiet=True)
+    assert again.best is not None
+    assert again.best["step"] < again.step, "else both are one"
+    chosen = again.best["step"] if value == "best" else again.step
+    assert again.test is not None
+    assert again.test["step"] == load_run(tmp_path / "best").step == chosen
+    values = {row["step"]: row["loss"] for row in timeless_rows(tmp_path / "best") if row["split"] == "validation"}
+    assert values[chosen] == best.value
+
+
+def test_a_study_of_another_value_is_refused(tmp_path):
+    run_search(config(search__trials=2), tmp_path, quiet=True)
+    with pytest.raises(UsageError, match=r"search\.value = 'last', there 'best'"):
+        run_search(config(search__trials=2, search__value="last"), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("value", ["worst", "mean of last", "mean of last 0", "Best"])
+def test_a_value_that_is_none_is_refused_with_the_forms(value):
+    with pytest.raises(ConfigError, match=r"search\.value: got .*'best', 'last' or 'mean of last 3'"):
+        config(search__value=value)
+
+
 def test_trials_start_from_another_runs_weights_as_runs_do(tmp_path):
     train_and_evaluate(tiny({"seed": 5}), tmp_path / "first", quiet=True)
     base = config(search__trials=2, checkpoint__init_from=str(tmp_path / "first"))
@@ -170,13 +251,13 @@ def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
     base = config(space, search__sampler="grid", search__halving="successive", search__first_rung="30 %")
     run_search(base, tmp_path / "study", quiet=True)
     found = trials(tmp_path / "study")
-    assert len(found) == 9
+    assert len(found) == 8, "the config's own values are one of the combinations"
     outcome = next(o for o in found.values() if o.status == "done" and o.trial)
     assert outcome.value == alone(outcome, 0, base, tmp_path / "alone")
 
 
 def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_path, pictures):
-    space = {"optimizer": {"learning_rate": ("grid", (1e-3, 1e30, 1e-2))}}
+    space = {"optimizer": {"learning_rate": ("grid", (3e-3, 1e30, 1e-2))}}
     base = config(space, search__sampler="grid", optimizer__name="sgd")
     result = run_search(base, tmp_path / "study", quiet=True)
     found = trials(tmp_path / "study")

@@ -146,6 +146,15 @@ def test_values_come_back_as_the_config_holds_them():
     assert all(0 <= point["a.uniform"] <= 2 for point in points)
 
 
+def test_a_stopped_trial_is_pruned_at_its_value_whichever_evaluations_it_is_read_from():
+    sampler = OptunaSampler(plane(), "tpe", False)
+    (point,) = sampler.ask([1])
+    sampler.tell([Outcome(1, "stopped", 0.4, {0: 0.4}, 30, point, {}, [[10, 0.3], [20, 0.4], [30, 0.5]], 0.0)])
+    (trial,) = sampler._study.get_trials()
+    assert trial.value == 0.4
+    assert trial.intermediate_values == {10: 0.3, 20: 0.4, 30: 0.4}
+
+
 def test_optuna_says_nothing_and_its_level_is_given_back(caplog: pytest.LogCaptureFixture):
     before = optuna.logging.get_verbosity()
     with caplog.at_level("DEBUG"):

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
+from tiny_runs import tiny
 
+from jaxtrain.config.trial_value import last_evaluations
 from jaxtrain.search.results import Comparison
-from jaxtrain.search.trials import Outcome, compare_with_best, is_tie, rank
+from jaxtrain.search.trials import Judgement, Outcome, Record, compare_with_best, is_tie, rank
 from jaxtrain.training.intervals import interval
 
 
@@ -21,6 +23,31 @@ def outcome(trial, values, status="done", step=100, **more):
     value = None if status == "diverged" else float(np.mean(values))
     fields = {"point": {"model.hidden": (8, 8)}, "difference": {}, "curve": [[10, 0.5]], "seconds": 1.0}
     return Outcome(trial=trial, status=status, value=value, seeds=seeds, step=step, **fields | more)
+
+
+@pytest.mark.parametrize(
+    ("last", "curve", "read"),
+    [
+        (None, [0.7, 0.63, 0.9], [20, 0.63]),
+        (1, [0.7, 0.63, 0.9], [30, 0.9]),
+        (2, [0.7, 0.5, 1.0], [30, 0.75]),
+        (9, [0.75, 0.5, 1.0], [30, 0.75]),
+        (1, [0.7, 0.63, math.inf], None),
+        (2, [0.7, math.nan, 0.5], None),
+        (None, [0.7, math.nan, 0.5], [30, 0.5]),
+        (1, [], None),
+    ],
+)
+def test_a_lane_is_judged_by_its_best_or_by_its_last_evaluations(last, curve, read):
+    record = Record([[10 * step, value] for step, value in enumerate(curve, 1)])
+    assert Judgement(False, None, last).reading(record) == read
+
+
+def test_a_rate_that_bursts_at_its_end_is_not_the_best_by_default():
+    restless, calm = ([[10, 0.8], [20, 0.630], [30, 1.4]], [[10, 0.8], [20, 0.66], [30, 0.65]])
+    last = last_evaluations(tiny()["search"]["value"])
+    values = [Judgement(False, None, last).value([Record(curve)]) for curve in (restless, calm)]
+    assert values[0] > values[1]
 
 
 def test_an_outcome_comes_back_from_json_as_it_was():

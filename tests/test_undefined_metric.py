@@ -84,8 +84,8 @@ def test_undefined_trials_rank_between_stopped_and_diverged_ones_and_name_the_st
 def test_a_lane_stops_early_where_a_run_does_and_one_that_diverges_later_is_undefined_all_the_same():
     judgement = Judgement(True, 20)
     undefined = [[20.0, math.nan], [40.0, math.nan]]
-    assert judgement.best(Record([*undefined, [60.0, 0.9]])) is None, "a run has ended before it is defined"
-    assert Judgement(True, 40).best(Record([*undefined, [60.0, 0.9]])) == [60.0, 0.9]
+    assert judgement.reading(Record([*undefined, [60.0, 0.9]])) is None, "a run has ended before it is defined"
+    assert Judgement(True, 40).reading(Record([*undefined, [60.0, 0.9]])) == [60.0, 0.9]
     late = Record(undefined, diverged=50)
     assert (judgement.diverged(late), Judgement(True, 40).diverged(late)) == (None, 50)
-    assert judgement.best(Record([[20.0, 0.5], [40.0, math.nan], [60.0, 0.9]])) == [20.0, 0.5]
+    assert judgement.reading(Record([[20.0, 0.5], [40.0, math.nan], [60.0, 0.9]])) == [20.0, 0.5]

@@ -45,5 +45,5 @@ SHARED_BY_TRIALS = tuple(section for section, traits in TRAITS.items() if not tr
 SAME_DATA = ("task.name", "data.name", "data.path", "data.seed", "data.validation_fraction", "data.test_fraction")
 """The keys that decide on which data trials are compared: they are equal for all of them."""
 
-STUDY = ("space", "sampler", "seeds", "batch", "halving", "first_rung", "reduction")
+STUDY = ("space", "sampler", "seeds", "value", "batch", "halving", "first_rung", "reduction")
 """The knobs of `search` that identify a study, together with the config that is searched."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from jaxtrain.config.durations import Duration, Total
 from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability
+from jaxtrain.config.trial_value import TrialValue
 
 Compute = Literal["float32", "bfloat16"]
 Products = Literal["default", "high", "highest"]
@@ -40,7 +41,9 @@ class Eval:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Interval of checkpoints, the number to keep, and the run that this one starts from.
+    """Interval of checkpoints, the number to keep, the one that is the result, and the run that this one starts from.
+
+    `result` is the state that is tested, evaluated and loaded: that of the best evaluation, or the last one.
 
     `init_from` is a run whose weights initialise this one, except those whose path matches the regular expression
     `init_except`. `continue_from` is a run whose whole newest state this one continues: steps, optimizer and averages,
@@ -49,6 +52,7 @@ class Checkpoint:
 
     every: Duration = "10 %"
     keep: Count = 2
+    result: Literal["best", "last"] = "best"
     init_from: Name | None = None
     init_except: Pattern | None = None
     continue_from: Name | None = None
@@ -109,8 +113,10 @@ class Search:
     """The search over `search.space`, which mirrors the config: the sampler, the number of trials, and early stopping.
 
     `sampler` is grid, random, sobol, tpe, or a sampler of Optuna such as "optuna:GPSampler". It proposes `batch` trials
-    at a time; each trains with `seeds` seeds, counted up from `seed`. `halving` stops trials early at rungs: the first
-    rung is at `first_rung`, each later one `reduction` times as far, and the best 1 / `reduction` of the trials
+    at a time; each trains with `seeds` seeds, counted up from `seed`. `value` says by which evaluations trials are
+    compared, also at rungs: their "best", their "last", or the "mean of last 3" or of another number; the config of the
+    best trial is written with the `checkpoint.result` that belongs to it. `halving` stops trials early at rungs: the
+    first rung is at `first_rung`, each later one `reduction` times as far, and the best 1 / `reduction` of the trials
     continue; with "hyperband" some trials start at later rungs. At the end the best trial is compared with the config's
     own values on `compare_seeds` further seeds. `storage` is the URL of a database through which workers share the
     study named `study` (None: named after the config).
@@ -119,6 +125,7 @@ class Search:
     sampler: Name = "random"
     trials: Annotated[int, Bounds(1, 1_000_000)] = 32
     seeds: Count = 1
+    value: TrialValue = "mean of last 3"
     batch: Count = 32
     halving: Literal["successive", "hyperband"] | None = None
     first_rung: Duration = "10 %"

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxtrain.config.trial_value import last_evaluations
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
@@ -270,7 +271,8 @@ class Batch:
 
     def judgement(self, number: int) -> Judgement:
         """Returns the rule that computes the value of a trial from its evaluations."""
-        return Judgement(self.higher_is_better, self.groups[self._group[number]].experiment.lengths.patience)
+        patience = self.groups[self._group[number]].experiment.lengths.patience
+        return Judgement(self.higher_is_better, patience, last_evaluations(self.space.config["search"]["value"]))
 
     def _gather(self, work: Work, kept: set[int]) -> None:
         """Gathers the lanes of the trials kept into fewer chunks, of narrower programs."""

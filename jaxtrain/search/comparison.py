@@ -50,14 +50,14 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
 def _train_and_compare(batch: Batch, work: Work, best: Trial) -> Comparison:
     """Trains a batch of the best trial and trial OWN to its end, and compares their values on its last split.
 
-    A value is taken from the evaluation with the best validation, as a run reports its test metrics.
+    A value is read where the trials' values are read: with the best evaluation, as a run reports its test metrics.
     """
     for _ in batch.run(work):
         pass
 
     def values(number: int) -> dict[int, float | None]:
         judgement = batch.judgement(number)
-        rows = {seed: judgement.best(work.records[number, seed]) for seed in batch.seeds}
+        rows = {seed: judgement.reading(work.records[number, seed]) for seed in batch.seeds}
         return {seed: row[-1] if row and math.isfinite(row[-1]) else None for seed, row in rows.items()}
 
     metric = batch.space.config["eval"]["metric"]

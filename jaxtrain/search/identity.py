@@ -65,6 +65,8 @@ def demand_same(folder: Path, config: Config, owner: Owner | None) -> None:
     """Raises UsageError, with the differences, if the folder holds another study."""
     if owner is not None:
         saved = identity(saved_config(folder, owner, modules_of(config)))
+        if "value" not in owner.saved.get("search", {}):  # of an earlier version, which knew one
+            saved["search"]["value"] = "best"
         whose = "the directory of another study"
         expected = "a new directory, or that of the same study"
         demand_equal(str(folder), identity(config), saved, whose, expected, "Give another directory")

@@ -62,13 +62,14 @@ def end_trial(study: "Study", number: int, outcome: Outcome, in_space: bool = Tr
 
     if outcome.value is not None:
         stride = max(1, math.ceil(len(outcome.curve) / CURVE_POINTS))
-        for step, value in outcome.curve[::-stride]:
+        reported = dict(outcome.curve[::-stride]) | {outcome.step: outcome.value}
+        for step, value in reported.items():
             study._storage.set_trial_intermediate_value(trial_id(study, number), int(step), value)
     if not in_space:
         study.tell(number, state=TrialState.FAIL)
     elif outcome.status == "done":
         study.tell(number, outcome.value, state=TrialState.COMPLETE)
-    else:  # pruned at its last reported value
+    else:  # pruned at its last reported value, which is that of the trial
         study.tell(number, state=TrialState.PRUNED)
 
 

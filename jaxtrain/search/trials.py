@@ -23,13 +23,13 @@ NO_VALUE = STATUSES[2:]
 class Outcome:
     """The outcome of a trial: one line of the ledger.
 
-    status: "done" with the whole budget, "stopped" at a rung, "undefined" if `eval.metric` was finite at no evaluation
-    of a seed, or "diverged"; value: the mean over seeds of the best evaluation of `eval.metric`, None for the last two
-    statuses; seeds: seed -> best evaluation, equal to the best value that `train` reports with the trial's config and
-    that seed; step: steps taken, for "diverged" those before the loss was
-    no longer finite; point: the values that the search chose; difference: name -> value of what differs from the
-    searched config; curve: (step, mean over seeds) of each evaluation; seconds: device time, divided among the lanes
-    that ran together; edited: whether the line was changed by others and accepted as it stood.
+    status: "done" with the whole budget, "stopped" at a rung, "undefined" if `eval.metric` was not finite where the
+    value of a seed is read, or "diverged"; value: the mean over seeds, None for the last two statuses; seeds: seed ->
+    the value of `eval.metric` that `search.value` reads from the evaluations, which are those that `train` makes with
+    the trial's config and that seed; step: steps taken, for "diverged" those before the loss was no longer finite;
+    point: the values that the search chose; difference: name -> value of what differs from the searched config; curve:
+    (step, mean over seeds) of each evaluation; seconds: device time, divided among the lanes that ran together; edited:
+    whether the line was changed by others and accepted as it stood.
     """
 
     trial: int
@@ -102,41 +102,57 @@ class Record:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Rules that turn evaluations into a value: direction of the metric, patience of early stopping in steps."""
+    """Rules that turn evaluations into a value.
+
+    higher_is_better: direction of the metric; patience: of early stopping, in steps; last: how many of the last
+    evaluations are averaged, None for the best one.
+    """
 
     higher_is_better: bool
     patience: int | None
+    last: int | None = None
 
     def loss(self, evaluation: list[float]) -> float:
         """Returns the value of an evaluation on the first split such that lower is better."""
         return as_loss(evaluation[1], self.higher_is_better)
 
-    def best(self, record: Record) -> list[float] | None:
-        """Returns the evaluation that a single run of this lane reports as its best.
+    def reading(self, record: Record) -> list[float] | None:
+        """Returns what a lane is judged by: [step, value on each split], of one evaluation or a mean.
 
-        None if the lane diverged, or if the metric was not finite at any evaluation up to the end or early stopping.
+        None if the lane diverged, or if the metric was not finite: at any evaluation up to the end or early stopping
+        for the best one, else at one of the last.
         """
-        best, has_stopped = self._judge(record)
-        return best if has_stopped or record.diverged is None else None
+        best, rows, has_stopped = self._judge(record)
+        if record.diverged is not None and not has_stopped:
+            return None
+        if self.last is None:
+            return best
+        read = rows[-self.last :]
+        if not read or not all(math.isfinite(row[1]) for row in read):
+            return None
+        return [read[-1][0], *(sum(column) / len(read) for column in list(zip(*read, strict=True))[1:])]
 
     def diverged(self, record: Record) -> int | None:
         """Returns the step at which a single run of this lane diverges; None if it does not, or stops before."""
-        return None if self._judge(record)[1] else record.diverged
+        return None if self._judge(record)[2] else record.diverged
 
-    def _judge(self, record: Record) -> tuple[list[float] | None, bool]:
-        """Returns the best evaluation, and whether a single run would stop early, even if the lane diverges later."""
+    def _judge(self, record: Record) -> tuple[list[float] | None, list[list[float]], bool]:
+        """Returns the best evaluation, all up to early stopping, and whether a single run would stop early.
+
+        It would also if the lane diverges later.
+        """
         best = None
-        for row in record.evaluations:
+        for count, row in enumerate(record.evaluations, 1):
             if math.isfinite(row[1]) and (best is None or self.loss(row) < self.loss(best)):
                 best = row
             since = best or record.evaluations[0]
             if self.patience is not None and row[0] - since[0] >= self.patience:
-                return best, True
-        return best, False
+                return best, record.evaluations[:count], True
+        return best, record.evaluations, False
 
     def value(self, records: Sequence[Record]) -> float | None:
-        """Returns the mean over seeds of each lane's best value; None if a seed has none."""
-        rows = [self.best(record) for record in records]
+        """Returns the mean over seeds of each lane's value; None if a seed has none."""
+        rows = [self.reading(record) for record in records]
         values = [row[1] for row in rows if row is not None]
         return sum(values) / len(values) if len(values) == len(rows) else None
 
@@ -148,8 +164,8 @@ def outcome_of(
 
     step: the rung at which it was stopped, or its whole budget in steps; stopped: whether a rung stopped it.
     """
-    best = {seed: judgement.best(record) for seed, record in records.items()}
-    lost = [judgement.diverged(records[seed]) for seed, row in best.items() if row is None]
+    read = {seed: judgement.reading(record) for seed, record in records.items()}
+    lost = [judgement.diverged(records[seed]) for seed, row in read.items() if row is None]
     value = judgement.value(list(records.values()))
     diverged = any(at is not None for at in lost)
     status = "diverged" if diverged else "undefined" if lost else "stopped" if stopped else "done"
@@ -157,7 +173,7 @@ def outcome_of(
         trial=trial.number,
         status=status,
         value=value,
-        seeds={seed: row[1] if row else None for seed, row in best.items()},
+        seeds={seed: row[1] if row else None for seed, row in read.items()},
         step=min([at for at in lost if at is not None], default=step),
         point=trial.point,
         difference=_difference(space, trial),

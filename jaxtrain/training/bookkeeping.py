@@ -24,6 +24,7 @@ class Bookkeeping:
         last: split -> the numbers of its newest row.
         seconds: duration of the run over all sessions, in seconds.
         began: the step at which the run began: 0, or that of the run which it continues.
+        result: whether the state of the "best" evaluation or the "last" state counts as the result of the run.
         rows: the mark of the rows in metrics.jsonl at the time; None in checkpoints of earlier versions.
         edited: the files that were changed by others and accepted as they stood.
     """
@@ -35,13 +36,14 @@ class Bookkeeping:
     last: dict[str, Numbers] = field(default_factory=dict)
     seconds: float = 0.0
     began: int = 0
+    result: str = "best"
     rows: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)
 
     @property
     def best_step(self) -> int | None:
-        """The step whose state counts as the result of the run; None, if it was never evaluated, for the newest."""
-        return self.best["step"] if self.best else None
+        """The step whose state counts as the result of the run; None for the newest, also if it was never evaluated."""
+        return self.best["step"] if self.best and self.result == "best" else None
 
     def add(self, metrics: dict[str, Mean], steps: int) -> None:
         """Adds the metrics of a call, stacked over steps, in float64; norms are replaced by those of the last step.

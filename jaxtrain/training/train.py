@@ -155,18 +155,19 @@ def start(
             hint = "Restore it from a copy, or give another directory to start afresh"
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
         info = experiment.dataset.info.to_json()
+        result = experiment.config["checkpoint"]["result"]
         if experiment.config["checkpoint"]["continue_from"] is not None:
             continued = read_continued(experiment, runner.shapes())
             checkpoints.say(continued.line)
-            return runner.place(continued.state), Bookkeeping(info, began=continued.step), None
-        return runner.init(), Bookkeeping(info), None
+            return runner.place(continued.state), Bookkeeping(info, began=continued.step, result=result), None
+        return runner.init(), Bookkeeping(info, result=result), None
     bookkeeping = Bookkeeping(**restored.memory)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     return runner.place(restored.state), bookkeeping, restored.step
 
 
 def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
-    """Tests the best state if the run is done, and writes the result and the environment."""
+    """Tests the state that is the result if the run is done, and writes the result and the environment."""
     dataset = session.experiment.dataset
     test = _test(session) if ending.status == "done" and "test" in dataset.sizes else None
     result = Result(
@@ -196,7 +197,7 @@ def _seeds(session: TrainingSession, test: Numbers | None) -> dict[str, Any] | N
 
 
 def _test(session: TrainingSession) -> Numbers:
-    """Evaluates the test split once, with the best checkpoint if there is a validation split, else the last state."""
+    """Evaluates the test split once, with the state that is the run's result."""
     best_step = session.bookkeeping.best_step
     state = session.state
     step = session.at

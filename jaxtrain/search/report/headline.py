@@ -2,6 +2,7 @@
 
 import math
 
+from jaxtrain.config.trial_value import in_words
 from jaxtrain.search.report.edges import next_ranges
 from jaxtrain.search.report.scales import format_value
 from jaxtrain.search.results import Comparison, Findings
@@ -24,7 +25,9 @@ def sentences(findings: Findings) -> list[str]:
     count = len(findings.outcomes)
     counts = ", ".join(f"{count} {status}" for status, count in findings.counts.items())
     direction = "higher" if findings.higher_is_better else "lower"
-    lines = [f"{count} trials in {findings.seconds:.1f} s: {counts}. A {direction} {findings.metric} is better."]
+    better = f"A {direction} {findings.metric} is better"
+    value = f"trials are compared by {in_words(findings.space.config['search']['value'])}"
+    lines = [f"{count} trials in {findings.seconds:.1f} s: {counts}. {better}; {value}."]
     if findings.best:
         point = ", ".join(f"{key} = {format_value(value)}" for key, value in findings.best.point.items())
         lines.append(f"Trial {findings.best.trial}: {point}.")
