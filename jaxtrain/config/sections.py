@@ -83,20 +83,21 @@ class Parallel:
 
 @dataclass(frozen=True)
 class LRRange:
-    """The learning-rate range test: one lane per rate and seed, or one ramp over all rates.
+    """The learning-rate range test: lanes of several lengths at each rate, or one ramp over all rates.
 
-    `target` is the float to vary, from `start` to `stop` in `rates` steps of equal ratio, with `seeds` seeds each;
-    lanes train for `steps`. `second` names another float to vary, from `second_start` to `second_stop` in
-    `second_count` steps. With `before_training`, the command `train` runs the test first.
+    `target` is the float to vary, from `start` to `stop` in `rates` steps of equal ratio, with `seeds` seeds each. The
+    longest lanes train for `steps` (None: 240 steps or 5 % of the run, whichever is longer), others for a half and a
+    quarter of it. `second` names another float to vary, from `second_start` to `second_stop` in `second_count` steps.
+    With `before_training`, the command `train` runs the test first.
     """
 
     method: Literal["lanes", "ramp"] = "lanes"
     target: Name = "optimizer.learning_rate"
-    start: Positive = 1e-7
-    stop: Positive = 1.0
+    start: Positive = 1e-6
+    stop: Positive = 10.0
     rates: Annotated[int, Bounds(5, 10_000)] = 36
     seeds: Count = 3
-    steps: Duration = "5 %"
+    steps: Duration | None = None
     second: Name | None = None
     second_start: Positive = 1e-4
     second_stop: Positive = 1.0
