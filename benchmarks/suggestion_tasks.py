@@ -133,5 +133,6 @@ def as_fastai(rates: np.ndarray, losses: np.ndarray, beta: float = 0.98) -> floa
         best = min(best, smoothed[-1])
         if not smoothed[-1] <= 4.0 * best:
             break
-    kept = slice(len(rates) // 10, max(len(smoothed) - 5, len(rates) // 10 + 2))
+    begin = len(rates) // 10
+    kept = slice(begin, len(smoothed) - 5) if len(smoothed) > begin + 7 else slice(None)  # else it was cut at once
     return valley(rates[: len(smoothed)][kept], np.asarray(smoothed)[kept])
