@@ -21,8 +21,8 @@ def plot_lr_range(result: Any) -> "Figure":
     """Plots an `LRRangeResult`: the loss against the rate for each length of lanes, the suggestion and its interval.
 
     Seeds of the longest lanes are thin lines, other rules faint marks. With a second float, a heat map of the losses
-    over both is added. The loss axis is cut above the start of the curve, so that diverging losses do not flatten it; a rate
-    at which most seeds diverged is a cross on the upper edge.
+    over both is added. The loss axis is cut above the start of the curve, so that diverging losses do not flatten it. A
+    rate at which most seeds diverged is a cross on the upper edge.
     """
     from matplotlib.figure import Figure
 
