@@ -95,3 +95,14 @@ def test_search_memory_compares_many_widths_with_one(tmp_path: Path) -> None:
     one, many, growth = found["megabytes"].values()
     assert growth == many - one
     assert "3 widths" in printed
+
+
+@pytest.mark.slow
+def test_search_learning_compares_the_default_batch_with_one_trial_at_a_time(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "search_learning")
+    (task,) = found["tasks"].values()
+    assert {way: len(values) for way, values in task["best"].items()} == {"default": 2, "one at a time": 2}
+    ours, theirs = task["best"].values()
+    assert task["median difference"] == pytest.approx(np.median(np.subtract(ours, theirs) / theirs))
+    assert task["interval"][0] <= task["interval"][1]
+    assert "digits_300" in printed

@@ -110,17 +110,18 @@ class Search:
     """The search over `search.space`, which mirrors the config: the sampler, the number of trials, and early stopping.
 
     `sampler` is grid, random, sobol, tpe, or a sampler of Optuna such as "optuna:GPSampler". It proposes `batch` trials
-    at a time; each trains with `seeds` seeds, counted up from `seed`. `halving` stops trials early at rungs: the first
-    rung is at `first_rung`, each later one `reduction` times as far, and the best 1 / `reduction` of the trials
-    continue; with "hyperband" some trials start at later rungs. At the end the best trial is compared with the config's
-    own values on `compare_seeds` further seeds. `storage` is the URL of a database through which workers share the
-    study named `study` (None: named after the config).
+    at a time (None: 32, but at most a quarter of `trials` for a sampler that learns from results); each trains with
+    `seeds` seeds, counted up from `seed`. `halving` stops trials early at rungs: the first rung is at `first_rung`,
+    each later one `reduction` times as far, and the best 1 / `reduction` of the trials continue; with "hyperband" some
+    trials start at later rungs. At the end the best trial is compared with the config's own values on `compare_seeds`
+    further seeds. `storage` is the URL of a database through which workers share the study named `study` (None: named
+    after the config).
     """
 
     sampler: Name = "random"
     trials: Annotated[int, Bounds(1, 1_000_000)] = 32
     seeds: Count = 1
-    batch: Count = 32
+    batch: Count | None = None
     halving: Literal["successive", "hyperband"] | None = None
     first_rung: Duration = "10 %"
     reduction: Annotated[int, Bounds(2)] = 3
