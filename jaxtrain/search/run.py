@@ -83,7 +83,7 @@ def run_search(
     check_config(config)
     space = read_space(config)
     trials = number_of_trials(space)
-    with interruptions() as stop, count_compilations() as compiled, ExitStack() as opened:
+    with interruptions(plain_lines(quiet).say) as stop, count_compilations() as compiled, ExitStack() as opened:
         opened.enter_context(explain_traced_floats(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
         say = plain_lines(quiet).say
