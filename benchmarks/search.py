@@ -260,7 +260,7 @@ def wall(options: argparse.Namespace) -> Comparison:
             for jobs in (1, 2):
                 line = (options.peer, "search_peers.py", folder / "data.npz", trials, str(jobs))
                 programs[f"torch {jobs}"] = _script(*line, folder=folder)
-        took = timing.seconds_in_turns(programs, rounds)
+        took = timing.seconds_in_turns(programs, rounds, warm=options.quick)
     told = {"solo": "Optuna around single runs", "torch 1": "PyTorch, 1 job", "torch 2": "PyTorch, 2 jobs"}
     ratios = [
         timing.ratio(f"{trials} trials, {temper} cache: search, {text}", "s", took[temper], took[name])

@@ -617,6 +617,7 @@ def recorded(config: Config, reads: set[str]) -> Config:
     return {name: Recorded(name, value, reads) if isinstance(value, dict) else value for name, value in config.items()}
 
 
+@pytest.mark.slow
 def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from jaxtrain.lr_range.from_config import lr_range_test
     from jaxtrain.search.run import run_search

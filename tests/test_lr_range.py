@@ -114,6 +114,7 @@ def test_other_rates_and_seeds_compile_nothing():
     assert compiled.count == 0
 
 
+@pytest.mark.slow
 def test_planning_the_memory_compiles_the_program_that_then_runs():
     found = experiment()
     population = Population(found.rules, found.mesh, lanes=3)
@@ -241,6 +242,7 @@ def still(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = ()) -> 
     return state.replace(step=state.step + 1), metrics
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("method", ["lanes", "ramp"])
 def test_a_step_of_ones_own_is_the_one_that_is_taken(method):
     """No rate lowers the loss, so none is suggested."""
@@ -255,6 +257,7 @@ def test_a_step_of_ones_own_is_the_one_that_is_taken(method):
 # The caller's objects are unchanged
 
 
+@pytest.mark.one_fast_of(4)
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("method", ["lanes", "ramp"])
 def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, devices):

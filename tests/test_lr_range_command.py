@@ -93,6 +93,7 @@ def stored(workdir: Path) -> LRRangeResult:
 # The verb
 
 
+@pytest.mark.slow
 def test_the_files_that_the_report_names_are_there_and_no_others(done):
     assert done.code == 0
     line = next(line for line in done.out.splitlines() if line.startswith("wrote "))
@@ -355,6 +356,7 @@ def test_where_the_suggestion_is_not_reliable_the_configs_own_rate_is_used_and_s
     )
 
 
+@pytest.mark.slow
 def test_a_cyclic_schedule_gets_the_bounds_between_which_the_loss_falls(tmp_path):
     """The rate cycles between them: the highest applied rate is the upper bound, none is below the lower one."""
     reading = Reading(0.03, (0.02, 0.04), (0.03,), (0.005, 0.08), None, {}, None, "")
