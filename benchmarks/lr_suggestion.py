@@ -1,13 +1,18 @@
-"""Measures the regret of each range-test rule against a dense grid of learning rates trained in full.
+"""Measures the regret of the suggested learning rate, and of other rules, against a dense grid trained in full.
 
-python benchmarks/lr_suggestion.py [digits_mlp ...] [--optimizers adam ...] [--output=FILE.json] [--quick]
+python benchmarks/lr_suggestion.py [--count=150] [--held-out=60] [--folder=DIR] [--output=FILE.json] [--quick]
+
+Regret is (loss - lowest of the grid) / (untrained - lowest), on validation, by the best evaluation of a run and by its
+last. The rule was chosen on the development combinations; those held out have other data sets and are only reported on.
+Each combination is kept in a file of the folder, from which an interrupted benchmark goes on.
 """
 
 import argparse
-import statistics
+import json
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,190 +22,175 @@ from jaxtrain.commands.options import use_a_host_device_per_core
 
 use_a_host_device_per_core()  # before JAX starts, like the command
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from suggestion_tasks import OPTIMIZERS, TASKS, experiment, ramp, train_rates  # noqa: E402
+from suggestion_tasks import OPTIMIZERS, Combination, combinations, experiment, ramp, train_rates  # noqa: E402
 
 from jaxtrain.lr_range.from_config import run_range_test  # noqa: E402
-from jaxtrain.parallel.compilation import count_compilations  # noqa: E402
 
-GRID = np.geomspace(1e-5, 10.0, 25)
+GRID = np.geomspace(1e-5, 10.0, 31)
 TEST_SEED = 100  # so that the range test draws other weights than the full trainings
-DEFAULT = "near_minimum"
+OURS = "suggestion"
 VALLEY = "valley, ramp"
-REGRET_BAR = 0.5
-COST_BAR = 0.10
-
-
-@dataclass
-class Outcome:
-    """Results of one task and optimizer.
-
-    rates: rule -> suggested rates, one per draw; best, lowest: the best rate of the grid and its loss; spread:
-    standard deviation over seeds at that rate, relative to the loss; seconds: part -> wall time with compilation;
-    compiling: part -> compilation alone; regret, loss_of_metric: rule -> mean over its rates.
-    """
-
-    task: str
-    optimizer: str
-    rates: dict[str, list[float]]
-    best: float
-    lowest: float
-    spread: float
-    agreed: bool
-    seconds: dict[str, float]
-    compiling: dict[str, float]
-    regret: dict[str, float] = field(default_factory=dict)
-    loss_of_metric: dict[str, float] = field(default_factory=dict)
-    grid: dict[str, list[float]] = field(default_factory=dict)
+MINIMUM = "minimum/10"
+USUAL = "usual default"
+DATA_SEEDS = 10
+GOALS = {"best": (0.004, 0.015, 0.05), "last": (0.010, 0.05, 0.20)}
+"""Median, 90 % and worst regret of the suggestion on held-out combinations."""
 
 
 def main() -> None:
-    """Runs tasks and optimizers in sequence; reports development and held-out tasks separately."""
+    """Runs combinations that have no file yet; reports development and held-out ones apart."""
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TASKS)} (all)")
-    parser.add_argument("--optimizers", nargs="*", choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
+    parser.add_argument("--count", type=int, default=150, help="development combinations (150)")
+    parser.add_argument("--held-out", type=int, default=60, help="combinations of other data sets (60)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no combination after these (60)")
+    parser.add_argument("--folder", type=Path, help="keeps each combination, and goes on from there")
     parser.add_argument("--output", type=Path, help="JSON file to write the results to")
-    parser.add_argument("--quick", action="store_true", help="two tasks with a few rates and steps")
+    parser.add_argument("--quick", action="store_true", help="one combination of each kind with a few rates and steps")
     options = parser.parse_args()
-    if unknown := set(options.tasks) - set(TASKS):
-        parser.error(f"given {', '.join(sorted(unknown))}; allowed: {', '.join(TASKS)}")
-    names = options.tasks or (["breast_cancer_mlp", "diabetes_mlp"] if options.quick else list(TASKS))
-    outcomes = []
-    for name in names:
-        for optimizer in options.optimizers[: 1 if options.quick else None]:
-            outcomes.append(outcome(name, optimizer, options.quick))
-            print(_line(outcomes[-1]), flush=True)
-    _report(outcomes, options.output)
+    ends = time.monotonic() + 60 * options.minutes
+    counts = (1, 1) if options.quick else (options.count, options.held_out)
+    groups = [combinations(counts[0], held_out=False), combinations(counts[1], held_out=True)]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for combination in [combination for group in groups for combination in group]:
+            if time.monotonic() < ends:
+                _measure_once(combination, folder, options.quick)
+        outcomes = [[_read(folder, each) for each in group if _path(folder, each).exists()] for group in groups]
+    spread = data_spread(groups[0][0], 2 if options.quick else DATA_SEEDS, options.quick)
+    _report(dict(zip(("development", "held out"), outcomes, strict=True)), spread, options.output)
 
 
-def outcome(name: str, optimizer: str, quick: bool) -> Outcome:
+def _path(folder: Path, combination: Combination) -> Path:
+    return folder / f"{combination.name}.json"
+
+
+def _read(folder: Path, combination: Combination) -> dict[str, Any]:
+    return json.loads(_path(folder, combination).read_text())
+
+
+def _measure_once(combination: Combination, folder: Path, quick: bool) -> None:
+    path = _path(folder, combination)
+    if not path.exists():
+        timing.save(measure(combination, quick), path)
+        jax.clear_caches()
+        print(_line(_read(folder, combination)), flush=True)
+
+
+def measure(combination: Combination, quick: bool) -> dict[str, Any]:
     """Runs the range test, trains the grid and the suggested rates in full, and compares their losses."""
-    built = experiment(name, optimizer, quick)
+    built = experiment(combination, steps=20 if quick else None)
     grid = GRID[::6] if quick else GRID
-    tester = replace(built, config={**built.config, "seed": TEST_SEED})
-    (result, test_seconds, test_compiling) = _time(lambda: run_range_test(tester))
-    (ramped, ramp_seconds, ramp_compiling) = _time(lambda: ramp(tester))
-    (full, grid_seconds, grid_compiling) = _time(lambda: train_rates(built, grid))
-    assert result.reading is not None
-    rates = {rule: [rate] for rule, rate in result.reading.rules.items()} | {VALLEY: ramped}
-    losses, metric = train_rates(built, np.concatenate(list(rates.values())))
-    best = int(np.argmin(full[0].mean(axis=1)))
-    lowest = float(full[0][best].mean())
-    made = Outcome(
-        name,
-        optimizer,
-        rates,
-        best=float(grid[best]),
-        lowest=lowest,
-        spread=float(full[0][best].std(ddof=1) / lowest),
-        agreed=result.agreed,
-        seconds={"test": test_seconds, "ramp": ramp_seconds, "grid": grid_seconds},
-        compiling={"test": test_compiling, "ramp": ramp_compiling, "grid": grid_compiling},
-        grid={"rates": grid.tolist(), "losses": _finite(full[0].mean(axis=1))},
-    )
-    at = 0
-    for rule, each in rates.items():
-        of_rule = slice(at, at + len(each))
-        at += len(each)
-        made.regret[rule] = float(np.mean([_regret(row.mean(), made) for row in losses[of_rule]]))
-        made.loss_of_metric[rule] = float(full[1].mean(axis=1).max() - metric[of_rule].mean())
-    return made
-
-
-def _regret(loss: float, made: Outcome) -> float:
-    """Returns the excess of a loss over the lowest of the grid, relative to it; 0 if within the spread of the seeds."""
-    regret = float(loss / made.lowest - 1.0)
-    return 0.0 if regret < made.spread else regret
-
-
-def _time(program: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Runs a program; returns its result, its wall time, and the part of it spent in compilation, in seconds."""
     began = time.perf_counter()
-    with count_compilations() as compiled:
-        result = program()
-    return result, time.perf_counter() - began, compiled.seconds
+    result = run_range_test(_tester(built, quick), lambda line: None)
+    seconds = {"test": time.perf_counter() - began}
+    rules = {OURS: result.suggestion, MINIMUM: None, USUAL: OPTIMIZERS[combination.optimizer][1]}
+    if result.reading and result.reading.rules:
+        rules[MINIMUM] = result.reading.rules[MINIMUM]
+    ramped = ramp(_tester(built, quick))
+    rates = {name: [rate] for name, rate in rules.items() if rate is not None} | {VALLEY: ramped}
+    began = time.perf_counter()
+    trained = train_rates(built, np.concatenate([grid, *rates.values()]))
+    seconds["grid"] = time.perf_counter() - began
+    regrets = {kind: _regrets(getattr(trained, kind), trained.untrained, len(grid)) for kind in GOALS}
+    found: dict[str, Any] = {"combination": combination._asdict(), "seconds": seconds, "rates": rates, "regret": {}}
+    at = len(grid)
+    for name, each in rates.items():
+        found["regret"][name] = {kind: float(np.mean(regrets[kind][at : at + len(each)])) for kind in GOALS}
+        at += len(each)
+    balanced = np.maximum(regrets["best"], regrets["last"] / 4)[: len(grid)]
+    best = float(grid[np.argmin(balanced)])
+    interval = result.interval
+    return found | {
+        "best_rate": best,
+        "interval": interval,
+        "covered": bool(interval and interval[0] <= best <= interval[1]),
+        "reliable": result.reliable,
+        "grid": {"rates": grid.tolist(), **{kind: regrets[kind][: len(grid)].tolist() for kind in GOALS}},
+    }
 
 
-def _line(made: Outcome) -> str:
-    return (
-        f"{made.task} {made.optimizer}: best rate {made.best:.2g}, loss {made.lowest:.4g}; "
-        + ", ".join(f"{rule} {made.regret[rule]:.3g} at {made.rates[rule][0]:.2g}" for rule in (DEFAULT, VALLEY))
-        + f"; {made.seconds['test']:.1f} s of {made.seconds['grid']:.1f} s"
-    )
+def _tester(built: Any, quick: bool) -> Any:
+    """Returns the experiment with other seeds for the range test, and in a quick run fewer rates."""
+    section = {**built.config["lr_range"], **({"rates": 8, "seeds": 1} if quick else {})}
+    return replace(built, config={**built.config, "seed": TEST_SEED, "lr_range": section})
 
 
-def _report(outcomes: Sequence[Outcome], output: Path | None) -> None:
-    """Prints one table for the development tasks and one for the held-out tasks; saves both as JSON."""
+def _regrets(losses: np.ndarray, untrained: float, grid: int) -> np.ndarray:
+    """Returns (loss - lowest of the grid) / (untrained - lowest), at most 100, so that a mean exists."""
+    lowest = losses[:grid].min()
+    return np.minimum((losses - lowest) / (untrained - lowest), 100.0)
+
+
+def data_spread(combination: Combination, seeds: int, quick: bool) -> float:
+    """Returns the standard deviation of the suggestion over data seeds, in decades."""
+    suggestions = []
+    for seed in range(seeds):
+        tester = _tester(experiment(combination, data_seed=seed, steps=20 if quick else None), quick)
+        if (rate := run_range_test(tester, lambda line: None).suggestion) is not None:
+            suggestions.append(np.log10(rate))
+    return float(np.std(suggestions))
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    name = Combination(**found["combination"]).name
+    regrets = (f"{rule} {regret['best']:.3f} / {regret['last']:.3f}" for rule, regret in found["regret"].items())
+    seconds = found["seconds"]
+    return f"{name}: {', '.join(regrets)}; {seconds['test']:.1f} s of {seconds['grid']:.1f} s"
+
+
+def _report(groups: Mapping[str, Sequence[Mapping[str, Any]]], spread: float, output: Path | None) -> None:
+    """Prints a table for each group; saves both with the combinations as JSON."""
     where = timing.environment()
-    title = "Regret of each rule: loss at its rate / lowest loss of the grid - 1, mean over seeds"
+    title = "Regret of a suggested rate by a run's best evaluation and by its last: median, 90 %, worst"
     print("\n".join([title, *timing.environment_lines(where)]))
-    summaries = {}
-    for group, held_out in (("development", False), ("held out", True)):
-        chosen = [made for made in outcomes if TASKS[made.task].held_out == held_out]
-        if chosen:
-            summaries[group] = _summary(chosen)
-            print("\n".join(["", *_lines(group, chosen, summaries[group])]))
-    each = [{**vars(made), "held_out": TASKS[made.task].held_out} for made in outcomes]
-    timing.save({"title": title, "summaries": summaries, "outcomes": _plain(each), "environment": where}, output)
-
-
-def _summary(chosen: Sequence[Outcome]) -> dict[str, Any]:
-    """Returns the median and worst of each rule over tasks and optimizers, and the time relative to the grid."""
-    rules = {
-        rule: {
-            "median regret": statistics.median(made.regret[rule] for made in chosen),
-            "worst regret": max(made.regret[rule] for made in chosen),
-            "median loss of metric": statistics.median(made.loss_of_metric[rule] for made in chosen),
-            "worst loss of metric": max(made.loss_of_metric[rule] for made in chosen),
-        }
-        for rule in chosen[0].regret
-    }
-    seconds = {part: sum(made.seconds[part] for made in chosen) for part in ("test", "ramp", "grid")}
-    running = {part: seconds[part] - sum(made.compiling[part] for made in chosen) for part in seconds}
-    ours = rules[DEFAULT]
-    theirs = rules[VALLEY]
-    return {
-        "rules": _plain(rules),
-        "seconds": seconds,
-        "test to grid": seconds["test"] / seconds["grid"],
-        "test to grid without compilation": running["test"] / running["grid"],
-        "agreed": sum(made.agreed for made in chosen) / len(chosen),
-        "holds": {
-            "median at most half of valley's": ours["median regret"] <= REGRET_BAR * theirs["median regret"],
-            "worst at most valley's": ours["worst regret"] <= theirs["worst regret"],
-            "at most a tenth of the grid's seconds": seconds["test"] / seconds["grid"] <= COST_BAR,
-        },
-    }
-
-
-def _lines(group: str, chosen: Sequence[Outcome], summary: Mapping[str, Any]) -> list[str]:
-    rows = [["rule", "median regret", "worst", "median loss of metric", "worst"]]
-    rows += [
-        [rule, *("inf" if value is None else f"{value:.3f}" for value in numbers.values())]
-        for rule, numbers in summary["rules"].items()
-    ]
-    seconds = summary["seconds"]
-    cost = (
-        f"seconds with compilation: test {seconds['test']:.1f}, ramp {seconds['ramp']:.1f}, "
-        f"grid {seconds['grid']:.1f}; "
-        f"test to grid {summary['test to grid']:.3f}, without compilation "
-        f"{summary['test to grid without compilation']:.3f}; agreed {summary['agreed']:.0%}"
+    summaries = {name: _summary(group) for name, group in groups.items() if group}
+    for name, summary in summaries.items():
+        rows = [["rule", "best: median", "90 %", "worst", "last: median", "90 %", "worst"]]
+        rows += [[rule, *(f"{x:.3f}" for kind in GOALS for x in each[kind])] for rule, each in summary["rules"].items()]
+        print("\n".join(["", f"{name}: {summary['combinations']} combinations", *timing.table(rows)]))
+        print(
+            f"the interval covers the best rate in {summary['covered']:.0%}, its median width is "
+            f"{summary['decades']:.2f} decades; reliable {summary['reliable']:.0%}; "
+            f"seconds of the tests to those of the grids {summary['test to grid']:.2f}"
+        )
+        print("; ".join(f"{goal}: {'holds' if held else 'MISSED'}" for goal, held in summary["holds"].items()))
+    print(f"spread over data seeds: {spread:.2f} decades")
+    timing.save(
+        {"title": title, "summaries": summaries, "spread": spread, "combinations": groups, "environment": where}, output
     )
-    bars = "; ".join(f"{bar}: {'holds' if held else 'MISSED'}" for bar, held in summary["holds"].items())
-    return [f"{group}: {len(chosen)} tasks with optimizers", *timing.table(rows), cost, bars]
 
 
-def _finite(values: np.ndarray) -> list[Any]:
-    return _plain(values.tolist())
+def _summary(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the quantiles of each rule over combinations, and which goals the suggestion meets."""
 
+    def quantiles(rule: str, kind: str) -> list[float]:
+        regrets = [found["regret"][rule][kind] for found in group if rule in found["regret"]]
+        return [float(np.quantile(regrets, share)) for share in (0.5, 0.9, 1.0)]
 
-def _plain(value: Any) -> Any:
-    """Replaces numbers that are not finite by None, for JSON."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    rules = {rule: {kind: quantiles(rule, kind) for kind in GOALS} for rule in (OURS, VALLEY, MINIMUM, USUAL)}
+    covered = float(np.mean([found["covered"] for found in group]))
+    widths = [np.log10(found["interval"][1] / found["interval"][0]) for found in group if found["interval"]]
+    seconds = [sum(found["seconds"][part] for found in group) for part in ("test", "grid")]
+    holds = {
+        f"{name} regret by the {kind} at most {goal}": rules[OURS][kind][at] <= goal
+        for kind, goals in GOALS.items()
+        for at, (name, goal) in enumerate(zip(("median", "90 %", "worst"), goals, strict=True))
+    }
+    for rule in (VALLEY, MINIMUM, USUAL):
+        beaten = all(rules[OURS][kind][at] <= rules[rule][kind][at] for kind in GOALS for at in (0, 2))
+        holds[f"beats {rule} in median and worst"] = beaten
+    return {
+        "combinations": len(group),
+        "rules": rules,
+        "covered": covered,
+        "decades": float(np.median(widths)) if widths else float("nan"),
+        "reliable": float(np.mean([found["reliable"] for found in group])),
+        "test to grid": seconds[0] / seconds[1],
+        "holds": holds | {"covers in 85 to 97 %": 0.85 <= covered <= 0.97},
+    }
 
 
 if __name__ == "__main__":

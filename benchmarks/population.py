@@ -194,7 +194,7 @@ def commands(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
         }
         if fastai := importlib.util.find_spec("fastai") is not None and not quick:
             programs["fastai"] = _fastai(Path(folder))
-        took = timing.seconds_in_turns(programs, rounds)
+        took = timing.seconds_in_turns(programs, rounds, warm=quick)
     ratios = [
         timing.ratio("range test by ramp: 8 seeds, one", "s", took["8 seeds"], took["ramp"], SEEDS_BAR),
         timing.ratio("range test: lanes (36 rates, 3 seeds), ramp of 100", "s", took["lanes"], took["ramp"]),

@@ -39,7 +39,7 @@ from jaxtrain.parallel.compilation import Compilations  # noqa: E402
 from jaxtrain.parallel.mesh import AXIS  # noqa: E402
 from jaxtrain.search.batch import Batch  # noqa: E402
 from jaxtrain.search.programs import Programs  # noqa: E402
-from jaxtrain.search.samplers import make_sampler  # noqa: E402
+from jaxtrain.search.samplers import batch_size, make_sampler  # noqa: E402
 from jaxtrain.search.space import Space, read_space  # noqa: E402
 from jaxtrain.search.study import Ledger, LocalStudy  # noqa: E402
 from jaxtrain.search.trials import Outcome, rank  # noqa: E402
@@ -218,7 +218,7 @@ def _ask_and_tell(space: Space, folder: Path, trials: int) -> float:
     """Asks for and tells all trials of a study without training them; returns the seconds."""
     ledger = Ledger(folder / "trials.jsonl", print)
     began = time.perf_counter()
-    kept = LocalStudy(space, make_sampler(space, False), ledger, trials, space.config["search"]["batch"])
+    kept = LocalStudy(space, make_sampler(space, False), ledger, trials, batch_size(space.config["search"]))
     while taken := kept.take():
         kept.tell([_outcome(trial.number, trial.point) for trial in taken])
     ledger.close()
@@ -260,7 +260,7 @@ def wall(options: argparse.Namespace) -> Comparison:
             for jobs in (1, 2):
                 line = (options.peer, "search_peers.py", folder / "data.npz", trials, str(jobs))
                 programs[f"torch {jobs}"] = _script(*line, folder=folder)
-        took = timing.seconds_in_turns(programs, rounds)
+        took = timing.seconds_in_turns(programs, rounds, warm=options.quick)
     told = {"solo": "Optuna around single runs", "torch 1": "PyTorch, 1 job", "torch 2": "PyTorch, 2 jobs"}
     ratios = [
         timing.ratio(f"{trials} trials, {temper} cache: search, {text}", "s", took[temper], took[name])

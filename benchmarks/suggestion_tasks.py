@@ -1,17 +1,15 @@
-"""Tasks of benchmarks/lr_suggestion.py, their full trainings, and a range test like fastai's."""
+"""Combinations of benchmarks/lr_suggestion.py, their full trainings, and a range test like fastai's."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from suggestion_data import DEVELOPMENT, HELD_OUT, NUMBERS
 
 from jaxtrain import build
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.data.readers.idx import fashion_mnist
-from jaxtrain.data.source import Source, Split
 from jaxtrain.lr_range.rules import valley
-from jaxtrain.lr_range.sweep import finish_each, lr_range_test
+from jaxtrain.lr_range.sweep import Points, Setup, finish_each, sweep_ramp
 from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment
 
@@ -19,100 +17,109 @@ SEEDS = 3
 EVALUATIONS = 20
 CAPACITY = 100
 
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"name": "mlp"},
+    "small": {"name": "mlp", "hidden": (32,)},
+    "deep": {"name": "mlp", "hidden": (64, 64, 64), "dropout": 0.1},
+}
+OPTIMIZERS: dict[str, tuple[dict[str, Any], float]] = {
+    "sgd": ({"name": "sgd", "momentum": 0.9}, 0.03),
+    "adam": ({"name": "adam"}, 1e-3),
+    "adamw": ({"name": "adamw", "weight_decay": 0.05}, 1e-3),
+    "lion": ({"name": "lion"}, 1e-4),
+    "rmsprop": ({"name": "rmsprop"}, 1e-3),
+}
+"""Name -> its section and its usual default rate."""
+SCHEDULES = ("warmup_cosine", "constant", "one_cycle", "linear")
+LENGTHS = (300, 800, 1600)
 
-class Task(NamedTuple):
-    """Data and model of a config, its length in steps, whether it is held out, and the metric beside the loss."""
 
-    data: Mapping[str, Any]
-    model: Mapping[str, Any]
+class Combination(NamedTuple):
+    """A data set, model, optimizer, schedule and length of the run in steps."""
+
+    data: str
+    model: str
+    optimizer: str
+    schedule: str
     steps: int
-    held_out: bool
-    metric: str = "accuracy"
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return "-".join(map(str, self))
 
 
-def fashion_5000(path: Path) -> Source:
-    """Reads the first 5,000 examples of Fashion-MNIST."""
-    split = fashion_mnist(path).splits["train"]
-    return Source({"train": Split(split.inputs[:5000], split.targets[:5000])}, classes=10)
+def combinations(count: int, held_out: bool) -> list[Combination]:
+    """Draws combinations in which each value of every part occurs equally often, up to one."""
+    generator = np.random.default_rng(int(held_out))
+
+    def spread(values: Sequence[Any]) -> list[Any]:
+        places = np.arange(count) % len(values)
+        return [values[place] for place in generator.permutation(places)]
+
+    parts = (HELD_OUT if held_out else DEVELOPMENT, tuple(MODELS), tuple(OPTIMIZERS), SCHEDULES, LENGTHS)
+    return [Combination(*each) for each in zip(*(spread(part) for part in parts), strict=True)]
 
 
-_FASHION = "suggestion_tasks:fashion_5000"
-_CNN = {"name": "cnn", "features": (8, 16), "hidden": (64,)}
-TASKS = {
-    "digits_mlp": Task({"name": "digits", "batch_size": 64}, {"name": "mlp"}, 700, False),
-    "breast_cancer_mlp": Task(
-        {"name": "breast_cancer", "batch_size": 32}, {"name": "mlp", "hidden": (64, 64)}, 700, False
-    ),
-    "fashion_5000_mlp": Task({"name": _FASHION, "batch_size": 128}, {"name": "mlp"}, 600, False),
-    "digits_cnn": Task({"name": "digits", "batch_size": 64}, _CNN, 700, True),
-    "diabetes_mlp": Task(
-        {"name": "diabetes", "batch_size": 32}, {"name": "mlp", "hidden": (64, 64)}, 500, True, metric="r2"
-    ),
-    "fashion_5000_cnn": Task({"name": _FASHION, "batch_size": 64}, _CNN, 300, True),
-}
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"name": "sgd", "momentum": 0.9},
-    "adam": {"name": "adam"},
-    "adamw": {"name": "adamw", "weight_decay": 0.05},
-}
-
-
-def experiment(name: str, optimizer: str, quick: bool) -> Experiment:
-    """Builds a task with the default schedule, a fifth of the data for validation, and no test split."""
-    task = TASKS[name]
-    regression = {"task": {"name": "regression", "metrics": ("r2",)}, "loss": {"name": "mse"}}
-    given = {
-        "data": {**task.data, "validation_fraction": 0.2, "test_fraction": 0.0},
-        "model": dict(task.model),
-        "optimizer": {**OPTIMIZERS[optimizer], "learning_rate": 1e-3},
-        "train": {"duration": f"{20 if quick else task.steps} steps"},
-        **(regression if task.metric == "r2" else {}),
+def experiment(combination: Combination, data_seed: int = 0, steps: int | None = None) -> Experiment:
+    """Builds a combination, with 30 % of a small set for validation and 20 % of others."""
+    name, model, optimizer, schedule, length = combination
+    small = name.endswith(("_150", "_200", "_300")) or name in ("iris", "wine_alcohol")
+    large = name in ("digits", "hastie")
+    given: dict[str, Any] = {
+        "data": {
+            "name": "suggestion_data:table",
+            "set_name": name,
+            "batch_size": 16 if small else 64 if large else 32,
+            "validation_fraction": 0.3 if small else 0.2,
+            "test_fraction": 0.0,
+            "seed": data_seed,
+        },
+        "model": MODELS[model],
+        "optimizer": {**OPTIMIZERS[optimizer][0], "learning_rate": OPTIMIZERS[optimizer][1]},
+        "schedule": {"optimizer": {"learning_rate": {"name": schedule}}},
+        "train": {"duration": f"{steps or length} steps"},
     }
+    if name in NUMBERS:
+        given |= {"task": {"name": "regression"}, "loss": {"name": "mse"}}
     return build(resolve_config(given).config, lanes=True)
 
 
-def train_rates(built: Experiment, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Trains each rate in full, as lanes; returns the best validation loss and metric of each, (rates, seeds).
+class Trained(NamedTuple):
+    """Validation losses of full trainings, means over seeds (rates,): the best evaluation, the last, and untrained."""
 
-    The best is taken over 20 evaluations. A lane that diverged has loss inf and metric -inf.
-    """
+    best: np.ndarray
+    last: np.ndarray
+    untrained: float
+
+
+def train_rates(built: Experiment, rates: np.ndarray) -> Trained:
+    """Trains each rate in full with three seeds, as lanes, and evaluates 20 times; a diverged lane has the loss inf."""
     total = built.lengths.total
-    metric = "r2" if built.config["task"]["name"] == "regression" else "accuracy"
     population = Population(built.rules, built.mesh, lanes=len(rates) * SEEDS)
     hparams = {**built.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
     states = population.init(np.tile(range(SEEDS), len(rates)), hparams, built.example)
-    stops = sorted({round(total * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)} - {0})
-    losses = []
-    metrics = []
+    judge = built.eval_batches("validation")
+    losses = [finish_each(population.fetch(population.evaluate(states, judge)["loss"]))]
     at = 0
-    for stop in stops:
+    for stop in sorted({round(total * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)} - {0}):
         while at < stop:
             steps = min(CAPACITY, stop - at)
             states, _ = population.call(states, built.batches(at, steps, CAPACITY), steps)
             at += steps
-        measured = population.evaluate(states, built.eval_batches("validation"))
-        loss, score = (population.fetch(measured[name]) for name in ("loss", metric))
-        losses.append(finish_each(loss))
-        metrics.append(finish_each(score))
-    alive = population.fetch(states.live)
-    best = np.where(alive, np.min(losses, axis=0), np.inf), np.where(alive, np.max(metrics, axis=0), -np.inf)
-    return best[0].reshape(-1, SEEDS), best[1].reshape(-1, SEEDS)
+        loss = finish_each(population.fetch(population.evaluate(states, judge)["loss"]))
+        losses.append(np.where(population.fetch(states.live) & np.isfinite(loss), loss, np.inf))
+    of_seeds = np.asarray(losses[1:]).reshape(-1, len(rates), SEEDS)
+    return Trained(of_seeds.min(axis=0).mean(axis=1), of_seeds[-1].mean(axis=1), float(np.mean(losses[0])))
 
 
 def ramp(built: Experiment) -> list[float]:
     """Returns the suggestion of fastai's `valley` on a ramp with fastai's settings, for each of three seeds."""
     rates = np.geomspace(1e-7, 10.0, 100)
     seed = built.config["seed"]
-    result = lr_range_test(
-        built.rules,
-        built.hparams,
-        built.batches,
-        rates,
-        range(seed, seed + SEEDS),
-        method="ramp",
-        mesh=built.mesh,
-    )
-    return [as_fastai(rates, losses) for losses in result.losses.T]
+    setup = Setup(built.rules, built.hparams, built.batches, mesh=built.mesh)
+    points = Points("optimizer.learning_rate", rates, range(seed, seed + SEEDS))
+    return [as_fastai(rates, losses) for losses in sweep_ramp(setup, points)[0].T]
 
 
 def as_fastai(rates: np.ndarray, losses: np.ndarray, beta: float = 0.98) -> float:
@@ -126,5 +133,6 @@ def as_fastai(rates: np.ndarray, losses: np.ndarray, beta: float = 0.98) -> floa
         best = min(best, smoothed[-1])
         if not smoothed[-1] <= 4.0 * best:
             break
-    kept = slice(len(rates) // 10, max(len(smoothed) - 5, len(rates) // 10 + 2))
+    begin = len(rates) // 10
+    kept = slice(begin, len(smoothed) - 5) if len(smoothed) > begin + 7 else slice(None)  # else it was cut at once
     return valley(rates[: len(smoothed)][kept], np.asarray(smoothed)[kept])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxtrain.core.steps import eval_step, train_call, train_step
     from jaxtrain.data.source import Source, Split
     from jaxtrain.errors import JaxtrainError
-    from jaxtrain.lr_range.sweep import lr_range_test
+    from jaxtrain.lr_range.from_config import lr_range_test
     from jaxtrain.parallel.population import Population
     from jaxtrain.search.run import run_search
     from jaxtrain.tasks import linen_task, make_task
@@ -44,7 +44,7 @@ _HOMES = {
         "Split",
     ),
     "errors": ("JaxtrainError",),
-    "lr_range.sweep": ("lr_range_test",),
+    "lr_range.from_config": ("lr_range_test",),
     "parallel.population": ("Population",),
     "search.run": ("run_search",),
     "tasks": (

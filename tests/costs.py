@@ -6,7 +6,7 @@ apart and not limited: the first test of a worker that needs one compiles it, an
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,17 @@ def is_operation(program: str) -> bool:
     """Tells an operation of JAX, such as `jit(_where)`, from a function that a user compiles."""
     name = program.removeprefix("jit(").removesuffix(")").removeprefix("_")
     return hasattr(jax.lax, name) or hasattr(jnp, name)
+
+
+def mark_slow(items: Sequence[pytest.Item]) -> None:
+    """Marks the cases of tests that have the mark `one_fast_of` slow, but for one of so many."""
+    seen: dict[str, int] = {}
+    for item in items:
+        if marker := item.get_closest_marker("one_fast_of"):
+            test = item.nodeid.partition("[")[0]
+            if seen.setdefault(test, 0) % marker.args[0]:
+                item.add_marker("slow")
+            seen[test] += 1
 
 
 _current: Cost

@@ -1,16 +1,15 @@
 """The benchmarks run to their end in a tiny form and say what they were measured on; no timing is asserted."""
 
 import json
-import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked_commands
 import jax
 import pytest
-from tiny_runs import on_devices
+from tiny_runs import environment, on_devices
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,8 +17,7 @@ ROOT = Path(__file__).parents[1]
 def run(output: Path, name: str, *arguments: str, devices: int = 1) -> tuple[str, dict[str, Any]]:
     """Runs a benchmark with --quick; returns what it printed and the JSON that it wrote."""
     command = [sys.executable, f"benchmarks/{name}.py", "--quick", f"--output={output / 'figures.json'}", *arguments]
-    variables = os.environ | on_devices(devices)
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    done = forked_commands.run(command, ROOT, environment(**on_devices(devices)))
     assert done.returncode == 0, done.stderr
     found = json.loads((output / "figures.json").read_text())
     assert found["environment"]["packages"]["jax"] == jax.__version__
@@ -68,6 +66,7 @@ def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
     assert "steps a run" in printed
 
 
+@pytest.mark.slow
 def test_throughput_measures_any_config_with_overrides(tmp_path: Path) -> None:
     printed, found = run(
         tmp_path, "throughput", "--config=configs/digits.py", "--config.model.hidden=(16,)", "--config.model.norm=None"
@@ -89,7 +88,7 @@ def test_throughput_measures_any_config_with_overrides(tmp_path: Path) -> None:
 
 def test_throughput_tells_an_error_of_the_config_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/throughput.py", "--config=configs/digits.py", "--config.model.widht=1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked_commands.run(command, ROOT, environment())
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "model.widht" in done.stderr

@@ -1,5 +1,6 @@
 """The benchmarks of population, search and suggestion run to their end in a tiny form; no timing is asserted."""
 
+import collections
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,29 @@ def test_population_compares_lanes_with_solo_runs(tmp_path: Path) -> None:
 def test_lr_suggestion_reports_development_and_held_out_tasks_apart(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "lr_suggestion")
     assert found["summaries"].keys() == {"development", "held out"}
-    assert [(made["task"], made["held_out"]) for made in found["outcomes"]] == [
-        ("breast_cancer_mlp", False),
-        ("diabetes_mlp", True),
-    ]
-    for made in found["outcomes"]:
-        assert made["regret"].keys() == made["loss_of_metric"].keys() == made["rates"].keys()
-        assert {"near_minimum", "valley, ramp"} <= made["regret"].keys()
+    for group, summary in found["summaries"].items():
+        (made,) = found["combinations"][group]
+        assert {"valley, ramp", "usual default"} <= made["regret"].keys() == made["rates"].keys()
         assert len(made["rates"]["valley, ramp"]) == 3
-        assert made["lowest"] == min(loss for loss in made["grid"]["losses"] if loss is not None)
+        for kind in ("best", "last"):
+            assert min(made["grid"][kind]) == 0.0, "regret is measured from the lowest of the grid"
+            assert summary["rules"]["usual default"][kind] == [made["regret"]["usual default"][kind]] * 3
         assert made["seconds"]["grid"] > 0
-    assert "test to grid" in printed
+    sets = [made["combination"]["data"] for group in found["combinations"].values() for made in group]
+    assert sets[0] != sets[1]
+    assert "the interval covers the best rate" in printed
+
+
+def test_combinations_hold_each_value_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from suggestion_tasks import combinations  # pyright: ignore[reportMissingImports] (beside the tests)
+
+    drawn = [combinations(150, held_out=False), combinations(60, held_out=True)]
+    for column in range(5):
+        counts = collections.Counter(each[column] for each in drawn[0])
+        assert max(counts.values()) - min(counts.values()) <= 1
+        assert min(counts.values()) >= (13 if column == 0 else 30)
+    assert not {each.data for each in drawn[0]} & {each.data for each in drawn[1]}
 
 
 def test_the_ramp_is_read_as_fastai_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +105,14 @@ def test_search_value_gives_the_regret_of_each_value_on_each_task(tmp_path: Path
         assert name in printed
         assert by_value.keys() == {"best", "last", "mean of last 3", "mean of last 5"}
         assert all(regret[read] >= 0 for regrets in by_value.values() for regret in regrets for read in regret)
+
+
+@pytest.mark.slow
+def test_search_learning_compares_the_default_batch_with_one_trial_at_a_time(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "search_learning")
+    (task,) = found["tasks"].values()
+    assert {way: len(values) for way, values in task["best"].items()} == {"default": 2, "one at a time": 2}
+    ours, theirs = task["best"].values()
+    assert task["median difference"] == pytest.approx(np.median(np.subtract(ours, theirs) / theirs))
+    assert task["interval"][0] <= task["interval"][1]
+    assert "digits_300" in printed

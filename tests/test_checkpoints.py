@@ -363,6 +363,7 @@ except StorageError as error:
 """
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize("limit", [0, 300, 100_000])
 def test_file_that_cannot_grow_is_one_line_at_the_next_save_and_harms_no_step(open_checkpoints, limit):
     checkpoints = open_checkpoints()

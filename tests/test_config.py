@@ -617,8 +617,9 @@ def recorded(config: Config, reads: set[str]) -> Config:
     return {name: Recorded(name, value, reads) if isinstance(value, dict) else value for name, value in config.items()}
 
 
+@pytest.mark.slow
 def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from jaxtrain.commands.lr_range import lr_range
+    from jaxtrain.lr_range.from_config import lr_range_test
     from jaxtrain.search.run import run_search
 
     random = np.random.default_rng(0)
@@ -649,7 +650,7 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
     train_and_evaluate(recorded(first, reads), tmp_path / "first", quiet=True)
     tuned = resolve_config(tiny, {"checkpoint.init_from": str(tmp_path / "first")}).config
     train_and_evaluate(recorded(tuned, reads), tmp_path / "tuned", quiet=True)
-    lr_range(recorded(first, reads), tmp_path / "tested")
+    lr_range_test(recorded(first, reads), tmp_path / "tested")
     shared = {**first, "search": {**first["search"], "storage": f"sqlite:///{tmp_path}/study.db"}}
     run_search(recorded(shared, reads), tmp_path / "searched", quiet=True)
     kinds = {**SECTIONS, "data": data.Settings}

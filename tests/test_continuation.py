@@ -56,6 +56,7 @@ def read(source: Path, given: dict[str, Any] | None = None, duration: str = "120
     return read_continued(experiment, make_runner(experiment, train_step).shapes())
 
 
+@pytest.mark.one_fast_of(5)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_continued_equals_one_that_was_never_cut(kind: str, tmp_path: Path) -> None:
     given = KINDS[kind]

@@ -238,6 +238,7 @@ def last_bias(workdir: Path) -> np.ndarray:
     return np.asarray(state.params["Dense_1"]["bias"])
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("backend", ["mesh", "pmap"])
 def test_a_step_of_ones_own_is_taken_and_resumes(tmp_path, backend):
     config = tiny({"train.duration": "300 steps", "parallel.backend": backend})

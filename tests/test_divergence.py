@@ -40,6 +40,7 @@ def is_finite(state: TrainState) -> bool:
     return all(np.isfinite(leaf).all() for leaf in leaves if leaf.dtype.kind == "f")
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize(
     ("given", "log"), [(FIRST, "1 steps"), (SOON, "1 steps"), (SOON, "20 steps"), (LATE, "5 steps"), (LATE, "20 steps")]
 )

@@ -130,6 +130,7 @@ def test_every_loss_of_logits_has_a_case_here():
     assert set(REFERENCES) == set(LOSSES.members) - NUMBERS
 
 
+@pytest.mark.one_fast_of(4)
 @pytest.mark.parametrize(("name", "kind", "floats", "reference"), CASES)
 def test_every_loss_and_its_gradients_are_those_without_the_classes_that_are_ruled_out(name, kind, floats, reference):
     @jax.jit
@@ -182,6 +183,7 @@ def with_infinities(random, predictions, targets):
     return np.where(certain, -np.inf, predictions).astype(np.float32)
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize(("predictions", "targets"), test_metrics.CLASSES)
 def test_every_metric_is_its_reference_where_classes_are_ruled_out(predictions, targets):
     references = {

@@ -42,6 +42,7 @@ def test_every_loss_has_a_case_here():
     assert {name for name, _, _ in CASES} == set(LOSSES.members)
 
 
+@pytest.mark.one_fast_of(4)
 @pytest.mark.parametrize("name", LOSSES.members)
 def test_the_example_of_every_loss_runs_and_its_source_is_named(name):
     member = LOSSES.members[name]
@@ -53,6 +54,7 @@ def test_the_example_of_every_loss_runs_and_its_source_is_named(name):
     assert any(mark in str(member.__doc__) for mark in ("(1", "(2", "optax."))
 
 
+@pytest.mark.one_fast_of(4)
 @over_all
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e30], ids=["usual", "large", "huge"])
 def test_every_loss_is_a_finite_float32_per_example_with_finite_gradients(name, predictions, targets, scale):
@@ -72,6 +74,7 @@ def test_every_loss_is_a_finite_float32_per_example_with_finite_gradients(name, 
     assert np.isfinite(gradients).all()
 
 
+@pytest.mark.one_fast_of(4)
 @over_all
 def test_every_loss_of_an_example_depends_on_that_example_alone(name, predictions, targets):
     loss = LOSSES.members[name]
@@ -90,6 +93,7 @@ def test_every_loss_computes_in_float32_whatever_the_model_gives(name, predictio
     np.testing.assert_allclose(loss(half, targets), loss(half.astype(jnp.float32), targets), rtol=1e-6)
 
 
+@pytest.mark.one_fast_of(4)
 @over_all
 def test_every_loss_falls_along_its_gradient(name, predictions, targets):
     loss = LOSSES.members[name]

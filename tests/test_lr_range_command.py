@@ -17,16 +17,17 @@ import pytest
 from test_trackers import read_events
 from tiny_runs import Interrupting, command, on_devices, outcome, result_of, run, tiny
 
-from jaxtrain.commands.lr_range import lr_range
 from jaxtrain.commands.options import use_a_host_device_per_core
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import load_config
 from jaxtrain.config.schema import Text
 from jaxtrain.lr_range import from_config as range_test
-from jaxtrain.lr_range.from_config import check, suggested_floats
-from jaxtrain.lr_range.rules import RULES, Reading
-from jaxtrain.lr_range.sweep import LRRangeResult
+from jaxtrain.lr_range.curves import Curve
+from jaxtrain.lr_range.from_config import check, lr_range_test, suggested_floats
+from jaxtrain.lr_range.result import LRRangeResult
+from jaxtrain.lr_range.rules import RULES
+from jaxtrain.lr_range.suggestion import Reading
 from jaxtrain.main import main
 from jaxtrain.storage.seals import without_seal, write_sealed
 from jaxtrain.trackers.jsonl import read_rows
@@ -92,6 +93,7 @@ def stored(workdir: Path) -> LRRangeResult:
 # The verb
 
 
+@pytest.mark.slow
 def test_the_files_that_the_report_names_are_there_and_no_others(done):
     assert done.code == 0
     line = next(line for line in done.out.splitlines() if line.startswith("wrote "))
@@ -110,13 +112,14 @@ def test_the_config_beside_the_result_is_the_one_that_was_tested(done):
 def test_the_rows_of_the_curve_are_the_rates(done):
     result = stored(done.workdir)
     assert (result.status, result.method, result.target) == ("done", "lanes", TARGET)
-    np.testing.assert_allclose(result.rates, np.geomspace(1e-5, 10.0, 8))
+    np.testing.assert_allclose(result.curves[0].rates, np.geomspace(1e-5, 10.0, 8))
+    assert [curve.steps for curve in result.curves] == [7, 15, 30]
     with (done.workdir / "lr_range" / "curve.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["steps"] == "30"]
     np.testing.assert_allclose([float(row["rate"]) for row in rows], result.rates)
     losses = [[float(row["loss_seed_0"]), float(row["loss_seed_1"])] for row in rows]
     np.testing.assert_allclose(losses, result.losses, rtol=1e-6)
-    np.testing.assert_allclose([float(row["median"]) for row in rows], result.band[1], rtol=1e-6)
+    np.testing.assert_allclose([float(row["median"]) for row in rows], result.curves[-1].median, rtol=1e-6)
 
 
 def test_the_picture_is_a_png_of_the_size_that_was_drawn_and_in_tensorboard(done):
@@ -134,10 +137,11 @@ def test_the_table_shows_every_rule_and_what_the_curve_says(done):
     reading = stored(done.workdir).reading
     assert reading is not None
     assert reading.falling is not None
-    shown = dict(line.split()[:2] for line in done.out.splitlines() if line.strip() and line.split()[0] in RULES)
-    assert shown == {name: f"{rate:.3g}" for name, rate in reading.rules.items()}
-    assert set(shown) == set(RULES)
-    assert f"suggestion {reading.suggestion:.3g}, across seeds" in done.out
+    assert reading.interval is not None
+    assert set(reading.rules) == set(RULES)
+    assert "other rules: " + ", ".join(f"{name} {rate:.3g}" for name, rate in reading.rules.items()) in done.out
+    low, high = reading.interval
+    assert f"suggestion    {reading.suggestion:.3g}; the best rate lies between {low:.3g} and {high:.3g}" in done.out
     assert f"the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}" in done.out
 
 
@@ -167,9 +171,11 @@ def test_where_every_lane_diverges_the_result_is_written_and_the_code_is_four(tm
     assert found.code == 4
     assert "every lane diverged" in found.out
     result = result_of(found.workdir / "lr_range")
-    assert (result["status"], result["agreed"], result["suggestion"]) == ("diverged", False, None)
+    assert (result["status"], result["reliable"], result["suggestion"]) == ("diverged", False, None)
     assert (found.workdir / "lr_range" / "lr_range.png").stat().st_size > 0
-    assert len((found.workdir / "lr_range" / "curve.csv").read_text().splitlines()) == 9
+    assert len((found.workdir / "lr_range" / "curve.csv").read_text().splitlines()) == 1 + 3 * (
+        8 + 2
+    )  # two decades below are tried, too
     assert stored(found.workdir).status == "diverged"
     assert "next:" not in found.out
 
@@ -184,10 +190,11 @@ def test_a_second_float_through_the_verb(tmp_path):
     found = ran(tmp_path, *(f"--config.lr_range.{word}" for word in words))
     result = stored(found.workdir)
     assert result.second is not None
-    assert result.grid is not None
     assert result.second[0] == "optimizer.momentum"
     np.testing.assert_allclose(result.second[1], [0.5, 0.9])
-    assert result.grid.shape == (2, 8)
+    assert result.grid.shape == (2, len(result.rates))
+    best = result.second[1][result.row]
+    assert f"--config.{TARGET}={result.suggestion:.3g} --config.optimizer.momentum={best:.3g}" in found.out
 
 
 @pytest.mark.slow
@@ -295,29 +302,30 @@ def test_a_run_trains_with_the_answer_and_a_resume_never_tests_again(tmp_path, m
     config = before(**{"train.duration": "300 steps"}, **rare)
     train_and_evaluate(config, tmp_path / "long", quiet=True)
     assert train_and_evaluate(config, tmp_path / "cut", trackers=[Interrupting(40)], quiet=True).status == "interrupted"
-    monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
+    monkeypatch.setattr("jaxtrain.lr_range.from_config.sweep_rates", refuse)
     assert train_and_evaluate(config, tmp_path / "cut", quiet=True).status == "done"
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "long")
 
 
 def touched(workdir: Path, **changes: Any) -> None:
     path = workdir / "lr_range" / "result.json"
-    write_sealed(path, without_seal(json.loads(path.read_text())) | changes)
+    saved = without_seal(json.loads(path.read_text()))
+    write_sealed(path, saved | {"readings": [reading | changes for reading in saved["readings"]]})
 
 
 def test_a_stored_answer_is_read(tmp_path, monkeypatch):
     """The stored suggestion was edited, which shows that the file is used."""
     config = before()
-    lr_range(config, tmp_path)
-    touched(tmp_path, suggestion=0.0123)
-    monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
+    lr_range_test(config, tmp_path, quiet=True)
+    touched(tmp_path, suggestion=0.0123, doubt="")
+    monkeypatch.setattr("jaxtrain.lr_range.from_config.sweep_rates", refuse)
     train_and_evaluate(config, tmp_path, quiet=True)
     assert applied(tmp_path) == {float(np.float32(0.0123))}
 
 
 def test_a_stored_answer_that_others_changed_is_not_believed(tmp_path, capfd):
     config = before()
-    lr_range(config, tmp_path)
+    lr_range_test(config, tmp_path, quiet=True)
     path = tmp_path / "lr_range" / "result.json"
     own = path.read_text()
     path.write_text(own.replace('"suggestion": 0.', '"suggestion": 0.9'))
@@ -328,36 +336,39 @@ def test_a_stored_answer_that_others_changed_is_not_believed(tmp_path, capfd):
 
 def test_the_answer_that_the_verb_left_is_taken_unless_it_is_of_another_config(tmp_path, monkeypatch):
     """The command shares the directory, but its result for another optimizer does not apply."""
-    lr_range(tiny(SMALL | CONSTANT), tmp_path / "same")
-    touched(tmp_path / "same", suggestion=0.0123)
-    lr_range(tiny(SMALL | CONSTANT | {"optimizer.momentum": 0.5}), tmp_path / "other")
-    touched(tmp_path / "other", suggestion=0.0123)
+    lr_range_test(tiny(SMALL | CONSTANT), tmp_path / "same", quiet=True)
+    touched(tmp_path / "same", suggestion=0.0123, doubt="")
+    lr_range_test(tiny(SMALL | CONSTANT | {"optimizer.momentum": 0.5}), tmp_path / "other", quiet=True)
+    touched(tmp_path / "other", suggestion=0.0123, doubt="")
     assert range_test.apply_suggestion(build(before()), tmp_path / "other", print).suggested != {TARGET: 0.0123}
-    monkeypatch.setattr("jaxtrain.lr_range.from_config.lr_range_test", refuse)
+    monkeypatch.setattr("jaxtrain.lr_range.from_config.sweep_rates", refuse)
     assert range_test.apply_suggestion(build(before()), tmp_path / "same", print).suggested == {TARGET: 0.0123}
 
 
-def test_where_the_rules_do_not_agree_the_configs_own_rate_is_used_and_said(tmp_path, capfd):
+def test_where_the_suggestion_is_not_reliable_the_configs_own_rate_is_used_and_said(tmp_path, capfd):
     """Rates too low to lower the loss."""
-    config = before(**{"lr_range.start": 1e-9, "lr_range.stop": 1e-8, TARGET: 0.02})
+    config = before(**{"lr_range.start": 1e-12, "lr_range.stop": 1e-11, TARGET: 0.02})
     train_and_evaluate(config, tmp_path)
-    assert stored(tmp_path).agreed is False
+    assert stored(tmp_path).reliable is False
     assert applied(tmp_path) == {float(np.float32(0.02))}
-    assert f"range test: the rules disagree, so {TARGET} stays 0.02; see {tmp_path}" in capfd.readouterr().err
+    assert (
+        f"range test: the suggestion is not reliable, so {TARGET} stays 0.02; see {tmp_path}" in capfd.readouterr().err
+    )
 
 
+@pytest.mark.slow
 def test_a_cyclic_schedule_gets_the_bounds_between_which_the_loss_falls(tmp_path):
     """The rate cycles between them: the highest applied rate is the upper bound, none is below the lower one."""
-    reading = Reading(dict.fromkeys(RULES, 0.03), 0.03, (0.02, 0.04), (0.005, 0.08), None, agreed=True)
-    result = LRRangeResult("lanes", TARGET, np.ones(8), np.ones((8, 2)), reading)
+    reading = Reading(0.03, (0.02, 0.04), (0.03,), (0.005, 0.08), None, {}, None, "")
+    result = LRRangeResult("lanes", TARGET, ((Curve(30, np.ones(8), np.ones((8, 2))),),), (reading,), None, 60)
     cyclic = {"schedule": {"optimizer": {"learning_rate": {"name": "cyclic", "cycles": 3.0}}}}
     found = suggested_floats(result, tiny(cyclic))
     assert found == pytest.approx({TARGET: 0.08, f"schedule.{TARGET}.low": 0.005 / 0.08})
     assert suggested_floats(result, tiny(CONSTANT)) == {TARGET: 0.03}
     tracker = MemoryTracker()
     config = before(**cyclic, **{"log.every": "1 steps"})
-    lr_range(config, tmp_path)
-    touched(tmp_path, falling=[0.005, 0.08], agreed=True, suggestion=0.03)
+    lr_range_test(config, tmp_path, quiet=True)
+    touched(tmp_path, falling=[0.005, 0.08], doubt="", suggestion=0.03)
     train_and_evaluate(config, tmp_path, trackers=[tracker], quiet=True)
     rates = [row[TARGET] for row in tracker.rows if row["split"] == "train"]
     assert min(rates) == pytest.approx(0.005, rel=1e-5)
@@ -375,7 +386,7 @@ def test_a_test_before_training_is_part_of_what_a_directory_is_for(tmp_path):
 
 
 def test_a_place_that_is_taken_is_refused_before_anything_is_trained(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("jaxtrain.commands.lr_range.run_range_test", lambda experiment: pytest.fail("trained"))
+    monkeypatch.setattr("jaxtrain.lr_range.from_config.run_range_test", lambda *_: pytest.fail("trained"))
     (tmp_path / "run" / "lr_range" / "curve.csv").mkdir(parents=True)
     assert main(["lr_range", f"--config={config_file(tmp_path, {})}", f"--workdir={tmp_path / 'run'}", "--quiet"]) == 5
     assert "curve.csv: got the error 'Is a directory'" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """The plot of a range test shows all parts of the result at the right places."""
 
-import dataclasses
 import struct
 
 import numpy as np
@@ -11,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from jaxtrain.commands.plan import plot_schedules
-from jaxtrain.lr_range.rules import read_curve
-from jaxtrain.lr_range.sweep import LRRangeResult
+from jaxtrain.lr_range.curves import Curve
+from jaxtrain.lr_range.result import LRRangeResult
+from jaxtrain.lr_range.suggestion import read_lanes, read_ramp
 from jaxtrain.trackers.figures import render
 
 RATES = np.geomspace(1e-6, 10.0, 36)
@@ -32,13 +32,17 @@ def apart() -> np.ndarray:
     return np.stack([low, low, curve()[:, 1]], axis=1)
 
 
-def result(losses: np.ndarray, second: bool = False) -> LRRangeResult:
+def result(losses: np.ndarray, second: bool = False, method: str = "lanes") -> LRRangeResult:
+    """A result of lanes of 60 and 240 steps with these losses, those of the shorter a fifth higher."""
+    lengths = ((60, 1.2), (240, 1.0)) if method == "lanes" else ((36, 1.0),)
     values = np.geomspace(1e-4, 1.0, 5)
-    grid = np.stack([np.median(losses, axis=1) * factor for factor in (1.4, 1.2, 1.0, 1.1, 1.5)])
+    factors = (1.4, 1.2, 1.0, 1.1, 1.5) if second else (1.0,)
+    rows = tuple(tuple(Curve(steps, RATES, losses * (high * by)) for steps, high in lengths) for by in factors)
+    untrained = np.full(3, 2.3)
+    readings = tuple(read_lanes(row, untrained, 900) if method == "lanes" else read_ramp(row[0]) for row in rows)
     both = ("optimizer.weight_decay", values) if second else None
-    return LRRangeResult(
-        "lanes", "optimizer.learning_rate", RATES, losses, read_curve(RATES, losses), both, grid if second else None
-    )
+    about = "digits-1a2b3c4d, digits, classification: validation loss after 60, 240 steps, for a run of 900"
+    return LRRangeResult(method, "optimizer.learning_rate", rows, readings, both, 900, about)
 
 
 def xs(line: Line2D) -> list[float]:
@@ -55,21 +59,21 @@ def labelled(figure: Figure) -> dict[str, object]:
     return dict(zip(labels, handles, strict=True))
 
 
-def test_the_curve_has_its_band_interval_suggestion_and_edge():
+def test_the_picture_has_each_length_each_seed_the_suggestion_its_interval_and_other_rules():
     found = result(curve())
     reading = found.reading
     assert reading is not None
     assert reading.suggestion is not None
-    assert reading.falling is not None
+    assert reading.interval is not None
     assert reading.unstable is not None
     figure = found.plot()
     axes, artists = figure.axes[0], labelled(figure)
     assert axes.get_xscale() == "log"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.learning_rate", "loss")
-    assert isinstance(artists["10-90 % of seeds"], PolyCollection)
-    interval = artists["the loss falls"]
+    assert {"60 steps", "240 steps", "3 seeds"} <= artists.keys()
+    interval = artists[f"90 %: {reading.interval[0]:.2g} to {reading.interval[1]:.2g}"]
     assert isinstance(interval, Rectangle)
-    assert (interval.get_x(), interval.get_x() + interval.get_width()) == pytest.approx(reading.falling)
+    assert (interval.get_x(), interval.get_x() + interval.get_width()) == pytest.approx(reading.interval)
     edge = artists[f"unstable from {reading.unstable:.2g}"]
     assert isinstance(edge, Line2D)
     assert xs(edge) == [reading.unstable] * 2
@@ -77,11 +81,28 @@ def test_the_curve_has_its_band_interval_suggestion_and_edge():
     assert isinstance(circle, Line2D)
     assert (circle.get_marker(), circle.get_color(), circle.get_markerfacecolor()) == ("o", "red", "none")
     assert xs(circle) == [reading.suggestion]
-    median = artists["median"]
-    assert isinstance(median, Line2D)
-    height = np.interp(np.log(reading.suggestion), np.log(RATES), found.band[1])
+    height = np.interp(np.log(reading.suggestion), np.log(RATES), found.curves[-1].median)
     assert ys(circle) == pytest.approx([height])
+    assert {text.get_text() for text in axes.texts} == set(reading.rules)
+    marked = {xs(line)[0] for line in axes.lines if line.get_marker() == "^"}
+    assert marked == set(reading.rules.values())
     assert len(figure.legends) == 1
+
+
+def test_three_seeds_are_lines_and_ten_are_a_band_of_quantiles():
+    three = [line for line in result(curve()).plot().axes[0].lines if line.get_linewidth() == 0.7]
+    assert [ys(line)[0] for line in three] == pytest.approx(curve()[0].tolist())
+    many = labelled(result(np.repeat(curve(), 4, axis=1)).plot())
+    assert isinstance(many["10-90 % of 12 seeds"], PolyCollection)
+    assert "3 seeds" not in many
+
+
+def test_a_ramp_is_drawn_raw_and_smoothed():
+    artists = labelled(result(curve(), method="ramp").plot())
+    assert {"raw", "smoothed"} <= artists.keys()
+    smoothed = artists["smoothed"]
+    assert isinstance(smoothed, Line2D)
+    assert not np.allclose(ys(smoothed), np.median(curve(), axis=1))
 
 
 def test_a_blow_up_does_not_flatten_the_fall():
@@ -91,11 +112,6 @@ def test_a_blow_up_does_not_flatten_the_fall():
     assert 2.0 / (high - low) > 0.5
     assert low < 0.3
     assert high > 2.3
-
-
-def test_one_seed_has_no_band():
-    assert labelled(result(curve()[:, :1]).plot()).keys() >= {"loss", "the loss falls"}
-    assert not {"10-90 % of seeds", "median"} & labelled(result(curve()[:, :1]).plot()).keys()
 
 
 def test_rates_that_diverged_are_crosses():
@@ -109,15 +125,15 @@ def test_rates_that_diverged_are_crosses():
 @pytest.mark.parametrize(
     ("losses", "said"),
     [
-        (curve(), "Range test by lanes, 36 rates, 3 seeds"),
+        (curve(), "digits-1a2b3c4d, digits, classification: validation loss after 60, 240 steps"),
         (np.full((36, 3), np.nan), "every lane diverged"),
         (np.full((36, 1), 2.3), "1 seed: no rate lowers the loss"),
-        (apart(), "the rules disagree"),
+        (apart(), "not reliable"),
     ],
 )
 def test_the_title_says_how_it_went(losses, said):
     figure = result(losses).plot()
-    assert said in figure.axes[0].get_title(loc="left")
+    assert said in figure.get_suptitle().replace("\n", " ")
     render(figure)
 
 
@@ -134,17 +150,16 @@ def test_a_second_float_gives_a_heat_map_with_the_suggestion_on_its_best_row():
         np.testing.assert_allclose(np.sqrt(edges[1:] * edges[:-1]), values)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_ylabel() == "optimizer.weight_decay"
-    (circle,) = axes.lines
+    path, circle = axes.lines
+    assert xs(path) == [reading.suggestion for reading in found.readings if reading]
     assert (xs(circle), ys(circle)) == ([found.suggestion], [found.second[1][2]])
     assert "optimizer.weight_decay 0.01" in figure.axes[0].get_ylabel()
 
 
 def test_a_heat_map_with_lanes_that_diverged_is_drawn():
-    found = result(curve(), second=True)
-    assert found.grid is not None
-    grid = found.grid.copy()
-    grid[:, -3:] = np.inf
-    figure = dataclasses.replace(found, grid=grid).plot()
+    losses = curve()
+    losses[-3:] = np.nan
+    figure = result(losses, second=True).plot()
     assert "grey: diverged" in figure.axes[1].get_title(loc="left")
     render(figure)
 

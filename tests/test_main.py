@@ -301,6 +301,7 @@ def tiny(folder: Path) -> list[str]:
     return ["--config=mine.py", *(f"--config.{name}={value}" for name, value in overrides.items())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "lr_range"])
 def test_rprop_on_mini_batches_is_warned_of_unless_it_is_quiet_or_sees_the_whole_set(
     tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str], verb: str
@@ -319,6 +320,7 @@ def test_rprop_on_mini_batches_is_warned_of_unless_it_is_quiet_or_sees_the_whole
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_schedule_that_falls_is_warned_of_beside_a_schedule_free_optimizer(
     tiny: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -450,6 +452,7 @@ def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folde
     assert f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_without_the_letters_is_no_reason_to_stop(tmp_path):
     words = [
         f"--config={tiny_runs.config_file(tmp_path)}",

@@ -74,6 +74,7 @@ CONVOLUTIONS = [
 ]
 
 
+@pytest.mark.one_fast_of(5)
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=name_of)
 def test_convolution_is_that_of_flax_on_each_backend_with_its_gradients(monkeypatch, case):
     window, strides, padding, dilation, groups, channels, features = case
@@ -330,6 +331,7 @@ def test_resnet9_takes_images_of_any_size(shape):
     assert jax.eval_shape(ResNet9(7).init_with_output, KEY, jnp.zeros((3, *shape)))[0].shape == (3, 7)
 
 
+@pytest.mark.slow
 def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
     model = ResNet9(7, (4, 6, 6, 8), norm=None)
     inputs = RANDOM.normal(size=(3, 8, 8, 2)).astype(np.float32)
@@ -376,6 +378,7 @@ def test_weights_of_each_lane_make_batched_products_and_no_convolutions_on_cpu(n
     assert as_lanes == alone >= 2 * sum(leaf.ndim > 2 for leaf in jax.tree.leaves(params)) - 1
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 3)])
 def test_resnet9_learns_from_images_of_any_size(shape):
     inputs = jnp.ones((2, *shape, 3))
@@ -405,6 +408,7 @@ def test_widths_are_checked_before_a_model_is_made(name, knob, given):
         resolve(MODELS.knobs(name), {knob: given}, "model")
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize(
     ("window", "strides"), [((3, 3), (2, 2)), ((2, 2), (1, 1)), ((2, 2), (3, 3)), ((17, 17), None), ((2, 2), None)]
 )

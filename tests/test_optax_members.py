@@ -69,6 +69,7 @@ def section(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Specifying a key:UserWarning", "ignore:.*optimistic_adam:DeprecationWarning")
+@pytest.mark.one_fast_of(9)
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_optimizer_of_optax_trains_the_digits(name: str):
     """The loss of mini-batches falls by a fifth within 200 steps, and the state can be saved."""
@@ -122,6 +123,7 @@ def distance(state: Any, reference: Any) -> float:
     return float(jnp.linalg.norm(flat - expected) / jnp.linalg.norm(expected))
 
 
+@pytest.mark.one_fast_of(5)
 @pytest.mark.parametrize("name", ASKING)
 @pytest.mark.parametrize(
     "more",
@@ -137,8 +139,9 @@ def test_micro_batches_and_devices_see_the_loss_of_the_whole_batch(name: str, mo
     assert distance(trained(name, **more)[1], trained(name)[1]) < 1e-4
 
 
+@pytest.mark.one_fast_of(4)
 @pytest.mark.bits
-@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize("name", ASKING[::-1])  # the dear one is slow
 def test_lanes_equal_solo_runs(name: str):
     """To the bit where lanes run one after another, within 1e-4 where they are vmapped."""
     found, solo = trained.__wrapped__(name)  # anew: other tests train quickly compiled programs
@@ -172,6 +175,7 @@ INPUTS = np.random.default_rng(0).normal(size=(5, 64, 3)).astype(np.float32)
 TARGETS = (INPUTS @ np.array([1.0, -2.0, 0.5], np.float32) + 0.3).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_lbfgs_is_the_loop_by_hand_to_the_bit():
     """Five steps, each on another batch."""
@@ -232,6 +236,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.one_fast_of(5)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("make", [optax.lbfgs, optax.polyak_sgd, functools.partial(optax.contrib.sophia, 0.1)])
 def test_wrappers_pass_the_arguments_on_and_freezing_optimizes_the_rest_alone(make: Any, wrapper: str):

@@ -183,6 +183,7 @@ def trajectory(optimizer, initial=PARAMS, steps=STEPS) -> Any:
     return jax.lax.scan(step, (initial, optimizer().init(initial)), length=steps)[1]
 
 
+@pytest.mark.one_fast_of(4)
 @pytest.mark.parametrize("case", CASES)
 def test_every_optimizer_is_that_of_optax_with_all_its_floats_traced_under_vmap(case):
     """Two lanes that differ in every float, each compared with optax on Python numbers: 50 steps within 2e-5.

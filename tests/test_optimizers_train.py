@@ -19,6 +19,7 @@ def test_every_optimizer_has_a_rate_that_fits_it():
 
 
 @pytest.mark.filterwarnings("ignore:.*schedule_free:jaxtrain.errors.JaxtrainWarning")
+@pytest.mark.one_fast_of(6)
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
 def test_every_optimizer_and_every_schedule_trains_the_digits(optimizer, schedule):
     """300 steps reach an accuracy of 0.9 on the test split; Rprop trains with full batches."""

@@ -72,6 +72,7 @@ def assert_close(found, expected, atol=1e-4):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), found, expected)
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize(
     ("rules", "devices", "backend"),
     [(PLAIN, 4, "mesh"), (PLAIN, 4, "pmap"), (PLAIN, 1, "pmap"), (ACCUMULATED, 4, "mesh"), (ACCUMULATED, 4, "pmap")],
@@ -90,6 +91,7 @@ def test_losses_are_those_of_one_device_batch_norm_and_averages_included(rules, 
     assert np.mean(one_losses[-10:]) < 0.5 * one_losses[0]
 
 
+@pytest.mark.slow
 def test_with_dropout_the_mesh_still_agrees_and_pmap_draws_anew_on_each_device():
     _, losses, _, _ = trained(DROPOUT, 1, "mesh")
     np.testing.assert_allclose(trained(DROPOUT, 4, "mesh")[1], losses, atol=1e-4)

@@ -59,6 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.one_fast_of(4)
 @each_name
 def test_a_run_trains_resumes_and_is_read_under_any_name(folder, whole, name, capfd):
     assert train_and_evaluate(tiny(GIVEN), name, trackers=[Interrupting(20)], quiet=True).status == "interrupted"

@@ -163,6 +163,7 @@ def test_without_a_schedule_there_is_no_picture(tmp_path: Path):
 # What fits
 
 
+@pytest.mark.slow
 def test_the_largest_batch_fits_and_shrinks_with_the_limit():
     found = experiment()
     needed = {size: bytes_of_batch(found, size) or 0 for size in (256, 512, 1024)}
@@ -178,6 +179,7 @@ def test_the_largest_batch_runs(planned: Plan, size: int, tmp_path: Path):
     assert train_and_evaluate(config, tmp_path, quiet=True).status == "done"
 
 
+@pytest.mark.slow
 def test_lanes_are_as_many_as_the_population_plans_for():
     needed = {lanes: bytes_of_lanes(experiment(), lanes) or 0 for lanes in (8, 16)}
     weights = 3 * 4 * sum(m * n + n for m, n in SIZES)
@@ -185,6 +187,7 @@ def test_lanes_are_as_many_as_the_population_plans_for():
     assert [most_lanes(experiment(), limit) for limit in (needed[8], needed[16] - 1)] == [8, 8]
 
 
+@pytest.mark.slow
 def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monkeypatch: pytest.MonkeyPatch):
     """Uses the preferred width of a GPU: all lanes at once if they fit, else fewer at a time."""
     monkeypatch.setattr("jaxtrain.training.memory_plan.preferred_width", lambda lanes, width: width or lanes)
@@ -196,6 +199,7 @@ def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monk
     assert narrow < sum(memory.values())
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_nothing_is_run(tmp_path: Path):
     few = {"data.test_fraction": 0.89, "data.batch_size": 8, "train.duration": "9 steps", "model.hidden": (2,)}
     found = plan(config_of(few), limit=1000)
@@ -238,6 +242,7 @@ def test_sizes_double_up_to_the_cap(least: int, cap: int, sizes: list[int]):
 # Devices, seeds, micro-batches, dtypes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "cap"),
     [

@@ -127,6 +127,7 @@ def test_a_resumed_run_reduces_as_one_that_was_never_interrupted_to_the_bit(whol
     assert outcome(tmp_path) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_each_seed_of_a_run_reduces_by_its_own_losses(whole, tmp_path):
     tracker = MemoryTracker()
     train_and_evaluate(tiny(GIVEN | {"train.seeds": 2}), tmp_path, trackers=[tracker], quiet=True)
@@ -140,6 +141,7 @@ def test_each_seed_of_a_run_reduces_by_its_own_losses(whole, tmp_path):
     assert rates(rows) == [row[f"seed_1/{RATE}"] for row in tracker.rows if row["split"] == "train"]
 
 
+@pytest.mark.slow
 def test_scores_that_rise_are_improvements_in_padded_lanes_and_in_a_run_alone(tmp_path):
     """Three seeds on two devices, with accuracy as the metric; expected scales are computed from the logged values."""
     judged = GIVEN | {"eval.metric": "accuracy", "optimizer.learning_rate": 0.05}
@@ -175,6 +177,7 @@ def test_a_dead_lane_is_left_as_it_is_and_a_trial_one_by_one_is_edited():
     assert float(alone.hparams[f"{PREFIX}scale"]) == 0.5
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_halved_search_reduces_as_its_run_alone(whole, tmp_path):
     """Rungs fall between evaluations, and do not change the scale."""
     space = {"optimizer": {"learning_rate": ("log_uniform", 0.005, 0.02)}}

@@ -67,6 +67,7 @@ def solo(found: Experiment, seed: int, rate: float, steps: int = STEPS) -> Train
     return jax.device_get(call(state, found.batches(0, steps, STEPS), steps)[0])
 
 
+@pytest.mark.one_fast_of(12)
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(
     ("optimizer", "schedule"),
@@ -87,6 +88,7 @@ def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str)
     assert len(set(digests)) == len(lanes)
 
 
+@pytest.mark.one_fast_of(8)
 @pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
 @pytest.mark.parametrize(("optimizer", "schedule"), PAIRS[::3])
 def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -> None:
@@ -103,6 +105,7 @@ def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -
     )
 
 
+@pytest.mark.slow
 def test_the_comparison_sees_another_lane() -> None:
     """Lanes compared with solo runs at another rate are far from them."""
     found = experiment()
@@ -117,6 +120,7 @@ def test_the_comparison_sees_another_lane() -> None:
     assert told.min() > 1e-2
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_neighbours_of_a_diverged_lane_are_untouched(width: int) -> None:
     """The lane keeps its state and is reported dead; its neighbours are the same bits as beside a stable lane."""
@@ -205,6 +209,7 @@ def test_weights_are_equal_for_equal_seeds() -> None:
     assert first == second != third
 
 
+@pytest.mark.slow
 def test_a_step_of_ones_own_is_taken_by_every_lane() -> None:
     """Any function with the signature of `train_step`."""
 
@@ -219,6 +224,7 @@ def test_a_step_of_ones_own_is_taken_by_every_lane() -> None:
     assert np.asarray(states.step).tolist() == [10, 10]
 
 
+@pytest.mark.slow
 def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One lane at a time on a CPU; a given width is used; an error states the size and the limit."""
     found = experiment()

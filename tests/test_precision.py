@@ -110,6 +110,7 @@ def test_state_losses_and_metrics_are_float32(name: str, accumulate: int):
     assert any(path.startswith("0/ema") for path in kinds)
 
 
+@pytest.mark.slow
 def test_initial_weights_are_the_same_and_the_loss_differs_by_rounding_alone():
     plain, rounded = (experiment(chosen, dropout=None) for chosen in ("float32", "bfloat16"))
     assert state_digest(jax.device_get(plain.init())) == state_digest(jax.device_get(rounded.init()))
@@ -134,6 +135,7 @@ class Gain(nn.Module):
         return self.gain * outputs
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own_needs_to_know_nothing_of_types():
     images = np.random.default_rng(0).random((32, 8, 8, 1)).astype(np.float32)
     batch = {"inputs": images, "targets": (images[..., 0] > 0.5).astype(np.int32)}
@@ -178,6 +180,7 @@ def test_a_lane_is_its_solo_run_to_the_bit():
     assert state_digest(population.fetch_lane(states, 0)) != state_digest(population.fetch_lane(states, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["mesh", "pmap"])
 def test_losses_on_two_devices_are_those_of_one_up_to_rounding(backend: str):
     one, two = trained(experiment("bfloat16")), trained(experiment("bfloat16", devices=2), backend)
@@ -186,6 +189,7 @@ def test_losses_on_two_devices_are_those_of_one_up_to_rounding(backend: str):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(two[0])} == {"float32", "int32", "uint32", "bool"}
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(tmp_path):
     config = tiny(BFLOAT16)
     train_and_evaluate(config, tmp_path / "whole", quiet=True)
@@ -195,6 +199,7 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_digits_are_learnt_and_a_run_that_is_opened_again_computes_alike(tmp_path):
     given = {"data": {"name": "digits"}, "optimizer": {"name": "adamw", "learning_rate": 3e-3}}
     config = resolve_config(given, BFLOAT16 | {"train.duration": "25 epochs", "parallel.mesh": 1}).config

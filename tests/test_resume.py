@@ -24,6 +24,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize("seconds", [1e-9, 0.004, 5.0])
 def test_resumed_equals_uninterrupted_however_the_calls_are_cut(whole, tmp_path, monkeypatch, seconds):
     """Calls of one step, of several and of as many as possible: the rows, norms included, are the same."""
@@ -53,6 +54,7 @@ def test_a_run_interrupted_before_its_first_step_saves_it_and_goes_on(whole, tmp
     assert outcome(tmp_path) == outcome(whole)
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("lost", ["result.json", "metrics.jsonl's last line"])
 def test_a_run_killed_after_its_last_save_ends_as_one_that_was_not(whole, tmp_path, lost):
     """A kill between the last save and result.json, with or without the row of the test split."""

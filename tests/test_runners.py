@@ -143,6 +143,7 @@ def poisoned(*seeds: int, at: int) -> Any:
     return step
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("pace", [7, 500])
 def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, tmp_path, monkeypatch, pace):
     """The first seed diverges: the other seeds' states and the logged rate are the same to the bit as without that.
@@ -173,6 +174,7 @@ def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, t
     assert f"seed 2 diverged after step {result.seeds['diverged'][2]}" in "\n".join(train_report(result, tmp_path))
 
 
+@pytest.mark.slow
 def test_where_no_seed_is_left_the_run_has_diverged(tmp_path):
     result = trained(tiny(THREE), tmp_path, step=poisoned(*SEEDS, at=30))
     assert (result.status, result.exit_code) == ("diverged", 4)
@@ -195,6 +197,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(whole, tmp_path
     assert result_of(tmp_path)["seeds"] == result_of(whole)["seeds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_saved_lanes_go_on_to_the_bit_on_another_number_of_devices(whole, tmp_path, devices):
     """Three lanes do not divide over two or four devices, so that lanes are padded."""

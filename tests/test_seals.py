@@ -78,6 +78,7 @@ ROWS: dict[str, tuple[Edit, int]] = {
 }
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize(("edit", "back_to"), ROWS.values(), ids=ROWS)
 def test_rows_that_are_not_as_written_send_the_run_back_to_where_they_are(copy, whole, edit, back_to, capfd):
     assert len(lines_of(copy)) == 4

@@ -98,6 +98,7 @@ def test_a_trial_is_the_run_of_its_config_for_every_seed(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", ["20 steps", "15 steps", "5 steps"])
 def test_early_stopping_counts_as_in_a_run(patience, tmp_path):
     rates = {"optimizer": {"learning_rate": ("grid", (0.3, 0.5))}}
@@ -183,6 +184,7 @@ def test_a_value_that_is_none_is_refused_with_the_forms(value):
         config(search__value=value)
 
 
+@pytest.mark.slow
 def test_trials_start_from_another_runs_weights_as_runs_do(tmp_path):
     train_and_evaluate(tiny({"seed": 5}), tmp_path / "first", quiet=True)
     base = config(search__trials=2, checkpoint__init_from=str(tmp_path / "first"))
@@ -193,6 +195,7 @@ def test_trials_start_from_another_runs_weights_as_runs_do(tmp_path):
     assert outcome.value != alone(outcome, 0, fresh, tmp_path / "fresh")
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("halving", ["successive", "hyperband"])
 def test_a_survivor_of_halving_equals_its_unhalved_run(halving, tmp_path):
     more = {"search__reduction": 2, "search__first_rung": "20 %", "eval__every": "10 steps"}
@@ -242,6 +245,7 @@ def test_a_conditional_space_is_grouped_by_what_shapes_the_program(tmp_path, pic
         assert outcome.status == "done"
 
 
+@pytest.mark.slow
 def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
     space = {
         "data": {"batch_size": ("choice", (32, 64))},
@@ -271,6 +275,7 @@ def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_p
         assert found[number].value == alone(found[number], 0, base, tmp_path / str(number))
 
 
+@pytest.mark.slow
 def test_a_loss_that_overflows_in_evaluation_is_a_divergence_and_not_a_crash(tmp_path):
     rates = {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 100.0, 12)}}
     more = {"data__name": "diabetes", "task__name": "regression", "loss__name": "mse", "optimizer__name": "sgd"}
@@ -281,6 +286,7 @@ def test_a_loss_that_overflows_in_evaluation_is_a_divergence_and_not_a_crash(tmp
     assert all(isinstance(value, float) for outcome in found.values() for _, value in outcome.curve)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, {"search__halving": "successive", "search__sampler": "sobol"}])
 def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_path, monkeypatch):
     import jaxtrain.search.programs
@@ -485,6 +491,7 @@ def test_files_hold_no_address_of_a_database(tmp_path):
         assert "study.db" not in (result.folder / name).read_text()
 
 
+@pytest.mark.slow
 def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_path):
     result = run_search(config(search__trials=4), tmp_path / "study", quiet=True)
     best = result.findings.best
@@ -498,6 +505,7 @@ def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_the_best_is_compared_on_unused_seeds_as_runs_of_its_config(tmp_path):
     base = config(search__trials=4, search__seeds=2, search__compare_seeds=3)
     result = run_search(base, tmp_path / "study", quiet=True)
@@ -512,6 +520,7 @@ def test_the_best_is_compared_on_unused_seeds_as_runs_of_its_config(tmp_path):
         assert values[3] == pytest.approx(again.test["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_higher_is_better_where_the_metric_says_so(tmp_path):
     result = run_search(config(eval__metric="accuracy", search__trials=5), tmp_path, quiet=True)
     assert result.findings.best is not None
@@ -542,6 +551,7 @@ def study_file(folder: Path, space: Any = None, **overrides: Any) -> Path:
     return path
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("halving", [None, "successive"])
 def test_all_diverged_writes_the_report_and_exits_with_4(halving, tmp_path):
     space = {"optimizer": {"learning_rate": ("grid", (1e30, 1e31))}}
@@ -611,6 +621,7 @@ def lowest(folder: Path, sampler: str, seed: int, space: Any = branin.SPACE, tri
     return best.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "bar"), [("random", 2.0), ("sobol", 2.0), ("tpe", 0.8)])
 def test_branin_by_sampler(sampler, bar, tmp_path):
     """tests/test_search_optuna.py shows that `tpe` equals Optuna's own to the bit."""

@@ -75,6 +75,7 @@ def optunas_own(seed: int, trials: int = 60, batch: int = 10) -> float:
     return study.best_value
 
 
+@pytest.mark.slow
 def test_tpe_is_optunas_own_and_good_on_branin():
     best = [min(found.value or 0.0 for found in run(plane(seed), on_branin)) for seed in range(20)]
     assert best == [optunas_own(seed) for seed in range(20)]

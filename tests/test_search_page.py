@@ -307,6 +307,7 @@ def test_the_headline_says_how_the_best_does_beside_the_configs_own_values(own, 
     assert words in told
 
 
+@pytest.mark.slow
 def test_the_headline_counts_the_trials_and_names_the_best(tmp_path):
     findings = findings_of(64, compared=False)
     told, best = text(findings, tmp_path), findings.best

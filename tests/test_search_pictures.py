@@ -57,6 +57,7 @@ def with_values(findings: Findings, values: dict[int, float]) -> Findings:
     return dataclasses.replace(findings, outcomes=new)
 
 
+@pytest.mark.one_fast_of(5)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_picture_can_be_drawn_of_whatever_was_found(name, case):
@@ -180,6 +181,7 @@ def test_names_that_look_like_formulas_are_shown_as_they_are():
     assert [text.get_text() for text in axes.get_xticklabels()] == [r"\$\frac\$", "a b", "x" * 15 + "…"]
 
 
+@pytest.mark.slow
 def test_importances_find_what_the_order_depends_on():
     findings = findings_of(64)
     found = find_importances(findings)

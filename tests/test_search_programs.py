@@ -53,6 +53,7 @@ def compiled(programs: Programs) -> int:
     return sum(_cached(function) for function in functions)
 
 
+@pytest.mark.slow
 def test_a_search_of_many_widths_keeps_few_programs_and_finds_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

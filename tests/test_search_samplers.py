@@ -8,7 +8,7 @@ from scipy.stats import kstest
 
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError
-from jaxtrain.search.samplers import exhaustion, make_sampler, number_of_trials
+from jaxtrain.search.samplers import batch_size, exhaustion, make_sampler, number_of_trials
 from jaxtrain.search.space import Space, identify, read_space
 
 ENTRIES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-2), "weight_decay": ("uniform", 0.0, 1.0)}}
@@ -128,3 +128,18 @@ def test_a_grid_with_a_range_without_a_count_says_how_to_count():
 def test_an_unknown_sampler_is_refused_with_the_list(name):
     with pytest.raises(ConfigError, match=r"search\.sampler.*grid, random, sobol, tpe, optuna:"):
         make_sampler(space(name), higher_is_better=False)
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ({"sampler": "random", "trials": 32}, 32),
+        ({"sampler": "tpe", "trials": 32}, 8),
+        ({"sampler": "tpe", "trials": 3}, 1),
+        ({"sampler": "optuna:GPSampler", "trials": 1000}, 32),
+        ({"sampler": "tpe", "trials": 32, "batch": 20}, 20),
+    ],
+)
+def test_a_sampler_that_learns_sees_results_before_its_second_quarter(search, expected):
+    section = resolve_config({"search": search}).config["search"]
+    assert batch_size(section) == expected

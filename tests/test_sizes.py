@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from jaxtrain.commands.lr_range import lr_range
 from jaxtrain.config.files import read
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.config.schema import MOST_NESTED, Text, is_too_deep
 from jaxtrain.errors import ConfigError, message
+from jaxtrain.lr_range.from_config import lr_range_test
 from jaxtrain.models.norms import batch_norm, group_norm, layer_norm, rms_norm
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import device_mesh
@@ -29,7 +29,7 @@ SPACE = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
 LAST = 2**32 - 1
 COMMANDS = {
     "train": train_and_evaluate,
-    "lr_range": lr_range,
+    "lr_range": lr_range_test,
     "search": run_search,
     "plan": lambda config, workdir: plan(config),
 }

@@ -7,12 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain.commands.lr_range import lr_range
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import describe
 from jaxtrain.errors import ConfigError
+from jaxtrain.lr_range.from_config import lr_range_test
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.run import run_search
 from jaxtrain.tasks import make_task
@@ -175,7 +175,7 @@ def test_a_loss_that_is_not_one_number_an_example_is_refused_by_name_before_anyt
     assert compiled.count == 0
 
 
-@pytest.mark.parametrize("start", [train_and_evaluate, lr_range, run_search, lambda config, workdir: plan(config)])
+@pytest.mark.parametrize("start", [train_and_evaluate, lr_range_test, run_search, lambda config, workdir: plan(config)])
 def test_every_command_that_trains_takes_the_same_road(start, tmp_path):
     search = {"space": {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 1e-1)}}}
     config = resolve_config({**DIGITS, "loss": own("mean"), "search": search}).config

@@ -127,6 +127,7 @@ def test_classification_refuses_targets_that_are_no_labels():
         made(INPUTS, INPUTS, None)[0].init(KEY, {}, {"model.dropout": 0.0})
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize(
     ("outputs", "mean", "deviation"), [(None, 1e4, 1.0), (2, 1e4, 1.0), (None, -3.0, 1e-3), (2, 0.0, 1.0)]
 )

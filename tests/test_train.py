@@ -270,6 +270,7 @@ def losses(config: configs.Config, directory: Path) -> dict[tuple[int, str], flo
     return {(row["step"], row["split"]): row["loss"] for row in read_rows(directory / "metrics.jsonl")}
 
 
+@pytest.mark.one_fast_of(3)
 @pytest.mark.parametrize(
     ("backends", "given"),
     [

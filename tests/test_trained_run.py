@@ -86,6 +86,7 @@ def test_predictions_of_a_regression_are_in_the_targets_own_units(diabetes):
     assert 100 < predicted.mean() < 200
 
 
+@pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize(
     ("offset", "more"), [(2460000.5, {"parallel.mesh": 2}), (-5e7, {"train.seeds": 2})], ids=["devices", "lanes"]
 )

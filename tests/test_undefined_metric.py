@@ -51,6 +51,7 @@ def test_early_stopping_counts_it_as_no_better(patience, tmp_path):
     assert result.reason.startswith(f"stopped early at step {20 + patience}: roc_auc was undefined at every evaluation")
 
 
+@pytest.mark.slow
 def test_a_search_tells_undefined_from_diverged_in_status_exit_code_ledger_and_report(tmp_path):
     space = {"optimizer": {"learning_rate": ("grid", (1e-3, 1e-2))}}
     search = {"search.space": space, "search.sampler": "grid", "search.batch": 3, "track.tensorboard": False}

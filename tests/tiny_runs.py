@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import forked_commands
 import programs
+from forked_commands import PATIENCE as PATIENCE
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.resolve import resolve_config
@@ -29,9 +31,6 @@ GIVEN: dict[str, Any] = {
     "parallel": {"mesh": 1},
 }
 """One program for most tests, so that it is compiled once in a process."""
-
-PATIENCE = 600.0
-"""Seconds that a test waits for a process: it fails a hang, and no machine that other programs slow down."""
 
 RATE_OF = {
     **{"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rprop": 1e-3, "rmsprop": 3e-3, "adagrad": 0.1, "adadelta": 2.0},
@@ -81,11 +80,10 @@ def environment(**more: str) -> dict[str, str]:
 
     Where XDG_CACHE_HOME is given, the command keeps its programs there, as a user's does.
     """
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     inherited = {
         name: value for name, value in os.environ.items() if name != programs.CACHE or "XDG_CACHE_HOME" not in more
     }
-    return {**inherited, "PYTHONPATH": path, "XLA_FLAGS": programs.flags(), **more}
+    return {**inherited, "PYTHONPATH": forked_commands.PYTHONPATH, "XLA_FLAGS": programs.flags(), **more}
 
 
 def on_devices(count: int) -> dict[str, str]:
@@ -95,8 +93,7 @@ def on_devices(count: int) -> dict[str, str]:
 
 def run(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """Runs the command in a folder to its end."""
-    line = command(*arguments)
-    return subprocess.run(line, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE)
+    return forked_commands.run(command(*arguments), folder, environment(**more))
 
 
 def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
@@ -105,8 +102,7 @@ def start(folder: Path, *arguments: object, **more: str) -> subprocess.Popen[str
     It keeps its programs to itself: a kill in the middle of a write to the cache would spoil those of other tests.
     """
     variables = environment(**{"XDG_CACHE_HOME": str(folder / "cache"), **more})
-    line, pipe = command(*arguments), subprocess.PIPE
-    return subprocess.Popen(line, cwd=folder, env=variables, text=True, stdout=pipe, stderr=pipe)
+    return forked_commands.start(command(*arguments), folder, variables)
 
 
 class Interrupting(MemoryTracker):

@@ -87,20 +87,21 @@ class Parallel:
 
 @dataclass(frozen=True)
 class LRRange:
-    """The learning-rate range test: one lane per rate and seed, or one ramp over all rates.
+    """The learning-rate range test: lanes of several lengths at each rate, or one ramp over all rates.
 
-    `target` is the float to vary, from `start` to `stop` in `rates` steps of equal ratio, with `seeds` seeds each;
-    lanes train for `steps`. `second` names another float to vary, from `second_start` to `second_stop` in
-    `second_count` steps. With `before_training`, the command `train` runs the test first.
+    `target` is the float to vary, from `start` to `stop` in `rates` steps of equal ratio, with `seeds` seeds each. The
+    longest lanes train for `steps` (None: 240 steps or 5 % of the run, whichever is longer), others for a half and a
+    quarter of it. `second` names another float to vary, from `second_start` to `second_stop` in `second_count` steps.
+    With `before_training`, the command `train` runs the test first.
     """
 
     method: Literal["lanes", "ramp"] = "lanes"
     target: Name = "optimizer.learning_rate"
-    start: Positive = 1e-7
-    stop: Positive = 1.0
+    start: Positive = 1e-6
+    stop: Positive = 10.0
     rates: Annotated[int, Bounds(5, 10_000)] = 36
     seeds: Count = 3
-    steps: Duration = "5 %"
+    steps: Duration | None = None
     second: Name | None = None
     second_start: Positive = 1e-4
     second_stop: Positive = 1.0
@@ -113,20 +114,21 @@ class Search:
     """The search over `search.space`, which mirrors the config: the sampler, the number of trials, and early stopping.
 
     `sampler` is grid, random, sobol, tpe, or a sampler of Optuna such as "optuna:GPSampler". It proposes `batch` trials
-    at a time; each trains with `seeds` seeds, counted up from `seed`. `value` says by which evaluations trials are
-    compared, also at rungs: their "best", their "last", or the "mean of last 3" or of another number; the config of the
-    best trial is written with the `checkpoint.result` that belongs to it. `halving` stops trials early at rungs: the
-    first rung is at `first_rung`, each later one `reduction` times as far, and the best 1 / `reduction` of the trials
-    continue; with "hyperband" some trials start at later rungs. At the end the best trial is compared with the config's
-    own values on `compare_seeds` further seeds. `storage` is the URL of a database through which workers share the
-    study named `study` (None: named after the config).
+    at a time (None: 32, but at most a quarter of `trials` for a sampler that learns from results); each trains with
+    `seeds` seeds, counted up from `seed`. `value` says by which evaluations trials are compared, also at rungs: their
+    "best", their "last", or the "mean of last 3" or of another number; the config of the best trial is written with the
+    `checkpoint.result` that belongs to it. `halving` stops trials early at rungs: the first rung is at `first_rung`,
+    each later one `reduction` times as far, and the best 1 / `reduction` of the trials continue; with "hyperband" some
+    trials start at later rungs. At the end the best trial is compared with the config's own values on `compare_seeds`
+    further seeds. `storage` is the URL of a database through which workers share the study named `study` (None: named
+    after the config).
     """
 
     sampler: Name = "random"
     trials: Annotated[int, Bounds(1, 1_000_000)] = 32
     seeds: Count = 1
     value: TrialValue = "mean of last 3"
-    batch: Count = 32
+    batch: Count | None = None
     halving: Literal["successive", "hyperband"] | None = None
     first_rung: Duration = "10 %"
     reduction: Annotated[int, Bounds(2)] = 3

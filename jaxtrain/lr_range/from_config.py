@@ -2,19 +2,18 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family, flatten
-from jaxtrain.config.durations import MOST_STEPS, steps_of
 from jaxtrain.config.hparams import hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
 from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.config.seeds import check_seeds
+from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, nearest, one_of
 from jaxtrain.files import (
     demand_writable,
@@ -26,19 +25,51 @@ from jaxtrain.files import (
     write_json,
     write_text,
 )
-from jaxtrain.lr_range.sweep import LRRangeResult, lr_range_test
+from jaxtrain.lr_range.lengths import describe_budget, lane_lengths
+from jaxtrain.lr_range.result import LRRangeResult
+from jaxtrain.lr_range.run import sweep_rates
+from jaxtrain.lr_range.sweep import Points, Setup
+from jaxtrain.parallel.population import Population
+from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.seals import read_if_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
-from jaxtrain.training.experiment import Experiment
+from jaxtrain.trackers.progress import plain_lines
+from jaxtrain.training.checks import explain_traced_floats
+from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.fine_tuning import load_initial_weights
 from jaxtrain.training.size_checks import check_lanes
+
+
+def lr_range_test(config: Config, workdir: str | Path | None = None, *, quiet: bool = False) -> LRRangeResult:
+    """Runs the range test of a resolved config: `suggestions` are the floats to train with, `plot()` is the picture.
+
+    Progress is printed on standard error, as lines; nothing with `quiet`. With a `workdir`, the result, the curve and
+    the picture are written to `lr_range/` in it. If every lane diverged, `status` of the result says so.
+
+    Raises:
+        ConfigError: a range or a float that cannot be tested.
+        StorageError: a directory in use, or a file that cannot be written.
+    """
+    check(config)
+    lines = plain_lines(quiet)
+    if workdir is None:
+        with explain_traced_floats(config):
+            return run_range_test(build(config, lanes=True), lines.say)
+    workdir = Path(workdir)
+    with run_lock(workdir), explain_traced_floats(config):
+        experiment = build(config, lanes=True)
+        demand_places(workdir / "lr_range")
+        result = run_range_test(experiment, lines.say, workdir.name)
+        write(result, config, workdir / "lr_range")
+    return result
 
 
 def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str], None]) -> Experiment:
     """Sets the floats that a range test suggests; the test is read from `workdir`, or run now and stored there.
 
-    A cyclic schedule gets the bounds between which the loss falls. If the rules do not agree, the config's own rate
-    stays, and a message says so.
+    With a second float, the best pair is set; a cyclic schedule gets the bounds between which the loss falls. If the
+    suggestion is not reliable, the config's own rate stays, and a message says so.
     """
     target = experiment.config["lr_range"]["target"]
     path = workdir / "lr_range" / "result.json"
@@ -46,13 +77,12 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
     if stored is not None:
         result = LRRangeResult.from_json(stored)
     else:
-        say("range test: trains lanes before the run")
         demand_places(path.parent)
-        result = run_range_test(experiment)
+        result = run_range_test(experiment, lambda line: say(f"range test: {line}"), workdir.name)
         write(result, experiment.config, path.parent)
-    if not result.agreed or result.suggestion is None:
+    if not result.reliable:
         rate = hyperparameters(experiment.config)[target]
-        say(f"range test: the rules disagree, so {target} stays {rate:.4g}; see {path}")
+        say(f"range test: the suggestion is not reliable, so {target} stays {rate:.4g}; see {path}")
         return experiment
     suggested = suggested_floats(result, experiment.config)
     say("range test: " + ", ".join(f"{name} = {value:.4g}" for name, value in suggested.items()))
@@ -67,15 +97,14 @@ def _is_of_config(folder: Path, config: Config) -> bool:
 
 
 def suggested_floats(result: LRRangeResult, config: Config) -> dict[str, float]:
-    """Returns the suggested floats, full name -> value: the suggestion, or the bounds of a cyclic schedule."""
+    """Returns the suggested floats, full name -> value: the suggestions, or the bounds of a cyclic schedule."""
     assert result.reading is not None
-    assert result.suggestion is not None
     low = f"schedule.{result.target}.low"
     cyclic = flatten(config["schedule"]).get(f"{result.target}.name") == "cyclic"
     if cyclic and result.reading.falling:
         bottom, top = result.reading.falling
-        return {result.target: top, low: bottom / top}
-    return {result.target: result.suggestion}
+        return {**result.suggestions, result.target: top, low: bottom / top}
+    return result.suggestions
 
 
 def check(config: Config) -> None:
@@ -123,34 +152,81 @@ def _check_bounds(config: Config) -> None:
             schema.check(f"lr_range.{end}", section[end])
 
 
-def run_range_test(experiment: Experiment) -> LRRangeResult:
-    """Runs the range test of an experiment's config; the experiment stays unchanged."""
+def run_range_test(experiment: Experiment, say: Callable[[str], None], name: str = "") -> LRRangeResult:
+    """Runs the range test of an experiment's config; the experiment stays unchanged.
+
+    `say` gets lines on its progress; `name` is that of the run, for the title of the picture.
+    """
     config = experiment.config
     section = config["lr_range"]
+    total = experiment.lengths.total
     steps_per_epoch = experiment.dataset.sizes["train"] / config["data"]["batch_size"]
-    steps = steps_of(section["steps"], steps_per_epoch=steps_per_epoch, total=experiment.lengths.total)
-    if steps >= MOST_STEPS:
-        raise ConfigError("lr_range.steps", section["steps"], f"fewer than {int(MOST_STEPS):,} steps", "Shorten it")
+    lengths = lane_lengths(section["steps"], steps_per_epoch=steps_per_epoch, total=total)
     counts = {f"lr_range.{name}": section[name] for name in _axes(section)}
     check_lanes(experiment.mesh, experiment.state_shapes(), counts)
+    points = _points(config)
+    if section["method"] == "lanes":
+        values, _, seeds = points.shape
+        say(describe_budget(lengths, points.rates, values * seeds, total))
+    result = sweep_rates(_setup(experiment), points, lengths, total, method=section["method"], say=say)
+    return replace(result, description=_describe(experiment, lengths, name))
+
+
+def _points(config: Config) -> Points:
+    section = config["lr_range"]
     second = None
     if section["second"] is not None:
         values = np.geomspace(section["second_start"], section["second_stop"], section["second_count"])
         second = (section["second"], values)
-    return lr_range_test(
-        experiment.rules,
-        experiment.hparams,
-        experiment.batches,
-        np.geomspace(section["start"], section["stop"], section["rates"]),
-        range(config["seed"], config["seed"] + section["seeds"]),
-        method=section["method"],
-        steps=steps,
+    rates = np.geomspace(section["start"], section["stop"], section["rates"])
+    seeds = range(config["seed"], config["seed"] + section["seeds"])
+    return Points(section["target"], rates, seeds, second, _allows(section["target"], config))
+
+
+def _allows(target: str, config: Config) -> Callable[[float], bool]:
+    """Returns a test of whether the knob `target` may have a value: a range that is widened stays in its bounds."""
+    owner, _, knob = target.partition(".")
+    schema = family(owner).knobs(config[owner]["name"]).get(knob) if owner in PROGRAM else None
+
+    def allows(value: float) -> bool:
+        try:
+            if schema is not None:
+                schema.check(target, value)
+        except ConfigError:
+            return False
+        return True
+
+    return allows
+
+
+def _setup(experiment: Experiment) -> Setup:
+    """Returns what the lanes of an experiment's range test share, the weights of `checkpoint.init_from` among it."""
+    config = experiment.config
+
+    def start(states: TrainState, population: Population) -> TrainState:
+        section = config["checkpoint"]
+        return load_initial_weights(states, section, experiment.rules, population.spread, lanes=population.padded)
+
+    return Setup(
+        rules=experiment.rules,
+        hparams=experiment.hparams,
+        batches=experiment.batches,
         judge=experiment.eval_batches("validation") if "validation" in experiment.dataset.sizes else None,
-        target=section["target"],
-        second=second,
         mesh=experiment.mesh,
         width=config["parallel"]["width"],
+        start=start,
     )
+
+
+def _describe(experiment: Experiment, lengths: Sequence[int], name: str) -> str:
+    """Says what was tested, for the title of the picture: run, data, task, split, steps."""
+    config = experiment.config
+    tested = ", ".join(filter(None, (name, config["data"]["name"], config["task"]["name"])))
+    if config["lr_range"]["method"] == "ramp":
+        return f"{tested}: training loss of a ramp"
+    split = "validation" if "validation" in experiment.dataset.sizes else "training"
+    steps = ", ".join(f"{length:,}" for length in lengths)
+    return f"{tested}: {split} loss after {steps} steps, for a run of {experiment.lengths.total:,}"
 
 
 def _axes(section: Config) -> list[str]:
@@ -171,10 +247,7 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
     make_directory(folder)
     remove(folder / "result.json")
     write_json(folder / "config.json", config)
-    curve = io.StringIO()
-    seeds = [f"loss_seed_{config['seed'] + i}" for i in range(result.losses.shape[1])]
-    csv.writer(curve).writerows([["rate", "median", *seeds], *_rows(result)])
-    write_text(folder / "curve.csv", curve.getvalue())
+    write_text(folder / "curve.csv", _table(result, config["seed"]))
     picture = render(result.plot())
     write_bytes(folder / "lr_range.png", picture.png)
     if config["track"]["tensorboard"]:
@@ -182,8 +255,14 @@ def write(result: LRRangeResult, config: Config, folder: Path) -> None:
     write_sealed(folder / "result.json", result.to_json())
 
 
-def _rows(result: LRRangeResult) -> list[list[Any]]:
-    return [
-        [rate, median, *losses]
-        for rate, median, losses in zip(result.rates, result.band[1], result.losses, strict=True)
-    ]
+def _table(result: LRRangeResult, seed: int) -> str:
+    """Returns the losses at the best value of the second float as CSV: one row for each length of lanes and rate."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["steps", "rate", "median", *(f"loss_seed_{seed + i}" for i in range(result.losses.shape[1]))])
+    for curve in result.curves:
+        writer.writerows(
+            [curve.steps, rate, median, *losses]
+            for rate, median, losses in zip(curve.rates, curve.median, curve.losses, strict=True)
+        )
+    return text.getvalue()

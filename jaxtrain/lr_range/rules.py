@@ -4,80 +4,21 @@ A rule is `(rates, losses) -> rate`: rates (n,) ascending, losses (n,) with nan 
 Slopes are taken over the logarithm of the rate. Over the rate itself they would be steepest at the smallest rate.
 """
 
-import math
-from typing import NamedTuple
-
 import numpy as np
 
 SMOOTHING = 0.25  # standard deviation of the smoothing kernel, in decades of the rate
-TOLERANCE = 0.2  # above the minimum loss, as a fraction of the drop, for lanes of at most TOLERANCE_STEPS steps
-TOLERANCE_STEPS = 25
-MIN_DROP = 0.1  # smallest drop of the log loss that counts as one: 10 % of the loss
-
-
-class Reading(NamedTuple):
-    """Readings of a curve by the rules.
-
-    rules: name -> rate, including the default rule; suggestion: the default's rate, None if the loss does not drop;
-    band: 10-90 % quantiles of the suggestion over seeds; falling: (low, high), the rates between which the loss drops;
-    unstable: lowest rate above these at which half of the drop is lost again, None if there is none; agreed: whether
-    the loss drops and most rules lie within a factor of ten.
-    """
-
-    rules: dict[str, float]
-    suggestion: float | None
-    band: tuple[float, float] | None
-    falling: tuple[float, float] | None
-    unstable: float | None
-    agreed: bool
-
-
-def tolerance_for(steps: int) -> float:
-    """Returns the tolerance above the minimum loss, as a fraction of the drop, for lanes trained for `steps` steps.
-
-    The fewer the steps, the further is their best rate above that of the whole run. The square root is an empirical
-    choice for runs of 400 to 4,000 steps.
-    """
-    return TOLERANCE * min(1.0, math.sqrt(TOLERANCE_STEPS / steps))
-
-
-def read_curve(rates: np.ndarray, losses: np.ndarray, tolerance: float = TOLERANCE) -> Reading | None:
-    """Applies all rules to losses (rates, seeds), nan where a lane diverged; returns None if all lanes did.
-
-    `tolerance` is that of `near_minimum`, the default rule.
-    """
-    finite = np.isfinite(losses)
-    if not finite.any():
-        return None
-    median = np.median(np.where(finite, losses, np.inf), axis=1)
-    if np.isfinite(median).sum() < 3:  # too few rates for a curve
-        return Reading({}, None, None, None, None, agreed=False)
-    curve = smooth(rates, median)
-    rules = {name: rule(rates, median) for name, rule in RULES.items()}
-    rules["near_minimum"] = near_minimum(rates, median, tolerance)
-    top, bottom = _find_drop(curve)
-    if curve[top] - curve[bottom] < MIN_DROP:
-        return Reading(rules, None, None, None, None, agreed=False)
-    suggestions = [near_minimum(rates, column, tolerance) for column in losses.T if np.isfinite(column).sum() >= 3]
-    return Reading(
-        rules=rules,
-        suggestion=rules["near_minimum"],
-        band=(float(np.quantile(suggestions, 0.1)), float(np.quantile(suggestions, 0.9))),
-        falling=(float(rates[top]), float(rates[bottom])),
-        unstable=_unstable_rate(rates, clip_log(median), curve, bottom),
-        agreed=_most_agree(rules, np.asarray(suggestions)),
-    )
+TOLERANCE = 0.2  # of `near_minimum`: above the minimum loss, as a fraction of the drop
 
 
 def near_minimum(rates: np.ndarray, losses: np.ndarray, tolerance: float = TOLERANCE) -> float:
-    """Returns the lowest rate whose loss is within the tolerance of the minimum: our default rule.
+    """Returns the lowest rate whose loss is within the tolerance of the minimum: the rule for ramps.
 
     It uses the smoothed curve of the log loss, interpolates between rates, and takes `tolerance` as a fraction of the
     drop. The result is below the rate of the minimum, since the best rate of a whole run is lower than that of the few
     steps of a test.
     """
     curve = smooth(rates, losses)
-    top, bottom = _find_drop(curve)
+    top, bottom = find_drop(curve)
     level = curve[bottom] + tolerance * (curve[top] - curve[bottom])
     after = next(i for i in range(top, bottom + 1) if curve[i] <= level)
     if after == top:
@@ -154,11 +95,11 @@ RULES = {
     "slide": slide,
     "steep": steep,
     "minimum/10": minimum_over_10,
-    "near_minimum": near_minimum,
 }
+"""The rules of other tools, for comparison."""
 
 
-def _find_drop(curve: np.ndarray) -> tuple[int, int]:
+def find_drop(curve: np.ndarray) -> tuple[int, int]:
     """Returns the indices where the drop of a smoothed curve begins (a tenth of it is done) and ends (its minimum)."""
     bottom = int(np.argmin(curve))
     highest = float(curve[: bottom + 1].max())
@@ -166,19 +107,11 @@ def _find_drop(curve: np.ndarray) -> tuple[int, int]:
     return int(np.flatnonzero(curve[: bottom + 1] >= begun)[-1]), bottom
 
 
-def _unstable_rate(rates: np.ndarray, losses: np.ndarray, curve: np.ndarray, bottom: int) -> float | None:
+def unstable_rate(rates: np.ndarray, losses: np.ndarray, curve: np.ndarray, bottom: int) -> float | None:
     """Returns the lowest rate above the minimum at which the unsmoothed loss has lost half of the drop, or None."""
     half = 0.5 * (curve[: bottom + 1].max() + curve[bottom])
     above = np.flatnonzero(losses[bottom:] > half)
     return float(rates[bottom + above[0]]) if len(above) else None
-
-
-def _most_agree(rules: dict[str, float], suggestions: np.ndarray) -> bool:
-    """Tells whether the default and two other rules, and the suggestions over seeds, lie within a factor of ten."""
-    default = np.log10(rules["near_minimum"])
-    others = sorted(np.log10(rate) - default for name, rate in rules.items() if name != "near_minimum")
-    spans = [max(a, b, 0.0) - min(a, b, 0.0) for i, a in enumerate(others) for b in others[i + 1 :]]
-    return min(spans) <= 1.0 and float(suggestions.max() / suggestions.min()) <= 10.0
 
 
 def _keep_finite(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from jaxtrain.search.identity import check_config, demand_same, identity, lock_f
 from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
-from jaxtrain.search.samplers import exhaustion, make_sampler, number_of_trials
+from jaxtrain.search.samplers import SAMPLERS, batch_size, exhaustion, make_sampler, number_of_trials
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
@@ -84,7 +84,7 @@ def run_search(
     check_config(config)
     space = read_space(config)
     trials = number_of_trials(space)
-    with interruptions() as stop, count_compilations() as compiled, ExitStack() as opened:
+    with interruptions(plain_lines(quiet).say) as stop, count_compilations() as compiled, ExitStack() as opened:
         opened.enter_context(explain_traced_floats(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
         say = plain_lines(quiet).say
@@ -105,6 +105,7 @@ def run_search(
         opened.callback(ledger.close)
         study = open_study(space, direction, ledger, trials, stop, say)
         opened.callback(study.release)
+        _say_batch(config["search"], say)
         run = (owner and owner.id) or new_id()
         claim(folder, without_storage(config), run)
         done = len(study.outcomes())
@@ -180,9 +181,16 @@ def _check_lanes(experiment: Experiment, trials: int) -> None:
     """
     section = experiment.config["search"]
     state = experiment.state_shapes()
-    batch = {"search.batch": min(section["batch"], trials), "search.seeds": section["seeds"]}
+    batch = {"search.batch": min(batch_size(section), trials), "search.seeds": section["seeds"]}
     check_lanes(experiment.mesh, state, batch, total_memory())
     check_lanes(experiment.mesh, state, {"search.compare_seeds": section["compare_seeds"]}, total_memory() // 2)
+
+
+def _say_batch(section: Config, say: Callable[[str], None]) -> None:
+    """Says how many trials are asked for at a time, where the sampler learns from those before."""
+    batch = batch_size(section)
+    if section["batch"] is None and section["sampler"] not in SAMPLERS and batch < section["trials"]:
+        say(f"search.batch: {batch} trials at a time, so that {section['sampler']} learns from those before")
 
 
 def _check_static_values(space: Space, programs: Programs) -> None:
@@ -260,7 +268,7 @@ def open_study(
     """Opens the study of a config: a local one, or the one in the database `search.storage`."""
     section = space.config["search"]
     if section["storage"] is None:
-        return LocalStudy(space, make_sampler(space, direction), ledger, trials, section["batch"])
+        return LocalStudy(space, make_sampler(space, direction), ledger, trials, batch_size(section))
     from jaxtrain.search.shared.study import SharedStudy
 
     return SharedStudy(
@@ -271,7 +279,7 @@ def open_study(
         identity=identity(space.config),
         higher_is_better=direction,
         trials=trials,
-        batch=_batch_of_whole_devices(section["batch"]),
+        batch=_batch_of_whole_devices(batch_size(section)),
         stop=stop,
         say=say,
     )

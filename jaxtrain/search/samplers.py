@@ -1,8 +1,8 @@
 """Samplers choose the points to try: ours as functions of seed and trial number, others by Optuna."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -138,6 +138,23 @@ def make_sampler(space: Space, higher_is_better: bool) -> Sampler:
     from jaxtrain.search.optuna_samplers import OptunaSampler
 
     return OptunaSampler(space, name, higher_is_better)
+
+
+MOST_AT_A_TIME = 32
+"""Trials of a batch where the config does not say."""
+
+PARTS = 4
+"""Batches, at least, in which a sampler that learns proposes the trials of a study."""
+
+
+def batch_size(section: Mapping[str, Any]) -> int:
+    """Returns the trials that the sampler of a section `search` proposes at a time.
+
+    A sampler that learns from results sees those of a quarter of the trials before it proposes the second quarter.
+    """
+    if section["batch"] is not None:
+        return section["batch"]
+    return MOST_AT_A_TIME if section["sampler"] in SAMPLERS else max(1, min(MOST_AT_A_TIME, section["trials"] // PARTS))
 
 
 def number_of_trials(space: Space) -> int:

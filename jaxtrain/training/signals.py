@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,9 +17,14 @@ class Interruption:
     signal: int | None = None
 
 
+WAITS = "stops and saves once the call or compilation that is running has ended; a second signal ends it at once"
+
+
 @contextmanager
-def interruptions() -> Iterator[Interruption]:
+def interruptions(say: Callable[[str], None] = lambda line: None) -> Iterator[Interruption]:
     """Catches SIGTERM and SIGINT inside a `with` block; does nothing outside the main thread, where Python cannot.
+
+    `say` gets a line as soon as the first signal arrives, from a thread of its own.
 
     Python runs handlers only between bytecode instructions, so after a compilation that may take minutes, and then only
     once for all signals received. So a thread reads the signal numbers, which the interpreter writes to a pipe as they
@@ -31,7 +36,7 @@ def interruptions() -> Iterator[Interruption]:
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    watch = threading.Thread(target=_watch, args=(reading, interruption), name="jaxtrain-signals", daemon=True)
+    watch = threading.Thread(target=_watch, args=(reading, interruption, say), name="jaxtrain-signals", daemon=True)
     watch.start()
     previous_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     previous_handlers = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
@@ -46,7 +51,7 @@ def interruptions() -> Iterator[Interruption]:
         os.close(reading)
 
 
-def _watch(reading: int, interruption: Interruption) -> None:
+def _watch(reading: int, interruption: Interruption, say: Callable[[str], None]) -> None:
     """Reads signal numbers from the pipe until it is closed."""
     while received := os.read(reading, 1):
         if received[0] not in STOP_SIGNALS:
@@ -54,3 +59,4 @@ def _watch(reading: int, interruption: Interruption) -> None:
         if interruption.signal is not None:
             os._exit(128 + received[0])
         interruption.signal = received[0]
+        say(f"{signal.Signals(received[0]).name}: {WAITS}")

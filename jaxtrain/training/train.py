@@ -62,8 +62,8 @@ def train_and_evaluate(
             names them. Else the run goes back to the newest checkpoint before the change.
     """
     workdir = Path(workdir)
-    with interruptions() as stop, run_lock(workdir), count_compilations() as compiled, ExitStack() as opened:
-        lines = plain_lines(quiet)
+    lines = plain_lines(quiet)
+    with interruptions(lines.say) as stop, run_lock(workdir), count_compilations() as compiled, ExitStack() as opened:
         owner = read_owner(workdir, accept_edited=accept_edited)
         demand_own(workdir, config, owner)
         earlier = EarlierSessions.read(workdir, owner, accept_edited=accept_edited)
