@@ -6,6 +6,7 @@ program round otherwise than a run alone. What must hold of a user's own program
 """
 
 import os
+import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,6 +22,8 @@ QUICK = {
     "xla_cpu_parallel_codegen_split_count": 1,  # one module of LLVM for a program takes a quarter less than 32
 }
 BITS = {**QUICK, "xla_backend_optimization_level": 1}
+# Without fused multiply-adds, which round once for two operations, quick programs have the same bits, too.
+UNFUSED = {**QUICK, "xla_cpu_max_isa": "AVX"} if platform.machine() == "x86_64" else BITS
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 ALL_PROGRAMS = {
@@ -43,7 +46,8 @@ compiler.get_compile_options = _with_options
 def compile_as(item: pytest.Item) -> None:
     """Chooses how this process compiles by the marks of a test; what was compiled otherwise is dropped."""
     global _options
-    chosen = {} if item.get_closest_marker("optimized") else BITS if item.get_closest_marker("bits") else QUICK
+    ways = {"optimized": {}, "unfused": UNFUSED, "bits": BITS}
+    chosen = next((options for mark, options in ways.items() if item.get_closest_marker(mark)), QUICK)
     if chosen != _options:
         jax.clear_caches()
         _options = chosen

@@ -262,6 +262,7 @@ NO_MEMBERS = [
     ),
     ("optimizer", "math:sin", "a function whose arguments can be passed by name"),
     ("model", "math:sin", "a function that builds a Linen module"),
+    ("model", "os:system", "a function that builds a Linen module. Name another function: this one raises TypeError"),
     ("loss", "math:sin", r"a function that takes \(predictions, targets\) first"),
     ("task", "math:sin", r"a function that takes \(model, loss, info\) first"),
     ("task", "builtins:print", "a function that builds a task, with init, loss and predict"),

@@ -140,7 +140,7 @@ def test_micro_batches_and_devices_see_the_loss_of_the_whole_batch(name: str, mo
 
 
 @pytest.mark.one_fast_of(4)
-@pytest.mark.bits
+@pytest.mark.unfused
 @pytest.mark.parametrize("name", ASKING[::-1])  # the dear one is slow
 def test_lanes_equal_solo_runs(name: str):
     """To the bit where lanes run one after another, within 1e-4 where they are vmapped."""

@@ -127,6 +127,7 @@ def test_a_value_of_the_last_evaluations_is_that_of_the_run(value, count, patien
         rows = last_rows(tmp_path / str(number), count)
         assert outcome.value == sum(rows) / len(rows)
         best = min(loss for _, loss in outcome.curve)
+        assert outcome.value is not None
         assert outcome.value > best or number == 0, "a high rate is restless"
 
 
@@ -136,7 +137,7 @@ def test_rungs_compare_trials_by_the_same_value(tmp_path):
     run_search(config(rates, search__halving="successive", **more), tmp_path / "halved", quiet=True)
     run_search(config(rates, **more), tmp_path / "whole", quiet=True)
     halved, whole = trials(tmp_path / "halved"), trials(tmp_path / "whole")
-    at_rung = {number: dict(outcome.curve)[15] for number, outcome in whole.items()}
+    at_rung = {number: {step: value for step, value in outcome.curve}[15] for number, outcome in whole.items()}
     assert {n: o.value for n, o in halved.items() if o.step == 15} == {
         n: value for n, value in at_rung.items() if halved[n].step == 15
     }

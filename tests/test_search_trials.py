@@ -46,8 +46,10 @@ def test_a_lane_is_judged_by_its_best_or_by_its_last_evaluations(last, curve, re
 def test_a_rate_that_bursts_at_its_end_is_not_the_best_by_default():
     restless, calm = ([[10, 0.8], [20, 0.630], [30, 1.4]], [[10, 0.8], [20, 0.66], [30, 0.65]])
     last = last_evaluations(tiny()["search"]["value"])
-    values = [Judgement(False, None, last).value([Record(curve)]) for curve in (restless, calm)]
-    assert values[0] > values[1]
+    bursting, steady = (Judgement(False, None, last).value([Record(curve)]) for curve in (restless, calm))
+    assert bursting is not None
+    assert steady is not None
+    assert bursting > steady
 
 
 def test_an_outcome_comes_back_from_json_as_it_was():

@@ -54,13 +54,20 @@ class BoundMember:
         Raises ConfigError, with the user's name for the member, if it builds something else than its family does.
         """
         floats = {name: values[f"{self.section}.{name}"] for name in self.floats}
-        built = self.function(*supplied, **dict(self.static), **floats)
+        try:
+            built = self.function(*supplied, **dict(self.static), **floats)
+        except Exception as error:
+            if error.__traceback__ and error.__traceback__.tb_next:
+                raise  # of Python code, whose frames say more
+            raise self._is_no_member(f"raises {type(error).__name__}: {error}") from error
         if self.product and not self.product.is_one(built):
-            hint = f"Name another function: this one returns a {type(built).__name__}"
-            raise ConfigError(
-                f"{self.section}.name", self.name, f"a function that builds {self.product.description}", hint
-            )
+            raise self._is_no_member(f"returns a {type(built).__name__}")
         return built
+
+    def _is_no_member(self, does: str) -> ConfigError:
+        """Builds the error for a function that builds something else than its family does."""
+        expected = f"a function that builds {self.product.description if self.product else 'a member'}"
+        return ConfigError(f"{self.section}.name", self.name, expected, f"Name another function: this one {does}")
 
 
 @dataclass(frozen=True)

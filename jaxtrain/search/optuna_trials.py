@@ -62,7 +62,7 @@ def end_trial(study: "Study", number: int, outcome: Outcome, in_space: bool = Tr
 
     if outcome.value is not None:
         stride = max(1, math.ceil(len(outcome.curve) / CURVE_POINTS))
-        reported = dict(outcome.curve[::-stride]) | {outcome.step: outcome.value}
+        reported = {step: value for step, value in outcome.curve[::-stride]} | {outcome.step: outcome.value}
         for step, value in reported.items():
             study._storage.set_trial_intermediate_value(trial_id(study, number), int(step), value)
     if not in_space:
