@@ -18,7 +18,7 @@ def test_population_compares_lanes_with_solo_runs(tmp_path: Path) -> None:
         "half of the lanes dead, all alive",
         "CNN: 2 lanes, one run",
         "range test by ramp: 8 seeds, one",
-        "range test: lanes (36 rates, 3 seeds), ramp of 100",
+        "range test: lanes, ramp of 100 rates",
     ]
     assert [name for name in names(found) if "PyTorch" not in name] == expected
     assert all(name in printed for name in expected)

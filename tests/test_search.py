@@ -327,8 +327,8 @@ def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest
     tell, caught = LocalStudy.tell, list[Interruption]()
 
     @contextmanager
-    def noted():
-        with interruptions() as stop:
+    def noted(say: Any):
+        with interruptions(say) as stop:
             caught.append(stop)
             yield stop
 

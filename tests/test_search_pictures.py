@@ -142,7 +142,7 @@ def test_a_stopped_trial_has_a_broken_line(name):
     else:
         (lines,) = [drawn for drawn in axes.collections if drawn.get_gid() == "parallel"]
         assert isinstance(lines, LineCollection)
-        pairs = zip(lines.get_urls(), lines.get_linestyles(), strict=True)
+        pairs = zip(lines.get_urls(), lines.get_linestyles(), strict=True)  # pyright: ignore[reportAttributeAccessIssue]
         dashed = {str(url).removeprefix("#trial-") for url, (_, dashes) in pairs if dashes}
     assert dashed == {str(outcome.trial) for outcome in kept if outcome.status == "stopped"}
 

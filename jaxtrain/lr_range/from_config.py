@@ -14,7 +14,7 @@ from jaxtrain.config.identity import changes_numbers, difference
 from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.state import TrainState
-from jaxtrain.errors import ConfigError, nearest, one_of
+from jaxtrain.errors import ConfigError, nearest, one_of, printable
 from jaxtrain.files import (
     demand_writable,
     exists,
@@ -221,7 +221,7 @@ def _setup(experiment: Experiment) -> Setup:
 def _describe(experiment: Experiment, lengths: Sequence[int], name: str) -> str:
     """Says what was tested, for the title of the picture: run, data, task, split, steps."""
     config = experiment.config
-    tested = ", ".join(filter(None, (name, config["data"]["name"], config["task"]["name"])))
+    tested = ", ".join(filter(None, (printable(name), config["data"]["name"], config["task"]["name"])))
     if config["lr_range"]["method"] == "ramp":
         return f"{tested}: training loss of a ramp"
     split = "validation" if "validation" in experiment.dataset.sizes else "training"

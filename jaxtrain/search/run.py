@@ -111,7 +111,7 @@ def run_search(
         done = len(study.outcomes())
         bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
         session = Session(
-            name=name or Path(workdir).absolute().name,
+            name=name or Path(workdir).name or "search",
             config=config,
             space=space,
             folder=folder,
