@@ -320,6 +320,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_loses_at_most_the_save_in_flight(open_checkpoints, said):
     checkpoints = open_checkpoints()
     target = {"w": np.zeros((64, 64), np.float32), "step": np.int32(0)}

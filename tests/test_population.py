@@ -163,6 +163,7 @@ def test_values_of_floats_and_seeds_never_compile_again() -> None:
     assert compiled.count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
     """Five lanes on one and, with three of padding, on four devices: equal states, and no padding is fetched."""

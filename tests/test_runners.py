@@ -143,6 +143,7 @@ def poisoned(*seeds: int, at: int) -> Any:
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("pace", [7, 500])
 def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, tmp_path, monkeypatch, pace):

@@ -131,6 +131,7 @@ def test_a_value_of_the_last_evaluations_is_that_of_the_run(value, count, patien
         assert outcome.value > best or number == 0, "a high rate is restless"
 
 
+@pytest.mark.slow
 def test_rungs_compare_trials_by_the_same_value(tmp_path):
     more = {"search__reduction": 2, "search__first_rung": "20 %", "eval__every": "5 steps", "search__value": "last"}
     rates = {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 1.0)}}
@@ -226,6 +227,7 @@ def test_trials_that_share_a_shape_share_one_compiled_program(tmp_path):
     assert many.count == 0, "other rates, other seeds: nothing is compiled again"
 
 
+@pytest.mark.slow
 def test_a_conditional_space_is_grouped_by_what_shapes_the_program(tmp_path, pictures):
     space = {
         "optimizer": {
@@ -552,6 +554,7 @@ def study_file(folder: Path, space: Any = None, **overrides: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("halving", [None, "successive"])
 def test_all_diverged_writes_the_report_and_exits_with_4(halving, tmp_path):
