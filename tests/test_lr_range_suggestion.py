@@ -170,3 +170,13 @@ def test_a_single_bad_batch_of_a_ramp_is_not_called_unstable():
     assert noisy.falling is not None
     assert quiet.falling is not None
     assert noisy.falling[1] == quiet.falling[1]
+
+
+def test_a_single_lucky_rate_is_not_taken_for_the_best():
+    """Far above the rate from which lanes burst, one of the shortest ends low by chance: the longer ones look below."""
+    lucky = losses(1e-3)
+    lucky[RATES > 1e-2] = 19.0
+    lucky[30] = 0.1
+    curve = Curve(60, RATES, lucky[:, None])
+    assert np.argmin(curve.median) == 30
+    assert curve.lowest == pytest.approx(1e-3, rel=0.6)

@@ -31,7 +31,7 @@ def lr_range_report(result: LRRangeResult, arguments: list[str], workdir: Path) 
 
     `arguments` are the options that select the config: the file and its overrides.
     """
-    rates, seeds = result.losses.shape
+    rates, seeds = result.curves[0].losses.shape
     lines = [f"{result.status}: {rates} rates of {result.target} by {result.method}, {seeds} seeds"]
     lines += _reading_lines(result) if result.reading else [f"  {ALL_DIVERGED}"]
     folder = workdir / "lr_range"

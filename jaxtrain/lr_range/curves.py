@@ -7,6 +7,17 @@ import numpy as np
 
 from jaxtrain.lr_range.rules import smooth
 
+HIGHEST = 3.0
+"""The fall of the loss above its minimum at which a curve is cut off."""
+
+
+def average_neighbours(losses: np.ndarray, start: float) -> np.ndarray:
+    """Averages each loss with its neighbours, (n,); cut off at HIGHEST times the fall from `start` to the lowest."""
+    lowest = losses[np.isfinite(losses)].min()
+    ceiling = lowest + HIGHEST * max(start - lowest, 0.0)
+    capped = np.pad(np.where(np.isfinite(losses), np.minimum(losses, ceiling), ceiling), 1, mode="edge")
+    return (capped[:-2] + capped[1:-1] + capped[2:]) / 3
+
 
 class Curve(NamedTuple):
     """Losses of lanes of `steps` steps: rates (n,) ascending, losses (n, seeds), nan where a lane diverged."""
@@ -21,10 +32,23 @@ class Curve(NamedTuple):
         return np.median(np.where(np.isfinite(self.losses), self.losses, np.inf), axis=1)
 
     @property
+    def averaged(self) -> np.ndarray:
+        """The median, averaged with its neighbours (n,), so that a single lucky rate is not the lowest.
+
+        Losses above HIGHEST times the fall are cut off, so that a burst does not hide its neighbours.
+        """
+        finite = self.median[np.isfinite(self.median)]
+        return (
+            average_neighbours(self.median, float(np.max(finite[:3], initial=finite.min())))
+            if len(finite)
+            else self.median
+        )
+
+    @property
     def lowest(self) -> float | None:
-        """The rate of the lowest median; None if most seeds diverged at every rate."""
-        median = self.median
-        return float(self.rates[np.argmin(median)]) if np.isfinite(median).any() else None
+        """The rate of the lowest averaged median; None if most seeds diverged at every rate."""
+        averaged = self.averaged
+        return float(self.rates[np.argmin(averaged)]) if np.isfinite(averaged).any() else None
 
     @property
     def smoothed(self) -> np.ndarray:

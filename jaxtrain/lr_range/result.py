@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def lowest_row(rows: Sequence[Sequence[Curve]]) -> int:
-    """Returns the index of the row whose longest lanes have the lowest median loss."""
-    return int(np.argmin([row[-1].median.min() for row in rows]))
+    """Returns the index of the row whose longest lanes have the lowest median loss, averaged with its neighbours."""
+    return int(np.argmin([row[-1].averaged.min() for row in rows]))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxtrain.lr_range.curves import Curve
+from jaxtrain.lr_range.curves import Curve, average_neighbours
 from jaxtrain.lr_range.lengths import LEAST
 from jaxtrain.lr_range.rules import RULES, find_drop, near_minimum, unstable_rate
 
@@ -39,9 +39,6 @@ SMALLEST_FALL = 0.02
 
 SMALLEST_FALL_OF_A_RAMP = 0.1
 """The same for the smoothed loss of a ramp, whose batches differ from rate to rate."""
-
-HIGHEST = 3.0
-"""The fall of the loss above its minimum at which a curve is cut off, so that a burst does not hide its neighbours."""
 
 
 class Reading(NamedTuple):
@@ -198,10 +195,7 @@ def _good(rates: np.ndarray, losses: np.ndarray, start: float) -> tuple[float, f
 
 def _heights(losses: np.ndarray, start: float) -> np.ndarray:
     """Returns the losses above their lowest, as parts of the fall from `start`, each averaged with its neighbours."""
-    lowest = losses[np.isfinite(losses)].min()
-    ceiling = lowest + HIGHEST * (start - lowest)
-    capped = np.pad(np.where(np.isfinite(losses), np.minimum(losses, ceiling), ceiling), 1, mode="edge")
-    averaged = (capped[:-2] + capped[1:-1] + capped[2:]) / 3
+    averaged = average_neighbours(losses, start)
     fall = max(start - averaged.min(), 1e-9 * max(1.0, abs(start)))  # the shortest lanes may not have learnt yet
     return (averaged - averaged.min()) / fall
 
