@@ -23,7 +23,7 @@ RISING = 0.2
 CARRIED = 0.9
 """The part of the slope by which the rate is carried on beyond the longest lanes."""
 
-LEAST_MARGIN = 0.2
+LEAST_MARGIN = 0.3
 """Decades of the interval on either side, to which a quarter of the good rates and the range over seeds are added.
 
 It was measured (benchmarks/lr_suggestion.py): so much covers the best rate in nine of ten cases.
