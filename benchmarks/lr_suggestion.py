@@ -8,6 +8,7 @@ Each combination is kept in a file of the folder, from which an interrupted benc
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -55,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for combination in [combination for group in groups for combination in group]:
+        in_turns = itertools.chain.from_iterable(itertools.zip_longest(*groups))
+        for combination in filter(None, in_turns):  # so that both groups are served where time ends first
             if time.monotonic() < ends:
                 _measure_once(combination, folder, options.quick)
         outcomes = [[_read(folder, each) for each in group if _path(folder, each).exists()] for group in groups]
