@@ -160,6 +160,16 @@ def test_a_range_whose_edge_is_touched_is_widened_once_as_far_as_the_float_may_g
     assert measured(found, judge=judge(found), rates=low).curves[0].rates.tolist() == low.tolist()
 
 
+def test_a_narrow_range_is_widened_by_few_rates_and_another_float_is_not():
+    found = experiment()
+    setup, points = parts(found, {"judge": judge(found), "rates": np.geomspace(1e-5, 1.01e-5, 5)})
+    wider = sweep_rates(setup, points._replace(allows=lambda rate: True), (STEPS,), STEPS, say=lambda line: None)
+    assert 5 < len(wider.rates) <= 25
+    assert wider.rates[-1] == pytest.approx(1.01e-3, rel=0.01)
+    decay = points._replace(target="optimizer.weight_decay", allows=lambda rate: True)
+    assert len(sweep_rates(setup, decay, (STEPS,), STEPS, say=lambda line: None).rates) == 5
+
+
 def test_lanes_start_from_the_weights_that_are_given():
     found = experiment()
     setup, points = parts(found, {"judge": judge(found)})

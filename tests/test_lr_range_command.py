@@ -236,6 +236,13 @@ def test_a_users_own_xla_flags_are_never_overridden(monkeypatch):
         ({"second": TARGET}, "second", f"'{TARGET}'", "another float than lr_range.target"),
         ({"second": "model.dropout", "second_start": "2"}, "second_stop", "1.0", "a number above lr_range.second_sta"),
         (
+            {"target": "loss.label_smoothing"},
+            "target",
+            "'loss.label_smoothing'",
+            "a float that leaves the loss as it is",
+        ),
+        ({"target": "train.ema", "stop": "10"}, "stop", "10.0", "1"),
+        (
             {"method": "ramp", "target": "schedule.optimizer.learning_rate.warmup"},
             "method",
             "'ramp'",

@@ -180,3 +180,30 @@ def test_a_single_lucky_rate_is_not_taken_for_the_best():
     curve = Curve(60, RATES, lucky[:, None])
     assert np.argmin(curve.median) == 30
     assert curve.lowest == pytest.approx(1e-3, rel=0.6)
+
+
+def test_lanes_that_have_not_learnt_yet_or_have_diverged_do_not_count():
+    """Only the longest lanes fall, or the shortest diverged: the answer is that of the rest."""
+    row = curves(1e-2, 0.0)
+    flat = Curve(60, RATES, np.full((36, 3), 2.3))
+    gone = Curve(60, RATES, np.full((36, 3), np.nan))
+    for shortest in (flat, gone):
+        found = read([shortest, *row[1:]])
+        assert found.suggestion == pytest.approx(read(row).suggestion, rel=0.2)
+    one = [curve._replace(losses=np.where([True, False, False], np.nan, curve.losses)) for curve in row]
+    assert read(one).suggestion == pytest.approx(read(row).suggestion, rel=0.2)
+
+
+def test_the_interval_is_no_narrower_than_the_spacing_of_the_rates():
+    coarse = [Curve(curve.steps, curve.rates[::5], curve.losses[::5]) for curve in curves(1e-2, 0.0)]
+    interval = read(coarse).interval
+    assert interval is not None
+    assert np.log10(interval[1] / interval[0]) >= 2.0
+
+
+def test_the_loss_falls_up_to_the_suggestion_at_least():
+    for slope in (0.0, -0.5, 0.2):
+        reading = read(curves(1e-2, slope))
+        assert reading.falling is not None
+        assert reading.suggestion is not None
+        assert reading.falling[1] >= reading.suggestion

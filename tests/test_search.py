@@ -358,6 +358,17 @@ def test_a_study_that_was_stopped_goes_on_with_another_number_of_trials(more, tm
     assert {number: found[number] for number in range(9)} == told(tmp_path / "whole")
 
 
+def test_a_study_whose_sampler_learns_is_extended_in_the_batches_that_it_began_with(tmp_path):
+    """By default a batch is a quarter of the trials: the points of the first study must come again."""
+    given = {"search__sampler": "tpe", "search__batch": None, "train__duration": "5 steps", "eval__every": "5 steps"}
+    run_search(config(search__trials=16, **given), tmp_path, quiet=True)
+    before = told(tmp_path)
+    run_search(config(search__trials=40, **given), tmp_path, quiet=True)
+    found = told(tmp_path)
+    assert sorted(found) == [*range(40)]
+    assert {number: found[number] for number in before} == before
+
+
 def test_a_study_that_was_stopped_goes_on_where_lanes_fit_one_by_one(tmp_path, monkeypatch):
     import jaxtrain.parallel.population
     import jaxtrain.search.programs

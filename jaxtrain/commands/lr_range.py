@@ -54,7 +54,8 @@ def _reading_lines(result: LRRangeResult) -> Iterator[str]:
         yield f"  best of {curve.steps:,} steps: {best:.3g}"
     if reading.falling:
         yield f"  the loss falls from {reading.falling[0]:.3g} to {reading.falling[1]:.3g}"
-    yield f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  stable over the whole range"
+    if reading.suggestion is not None:
+        yield f"  unstable from {reading.unstable:.3g}" if reading.unstable else "  stable over the whole range"
     if reading.rules:
         yield "  other rules: " + ", ".join(f"{name} {rate:.3g}" for name, rate in reading.rules.items())
     if not reading.reliable:

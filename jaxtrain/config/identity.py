@@ -41,7 +41,9 @@ def changes_numbers(config: Config) -> Config:
     kept = {name: section for name, section in config.items() if TRAITS[name].changes_numbers}
     if not config["lr_range"]["before_training"]:
         del kept["lr_range"]
-    return kept | {"checkpoint": {key: config["checkpoint"][key] for key in START_FROM}}
+    section = config["checkpoint"]
+    result = {} if section["result"] == "best" else {"result": section["result"]}  # absent in earlier versions
+    return kept | {"checkpoint": {key: section[key] for key in START_FROM} | result}
 
 
 def digest(config: Config) -> str:

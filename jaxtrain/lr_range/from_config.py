@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtrain.config.defaults import Config, family, flatten
+from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.config.hparams import hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
-from jaxtrain.config.section_traits import PROGRAM
+from jaxtrain.config.resolve import resolve_config
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, nearest, one_of, printable
@@ -122,6 +122,11 @@ def check(config: Config) -> None:
         name = section[key]
         if name is not None and name not in floats:
             raise ConfigError(f"lr_range.{key}", name, one_of(floats), nearest(name, floats))
+        if name is not None and name.startswith("loss."):
+            expected = "a float that leaves the loss as it is"
+            raise ConfigError(
+                f"lr_range.{key}", name, expected, "Lanes are compared by the loss, which it would change"
+            )
     _check_bounds(config)
     if section["second"] == section["target"]:
         raise ConfigError("lr_range.second", section["second"], "another float than lr_range.target")
@@ -144,12 +149,11 @@ def _check_bounds(config: Config) -> None:
     """Raises ConfigError for an end of a range outside of the bounds of the knob itself."""
     section = config["lr_range"]
     for key, ends in (("target", ("start", "stop")), ("second", ("second_start", "second_stop"))):
-        owner, _, knob = (section[key] or "").partition(".")
-        if owner not in PROGRAM:
-            continue
-        schema = family(owner).knobs(config[owner]["name"])[knob]
-        for end in ends:
-            schema.check(f"lr_range.{end}", section[end])
+        for end in ends if section[key] else ():
+            try:
+                resolve_config(config, {section[key]: float(section[end])})
+            except ConfigError as error:
+                raise ConfigError(f"lr_range.{end}", section[end], error.expected, error.hint) from error
 
 
 def run_range_test(experiment: Experiment, say: Callable[[str], None], name: str = "") -> LRRangeResult:
@@ -184,14 +188,11 @@ def _points(config: Config) -> Points:
 
 
 def _allows(target: str, config: Config) -> Callable[[float], bool]:
-    """Returns a test of whether the knob `target` may have a value: a range that is widened stays in its bounds."""
-    owner, _, knob = target.partition(".")
-    schema = family(owner).knobs(config[owner]["name"]).get(knob) if owner in PROGRAM else None
+    """Returns a test of whether the float `target` may have a value: a range that is widened stays in its bounds."""
 
     def allows(value: float) -> bool:
         try:
-            if schema is not None:
-                schema.check(target, value)
+            resolve_config(config, {target: value})
         except ConfigError:
             return False
         return True

@@ -118,7 +118,7 @@ def _title(result: Any) -> str:
     if result.reading is None:
         return f"{title}: every lane diverged"
     if result.suggestion is None:
-        return f"{title}: no rate lowers the loss"
+        return f"{title}: {result.reading.doubt}"
     return title if result.reliable else f"{title}: not reliable"
 
 

@@ -9,11 +9,14 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.lr_range.curves import Curve
 from jaxtrain.lr_range.lengths import rates_around
 from jaxtrain.lr_range.result import LRRangeResult, lowest_row
-from jaxtrain.lr_range.suggestion import Reading, read_lanes, read_ramp
+from jaxtrain.lr_range.suggestion import Reading, has_learnt, read_lanes, read_ramp
 from jaxtrain.lr_range.sweep import LaneSweep, Points, Setup, sweep_ramp
 
 WIDENED = 2.0
 """Decades by which the range is widened, once, where the interval of the suggestion touches its edge."""
+
+CLOSEST, FARTHEST = 0.1, 0.5
+"""Limits of the decades between the rates that are added."""
 
 
 def sweep_rates(
@@ -54,17 +57,26 @@ def sweep_rates(
         rows = tuple((Curve(len(rates), rates, losses),) for losses in sweep_ramp(setup, points))
         readings = tuple(read_ramp(curve) for (curve,) in rows)
     else:
-        sweep = _Sweep(LaneSweep(setup, points), total_steps, points.shape[0])
+        carried = total_steps if is_rate(points.target) else None
+        sweep = _Sweep(LaneSweep(setup, points), carried, points.shape[0])
         sweep.train(rates, lengths, say)
         sweep.widen(points, say)
         rows, readings = sweep.rows, sweep.readings
     return LRRangeResult(method, points.target, rows, readings, points.second, total_steps)
 
 
-class _Sweep:
-    """The curves of a test so far: for each value of the second float one of each length."""
+def is_rate(target: str) -> bool:
+    """Tells whether a float is a learning rate, whose best value falls as runs grow and may lie anywhere."""
+    return target.endswith("learning_rate")
 
-    def __init__(self, lanes: LaneSweep, total_steps: int, values: int) -> None:
+
+class _Sweep:
+    """The curves of a test so far: for each value of the second float one of each length.
+
+    `total_steps` is the length to which the best rate is carried; None: that of the longest lanes.
+    """
+
+    def __init__(self, lanes: LaneSweep, total_steps: int | None, values: int) -> None:
         self._lanes = lanes
         self._total = total_steps
         self._untrained = lanes.untrained()
@@ -73,7 +85,8 @@ class _Sweep:
     @property
     def readings(self) -> tuple[Reading | None, ...]:
         """What the curves say, for each value of the second float."""
-        return tuple(read_lanes(row, self._untrained, self._total) for row in self.rows)
+        total = self._total or self.rows[0][-1].steps
+        return tuple(read_lanes(row, self._untrained, total) for row in self.rows)
 
     def train(self, rates: np.ndarray, lengths: Sequence[int], say: Callable[[str], None]) -> None:
         """Trains lanes of all lengths."""
@@ -84,16 +97,17 @@ class _Sweep:
             )
             best = self.rows[lowest_row(self.rows)][-1].lowest
             say(f"{steps:,} steps: " + (f"the lowest loss is at {best:.3g}" if best else "every lane diverged"))
-            answers = [row[0].lowest for row in self.rows if row[0].lowest]
+            answers = [row[0].lowest for row in self.rows if has_learnt(row[0], self._untrained)]
             if answers and steps == lengths[0]:
-                rates = rates_around(rates, *answers)
+                rates = rates_around(rates, *filter(None, answers))
 
     def widen(self, points: Points, say: Callable[[str], None]) -> None:
         """Trains rates beyond the edge of the range that the interval of the suggestion touches."""
         beyond = _rates_beyond(points, self.readings[lowest_row(self.rows)])
         if not len(beyond):
             return
-        say(f"the best rate may lie beyond the range: trains {beyond[0]:.3g} to {beyond[-1]:.3g}, too")
+        far = f"{beyond[0]:.3g} to {beyond[-1]:.3g}"
+        say(f"the best rate may lie beyond the range: trains {len(beyond)} rates more, {far}, in lanes of all lengths")
         wider = [self._lanes.losses(curve.steps, beyond) for curve in self.rows[0]]
         self.rows = tuple(
             tuple(curve.joined(beyond, losses[value]) for curve, losses in zip(row, wider, strict=True))
@@ -107,7 +121,9 @@ def _rates_beyond(points: Points, reading: Reading | None) -> np.ndarray:
     edge = reading.edge if reading else "low"  # every lane diverged
     if edge is None:
         return rates[:0]
-    ratio = rates[1] / rates[0]
-    powers = ratio ** np.arange(1, int(np.ceil(WIDENED / np.log10(ratio))) + 1)
+    if not is_rate(points.target):
+        return rates[:0]
+    spacing = float(np.clip(np.log10(rates[1] / rates[0]), CLOSEST, FARTHEST))
+    powers = 10 ** (spacing * np.arange(1, int(np.ceil(WIDENED / spacing)) + 1))
     beyond = np.sort(rates[0] / powers) if edge == "low" else rates[-1] * powers
     return np.asarray([rate for rate in beyond if points.allows(float(rate))])

@@ -81,10 +81,10 @@ def read_lanes(row: Sequence[Curve], untrained: np.ndarray, total_steps: int) ->
     `untrained` (seeds,) are losses of the initial weights, nan where they are not known: then the losses at the lowest
     rates of the shortest lanes stand for them.
     """
-    longest = row[-1]
+    shortest, longest = row[0], row[-1]
     if not any(np.isfinite(curve.median).any() for curve in row):
         return None
-    start = _start(row[0], untrained)
+    start = _start(shortest, untrained)
     best = tuple(curve.lowest or float("nan") for curve in row)
     if not _can_be_read(longest.median, start):
         return _no_answer(longest.median, best)
@@ -94,21 +94,39 @@ def read_lanes(row: Sequence[Curve], untrained: np.ndarray, total_steps: int) ->
         for losses in zip(*(curve.losses.T for curve in row), strict=True)
         if _can_be_read(losses[-1], start)
     ]
-    margin = LEAST_MARGIN + width / 4 + np.ptp([position, *seeds])
-    interval = (float(10 ** min(position - margin, *seeds)), float(10 ** max(position + margin, *seeds)))
-    edge = _edge(interval, row[0].rates)
-    widest = _heights(row[0].median, start)
-    top, bottom = find_drop(widest)
+    spacing = float(np.max(np.diff(np.log10(longest.rates))))
+    margin = max(LEAST_MARGIN + width / 4 + np.ptp([position, *seeds]), spacing)
+    low, high = min([position - margin, *seeds]), max([position + margin, *seeds])
+    interval = (float(10**low), float(10**high))
+    edge = _edge(interval, shortest.rates)
+    falling, unstable = _falling_and_unstable(longest, start)
+    if unstable is None and _can_be_read(shortest.median, start):  # which train rates above those of the longest
+        above = _falling_and_unstable(shortest, start)[1]
+        unstable = above if above and above > longest.rates[-1] else None
     return Reading(
         suggestion=float(10**position),
         interval=interval,
         best=best,
-        falling=(float(row[0].rates[top]), float(row[0].rates[bottom])),
-        unstable=unstable_rate(row[0].rates, widest, widest, bottom),
-        rules={name: rule(row[0].rates, row[0].median) for name, rule in RULES.items()},
+        falling=(falling[0], max(falling[1], float(10**position))),
+        unstable=unstable,
+        rules={name: rule(shortest.rates, shortest.median) for name, rule in RULES.items()}
+        if np.isfinite(shortest.median).sum() >= LEAST
+        else {},
         edge=edge,
         doubt=_doubt(interval, edge),
     )
+
+
+def has_learnt(curve: Curve, untrained: np.ndarray) -> bool:
+    """Tells whether some rate of a curve lowers the loss, so that the curve says where good rates are."""
+    return _can_be_read(curve.median, _start(curve, untrained))
+
+
+def _falling_and_unstable(curve: Curve, start: float) -> tuple[tuple[float, float], float | None]:
+    """Returns the rates between which the loss of a curve falls, and the lowest at which half of that is lost again."""
+    heights = _heights(curve.median, start)
+    top, bottom = find_drop(heights)
+    return (float(curve.rates[top]), float(curve.rates[bottom])), unstable_rate(curve.rates, heights, heights, bottom)
 
 
 def read_ramp(curve: Curve) -> Reading | None:
@@ -127,7 +145,7 @@ def read_ramp(curve: Curve) -> Reading | None:
         return _no_answer(median, best)
     seeds = [near_minimum(curve.rates, each) for each in curve.losses.T if np.isfinite(each).sum() >= LEAST]
     suggestion = near_minimum(curve.rates, median)
-    interval = (min(suggestion, *seeds) / RAMP_MARGIN, max(suggestion, *seeds) * RAMP_MARGIN)
+    interval = (min([suggestion, *seeds]) / RAMP_MARGIN, max([suggestion, *seeds]) * RAMP_MARGIN)
     edge = _edge(interval, curve.rates)
     top, bottom = find_drop(smoothed)
     return Reading(
@@ -167,10 +185,11 @@ def _read(row: Sequence[Curve], losses: Sequence[np.ndarray], start: float, tota
     A line through the middles of the good rates over the log length gives the slope; from the longest lanes on, the
     position follows it.
     """
-    good = [_good(curve.rates, each, start) for curve, each in zip(row, losses, strict=True)]
+    read = [i for i, each in enumerate(losses) if _can_be_read(each, start)]  # shorter lanes may not have learnt yet
+    good = [_good(row[i].rates, losses[i], start) for i in read]
     middles = [(low + high) / 2 for low, high in good]
-    lengths = np.log10([curve.steps for curve in row])
-    slope = np.polyfit(lengths, middles, 1)[0] if len(row) > 1 else 0.0
+    lengths = np.log10([row[i].steps for i in read])
+    slope = np.polyfit(lengths, middles, 1)[0] if len(read) > 1 else 0.0
     slope = float(np.clip(slope, STEEPEST, RISING))
     return middles[-1] + CARRIED * slope * (np.log10(total_steps) - lengths[-1]), good[-1][1] - good[-1][0]
 
@@ -196,7 +215,7 @@ def _good(rates: np.ndarray, losses: np.ndarray, start: float) -> tuple[float, f
 def _heights(losses: np.ndarray, start: float) -> np.ndarray:
     """Returns the losses above their lowest, as parts of the fall from `start`, each averaged with its neighbours."""
     averaged = average_neighbours(losses, start)
-    fall = max(start - averaged.min(), 1e-9 * max(1.0, abs(start)))  # the shortest lanes may not have learnt yet
+    fall = max(start - averaged.min(), 1e-9 * max(1.0, abs(start)))  # averages of a single low rate may lie above
     return (averaged - averaged.min()) / fall
 
 

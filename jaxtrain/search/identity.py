@@ -1,6 +1,6 @@
 """Checks a study's config, locks its folder, and compares its identity with that of a saved study."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -12,6 +12,7 @@ from jaxtrain.config.section_traits import STUDY
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.config.trust import modules_of
 from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.search.samplers import batch_size
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import Owner, saved_config
 
@@ -61,12 +62,28 @@ def without_storage(config: Config) -> Config:
     return {**config, "search": {**config["search"], "storage": None}}
 
 
+def with_earlier_value(saved: dict[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the identity of a study; one that was written by an earlier version judged trials by their best."""
+    if "value" in written.get("search", {}):
+        return saved
+    return {**saved, "search": {**saved.get("search", {}), "value": "best"}}
+
+
+def with_batch(config: Config, owner: Owner | None) -> Config:
+    """Returns the config with the trials that are asked for at a time: those of the study so far, else as computed.
+
+    A study that is extended asks in the same batches again, so that its sampler gives the same points.
+    """
+    section = config["search"]
+    saved = owner.saved.get("search", {}).get("batch") if owner else None
+    batch = saved if section["batch"] is None and saved else batch_size(section)
+    return {**config, "search": {**section, "batch": batch}}
+
+
 def demand_same(folder: Path, config: Config, owner: Owner | None) -> None:
     """Raises UsageError, with the differences, if the folder holds another study."""
     if owner is not None:
-        saved = identity(saved_config(folder, owner, modules_of(config)))
-        if "value" not in owner.saved.get("search", {}):  # of an earlier version, which knew one
-            saved["search"]["value"] = "best"
+        saved = with_earlier_value(identity(saved_config(folder, owner, modules_of(config))), owner.saved)
         whose = "the directory of another study"
         expected = "a new directory, or that of the same study"
         demand_equal(str(folder), identity(config), saved, whose, expected, "Give another directory")

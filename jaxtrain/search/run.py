@@ -23,11 +23,11 @@ from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
 from jaxtrain.search.comparison import compare
 from jaxtrain.search.halving import rung_fractions
-from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, without_storage
+from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, with_batch, without_storage
 from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
-from jaxtrain.search.samplers import SAMPLERS, batch_size, exhaustion, make_sampler, number_of_trials
+from jaxtrain.search.samplers import SAMPLERS, exhaustion, make_sampler, number_of_trials
 from jaxtrain.search.session import Session
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
@@ -91,6 +91,11 @@ def run_search(
         if line := exhaustion(space):
             say(line)
         owner = read_owner(folder, accept_edited=accept_edited)
+        is_chosen = config["search"]["batch"] is None
+        config = with_batch(config, owner)
+        if is_chosen:
+            _say_batch(config["search"], say)
+        space = read_space(config)
         demand_same(folder, config, owner)
         programs = Programs()
         _check_lanes(programs.experiment(config), trials)
@@ -105,7 +110,6 @@ def run_search(
         opened.callback(ledger.close)
         study = open_study(space, direction, ledger, trials, stop, say)
         opened.callback(study.release)
-        _say_batch(config["search"], say)
         run = (owner and owner.id) or new_id()
         claim(folder, without_storage(config), run)
         done = len(study.outcomes())
@@ -181,16 +185,15 @@ def _check_lanes(experiment: Experiment, trials: int) -> None:
     """
     section = experiment.config["search"]
     state = experiment.state_shapes()
-    batch = {"search.batch": min(batch_size(section), trials), "search.seeds": section["seeds"]}
+    batch = {"search.batch": min(section["batch"], trials), "search.seeds": section["seeds"]}
     check_lanes(experiment.mesh, state, batch, total_memory())
     check_lanes(experiment.mesh, state, {"search.compare_seeds": section["compare_seeds"]}, total_memory() // 2)
 
 
 def _say_batch(section: Config, say: Callable[[str], None]) -> None:
     """Says how many trials are asked for at a time, where the sampler learns from those before."""
-    batch = batch_size(section)
-    if section["batch"] is None and section["sampler"] not in SAMPLERS and batch < section["trials"]:
-        say(f"search.batch: {batch} trials at a time, so that {section['sampler']} learns from those before")
+    if section["sampler"] not in SAMPLERS and section["batch"] < section["trials"]:
+        say(f"search.batch: {section['batch']} trials at a time, so that {section['sampler']} learns from those before")
 
 
 def _check_static_values(space: Space, programs: Programs) -> None:
@@ -268,7 +271,7 @@ def open_study(
     """Opens the study of a config: a local one, or the one in the database `search.storage`."""
     section = space.config["search"]
     if section["storage"] is None:
-        return LocalStudy(space, make_sampler(space, direction), ledger, trials, batch_size(section))
+        return LocalStudy(space, make_sampler(space, direction), ledger, trials, section["batch"])
     from jaxtrain.search.shared.study import SharedStudy
 
     return SharedStudy(
@@ -279,7 +282,7 @@ def open_study(
         identity=identity(space.config),
         higher_is_better=direction,
         trials=trials,
-        batch=_batch_of_whole_devices(batch_size(section)),
+        batch=_batch_of_whole_devices(section["batch"]),
         stop=stop,
         say=say,
     )

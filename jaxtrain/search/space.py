@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -253,7 +254,9 @@ def _dimension(key: str, entry: Any, path: str) -> Dimension:
 def _range(key: str, kind: Any, rest: list[Any], refused: ConfigError) -> Dimension:
     """Reads an interval, which becomes a grid if a count is given, or if it holds a single value."""
     whole = kind in ("int", "log_int")
-    numbers = all(type(number) in ((int,) if whole else (int, float)) and math.isfinite(number) for number in rest)
+    numbers = all(
+        type(number) in ((int,) if whole else (int, float)) and abs(number) <= sys.float_info.max for number in rest
+    )
     if not (numbers and len(rest) in ((2,) if kind == "int" else (2, 3))):
         raise refused
     low, high, *count = rest

@@ -47,8 +47,8 @@ def _next(space: Space, dimension: Dimension, point: Point, ends: tuple[float, f
     scale = scale_of(dimension, [])
     logarithmic = scale.logarithmic and value > 0
     low, high, at = (math.log(number) if logarithmic else float(number) for number in (*ends, value))
-    if low + EDGE * (high - low) < at < high - EDGE * (high - low):
-        return None
+    if not low <= at <= high or low + EDGE * (high - low) < at < high - EDGE * (high - low):
+        return None  # not at an edge, as values of the config's own that lie outside
     sign = 1.0 if at > (low + high) / 2 else -1.0
     for reach in REACHES:
         far = at + sign * reach * (high - low)
@@ -60,9 +60,11 @@ def _next(space: Space, dimension: Dimension, point: Point, ends: tuple[float, f
 
 
 def _as_value(number: float, logarithmic: bool, dimension: Dimension, value: float) -> float:
-    """Returns a number as one would write it: with two digits, or as an integer where the range has integers."""
+    """Returns a number as one would write it: with three digits, or as an integer where the range has integers."""
     plain = math.exp(number) if logarithmic else number
-    whole = dimension.is_integer or (bool(dimension.choices) and isinstance(value, int))
+    whole = dimension.is_integer or (
+        bool(dimension.choices) and all(isinstance(choice, int) for choice in dimension.choices)
+    )
     return round(plain) if whole else float(f"{plain:.3g}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxtrain.config.identity import demand_equal
 from jaxtrain.config.schema import as_python
+from jaxtrain.search.identity import with_earlier_value
 from jaxtrain.search.optuna_samplers import optuna_sampler, refuse_unpickling
 from jaxtrain.search.optuna_trials import end_trial, running_trial, silence_optuna, suggest, trial_id
 from jaxtrain.search.samplers import NonAdaptiveSampler, make_sampler
@@ -149,10 +150,19 @@ class SharedStudy:
         if theirs is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(_IDENTITY, ours)
             return study
+        if theirs and "search" in theirs:
+            theirs = with_earlier_value(theirs, theirs)
         whose = f"the name of another study in {self._database}"
         expected = "a new name, or that of the same study"
         hint = "Give another search.study, or another search.storage"
-        demand_equal(f"search.study={self._name}", ours, theirs or {}, whose, expected, hint)
+        demand_equal(
+            f"search.study={self._name}",
+            ours,
+            theirs or {},
+            whose,
+            expected,
+            hint,
+        )
         return study
 
     def _seed(self) -> int:
