@@ -636,7 +636,14 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
             "halving": "successive",
             "reduction": 2,
         },
-        "lr_range": {"rates": 5, "seeds": 1, "steps": "2 steps", "second": "train.ema", "second_count": 2},
+        "lr_range": {
+            "rates": 5,
+            "seeds": 1,
+            "steps": "2 steps",
+            "second": "train.ema",
+            "second_count": 2,
+            "second_stop": 0.9,
+        },
     }
     reads: set[str] = set()
     plain = data.Settings.__getattribute__

@@ -173,9 +173,8 @@ def test_where_every_lane_diverges_the_result_is_written_and_the_code_is_four(tm
     result = result_of(found.workdir / "lr_range")
     assert (result["status"], result["reliable"], result["suggestion"]) == ("diverged", False, None)
     assert (found.workdir / "lr_range" / "lr_range.png").stat().st_size > 0
-    assert len((found.workdir / "lr_range" / "curve.csv").read_text().splitlines()) == 1 + 3 * (
-        8 + 2
-    )  # two decades below are tried, too
+    rows = (found.workdir / "lr_range" / "curve.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * (8 + 4), "two decades below are tried, too"
     assert stored(found.workdir).status == "diverged"
     assert "next:" not in found.out
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,10 @@ def with_batch(config: Config, owner: Owner | None) -> Config:
 
     A study that is extended asks in the same batches again, so that its sampler gives the same points.
     """
-    section = config["search"]
+    section = copy(config["search"])
     saved = owner.saved.get("search", {}).get("batch") if owner else None
-    batch = saved if section["batch"] is None and saved else batch_size(section)
-    return {**config, "search": {**section, "batch": batch}}
+    section["batch"] = saved if section["batch"] is None and saved else batch_size(section)
+    return {**config, "search": section}
 
 
 def demand_same(folder: Path, config: Config, owner: Owner | None) -> None:
