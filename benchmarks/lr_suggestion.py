@@ -4,7 +4,7 @@ python benchmarks/lr_suggestion.py [--count=150] [--held-out=60] [--folder=DIR] 
 
 Regret is (loss - lowest of the grid) / (untrained - lowest), on validation, by the best evaluation of a run and by its
 last. The rule was chosen on the development combinations; those held out have other data sets and are only reported on.
-Each combination is kept in a file of the folder, from which an interrupted benchmark goes on.
+Each combination is kept in a file of the folder, from which an interrupted benchmark resumes.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=150, help="development combinations (150)")
     parser.add_argument("--held-out", type=int, default=60, help="combinations of other data sets (60)")
     parser.add_argument("--minutes", type=float, default=60.0, help="start no combination after these (60)")
-    parser.add_argument("--folder", type=Path, help="keeps each combination, and goes on from there")
+    parser.add_argument("--folder", type=Path, help="keeps each combination, and resumes from there")
     parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     parser.add_argument("--quick", action="store_true", help="one combination of each kind with a few rates and steps")
     options = parser.parse_args()

@@ -77,6 +77,15 @@ def resolve_config(
     return ResolvedConfig(config, tuple(notes))
 
 
+def accepts(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
+    """Tells whether a config may have these values, by dotted names."""
+    try:
+        resolve_config(config, overrides)
+    except ConfigError:
+        return False
+    return True
+
+
 def _resolve_member(section: str, path: str, given: Any, overrides: Mapping[str, Any], notes: list[str]) -> Config:
     """Resolves an entry that chooses a member; drops knobs of another member, unless typed by the user, with a note."""
     table = family(section)

@@ -37,12 +37,9 @@ class Curve(NamedTuple):
 
         Losses above HIGHEST times the fall are cut off, so that a burst does not hide its neighbours.
         """
-        finite = self.median[np.isfinite(self.median)]
-        return (
-            average_neighbours(self.median, float(np.max(finite[:3], initial=finite.min())))
-            if len(finite)
-            else self.median
-        )
+        median = self.median
+        finite = median[np.isfinite(median)]
+        return average_neighbours(median, float(finite[:3].max())) if len(finite) else median
 
     @property
     def lowest(self) -> float | None:

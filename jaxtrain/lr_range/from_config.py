@@ -11,7 +11,7 @@ import numpy as np
 from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.config.hparams import hyperparameters, once_per_run
 from jaxtrain.config.identity import changes_numbers, difference
-from jaxtrain.config.resolve import resolve_config
+from jaxtrain.config.resolve import accepts, resolve_config
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.state import TrainState
 from jaxtrain.errors import ConfigError, nearest, one_of, printable
@@ -184,20 +184,7 @@ def _points(config: Config) -> Points:
         second = (section["second"], values)
     rates = np.geomspace(section["start"], section["stop"], section["rates"])
     seeds = range(config["seed"], config["seed"] + section["seeds"])
-    return Points(section["target"], rates, seeds, second, _allows(section["target"], config))
-
-
-def _allows(target: str, config: Config) -> Callable[[float], bool]:
-    """Returns a test of whether the float `target` may have a value: a range that is widened stays in its bounds."""
-
-    def allows(value: float) -> bool:
-        try:
-            resolve_config(config, {target: value})
-        except ConfigError:
-            return False
-        return True
-
-    return allows
+    return Points(section["target"], rates, seeds, second, lambda rate: accepts(config, {section["target"]: rate}))
 
 
 def _setup(experiment: Experiment) -> Setup:

@@ -99,9 +99,9 @@ def read_lanes(row: Sequence[Curve], untrained: np.ndarray, total_steps: int) ->
     low, high = min([position - margin, *seeds]), max([position + margin, *seeds])
     interval = (float(10**low), float(10**high))
     edge = _edge(interval, shortest.rates)
-    falling, unstable = _falling_and_unstable(longest, start)
+    falling, unstable = _falling_and_unstable(longest.rates, _heights(longest.median, start))
     if unstable is None and _can_be_read(shortest.median, start):  # which train rates above those of the longest
-        above = _falling_and_unstable(shortest, start)[1]
+        above = _falling_and_unstable(shortest.rates, _heights(shortest.median, start))[1]
         unstable = above if above and above > longest.rates[-1] else None
     return Reading(
         suggestion=float(10**position),
@@ -109,9 +109,7 @@ def read_lanes(row: Sequence[Curve], untrained: np.ndarray, total_steps: int) ->
         best=best,
         falling=(falling[0], max(falling[1], float(10**position))),
         unstable=unstable,
-        rules={name: rule(shortest.rates, shortest.median) for name, rule in RULES.items()}
-        if np.isfinite(shortest.median).sum() >= LEAST
-        else {},
+        rules=_rules(shortest),
         edge=edge,
         doubt=_doubt(interval, edge),
     )
@@ -122,11 +120,18 @@ def has_learnt(curve: Curve, untrained: np.ndarray) -> bool:
     return _can_be_read(curve.median, _start(curve, untrained))
 
 
-def _falling_and_unstable(curve: Curve, start: float) -> tuple[tuple[float, float], float | None]:
-    """Returns the rates between which the loss of a curve falls, and the lowest at which half of that is lost again."""
-    heights = _heights(curve.median, start)
-    top, bottom = find_drop(heights)
-    return (float(curve.rates[top]), float(curve.rates[bottom])), unstable_rate(curve.rates, heights, heights, bottom)
+def _falling_and_unstable(rates: np.ndarray, losses: np.ndarray) -> tuple[tuple[float, float], float | None]:
+    """Returns the rates between which smooth losses fall, and the lowest at which half of that is lost again."""
+    top, bottom = find_drop(losses)
+    return (float(rates[top]), float(rates[bottom])), unstable_rate(rates, losses, losses, bottom)
+
+
+def _rules(curve: Curve) -> dict[str, float]:
+    """Returns the rate of each other rule; empty for a curve that no rule can read."""
+    median = curve.median
+    if np.isfinite(median).sum() < LEAST:
+        return {}
+    return {name: rule(curve.rates, median) for name, rule in RULES.items()}
 
 
 def read_ramp(curve: Curve) -> Reading | None:
@@ -147,14 +152,14 @@ def read_ramp(curve: Curve) -> Reading | None:
     suggestion = near_minimum(curve.rates, median)
     interval = (min([suggestion, *seeds]) / RAMP_MARGIN, max([suggestion, *seeds]) * RAMP_MARGIN)
     edge = _edge(interval, curve.rates)
-    top, bottom = find_drop(smoothed)
+    falling, unstable = _falling_and_unstable(curve.rates, smoothed)
     return Reading(
         suggestion=suggestion,
         interval=interval,
         best=best,
-        falling=(float(curve.rates[top]), float(curve.rates[bottom])),
-        unstable=unstable_rate(curve.rates, smoothed, smoothed, bottom),
-        rules={name: rule(curve.rates, median) for name, rule in RULES.items()},
+        falling=falling,
+        unstable=unstable,
+        rules=_rules(curve),
         edge=edge,
         doubt=_doubt(interval, edge),
     )

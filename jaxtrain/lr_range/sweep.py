@@ -108,10 +108,7 @@ class LaneSweep:
         """Compiles the programs, as wide as memory allows; raises UsageError if the lanes do not fit."""
         self._setup = setup
         self._points = points
-        mesh = setup.mesh or device_mesh(None)
-        self._hparams = _lane_hparams(setup.hparams, points)
-        lanes = Population(setup.rules, mesh, lanes=int(np.prod(points.shape)), step=setup.step)
-        self._population = fit_width(lanes, setup.width, self._hparams, setup.batches(0, 1, CAPACITY))
+        self._population = _fit(setup, points)
 
     def losses(self, steps: int, rates: np.ndarray) -> np.ndarray:
         """Returns the losses (values, rates, seeds) of lanes that train `steps` steps through a whole schedule.
@@ -142,10 +139,13 @@ class LaneSweep:
 
     def _population_of(self, points: Points) -> Population:
         lanes = int(np.prod(points.shape))
-        return self._population.with_lanes(lanes) if lanes <= self._population.lanes else self._wider(points)
+        return self._population.with_lanes(lanes) if lanes <= self._population.lanes else _fit(self._setup, points)
 
-    def _wider(self, points: Points) -> Population:
-        return LaneSweep(self._setup, points)._population
+
+def _fit(setup: Setup, points: Points) -> Population:
+    """Makes a population of a lane for each point, as wide as memory allows."""
+    lanes = Population(setup.rules, setup.mesh or device_mesh(None), lanes=int(np.prod(points.shape)), step=setup.step)
+    return fit_width(lanes, setup.width, _lane_hparams(setup.hparams, points), setup.batches(0, 1, CAPACITY))
 
 
 def sweep_ramp(setup: Setup, points: Points) -> np.ndarray:

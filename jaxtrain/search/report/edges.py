@@ -3,8 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jaxtrain.config.resolve import resolve_config
-from jaxtrain.errors import ConfigError
+from jaxtrain.config.resolve import accepts
 from jaxtrain.search.report.scales import format_value, scale_of
 from jaxtrain.search.space import Dimension, Point, Space
 from jaxtrain.search.trials import Outcome
@@ -54,7 +53,7 @@ def _next(space: Space, dimension: Dimension, point: Point, ends: tuple[float, f
         far = at + sign * reach * (high - low)
         near = at - sign * 0.5 * (high - low)
         last, first = (_as_value(number, logarithmic, dimension, value) for number in (far, near))
-        if last != value and _accepts(space, {**point, dimension.key: last}):
+        if last != value and accepts(space.config, {**point, dimension.key: last}):
             return min(first, last), max(first, last)
     return None
 
@@ -66,11 +65,3 @@ def _as_value(number: float, logarithmic: bool, dimension: Dimension, value: flo
         bool(dimension.choices) and all(isinstance(choice, int) for choice in dimension.choices)
     )
     return round(plain) if whole else float(f"{plain:.3g}")
-
-
-def _accepts(space: Space, point: Point) -> bool:
-    try:
-        resolve_config(space.config, point)
-    except ConfigError:
-        return False
-    return True
