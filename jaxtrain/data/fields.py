@@ -1,0 +1,40 @@
+"""Fields of a split that are read by rows: arrays, memory-mapped ones, and files that are decoded when they are read."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Field(Protocol):
+    """One field of every example of a split, such as its image, in files that are decoded when they are read.
+
+    `shape` is (n, ...) and `dtype` that of what `read` returns. All methods may be called by several threads at once.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole field, its number of examples first."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the values."""
+        ...
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        ...
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the values of these rows, (len(rows), *shape[1:]); raises DataError naming file and row."""
+        ...
+
+    def fingerprint(self) -> bytes:
+        """Returns bytes that change when the files do, without decoding them."""
+        ...
+
+
+def read_rows(field: np.ndarray | Field, rows: np.ndarray) -> np.ndarray:
+    """Returns the values of these rows, (len(rows), ...)."""
+    return field[rows] if isinstance(field, np.ndarray) else field.read(rows)
