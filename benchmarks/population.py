@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import timing  # before jax: puts this clone first on the path
-
 from float_data import host_float_split
+
 from jaxtrain.commands.options import use_a_host_device_per_core
 
 OWN_FLAGS = "XLA_FLAGS" in os.environ  # the user's own, which the started commands keep

@@ -1,5 +1,6 @@
-"""Data given in Python: lists, mappings, memory-mapped arrays and objects of other libraries are splits as they stand."""
+"""Data given in Python: lists, mappings, memory-mapped arrays and objects of other libraries are splits."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_every_form_of_a_split_gives_one_run(tmp_path, feed):
 
 @pytest.mark.needs("datasets")
 def test_a_data_set_of_hugging_face_is_a_split(tmp_path):
-    import datasets
+    datasets: Any = importlib.import_module("datasets")
 
     table = datasets.Dataset.from_dict({"image": IMAGES.tolist(), "label": LABELS.tolist()}).with_format("numpy")
     data = Source({"train": table}, inputs="image", targets="label")
@@ -81,7 +82,7 @@ def test_a_data_set_of_hugging_face_is_a_split(tmp_path):
 
 @pytest.mark.needs("grain")
 def test_a_map_dataset_of_grain_is_a_split(tmp_path):
-    import grain
+    grain: Any = importlib.import_module("grain")
 
     pairs = [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)]
     given: dict[str, Any] = {"grain": grain.MapDataset.source(pairs), "list": pairs}
@@ -92,7 +93,7 @@ def test_a_map_dataset_of_grain_is_a_split(tmp_path):
 
 @pytest.mark.needs("torch")
 def test_a_data_set_of_torch_is_a_split(tmp_path):
-    import torch
+    torch: Any = importlib.import_module("torch")
 
     tensors = torch.utils.data.TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(LABELS))
     train_and_evaluate(tiny(SHORT), tmp_path / "torch", data=Source({"train": tensors}), quiet=True)

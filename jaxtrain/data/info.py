@@ -157,8 +157,8 @@ def describe(
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
     Statistics are taken over at most 10,000 evenly spaced examples for inputs of rank above 2 (images), and over at
-    most 1,000 for more than 64 MiB that are decoded. `standardised` says that targets are numbers, to be standardised, where they
-    have statistics: at most one row an example.
+    most 1,000 for more than 64 MiB that are decoded. `standardised` says that targets are numbers, to be standardised,
+    where they have statistics: at most one row an example.
     """
     rows = _all(inputs, rows)
     input_mean, input_std = _statistics(inputs, rows[:: -(-len(rows) // _most_examples(inputs, len(rows)))])
