@@ -71,6 +71,7 @@ def test_every_form_of_a_split_gives_one_run(tmp_path, feed):
 
 
 @pytest.mark.needs("datasets")
+@pytest.mark.filterwarnings("ignore")  # of the libraries that it stands on
 def test_a_data_set_of_hugging_face_is_a_split(tmp_path):
     datasets: Any = importlib.import_module("datasets")
 
