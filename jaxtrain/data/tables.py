@@ -24,7 +24,9 @@ DATES = "Count from a moment, such as days since a date, as a number"
 class Places:
     """Where the rows of a table stand: in which file, and in which line or row of it."""
 
-    def __init__(self, files: Sequence[str], numbers: np.ndarray, unit: str = "line", starts: Sequence[int] = (0,)):
+    def __init__(
+        self, files: Sequence[str], numbers: np.ndarray, unit: str = "line", starts: Sequence[int] = (0,)
+    ) -> None:
         """Takes files, numbers (n,) of lines or rows counted through all files, and the number each file starts at."""
         self.files = tuple(files)
         self._numbers = numbers
