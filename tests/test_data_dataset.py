@@ -15,6 +15,7 @@ from jaxtrain.data.readers.embedded import diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist
 from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import ConfigError, DataError
+from jaxtrain.tasks.inputs import normalise_inputs
 
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal(5, 3, (20, 3))
@@ -101,7 +102,12 @@ REFUSED = {
         r"test\.y: got test targets of dtype float64; expected int",
     ),
     "objects": ({"train": (TABLE.astype(object), LABELS)}, None, r"train\.x: got inputs of dtype object"),
-    "strings": ({"train": (TABLE, LABELS.astype(str))}, None, r"train\.y: got targets of dtype <U"),
+    "an empty name": ({"train": (TABLE, changed(LABELS.astype(str), 3, ""))}, None, r"train\.y: got targets\[3\] = ''"),
+    "a name in test alone": (
+        {"train": (TABLE, np.array(["cat", "dog"] * 10)), "test": (TABLE, np.array(["cat", "dgo"] * 10))},
+        None,
+        r"test\.y: got targets\[1\] = 'dgo'; expected a class of the training split: cat, dog\. Did you mean 'dog'",
+    ),
     "complex": ({"train": (TABLE * 1j, LABELS)}, None, r"train\.x: got inputs of dtype complex128"),
 }
 
@@ -219,9 +225,12 @@ def test_classes(targets, stated, classes):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, ">f4", np.float16, ml_dtypes.bfloat16, np.int64, np.uint8, bool])
-def test_any_numeric_inputs_become_normalised_float32(dtype):
+def test_any_numeric_inputs_reach_the_model_as_normalised_float32(dtype):
     raw = np.abs(TABLE).astype(dtype)
-    inputs = load({"train": (raw, LABELS)}).split("train")["inputs"]
+    loaded = load({"train": (raw, LABELS)})
+    batch = loaded.split("train")["inputs"]
+    assert batch.dtype == (raw.dtype if dtype in (np.uint8, bool) else np.float32)  # small integers stay as they are
+    inputs = np.asarray(normalise_inputs(batch, loaded.info))
     wide = raw.astype(np.float64)
     std = wide.std(axis=0)
     expected = (wide - wide.mean(axis=0)) / np.where(std == 0, 1, std)

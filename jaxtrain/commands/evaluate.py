@@ -7,10 +7,11 @@ from typing import Any
 from jaxtrain.commands.options import Options
 from jaxtrain.commands.summary import format_numbers, select_readable
 from jaxtrain.core.steps import train_step
+from jaxtrain.data import Source
 from jaxtrain.files import write_json
 from jaxtrain.parallel.compilation import use_persistent_cache
 from jaxtrain.training.bookkeeping import to_numbers
-from jaxtrain.training.checks import check_fingerprint
+from jaxtrain.training.checks import check_fingerprint, check_preparation
 from jaxtrain.training.experiment import build
 from jaxtrain.training.runners import make_runner
 from jaxtrain.training.trained_run import open_run, restore_best
@@ -24,16 +25,18 @@ def run(options: Options) -> int:
     return 0
 
 
-def evaluate(workdir: str | Path, trust: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(workdir: str | Path, trust: Sequence[str] = (), *, data: Source | None = None) -> dict[str, Any]:
     """Evaluates a run's best state on its validation and test splits, and writes `evaluation.json`.
 
-    `trust` lists modules whose functions the config of a run that another user made may name.
+    `trust` lists modules whose functions the config of a run that another user made may name. `data` are those that
+    were given in Python to train it.
     Returns {"step": step, split: {name: number}}. Raises DataError if the data differ from the training data.
     """
     workdir = Path(workdir)
     config, bookkeeping, checkpoints = open_run(workdir, trust)
-    experiment = build(config)
+    experiment = build(config, data=data)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
+    check_preparation(experiment.dataset, bookkeeping.info)
     runner = make_runner(experiment, train_step)
     step, saved = restore_best(checkpoints, bookkeeping, runner.shapes())
     state = runner.place(saved)

@@ -14,6 +14,10 @@ START_FROM = ("init_from", "init_except", "continue_from")
 """The knobs of `checkpoint` that affect the numbers of a run: which weights or which state it starts from."""
 
 
+FEEDING = ("feed", "workers")
+"""The knobs of `data` that affect the speed of a run, and not its numbers."""
+
+
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Returns {dotted name: (value in `config`, value in `other`)} where they differ; a missing value is None."""
     ours = flatten(from_json(to_json(config)))
@@ -41,6 +45,7 @@ def changes_numbers(config: Config) -> Config:
     kept = {name: section for name, section in config.items() if TRAITS[name].changes_numbers}
     if not config["lr_range"]["before_training"]:
         del kept["lr_range"]
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in FEEDING}
     section = config["checkpoint"]
     result = {} if section["result"] == "best" else {"result": section["result"]}  # absent in earlier versions
     return kept | {"checkpoint": {key: section[key] for key in START_FROM} | result}

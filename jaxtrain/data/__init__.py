@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from jaxtrain.config.registry import Family
+from jaxtrain.config.registry import Family, knobs_of
 from jaxtrain.config.schema import Bounds, Count, Name, Probability
 from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.info import DataInfo
@@ -26,9 +26,12 @@ __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "loa
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of every source: the data folder (None: $JAXTRAIN_DATA, else data/), splits and batch sizes.
+    """Settings of every source: the data folder (None: $JAXTRAIN_DATA, else data/), splits, batch sizes and feeding.
 
     `seed` determines the splits and the order of the batches. A fraction applies only if the source has no such split.
+    `feed` says where batches are gathered: "device" keeps the data on the devices, "host" sends each call its batches,
+    and "stream" also decodes files while training, by `workers` threads (None: one for each processor). All give the
+    same numbers; None chooses by the sizes and the free memory.
     """
 
     path: Name | None = None
@@ -37,6 +40,18 @@ class Settings:
     eval_batch_size: Count = 256
     validation_fraction: Probability = 0.1
     test_fraction: Probability = 0.1
+    feed: Literal["device", "host", "stream"] | None = None
+    workers: Annotated[int, Bounds(1, 256)] | None = None
+
+
+MEMORY = "memory"
+"""The name of the source of data that are given in Python."""
+
+
+def memory(path: Path) -> Source:
+    """Data given in Python, as `train_and_evaluate(config, workdir, data=Source(...))`: the command has none."""
+    hint = "Call the function in Python again, with data=Source(...)"
+    raise DataError("data.name", MEMORY, "a source that reads files, since these data were given in Python", hint)
 
 
 SOURCES = Family(
@@ -48,27 +63,43 @@ SOURCES = Family(
         "fashion_mnist": fashion_mnist,
         "idx": idx,
         "arrays": arrays,
+        MEMORY: memory,
     },
     supplied=("path",),
     common=Settings,
 )
 
 
-def load(section: Mapping[str, Any], *, standardised: bool = False) -> Dataset:
-    """Reads, checks and splits the data of a resolved section; raises DataError naming file and index.
+def load(section: Mapping[str, Any], given: Source | None = None, *, standardised: bool = False) -> Dataset:
+    """Reads, checks and splits the data of a resolved section, or a given source; raises DataError naming file and row.
 
     `standardised` is as in `load_dataset`.
     """
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
-    root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
-    with reported_as(DataError):
-        returned = SOURCES.bind(section)(values, root)
-    source = as_source(returned, section["name"])
     return load_dataset(
-        source,
+        read_source(section) if given is None else as_source(given, MEMORY),
         seed=settings.seed,
         validation_fraction=settings.validation_fraction,
         test_fraction=settings.test_fraction,
         standardised=standardised,
+        memory=0 if settings.feed == "stream" else None,
     )
+
+
+def read_source(section: Mapping[str, Any]) -> Source:
+    """Calls the source of a resolved section; raises DataError naming file and row."""
+    values = {f"data.{knob}": value for knob, value in section.items()}
+    settings: Settings = SOURCES.bind_common(section)(values)
+    root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
+    with reported_as(DataError):
+        returned = SOURCES.bind(section)(values, root)
+    return as_source(returned, section["name"])
+
+
+def with_given(config: Mapping[str, Any], given: object | None) -> dict[str, Any]:
+    """Returns a resolved config whose data are given in Python: its source is `memory`, and its settings stay."""
+    if given is None:
+        return dict(config)
+    settings = {knob: config["data"][knob] for knob in knobs_of(Settings)}
+    return {**config, "data": {"name": MEMORY, **settings}}

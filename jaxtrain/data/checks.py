@@ -1,7 +1,11 @@
 """Checks every split before training; errors name the file and the index."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
+from jaxtrain.data.fields import Field
 from jaxtrain.data.info import blocks
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import Source, Split
@@ -17,6 +21,7 @@ CLASSES_PER_LABEL = 100
 def check_source(source: Source, *, labels: bool = True) -> Source:
     """Returns the source with plain numeric arrays and its number of classes; raises DataError for invalid data.
 
+    Of fields that are read by rows only the shapes are checked here, and the values when they are read.
     The number of classes is the one that the source states, else the largest training label + 1 where targets are
     one integer per example. Without `labels`, targets are numbers of any dtype and range, and there are no classes.
     """
@@ -24,8 +29,9 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
     for name, split in splits.items():
         _check_shapes(name, split, splits["train"])
     train = splits["train"]
+    source = replace(source, splits=splits)
     if not labels:
-        return Source(splits)
+        return replace(source, classes=None)
     for name, split in splits.items():
         _check_kind(name, split, train)
     if source.classes is not None and not is_integer(train.targets):
@@ -35,31 +41,38 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
     for name, split in splits.items():
         _check_labels(name, split, source.classes)
     if source.classes is None and is_labels(train.targets):
-        source = Source(splits, _count_classes(train))
+        source = replace(source, classes=_count_classes(train))
         for name, split in splits.items():
             _check_labels(name, split, source.classes)
-    return Source(splits, source.classes)
+    return source
 
 
-def is_integer(targets: np.ndarray) -> bool:
+def check_values(inputs: np.ndarray, targets: np.ndarray, split: Split, name: str, classes: int | None) -> None:
+    """Raises DataError for rows just read that hold nan, infinities, or labels outside of 0..classes - 1."""
+    _check_finite(split.where("inputs", name), "inputs", inputs)
+    _check_finite(split.where("targets", name), "targets", targets)
+    _check_labels(name, split._replace(targets=targets), classes)
+
+
+def is_integer(targets: np.ndarray | Field) -> bool:
     """Returns whether targets are integers or booleans, hence classes, counts or masks."""
     return targets.dtype.kind in "biu"
 
 
-def is_labels(targets: np.ndarray) -> bool:
+def is_labels(targets: np.ndarray | Field) -> bool:
     """Returns whether targets are one integer per example."""
-    return is_integer(targets) and targets.ndim == 1
+    return is_integer(targets) and len(targets.shape) == 1
 
 
 def _check_split(name: str, split: Split) -> Split:
     places = {field: split.where(field, name) for field in ("inputs", "targets")}
-    inputs = plain_array(split.inputs, places["inputs"], "inputs")
-    targets = plain_array(split.targets, places["targets"], "targets")
-    if inputs.ndim < 2 or 0 in inputs.shape[1:]:
+    inputs = _plain(split.inputs, places["inputs"], "inputs")
+    targets = _plain(split.targets, places["targets"], "targets")
+    if len(inputs.shape) < 2 or 0 in inputs.shape[1:]:
         got = Words(f"inputs of shape {inputs.shape}")
-        hint = "Give one feature as inputs[:, None]" if inputs.ndim == 1 else ""
+        hint = "Give one feature as inputs[:, None]" if len(inputs.shape) == 1 else ""
         raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis", hint)
-    if targets.ndim < 1 or 0 in targets.shape[1:]:
+    if len(targets.shape) < 1 or 0 in targets.shape[1:]:
         got = Words(f"targets of shape {targets.shape}")
         raise DataError(places["targets"], got, "the shape (n, ...) without an empty axis")
     if len(inputs) != len(targets):
@@ -72,9 +85,13 @@ def _check_split(name: str, split: Split) -> Split:
     return split._replace(inputs=inputs, targets=targets)
 
 
-def _check_finite(where: str, field: str, array: np.ndarray) -> None:
+def _plain(values: Any, where: str, field: str) -> np.ndarray | Field:
+    return values if isinstance(values, Field) else plain_array(values, where, field)
+
+
+def _check_finite(where: str, field: str, array: np.ndarray | Field) -> None:
     """Rejects nan, infinities and numbers beyond the range of float32."""
-    if array.dtype.kind != "f":
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return
     limit = np.finfo(np.float32).max
     for block, values in blocks(array):
@@ -126,7 +143,7 @@ FAR_LABELS = (
 def _check_labels(name: str, split: Split, classes: int | None) -> None:
     """Rejects class labels outside 0..classes - 1, and integers beyond the range of int32."""
     targets = split.targets
-    if not is_integer(targets):
+    if not is_integer(targets) or not isinstance(targets, np.ndarray):
         return
     labels = classes is not None or is_labels(targets)
     low = 0 if labels else -(2**31)

@@ -1,16 +1,22 @@
-"""The dataset of a run: checks a source, cuts it into splits, and normalises each split when it is first used."""
+"""The dataset of a run: checks a source, cuts it into splits, and prepares rows of them for batches."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.checks import check_source, is_integer
+from jaxtrain.data.checks import check_source, check_values, is_integer
+from jaxtrain.data.class_names import number_labels
+from jaxtrain.data.fields import Field, read_rows
+from jaxtrain.data.held import hold, hold_labels
 from jaxtrain.data.info import DataInfo, describe
 from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import ConfigError
+
+Rows = dict[str, np.ndarray]
+"""{"inputs": (n, ...), "targets": (n, ...)} as in a batch."""
 
 
 class Part(NamedTuple):
@@ -23,80 +29,130 @@ class Part(NamedTuple):
         """Returns the number of examples."""
         return len(self.split.inputs if self.rows is None else self.rows)
 
+    @property
+    def is_decoded(self) -> bool:
+        """Tells whether its examples are decoded when they are read."""
+        return isinstance(self.split.inputs, Field) or isinstance(self.split.targets, Field)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The description of the data, and the splits, each converted when it is first used."""
+    """The description of the data, and the splits, whose examples are prepared when they are read."""
 
     info: DataInfo
     parts: dict[str, Part] = field(repr=False)
-    _converted: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
+    _whole: dict[str, Rows] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Returns {split: number of examples}."""
         return {name: len(part) for name, part in self.parts.items()}
 
-    def split(self, name: str) -> dict[str, np.ndarray]:
-        """Returns {"inputs": normalised float32 (n, ...), "targets": int32 or float32 (n, ...)}; converts once.
-
-        Targets are standardised float32 for a task that takes them so (`info.standardised`).
-        """
-        if name not in self._converted:
-            self._converted[name] = self._convert(*self.parts[name])
-        return self._converted[name]
-
     @property
-    def example(self) -> dict[str, np.ndarray]:
-        """Returns the first training example as a batch of one, without converting the rest."""
-        split, rows = self.parts["train"]
-        return self._convert(split, np.arange(1) if rows is None else rows[:1])
+    def is_decoded(self) -> bool:
+        """Tells whether any split is decoded when it is read."""
+        return any(part.is_decoded for part in self.parts.values())
 
-    def _convert(self, split: Split, rows: np.ndarray | None) -> dict[str, np.ndarray]:
-        return {"inputs": self.info.normalise(split.inputs, rows), "targets": self._convert_targets(split, rows)}
+    def read(self, name: str, rows: np.ndarray) -> Rows:
+        """Prepares the examples at these rows of a split, in their order.
 
-    def _convert_targets(self, split: Split, rows: np.ndarray | None) -> np.ndarray:
+        Inputs are raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are int32 or
+        float32; standardised float32 for a task that takes them so (`info.standardised`). Raises DataError for values
+        that are decoded only now and cannot be used.
+        """
+        split, own = self.parts[name]
+        return self._prepare(name, split, rows if own is None else own[rows])
+
+    def split(self, name: str) -> Rows:
+        """Prepares all examples of a split, as `read` does; once."""
+        if name not in self._whole:
+            self._whole[name] = self._prepare(name, *self.parts[name])
+        return self._whole[name]
+
+    @cached_property
+    def example(self) -> Rows:
+        """The first training example as a batch of one."""
+        return self.read("train", np.arange(1))
+
+    def nbytes(self, name: str) -> int:
+        """Returns the bytes of a prepared split."""
+        return self.sizes[name] * sum(leaf.nbytes for leaf in self.example.values())
+
+    def _prepare(self, name: str, split: Split, rows: np.ndarray | None) -> Rows:
+        inputs, targets = split.inputs, split.targets
+        if isinstance(inputs, Field) or isinstance(targets, Field):
+            rows = np.arange(len(inputs)) if rows is None else rows
+            inputs = read_rows(inputs, rows)
+            targets = read_rows(targets, rows)
+            rows = None
+            check_values(inputs, targets, split, name, self.info.classes)
+        return {"inputs": self.info.prepare(inputs, rows), "targets": self._prepare_targets(targets, rows)}
+
+    def _prepare_targets(self, targets: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         if self.info.standardised:
-            return self.info.standardise_targets(split.targets, rows)
-        targets = split.targets if rows is None else split.targets[rows]
+            return self.info.standardise_targets(targets, rows)
+        targets = targets if rows is None else targets[rows]
         return targets.astype(np.int32 if is_integer(targets) else np.float32, copy=False)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Returns the sha256, in hex, of the raw arrays and of the rows of each split; computed on first use."""
+        """Returns the sha256, in hex, of the raw arrays and of the rows of each split; computed on first use.
+
+        Fields that are decoded enter by their own fingerprints.
+        """
         digest = hashlib.sha256()
         seen = set()
         for name, (split, rows) in self.parts.items():
             # Several splits may be cut from the same arrays, which are hashed once.
-            raw = [] if id(split) in seen else [split.inputs, split.targets]
+            fields = [] if id(split) in seen else zip((split.inputs, split.targets), split.stamps, strict=True)
             seen.add(id(split))
             digest.update(f"{name}: ".encode())
-            for array in [*raw, *([] if rows is None else [rows])]:
-                digest.update(f"{array.dtype.str} {array.shape} ".encode())
-                digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            for array, stamp in fields:
+                _add_to(digest, array, stamp)
+            if rows is not None:
+                _add_to(digest, rows)
         return digest.hexdigest()
 
 
+def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:
+    """Adds the contents of an array to a digest, or the stamp of what it was decoded from."""
+    digest.update(f"{array.dtype.str} {array.shape} ".encode())
+    if isinstance(array, Field):
+        digest.update(array.fingerprint())
+    else:
+        digest.update(stamp or np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
 def load_dataset(
-    source: Source, *, seed: int, validation_fraction: float, test_fraction: float, standardised: bool = False
+    source: Source,
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+    standardised: bool = False,
+    memory: int | None = None,
 ) -> Dataset:
     """Checks a source and returns its dataset; missing validation and test splits are cut from train, by `seed`.
 
     A fraction is relative to the source's train split, and applies only if the source has no such split.
     `standardised` says that targets, integers too, are numbers for a regression: they are standardised, and are never
-    labels. Raises DataError for invalid data, ConfigError for a fraction that leaves a split empty.
+    labels. Fields that are decoded are read into arrays once if they fit into `memory` bytes (None: a quarter of what
+    is free). Raises DataError for invalid data, ConfigError for a fraction that leaves a split empty.
     """
     if seed < 0:
         raise ConfigError("data.seed", seed, "an integer, at least 0")
-    source = check_source(source, labels=not standardised)
+    source = replace(source, splits=hold_labels(source.splits))
+    source = check_source(source if standardised else number_labels(source), labels=not standardised)
     # The test split is cut first, so that it does not depend on the validation fraction.
     fractions = {"test": test_fraction, "validation": validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
     train = source.splits["train"]
-    parts = {name: Part(train, rows) for name, rows in _cut(len(train.inputs), wanted, seed).items()}
-    parts |= {name: Part(split) for name, split in source.splits.items() if name not in parts}
-    rows = parts["train"].rows
-    info = describe(train.inputs, train.targets, rows, source.classes, standardised=standardised)
+    rows = _cut(len(train.inputs), wanted, seed)
+    names = source.class_names
+    info = describe(train.inputs, train.targets, rows.get("train"), source.classes, names, standardised=standardised)
+    splits = hold(source.splits, memory)
+    parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
+    parts |= {name: Part(split) for name, split in splits.items() if name not in parts}
     return Dataset(info, {name: parts[name] for name in ("train", "validation", "test") if name in parts})
 
 

@@ -1,4 +1,4 @@
-"""Fields of a split that are read by rows: arrays, memory-mapped ones, and files that are decoded when they are read."""
+"""Fields of a split that are read by rows: arrays, and files that are decoded when they are read."""
 
 from typing import Protocol, runtime_checkable
 

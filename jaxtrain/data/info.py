@@ -1,24 +1,33 @@
 """Description of the data: shapes, classes and statistics of the training split."""
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.errors import DataError, Words
 
 STATISTICS_EXAMPLES = 10_000
+DECODED_EXAMPLES = 1_000
+"""Training examples, evenly spaced, that statistics are taken over where each is decoded from a file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataInfo:
-    """Shapes of one example, number of classes, mean and standard deviation of the training split; hashable.
+    """Shapes of one example, number of classes, mean and standard deviation of the training split.
+
+    Two are equal, and hash alike, where they shape the same programs.
 
     Statistics of inputs are per feature for examples of rank 1, per channel (the last axis) for higher ranks. Those of
     targets are per element, and () for targets (n, ...) of rank above 2 (masks). A standard deviation of 0 is replaced
     by 1. `class_counts` is the number of training examples per class, () unless there is one label per example.
-    `standardised` says that the dataset holds standardised targets, as the task asked for.
+    `class_names` are in the order of the labels, () where labels have no names. `standardised` says that the dataset
+    holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch: "float32" if the
+    host normalises them, else that of raw integers, which the task normalises by the same statistics.
     """
 
     input_shape: tuple[int, ...]
@@ -26,24 +35,55 @@ class DataInfo:
     target_shape: tuple[int, ...]
     target_mean: tuple[float, ...]
     target_std: tuple[float, ...]
-    input_mean: tuple[float, ...] = field(compare=False)
-    input_std: tuple[float, ...] = field(compare=False)
+    input_mean: tuple[float, ...]
+    input_std: tuple[float, ...]
     class_counts: tuple[int, ...] = ()
     standardised: bool = False
+    input_dtype: str = "float32"
+    class_names: tuple[str, ...] = ()
 
-    def normalise(self, inputs: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    @property
+    def is_raw(self) -> bool:
+        """Tells whether batches hold raw integers, which the task normalises."""
+        return self.input_dtype != "float32"
+
+    def _of_programs(self) -> tuple[Any, ...]:
+        shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
+        targets = (self.target_mean, self.target_std, self.standardised)
+        return (*shapes, *targets, (self.input_mean, self.input_std) if self.is_raw else None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataInfo) and self._of_programs() == other._of_programs()
+
+    def __hash__(self) -> int:
+        return hash(self._of_programs())
+
+    def prepare(self, inputs: Any, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns inputs (n, *input_shape), or their `rows`, as they stand in a batch: raw integers, or normalised.
+
+        Raises DataError if the examples have another shape.
+        """
+        if not self.is_raw or inputs.dtype.name != self.input_dtype:
+            return self.normalise(inputs, rows)
+        self._check_shape(inputs)
+        values = inputs if rows is None and isinstance(inputs, np.ndarray) else read_rows(inputs, _all(inputs, rows))
+        return values.astype(self.input_dtype, copy=False)  # in the byte order of this machine
+
+    def normalise(self, inputs: Any, rows: np.ndarray | None = None) -> np.ndarray:
         """Normalises raw inputs (n, *input_shape), or their `rows`, to mean 0 and standard deviation 1, as float32.
 
         Raises DataError if the examples have another shape.
         """
-        if inputs.shape[1:] != self.input_shape or inputs.ndim == 0:
+        self._check_shape(inputs)
+        work = np.float32 if is_small_integer(inputs.dtype) else np.float64
+        return _standardise(inputs, self.input_mean, self.input_std, rows, work)
+
+    def _check_shape(self, inputs: Any) -> None:
+        if inputs.shape[1:] != self.input_shape or len(inputs.shape) == 0:
             expected = f"the shape (n, {', '.join(map(str, self.input_shape))})"
             raise DataError("inputs", Words(f"the shape {inputs.shape}"), expected)
-        # Integers of 8 and 16 bits, such as pixels, are exact in float32, which is faster.
-        exact = inputs.dtype.kind in "biu" and inputs.dtype.itemsize <= 2
-        return _standardise(inputs, self.input_mean, self.input_std, rows, np.float32 if exact else np.float64)
 
-    def standardise_targets(self, targets: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def standardise_targets(self, targets: Any, rows: np.ndarray | None = None) -> np.ndarray:
         """Standardises raw targets (n, *target_shape), or their `rows`, to mean 0 and deviation 1, as float32."""
         return _standardise(targets, self.target_mean, self.target_std, rows, np.float64)
 
@@ -57,14 +97,23 @@ class DataInfo:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, saved: dict[str, object]) -> "DataInfo":
+    def from_json(cls, saved: Mapping[str, object]) -> "DataInfo":
         """Inverts `to_json`, also after a round trip through a JSON file."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         return cls(**values)  # pyright: ignore[reportArgumentType]
 
 
+def is_small_integer(dtype: np.dtype) -> bool:
+    """Tells whether values are integers of 8 or 16 bits, such as pixels, or booleans: they are exact in float32."""
+    return dtype.kind in "biu" and dtype.itemsize <= 2
+
+
+def _all(field: Any, rows: np.ndarray | None) -> np.ndarray:
+    return np.arange(len(field)) if rows is None else rows
+
+
 def _standardise(
-    raw: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], rows: np.ndarray | None, work: type[np.floating]
+    raw: Any, mean: tuple[float, ...], std: tuple[float, ...], rows: np.ndarray | None, work: type[np.floating]
 ) -> np.ndarray:
     """Returns (raw - mean) / std as float32, computed in `work`; both statistics are of the last axis.
 
@@ -81,25 +130,26 @@ def _standardise(
 
 
 def describe(
-    inputs: np.ndarray,
-    targets: np.ndarray,
+    inputs: np.ndarray | Field,
+    targets: np.ndarray | Field,
     rows: np.ndarray | None,
     classes: int | None,
+    class_names: tuple[str, ...] = (),
     *,
     standardised: bool = False,
 ) -> DataInfo:
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
-    Statistics of inputs of rank above 2 (images) are taken over at most 10,000 evenly spaced examples. `standardised`
-    says that targets are numbers, to be standardised, where they have statistics: at most one row an example.
+    Statistics are taken over at most 10,000 evenly spaced examples for inputs of rank above 2 (images), and over at
+    most 1,000 for inputs that are decoded. `standardised` says that targets are numbers, to be standardised, where they
+    have statistics: at most one row an example.
     """
-    rows = np.arange(len(inputs)) if rows is None else rows
-    stride = -(-len(rows) // STATISTICS_EXAMPLES)
-    input_mean, input_std = _statistics(inputs, rows[::stride] if inputs.ndim > 2 else rows)
-    target_mean, target_std = _statistics(targets, rows) if targets.ndim <= 2 else ((), ())
+    rows = _all(inputs, rows)
+    input_mean, input_std = _statistics(inputs, rows[:: -(-len(rows) // _most_examples(inputs, len(rows)))])
+    target_mean, target_std = _statistics(targets, rows) if len(targets.shape) <= 2 else ((), ())
     counts = ()
-    if classes is not None and targets.ndim == 1:
-        counts = tuple(np.bincount(targets[rows].astype(np.int64), minlength=classes).tolist())
+    if classes is not None and len(targets.shape) == 1:
+        counts = tuple(np.bincount(read_rows(targets, rows).astype(np.int64), minlength=classes).tolist())
     return DataInfo(
         input_shape=inputs.shape[1:],
         classes=classes,
@@ -110,16 +160,25 @@ def describe(
         input_std=input_std,
         class_counts=counts,
         standardised=standardised and bool(target_mean),
+        input_dtype=inputs.dtype.name if is_small_integer(inputs.dtype) else "float32",
+        class_names=class_names,
     )
 
 
-def _statistics(array: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _most_examples(inputs: np.ndarray | Field, examples: int) -> int:
+    if not isinstance(inputs, np.ndarray):
+        return DECODED_EXAMPLES
+    return STATISTICS_EXAMPLES if inputs.ndim > 2 else examples
+
+
+def _statistics(array: np.ndarray | Field, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation over all axes but the last (rank 1: over all), in two passes."""
-    channels = array.shape[-1] if array.ndim > 1 else 1
-    count = len(rows) * (array[0].size // channels)
+    channels = array.shape[-1] if len(array.shape) > 1 else 1
+    size = math.prod(array.shape[1:])
+    count = len(rows) * (size // channels)
     sums = sum(values.sum(axis=0, dtype=np.float64) for _, values in blocks(array, rows))
     mean = np.reshape(sums, (-1, channels)).sum(axis=0) / count
-    feature_means = np.tile(mean, array[0].size // channels)
+    feature_means = np.tile(mean, size // channels)
     squares = sum(np.square(values - feature_means).sum(axis=0) for _, values in blocks(array, rows))
     std = np.sqrt(np.reshape(squares, (-1, channels)).sum(axis=0) / count)
     std = np.where(std <= 1e-12 * np.abs(mean), 1.0, std)  # a constant, but for the rounding of its mean
@@ -129,12 +188,15 @@ def _statistics(array: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...],
 BLOCK_ELEMENTS = 2**17
 
 
-def blocks(array: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+def blocks(field: np.ndarray | Field, rows: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields (slice, values as (examples, features)) over the first axis, or over its `rows` in their order."""
-    examples = len(array) if rows is None else len(rows)
-    features = array[0].size if len(array) else 1
+    examples = len(field) if rows is None else len(rows)
+    features = math.prod(field.shape[1:])
     length = max(1, BLOCK_ELEMENTS // max(1, features))
     for start in range(0, examples, length):
         block = slice(start, min(start + length, examples))
-        values = array[block] if rows is None else array[rows[block]]
+        if isinstance(field, np.ndarray) and rows is None:
+            values = field[block]
+        else:
+            values = read_rows(field, np.arange(block.start, block.stop) if rows is None else rows[block])
         yield block, values.reshape(block.stop - start, features)

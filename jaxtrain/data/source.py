@@ -1,12 +1,13 @@
-"""The return type of data sources, and the conversion of what a user's function returns into it."""
+"""The return type of data sources, and the conversion of what a user gives into it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxtrain.data.examples import example_fields, is_readable, refuse_iterable
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
 SPLITS = ("train", "validation", "test")
@@ -14,12 +15,17 @@ SET_FOLDER = "Set the data folder with data.path or the environment variable JAX
 
 
 class Split(NamedTuple):
-    """Inputs (n, ...) and targets (n, ...) as read; errors name `file` and `targets_file`."""
+    """Inputs and targets of n examples as read; errors name `file` and `targets_file`.
 
-    inputs: np.ndarray
-    targets: np.ndarray
+    Each is an array (n, ...), or a `Field` that is read by rows; targets may be strings, the names of classes.
+    `stamps` identify what inputs and targets were decoded from, where fields were read into arrays.
+    """
+
+    inputs: Any
+    targets: Any
     file: str = ""
     targets_file: str = ""
+    stamps: tuple[bytes, bytes] = (b"", b"")
 
     def where(self, field: str, name: str) -> str:
         """Returns the file of "inputs" or "targets" for an error, else a mention of the split `name`."""
@@ -29,45 +35,81 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """The splits of a data set: "train", and "validation" and "test" if the set has them."""
+    """A data set: {"train": split, ...}, with "validation" and "test" if it has them.
 
-    splits: dict[str, Split]
+    A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
+    `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. `inputs` and `targets` name the
+    fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
+    `class_names` are their names, in the order of the labels.
+    """
+
+    splits: Mapping[str, Any]
     classes: int | None = None
+    class_names: tuple[str, ...] = ()
+    inputs: str = "inputs"
+    targets: str = "targets"
 
 
 def as_source(returned: object, name: str) -> Source:
-    """Converts the return value of the source `name`, a Source or {"train": (inputs, targets), ...}, into a Source.
+    """Converts what a source returned, a Source or {"train": split, ...}, into a Source of `Split`s.
 
     Raises DataError for other types, if "train" is missing, if a split has an unknown name, or for a number of classes
     that is no count.
     """
-    splits = returned.splits if isinstance(returned, Source) else returned
-    if not isinstance(splits, Mapping):
+    where = f"data source {name}"
+    source = returned if isinstance(returned, Source) else Source(returned) if isinstance(returned, Mapping) else None
+    if source is None or not isinstance(source.splits, Mapping):
         expected = '{"train": (inputs, targets), ...} or a Source'
-        raise DataError(f"data source {name}", Words(f"an object of type {type(returned).__name__}"), expected)
-    for key in splits:
+        raise DataError(where, Words(f"an object of type {type(returned).__name__}"), expected)
+    for key in source.splits:
         if key not in SPLITS:
-            got = Words(f"the split {key!r}")
-            raise DataError(f"data source {name}", got, one_of(SPLITS), nearest(key, SPLITS))
-    if "train" not in splits:
-        got = Words(f"the splits {sorted(splits)}")
-        raise DataError(f"data source {name}", got, "the split 'train' among them")
-    classes = returned.classes if isinstance(returned, Source) else None
+            raise DataError(where, Words(f"the split {key!r}"), one_of(SPLITS), nearest(key, SPLITS))
+    if "train" not in source.splits:
+        raise DataError(where, Words(f"the splits {sorted(source.splits)}"), "the split 'train' among them")
+    classes = _number_of_classes(source, where)
+    fields = (source.inputs, source.targets)
+    named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
+    return Source(named, classes, tuple(map(str, source.class_names)))
+
+
+def _number_of_classes(source: Source, where: str) -> int | None:
+    classes = source.classes
     if classes is not None and not (isinstance(classes, int | np.integer) and classes >= 1):
-        raise DataError(f"data source {name}", classes, "a number of classes, an integer of at least 1, or None")
-    named = {key: _as_split(splits[key], f"data source {name}, {key} split") for key in SPLITS if key in splits}
-    return Source(named, None if classes is None else int(classes))
+        raise DataError(where, classes, "a number of classes, an integer of at least 1, or None")
+    named = len(source.class_names)
+    if not named:
+        return None if classes is None else int(classes)
+    if classes is not None and classes != named:
+        raise DataError(where, Words(f"{named} class names for {classes} classes"), "a name for each class")
+    return named
 
 
-def _as_split(pair: object, where: str) -> Split:
-    """Makes a split of a pair; its arrays are checked and converted by `check_source`."""
-    if isinstance(pair, Split):
-        return pair._replace(file=pair.file or where)
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        several = f"a sequence of {len(pair)}" if isinstance(pair, tuple | list) else ""
-        got = Words(several or f"an object of type {type(pair).__name__}")
-        raise DataError(where, got, "a pair (inputs, targets)")
-    return Split(pair[0], pair[1], where)
+def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
+    """Makes a split of a pair, a mapping of arrays or an object of examples; `check_source` checks its arrays."""
+    if isinstance(given, Split):
+        return given._replace(file=given.file or where)
+    if isinstance(given, Mapping):
+        absent = [field for field in fields if field not in given]
+        if absent:
+            got = Words(f"the fields {sorted(map(str, given))}")
+            raise DataError(where, got, f"{absent[0]!r} among them", "Name them by Source(splits, inputs=, targets=)")
+        return Split(given[fields[0]], given[fields[1]], where)
+    if _is_pair(given):
+        return Split(given[0], given[1], where)  # pyright: ignore[reportIndexIssue]
+    if is_readable(given):
+        return Split(*example_fields(given, where, fields), where)
+    refuse_iterable(given, where)
+    several = f"a sequence of {len(given)}" if isinstance(given, tuple | list) else ""
+    got = Words(several or f"an object of type {type(given).__name__}")
+    raise DataError(where, got, "a pair (inputs, targets), or examples with __len__ and __getitem__")
+
+
+def _is_pair(given: object) -> bool:
+    """Tells whether a tuple or list is (inputs, targets), and not a list of examples."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        return False
+    examples = isinstance(given, list) and all(isinstance(e, Mapping | tuple) for e in given)
+    return not examples
 
 
 def missing(name: str, files: str, folder: Path, published: str = "") -> DataError:

@@ -14,6 +14,7 @@ from jaxtrain.config.identity import changes_numbers, difference
 from jaxtrain.config.resolve import accepts, resolve_config
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.state import TrainState
+from jaxtrain.data import Source, with_given
 from jaxtrain.errors import ConfigError, nearest, one_of, printable
 from jaxtrain.files import (
     demand_writable,
@@ -41,24 +42,28 @@ from jaxtrain.training.fine_tuning import load_initial_weights
 from jaxtrain.training.size_checks import check_lanes
 
 
-def lr_range_test(config: Config, workdir: str | Path | None = None, *, quiet: bool = False) -> LRRangeResult:
+def lr_range_test(
+    config: Config, workdir: str | Path | None = None, *, data: Source | None = None, quiet: bool = False
+) -> LRRangeResult:
     """Runs the range test of a resolved config: `suggestions` are the floats to train with, `plot()` is the picture.
 
     Progress is printed on standard error, as lines; nothing with `quiet`. With a `workdir`, the result, the curve and
-    the picture are written to `lr_range/` in it. If every lane diverged, `status` of the result says so.
+    the picture are written to `lr_range/` in it. If every lane diverged, `status` of the result says so. `data` are as
+    in `train_and_evaluate`.
 
     Raises:
         ConfigError: a range or a float that cannot be tested.
         StorageError: a directory in use, or a file that cannot be written.
     """
+    config = with_given(config, data)
     check(config)
     lines = plain_lines(quiet)
     if workdir is None:
         with explain_traced_floats(config):
-            return run_range_test(build(config, lanes=True), lines.say)
+            return run_range_test(build(config, lanes=True, data=data), lines.say)
     workdir = Path(workdir)
     with run_lock(workdir), explain_traced_floats(config):
-        experiment = build(config, lanes=True)
+        experiment = build(config, lanes=True, data=data)
         demand_places(workdir / "lr_range")
         result = run_range_test(experiment, lines.say, workdir.name)
         write(result, config, workdir / "lr_range")

@@ -13,6 +13,7 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.section_traits import SHARED_BY_TRIALS
 from jaxtrain.core.state import TrainState
+from jaxtrain.data import Source
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.memory import memory_limit, tree_bytes
 from jaxtrain.parallel.population import Population, fit_width
@@ -62,9 +63,10 @@ class Program:
 class Programs:
     """Groups trials into programs; caches experiments, data and lanes for later batches.
 
-    Of the compiled programs it keeps MOST_PROGRAMS, those that were used last.
+    Of the compiled programs it keeps MOST_PROGRAMS, those that were used last. `data` are those given in Python.
     """
 
+    data: Source | None = None
     _experiments: dict[str, Experiment] = field(default_factory=dict)
     _by_data: dict[str, Experiment] = field(default_factory=dict)
     _lanes: dict[str, dict[int, Lanes]] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Programs:
         key = signature(config)
         if key not in self._experiments:
             data = to_json({k: v for k, v in config["data"].items() if k not in ("batch_size", "eval_batch_size")})
-            experiment = build(config, lanes=True, beside=self._by_data.get(data))
+            experiment = build(config, lanes=True, beside=self._by_data.get(data), data=self.data)
             if "validation" not in experiment.dataset.sizes:
                 expected = "above 0, since a search chooses by the validation split"
                 raise ConfigError("data.validation_fraction", config["data"]["validation_fraction"], expected)

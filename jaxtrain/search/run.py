@@ -14,6 +14,7 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.steps import eval_step
+from jaxtrain.data import Source, with_given
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
 from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
@@ -62,7 +63,13 @@ class SearchResult:
 
 
 def run_search(
-    config: Config, workdir: str | Path, *, name: str = "", quiet: bool = False, accept_edited: bool = False
+    config: Config,
+    workdir: str | Path,
+    *,
+    data: Source | None = None,
+    name: str = "",
+    quiet: bool = False,
+    accept_edited: bool = False,
 ) -> SearchResult:
     """Searches `search.space` of a resolved config, or resumes the study in `workdir`, and writes its report.
 
@@ -72,6 +79,7 @@ def run_search(
     Args:
         config: a resolved config.
         workdir: the directory of the study.
+        data: as in `train_and_evaluate`.
         name: of the config, for the report; by default that of the directory.
         quiet: whether to print no progress and no notes.
         accept_edited: whether outcomes that were changed by others are kept, marked as edited, and not trained again.
@@ -81,6 +89,7 @@ def run_search(
         UsageError: the directory belongs to another study.
         StorageError: a file or the database cannot be read or written.
     """
+    config = with_given(config, data)
     check_config(config)
     space = read_space(config)
     trials = number_of_trials(space)
@@ -97,7 +106,7 @@ def run_search(
             _say_batch(config["search"], say)
         space = read_space(config)
         demand_same(folder, config, owner)
-        programs = Programs()
+        programs = Programs(data)
         _check_lanes(programs.experiment(config), trials)
         direction = higher_is_better(programs.experiment(config))
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible

@@ -12,6 +12,7 @@ from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
+from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
@@ -39,14 +40,18 @@ def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: 
     centre = {"target_mean": np.asarray(info.target_mean, np.float32).reshape(1, *info.target_shape)} if raw else {}
 
     return Task(
-        init=precision.wrap_function(lambda key, batch, values: build(values).init(key, batch, values)),
+        init=precision.wrap_function(
+            lambda key, batch, values: build(values).init(key, normalise_batch(batch, info), values)
+        ),
         loss=precision.wrap_function(
             lambda params, model_state, batch, key, values, train: build(values).loss(
-                params, model_state, {**batch, **centre}, key, values, train
+                params, model_state, {**normalise_batch(batch, info), **centre}, key, values, train
             )
         ),
         predict=precision.wrap_function(
-            lambda params, model_state, inputs, values: build(values).predict(params, model_state, inputs, values)
+            lambda params, model_state, inputs, values: build(values).predict(
+                params, model_state, normalise_inputs(inputs, info), values
+            )
         ),
     )
 

@@ -1,8 +1,9 @@
 """Checks of a config that involve several sections, or the data."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import optax
@@ -11,7 +12,8 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import START_FROM
 from jaxtrain.data.dataset import Dataset
-from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words, nearest, one_of
+from jaxtrain.data.info import DataInfo
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, StorageError, Words, nearest, one_of
 from jaxtrain.optimizers import OPTIMIZERS
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import Devices, check_batch, device_mesh
@@ -127,3 +129,14 @@ def check_fingerprint(
     if dataset.fingerprint != trained_on:
         got = Words(f"data with the fingerprint {dataset.fingerprint[:12]}")
         raise DataError("data", got, f"{trained_on[:12]}, the fingerprint of the data {whose}", hint)
+
+
+def check_preparation(dataset: Dataset, saved: Mapping[str, Any]) -> None:
+    """Rejects a run of an earlier version, which normalised small integers on the host: other digits would follow."""
+    theirs = DataInfo.from_json(saved).input_dtype
+    if theirs != dataset.info.input_dtype:
+        got = Words(f"a run whose batches hold {theirs}")
+        expected = f"batches of {dataset.info.input_dtype}, which this version normalises in the step"
+        raise StorageError(
+            "data", got, expected, "Train it anew in another directory, or use the version that began it"
+        )

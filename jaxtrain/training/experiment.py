@@ -14,6 +14,7 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Rules, TrainState
 from jaxtrain.core.steps import train_step
+from jaxtrain.data import Source
 from jaxtrain.data import load as load_data
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
@@ -116,7 +117,9 @@ class Experiment:
         return self.device_splits[key]
 
 
-def build(config: Config, *, lanes: bool = False, beside: Experiment | None = None) -> Experiment:
+def build(
+    config: Config, *, lanes: bool = False, beside: Experiment | None = None, data: Source | None = None
+) -> Experiment:
     """Builds the experiment of a resolved config, and reads its data.
 
     Checks that need only the config run before the data are read.
@@ -125,6 +128,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
         config: a resolved config.
         lanes: whether the experiment is trained only as lanes, so that batches need not divide over the devices.
         beside: an experiment on the same data and devices, whose dataset and placed splits are reused.
+        data: data given in Python; None: those that the config names.
 
     Raises:
         ConfigError: an invalid config, or one that does not suit the data or devices.
@@ -138,7 +142,7 @@ def build(config: Config, *, lanes: bool = False, beside: Experiment | None = No
     check_seeds(config, "train.seeds")
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
     standardised = config["task"]["name"] in STANDARDISED
-    dataset = beside.dataset if beside else load_data(config["data"], standardised=standardised)
+    dataset = beside.dataset if beside else load_data(config["data"], data, standardised=standardised)
     if not beside:
         check_targets(config, dataset)
     device_splits = beside.device_splits if beside else {}

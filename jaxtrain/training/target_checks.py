@@ -5,6 +5,7 @@ import numpy as np
 from jaxtrain.config.defaults import Config
 from jaxtrain.data.checks import is_integer, is_labels
 from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.fields import read_rows
 from jaxtrain.data.info import blocks
 from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
@@ -28,7 +29,7 @@ def check_targets(config: Config, dataset: Dataset) -> None:
             _demand_range(split, where, task)
         elif task == "label_distribution":
             _demand_distributions(split, where)
-        elif task == "regression" and split.targets.ndim > 2:
+        elif task == "regression" and len(split.targets.shape) > 2:
             hint = "Flatten them, as by targets.reshape(len(targets), -1)"
             raise DataError(where, _words(split), "a number or a row of numbers for each example in 'regression'", hint)
     if task in ("classification", "binary_classification", "segmentation"):
@@ -52,6 +53,8 @@ def _demand_labels(split: Split, where: str) -> None:
 
 def _demand_range(split: Split, where: str, task: str) -> None:
     """Rejects values outside of 0 to 1, which are no probability of the one class."""
+    if not isinstance(split.targets, np.ndarray):  # decoded when they are read, and checked then
+        return
     low = float(split.targets.min())
     high = float(split.targets.max())
     if low < 0 or high > 1:
@@ -63,7 +66,7 @@ def _demand_range(split: Split, where: str, task: str) -> None:
 
 def _demand_distributions(split: Split, where: str) -> None:
     """Rejects rows that are no probabilities, and rows of one class, whose loss is 0 whatever the model says."""
-    if split.targets.ndim != 2 or split.targets.shape[1] < 2:
+    if len(split.targets.shape) != 2 or split.targets.shape[1] < 2:
         hint = "Take 'classification' where each example has one label"
         raise DataError(where, _words(split), "a row of probabilities of at least two classes in each example", hint)
     for block, rows in blocks(split.targets):
@@ -79,7 +82,7 @@ def _demand_distributions(split: Split, where: str) -> None:
 def _demand_several(dataset: Dataset) -> None:
     """Rejects a training part whose targets are all one value: the loss falls to 0, and nothing is learned."""
     split, rows = dataset.parts["train"]
-    first = split.targets.flat[0] if rows is None else split.targets[rows[0]].flat[0]
+    first = read_rows(split.targets, np.array([0] if rows is None else rows[:1])).flat[0]
     if all((values == first).all() for _, values in blocks(split.targets, rows)):
         got = Words(f"{_words(split)}, of which all {dataset.sizes['train']} in training are {first}")
         hint = "Add examples of another class, or take task.name=regression where they are numbers"

@@ -105,7 +105,7 @@ def _check_mask(subject: _Subject) -> None:
     """
     rows = np.linspace(0, subject.dataset.sizes["train"] - 1, KEPT + MASKED).astype(np.int64)
     order = np.argsort(np.arange(len(rows)) % 2, kind="stable")  # the masked rows lie between the others
-    batch = {name: leaf[rows[order]] for name, leaf in subject.dataset.split("train").items()}
+    batch = subject.dataset.read("train", rows[order])
     if np.issubdtype(batch["inputs"].dtype, np.floating):
         batch["inputs"][KEPT:] *= 10  # unlike the others, so that they are seen in a maximum, too
     hparams = dict(subject.hparams)

@@ -12,6 +12,7 @@ from jaxtrain.config.identity import from_default
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import state_digest
+from jaxtrain.data import Source, with_given
 from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import write_json
 from jaxtrain.parallel.compilation import count_compilations
@@ -25,7 +26,7 @@ from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
-from jaxtrain.training.checks import check_fingerprint, explain_traced_floats
+from jaxtrain.training.checks import check_fingerprint, check_preparation, explain_traced_floats
 from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
@@ -42,6 +43,7 @@ def train_and_evaluate(
     config: Config,
     workdir: str | Path,
     *,
+    data: Source | None = None,
     step: StepFunction = train_step,
     trackers: Sequence[Tracker] = (),
     quiet: bool = False,
@@ -55,6 +57,8 @@ def train_and_evaluate(
     Args:
         config: a resolved config.
         workdir: the directory of the run.
+        data: data in memory, or any object whose examples are read by rows, in place of those that the config names;
+            its settings, such as `data.batch_size`, stay. A run is resumed only with the same data.
         step: the training step, with the signature of `train_step`.
         trackers: trackers in addition to those of the config.
         quiet: whether to print no progress and no notes.
@@ -62,6 +66,7 @@ def train_and_evaluate(
             names them. Else the run goes back to the newest checkpoint before the change.
     """
     workdir = Path(workdir)
+    config = with_given(config, data)
     lines = plain_lines(quiet)
     with interruptions(lines.say) as stop, run_lock(workdir), count_compilations() as compiled, ExitStack() as opened:
         owner = read_owner(workdir, accept_edited=accept_edited)
@@ -72,7 +77,7 @@ def train_and_evaluate(
             lines.say(f"{workdir}: this run has already ended at step {ended.step:,}; nothing to do")
             return ended
         opened.enter_context(explain_traced_floats(config))
-        experiment = _build_experiment(config, workdir, lines.say)
+        experiment = _build_experiment(config, workdir, lines.say, data)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         runner = make_runner(experiment, step)
@@ -105,13 +110,13 @@ def train_and_evaluate(
         return _finish(session, run_loop(session), workdir)
 
 
-def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None]) -> Experiment:
+def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None], data: Source | None) -> Experiment:
     """Builds the experiment, with the suggested learning rate if `lr_range.before_training` is set."""
     if not config["lr_range"]["before_training"]:
-        return build(config)
+        return build(config, data=data)
     range_test = importlib.import_module(RANGE_TEST)
     range_test.check(config)
-    return range_test.apply_suggestion(build(config), workdir, say)
+    return range_test.apply_suggestion(build(config, data=data), workdir, say)
 
 
 def _open_checkpoints(
@@ -163,6 +168,7 @@ def start(
         return runner.init(), Bookkeeping(info, result=result), None
     bookkeeping = Bookkeeping(**restored.memory)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
+    check_preparation(experiment.dataset, bookkeeping.info)
     return runner.place(restored.state), bookkeeping, restored.step
 
 

@@ -50,7 +50,7 @@ class Run:
         for examples of another shape than those of the training data.
         """
         plain = plain_array(inputs, "inputs", "inputs")
-        predictions = np.asarray(self._predict(self.state, self.info.normalise(plain)))
+        predictions = np.asarray(self._predict(self.state, self.info.prepare(plain)))
         return self.info.restore_targets(predictions) if self.info.standardised else predictions
 
     @functools.cached_property

@@ -1,0 +1,159 @@
+"""Examples of any object with `__len__` and `__getitem__`, read by rows: lists, data sets of other libraries.
+
+An example is a pair (inputs, targets), or a mapping that has both under the names that the source gives.
+"""
+
+import hashlib
+import math
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.data.plain_arrays import plain_array
+from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
+
+HASHED_BYTES = 2**26
+"""Bytes of a field up to which all examples enter the fingerprint where the object has none of its own."""
+
+HASHED_EXAMPLES = 64
+"""Examples, evenly spaced, that enter the fingerprint of a larger field."""
+
+PIECE = 64
+"""Examples that are read at a time for the fingerprint."""
+
+READ_BY_ROWS = "a pair (inputs, targets), or examples with __len__ and __getitem__"
+
+
+def is_readable(given: object) -> bool:
+    """Tells whether an object has examples that can be read at any rows."""
+    if isinstance(given, str | bytes | np.ndarray | Mapping | tuple):
+        return False
+    return hasattr(given, "__len__") and hasattr(given, "__getitem__")
+
+
+def refuse_iterable(given: object, where: str) -> None:
+    """Raises DataError for what can only be read in order, since a run reads any rows and may resume anywhere."""
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | np.ndarray | tuple | list):
+        got = Words(f"an object of type {type(given).__name__}, which can only be read in order")
+        hint = "Make a list of it, or write it to arrays once, as by numpy.save, and take data.name=arrays"
+        raise DataError(where, got, READ_BY_ROWS, hint)
+
+
+def example_fields(given: Any, where: str, names: tuple[str, str]) -> tuple["ExampleField", "ExampleField"]:
+    """Returns inputs and targets of the examples as two fields; raises DataError for an example that has not both."""
+    examples = _Examples(given, where, names)
+    return ExampleField(examples, 0), ExampleField(examples, 1)
+
+
+class _Examples:
+    """Reads examples one at a time, by one thread at a time, and keeps those that were read last."""
+
+    def __init__(self, given: Any, where: str, names: tuple[str, str]) -> None:
+        self.given = given
+        self.where = where
+        self.names = names
+        self._lock = threading.Lock()
+        self._last: tuple[bytes, tuple[np.ndarray, np.ndarray]] | None = None
+        if len(given) == 0:
+            raise DataError(where, Words("no examples"), "at least one")
+        self.first = self._pair(self._get([0])[0], 0)
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns inputs and targets of these rows."""
+        key = np.asarray(rows).tobytes()
+        with self._lock:
+            if self._last is None or self._last[0] != key:
+                numbers = [int(row) for row in rows]
+                pairs = [self._pair(e, row) for row, e in zip(numbers, self._get(numbers), strict=True)]
+                self._last = key, (self._stack(pairs, numbers, 0), self._stack(pairs, numbers, 1))
+            return self._last[1]
+
+    def _get(self, rows: Sequence[int]) -> list[Any]:
+        """Returns examples, by `__getitems__` where the object has it."""
+        row = rows[0]
+        try:
+            if hasattr(self.given, "__getitems__"):
+                return list(self.given.__getitems__(list(rows)))
+            got = []
+            for row in rows:
+                got.append(self.given[row])
+        except JaxtrainError:
+            raise
+        except Exception as error:  # of the object that holds them
+            hint = "Leave it out, or mend what it is read from"
+            got = Words(f"an example that cannot be read ({type(error).__name__}: {error})")
+            raise DataError(f"{self.where}, row {row}", got, "inputs and targets", hint) from error
+        return got
+
+    def _pair(self, example: Any, row: int) -> tuple[np.ndarray, np.ndarray]:
+        where = f"{self.where}, row {row}"
+        if isinstance(example, Mapping):
+            absent = [name for name in self.names if name not in example]
+            if absent:
+                got = Words(f"the fields {', '.join(map(str, example))}")
+                hint = nearest(absent[0], map(str, example)) or "Name them by Source(splits, inputs=..., targets=...)"
+                raise DataError(where, got, f"{absent[0]!r} among them", hint)
+            pair = [example[name] for name in self.names]
+        elif isinstance(example, tuple | list) and len(example) == 2:
+            pair = list(example)
+        else:
+            raise DataError(where, Words(f"an example of type {type(example).__name__}"), "a pair or a mapping")
+        inputs, targets = pair
+        is_name = isinstance(targets, str)
+        labels = np.array(targets, object) if is_name else plain_array(targets, where, "targets")
+        return plain_array(inputs, where, "inputs"), labels
+
+    def _stack(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], rows: Sequence[int], field: int) -> np.ndarray:
+        first = self.first[field]
+        for row, pair in zip(rows, pairs, strict=True):
+            array = pair[field]
+            if array.shape != first.shape or not np.can_cast(array.dtype, first.dtype, "same_kind"):
+                got = Words(f"{('inputs', 'targets')[field]} of shape {array.shape} and dtype {array.dtype}")
+                expected = f"{first.shape} and {first.dtype}, as in row 0"
+                raise DataError(f"{self.where}, row {row}", got, expected, "Make all examples alike")
+        return np.stack([pair[field] for pair in pairs]).astype(first.dtype, copy=False)
+
+
+class ExampleField:
+    """Inputs or targets of examples, as a `Field`."""
+
+    def __init__(self, examples: _Examples, index: int) -> None:
+        """Takes field 0, the inputs, or field 1, the targets."""
+        self._examples = examples
+        self._index = index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole field."""
+        return (len(self), *self._examples.first[self._index].shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the values."""
+        return self._examples.first[self._index].dtype
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self._examples.given)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the values of these rows; raises DataError naming the row."""
+        return self._examples.read(rows)[self._index]
+
+    def fingerprint(self) -> bytes:
+        """Returns the object's own fingerprint, as data sets of `datasets` have one, else a hash of its examples.
+
+        Of a field beyond 64 MiB, 64 evenly spaced examples are hashed.
+        """
+        own = getattr(self._examples.given, "_fingerprint", None)
+        if isinstance(own, str):
+            return own.encode()
+        few = math.prod(self.shape) * self.dtype.itemsize > HASHED_BYTES
+        rows = np.linspace(0, len(self) - 1, HASHED_EXAMPLES if few else len(self)).astype(np.int64)
+        digest = hashlib.sha256()
+        for begin in range(0, len(rows), PIECE):
+            values = self.read(rows[begin : begin + PIECE])
+            digest.update("\0".join(values).encode() if values.dtype.kind == "O" else values.tobytes())
+        return digest.digest()
