@@ -10,13 +10,15 @@ from typing import Any
 import by_hand
 import images
 import timing
+from float_data import float_split
 from step import framework_call
 
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.schema import MISSING
 from jaxtrain.optimizers import OPTIMIZERS
 from jaxtrain.optimizers.schedules import SCHEDULES
-from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.feeds import CAPACITY
 
 RATE = 1e-4  # low enough that no optimizer diverges
 STEPS = 1_000_000  # length of the schedule; only its beginning is run
@@ -46,8 +48,8 @@ def main() -> None:
 def _optimizer(name: str, rounds: int, steps: int) -> tuple[list[timing.Ratio], list[str]]:
     """Compares our call, whose floats are traced, with a hand-written scan of the optax optimizer with constants."""
     experiment, notes = _experiment({"optimizer": {"name": name, "learning_rate": RATE}, "schedule": None})
-    data = experiment.on_devices("train")
-    rows = experiment.rows(0, steps, steps)
+    data = float_split(experiment, "train")
+    rows = experiment.batches(0, steps, steps).rows
     function = OPTIMIZERS.members[name]
     knobs = knobs_of(function).items()
     plain = {name: knob.default for name, knob in knobs if knob.default is not MISSING}

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import peers
+from float_data import float_split, host_float_split
 from jax.sharding import PartitionSpec
 
 from jaxtrain import train_step
@@ -37,7 +38,7 @@ def solo_steps(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
     mesh = device_mesh(1)
     rules = experiment.rules
     data = replicate(experiment.dataset.split("train"), mesh)
-    rows = experiment.rows(0, steps, steps)
+    rows = experiment.batches(0, steps, steps).rows
 
     def take_step(state: Any, data: Any, rows: Any) -> Any:
         state, metrics = train_step(
@@ -64,7 +65,7 @@ def solo_calls(experiment: Experiment, lanes: int, steps: int) -> Callable[[], A
     """Returns solo runs in sequence, by the compiled calls that `train` uses."""
     mesh = device_mesh(1)
     call = compile_train_call(experiment.rules, mesh, "mesh")
-    batches = Batches(replicate(experiment.dataset.split("train"), mesh), experiment.rows(0, steps, steps))
+    batches = Batches(replicate(experiment.dataset.split("train"), mesh), experiment.batches(0, steps, steps).rows)
     states = _solo_states(experiment, lanes, mesh)
 
     def run() -> Any:
@@ -101,8 +102,8 @@ def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]
     program = jax.jit(mapped, donate_argnums=0)
     population = Population(experiment.rules, experiment.mesh, lanes)
     states = population.init(range(lanes), experiment.hparams, experiment.example)
-    data = experiment.on_devices("train")
-    rows = experiment.rows(0, steps, steps)
+    data = float_split(experiment, "train")
+    rows = experiment.batches(0, steps, steps).rows
 
     def run() -> Any:
         nonlocal states
@@ -114,9 +115,9 @@ def by_hand(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]
 
 def torch_loop(experiment: Experiment, lanes: int, steps: int) -> Callable[[], Any]:
     """Returns `lanes` runs of a tuned PyTorch loop in sequence, on preloaded tensors."""
-    data = experiment.dataset.split("train")
+    data = host_float_split(experiment, "train")
     rate = experiment.config["optimizer"]["learning_rate"]
-    rows = experiment.rows(0, steps, steps)
+    rows = experiment.batches(0, steps, steps).rows
     given = ("mlp", peers.device(), rate, 1_000_000, data["inputs"], data["targets"], rows)
     runs = [peers.torch_steps(*given) for _ in range(lanes)]
     return lambda: [run() for run in runs]

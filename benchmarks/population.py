@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import timing  # before jax: puts this clone first on the path
+from float_data import host_float_split
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
@@ -122,7 +123,7 @@ def memory(quick: bool, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     experiment, _ = _experiment()
     lanes, steps = (4, 2) if quick else (LANES, STEPS)
     population = Population(experiment.rules, experiment.mesh, lanes)
-    batches = Batches(experiment.dataset.split("train"), experiment.rows(0, steps, steps))
+    batches = Batches(experiment.dataset.split("train"), experiment.batches(0, steps, steps).rows)
     planned = population.plan_bytes(experiment.hparams, batches) / 2**20
     lanes_call(experiment, lanes, steps)()  # compiles, so that the next call only allocates
     experiment = _experiment()[0]
@@ -217,7 +218,7 @@ def _command(config: str, words: Sequence[str], folder: Path) -> Callable[[], An
 
 def _fastai(folder: Path) -> Callable[[], Any]:
     """Returns a function that runs fastai's finder as a script, which also draws its picture."""
-    data = _experiment()[0].dataset.split("train")
+    data = host_float_split(_experiment()[0], "train")
     np.savez(folder / "data.npz", inputs=data["inputs"], targets=data["targets"])
     line = [sys.executable, "-c", FASTAI, str(folder / "data.npz"), str(folder / "fastai.png")]
     return _process(line, dict(os.environ))

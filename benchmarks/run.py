@@ -17,7 +17,8 @@ import timing
 
 from jaxtrain import build, train_and_evaluate
 from jaxtrain.parallel.mesh import compile_train_call
-from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.feeds import CAPACITY
 
 BAR = 0.95
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import timing  # before jax: puts this clone first on the path
+from float_data import float_split, host_float_split
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
@@ -137,9 +138,9 @@ def by_hand(space: Space, programs: Programs) -> Callable[[], np.ndarray]:
     experiment = programs.experiment(space.config)
     points = make_sampler(space, higher_is_better=False).ask(range(space.config["search"]["trials"]))
     rates = {key: np.array([point[key] for point in points], np.float32) for key in points[0]}
-    train = experiment.on_devices("train")
-    held_out = experiment.on_devices("validation")
-    rows = experiment.rows(0, experiment.lengths.total, experiment.lengths.total)
+    train = float_split(experiment, "train")
+    held_out = float_split(experiment, "validation")
+    rows = experiment.batches(0, experiment.lengths.total, experiment.lengths.total).rows
     size = experiment.config["data"]["eval_batch_size"]
     places, mask = eval_batches(experiment.dataset.sizes["validation"], size)
 
@@ -274,7 +275,7 @@ def wall(options: argparse.Namespace) -> Comparison:
 
 def _save_arrays(experiment: Experiment, path: Path) -> None:
     """Writes the data in the form that search_peers.py reads."""
-    train, held_out = (experiment.dataset.split(name) for name in ("train", "validation"))
+    train, held_out = (host_float_split(experiment, name) for name in ("train", "validation"))
     inputs, validation_inputs = (
         split["inputs"].reshape(len(split["inputs"]), -1).astype(np.float32) for split in (train, held_out)
     )

@@ -18,9 +18,11 @@ import optax
 import peers
 import stock
 import timing
+from float_data import float_split, host_float_split
 
 from jaxtrain.parallel.mesh import compile_train_call
-from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.feeds import CAPACITY
 
 TOTAL_STEPS = 1_000_000  # length of the schedule; only its beginning is run
 ADDED: dict[str, dict[str, Any]] = {
@@ -126,24 +128,24 @@ def framework_call(experiment: Experiment, steps: int, capacity: int) -> Callabl
 
 
 def _hand_programs(experiment: Experiment, program: by_hand.Program, steps: int) -> Programs:
-    data = experiment.on_devices("train")
-    rows = experiment.rows(0, steps, steps)
+    data = float_split(experiment, "train")
+    rows = experiment.batches(0, steps, steps).rows
     theirs = program.compile(data["inputs"], data["targets"], rows)
     return {"ours": framework_call(experiment, steps, steps), "theirs": theirs}
 
 
 def _stock_programs(experiment: Experiment, steps: int, capacity: int) -> Programs:
-    data = experiment.on_devices("train")
+    data = float_split(experiment, "train")
     rate = experiment.config["optimizer"]["learning_rate"]
     adam = optax.adam(optax.cosine_onecycle_schedule(TOTAL_STEPS, rate))
-    theirs = stock.compile_steps(adam, data["inputs"], data["targets"], experiment.rows(0, steps, steps))
+    theirs = stock.compile_steps(adam, data["inputs"], data["targets"], experiment.batches(0, steps, steps).rows)
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}
 
 
 def _torch_programs(experiment: Experiment, model: str, steps: int, capacity: int, peer: str) -> Programs:
-    data = experiment.dataset.split("train")
+    data = host_float_split(experiment, "train")
     rate = experiment.config["optimizer"]["learning_rate"]
-    rows = experiment.rows(0, steps, steps)
+    rows = experiment.batches(0, steps, steps).rows
     arrays = {"images": data["inputs"], "labels": data["targets"], "rows": rows}
     theirs = peers.in_process(peer, peers.device(), model, rate, TOTAL_STEPS, **arrays)
     return {"ours": framework_call(experiment, steps, capacity), "theirs": theirs}

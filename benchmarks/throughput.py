@@ -20,7 +20,8 @@ from jaxtrain.core.steps import train_call, train_step
 from jaxtrain.errors import JaxtrainError
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import compile_train_call
-from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.feeds import CAPACITY
 from jaxtrain.training.loop import CALL_SECONDS
 
 
@@ -104,7 +105,7 @@ def _memory(experiment: Experiment) -> float | None:
 def _flops(experiment: Experiment) -> float | None:
     """Returns the floating-point operations of one step, counted before the compiler rewrites them."""
     step = functools.partial(train_step, rules=experiment.rules, measure_norms=False)
-    shapes = experiment.batch_shapes(experiment.config["data"]["batch_size"])
+    shapes = experiment.feed.shapes(experiment.config["data"]["batch_size"])
     batch = jax.eval_shape(lambda batches: batches.take(0), shapes)
     cost = jax.jit(step).lower(experiment.state_shapes(), batch).cost_analysis()
     return cost.get("flops") if cost else None

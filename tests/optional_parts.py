@@ -7,6 +7,7 @@ says how to enable it; CI fails instead, except for the data, which nobody can i
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,10 @@ PARTS = {
     "data": Part("real data", "set JAXTRAIN_DATA to a folder that holds fashion_mnist/", _has_data, installable=False),
     "browser": Part("a browser", "apt-get install chromium", lambda: shutil.which("chromium") is not None),
     "database": Part("a database", "apt-get install postgresql", lambda: postgres_program("initdb") is not None),
+    **{
+        name: Part(f"the package {name}", f"pip install {name}", lambda name=name: bool(find_spec(name)), False)
+        for name in ("datasets", "grain", "torch")
+    },
     "root": Part("root", "run as root, to mount a small disk", lambda: os.geteuid() == 0, installable=False),
 }
 OPTIONAL = ("data", "browser", "database")  # what --bare hides

@@ -27,8 +27,10 @@ def load(splits, classes=None, *, seed=0, validation=0.0, test=0.0, standardised
         name: Split(np.asarray(inputs), np.asarray(targets), f"{name}.x", f"{name}.y")
         for name, (inputs, targets) in splits.items()
     }
-    fractions = {"validation_fraction": validation, "test_fraction": test}
-    return load_dataset(Source(named, classes), seed=seed, **fractions, standardised=standardised)
+    source = Source(named, classes)
+    return load_dataset(
+        source, seed=seed, validation_fraction=validation, test_fraction=test, standardised=standardised
+    )
 
 
 def changed(array, index, value):

@@ -15,7 +15,8 @@ from jaxtrain.core.trees import named_leaves, state_digest
 from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.jsonl import read_rows
-from jaxtrain.training.experiment import CAPACITY, Experiment, build
+from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.feeds import CAPACITY
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from tiny_runs import tiny
 
-from jaxtrain.core.batches import Batches
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
@@ -24,6 +23,7 @@ from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import compile_eval_call, compile_init, compile_train_call, device_mesh
 from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.feeds import Pieces
 
 pytestmark = pytest.mark.bits
 RATES = np.geomspace(1e-5, 10.0, 7)
@@ -37,7 +37,7 @@ def experiment() -> Experiment:
     return build(tiny())
 
 
-def judge(found: Experiment) -> Batches:
+def judge(found: Experiment) -> Pieces:
     return found.eval_batches("validation")
 
 
@@ -194,7 +194,7 @@ def test_step_i_of_a_ramp_is_taken_at_rate_i_and_its_loss_is_that_before_the_upd
     found = experiment()
     result = measured(found, method="ramp")
     step = jax.jit(partial(train_step, rules=found.rules._replace(schedule=_as_they_are)))
-    data, rows = found.dataset.split("train"), found.rows(0, len(RATES), len(RATES))
+    data, rows = found.dataset.split("train"), found.batches(0, len(RATES), len(RATES)).rows
     for column, seed in enumerate(SEEDS):
         state = compile_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
         for i, rate in enumerate(RATES):
@@ -277,9 +277,9 @@ def test_nothing_of_the_callers_changes_and_devices_do_not_matter(method, device
     """
     found = experiment()
     state = compile_init(found.rules, found.mesh)(jax.random.key(0), found.example, found.hparams)
-    data = found.on_devices("train") if devices == 1 else found.dataset.split("train")
+    data = found.batches(0, 0).data if devices == 1 else found.dataset.split("train")
     before = state_digest((state, data, found.hparams))
-    batches = lambda *place: Batches(data, found.rows(*place))  # noqa: E731
+    batches = lambda *place: found.batches(*place).replace(data=data)  # noqa: E731
     result = measured(found, method=method, batches=batches, mesh=device_mesh(1) if devices == 1 else None)
     assert state_digest((state, data, found.hparams)) == before
     np.testing.assert_array_equal(result.losses, measured(found, method=method).losses)

@@ -4,6 +4,7 @@ The interface between data and steps. A split that is kept on the devices, batch
 make the same object, and a step does not know which of them made its batch.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -42,6 +43,11 @@ class Batches(struct.PyTreeNode):
         """Gathers batch i: `data` at `rows[i]`, with its mask if there is one."""
         batch = jax.tree.map(lambda array: array.at[self.rows[i]].get(mode="promise_in_bounds"), self.data)
         return batch if self.mask is None else {**batch, "mask": self.mask[i]}
+
+
+def pieces_of(batches: Batches | Iterable[Batches]) -> Iterable[Batches]:
+    """Returns batches that come in pieces as they are, and others as one piece."""
+    return [batches] if isinstance(batches, Batches) else batches
 
 
 def _first(leaf: Any) -> Any:

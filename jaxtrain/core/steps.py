@@ -144,8 +144,8 @@ def train_call(
     return final, CallOutput(stacked, dict(values), live)
 
 
-def eval_call(state: TrainState, batches: Batches, *, rules: Rules) -> Metrics:
-    """Evaluates all batches and sums their metrics."""
+def eval_call(state: TrainState, batches: Batches, total: Metrics | None = None, *, rules: Rules) -> Metrics:
+    """Evaluates all batches and adds their metrics to `total`, those of the batches before."""
 
     def evaluate(i: jax.Array) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
@@ -154,6 +154,8 @@ def eval_call(state: TrainState, batches: Batches, *, rules: Rules) -> Metrics:
         return merge(total, evaluate(i)), None
 
     indices = jnp.arange(batches.capacity)
+    if total is not None:
+        return lax.scan(body, total, indices)[0]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, indices[0]))
     return lax.scan(body, zeros, indices)[0]
 

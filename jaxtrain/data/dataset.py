@@ -53,15 +53,15 @@ class Dataset:
         """Tells whether any split is decoded when it is read."""
         return any(part.is_decoded for part in self.parts.values())
 
-    def read(self, name: str, rows: np.ndarray) -> Rows:
-        """Prepares the examples at these rows of a split, in their order.
+    def read(self, name: str, rows: np.ndarray, out: Rows | None = None) -> Rows:
+        """Prepares the examples at these rows of a split, in their order; writes them to `out` if it is given.
 
         Inputs are raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are int32 or
         float32; standardised float32 for a task that takes them so (`info.standardised`). Raises DataError for values
         that are decoded only now and cannot be used.
         """
         split, own = self.parts[name]
-        return self._prepare(name, split, rows if own is None else own[rows])
+        return self._prepare(name, split, rows if own is None else own[rows], out)
 
     def split(self, name: str) -> Rows:
         """Prepares all examples of a split, as `read` does; once."""
@@ -78,7 +78,7 @@ class Dataset:
         """Returns the bytes of a prepared split."""
         return self.sizes[name] * sum(leaf.nbytes for leaf in self.example.values())
 
-    def _prepare(self, name: str, split: Split, rows: np.ndarray | None) -> Rows:
+    def _prepare(self, name: str, split: Split, rows: np.ndarray | None, out: Rows | None = None) -> Rows:
         inputs, targets = split.inputs, split.targets
         if isinstance(inputs, Field) or isinstance(targets, Field):
             rows = np.arange(len(inputs)) if rows is None else rows
@@ -86,12 +86,17 @@ class Dataset:
             targets = read_rows(targets, rows)
             rows = None
             check_values(inputs, targets, split, name, self.info.classes)
-        return {"inputs": self.info.prepare(inputs, rows), "targets": self._prepare_targets(targets, rows)}
+        places = out or {"inputs": None, "targets": None}
+        prepared = self.info.prepare(inputs, rows, places["inputs"])
+        return {"inputs": prepared, "targets": self._prepare_targets(targets, rows, places["targets"])}
 
-    def _prepare_targets(self, targets: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    def _prepare_targets(self, targets: np.ndarray, rows: np.ndarray | None, out: np.ndarray | None) -> np.ndarray:
         if self.info.standardised:
-            return self.info.standardise_targets(targets, rows)
+            return self.info.standardise_targets(targets, rows, out)
         targets = targets if rows is None else targets[rows]
+        if out is not None:
+            np.copyto(out, targets, casting="unsafe")
+            return out
         return targets.astype(np.int32 if is_integer(targets) else np.float32, copy=False)
 
     @cached_property

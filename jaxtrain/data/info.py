@@ -12,8 +12,11 @@ from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.errors import DataError, Words
 
 STATISTICS_EXAMPLES = 10_000
+DECODED_BYTES = 2**26
+"""Bytes of a field that is decoded up to which as many examples are read for statistics as of an array."""
+
 DECODED_EXAMPLES = 1_000
-"""Training examples, evenly spaced, that statistics are taken over where each is decoded from a file."""
+"""Training examples, evenly spaced, that are decoded for the statistics of a larger field."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,34 +61,41 @@ class DataInfo:
     def __hash__(self) -> int:
         return hash(self._of_programs())
 
-    def prepare(self, inputs: Any, rows: np.ndarray | None = None) -> np.ndarray:
+    def prepare(self, inputs: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Returns inputs (n, *input_shape), or their `rows`, as they stand in a batch: raw integers, or normalised.
 
-        Raises DataError if the examples have another shape.
+        They are written to `out` if it is given. Raises DataError if the examples have another shape.
         """
         if not self.is_raw or inputs.dtype.name != self.input_dtype:
-            return self.normalise(inputs, rows)
+            return self.normalise(inputs, rows, out)
         self._check_shape(inputs)
+        if out is not None and isinstance(inputs, np.ndarray) and rows is not None and inputs.dtype == out.dtype:
+            return np.take(inputs, rows, axis=0, out=out, mode="clip")  # "raise" would gather into a buffer first
         values = inputs if rows is None and isinstance(inputs, np.ndarray) else read_rows(inputs, _all(inputs, rows))
-        return values.astype(self.input_dtype, copy=False)  # in the byte order of this machine
+        if out is None:
+            return values.astype(self.input_dtype, copy=False)  # in the byte order of this machine
+        np.copyto(out, values)
+        return out
 
-    def normalise(self, inputs: Any, rows: np.ndarray | None = None) -> np.ndarray:
+    def normalise(self, inputs: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Normalises raw inputs (n, *input_shape), or their `rows`, to mean 0 and standard deviation 1, as float32.
 
         Raises DataError if the examples have another shape.
         """
         self._check_shape(inputs)
         work = np.float32 if is_small_integer(inputs.dtype) else np.float64
-        return _standardise(inputs, self.input_mean, self.input_std, rows, work)
+        return _standardise(inputs, self.input_mean, self.input_std, rows, work, out)
 
     def _check_shape(self, inputs: Any) -> None:
         if inputs.shape[1:] != self.input_shape or len(inputs.shape) == 0:
             expected = f"the shape (n, {', '.join(map(str, self.input_shape))})"
             raise DataError("inputs", Words(f"the shape {inputs.shape}"), expected)
 
-    def standardise_targets(self, targets: Any, rows: np.ndarray | None = None) -> np.ndarray:
+    def standardise_targets(
+        self, targets: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Standardises raw targets (n, *target_shape), or their `rows`, to mean 0 and deviation 1, as float32."""
-        return _standardise(targets, self.target_mean, self.target_std, rows, np.float64)
+        return _standardise(targets, self.target_mean, self.target_std, rows, np.float64, out)
 
     def restore_targets(self, standardised: np.ndarray) -> np.ndarray:
         """Inverts `standardise_targets`, in float64: (n, *target_shape) in the targets' own units."""
@@ -113,7 +123,12 @@ def _all(field: Any, rows: np.ndarray | None) -> np.ndarray:
 
 
 def _standardise(
-    raw: Any, mean: tuple[float, ...], std: tuple[float, ...], rows: np.ndarray | None, work: type[np.floating]
+    raw: Any,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    rows: np.ndarray | None,
+    work: type[np.floating],
+    out: np.ndarray | None,
 ) -> np.ndarray:
     """Returns (raw - mean) / std as float32, computed in `work`; both statistics are of the last axis.
 
@@ -122,7 +137,8 @@ def _standardise(
     """
     shape = raw.shape[1:]
     means, stds = (np.broadcast_to(np.asarray(values, work), shape or (1,)).ravel() for values in (mean, std))
-    result = np.empty((len(raw) if rows is None else len(rows), *shape), np.float32)
+    examples = len(raw) if rows is None else len(rows)
+    result = np.empty((examples, *shape), np.float32) if out is None else out
     flat = result.reshape(len(result), -1)
     for block, values in blocks(raw, rows):
         np.divide(values.astype(work) - means, stds, out=flat[block], casting="same_kind")
@@ -141,8 +157,8 @@ def describe(
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
     Statistics are taken over at most 10,000 evenly spaced examples for inputs of rank above 2 (images), and over at
-    most 1,000 for inputs that are decoded. `standardised` says that targets are numbers, to be standardised, where they
-    have statistics: at most one row an example.
+    most 1,000 for more than 64 MiB that are decoded. `standardised` says that targets are numbers, to be standardised,
+    where they have statistics: at most one row an example.
     """
     rows = _all(inputs, rows)
     input_mean, input_std = _statistics(inputs, rows[:: -(-len(rows) // _most_examples(inputs, len(rows)))])
@@ -166,9 +182,9 @@ def describe(
 
 
 def _most_examples(inputs: np.ndarray | Field, examples: int) -> int:
-    if not isinstance(inputs, np.ndarray):
+    if not isinstance(inputs, np.ndarray) and math.prod(inputs.shape) * inputs.dtype.itemsize > DECODED_BYTES:
         return DECODED_EXAMPLES
-    return STATISTICS_EXAMPLES if inputs.ndim > 2 else examples
+    return STATISTICS_EXAMPLES if len(inputs.shape) > 2 else examples
 
 
 def _statistics(array: np.ndarray | Field, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -29,7 +29,7 @@ from jaxtrain.files import (
 from jaxtrain.lr_range.lengths import describe_budget, lane_lengths
 from jaxtrain.lr_range.result import LRRangeResult
 from jaxtrain.lr_range.run import sweep_rates
-from jaxtrain.lr_range.sweep import Points, Setup
+from jaxtrain.lr_range.sweep import CAPACITY, Points, Setup
 from jaxtrain.parallel.population import Population
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.seals import read_if_sealed, write_sealed
@@ -205,6 +205,7 @@ def _setup(experiment: Experiment) -> Setup:
         hparams=experiment.hparams,
         batches=experiment.batches,
         judge=experiment.eval_batches("validation") if "validation" in experiment.dataset.sizes else None,
+        capacity=min(CAPACITY, experiment.capacity),
         mesh=experiment.mesh,
         width=config["parallel"]["width"],
         start=start,

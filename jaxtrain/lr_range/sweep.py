@@ -1,6 +1,6 @@
 """Trains the lanes of a range test: each rate through a schedule of its own, or all rates as a ramp in one lane."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,13 +51,15 @@ class Setup:
 
     judge: batches whose loss after the last step judges a lane, usually the validation split; None: its mean training
     loss over the last fifth of the steps. mesh: None for all local devices. width: lanes that a device takes at a time;
-    None chooses it. start: changes the initial states, such as to the weights of another run.
+    None chooses it. capacity: most steps of one call. start: changes the initial states, such as to the weights of
+    another run.
     """
 
     rules: Rules
     hparams: Mapping[str, Any]
     batches: BatchMaker
-    judge: Batches | None = None
+    judge: Iterable[Batches] | None = None
+    capacity: int = CAPACITY
     mesh: Devices | None = None
     width: int | None = None
     step: StepFunction = train_step
@@ -145,7 +147,7 @@ class LaneSweep:
 def _fit(setup: Setup, points: Points) -> Population:
     """Makes a population of a lane for each point, as wide as memory allows."""
     lanes = Population(setup.rules, setup.mesh or device_mesh(None), lanes=int(np.prod(points.shape)), step=setup.step)
-    return fit_width(lanes, setup.width, _lane_hparams(setup.hparams, points), setup.batches(0, 1, CAPACITY))
+    return fit_width(lanes, setup.width, _lane_hparams(setup.hparams, points), setup.batches(0, 1, setup.capacity))
 
 
 def sweep_ramp(setup: Setup, points: Points) -> np.ndarray:
@@ -158,7 +160,7 @@ def sweep_ramp(setup: Setup, points: Points) -> np.ndarray:
     values, rates, seeds = points.shape
     rules = setup.rules._replace(schedule=Ramp(points.target))
     population = Population(rules, setup.mesh or device_mesh(None), lanes=values * seeds, step=setup.step)
-    population = fit_width(population, setup.width, hparams, setup.batches(0, 1, CAPACITY))
+    population = fit_width(population, setup.width, hparams, setup.batches(0, 1, setup.capacity))
     states = _start(setup, population, points._replace(rates=points.rates[:1]), hparams)
     _, losses = _train(setup, population, states, rates)
     losses = np.where(np.isfinite(losses), losses, np.nan)
@@ -178,7 +180,7 @@ def _lane_hparams(hparams: Mapping[str, Any], points: Points) -> dict[str, Any]:
 def _start(setup: Setup, population: Population, points: Points, hparams: Mapping[str, Any]) -> TrainState:
     """Makes the states that the lanes start from."""
     values, rates, _ = points.shape
-    example = setup.batches(0, 1, CAPACITY).example
+    example = setup.batches(0, 1, setup.capacity).example
     states = population.init(np.tile(points.seeds, values * rates), hparams, example)
     return setup.start(states, population)
 
@@ -186,9 +188,9 @@ def _start(setup: Setup, population: Population, points: Points, hparams: Mappin
 def _train(setup: Setup, population: Population, states: Any, steps: int) -> tuple[Any, np.ndarray]:
     """Trains for `steps` steps; returns the states and the losses (lanes, steps), nan after divergence."""
     losses = []
-    for begin in range(0, steps, CAPACITY):
-        count = min(CAPACITY, steps - begin)
-        states, output = population.call(states, setup.batches(begin, count, CAPACITY), count)
+    for begin in range(0, steps, setup.capacity):
+        count = min(setup.capacity, steps - begin)
+        states, output = population.call(states, setup.batches(begin, count, setup.capacity), count)
         losses.append(finish_each(population.fetch(output.metrics["loss"]))[:, :count])
     return states, np.concatenate(losses, axis=1)
 

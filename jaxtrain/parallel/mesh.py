@@ -4,7 +4,7 @@ State and data are replicated on every device; the rows of each batch are sharde
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxtrain.core.batch_axis import batch_axis
-from jaxtrain.core.batches import Batches
+from jaxtrain.core.batches import Batches, pieces_of
 from jaxtrain.core.state import Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError
@@ -81,12 +81,19 @@ def compile_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunctio
     return call
 
 
-def compile_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches], Metrics]:
-    """Returns `eval_call` compiled for the mesh as (state, batches) -> metrics."""
+def compile_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches | Iterable[Batches]], Metrics]:
+    """Returns `eval_call` compiled for the mesh as (state, batches) -> metrics.
+
+    Batches may come in several pieces, whose metrics are added up in their order, as if they were one.
+    """
     jitted = shared_program(_jit_eval_call, rules, mesh)
 
-    def call(state: TrainState, batches: Batches) -> Metrics:
-        return jitted(state, _shard_rows(batches, mesh))
+    def call(state: TrainState, batches: Batches | Iterable[Batches]) -> Metrics:
+        total = None
+        for piece in pieces_of(batches):
+            total = jitted(state, _shard_rows(piece, mesh), total)
+        assert total is not None
+        return total
 
     return call
 

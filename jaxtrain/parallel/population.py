@@ -7,7 +7,7 @@ faster on a GPU, and results differ by rounding.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxtrain.config.registry import Values
-from jaxtrain.core.batches import Batches
+from jaxtrain.core.batches import Batches, pieces_of
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError, UsageError, Words
@@ -54,10 +54,16 @@ def lane_calls(
     return _map_lanes(chunk, call, (None, None), states, width)
 
 
-def lane_evals(states: TrainState, batches: Batches, *, rules: Rules, width: int = 1) -> Metrics:
-    """Evaluates the batches in every lane, `width` at a time; sums and counts get a leading lane axis."""
-    call = functools.partial(eval_call, rules=rules)
-    return _map_lanes(lambda states, call: call(states, batches), call, (None,), states, width)
+def lane_evals(lanes: tuple[TrainState, Metrics | None], batches: Batches, *, rules: Rules, width: int = 1) -> Metrics:
+    """Evaluates the batches in every lane of (states, totals), `width` at a time, and adds the metrics to the totals.
+
+    Sums and counts have a leading lane axis.
+    """
+
+    def call(lane: tuple[TrainState, Metrics | None], batches: Batches) -> Metrics:
+        return eval_call(lane[0], batches, lane[1], rules=rules)
+
+    return _map_lanes(lambda lanes, call: call(lanes, batches), call, (None,), lanes, width)
 
 
 def _map_lanes(
@@ -129,9 +135,14 @@ class Population:
         """
         return self._train_call(states, batches, np.int32(steps))
 
-    def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
-        """Evaluates the batches in every lane; read the metrics through `fetch`."""
-        return compile_lanes(lane_evals, self.rules, self.mesh, width=self.effective_width)(states, batches)
+    def evaluate(self, states: TrainState, batches: Batches | Iterable[Batches]) -> Metrics:
+        """Evaluates the batches, which may come in pieces, in every lane; read the metrics through `fetch`."""
+        evals = compile_lanes(lane_evals, self.rules, self.mesh, width=self.effective_width)
+        total = None
+        for piece in pieces_of(batches):
+            total = evals((states, total), piece)
+        assert total is not None
+        return total
 
     def fetch(self, tree: Any) -> Any:
         """Copies states, outputs or metrics to the host, without the padding."""

@@ -24,7 +24,6 @@ from jaxtrain.search.lanes import Lanes
 from jaxtrain.search.programs import Program, Programs, signature
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.trials import Judgement, Lane, Outcome, Record, outcome_of
-from jaxtrain.training.experiment import CAPACITY
 from jaxtrain.training.signals import Interruption
 
 SAVE_SECONDS = 30.0  # time between saves, which bounds the work that a kill between rungs loses
@@ -196,7 +195,7 @@ class Batch:
         experiment = self.groups[chunk.program].experiment
         key = signature(experiment.config)
         alive = [lane for lane in chunk.lanes if work.records[lane].diverged is None]
-        steps = min(due - chunk.at, CAPACITY, self._max_call_steps(key, len(alive)))
+        steps = min(due - chunk.at, experiment.capacity, self._max_call_steps(key, len(alive)))
         batches = experiment.batches(chunk.at, steps)
         began = time.perf_counter()
         compilation_before = self.compiled.seconds

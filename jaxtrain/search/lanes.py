@@ -1,6 +1,6 @@
 """Programs that step the lanes of a search: many lanes together, or one at a time over all devices."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,7 +44,7 @@ class Lanes(Protocol):
         """Takes up to k steps in every lane; `states` are donated."""
         ...
 
-    def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
+    def evaluate(self, states: TrainState, batches: Iterable[Batches]) -> Metrics:
         """Evaluates the batches in every lane."""
         ...
 
@@ -87,7 +87,7 @@ class OneByOne:
         """Takes the steps."""
         return compile_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, batches, steps)
 
-    def evaluate(self, states: TrainState, batches: Batches) -> Metrics:
+    def evaluate(self, states: TrainState, batches: Iterable[Batches]) -> Metrics:
         """Evaluates the batches."""
         return compile_eval_call(self.experiment.rules, self.experiment.mesh)(states, batches)
 

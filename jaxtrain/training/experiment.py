@@ -18,10 +18,10 @@ from jaxtrain.data import Source
 from jaxtrain.data import load as load_data
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
-from jaxtrain.data.order import batch_indices, check_batch_size, eval_batches
+from jaxtrain.data.order import check_batch_size
 from jaxtrain.optimizers import Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
-from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh, replicate, replicated_shapes
+from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh
 from jaxtrain.tasks import STANDARDISED, make_task
 from jaxtrain.training.checks import (
     check_adadelta,
@@ -32,17 +32,16 @@ from jaxtrain.training.checks import (
     check_schedule_free,
     warn_of_mini_batches,
 )
+from jaxtrain.training.feeds import Feed, Pieces, make_feed
 from jaxtrain.training.lengths import Lengths, lengths_of
 from jaxtrain.training.size_checks import check_sizes
 from jaxtrain.training.target_checks import check_targets
 from jaxtrain.training.task_checks import check_task
 
-CAPACITY = 500  # most steps of one call; a single compiled program serves all lengths up to it
-
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Config, dataset, devices, rules and durations of a run.
+    """Config, dataset, devices, rules, durations and feed of a run.
 
     `suggested` holds floats that a learning-rate range test chose in place of the config's; `device_splits` caches the
     splits that were placed on devices.
@@ -82,39 +81,27 @@ class Experiment:
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.eval_shape(compile_init(self.rules, self.mesh), key, self.example, self.hparams)
 
-    def batches(self, step: int, count: int, capacity: int = CAPACITY) -> Batches:
+    @functools.cached_property
+    def feed(self) -> Feed:
+        """Makes the batches: on the devices if they hold the data, else on the host."""
+        return make_feed(self.config["data"], self.dataset, self.mesh, self.device_splits)
+
+    @property
+    def capacity(self) -> int:
+        """The most steps of one call."""
+        return self.feed.capacity
+
+    def batches(self, step: int, count: int, capacity: int | None = None) -> Batches:
         """Returns the training batches of `count` steps starting at `step`, with rows for `capacity` steps."""
-        return Batches(self.on_devices("train"), self.rows(step, count, capacity))
+        return self.feed.batches(step, count, capacity or self.capacity)
 
-    def rows(self, step: int, count: int, capacity: int) -> np.ndarray:
-        """Returns their row indices into the training split, int32 (capacity, batch), 0 beyond `count`."""
-        section = self.config["data"]
-        size = section["batch_size"]
-        examples = self.dataset.sizes["train"]
-        rows = np.zeros((capacity, size), np.int32)
-        rows[:count] = batch_indices(step, count, examples=examples, batch_size=size, seed=section["seed"])
-        return rows
-
-    def batch_shapes(self, size: int) -> Batches:
-        """Returns the shapes of training batches of `size` examples, without placing data on the devices."""
-        data = replicated_shapes(self.dataset.split("train"), self.mesh)
-        return Batches(data, jax.ShapeDtypeStruct((CAPACITY, size), np.int32))
-
-    def eval_batches(self, split: str) -> Batches:
-        """Returns the batches that cover a split once; the last one is padded with masked rows."""
-        rows, mask = eval_batches(self.dataset.sizes[split], self.config["data"]["eval_batch_size"])
-        return Batches(self.on_devices(split), rows, mask)
+    def eval_batches(self, split: str) -> Pieces:
+        """Returns the batches that cover a split once, in pieces; the last batch is padded with masked rows."""
+        return self.feed.eval_batches(split)
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, Mean]:
         """Dispatches the evaluation of a whole split; the metrics returned are device arrays still being computed."""
         return compile_eval_call(self.rules, self.mesh)(state, self.eval_batches(split))
-
-    def on_devices(self, split: str) -> dict[str, jax.Array]:
-        """Returns a split, replicated over the devices on first use."""
-        key = (split, self.mesh)
-        if key not in self.device_splits:
-            self.device_splits[key] = replicate(self.dataset.split(split), self.mesh)
-        return self.device_splits[key]
 
 
 def build(

@@ -21,7 +21,7 @@ from jaxtrain.trackers.base import ROW_KEYS, Tracker
 from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
-from jaxtrain.training.experiment import CAPACITY, Experiment
+from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.runners import Runner
 from jaxtrain.training.signals import Interruption
 
@@ -132,7 +132,7 @@ def _loop(session: TrainingSession) -> Ending:
             if pauses := lengths.pauses_at(session.at):
                 _read_output(session, pending)
                 pending = None
-        max_steps = _next_call_steps(newest.steps, elapsed())
+        max_steps = _next_call_steps(newest.steps, elapsed(), session.experiment.capacity)
         if pauses:
             _evaluate_and_save(session)
     _read_output(session, pending)
@@ -174,9 +174,9 @@ def _dispatch(session: TrainingSession, steps: int) -> PendingCall:
     return PendingCall(session.at - steps, steps, batches, output)
 
 
-def _next_call_steps(steps: int, seconds: float) -> int:
-    """Returns the most steps that the next call may take to last about CALL_SECONDS."""
-    return max(1, min(CAPACITY, 4 * steps, int(steps * CALL_SECONDS / max(seconds, 1e-6))))
+def _next_call_steps(steps: int, seconds: float, capacity: int) -> int:
+    """Returns the most steps, up to `capacity`, that the next call may take to last about CALL_SECONDS."""
+    return max(1, min(capacity, 4 * steps, int(steps * CALL_SECONDS / max(seconds, 1e-6))))
 
 
 def _out_of_patience(session: TrainingSession) -> bool:

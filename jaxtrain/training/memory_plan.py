@@ -9,6 +9,7 @@ from jaxtrain.parallel.memory import PlannedMemory, plan_memory, tree_bytes
 from jaxtrain.parallel.mesh import plan_train_call
 from jaxtrain.parallel.population import Population, preferred_width
 from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.feeds import DeviceFeed
 
 MAX_LANES = 1024  # more lanes in one program are no faster
 
@@ -29,7 +30,7 @@ def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
         "optimizer state": copies * tree_bytes(state.opt_state),
         "averaged parameters": copies * tree_bytes(state.ema),
         "model state": copies * tree_bytes(state.model_state),
-        "training data": tree_bytes(experiment.dataset.split("train")),
+        "training data": tree_bytes(experiment.feed.shapes(experiment.config["data"]["batch_size"]).data),
     }
     return known | {
         "batch indices and other state": planned.arguments - sum(known.values()),
@@ -109,13 +110,13 @@ def _plan_memory(experiment: Experiment, batch: int, *, least: bool = False) -> 
     config = experiment.config
     if config["train"]["seeds"] > 1:
         return _plan_lanes(experiment, config["train"]["seeds"], batch, least)
-    shapes = experiment.state_shapes(), experiment.batch_shapes(batch)
+    shapes = experiment.state_shapes(), experiment.feed.shapes(batch)
     return plan_memory(plan_train_call(experiment.rules, experiment.mesh, config["parallel"]["backend"], *shapes))
 
 
 def _plan_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> PlannedMemory | None:
     population = _population(experiment, lanes, least)
-    return plan_memory(population.plan_call(experiment.hparams, experiment.batch_shapes(batch)))
+    return plan_memory(population.plan_call(experiment.hparams, experiment.feed.shapes(batch)))
 
 
 def _population(experiment: Experiment, lanes: int, least: bool = False) -> Population:
@@ -130,5 +131,6 @@ def _total(experiment: Experiment, planned: PlannedMemory | None) -> int | None:
 
 
 def _validation_bytes(experiment: Experiment) -> int:
-    """Returns the bytes of the validation split, which stays on the devices while a run trains."""
-    return tree_bytes(experiment.dataset.split("validation")) if "validation" in experiment.dataset.sizes else 0
+    """Returns the bytes of the validation split, which stays on the devices that hold the data."""
+    held = "validation" in experiment.dataset.sizes and isinstance(experiment.feed, DeviceFeed)
+    return experiment.dataset.nbytes("validation") if held else 0

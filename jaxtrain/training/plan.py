@@ -176,7 +176,7 @@ def _flops(experiment: Experiment) -> float | None:
     """Returns the compiler's estimate of the FLOP of a step of one seed, on one device and without norms, or None."""
     state = replicated_shapes(experiment.state_shapes(), device_mesh(1))
     size = experiment.config["data"]["batch_size"]
-    batch = jax.eval_shape(lambda batches: batches.take(0), experiment.batch_shapes(size))
+    batch = jax.eval_shape(lambda batches: batches.take(0), experiment.feed.shapes(size))
     lowered = jax.jit(functools.partial(train_step, rules=experiment.rules, measure_norms=False)).lower(state, batch)
     # Compilation may replace a matrix product by a library call, whose FLOP are then counted only before compilation.
     analyses = (lowered.compile().cost_analysis(), lowered.cost_analysis())

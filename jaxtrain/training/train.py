@@ -80,6 +80,7 @@ def train_and_evaluate(
         experiment = _build_experiment(config, workdir, lines.say, data)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
+        opened.callback(experiment.feed.close)
         runner = make_runner(experiment, step)
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
         kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)

@@ -1,0 +1,230 @@
+"""Feeds: where the batches of a run are gathered. On the devices, or on the host, where files are decoded meanwhile.
+
+All feeds make the same `Batches` of the same examples, so the numbers of a run do not depend on its feed.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxtrain.config.defaults import Config
+from jaxtrain.core.batches import Batches
+from jaxtrain.data.buffers import Buffers
+from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.order import batch_indices, eval_batches
+from jaxtrain.data.streaming import Stream
+from jaxtrain.parallel.memory import memory_limit
+from jaxtrain.parallel.mesh import Devices, replicate, replicated_shapes
+
+CAPACITY = 500
+"""Most steps of one call; a single compiled program serves all lengths up to it."""
+
+BLOCK_BYTES = 2**24
+"""Most bytes of the batches that the host sends for one call, unless a single batch is larger."""
+
+AHEAD = 2
+"""Blocks that are decoded ahead of the one that trains."""
+
+SHARE = 0.5
+"""The share of the free memory of a device that data may take."""
+
+
+class Feed(Protocol):
+    """Makes the batches of a run."""
+
+    @property
+    def capacity(self) -> int:
+        """The most steps of one call."""
+        ...
+
+    def batches(self, step: int, count: int, capacity: int) -> Batches:
+        """Returns the training batches of `count` steps starting at `step`, with rows for `capacity` steps."""
+        ...
+
+    def shapes(self, size: int) -> Batches:
+        """Returns the shapes of training batches of `size` examples, without placing data on the devices."""
+        ...
+
+    def eval_batches(self, split: str) -> "Pieces":
+        """Returns the batches that cover a split once, in one piece or several; the last one has masked rows."""
+        ...
+
+    def close(self) -> None:
+        """Ends the threads that read ahead."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Batches that come in pieces; they may be gone through again and again."""
+
+    count: int
+    piece: Callable[[int], Batches]
+
+    def __len__(self) -> int:
+        """Returns the number of pieces."""
+        return self.count
+
+    def __iter__(self) -> Iterator[Batches]:
+        """Yields the pieces in order."""
+        return map(self.piece, range(self.count))
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceFeed:
+    """Keeps whole splits on the devices; the host sends the rows of each batch."""
+
+    section: Config
+    dataset: Dataset
+    mesh: Devices
+    placed: dict[tuple[str, Devices], dict[str, jax.Array]] = field(repr=False)
+    capacity: int = CAPACITY
+
+    def batches(self, step: int, count: int, capacity: int) -> Batches:
+        """Returns the placed split with the rows of each batch, 0 beyond `count`."""
+        rows = np.zeros((capacity, self.section["batch_size"]), np.int32)
+        rows[:count] = rows_of(self.section, self.dataset, step, count)
+        return Batches(self.on_devices("train"), rows)
+
+    def shapes(self, size: int) -> Batches:
+        """Returns the shapes of training batches of `size` examples."""
+        return Batches(_shapes(self.dataset, self.dataset.sizes["train"], self.mesh), _row_shapes(self.capacity, size))
+
+    def eval_batches(self, split: str) -> Pieces:
+        """Returns all batches of a split in one piece."""
+        rows, mask = eval_batches(self.dataset.sizes[split], self.section["eval_batch_size"])
+        return Pieces(1, lambda _: Batches(self.on_devices(split), rows, mask))
+
+    def close(self) -> None:
+        """Does nothing: there are no threads."""
+
+    def on_devices(self, split: str) -> dict[str, jax.Array]:
+        """Returns a split, replicated over the devices on first use."""
+        key = (split, self.mesh)
+        if key not in self.placed:
+            self.placed[key] = replicate(self.dataset.split(split), self.mesh)
+        return self.placed[key]
+
+
+@dataclass(frozen=True, eq=False)
+class HostFeed:
+    """Sends each call its batches, gathered on the host; data that are decoded are read ahead by threads."""
+
+    section: Config
+    dataset: Dataset
+    mesh: Devices
+
+    @property
+    def capacity(self) -> int:
+        """As many steps as fit into BLOCK_BYTES."""
+        return _batches_in_block(self.dataset, self.section["batch_size"], CAPACITY)
+
+    def batches(self, step: int, count: int, capacity: int) -> Batches:
+        """Returns a block of `capacity` batches, of which the first `count` are filled."""
+        size = self.section["batch_size"]
+        block = self._buffers(capacity * size).take()
+        if self.dataset.parts["train"].is_decoded:
+            self._stream.take(step, count, block)
+        else:
+            rows = rows_of(self.section, self.dataset, step, count).reshape(-1)
+            self.dataset.read("train", rows, {name: array[: len(rows)] for name, array in block.items()})
+        return Batches(replicate(block, self.mesh), np.arange(capacity * size, dtype=np.int32).reshape(capacity, size))
+
+    def shapes(self, size: int) -> Batches:
+        """Returns the shapes of training batches of `size` examples."""
+        capacity = _batches_in_block(self.dataset, size, CAPACITY)
+        return Batches(_shapes(self.dataset, capacity * size, self.mesh), _row_shapes(capacity, size))
+
+    def eval_batches(self, split: str) -> Pieces:
+        """Returns the batches of a split in pieces of about BLOCK_BYTES."""
+        examples = self.dataset.sizes[split]
+        size = self.section["eval_batch_size"]
+        rows, mask = eval_batches(examples, size)
+        count = -(-len(rows) // _batches_in_block(self.dataset, size, len(rows)))
+        length = -(-len(rows) // count)
+
+        def piece(i: int) -> Batches:
+            own = slice(i * length, (i + 1) * length)
+            block = self._buffers(rows[own].size).take()
+            self._read_ahead(split, rows[own].reshape(-1), block)
+            positions = np.arange(rows[own].size, dtype=np.int32).reshape(rows[own].shape)
+            return Batches(replicate(block, self.mesh), positions, mask[own])
+
+        return Pieces(-(-len(rows) // length), piece)
+
+    def close(self) -> None:
+        """Ends the threads of the training batches."""
+        self._stream.close()
+
+    def _read_ahead(self, split: str, rows: np.ndarray, block: dict[str, np.ndarray]) -> None:
+        """Reads rows into a block, by several threads where they are decoded."""
+        if not self.dataset.parts[split].is_decoded:
+            self.dataset.read(split, rows, block)
+            return
+        size = self.section["eval_batch_size"]
+        stream = Stream(lambda i: self.dataset.read(split, rows[i * size : (i + 1) * size]), self._workers, 0)
+        stream.take(0, len(rows) // size, block)
+        stream.close()
+
+    @cached_property
+    def _stream(self) -> Stream:
+        return Stream(self._read, self._workers, AHEAD * self.capacity)
+
+    def _read(self, step: int) -> dict[str, np.ndarray]:
+        return self.dataset.read("train", rows_of(self.section, self.dataset, step, 1)[0])
+
+    @property
+    def _workers(self) -> int:
+        return self.section["workers"] or os.cpu_count() or 1
+
+    @cached_property
+    def _pools(self) -> dict[int, Buffers]:
+        return {}
+
+    def _buffers(self, examples: int) -> Buffers:
+        """Returns the buffers of blocks of so many examples."""
+        if examples not in self._pools:
+            example = self.dataset.example
+            shapes = {name: ((examples, *leaf.shape[1:]), leaf.dtype) for name, leaf in example.items()}
+            self._pools[examples] = Buffers(shapes)
+        return self._pools[examples]
+
+
+def rows_of(section: Config, dataset: Dataset, step: int, count: int) -> np.ndarray:
+    """Returns the rows of the training batches of `count` steps, int32 (count, batch)."""
+    examples = dataset.sizes["train"]
+    return batch_indices(step, count, examples=examples, batch_size=section["batch_size"], seed=section["seed"])
+
+
+def make_feed(section: Config, dataset: Dataset, mesh: Devices, placed: dict[Any, Any]) -> Feed:
+    """Makes the feed that the section `data` names; for None, the devices' if their memory holds the data."""
+    feed = section["feed"]
+    if feed is None:
+        feed = "device" if not dataset.is_decoded and _fits(dataset, mesh) else "host"
+    return DeviceFeed(section, dataset, mesh, placed) if feed == "device" else HostFeed(section, dataset, mesh)
+
+
+def _fits(dataset: Dataset, mesh: Devices) -> bool:
+    needed = sum(dataset.nbytes(name) for name in dataset.parts if name != "test")
+    return needed <= SHARE * memory_limit(mesh)
+
+
+def _batches_in_block(dataset: Dataset, size: int, most: int) -> int:
+    batch = size * sum(leaf.nbytes for leaf in dataset.example.values())
+    return max(1, min(most, BLOCK_BYTES // max(1, batch)))
+
+
+def _shapes(dataset: Dataset, examples: int, mesh: Devices) -> Any:
+    shapes = {
+        name: jax.ShapeDtypeStruct((examples, *leaf.shape[1:]), leaf.dtype) for name, leaf in dataset.example.items()
+    }
+    return replicated_shapes(shapes, mesh)
+
+
+def _row_shapes(capacity: int, size: int) -> Any:
+    return jax.ShapeDtypeStruct((capacity, size), np.int32)

@@ -1,0 +1,174 @@
+"""Data given in Python: lists, mappings, memory-mapped arrays and objects of other libraries are splits."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import outcome, tiny
+
+from jaxtrain import evaluate, load_run
+from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.readers.embedded import digits
+from jaxtrain.data.source import Source, as_source
+from jaxtrain.errors import DataError, StorageError
+from jaxtrain.training.train import train_and_evaluate
+
+SPLIT = digits(Path()).splits["train"]
+IMAGES = SPLIT.inputs[:300]
+LABELS = SPLIT.targets[:300]
+SHORT = {"train.duration": "20 steps"}
+
+
+class MapStyle:
+    """A data set as PyTorch's are: `__len__` and `__getitem__`, examples as pairs, and nothing else."""
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        if not isinstance(row, int):
+            raise TypeError("a row is an int")
+        return IMAGES[row], int(LABELS[row])
+
+
+class Batched(MapStyle):
+    """One that reads many examples at once."""
+
+    calls = 0
+
+    def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
+        Batched.calls += 1
+        return [{"image": IMAGES[row], "label": LABELS[row]} for row in rows]
+
+
+def splits(folder: Path) -> dict[str, Source | dict[str, Any]]:
+    np.save(folder / "images.npy", IMAGES)
+    mapped = np.load(folder / "images.npy", mmap_mode="r")
+    pairs = [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)]
+    records = [{"image": image, "label": label} for image, label in pairs]
+    return {
+        "a pair of arrays": {"train": (IMAGES, LABELS)},
+        "a mapping of arrays": {"train": {"inputs": IMAGES, "targets": LABELS}},
+        "a memory-mapped array": {"train": (mapped, LABELS)},
+        "a list of pairs": {"train": pairs},
+        "a list of mappings": Source({"train": records}, inputs="image", targets="label"),
+        "a map-style data set": {"train": MapStyle()},
+        "one that reads many": Source({"train": Batched()}, inputs="image", targets="label"),
+    }
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_every_form_of_a_split_gives_one_run(tmp_path, feed):
+    found = {}
+    for name, given in splits(tmp_path).items():
+        config = tiny({"data.feed": feed, **SHORT})
+        data = given if isinstance(given, Source) else Source(given)
+        train_and_evaluate(config, tmp_path / name, data=data, quiet=True)
+        found[name] = outcome(tmp_path / name)
+    assert all(ended == found["a pair of arrays"] for ended in found.values())
+
+
+@pytest.mark.needs("datasets")
+@pytest.mark.filterwarnings("ignore")  # of the libraries that it stands on
+def test_a_data_set_of_hugging_face_is_a_split(tmp_path):
+    datasets: Any = importlib.import_module("datasets")
+
+    table = datasets.Dataset.from_dict({"image": IMAGES.tolist(), "label": LABELS.tolist()}).with_format("numpy")
+    data = Source({"train": table}, inputs="image", targets="label")
+    train_and_evaluate(tiny(SHORT), tmp_path / "hub", data=data, quiet=True)
+    assert load_run(tmp_path / "hub").predict(IMAGES[:3]).shape == (3, 10)
+
+
+@pytest.mark.needs("grain")
+def test_a_map_dataset_of_grain_is_a_split(tmp_path):
+    grain: Any = importlib.import_module("grain")
+
+    pairs = [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)]
+    given: dict[str, Any] = {"grain": grain.MapDataset.source(pairs), "list": pairs}
+    for name, split in given.items():
+        train_and_evaluate(tiny(SHORT), tmp_path / name, data=Source({"train": split}), quiet=True)
+    assert outcome(tmp_path / "grain") == outcome(tmp_path / "list")
+
+
+@pytest.mark.needs("torch")
+def test_a_data_set_of_torch_is_a_split(tmp_path):
+    torch: Any = importlib.import_module("torch")
+
+    tensors = torch.utils.data.TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(LABELS))
+    train_and_evaluate(tiny(SHORT), tmp_path / "torch", data=Source({"train": tensors}), quiet=True)
+    train_and_evaluate(tiny(SHORT), tmp_path / "arrays", data=Source({"train": (IMAGES, LABELS)}), quiet=True)
+    assert outcome(tmp_path / "torch")["state_digest"] == outcome(tmp_path / "arrays")["state_digest"]
+
+
+def test_names_of_classes_are_kept_with_the_run(tmp_path):
+    names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+    data = Source({"train": [(image, str(names[label])) for image, label in zip(IMAGES, LABELS, strict=True)]})
+    train_and_evaluate(tiny(SHORT), tmp_path, data=data, quiet=True)
+    run = load_run(tmp_path)
+    assert run.info.class_names == tuple(sorted(names))
+    assert run.info.class_counts[sorted(names).index("two")] <= np.sum(LABELS == 2)
+    assert run.predict(IMAGES[:2]).shape == (2, 10)
+
+
+def test_a_run_resumes_and_is_evaluated_with_its_own_data_alone(tmp_path):
+    """Other data are refused, and so is a command, which has none; the run's directory says what it was."""
+    data = Source({"train": (IMAGES, LABELS)})
+    train_and_evaluate(tiny(SHORT), tmp_path, data=data, quiet=True)
+    assert evaluate(tmp_path, data=data)["step"] == 20
+    with pytest.raises(DataError, match="fingerprint"):
+        evaluate(tmp_path, data=Source({"train": (IMAGES[::-1], LABELS[::-1])}))
+    with pytest.raises(DataError, match=r"data\.name: got 'memory'; expected .*data=Source"):
+        evaluate(tmp_path)
+
+
+def test_a_run_whose_batches_were_other_is_refused_in_one_line(tmp_path, monkeypatch):
+    """As one of a version that normalised pictures on the host."""
+    data = Source({"train": (IMAGES, LABELS)})
+    with monkeypatch.context() as patched:
+        patched.setattr("jaxtrain.data.info.is_small_integer", lambda dtype: False)
+        train_and_evaluate(tiny(SHORT), tmp_path, data=data, quiet=True)
+    assert load_run(tmp_path).predict(IMAGES[:1]).shape == (1, 10)
+    with pytest.raises(StorageError, match=r"^data: got a run whose batches hold float32; expected .*Train it anew"):
+        evaluate(tmp_path, data=data)
+
+
+REFUSED = {
+    "a generator": (lambda: ((i, i) for i in range(3)), r"train split: got an object of type generator, .* in order"),
+    "a set": (lambda: {1, 2}, r"train split: got an object of type set"),
+    "no examples": (lambda: [], "got no examples; expected at least one"),
+    "a triple": (lambda: [(1, 2, 3)], "row 0: got an example of type tuple"),
+    "another shape": (
+        lambda: [(np.zeros(3), 0), (np.zeros(4), 1), (np.zeros(3), 0)],
+        r"row 1: got inputs of shape \(4,\) and dtype float64; expected \(3,\) and float64, as in row 0",
+    ),
+    "no such field": (
+        lambda: [{"inputs": np.zeros(3), "label": 1}],
+        "row 0: got the fields inputs, label; expected 'tar",
+    ),
+    "text as inputs": (lambda: [("a", 1), ("b", 0), ("c", 1)], r"row 0: got inputs of dtype <U1"),
+    "a float label later": (lambda: [(np.zeros(2), 0), (np.zeros(2), 0.5), (np.ones(2), 1)], r"row 1: got targets"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_read_by_rows_is_refused_in_one_line(kind):
+    make, said = REFUSED[kind]
+    with pytest.raises(DataError, match=said) as refusal:
+        load_dataset(as_source({"train": make()}, "mine"), seed=0, validation_fraction=0, test_fraction=0)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+class Broken(MapStyle):
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        if row == 7:
+            raise OSError("disk error")
+        return super().__getitem__(row)
+
+
+def test_an_example_that_cannot_be_read_is_named_by_its_row():
+    with pytest.raises(
+        DataError, match=r"train split, row 7: got an example that cannot be read \(OSError: disk error"
+    ):
+        load_dataset(as_source({"train": Broken()}, "mine"), seed=0, validation_fraction=0, test_fraction=0)
