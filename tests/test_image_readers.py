@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def save(path, pixels, **options):
     Image.fromarray(pixels).save(path, **options)
 
 
-def write_classes(root, names=("b/2.png", "a/1.png", "b/1.PNG", "c/x.bmp"), pixels=PIXELS):
+def write_classes(root, names=("b/2.png", "a/1.png", "b/1.PNG", "c/x.bmp"), pixels: Iterable[np.ndarray] = PIXELS):
     for name, image in zip(names, pixels, strict=False):
         save(root / name, image)
 
@@ -53,6 +54,7 @@ def test_folders_are_classes_in_the_order_of_their_names(tmp_path):
     split = source.splits["train"]
     assert list(source.splits) == ["train"]
     assert source.class_names == ("a", "b", "c")
+    assert isinstance(split.inputs, ImageField)
     assert isinstance(split.inputs, Field)
     assert split.inputs.files.names == ["a/1.png", "b/1.PNG", "b/2.png", "c/x.bmp"]
     assert (split.inputs.shape, split.inputs.dtype) == ((4, 6, 5, 3), np.uint8)
@@ -299,6 +301,7 @@ def test_images_for_prediction_are_made_as_those_of_the_run(tmp_path):
     np.testing.assert_array_equal(read_images([str(files[2])], (6, 5, 3)), PIXELS[:1])
     refuses(r"c/x.bmp \(row 1\): got the size \(4, 5\)", read_images, [files[0], files[3]], (6, 5, 3))
     refuses(r"a/1.png \(row 0\): got an image in colours", read_images, files[:1], (6, 5, 1))
+    refuses(r"inputs: got examples of shape \(30,\); expected images", read_images, files[:1], (30,))
     refuses(r"nothing.png \(row 0\): got the error 'No such file", read_images, ["nothing.png"], (6, 5, 1))
 
 
@@ -316,7 +319,7 @@ LABELS = (GREY[:, :, :] % 3).astype(np.uint8)
 BINARY = LABELS > 0
 
 
-def write_pairs(root, masks, images=PIXELS, ending=".png", parts=("images", "masks")):
+def write_pairs(root, masks, images: Iterable[np.ndarray] = PIXELS, ending=".png", parts=("images", "masks")):
     for i, (image, mask) in enumerate(zip(images, masks, strict=False)):
         save(root / parts[0] / f"{i}.bmp", image)
         save(root / parts[1] / f"{i}{ending}", mask)
@@ -398,8 +401,8 @@ def test_a_mask_of_another_size_is_named_whether_images_are_resized_or_not(tmp_p
     refuses(match, image_masks, tmp_path, "set")
     refuses(match, image_masks, tmp_path, "set", size=(3, 3))
     monkeypatch.setattr("jaxtrain.data.readers.image_masks.MOST_HEADERS", 1)  # of the first mask
-    for knobs in ({}, {"size": (3, 3)}):
-        refuses(match, image_masks(tmp_path, "set", **knobs).splits["train"].targets.read, np.array([1]))
+    for size in (None, (3, 3)):
+        refuses(match, image_masks(tmp_path, "set", size=size).splits["train"].targets.read, np.array([1]))
 
 
 @pytest.mark.parametrize(

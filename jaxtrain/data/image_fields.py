@@ -132,7 +132,7 @@ def image_form(
 
 def read_images(
     files: Sequence[str | Path],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     dtype: np.dtype | str = "uint8",
     *,
     size: tuple[int, ...] | None = None,
@@ -142,10 +142,13 @@ def read_images(
     """Returns images (n, *shape) of given files, made as those that a run learnt from: for prediction.
 
     `shape` and `dtype` are those of the run's inputs; `size`, `channels` and `resampling` the knobs of its data.
-    Raises DataError naming the file and its place in the list.
+    Raises DataError naming the file and its place in the list, or for a shape that is none of images.
     """
-    taken = channels or (3 if shape[2] == 3 else None)
-    form = ImageForm(shape, np.dtype(dtype), taken, resampling if size else None)
+    if len(shape) != 3:
+        raise DataError("inputs", Words(f"examples of shape {shape}"), "images (height, width, channels)")
+    height, width, depth = shape
+    taken = channels or (3 if depth == 3 else None)
+    form = ImageForm((height, width, depth), np.dtype(dtype), taken, resampling if size else None)
     return read_all(ImageField(FileList(None, [str(file) for file in files]), form))
 
 
