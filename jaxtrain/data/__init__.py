@@ -17,6 +17,9 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist, idx
+from jaxtrain.data.readers.image_folders import image_folder
+from jaxtrain.data.readers.image_masks import image_masks
+from jaxtrain.data.readers.image_tables import image_table
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError
 from jaxtrain.files import reported_as
@@ -63,6 +66,9 @@ SOURCES = Family(
         "fashion_mnist": fashion_mnist,
         "idx": idx,
         "arrays": arrays,
+        "image_folder": image_folder,
+        "image_masks": image_masks,
+        "image_table": image_table,
         MEMORY: memory,
     },
     supplied=("path",),
