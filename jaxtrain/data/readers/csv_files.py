@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxtrain.config.schema import Name
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts, parse_numbers
-from jaxtrain.data.readers.records import Records, Roles, inputs_alone, read_source
+from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
 from jaxtrain.data.readers.text_lines import read_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
@@ -57,8 +57,8 @@ def csv(
     """
     roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
     form = CsvForm(header, names, delimiter, encoding)
-    files = {"train": file, "validation": validation_file, "test": test_file}
-    return read_source("csv", path, files, lambda place: read_records(place, form, roles), roles)
+    files = find_files("csv", path, {"train": file, "validation": validation_file, "test": test_file})
+    return make_source({split: read_records(place, form, roles) for split, place in files.items()}, roles)
 
 
 def read_csv_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtrain.config.schema import Name
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
-from jaxtrain.data.readers.records import Records, Roles, inputs_alone, read_source
+from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
 from jaxtrain.data.readers.text_lines import read_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
@@ -44,15 +44,15 @@ def jsonl(
     Characters in `target_strip` are removed from the end of targets. Raises DataError naming file and line.
     """
     roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
-    files = {"train": file, "validation": validation_file, "test": test_file}
-    return read_source("jsonl", path, files, lambda place: read_records(place, drop), roles)
+    files = find_files("jsonl", path, {"train": file, "validation": validation_file, "test": test_file})
+    return make_source({split: read_records(place, drop) for split, place in files.items()}, roles)
 
 
 def read_jsonl_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Table:
     """Returns the inputs of a new file, to predict from, with or without the target.
 
-    `knobs` are those of `jsonl` that the run was trained with, and `kinds` those of its table. A column that no line
-    has is missing in all rows. Raises DataError naming file and line.
+    `knobs` are those of `jsonl` that the run was trained with, and `kinds` those of its table. Raises DataError naming
+    file and line.
     """
     types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
     roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)

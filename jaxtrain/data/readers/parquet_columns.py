@@ -84,30 +84,30 @@ def as_array(name: str, column: Any, places: Places, *, texts: bool) -> np.ndarr
     raise DataError(places.files[0], got, "numbers, texts or truth values", hint)
 
 
-class ByteColumn:
-    """The compressed images of one column by row, through all files of a split; several threads may read at once.
+class RowGroups:
+    """The bytes of one column of files, such as compressed images, by row; several threads may read at once.
 
-    Row groups are read when a row of theirs is first needed, and kept within a quarter of the memory that is free.
+    A row group is read when a row of it is first needed, and kept while all take at most a quarter of the memory that
+    was free.
     """
 
     def __init__(self, files: Sequence[Path], column: str) -> None:
         """Reads the sizes of the row groups of the files."""
-        self._column = column
+        self.column = column
         self._files = list(files)
-        self._groups: list[tuple[int, int]] = []  # (file, row group in it)
-        starts = [0]
-        self._file_starts = []
-        footers = hashlib.sha256()
-        for number, file in enumerate(files):
-            self._file_starts.append(starts[-1])
+        self._file_starts: list[int] = []
+        self._groups: list[tuple[Path, int]] = []
+        self._starts = [0]
+        digest = hashlib.sha256(column.encode())
+        for file in files:
+            self._file_starts.append(len(self))
             with opened(file) as parquet:
                 metadata = parquet.metadata
                 for group in range(metadata.num_row_groups):
-                    self._groups.append((number, group))
-                    starts.append(starts[-1] + metadata.row_group(group).num_rows)
-            footers.update(b"%s\0%s" % (file.name.encode(), _footer(file, metadata.serialized_size)))
-        self._starts = starts
-        self._fingerprint = footers.digest() + column.encode()
+                    self._groups.append((file, group))
+                    self._starts.append(len(self) + metadata.row_group(group).num_rows)
+            digest.update(b"%s\0%s" % (file.name.encode(), _footer(file, metadata.serialized_size)))
+        self.fingerprint = digest.digest()
         self._checksums: dict[int, int] = {}
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._room = int(SHARE * free_memory())
@@ -117,31 +117,15 @@ class ByteColumn:
         """Returns the number of rows."""
         return self._starts[-1]
 
-    def path(self, row: int) -> str:
+    def where(self, row: int) -> str:
         """Returns file and row."""
         number = bisect_right(self._file_starts, row) - 1
         return f"{self._files[number]}, row {row - self._file_starts[number]}"
 
-    def where(self, row: int) -> str:
-        """Returns file and row for an error."""
-        return self.path(row)
-
-    def read(self, row: int) -> bytes:
-        """Returns the bytes of a row; raises DataError for a missing image, and for a file that has changed."""
+    def read(self, row: int) -> bytes | None:
+        """Returns the bytes of a row, None if they are missing; raises DataError for a file that has changed."""
         group = bisect_right(self._starts, row) - 1
-        content = self._group(group)[row - self._starts[group]].as_py()
-        if content is None:
-            raise DataError(self.path(row), Words(f"no bytes in the column {self._column!r}"), "an image in each row")
-        return content
-
-    def start(self, row: int, most: int) -> bytes:
-        """Returns the first bytes of a row, all if `most` is -1."""
-        content = self.read(row)
-        return content if most < 0 else content[:most]
-
-    def fingerprint(self) -> bytes:
-        """Returns a hash over the names of the files and over their footers, which list sizes and statistics."""
-        return self._fingerprint
+        return self._group(group)[row - self._starts[group]].as_py()
 
     def _group(self, group: int) -> Any:
         with self._lock:
@@ -154,10 +138,9 @@ class ByteColumn:
 
     def _read_group(self, group: int) -> Any:
         """Returns the bytes of a row group by row; raises DataError if they were others before."""
-        number, index = self._groups[group]
-        file = self._files[number]
+        file, index = self._groups[group]
         with opened(file) as parquet:
-            column = parquet.read_row_group(index, [self._column]).column(0)
+            column = parquet.read_row_group(index, [self.column]).column(0)
         if column.type.num_fields:
             column = column.flatten()[column.type.get_field_index("bytes")]
         checksum = 0
@@ -168,6 +151,48 @@ class ByteColumn:
             hint = "Keep the files as they are while a run reads them, then start it again"
             raise DataError(str(file), Words("another content than at its first reading"), "the same", hint)
         return column
+
+
+class ByteColumn:
+    """Rows of a column of compressed images; read as `file_list.FileList` reads files."""
+
+    def __init__(self, groups: RowGroups, rows: np.ndarray | None = None) -> None:
+        """Takes the rows (None: all) of a column."""
+        self._groups = groups
+        self._rows = np.arange(len(groups)) if rows is None else rows
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return len(self._rows)
+
+    def take(self, rows: np.ndarray) -> "ByteColumn":
+        """Returns these rows."""
+        return ByteColumn(self._groups, self._rows[rows])
+
+    def path(self, row: int) -> str:
+        """Returns file and row."""
+        return self._groups.where(int(self._rows[row]))
+
+    def where(self, row: int) -> str:
+        """Returns file and row for an error."""
+        return self.path(row)
+
+    def read(self, row: int) -> bytes:
+        """Returns the bytes of a row; raises DataError for a missing image, and for a file that has changed."""
+        content = self._groups.read(int(self._rows[row]))
+        if content is None:
+            got = Words(f"no bytes in the column {self._groups.column!r}")
+            raise DataError(self.path(row), got, "an image in each row", "Leave the row out")
+        return content
+
+    def start(self, row: int, most: int) -> bytes:
+        """Returns the first bytes of a row, all if `most` is -1."""
+        content = self.read(row)
+        return content if most < 0 else content[:most]
+
+    def fingerprint(self) -> bytes:
+        """Returns a hash over the names of the files, their footers, which list sizes and statistics, and the rows."""
+        return hashlib.sha256(self._groups.fingerprint + self._rows.tobytes()).digest()
 
 
 def _footer(file: Path, size: int) -> bytes:

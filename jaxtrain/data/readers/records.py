@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxtrain.data.readers.columns import ColumnTypes, TargetKind, clean, read_column, read_target, target_kind
+from jaxtrain.data.readers.folders import SPLIT_OF
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.data.tables import Kind, Places, Table
 from jaxtrain.errors import ConfigError, DataError, Words, nearest, one_of
@@ -81,28 +83,42 @@ class Roles:
         return [name for name in records.columns if name not in others]
 
 
-Reader = Callable[[Path], Records]
+MakeInputs = Callable[[Records, Roles, Mapping[str, Kind]], Any]
+"""Makes the inputs of records: a table, or anything else with `take`; the kinds are those of the training table."""
 
 
-def read_source(name: str, path: Path, files: Mapping[str, str | None], read: Reader, roles: Roles) -> Source:
-    """Returns the source `name` of {split: file in the folder `path`, or None}.
-
-    Types are those of all rows of the training file. Raises DataError naming file and line.
-    """
+def find_files(name: str, path: Path, files: Mapping[str, str | None]) -> dict[str, Path]:
+    """Returns {split: file} of {split: file in the folder `path`, or None}; raises DataError for a missing one."""
     for file in files.values():
         if file is not None and not exists(path / file):
             raise missing(name, f"file {file}", path)
-    records = {split: read(path / file) for split, file in files.items() if file is not None}
+    return {split: path / file for split, file in files.items() if file is not None}
+
+
+def make_source(records: Mapping[str, Records], roles: Roles, make_inputs: MakeInputs | None = None) -> Source:
+    """Returns the source of {split: its records}, whose inputs are tables unless `make_inputs` makes others.
+
+    Types are those of all rows of the training file. Raises DataError naming file and line.
+    """
+    make_inputs = make_inputs or make_table
     if roles.split_column is not None and len(records) > 1:
-        raise ConfigError("data.split_column", roles.split_column, "None, or no validation_file and test_file")
+        raise ConfigError("data.split_column", roles.split_column, "None, or files for train alone")
     roles = roles.resolve(records["train"])
-    whole = _as_split(records["train"], roles, {}, None)
-    kinds = whole.inputs.kinds
-    kind = target_kind(whole.targets)
-    splits = {split: _as_split(other, roles, kinds, kind) for split, other in records.items() if split != "train"}
+    splits: dict[str, Split] = {}
+    kinds: Mapping[str, Kind] = {}
+    kind: TargetKind | None = None
+    for split in (name for name in SPLITS if name in records):
+        own = records[split]
+        inputs = make_inputs(own, roles, kinds)
+        splits[split] = Split(inputs, make_targets(own, roles, kind), own.file)
+        if split == "train":
+            kinds = inputs.kinds if isinstance(inputs, Table) else {}
+            kind = target_kind(splits[split].targets)
     if roles.split_column is None:
-        return Source({"train": whole, **splits})
-    return Source({split: _take(whole, rows) for split, rows in rows_of_splits(records["train"], roles).items()})
+        return Source(splits)
+    whole = splits["train"]
+    rows = rows_of_splits(records["train"], roles)
+    return Source({split: Split(whole.inputs.take(own), whole.targets[own], whole.file) for split, own in rows.items()})
 
 
 def make_table(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Table:
@@ -145,19 +161,12 @@ def rows_of_splits(records: Records, roles: Roles) -> dict[str, np.ndarray]:
     texts = clean(records.columns[roles.split_column], ())
     found = texts.tolist() if texts.dtype.kind == "T" else list(map(str, texts.tolist()))
     for row, text in enumerate(found):
-        if text not in SPLITS:
+        if text.lower() not in SPLIT_OF:
             got = Words(f"{text!r} in the column {roles.split_column!r}")
             raise DataError(records.places(row), got, one_of(SPLITS), nearest(text, SPLITS))
-    rows = {split: np.array([row for row, text in enumerate(found) if text == split], np.int64) for split in SPLITS}
+    named = np.array([SPLIT_OF[text.lower()] for text in found])
+    rows = {split: np.flatnonzero(named == split) for split in SPLITS}
     if not len(rows["train"]):
         got = Words(f"no 'train' in the column {roles.split_column!r}")
         raise DataError(records.file, got, "at least one row for training")
     return {split: own for split, own in rows.items() if len(own)}
-
-
-def _as_split(records: Records, roles: Roles, kinds: Mapping[str, Kind], kind: TargetKind | None) -> Split:
-    return Split(make_table(records, roles, kinds), make_targets(records, roles, kind), records.file)
-
-
-def _take(split: Split, rows: np.ndarray) -> Split:
-    return split._replace(inputs=split.inputs.take(rows), targets=split.targets[rows])
