@@ -87,7 +87,9 @@ def _csv_rows(table: Path, columns: Sequence[str]) -> Iterator[Row]:
                     raise DataError(where, got, f"{len(header)}, as in the header", hint)
                 yield Row(reader.line_num, [values[header.index(name)].strip() for name in columns])
     except csv.Error as error:
-        raise DataError(_where(table, reader.line_num), Words(str(error)), "CSV", "Close each quote") from error
+        raise DataError(
+            _where(table, reader.line_num), Words(str(error)), "comma-separated values", "Close each quote"
+        ) from error
 
 
 def _check_header(where: str, header: list[str], columns: Sequence[str]) -> list[str]:
