@@ -36,6 +36,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("train", "config", "trains a config, or resumes the run in its directory (the default verb)"),
     "evaluate": Command("evaluate", "workdir", "evaluates the best state of a run: evaluate --workdir=DIR"),
+    "data": Command("data", "config", "reports what was understood of the data, and draws examples, without training"),
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),

@@ -6,7 +6,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,21 @@ NO_PICKLES = "Save numbers, as by array.astype(float): pickled Python objects an
 EXPECTED = "train_inputs and train_targets (or inputs and targets), with validation_* and test_* where there are any"
 
 
+MAPPED_BYTES = 2**26
+"""Size of a file of .npy from which on it is memory-mapped."""
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
 def arrays(path: Path, file: str) -> Source:
     """NumPy arrays train_inputs, train_targets, validation_*, test_* in one .npz or a folder of .npy files.
 
-    `inputs` and `targets` without a prefix are the training split. Shapes (n, ...), any numeric dtype.
+    `inputs` and `targets` without a prefix are the training split. Shapes (n, ...), any numeric dtype. A file of .npy
+    beyond 64 MiB is memory-mapped, so it may be larger than memory.
     Raises DataError naming the file and array that are missing, damaged or hold Python objects.
     """
     place = path / file
@@ -80,19 +91,24 @@ def _load_file(file: Path) -> np.ndarray:
     with open_file(file) as stream:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
-        _check_header(stream, size, str(file))
+        header = _check_header(stream, size, str(file))
+        if size > MAPPED_BYTES:
+            order: Any = "F" if header.fortran_order else "C"
+            return np.memmap(stream, header.dtype, "r", stream.tell(), header.shape, order)
+        check_memory(str(file), size, header.shape)
         stream.seek(0)
         return np.load(stream, allow_pickle=False)
 
 
 def _load_member(archive: Any, member: zipfile.ZipInfo, title: str) -> np.ndarray:
     with archive.zip.open(member) as stream:
-        _check_header(stream, member.file_size, title)
+        header = _check_header(stream, member.file_size, title)
+    check_memory(title, member.file_size, header.shape)
     return archive[member.filename]
 
 
-def _check_header(stream: Any, size: int, title: str) -> None:
-    """Raises DataError unless an array in NumPy's format fills `size` bytes, and memory can hold them.
+def _check_header(stream: Any, size: int, title: str) -> _Header:
+    """Reads the header of an array in NumPy's format; raises DataError unless the array fills `size` bytes.
 
     NumPy would allocate what the header declares before it reads, and would leave unread what follows the array.
     """
@@ -100,14 +116,14 @@ def _check_header(stream: Any, size: int, title: str) -> None:
     if version > (2, 0):  # later ones add names of fields that are not Latin-1
         raise DataError(title, Words(f"the format {version} of a structured array"), NUMBERS, SAVE_AGAIN)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    shape, fortran_order, dtype = read_header(stream)
     if dtype.hasobject:
         raise DataError(title, Words("an array that cannot be read"), NUMBERS, NO_PICKLES)
     expected = stream.tell() + math.prod(shape) * dtype.itemsize
     if size != expected or min(shape, default=0) < 0:
         of = f"{expected:,}, for the shape {shape} of {dtype} in its header"
         raise DataError(title, Words(f"{size:,} bytes"), of, "Save it again, each array in a file of its own")
-    check_memory(title, size, shape)
+    return _Header(shape, fortran_order, dtype)
 
 
 def _load_splits(

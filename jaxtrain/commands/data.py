@@ -1,0 +1,113 @@
+"""The command `data`: reports what was understood of the data of a config, and draws examples, without training."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.commands.data_pictures import draw_examples
+from jaxtrain.commands.options import Options, command, join
+from jaxtrain.data import load
+from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.order import steps_per_epoch
+from jaxtrain.files import demand_writable, make_directory, write_bytes
+from jaxtrain.tasks import STANDARDISED
+from jaxtrain.trackers.figures import render
+
+MOST_CLASSES = 20
+"""Classes that are listed one by one."""
+
+MOST_FEATURES = 20
+"""Features of a table that are listed one by one."""
+
+
+def run(options: Options) -> int:
+    """Reads the data of a config, reports them, and writes a picture of examples; returns 0."""
+    config, workdir = options.resolve()
+    picture = workdir / "data.png" if options.workdir else workdir.with_name(f"{workdir.name}-data.png")
+    demand_writable(picture)
+    dataset = load(config["data"], standardised=config["task"]["name"] in STANDARDISED)
+    make_directory(picture.parent)
+    write_bytes(picture, render(draw_examples(dataset)).png)
+    arguments = options.again()
+    next_lines = [f"  {command()} {verb}{join(arguments)}" for verb in ("lr_range ", "")]
+    options.show([*data_report(dataset, config), f"wrote {picture}: examples", "next:", *next_lines])
+    return 0
+
+
+def data_report(dataset: Dataset, config: Mapping[str, Any]) -> list[str]:
+    """Formats the output of `data`."""
+    section = config["data"]
+    info = dataset.info
+    kind = _kind(info.input_shape)
+    classes = f", {info.classes} classes" if info.classes else ""
+    lines = [f"{section['name']}: {sum(dataset.sizes.values()):,} examples of {kind}{classes}"]
+    lines += [f"  {name:<12} {size:>10,}   {_origin(dataset, name)}" for name, size in dataset.sizes.items()]
+    lines += [*_input_lines(dataset), *_target_lines(dataset)]
+    epoch = steps_per_epoch(dataset.sizes["train"], section["batch_size"])
+    lines.append(f"  an epoch     {epoch:,.4g} steps of {section['batch_size']:,} examples")
+    lines.append(f"  fed from     {_feed(dataset, section)}")
+    return lines
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return f"{shape[0]} features"
+    if len(shape) == 3:
+        return f"pictures of {shape[0]} × {shape[1]} with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
+    return f"shape {shape}"
+
+
+def _origin(dataset: Dataset, name: str) -> str:
+    part = dataset.parts[name]
+    if part.rows is None:
+        return part.split.file
+    return f"cut at random from {part.split.file}" if name != "train" else f"the rest of {part.split.file}"
+
+
+def _input_lines(dataset: Dataset) -> Iterator[str]:
+    info = dataset.info
+    place = "in the step" if info.is_raw else "on the host"
+    dtype = dataset.parts["train"].split.inputs.dtype
+    yield f"  inputs       {dtype} {info.input_shape}, normalised {place} by the training part:"
+    for i, (mean, std) in enumerate(zip(info.input_mean, info.input_std, strict=True)):
+        if i == MOST_FEATURES:
+            yield f"    and {len(info.input_mean) - i:,} more"
+            return
+        of = "feature" if len(info.input_shape) == 1 else "channel"
+        yield f"    {of} {i:<5} mean {mean:>10.4g}   deviation {std:>10.4g}"
+
+
+def _target_lines(dataset: Dataset) -> Iterator[str]:
+    info = dataset.info
+    dtype = dataset.parts["train"].split.targets.dtype
+    if not info.class_counts:
+        yield f"  targets      {dtype} {info.target_shape}{_spread(info.target_mean, info.target_std)}"
+        return
+    yield "  classes      examples of each in the training part:"
+    for label, count in enumerate(info.class_counts[:MOST_CLASSES]):
+        name = info.class_names[label] if info.class_names else ""
+        yield f"    {label:>5} {name:<20} {count:>10,}"
+    if len(info.class_counts) > MOST_CLASSES:
+        rest = info.class_counts[MOST_CLASSES:]
+        yield f"    and {len(rest):,} more, of {min(rest):,} to {max(rest):,} examples"
+
+
+def _spread(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    if len(mean) != 1:
+        return ""
+    return f", mean {mean[0]:.4g}, deviation {std[0]:.4g} in the training part"
+
+
+def _feed(dataset: Dataset, section: Mapping[str, Any]) -> str:
+    """Says where batches will be gathered, and why."""
+    from jaxtrain.parallel.mesh import device_mesh
+    from jaxtrain.training.feeds import DeviceFeed, make_feed
+
+    size = sum(map(dataset.nbytes, dataset.parts))
+    feed = make_feed(dict(section), dataset, device_mesh(None), {})
+    where = "the devices" if isinstance(feed, DeviceFeed) else "a stream" if dataset.is_decoded else "the host"
+    chosen = "as data.feed says" if section["feed"] else "chosen by the size; data.feed sets it"
+    return f"{where}: {np.round(size / 2**20, 1):,} MiB in all ({chosen})"
+
+

@@ -1,0 +1,88 @@
+"""Pictures of a data set's training examples: a grid of images, with masks beside them, or histograms of features."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtrain.data.dataset import Dataset, Part
+from jaxtrain.data.fields import read_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 6
+IMAGES = 24
+"""Examples that are drawn, evenly spaced over the training part."""
+
+MOST_HISTOGRAMS = 24
+HISTOGRAM_ROWS = 10_000
+
+
+def draw_examples(dataset: Dataset) -> "Figure":
+    """Draws images for inputs (height, width, channels), else a histogram of each feature."""
+    shape = dataset.info.input_shape
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        return _draw_images(dataset)
+    return _draw_histograms(dataset)
+
+
+def _draw_images(dataset: Dataset) -> "Figure":
+    from matplotlib.figure import Figure
+
+    part = dataset.parts["train"]
+    inputs, targets = _raw(part, min(IMAGES, len(part)))
+    masks = dataset.info.target_shape == dataset.info.input_shape[:2]
+    pictures = [picture for pair in zip(inputs, targets, strict=True) for picture in (pair if masks else pair[:1])]
+    titles = [name for target in targets for name in ([""] * 2 if masks else [_title(dataset, target)])]
+    rows = -(-len(pictures) // COLUMNS)
+    figure = Figure(figsize=(1.6 * COLUMNS, 1.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, picture, title in zip(panels, pictures, titles, strict=False):
+        grey = picture.ndim == 2 or picture.shape[-1] == 1
+        axes.imshow(np.squeeze(picture) if grey else _in_range(picture), cmap="gray" if grey else None)
+        axes.set_title(title, fontsize="small")
+    return figure
+
+
+def _draw_histograms(dataset: Dataset) -> "Figure":
+    from matplotlib.figure import Figure
+
+    part = dataset.parts["train"]
+    inputs, _ = _raw(part, min(HISTOGRAM_ROWS, len(part)))
+    features = inputs.reshape(len(inputs), -1)[:, :MOST_HISTOGRAMS]
+    columns = min(COLUMNS, features.shape[1])
+    rows = -(-features.shape[1] // columns)
+    figure = Figure(figsize=(2.2 * columns, 1.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[features.shape[1] :]:
+        axes.remove()
+    for i, axes in enumerate(panels[: features.shape[1]]):
+        axes.hist(features[:, i].astype(np.float64), bins=30, color="tab:blue")
+        axes.set_title(f"feature {i}", fontsize="small")
+        axes.tick_params(labelsize="x-small")
+        axes.set_yticks([])
+    return figure
+
+
+def _raw(part: Part, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs and targets of evenly spaced examples, as they were read."""
+    places = np.linspace(0, len(part) - 1, count).astype(np.int64)
+    rows = places if part.rows is None else part.rows[places]
+    return read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows)
+
+
+def _title(dataset: Dataset, target: Any) -> str:
+    if np.ndim(target):
+        return ""
+    names = dataset.info.class_names
+    return names[int(target)] if names else f"{target:.4g}"
+
+
+def _in_range(picture: np.ndarray) -> np.ndarray:
+    """Returns colours that matplotlib can show: bytes as they are, others scaled to 0..1."""
+    if picture.dtype == np.uint8:
+        return picture
+    low = picture.min()
+    return (picture - low) / max(picture.max() - low, 1e-9)
