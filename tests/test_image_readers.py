@@ -487,6 +487,7 @@ def test_a_table_names_images_and_their_classes(tmp_path):
         ([(3,), (0,), (-1,), (3,)], np.int64, (4,)),
         ([(3,), (0.5,), (-1e3,), (3,)], np.float32, (4,)),
         ([(3, 1.5), (0, 2), (-1, 0), (3, 1)], np.float32, (4, 2)),
+        ([(10**17,), (0,), (1,), (1,)], np.int64, (4,)),
         ([(0, 1), (1, 0), (1, 0), (0, 1)], np.float32, (4, 2)),
     ],
 )
@@ -504,6 +505,13 @@ def test_targets_of_a_table_are_labels_or_numbers(tmp_path, ending, targets, dty
     split = image_table(tmp_path, f"t{ending}", "file", target, folder="images").splits["train"]
     np.testing.assert_array_equal(split.targets, np.array(targets, dtype).reshape(shape), strict=True)
     np.testing.assert_array_equal(rows(split.inputs), PIXELS[:4])
+
+
+def test_truth_values_of_json_are_labels(tmp_path):
+    lines = [f'{{"f": "images/{i}.png", "y": {str(i > 1).lower()}}}' for i in range(4)]
+    write_table(tmp_path, "\n".join(lines), "t.jsonl")
+    targets = image_table(tmp_path, "t.jsonl", "f", "y").splits["train"].targets
+    np.testing.assert_array_equal(targets, np.array([0, 0, 1, 1], np.int64), strict=True)
 
 
 def test_a_column_names_the_split_of_each_row(tmp_path):
