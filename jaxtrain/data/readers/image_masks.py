@@ -1,7 +1,7 @@
 """A source of images with a mask for each: a label for each pixel."""
 
 from collections.abc import Container
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Literal
 
 from jaxtrain.config.schema import Bounds, Name
@@ -80,9 +80,9 @@ def _by_stem(root: Path, part: str) -> dict[str, str]:
 def _unique_stems(root: Path, part: str, names: list[str]) -> dict[str, str]:
     stems: dict[str, str] = {}
     for name in names:
-        stem = PurePath(name).stem
+        stem = name.rpartition(".")[0]
         if stem in stems:
-            got = Words(f"both {PurePath(stems[stem]).name} and {name}")
+            got = Words(f"both {stems[stem].rpartition("/")[2]} and {name}")
             raise DataError(str(root / part), got, "one file of each name", "Remove or rename one")
         stems[stem] = f"{part}/{name}"
     return stems

@@ -17,7 +17,7 @@ from jaxtrain.data.images import Resampling
 from jaxtrain.data.readers.folders import SPLIT_FOLDERS, SPLIT_OF, demand_inside, folder_of
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.errors import DataError, Words, nearest, one_of
-from jaxtrain.files import exists, is_file, is_link, read_text
+from jaxtrain.files import exists, is_file, is_plain_file, read_text
 
 JSON_LINES = (".jsonl", ".ndjson")
 
@@ -124,28 +124,40 @@ def _where(table: Path, line: int) -> str:
 
 def _file_names(table: Path, root: Path, rows: Sequence[Row]) -> list[str]:
     """Returns the image of each row relative to the root; raises DataError if it is missing or leads out of it."""
-    inside: set[Path] = set()  # folders whose links were followed
+    inside: set[str] = set()  # folders whose links were followed
     names = []
     for row in rows:
         where = _where(table, row.line)
-        given = row.values[0]
-        if not isinstance(given, str) or not given:
-            raise DataError(where, given, "the name of an image file")
-        name = PurePath(given)
-        if name.is_relative_to(root):
-            name = name.relative_to(root)
-        if name.is_absolute() or ".." in name.parts:
-            hint = "Set data.folder to the folder of the images"
-            raise DataError(where, Words(f"{given!r}, which leads out of {root}"), "a path that stays in it", hint)
-        place = root / name
-        if not is_file(place):
-            hint = "Write names with their endings, or set data.folder to the folder of the images"
-            raise DataError(where, Words(f"{given!r}, which is no file"), f"an image file in {root}", hint)
-        if is_link(place) or place.parent not in inside:
-            demand_inside(place, root, where)
-            inside.add(place.parent)
-        names.append(str(name))
+        name = _relative(row.values[0], root, where)
+        parent = name.rpartition("/")[0]
+        if not is_plain_file(f"{root}/{name}"):
+            _demand_linked(root, name, where)
+        elif parent not in inside:
+            demand_inside(root / name, root, where)
+            inside.add(parent)
+        names.append(name)
     return names
+
+
+def _relative(given: Any, root: Path, where: str) -> str:
+    """Returns a path relative to the root; raises DataError on `where` if its steps lead out of it."""
+    if not isinstance(given, str) or not given:
+        raise DataError(where, given, "the name of an image file")
+    path = PurePath(given)
+    if path.is_absolute() and path.is_relative_to(root):
+        path = path.relative_to(root)
+    if path.is_absolute() or ".." in path.parts:
+        hint = "Set data.folder to the folder of the images"
+        raise DataError(where, Words(f"{given!r}, which leads out of {root}"), "a path that stays in it", hint)
+    return str(path)
+
+
+def _demand_linked(root: Path, name: str, where: str) -> None:
+    """Raises DataError on `where` unless a path is a link to a file in the root."""
+    if not is_file(root / name):
+        hint = "Write names with their endings, or set data.folder to the folder of the images"
+        raise DataError(where, Words(f"{name!r}, which is no file"), f"an image file in {root}", hint)
+    demand_inside(root / name, root, where)
 
 
 def _split_of(table: Path, column: str, row: Row) -> str:
