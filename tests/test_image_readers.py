@@ -544,6 +544,19 @@ def test_a_column_names_the_split_of_each_row(tmp_path):
     assert [split.targets.tolist() for split in source.splits.values()] == [["a", "b"], ["a"], ["b"]]
 
 
+def test_rows_may_be_grouped_ordered_and_drawn_by_the_columns_of_the_training_split(tmp_path):
+    lines = ["images/0.png,a,p1,test,3", "images/1.png,b,p2,train,0.5", "images/2.png,b,,train,2"]
+    write_table(tmp_path, "\n".join(["f,y,patient,part,weight", *lines]))
+    columns = image_table(tmp_path, "t.csv", "f", "y", split_column="part").columns
+    assert {name: values.tolist() for name, values in columns.items()} == {
+        "f": ["images/1.png", "images/2.png"],
+        "y": ["b", "b"],
+        "patient": ["p2", ""],
+        "part": ["train", "train"],
+        "weight": [0.5, 2],
+    }
+
+
 def test_an_absolute_path_in_the_folder_is_taken(tmp_path):
     write_table(tmp_path, f"f,y\n{tmp_path}/images/1.png,1\n")
     assert image_table(tmp_path, "t.csv", "f", "y").splits["train"].inputs.files.names == ["images/1.png"]

@@ -11,7 +11,7 @@ from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import ImageField, Size, image_form
 from jaxtrain.data.images import Resampling
 from jaxtrain.data.readers import csv_files, json_lines
-from jaxtrain.data.readers.columns import MISSING, ColumnTypes, clean, read_target
+from jaxtrain.data.readers.columns import MISSING, ColumnTypes, clean, parse_numbers, read_target
 from jaxtrain.data.readers.folders import demand_inside, folder_of
 from jaxtrain.data.readers.records import Records, Roles, rows_of_splits
 from jaxtrain.data.source import Source, Split
@@ -45,8 +45,9 @@ def image_table(
 
     Names are relative to `folder`, else to the folder of `file`. One target is a class by its name, an integer or a
     float, and a class by name if `categories` lists it; several columns are a row of numbers. The other knobs of tables
-    are those of `csv` and `jsonl`, and `size`, `channels` and `resampling` those of `image_folder`. Inputs (n, height,
-    width, channels), targets (n,) or (n, columns): texts, int64 or float64. Raises DataError naming file and line.
+    are those of `csv` and `jsonl`, and `size`, `channels` and `resampling` those of `image_folder`. Any column may
+    group, order or weigh the rows. Inputs (n, height, width, channels); targets (n,) or (n, columns): texts, int64 or
+    float64. Raises DataError naming file and line.
     """
     table = path / file
     if not exists(table):
@@ -58,7 +59,7 @@ def image_table(
         records = json_lines.read_records(table, drop)
     else:
         records = csv_files.read_records(table, csv_files.CsvForm(header, names, delimiter, encoding), roles)
-    roles.resolve(records)
+    roles.name_target(records)
     images = _file_names(records, image, root)
     values = _targets(records, targets, roles.types)
     chosen = {"train": np.arange(len(images))} if split_column is None else rows_of_splits(records, roles)
@@ -67,9 +68,18 @@ def image_table(
         for split, rows in chosen.items()
     }
     form = image_form(list(files.values()), root, size, channels, resampling)
-    return Source(
-        {split: Split(ImageField(files[split], form), values[rows], str(table)) for split, rows in chosen.items()}
-    )
+    splits = {split: Split(ImageField(files[split], form), values[rows], str(table)) for split, rows in chosen.items()}
+    return Source(splits, columns=_columns(records, chosen["train"]))
+
+
+def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns these rows of all columns, as numbers or texts, by which examples may be grouped, ordered or drawn."""
+    columns = {}
+    for name, values in records.columns.items():
+        texts = clean(values[rows], ())
+        numbers, strays = parse_numbers(texts)
+        columns[name] = np.array(texts.tolist(), str) if strays.any() or np.isnan(numbers).any() else numbers
+    return columns
 
 
 def _targets(records: Records, names: Sequence[str], types: ColumnTypes) -> np.ndarray:
