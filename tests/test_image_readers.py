@@ -15,6 +15,7 @@ from jaxtrain.data import image_fields
 from jaxtrain.data.fields import Field
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import ImageField, read_images
+from jaxtrain.data.images import resize
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table
@@ -109,6 +110,17 @@ def test_size_resizes_every_image(tmp_path):
     smooth = image_folder(tmp_path, "set", size=(12, 10)).splits["train"].inputs
     assert (rows(smooth) != rows(inputs)).any()
     np.testing.assert_array_equal(rows(smooth, 1)[0], np.asarray(Image.fromarray(PIXELS[2]).resize((10, 12), 2)))
+
+
+def test_nearest_pixels_are_those_of_the_whole_jpeg(tmp_path):
+    large = np.asarray(Image.fromarray(PIXELS[0]).resize((250, 300)))
+    save(tmp_path / "set/a/1.jpg", large)
+    whole = np.asarray(Image.open(tmp_path / "set/a/1.jpg"))
+    inputs = image_folder(tmp_path, "set", size=(6, 5), resampling="nearest").splits["train"].inputs
+    np.testing.assert_array_equal(rows(inputs)[0], whole[25::50, 25::50])
+    box = rows(image_folder(tmp_path, "set", size=(6, 5), resampling="box").splits["train"].inputs)[0]
+    assert (box != resize(whole, (6, 5), "box")).any()  # decoded at an eighth of its size, which blurs the edges
+    assert np.abs(box - whole.reshape(6, 50, 5, 50, 3).mean(axis=(1, 3))).mean() < 6
 
 
 def test_sizes_that_differ_are_never_resized_silently(tmp_path):
@@ -545,9 +557,10 @@ def test_a_column_names_the_split_of_each_row(tmp_path):
 
 
 def test_rows_may_be_grouped_ordered_and_drawn_by_the_columns_of_the_training_split(tmp_path):
-    lines = ["images/0.png,a,p1,test,3", "images/1.png,b,p2,train,0.5", "images/2.png,b,,train,2"]
-    write_table(tmp_path, "\n".join(["f,y,patient,part,weight", *lines]))
-    columns = image_table(tmp_path, "t.csv", "f", "y", split_column="part").columns
+    lines = ["images/0.png,a,p1,test,3,1", "images/1.png,b,p2,train,0.5,", "images/2.png,b,,train,2,7"]
+    write_table(tmp_path, "\n".join(["f,y,patient,part,weight,dose", *lines]))
+    columns = dict(image_table(tmp_path, "t.csv", "f", "y", split_column="part").columns)
+    np.testing.assert_array_equal(columns.pop("dose"), [np.nan, 7])
     assert {name: values.tolist() for name, values in columns.items()} == {
         "f": ["images/1.png", "images/2.png"],
         "y": ["b", "b"],

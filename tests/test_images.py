@@ -177,6 +177,19 @@ def test_grey_jpeg_has_the_pixels_of_pillow(channels):
     np.testing.assert_array_equal(decoded, np.broadcast_to(expected[..., None], decoded.shape))
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_but_not_below_what_is_needed(orientation, channels):
+    large = np.asarray(Image.fromarray(COLOURS).resize((448, 320), Image.Resampling.BICUBIC))
+    content = saved(large, "JPEG", quality=95, exif=exif(orientation))
+    size = (40, 150) if orientation == 1 else (150, 40)
+    reduced = decode_image(content, "x", channels, size)
+    assert reduced.shape[:2] == ((120, 168) if orientation == 1 else (168, 120))  # three eighths
+    whole = resize(decode_image(content, "x", channels), size)
+    assert np.abs(resize(reduced, size).astype(int) - whole).mean() < 2
+    assert decode_image(content, "x", channels, (1000, 2000)).shape[:2] == TURNS[orientation](large).shape[:2]
+
+
 def test_cmyk_is_converted():
     content = saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", quality=100, subsampling=0)
     decoded = decode_image(content, "x")
@@ -200,6 +213,7 @@ WHOLE = {
     "progressive JPEG": saved(SMOOTH, "JPEG", progressive=True),
     "CMYK JPEG": saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG"),
     "turned JPEG": saved(SMOOTH, "JPEG", exif=exif(6)),
+    "turned CMYK JPEG": saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", exif=exif(6)),
     "BMP": saved(SMOOTH, "BMP"),
     "GIF": saved(SMOOTH[..., 0], "GIF"),
     "WebP": saved(SMOOTH, "WEBP"),

@@ -73,12 +73,12 @@ def image_table(
 
 
 def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns these rows of all columns, as numbers or texts, by which examples may be grouped, ordered or drawn."""
+    """Returns these rows of all columns, as numbers (nan where missing) or texts, by which examples may be grouped, ordered or drawn."""
     columns = {}
     for name, values in records.columns.items():
         texts = clean(values[rows], ())
         numbers, strays = parse_numbers(texts)
-        columns[name] = np.array(texts.tolist(), str) if strays.any() or np.isnan(numbers).any() else numbers
+        columns[name] = np.array(texts.tolist(), str) if strays.any() else numbers
     return columns
 
 
