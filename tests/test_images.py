@@ -154,6 +154,17 @@ def test_a_picture_is_turned_as_its_tag_says(kind, orientation):
     assert (header.height, header.width) == expected.shape[:2]
 
 
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0garbage", exif(9), b"Exif\0\0", exif(6)[:20], exif(6).replace(b"\0\3", b"\0\2", 1)]
+)
+def test_a_damaged_block_of_exif_turns_nothing(block):
+    plain = saved(SMOOTH, "JPEG")
+    content = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + plain[2:]
+    with warnings.catch_warnings(action="ignore"):  # of Pillow
+        np.testing.assert_array_equal(decode_image(content, "x"), decode_image(plain, "x"))
+        assert read_header(content, bytes, "x")[:2] == (31, 45)
+
+
 def test_a_mask_is_turned_as_its_tag_says():
     np.testing.assert_array_equal(decode_labels(saved(GREY, exif=exif(6)), "x"), np.rot90(GREY, -1))
 

@@ -73,7 +73,7 @@ def image_table(
 
 
 def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns these rows of all columns, as numbers (nan where missing) or texts, by which examples may be grouped, ordered or drawn."""
+    """Returns these rows of all columns, by which examples may be grouped: numbers, nan where missing, or texts."""
     columns = {}
     for name, values in records.columns.items():
         texts = clean(values[rows], ())
