@@ -5,6 +5,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,10 +25,12 @@ OTHERS = {
 """First bytes of files that are no text: what they are, and what to do."""
 
 
-def read_lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
-    """Yields the lines of a text file with their ends; a byte order mark is removed, and UTF-16 recognised by its own.
+@contextmanager
+def open_lines(file: Path, encoding: str = "utf-8") -> Iterator[Iterator[str]]:
+    """Opens a text file for a block, as its lines with their ends.
 
-    Raises DataError for bytes that are no such text, naming the line, and ConfigError for an unknown encoding.
+    A byte order mark is removed, and UTF-16 recognised by its own. The lines raise DataError for bytes that are no such
+    text, naming the line. Raises ConfigError for an unknown encoding.
     """
     try:
         codec = codecs.lookup(encoding).name
@@ -35,8 +38,13 @@ def read_lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
         raise ConfigError(
             "data.encoding", encoding, "an encoding of Python, such as utf-8, cp1252 or utf-16"
         ) from error
+    with open_file(file) as stored:
+        yield _lines(stored, codec, file)
+
+
+def _lines(stored: BinaryIO, codec: str, file: Path) -> Iterator[str]:
     line = 0
-    with guarded(file, "read"), open_file(file) as stored:
+    with guarded(file, "read"):
         try:
             for line, text in enumerate(_decoded(_unpacked(stored), codec, file), 1):
                 if "\0" in text:
@@ -44,9 +52,9 @@ def read_lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
                     raise DataError(f"{file}, line {line}", Words("a null byte"), "text", hint)
                 yield text
         except UnicodeError as error:
-            got = Words(f"bytes that are no {encoding}")
+            got = Words(f"bytes that are no {codec}")
             hint = "Save it as UTF-8, or set data.encoding to its encoding, such as cp1252 or latin-1"
-            raise DataError(f"{file}, line {line + 1}", got, f"text in {encoding}", hint) from error
+            raise DataError(f"{file}, line {line + 1}", got, f"text in {codec}", hint) from error
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             got = Words(f"a compressed file that cannot be read ({error})")
             raise DataError(str(file), got, "a whole gzip file", "Fetch it again") from error
@@ -67,7 +75,12 @@ def _decoded(stream: BinaryIO, codec: str, file: Path) -> Iterator[str]:
     if start.startswith(WIDE) and not codec.startswith("utf-32"):
         codec = "utf-16"
     if codec.startswith(("utf-16", "utf-32")):
-        yield from io.TextIOWrapper(stream, codec, newline="")
+        text = io.TextIOWrapper(stream, codec, newline="")
+        try:
+            yield from text
+        finally:
+            with suppress(ValueError):  # of a file that is closed already
+                text.detach()
     else:
         for raw in stream:
             yield raw.decode(codec)
