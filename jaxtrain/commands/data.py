@@ -109,5 +109,3 @@ def _feed(dataset: Dataset, section: Mapping[str, Any]) -> str:
     where = "the devices" if isinstance(feed, DeviceFeed) else "a stream" if dataset.is_decoded else "the host"
     chosen = "as data.feed says" if section["feed"] else "chosen by the size; data.feed sets it"
     return f"{where}: {np.round(size / 2**20, 1):,} MiB in all ({chosen})"
-
-

@@ -6,12 +6,10 @@ A source is a function `(path, **knobs)` that returns the splits it has, as a `S
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from jaxtrain.config.registry import Family, knobs_of
-from jaxtrain.config.schema import Bounds, Count, Name, Probability
 from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
@@ -20,31 +18,12 @@ from jaxtrain.data.readers.idx import fashion_mnist, idx
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table
+from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError
 from jaxtrain.files import reported_as
 
 __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of every source: the data folder (None: $JAXTRAIN_DATA, else data/), splits, batch sizes and feeding.
-
-    `seed` determines the splits and the order of the batches. A fraction applies only if the source has no such split.
-    `feed` says where batches are gathered: "device" keeps the data on the devices, "host" sends each call its batches,
-    and "stream" also decodes files while training, by `workers` threads (None: one for each processor). All give the
-    same numbers; None chooses by the sizes and the free memory.
-    """
-
-    path: Name | None = None
-    seed: Annotated[int, Bounds(0)] = 0
-    batch_size: Count = 128
-    eval_batch_size: Count = 256
-    validation_fraction: Probability = 0.1
-    test_fraction: Probability = 0.1
-    feed: Literal["device", "host", "stream"] | None = None
-    workers: Annotated[int, Bounds(1, 256)] | None = None
 
 
 MEMORY = "memory"
@@ -83,14 +62,8 @@ def load(section: Mapping[str, Any], given: Source | None = None, *, standardise
     """
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
-    return load_dataset(
-        read_source(section) if given is None else as_source(given, MEMORY),
-        seed=settings.seed,
-        validation_fraction=settings.validation_fraction,
-        test_fraction=settings.test_fraction,
-        standardised=standardised,
-        memory=0 if settings.feed == "stream" else None,
-    )
+    source = read_source(section) if given is None else as_source(given, MEMORY)
+    return load_dataset(source, settings, standardised=standardised)
 
 
 def read_source(section: Mapping[str, Any]) -> Source:

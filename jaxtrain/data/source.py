@@ -1,7 +1,7 @@
 """The return type of data sources, and the conversion of what a user gives into it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,8 @@ class Source:
     A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. `inputs` and `targets` name the
     fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
-    `class_names` are their names, in the order of the labels.
+    `class_names` are their names, in the order of the labels. `columns` hold values (n,) of the training split beside
+    the inputs, by which rows may be grouped, ordered or drawn.
     """
 
     splits: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     inputs: str = "inputs"
     targets: str = "targets"
+    columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def as_source(returned: object, name: str) -> Source:
@@ -69,7 +71,8 @@ def as_source(returned: object, name: str) -> Source:
     classes = _number_of_classes(source, where)
     fields = (source.inputs, source.targets)
     named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
-    return Source(named, classes, tuple(map(str, source.class_names)))
+    columns = {str(name): np.asarray(values) for name, values in source.columns.items()}
+    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns)
 
 
 def _number_of_classes(source: Source, where: str) -> int | None:
