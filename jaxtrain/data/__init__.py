@@ -5,22 +5,28 @@ A source is a function `(path, **knobs)` that returns the splits it has, as a `S
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxtrain.config.registry import Family, knobs_of
 from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.image_fields import read_images
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
+from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist, idx
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table
+from jaxtrain.data.readers.json_lines import jsonl, read_jsonl_table
+from jaxtrain.data.readers.parquet_files import parquet, read_parquet_table
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, UsageError, one_of
 from jaxtrain.files import reported_as
 
 __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
@@ -45,6 +51,9 @@ SOURCES = Family(
         "fashion_mnist": fashion_mnist,
         "idx": idx,
         "arrays": arrays,
+        "csv": csv,
+        "jsonl": jsonl,
+        "parquet": parquet,
         "image_folder": image_folder,
         "image_masks": image_masks,
         "image_table": image_table,
@@ -74,6 +83,29 @@ def read_source(section: Mapping[str, Any]) -> Source:
     with reported_as(DataError):
         returned = SOURCES.bind(section)(values, root)
     return as_source(returned, section["name"])
+
+
+def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:
+    """Reads the inputs of new files, to predict from, as the source of a resolved section read those of training.
+
+    Files are pictures, one an example, or tables of one, whose target may be absent. Raises DataError naming file and
+    row, and UsageError for a source whose files hold no inputs alone.
+    """
+    name = section["name"]
+    if name in TABLES and info.encoding is not None:
+        kinds = info.encoding.kinds
+        return np.concatenate([info.encode(TABLES[name](Path(file), section, kinds)) for file in files])
+    if len(info.input_shape) == 3 and name in IMAGES:
+        given = {knob: section[knob] for knob in ("size", "channels", "resampling") if knob in section}
+        return read_images(files, info.input_shape, info.input_dtype, **given)
+    raise UsageError("data.name", name, one_of([*TABLES, *IMAGES]), "Read the arrays, and call predict with them")
+
+
+TABLES = {"csv": read_csv_table, "jsonl": read_jsonl_table, "parquet": read_parquet_table}
+"""Readers of the inputs of a new table, by the source that a run was trained with."""
+
+IMAGES = ("image_folder", "image_masks", "image_table", "parquet")
+"""Sources whose inputs may be pictures."""
 
 
 def with_given(config: Mapping[str, Any], given: object | None) -> dict[str, Any]:

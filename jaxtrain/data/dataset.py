@@ -10,12 +10,14 @@ import numpy as np
 from jaxtrain.data.checks import check_source, check_values, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import column, cut, make_rule
+from jaxtrain.data.encoded import encode_tables
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
 from jaxtrain.data.info import DataInfo, describe
 from jaxtrain.data.order import Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import ConfigError, DataError, Words
 
 Rows = dict[str, np.ndarray]
@@ -151,17 +153,25 @@ def load_dataset(
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
     source = replace(source, splits=hold_labels(source.splits))
-    source = check_source(source if standardised else number_labels(source), labels=not standardised)
+    source = source if standardised else number_labels(source)
+    is_table = isinstance(source.splits["train"].inputs, Table)
+    source = source if is_table else check_source(source, labels=not standardised)
     # The test split is cut first, so that it does not depend on the validation fraction.
     fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
     train = source.splits["train"]
-    labels = train.targets if is_labels(train.targets) and source.classes is not None else None
+    labels = train.targets if is_labels(train.targets) and not standardised else None
     where = train.where("targets", "train")
     by = (settings.stratify, settings.group_by, settings.order_by)
     rows = cut(len(train.inputs), wanted, settings.seed, make_rule(*by, labels, source.columns, where))
+    encoding = None
+    if is_table:
+        encoding, source = encode_tables(source, rows.get("train"))
+        source = check_source(source, labels=not standardised)
+        train = source.splits["train"]
     names = source.class_names
-    info = describe(train.inputs, train.targets, rows.get("train"), source.classes, names, standardised=standardised)
+    own = rows.get("train")
+    info = describe(train.inputs, train.targets, own, source.classes, names, encoding, standardised=standardised)
     splits = hold(source.splits, 0 if settings.feed == "stream" else None)
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
     parts |= {name: Part(split) for name, split in splits.items() if name not in parts}

@@ -63,7 +63,7 @@ class Roles:
     types: ColumnTypes = dataclasses.field(default_factory=ColumnTypes)
     target_strip: str = ""
 
-    def resolve(self, records: Records) -> "Roles":
+    def name_target(self, records: Records) -> "Roles":
         """Returns the roles with the target's name; raises DataError for one that names no column."""
         named = {"drop": self.drop, "numbers": self.types.numbers, "categories": self.types.categories}
         for knob, names in named.items():
@@ -112,7 +112,7 @@ def make_source(records: Mapping[str, Records], roles: Roles, make_inputs: MakeI
     make_inputs = make_inputs or make_table
     if roles.split_column is not None and len(records) > 1:
         raise ConfigError("data.split_column", roles.split_column, "None, or files for train alone")
-    roles = roles.resolve(records["train"])
+    roles = roles.name_target(records["train"])
     splits: dict[str, Split] = {}
     kinds: Mapping[str, Kind] = {}
     kind: TargetKind | None = None
