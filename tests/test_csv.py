@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxtrain.config.resolve import resolve_config
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.tables import TableEncoding
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
@@ -88,6 +87,14 @@ def test_blocks_of_rows_are_joined(tmp_path, monkeypatch):
     source = read(tmp_path, "x,y\n" + "".join(f"{i},{i}\n" for i in range(5)), "y")
     assert columns_of(source)["x"] == [0, 1, 2, 3, 4]
     assert source.splits["train"].inputs.place(4).endswith("line 6")
+
+
+@pytest.mark.parametrize(("bad", "words"), [(b"\xe4", "bytes that are no utf-8"), (b"\0", "a null byte")])
+def test_lines_are_counted_through_the_blocks_that_are_decoded(tmp_path, monkeypatch, bad, words):
+    monkeypatch.setattr("jaxtrain.data.readers.text_lines.BLOCK", 5)
+    with pytest.raises(DataError, match=f"line 7: got {words}"):
+        read(tmp_path, b"x,c,y\n" + b"1,a,2\n" * 5 + b"1," + bad + b",2\n1,a,2\n", "y")
+    assert len(read(tmp_path, "x,c,y\n" + "1,ä,2\n" * 50, "y").splits["train"].inputs) == 50
 
 
 @pytest.mark.parametrize(
@@ -276,11 +283,67 @@ def test_three_strays_of_few_values_are_categories(tmp_path):
     assert columns_of(read(tmp_path, "x,y\n1,1\n2,2\nS,3\nM,4\n", "y"))["x"] == ["1", "2", "S", "M"]
 
 
-def knobs_of_csv(**given):
-    return dict(resolve_config({"data": {"name": "csv", "file": "data.csv", **given}}).config["data"])
+KNOBS: dict[str, Any] = {
+    **{"target": "y", "header": None, "names": (), "drop": (), "numbers": (), "categories": (), "missing": ("", "?")},
+    **{"split_column": None, "delimiter": None, "encoding": "utf-8"},
+}
+"""The knobs of a run that a reader of new files looks at."""
 
 
-def table_of(folder, text, knobs, kinds):
-    (folder / "new.csv").write_text(text)
-    table = read_csv_table(folder / "new.csv", knobs, kinds)
-    return {name: column.tolist() for name, column in table.columns.items()}
+@pytest.mark.parametrize(
+    ("knobs", "text"),
+    [
+        ({}, "x,c,y\n5,7,1\n"),
+        ({}, "x,c\n5,7\n"),
+        ({}, "c;x\n7;5\n"),
+        ({}, "c,x,y\n7,5,no number\n"),
+        ({"drop": ("id",)}, "x,c\n5,7\n"),
+        ({"drop": ("id",)}, "id,x,c\n1,5,7\n"),
+        ({"names": ("x", "c", "y")}, "5,7,1\n"),
+        ({"names": ("x", "c", "y")}, "5,7\n"),
+        ({"names": ("x", "c", "y"), "target": 2}, "5,7\n"),
+        ({"names": ("y", "x", "c"), "target": 0}, "1,5,7\n"),
+        ({"header": False, "names": ("y", "x", "c"), "target": 0}, "5,7\n"),
+        ({"target": -1}, "x,c,y\n5,7,1\n"),
+        ({"target": -1}, "x,c\n5,7\n"),
+        ({"target": 0}, "y,x,c\n1,5,7\n"),
+    ],
+)
+def test_new_files_may_lack_the_target(tmp_path, knobs, text):
+    (tmp_path / "new.csv").write_text(text)
+    table = read_csv_table(tmp_path / "new.csv", KNOBS | knobs, {"x": "number", "c": "category"})
+    assert {name: column.tolist() for name, column in table.columns.items()} == {"x": [5], "c": ["7"]}
+    assert table.place(0) == f"{tmp_path / 'new.csv'}, line {text.count(chr(10))}"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "text", "words"),
+    [
+        ({}, "x,c\nfive,7\n", "line 2: got 'five' in the column 'x'"),
+        ({"names": ("x", "c", "y")}, "5\n", "line 1: got 1 cells; expected 3, for data.names"),
+        ({}, "5,7\n6,8\n", "got no column 'x'"),
+        ({}, "x,z\n5,7\n", "got no column 'c' but 'z'"),
+        ({}, "x,c,z\n5,7,1\n", "got the column 'z'; expected the columns of training alone"),
+    ],
+)
+def test_new_files_of_other_columns_are_refused(tmp_path, knobs, text, words):
+    encoding = TableEncoding.fit(read(tmp_path, "x,c,y\n1,a,1\n1,a,1\n", "y").splits["train"].inputs)
+    (tmp_path / "new.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        encoding.encode(read_csv_table(tmp_path / "new.csv", KNOBS | knobs, encoding.kinds))
+
+
+def test_columns_beside_the_inputs_are_kept_as_they_are_ordered(tmp_path):
+    text = "id,day,other,x,y\n07,2020-02-01,1.2.2020,1,a\n8,2020-01-01,3.1.2020,2,b\n"
+    columns = read(tmp_path, text, "y", drop=("id", "day", "other")).columns
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        **{"id": [7, 8], "day": ["2020-02-01", "2020-01-01"], "x": [1, 2], "y": ["a", "b"]},
+    }
+    parts = read(
+        tmp_path,
+        text.replace("id,", "part,").replace("07", "test").replace("8,2020", "train,2020"),
+        "y",
+        drop=("day", "other"),
+        split_column="part",
+    )
+    assert parts.columns["day"].tolist() == ["2020-01-01"]

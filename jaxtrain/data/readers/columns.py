@@ -151,7 +151,8 @@ def parse_numbers(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns clean texts (n,) as float64, nan where missing or no number, and which are there and are no number."""
     absent = texts == ""
     try:
-        numbers = np.where(absent, np.array("nan", TEXT), texts).astype(np.float64)
+        filled = np.where(absent, np.array("nan", TEXT), texts) if absent.any() else texts
+        numbers = filled.astype(np.float64)
     except ValueError:
         of = {text: _number(text) for text in set(texts.tolist())}
         numbers = np.fromiter(map(of.__getitem__, texts.tolist()), np.float64, len(texts))

@@ -154,12 +154,14 @@ def _has_header(file: Path, rows: list[list[str]], form: CsvForm, roles: Roles, 
     first = [cell.strip() for cell in rows[0]]
     if form.header is not None:
         return form.header
+    if inputs and set(inputs) <= set(first):
+        return True
     if form.names:
         return first == list(form.names)
-    if inputs:
-        return not set(first).isdisjoint(inputs)
     if isinstance(roles.target, str):
         return True
+    if inputs:
+        return not set(first).isdisjoint(inputs)
     found = _is_above_numbers(first, rows[1:])
     got = Words("a file that does not tell whether it has a header")
     expected = f"data.header=True or False. Its first line is taken for {'names' if found else 'values'}"
@@ -179,14 +181,17 @@ def _is_above_numbers(first: list[str], others: list[list[str]]) -> bool:
 def _names(
     where: str, header: list[str] | None, width: int, form: CsvForm, roles: Roles, inputs: Sequence[str]
 ) -> list[str]:
-    """Returns the names of the columns; raises DataError for a missing or doubled one."""
-    if form.names and header is None and len(form.names) != width and len(inputs) != width:
-        got = Words(f"{width} cells")
-        raise DataError(where, got, f"{len(form.names)}, for data.names", "Name each column, the target too")
-    if header is None:
-        numbered = [f"column_{i}" for i in range(width)]
-        return list(inputs) if len(inputs) == width else list(form.names) or numbered
-    named = [cell.strip() for cell in (form.names or header)]
+    """Returns the names of the columns, those in the header or others; raises DataError for a missing or doubled one.
+
+    A file to predict from, without a target, has the columns `inputs` in this order if it does not name them.
+    """
+    named = [cell.strip() for cell in header or ()]
+    if not named or (form.names and not (inputs and set(inputs) <= set(named))):
+        fitting = [names for names in (form.names, inputs) if len(names) == width]
+        named = list(fitting[0]) if fitting else [f"column_{i}" for i in range(width)]
+        if form.names and not fitting:
+            got = Words(f"{width} cells")
+            raise DataError(where, got, f"{len(form.names)}, for data.names", "Name each column, the target too")
     for i, name in enumerate(named):
         if name in named[:i] and name:
             got = Words(f"the name {name!r} of the columns {named.index(name)} and {i}")

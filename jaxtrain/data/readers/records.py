@@ -176,8 +176,8 @@ def inputs_alone(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> T
     """
     target = roles.target
     if not isinstance(target, str):
-        columns = [*records.columns, ""]  # the last stands for a target that is absent
-        target = columns[target if -len(columns) < target < len(columns) - 1 else -1]
+        names = list(records.columns)
+        target = names[target] if -len(names) <= target < len(names) else ""
         target = "" if target in kinds else target
     return make_table(records, dataclasses.replace(roles, target=target), kinds)
 
