@@ -251,7 +251,7 @@ class TableEncoding:
             return values
         present = np.flatnonzero(~_absent(values))
         if len(present):
-            got = Words(f"{values[present[0]]!r} in the column {column.name!r}")
+            got = Words(f"{values[present[:1]].tolist()[0]!r} in the column {column.name!r}")
             raise DataError(table.place(int(present[0])), got, f"a {column.kind}, as in training")
         return np.full(len(values), np.nan) if column.kind == "number" else np.full(len(values), "", TEXT)
 

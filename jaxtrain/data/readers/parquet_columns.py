@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtrain.data.host_memory import free_memory
-from jaxtrain.data.readers.columns import as_texts
-from jaxtrain.data.tables import DATES, Places
+from jaxtrain.data.tables import DATES, TEXT
 from jaxtrain.errors import DataError, JaxtrainError, Words
 from jaxtrain.files import guarded, open_file
 
@@ -59,29 +58,52 @@ def is_image(kind: Any) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def as_array(name: str, column: Any, places: Places, *, texts: bool) -> np.ndarray:
+def is_plain(kind: Any) -> bool:
+    """Tells whether values of a type are numbers, texts, truth values or times."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    if kinds.is_dictionary(kind):
+        return is_plain(kind.value_type)
+    return _is_number(kind) or _is_text(kind) or kinds.is_temporal(kind)
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
+
+
+def as_array(name: str, column: Any, file: str, *, texts: bool) -> np.ndarray:
     """Returns a column of Arrow as int64, as float64 with nan where null, or as texts with "" where null.
 
-    Booleans are the texts "true" and "false", as in CSV and JSON; with `texts`, so are dates. Raises DataError for
-    dates, lists, bytes.
+    Truth values are the texts "true" and "false", as in CSV and JSON; with `texts`, times are texts, too. Raises
+    DataError for times, lists, bytes.
     """
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return as_array(name, column.cast(kind.value_type), places, texts=texts)
+        return as_array(name, column.cast(kind.value_type), file, texts=texts)
     if pa.types.is_integer(kind) and not column.null_count and kind != pa.uint64():
         return column.to_numpy().astype(np.int64)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+    if _is_number(kind):
         return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if is_text or pa.types.is_boolean(kind) or (texts and pa.types.is_temporal(kind)):
-        return as_texts(column.cast(pa.large_string()).fill_null("").to_pylist(), places)
+    if _is_text(kind) or (texts and pa.types.is_temporal(kind)):
+        return np.array(column.cast(pa.large_string()).fill_null("").to_pylist(), TEXT)
     hint = f"Leave it out, by data.drop=({name!r},)"
     if pa.types.is_temporal(kind):
         hint = f"{DATES}, leave the column out (data.drop), or name it in data.categories"
     got = Words(f"the type {kind} of the column {name!r}")
-    raise DataError(places.files[0], got, "numbers, texts or truth values", hint)
+    raise DataError(file, got, "numbers, texts or truth values", hint)
 
 
 class RowGroups:
