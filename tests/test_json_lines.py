@@ -52,6 +52,8 @@ def test_blocks_of_lines_are_joined(tmp_path, monkeypatch):
     assert columns_of(source)["a"] == ["u", "v", "", "u", ""]
     np.testing.assert_array_equal(columns_of(source)["b"], [np.nan, np.nan, 3, np.nan, 5])
     assert source.splits["train"].inputs.place(4).endswith("line 5")
+    with pytest.raises(DataError, match=r"data\.jsonl, line 3: got 'a\\ud800'"):
+        read(tmp_path, *rows[:2], {"a": "a\ud800", "y": 1})
 
 
 def test_a_compressed_file_with_blank_lines_at_its_end(tmp_path):

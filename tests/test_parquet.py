@@ -38,7 +38,7 @@ def columns_of(source, split="train"):
     ("values", "expected"),
     [
         (pa.array([1, None, 3], pa.int8()), [1, np.nan, 3]),
-        (pa.array([1, 2, 3], pa.uint64()), [1, 2, 3]),
+        (pa.array([1, 2, 2**63], pa.uint64()), [1, 2, 2.0**63]),
         (pa.array([1.5, None, np.nan]), [1.5, np.nan, np.nan]),
         (pa.array([1.5, None, 2.0], pa.float16()), [1.5, np.nan, 2]),
         (pa.array([decimal.Decimal("1.25"), None, decimal.Decimal("3.5")]), [1.25, np.nan, 3.5]),
