@@ -40,7 +40,9 @@ MEMORY = "memory"
 def memory(path: Path) -> Source:
     """Data given in Python, as `train_and_evaluate(config, workdir, data=Source(...))`: the command has none."""
     hint = "Call the function in Python again, with data=Source(...)"
-    raise DataError("data.name", MEMORY, "a source that reads files, since these data were given in Python", hint)
+    raise DataError(
+        "data.name", MEMORY, "a source that reads files, since this run was trained on data in Python", hint
+    )
 
 
 SOURCES = Family(
@@ -114,7 +116,7 @@ IMAGES = ("image_folder", "image_masks", "image_table", "parquet")
 
 def with_given(config: Mapping[str, Any], given: object | None) -> dict[str, Any]:
     """Returns a resolved config whose data are given in Python: its source is `memory`, and its settings stay."""
-    if given is None:
+    if given is None or config["data"]["name"] == MEMORY:
         return dict(config)
     settings = {knob: config["data"][knob] for knob in knobs_of(Settings)}
     return {**config, "data": {"name": MEMORY, **settings}}

@@ -24,6 +24,9 @@ MOST_HEADERS = 20_000
 HEADER_BYTES = 2**16
 """Bytes that hold the header of almost every image, its EXIF block included."""
 
+KEPT = 2
+"""How many times the size that it is resized to a JPEG keeps at least when it is decoded at a fraction of its size."""
+
 THREADS = 8
 PIECE = 64
 """Headers that a thread reads at a time."""
@@ -44,7 +47,9 @@ class ImageForm:
 
     def decode(self, content: bytes, where: str) -> np.ndarray:
         """Decodes a file to this form; raises DataError naming it by `where`."""
-        image = decode_image(content, where, self.channels)
+        exact = self.resampling in (None, "nearest")  # the others average over more pixels than they keep
+        least = (0, 0) if exact else (KEPT * self.shape[0], KEPT * self.shape[1])
+        image = decode_image(content, where, self.channels, least)
         if image.dtype != self.dtype:
             raise _mixed_depths(where, image.dtype, self.dtype)
         if image.shape[2] != self.shape[2]:
