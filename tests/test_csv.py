@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.tables import TableEncoding
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
@@ -358,3 +359,9 @@ def test_columns_beside_the_inputs_are_kept_as_they_are_ordered(tmp_path):
         split_column="part",
     )
     assert parts.columns["day"].tolist() == ["2020-01-01"]
+
+
+def test_a_class_that_no_training_row_has_is_named_by_its_line(tmp_path):
+    source = read(tmp_path, "x,y\n1,low\n2,high\n", "y", test="x,y\n1,low\n2,high.\n")
+    with pytest.raises(DataError, match=r"test\.csv, line 3: got targets\[1\] = 'high\.'.*Did you mean 'high'"):
+        number_labels(source)
