@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.tables import TableEncoding
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
@@ -279,6 +280,16 @@ def test_a_missing_file_is_named(tmp_path):
         csv(tmp_path, "none.csv", "y")
 
 
+@pytest.mark.parametrize(("strays", "numbers"), [(4, 396), (4, 397), (3, 26), (3, 27)])
+def test_strays_are_few_among_many_numbers(tmp_path, strays, numbers):
+    text = "x,y\n" + "".join(f"{i % 9},1\n" for i in range(numbers)) + "A,1\n" * strays
+    if (strays, numbers) in ((4, 397), (3, 27)):  # fewer than 1 %, or 3 of 30
+        with pytest.raises(DataError, match=f"line {numbers + 2}: got 'A' in the column 'x', where {numbers} of"):
+            read(tmp_path, text, "y")
+    else:
+        assert read(tmp_path, text, "y").splits["train"].inputs.kinds == {"x": "category"}
+
+
 def test_three_strays_of_few_values_are_categories(tmp_path):
     assert columns_of(read(tmp_path, "x,y\n1,1\n2,2\nS,3\nM,4\n", "y"))["x"] == ["1", "2", "S", "M"]
 
@@ -304,6 +315,7 @@ KNOBS: dict[str, Any] = {
         ({"names": ("x", "c", "y"), "target": 2}, "5,7\n"),
         ({"names": ("y", "x", "c"), "target": 0}, "1,5,7\n"),
         ({"header": False, "names": ("y", "x", "c"), "target": 0}, "5,7\n"),
+        ({"names": ("x", "c", "y")}, "c,x\n7,5\n"),
         ({"target": -1}, "x,c,y\n5,7,1\n"),
         ({"target": -1}, "x,c\n5,7\n"),
         ({"target": 0}, "y,x,c\n1,5,7\n"),
@@ -347,3 +359,9 @@ def test_columns_beside_the_inputs_are_kept_as_they_are_ordered(tmp_path):
         split_column="part",
     )
     assert parts.columns["day"].tolist() == ["2020-01-01"]
+
+
+def test_a_class_that_no_training_row_has_is_named_by_its_line(tmp_path):
+    source = read(tmp_path, "x,y\n1,low\n2,high\n", "y", test="x,y\n1,low\n2,high.\n")
+    with pytest.raises(DataError, match=r"test\.csv, line 3: got targets\[1\] = 'high\.'.*Did you mean 'high'"):
+        number_labels(source)

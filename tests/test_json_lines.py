@@ -52,6 +52,8 @@ def test_blocks_of_lines_are_joined(tmp_path, monkeypatch):
     assert columns_of(source)["a"] == ["u", "v", "", "u", ""]
     np.testing.assert_array_equal(columns_of(source)["b"], [np.nan, np.nan, 3, np.nan, 5])
     assert source.splits["train"].inputs.place(4).endswith("line 5")
+    with pytest.raises(DataError, match=r"data\.jsonl, line 3: got 'a\\ud800'"):
+        read(tmp_path, *rows[:2], {"a": "a\ud800", "y": 1})
 
 
 def test_a_compressed_file_with_blank_lines_at_its_end(tmp_path):
@@ -85,9 +87,12 @@ MANY = [{"x": i, "y": i} for i in range(40)]
 ERRORS = {
     "an empty file": ([], "data.jsonl: got an empty file"),
     "no JSON": ([GOOD, "{x: 1}"], "line 2: got a line that is no JSON"),
-    "half an object": ([GOOD, '{"x": 1, "y"'], "line 2: got a line that is no JSON"),
+    "half an object": (
+        [GOOD, '{"x": 1, "y"'],
+        r"line 2: got a line that is no JSON \(Expecting ':' .* in column \d+\)",
+    ),
     "two objects": (['{"x": 1, "y": 2} {"x": 1, "y": 2}'], "line 1: got a line that is no JSON"),
-    "nested too deep": ([GOOD, '{"x":' * 100_000], "line 2: got a line that is no JSON"),
+    "nested too deep": ([GOOD, '{"x":' * 100_000], r"line 2: got a line that is no JSON \(nested too deep"),
     "a list": ([[GOOD]], "line 1: got a line with a list; expected an object.*Write each object of the list"),
     "a number": ([GOOD, "3"], "line 2: got a line with a number"),
     "null": (["null"], "line 1: got a line with a null"),

@@ -10,6 +10,9 @@ from jaxtrain.data.tables import Places, Table, TableEncoding
 from jaxtrain.errors import DataError
 
 NAN = math.nan
+NA = type("NAType", (), {"__ne__": None, "__eq__": None})
+"""The type of a missing value of pandas, which compares with nothing."""
+
 PEOPLE = {
     "age": [20.0, NAN, 40.0, 90.0],
     "job": ["nurse", "cook", "", "pilot"],
@@ -81,7 +84,7 @@ def test_json_keeps_the_encoding_exactly():
         ([True, False], [1.0, 0.0]),
         (np.array([1, None], object), [1.0, NAN]),
         (np.array([np.float32(2), NAN], object), [2.0, NAN]),
-        (np.array(["a", None], object), ["a", ""]),
+        (np.array(["a", None, NAN, NA()], object), ["a", "", "", ""]),
         (["a", "bc"], ["a", "bc"]),
         (np.array([None, None], object), [NAN, NAN]),
     ],
@@ -162,3 +165,11 @@ def test_more_than_memory_holds_is_refused(monkeypatch):
     table = Table({"x": [1.0, 2.0], "y": [1.0, 2.0]})
     with pytest.raises(DataError, match="32 bytes for 2 rows of 2 encoded columns; expected at most 31"):
         TableEncoding.fit(table).encode(table)
+
+
+def test_an_error_shows_few_of_many_names_and_the_beginning_of_a_long_text():
+    encoding = TableEncoding.fit(Table({f"x{i}": [1.0, 2.0] for i in range(40)}))
+    with pytest.raises(DataError, match=r"x28, x29 and 10 more\. "):
+        encoding.encode(Table({"y": [1.0]}))
+    with pytest.raises(DataError, match=r"got 'a{80}'\.\.\. in the column 'x0'"):
+        encoding.encode(Table({f"x{i}": ["a" * 90] for i in range(40)}))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from jaxtrain.config.schema import LARGEST
-from jaxtrain.data.tables import DATES, TEXT, Kind
+from jaxtrain.data.tables import DATES, LONGEST_TEXT, TEXT, Kind, shown
 from jaxtrain.errors import DataError, Words
 
 TargetKind = Literal["number", "category", "integer"]
@@ -63,7 +63,7 @@ def as_texts(values: Sequence[str], place: Place) -> np.ndarray:
         return np.array(values, TEXT)
     except UnicodeEncodeError as error:
         row = next(row for row, text in enumerate(values) if any("\ud800" <= c <= "\udfff" for c in text))
-        raise DataError(place(row), values[row], "a text of whole characters") from error
+        raise DataError(place(row), values[row][:LONGEST_TEXT], "a text of whole characters") from error
 
 
 def clean(values: np.ndarray, missing: Sequence[str]) -> np.ndarray:
@@ -196,7 +196,7 @@ def _as_floats(name: str, numbers: np.ndarray, place: Place) -> np.ndarray:
 def _stray(name: str, texts: np.ndarray, strays: np.ndarray, present: int, place: Place) -> DataError:
     row = int(np.flatnonzero(strays)[0])
     numbers = present - int(strays.sum())
-    got = Words(f"{texts[row]!r} in the column {name!r}, where {numbers:,} of {present:,} values are numbers")
+    got = Words(f"{shown(texts[row])} in the column {name!r}, where {numbers:,} of {present:,} values are numbers")
     hint = "Correct it, add it to data.missing, or name the column in data.categories if it holds categories"
     return DataError(place(row), got, "a finite number in the range of float32", hint)
 

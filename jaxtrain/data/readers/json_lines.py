@@ -114,7 +114,8 @@ def _parse(text: str, where: str) -> dict[str, Any]:
             text, object_pairs_hook=as_object, parse_constant=refuse, parse_int=_as_written, parse_float=_as_written
         )
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(where, Words(f"a line that is no JSON ({error})"), "one JSON object a line") from error
+        reason = "nested too deep" if isinstance(error, RecursionError) else f"{error.msg} in column {error.colno}"
+        raise DataError(where, Words(f"a line that is no JSON ({reason})"), "one JSON object a line") from error
     if not isinstance(value, dict):
         hint = "Write each object of the list on a line of its own" if isinstance(value, list) else ""
         raise DataError(where, Words(f"a line with a {_kind(value)}"), 'an object, such as {"age": 39}', hint)

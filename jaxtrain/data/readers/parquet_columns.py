@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+import warnings
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
@@ -15,7 +16,7 @@ import numpy as np
 
 from jaxtrain.data.host_memory import free_memory
 from jaxtrain.data.tables import DATES, TEXT
-from jaxtrain.errors import DataError, JaxtrainError, Words
+from jaxtrain.errors import DataError, JaxtrainError, JaxtrainWarning, Words
 from jaxtrain.files import guarded, open_file
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class RowGroups:
         self._groups: list[tuple[Path, int]] = []
         self._starts = [0]
         digest = hashlib.sha256(column.encode())
+        size = 0
         for file in files:
             self._file_starts.append(len(self))
             with opened(file) as parquet:
@@ -128,11 +130,14 @@ class RowGroups:
                 for group in range(metadata.num_row_groups):
                     self._groups.append((file, group))
                     self._starts.append(len(self) + metadata.row_group(group).num_rows)
+                size += sum(_sizes(metadata, column))
             digest.update(b"%s\0%s" % (file.name.encode(), _footer(file, metadata.serialized_size)))
         self.fingerprint = digest.digest()
         self._checksums: dict[int, int] = {}
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._room = int(SHARE * free_memory())
+        if size > self._room:
+            self._warn(size)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -148,6 +153,15 @@ class RowGroups:
         """Returns the bytes of a row, None if they are missing; raises DataError for a file that has changed."""
         group = bisect_right(self._starts, row) - 1
         return self._group(group)[row - self._starts[group]].as_py()
+
+    def _warn(self, size: int) -> None:
+        rows = len(self) // len(self._groups)
+        got = Words(f"{size:,} bytes in the column {self.column!r}, in row groups of {rows:,} rows")
+        hint = (
+            "They are read again and again: write smaller row groups, or the images as files for data.name=image_folder"
+        )
+        warning = JaxtrainWarning(str(self._files[0]), got, f"at most {self._room:,}, which memory holds", hint)
+        warnings.warn(warning, stacklevel=3)
 
     def _group(self, group: int) -> Any:
         with self._lock:
@@ -215,6 +229,14 @@ class ByteColumn:
     def fingerprint(self) -> bytes:
         """Returns a hash over the names of the files, their footers, which list sizes and statistics, and the rows."""
         return hashlib.sha256(self._groups.fingerprint + self._rows.tobytes()).digest()
+
+
+def _sizes(metadata: Any, column: str) -> Iterator[int]:
+    """Yields the bytes of a column in each row group, before compression."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for part in map(group.column, range(group.num_columns)):
+            if part.path_in_schema.split(".")[0] == column:
+                yield part.total_uncompressed_size
 
 
 def _footer(file: Path, size: int) -> bytes:

@@ -17,7 +17,7 @@ from jaxtrain.data.readers.folders import SPLIT_OF
 from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups, as_array, is_image, is_plain, opened
 from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
 from jaxtrain.data.source import Source
-from jaxtrain.data.tables import Kind, Places, Table
+from jaxtrain.data.tables import Kind, Places, Table, names_of
 from jaxtrain.errors import DataError, Words, nearest, one_of
 from jaxtrain.files import is_directory, list_directory
 
@@ -132,7 +132,7 @@ def _check_columns(file: Path, inputs: Sequence[str], roles: Roles) -> list[str]
     others = [name for name in (roles.target, roles.split_column) if isinstance(name, str)]
     for name in (*inputs, *others, *roles.drop):
         if not any(_within(column, (name,)) for column in known):
-            raise DataError(str(file), Words(f"no column {name!r}"), one_of(known), nearest(name, known))
+            raise DataError(str(file), Words(f"no column {name!r}"), f"one of {names_of(known)}", nearest(name, known))
     return _inputs(known, inputs, roles)
 
 

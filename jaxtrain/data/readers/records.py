@@ -20,7 +20,7 @@ from jaxtrain.data.readers.columns import (
 )
 from jaxtrain.data.readers.folders import SPLIT_OF
 from jaxtrain.data.source import SPLITS, Source, Split, missing
-from jaxtrain.data.tables import Kind, Places, Table
+from jaxtrain.data.tables import Kind, Places, Table, names_of, shown
 from jaxtrain.errors import ConfigError, DataError, Words, nearest, one_of
 from jaxtrain.files import exists
 
@@ -45,7 +45,9 @@ class Records:
         """Returns a column that a knob names; raises DataError, with the nearest name, if there is none."""
         if name not in self.columns:
             got = Words(f"no column {name!r}, which data.{knob} names")
-            raise DataError(self.file, got, one_of(self.columns), nearest(name, self.columns) or self.remedy)
+            raise DataError(
+                self.file, got, f"one of {names_of(self.columns)}", nearest(name, self.columns) or self.remedy
+            )
         return self.columns[name]
 
 
@@ -189,7 +191,7 @@ def rows_of_splits(records: Records, roles: Roles) -> dict[str, np.ndarray]:
     found = texts.tolist() if texts.dtype.kind == "T" else list(map(str, texts.tolist()))
     for row, text in enumerate(found):
         if text.lower() not in SPLIT_OF:
-            got = Words(f"{text!r} in the column {roles.split_column!r}")
+            got = Words(f"{shown(text)} in the column {roles.split_column!r}")
             raise DataError(records.places(row), got, one_of(SPLITS), nearest(text, SPLITS))
     named = np.array([SPLIT_OF[text.lower()] for text in found])
     rows = {split: np.flatnonzero(named == split) for split in SPLITS}
