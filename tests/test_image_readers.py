@@ -57,6 +57,7 @@ def test_folders_are_classes_in_the_order_of_their_names(tmp_path):
     assert source.class_names == ("a", "b", "c")
     assert isinstance(split.inputs, ImageField)
     assert isinstance(split.inputs, Field)
+    assert isinstance(split.inputs.files, FileList)
     assert split.inputs.files.names == ["a/1.png", "b/1.PNG", "b/2.png", "c/x.bmp"]
     assert (split.inputs.shape, split.inputs.dtype) == ((4, 6, 5, 3), np.uint8)
     np.testing.assert_array_equal(split.targets, np.array([0, 1, 1, 2], np.int32), strict=True)

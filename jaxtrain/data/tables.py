@@ -72,6 +72,7 @@ class Table:
 
     columns: Mapping[str, Any]
     places: Places | None = field(default=None, repr=False)
+    name: str = "the table"
 
     def __post_init__(self) -> None:
         """Converts the columns."""
@@ -91,7 +92,7 @@ class Table:
     @property
     def where(self) -> str:
         """The file, or the first of several, for errors."""
-        return self.places.files[0] if self.places else "the table"
+        return self.places.files[0] if self.places else self.name
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -100,12 +101,12 @@ class Table:
 
     def place(self, row: int) -> str:
         """Returns file and line of a row for errors."""
-        return self.places(row) if self.places else f"the table, row {row}"
+        return self.places(row) if self.places else f"{self.name}, row {row}"
 
     def take(self, rows: np.ndarray) -> "Table":
         """Returns the table of these rows, in their order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Table(columns, self.places and self.places.take(rows))
+        return Table(columns, self.places and self.places.take(rows), self.name)
 
 
 def _kind(column: np.ndarray) -> Kind:
