@@ -108,7 +108,16 @@ def test_a_data_set_of_torch_is_a_split(tmp_path):
 def test_names_of_classes_are_kept_with_the_run(tmp_path):
     names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     data = Source({"train": [(image, str(names[label])) for image, label in zip(IMAGES, LABELS, strict=True)]})
-    train_and_evaluate(tiny(SHORT), tmp_path, data=data, quiet=True)
+    config = tiny({**SHORT, "task.metrics": ("recall_per_class", "confusion_matrix")})
+    result = train_and_evaluate(config, tmp_path, data=data, quiet=True)
+    for numbers in (
+        result.test,
+        result.last["train"],
+        result.last["validation"],
+        evaluate(tmp_path, data=data)["test"],
+    ):
+        assert {f"recall_per_class/{name}" for name in names} <= numbers.keys()
+        assert "confusion_matrix/three/eight" in numbers
     run = load_run(tmp_path)
     assert run.info.class_names == tuple(sorted(names))
     assert run.info.class_counts[sorted(names).index("two")] <= np.sum(LABELS == 2)

@@ -229,6 +229,6 @@ def _test(session: TrainingSession) -> Numbers:
             assert restored is not None
             state = session.runner.place(restored.state)
             step = best_step
-    numbers = to_numbers(session.runner.evaluate(state, "test"))
+    numbers = to_numbers(session.runner.evaluate(state, "test"), session.bookkeeping.class_names)
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}
