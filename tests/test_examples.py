@@ -110,12 +110,8 @@ def test_names_of_classes_are_kept_with_the_run(tmp_path):
     data = Source({"train": [(image, str(names[label])) for image, label in zip(IMAGES, LABELS, strict=True)]})
     config = tiny({**SHORT, "task.metrics": ("recall_per_class", "confusion_matrix")})
     result = train_and_evaluate(config, tmp_path, data=data, quiet=True)
-    for numbers in (
-        result.test,
-        result.last["train"],
-        result.last["validation"],
-        evaluate(tmp_path, data=data)["test"],
-    ):
+    evaluated = evaluate(tmp_path, data=data)["test"]
+    for numbers in (result.test or {}, result.last["train"], result.last["validation"], evaluated):
         assert {f"recall_per_class/{name}" for name in names} <= numbers.keys()
         assert "confusion_matrix/three/eight" in numbers
     run = load_run(tmp_path)
