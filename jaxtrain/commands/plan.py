@@ -90,6 +90,7 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
     lines = [
         f"{planned.steps:,} steps of {planned.batch:,} examples, {planned.epochs:.4g} epochs{each}, on {devices}",
         *([f"  begins         at step {planned.begin:,} of the run that it continues"] if planned.begin else []),
+        *([f"  duration       {planned.timed}"] if planned.timed else []),
         f"  parameters     {sum(planned.parameters.values()):,}: {modules}",
         f"  work           {_work(planned)}",
         *_memory_lines(planned),

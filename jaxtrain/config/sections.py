@@ -15,6 +15,9 @@ Products = Literal["default", "high", "highest"]
 class Train:
     """Duration, micro-batches per step, decay of averaged parameters, patience of early stopping (None: off).
 
+    A `duration` that is a time, such as "10 minutes", is that of the whole run: a timing before it begins fixes the
+    number of steps.
+
     Several `seeds`, counted up from `seed`, run as lanes of one program; the mean and its interval are reported.
     `precision` is the dtype that the model computes in; parameters, optimizer state, losses and metrics stay float32.
     `matmul_precision` is the precision of float32 matrix products in the model, the loss and their gradients:
