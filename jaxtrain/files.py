@@ -43,7 +43,7 @@ _SPECIAL = {
 }
 
 
-def storage_error(path: Path, action: str, error: BaseException) -> StorageError:
+def storage_error(path: Path | str, action: str, error: BaseException) -> StorageError:
     """Builds the error for a path that could not be read or written: one line with the reason and a remedy."""
     reason, remedy = _explain(error)
     return StorageError(str(path), Words(f"the error {reason!r}"), f"a path that can be {action}", remedy)
@@ -71,7 +71,7 @@ def _is_no_name(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def guarded(path: Path, action: str) -> Iterator[None]:
+def guarded(path: Path | str, action: str) -> Iterator[None]:
     """Raises errors of the file system in a block as StorageError: `path` could not be `action`, such as "read"."""
     try:
         yield
@@ -109,6 +109,12 @@ def is_directory(path: Path) -> bool:
 def is_file(path: Path) -> bool:
     """Tells whether there is a regular file at a path; raises StorageError as `exists`."""
     return stat.S_ISREG(_mode(path) or 0)
+
+
+def is_link(path: Path) -> bool:
+    """Tells whether there is a symbolic link at a path; raises StorageError as `exists`."""
+    with guarded(path, "read"):
+        return path.is_symlink()
 
 
 def _mode(path: Path) -> int | None:
@@ -165,6 +171,30 @@ def read_bytes(path: Path) -> bytes:
     """Reads a regular file; raises StorageError when that fails."""
     with guarded(path, "read"), open_file(path) as file:
         return file.read()
+
+
+def read_quickly(path: str, most: int = -1) -> bytes:
+    """Reads a regular file, or its first `most` bytes, in half the time of `read_bytes`: for many small files.
+
+    Raises StorageError when that fails.
+    """
+    with guarded(path, "read"):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            demand_ordinary(Path(path))
+        with open(path, "rb", 0) as file:
+            return file.read(most)
+
+
+def file_size(path: str) -> int:
+    """Returns the bytes of a file; raises StorageError if the system does not tell."""
+    with guarded(path, "read"):
+        return os.stat(path).st_size
+
+
+def real_path(path: Path) -> Path:
+    """Returns a path without links; raises StorageError for a link that leads to nothing."""
+    with guarded(path, "read"):
+        return path.resolve(strict=True)
 
 
 def read_text(path: Path) -> str:

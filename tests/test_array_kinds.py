@@ -10,6 +10,7 @@ import scipy.sparse
 
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError
 from jaxtrain.tasks.inputs import normalise_inputs
@@ -112,7 +113,7 @@ def load(inputs: Any, targets: Any = LABELS, *, standardised: bool = False) -> D
 
 def load_source(returned: Any, *, standardised: bool = False) -> Dataset:
     source = as_source(returned, "mine")
-    return load_dataset(source, seed=0, validation_fraction=0, test_fraction=0, standardised=standardised)
+    return load_dataset(source, Settings(seed=0, validation_fraction=0, test_fraction=0), standardised=standardised)
 
 
 @pytest.mark.parametrize("kind", USED)

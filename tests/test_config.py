@@ -658,6 +658,9 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
     tuned = resolve_config(tiny, {"checkpoint.init_from": str(tmp_path / "first")}).config
     train_and_evaluate(recorded(tuned, reads), tmp_path / "tuned", quiet=True)
     lr_range_test(recorded(first, reads), tmp_path / "tested")
+    streamed = data.Source({"train": [(np.full(3, i), i % 2) for i in range(40)]})
+    config = data.with_given(resolve_config(tiny, {"data.feed": "stream"}).config, streamed)
+    train_and_evaluate(recorded(config, reads), tmp_path / "streamed", data=streamed, quiet=True)
     shared = {**first, "search": {**first["search"], "storage": f"sqlite:///{tmp_path}/study.db"}}
     run_search(recorded(shared, reads), tmp_path / "searched", quiet=True)
     kinds = {**SECTIONS, "data": data.Settings}

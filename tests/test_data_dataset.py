@@ -13,6 +13,7 @@ from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.embedded import diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist
+from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split
 from jaxtrain.errors import ConfigError, DataError
 from jaxtrain.tasks.inputs import normalise_inputs
@@ -29,7 +30,7 @@ def load(splits, classes=None, *, seed=0, validation=0.0, test=0.0, standardised
     }
     source = Source(named, classes)
     return load_dataset(
-        source, seed=seed, validation_fraction=validation, test_fraction=test, standardised=standardised
+        source, Settings(seed=seed, validation_fraction=validation, test_fraction=test), standardised=standardised
     )
 
 
@@ -131,7 +132,7 @@ def test_index_of_a_bad_value_is_right_past_the_first_block(monkeypatch):
 def test_split_without_a_file_is_named():
     source = Source({"train": Split(TABLE, changed(LABELS, 3, -2))})
     with pytest.raises(DataError, match=r"the train split: got targets\[3\] = -2"):
-        load_dataset(source, seed=0, validation_fraction=0, test_fraction=0)
+        load_dataset(source, Settings(seed=0, validation_fraction=0, test_fraction=0))
 
 
 def test_cut_uses_every_example_once_and_depends_on_the_seed_alone():
@@ -360,18 +361,19 @@ def test_fingerprint_changes_with_data_and_cut():
 
 
 def test_embedded_sets_load():
-    loaded = load_dataset(digits(Path()), seed=0, validation_fraction=0.1, test_fraction=0.2)
+    loaded = load_dataset(digits(Path()), Settings(seed=0, validation_fraction=0.1, test_fraction=0.2))
     assert (loaded.info.input_shape, loaded.info.classes) == ((8, 8, 1), 10)
     assert loaded.sizes == {"train": 1258, "validation": 180, "test": 359}
-    assert load_dataset(diabetes(Path()), seed=0, validation_fraction=0, test_fraction=0).info.classes is None
+    assert load_dataset(diabetes(Path()), Settings(seed=0, validation_fraction=0, test_fraction=0)).info.classes is None
 
 
 @pytest.mark.needs("data")
 def test_real_fashion_mnist_loads():
     loaded = load_dataset(
-        fashion_mnist(Path(os.environ["JAXTRAIN_DATA"])), seed=0, validation_fraction=0.1, test_fraction=0.2
+        fashion_mnist(Path(os.environ["JAXTRAIN_DATA"])), Settings(seed=0, validation_fraction=0.1, test_fraction=0.2)
     )
     assert loaded.sizes == {"train": 54_000, "validation": 6_000, "test": 10_000}
-    inputs = loaded.split("test")["inputs"]
-    assert inputs.shape == (10_000, 28, 28, 1)
+    raw = loaded.split("test")["inputs"]
+    assert (raw.shape, raw.dtype) == ((10_000, 28, 28, 1), np.uint8)
+    inputs = loaded.info.normalise(raw)
     assert (float(inputs.mean()), float(inputs.std())) == pytest.approx((0, 1), abs=0.02)

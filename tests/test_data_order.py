@@ -44,11 +44,11 @@ def test_an_answer_belongs_to_the_caller():
     np.testing.assert_array_equal(batch_indices(0, 1, examples=10, batch_size=10, seed=1), kept)
 
 
-def test_consecutive_calls_draw_each_permutation_once():
-    order._permutation.cache_clear()
+def test_consecutive_calls_draw_each_order_once():
+    order._order.cache_clear()
     for step in range(30):
         batch_indices(step, 1, examples=10, batch_size=3, seed=1)
-    assert order._permutation.cache_info().misses == 9  # 90 positions
+    assert order._order.cache_info().misses == 9  # 90 positions
 
 
 @pytest.mark.parametrize("batch_size", [11, 0, -1])

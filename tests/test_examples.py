@@ -11,6 +11,7 @@ from tiny_runs import outcome, tiny
 from jaxtrain import evaluate, load_run
 from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.readers.embedded import digits
+from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
 from jaxtrain.errors import DataError, StorageError
 from jaxtrain.training.train import train_and_evaluate
@@ -158,7 +159,7 @@ REFUSED = {
 def test_what_cannot_be_read_by_rows_is_refused_in_one_line(kind):
     make, said = REFUSED[kind]
     with pytest.raises(DataError, match=said) as refusal:
-        load_dataset(as_source({"train": make()}, "mine"), seed=0, validation_fraction=0, test_fraction=0)
+        load_dataset(as_source({"train": make()}, "mine"), Settings(seed=0, validation_fraction=0, test_fraction=0))
     assert len(str(refusal.value).splitlines()) == 1
 
 
@@ -173,4 +174,4 @@ def test_an_example_that_cannot_be_read_is_named_by_its_row():
     with pytest.raises(
         DataError, match=r"train split, row 7: got an example that cannot be read \(OSError: disk error"
     ):
-        load_dataset(as_source({"train": Broken()}, "mine"), seed=0, validation_fraction=0, test_fraction=0)
+        load_dataset(as_source({"train": Broken()}, "mine"), Settings(seed=0, validation_fraction=0, test_fraction=0))

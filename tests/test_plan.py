@@ -88,8 +88,8 @@ def test_memory_is_what_the_compiler_plans_for_the_run_cut_up_by_kind(planned: P
     weights = 4 * sum(planned.parameters.values())
     assert memory["parameters"] == weights
     assert weights * 2 <= memory["optimizer state"] <= weights * 2 + 64
-    assert memory["training data"] == EXAMPLES * 4 * (64 + 1)
-    assert memory["validation data"] == 180 * 4 * (64 + 1)
+    assert memory["training data"] == EXAMPLES * (64 + 4)
+    assert memory["validation data"] == 180 * (64 + 4)
     assert memory["averaged parameters"] == memory["model state"] == 0
     found = experiment()
     call = jax.jit(train_call, static_argnames="rules", donate_argnums=0)

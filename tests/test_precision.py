@@ -209,7 +209,7 @@ def test_digits_are_learnt_and_a_run_that_is_opened_again_computes_alike(tmp_pat
     run = load_run(tmp_path)
     assert run.config["train"]["precision"] == "bfloat16"
     test = build(config).dataset.split("test")
-    logits = run.predict(test["inputs"] * run.info.input_std[0] + run.info.input_mean[0])
+    logits = run.predict(test["inputs"])
     assert logits.dtype == np.float32
     assert np.mean(logits.argmax(axis=1) == test["targets"]) == pytest.approx(result.test["accuracy"])
     shown = run.task.predict(run.state.params, run.state.model_state, test["inputs"][:8], dict(run.state.hparams))

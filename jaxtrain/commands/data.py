@@ -10,6 +10,7 @@ from jaxtrain.commands.options import Options, command, join
 from jaxtrain.data import load
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import steps_per_epoch
+from jaxtrain.data.tables import TableEncoding
 from jaxtrain.files import demand_writable, make_directory, write_bytes
 from jaxtrain.tasks import STANDARDISED
 from jaxtrain.trackers.figures import render
@@ -69,6 +70,11 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
     info = dataset.info
     place = "in the step" if info.is_raw else "on the host"
     dtype = dataset.parts["train"].split.inputs.dtype
+    if info.encoding is not None:
+        count = info.input_shape[0]
+        yield f"  inputs       {len(info.encoding.columns)} columns, as {count} numbers by the training part:"
+        yield from _column_lines(dataset, info.encoding)
+        return
     yield f"  inputs       {dtype} {info.input_shape}, normalised {place} by the training part:"
     for i, (mean, std) in enumerate(zip(info.input_mean, info.input_std, strict=True)):
         if i == MOST_FEATURES:
@@ -76,6 +82,24 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
             return
         of = "feature" if len(info.input_shape) == 1 else "channel"
         yield f"    {of} {i:<5} mean {mean:>10.4g}   deviation {std:>10.4g}"
+
+
+def _column_lines(dataset: Dataset, encoding: TableEncoding) -> Iterator[str]:
+    """Describes each column of a table: its numbers or categories, and how many values are missing."""
+    part = dataset.parts["train"]
+    rows = np.arange(len(part)) if part.rows is None else part.rows
+    encoded = part.split.inputs[rows]
+    begin = 0
+    for column in encoding.columns:
+        own = encoded[:, begin : begin + len(column.names)]
+        begin += len(column.names)
+        absent = int(own[:, -1].sum()) if column.missing else 0
+        if column.kind == "number":
+            told = f"number     mean {own[:, 0].mean():.4g}, deviation {own[:, 0].std():.4g}"
+        else:
+            shown = ", ".join(column.categories[:5]) + (", ..." if len(column.categories) > 5 else "")
+            told = f"category   {len(column.categories)}: {shown}"
+        yield f"    {column.name:<24} {told}{f', {absent:,} missing' if absent else ''}"
 
 
 def _target_lines(dataset: Dataset) -> Iterator[str]:
@@ -109,5 +133,3 @@ def _feed(dataset: Dataset, section: Mapping[str, Any]) -> str:
     where = "the devices" if isinstance(feed, DeviceFeed) else "a stream" if dataset.is_decoded else "the host"
     chosen = "as data.feed says" if section["feed"] else "chosen by the size; data.feed sets it"
     return f"{where}: {np.round(size / 2**20, 1):,} MiB in all ({chosen})"
-
-

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxtrain.data.dataset import Dataset, Part
 from jaxtrain.data.fields import read_rows
+from jaxtrain.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +17,8 @@ IMAGES = 24
 
 MOST_HISTOGRAMS = 24
 HISTOGRAM_ROWS = 10_000
+MOST_BARS = 8
+LONGEST_LABEL = 20
 
 
 def draw_examples(dataset: Dataset) -> "Figure":
@@ -47,23 +50,44 @@ def _draw_images(dataset: Dataset) -> "Figure":
 
 
 def _draw_histograms(dataset: Dataset) -> "Figure":
+    """Draws the distribution of each feature, or of each column of a table."""
     from matplotlib.figure import Figure
 
     part = dataset.parts["train"]
     inputs, _ = _raw(part, min(HISTOGRAM_ROWS, len(part)))
-    features = inputs.reshape(len(inputs), -1)[:, :MOST_HISTOGRAMS]
-    columns = min(COLUMNS, features.shape[1])
-    rows = -(-features.shape[1] // columns)
-    figure = Figure(figsize=(2.2 * columns, 1.8 * rows), layout="constrained")
+    features = inputs.reshape(len(inputs), -1).astype(np.float64)
+    drawn = _columns(dataset, features)[:MOST_HISTOGRAMS]
+    columns = min(COLUMNS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(2.2 * columns, 1.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels[features.shape[1] :]:
+    for axes in panels[len(drawn) :]:
         axes.remove()
-    for i, axes in enumerate(panels[: features.shape[1]]):
-        axes.hist(features[:, i].astype(np.float64), bins=30, color="tab:blue")
-        axes.set_title(f"feature {i}", fontsize="small")
+    for axes, (name, categories, values) in zip(panels, drawn, strict=False):
+        if categories:
+            common = np.argsort(-values.mean(axis=0))[:MOST_BARS][::-1]
+            labels = [printable(categories[i])[:LONGEST_LABEL] for i in common]
+            axes.barh(labels, values.mean(axis=0)[common], color="tab:blue")
+        else:
+            axes.hist(values[:, 0], bins=30, color="tab:blue")
+            axes.set_yticks([])
+        axes.set_title(printable(name)[:LONGEST_LABEL], fontsize="small")
         axes.tick_params(labelsize="x-small")
-        axes.set_yticks([])
     return figure
+
+
+def _columns(dataset: Dataset, features: np.ndarray) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
+    """Returns (name, categories, values (rows, 1) or (rows, categories)) of each column; no categories for numbers."""
+    encoding = dataset.info.encoding
+    if encoding is None:
+        return [(f"feature {i}", (), features[:, i : i + 1]) for i in range(features.shape[1])]
+    found = []
+    begin = 0
+    for column in encoding.columns:
+        width = len(column.categories) or 1
+        found.append((column.name, column.categories, features[:, begin : begin + width]))
+        begin += len(column.names)
+    return found
 
 
 def _raw(part: Part, count: int) -> tuple[np.ndarray, np.ndarray]:

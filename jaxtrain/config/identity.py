@@ -17,6 +17,9 @@ START_FROM = ("init_from", "init_except", "continue_from")
 FEEDING = ("feed", "workers")
 """The knobs of `data` that affect the speed of a run, and not its numbers."""
 
+LATER = ("stratify", "group_by", "order_by", "sample")
+"""Knobs of `data` that earlier versions lack: their digests stay where these are off."""
+
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Returns {dotted name: (value in `config`, value in `other`)} where they differ; a missing value is None."""
@@ -45,7 +48,9 @@ def changes_numbers(config: Config) -> Config:
     kept = {name: section for name, section in config.items() if TRAITS[name].changes_numbers}
     if not config["lr_range"]["before_training"]:
         del kept["lr_range"]
-    kept["data"] = {key: value for key, value in kept["data"].items() if key not in FEEDING}
+    kept["data"] = {
+        key: value for key, value in kept["data"].items() if key not in FEEDING and (value or key not in LATER)
+    }
     section = config["checkpoint"]
     result = {} if section["result"] == "best" else {"result": section["result"]}  # absent in earlier versions
     return kept | {"checkpoint": {key: section[key] for key in START_FROM} | result}

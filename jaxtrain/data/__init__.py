@@ -5,43 +5,31 @@ A source is a function `(path, **knobs)` that returns the splits it has, as a `S
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
+
+import numpy as np
 
 from jaxtrain.config.registry import Family, knobs_of
-from jaxtrain.config.schema import Bounds, Count, Name, Probability
 from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.image_fields import read_images
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
+from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist, idx
+from jaxtrain.data.readers.image_folders import image_folder
+from jaxtrain.data.readers.image_masks import image_masks
+from jaxtrain.data.readers.image_tables import image_table
+from jaxtrain.data.readers.json_lines import jsonl, read_jsonl_table
+from jaxtrain.data.readers.parquet_files import parquet, read_parquet_table
+from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, UsageError, one_of
 from jaxtrain.files import reported_as
 
 __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of every source: the data folder (None: $JAXTRAIN_DATA, else data/), splits, batch sizes and feeding.
-
-    `seed` determines the splits and the order of the batches. A fraction applies only if the source has no such split.
-    `feed` says where batches are gathered: "device" keeps the data on the devices, "host" sends each call its batches,
-    and "stream" also decodes files while training, by `workers` threads (None: one for each processor). All give the
-    same numbers; None chooses by the sizes and the free memory.
-    """
-
-    path: Name | None = None
-    seed: Annotated[int, Bounds(0)] = 0
-    batch_size: Count = 128
-    eval_batch_size: Count = 256
-    validation_fraction: Probability = 0.1
-    test_fraction: Probability = 0.1
-    feed: Literal["device", "host", "stream"] | None = None
-    workers: Annotated[int, Bounds(1, 256)] | None = None
 
 
 MEMORY = "memory"
@@ -51,7 +39,9 @@ MEMORY = "memory"
 def memory(path: Path) -> Source:
     """Data given in Python, as `train_and_evaluate(config, workdir, data=Source(...))`: the command has none."""
     hint = "Call the function in Python again, with data=Source(...)"
-    raise DataError("data.name", MEMORY, "a source that reads files, since these data were given in Python", hint)
+    raise DataError(
+        "data.name", MEMORY, "a source that reads files, since this run was trained on data in Python", hint
+    )
 
 
 SOURCES = Family(
@@ -63,6 +53,12 @@ SOURCES = Family(
         "fashion_mnist": fashion_mnist,
         "idx": idx,
         "arrays": arrays,
+        "csv": csv,
+        "jsonl": jsonl,
+        "parquet": parquet,
+        "image_folder": image_folder,
+        "image_masks": image_masks,
+        "image_table": image_table,
         MEMORY: memory,
     },
     supplied=("path",),
@@ -77,14 +73,8 @@ def load(section: Mapping[str, Any], given: Source | None = None, *, standardise
     """
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
-    return load_dataset(
-        read_source(section) if given is None else as_source(given, MEMORY),
-        seed=settings.seed,
-        validation_fraction=settings.validation_fraction,
-        test_fraction=settings.test_fraction,
-        standardised=standardised,
-        memory=0 if settings.feed == "stream" else None,
-    )
+    source = read_source(section) if given is None else as_source(given, MEMORY)
+    return load_dataset(source, settings, standardised=standardised)
 
 
 def read_source(section: Mapping[str, Any]) -> Source:
@@ -97,9 +87,32 @@ def read_source(section: Mapping[str, Any]) -> Source:
     return as_source(returned, section["name"])
 
 
+def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:
+    """Reads the inputs of new files, to predict from, as the source of a resolved section read those of training.
+
+    Files are pictures, one an example, or tables of one, whose target may be absent. Raises DataError naming file and
+    row, and UsageError for a source whose files hold no inputs alone.
+    """
+    name = section["name"]
+    if name in TABLES and info.encoding is not None:
+        kinds = info.encoding.kinds
+        return np.concatenate([info.encode(TABLES[name](Path(file), section, kinds)) for file in files])
+    if len(info.input_shape) == 3 and name in IMAGES:
+        given = {knob: section[knob] for knob in ("size", "channels", "resampling") if knob in section}
+        return read_images(files, info.input_shape, info.input_dtype, **given)
+    raise UsageError("data.name", name, one_of([*TABLES, *IMAGES]), "Read the arrays, and call predict with them")
+
+
+TABLES = {"csv": read_csv_table, "jsonl": read_jsonl_table, "parquet": read_parquet_table}
+"""Readers of the inputs of a new table, by the source that a run was trained with."""
+
+IMAGES = ("image_folder", "image_masks", "image_table", "parquet")
+"""Sources whose inputs may be pictures."""
+
+
 def with_given(config: Mapping[str, Any], given: object | None) -> dict[str, Any]:
     """Returns a resolved config whose data are given in Python: its source is `memory`, and its settings stay."""
-    if given is None:
+    if given is None or config["data"]["name"] == MEMORY:
         return dict(config)
     settings = {knob: config["data"][knob] for knob in knobs_of(Settings)}
     return {**config, "data": {"name": MEMORY, **settings}}

@@ -29,6 +29,7 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
     for name, split in splits.items():
         _check_shapes(name, split, splits["train"])
     train = splits["train"]
+    _check_columns(source, train)
     source = replace(source, splits=splits)
     if not labels:
         return replace(source, classes=None)
@@ -45,6 +46,14 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
         for name, split in splits.items():
             _check_labels(name, split, source.classes)
     return source
+
+
+def _check_columns(source: Source, train: Split) -> None:
+    for name, column in source.columns.items():
+        if column.shape != (len(train.inputs),):
+            got = Words(f"the column {name!r} of shape {column.shape}")
+            expected = f"the shape ({len(train.inputs)},), a value for each training example"
+            raise DataError(train.where("inputs", "train"), got, expected)
 
 
 def check_values(inputs: np.ndarray, targets: np.ndarray, split: Split, name: str, classes: int | None) -> None:

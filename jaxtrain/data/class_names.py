@@ -20,7 +20,7 @@ def number_labels(source: Source) -> Source:
     if not _are_names(source.splits["train"]):
         return source
     train = source.splits["train"]
-    names = source.class_names or tuple(np.unique(np.asarray(train.targets, str)).tolist())
+    names = source.class_names or tuple(sorted({str(target) for target in train.targets}))
     if len(names) > MOST_NAMES:
         got = Words(f"{len(names):,} distinct texts as targets")
         raise DataError(train.where("targets", "train"), got, f"at most {MOST_NAMES:,} names of classes")

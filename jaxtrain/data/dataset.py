@@ -7,13 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.checks import check_source, check_values, is_integer
+from jaxtrain.data.checks import check_source, check_values, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
+from jaxtrain.data.cut import column, cut, make_rule
+from jaxtrain.data.encoded import encode_tables
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
 from jaxtrain.data.info import DataInfo, describe
-from jaxtrain.data.source import Source, Split
-from jaxtrain.errors import ConfigError
+from jaxtrain.data.order import Weights
+from jaxtrain.data.settings import Settings
+from jaxtrain.data.source import SPLITS, Source, Split
+from jaxtrain.data.tables import Table
+from jaxtrain.errors import ConfigError, DataError, Words
 
 Rows = dict[str, np.ndarray]
 """{"inputs": (n, ...), "targets": (n, ...)} as in a batch."""
@@ -37,10 +42,14 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The description of the data, and the splits, whose examples are prepared when they are read."""
+    """The description of the data, and the splits, whose examples are prepared when they are read.
+
+    `weights` are those by which training examples are drawn; None: each once an epoch.
+    """
 
     info: DataInfo
     parts: dict[str, Part] = field(repr=False)
+    weights: Weights | None = field(default=None, repr=False)
     _whole: dict[str, Rows] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -130,52 +139,57 @@ def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:
 
 def load_dataset(
     source: Source,
+    settings: Settings,
     *,
-    seed: int,
-    validation_fraction: float,
-    test_fraction: float,
     standardised: bool = False,
-    memory: int | None = None,
 ) -> Dataset:
-    """Checks a source and returns its dataset; missing validation and test splits are cut from train, by `seed`.
+    """Checks a source and returns its dataset; missing validation and test splits are cut from train.
 
     A fraction is relative to the source's train split, and applies only if the source has no such split.
     `standardised` says that targets, integers too, are numbers for a regression: they are standardised, and are never
-    labels. Fields that are decoded are read into arrays once if they fit into `memory` bytes (None: a quarter of what
-    is free). Raises DataError for invalid data, ConfigError for a fraction that leaves a split empty.
+    labels. Fields that are decoded are read into arrays once if memory holds them, unless they are to be streamed.
+    Raises DataError for invalid data, ConfigError for settings that do not fit them.
     """
-    if seed < 0:
-        raise ConfigError("data.seed", seed, "an integer, at least 0")
+    if settings.seed < 0:
+        raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
     source = replace(source, splits=hold_labels(source.splits))
-    source = check_source(source if standardised else number_labels(source), labels=not standardised)
+    source = source if standardised else number_labels(source)
+    is_table = isinstance(source.splits["train"].inputs, Table)
+    source = source if is_table else check_source(source, labels=not standardised)
     # The test split is cut first, so that it does not depend on the validation fraction.
-    fractions = {"test": test_fraction, "validation": validation_fraction}
+    fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
     train = source.splits["train"]
-    rows = _cut(len(train.inputs), wanted, seed)
+    labels = train.targets if is_labels(train.targets) and not standardised else None
+    where = train.where("targets", "train")
+    by = (settings.stratify, settings.group_by, settings.order_by)
+    rows = cut(len(train.inputs), wanted, settings.seed, make_rule(*by, labels, source.columns, where))
+    encoding = None
+    if is_table:
+        encoding, source = encode_tables(source, rows.get("train"))
+        source = check_source(source, labels=not standardised)
+        train = source.splits["train"]
     names = source.class_names
-    info = describe(train.inputs, train.targets, rows.get("train"), source.classes, names, standardised=standardised)
-    splits = hold(source.splits, memory)
+    own = rows.get("train")
+    info = describe(train.inputs, train.targets, own, source.classes, names, encoding, standardised=standardised)
+    splits = hold(source.splits, 0 if settings.feed == "stream" else None)
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
     parts |= {name: Part(split) for name, split in splits.items() if name not in parts}
-    return Dataset(info, {name: parts[name] for name in ("train", "validation", "test") if name in parts})
+    weights = _weights(settings.sample, source, rows.get("train"), info)
+    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights)
 
 
-def _cut(examples: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray]:
-    """Returns {split: ascending row numbers}, with the remaining rows in "train"; empty if all fractions are 0."""
-    for name, fraction in fractions.items():
-        if not 0 <= fraction < 1:
-            raise ConfigError(f"data.{name}_fraction", fraction, "at least 0 (no such split) and below 1")
-    counts = {name: round(examples * fraction) for name, fraction in fractions.items() if fraction > 0}
-    empty = [name for name, count in counts.items() if count == 0]
-    if sum(counts.values()) >= examples:
-        empty = sorted(counts, reverse=True)  # name validation first: its split has the lower priority
-    if empty:
-        expected = f"a fraction that leaves at least one of {examples} examples in every split, train included"
-        raise ConfigError(f"data.{empty[0]}_fraction", fractions[empty[0]], expected)
-    if not counts:
-        return {}
-    # The spawn key makes the splits independent of the order of the batches, which has the same seed.
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(0,))))
-    pieces = np.split(generator.permutation(examples), np.cumsum(list(counts.values())))
-    return {name: np.sort(rows) for name, rows in zip([*counts, "train"], pieces, strict=True)}
+def _weights(sample: str | None, source: Source, rows: np.ndarray | None, info: DataInfo) -> Weights | None:
+    """Returns the weights of the training examples: None, those that draw all classes alike, or a column."""
+    if sample is None:
+        return None
+    train = source.splits["train"]
+    if sample == "balanced" and "balanced" not in source.columns:
+        if not info.class_counts:
+            got = Words("targets that are no labels")
+            expected = "one label for each example, for data.sample=balanced"
+            raise DataError(train.where("targets", "train"), got, expected, "Leave data.sample out")
+        values = 1.0 / np.maximum(info.class_counts, 1)[train.targets]
+    else:
+        values = column(source.columns, sample, "data.sample")
+    return Weights(values if rows is None else values[rows], train.where("inputs", "train"))

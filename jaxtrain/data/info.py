@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data.fields import Field, read_rows
+from jaxtrain.data.tables import Table, TableEncoding
 from jaxtrain.errors import DataError, Words
 
 STATISTICS_EXAMPLES = 10_000
@@ -30,7 +31,8 @@ class DataInfo:
     by 1. `class_counts` is the number of training examples per class, () unless there is one label per example.
     `class_names` are in the order of the labels, () where labels have no names. `standardised` says that the dataset
     holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch: "float32" if the
-    host normalises them, else that of raw integers, which the task normalises by the same statistics.
+    host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
+    inputs of a table; its columns of 0 and 1 have mean 0 and deviation 1 here, so they stay as they are.
     """
 
     input_shape: tuple[int, ...]
@@ -44,6 +46,7 @@ class DataInfo:
     standardised: bool = False
     input_dtype: str = "float32"
     class_names: tuple[str, ...] = ()
+    encoding: TableEncoding | None = None
 
     @property
     def is_raw(self) -> bool:
@@ -60,6 +63,12 @@ class DataInfo:
 
     def __hash__(self) -> int:
         return hash(self._of_programs())
+
+    def encode(self, inputs: Table | Mapping[str, Any]) -> np.ndarray:
+        """Returns the inputs (n, features) of a table or a mapping of columns; raises DataError where they differ."""
+        if self.encoding is None:
+            raise DataError("inputs", Words("columns by name"), "an array, since this run was not trained on a table")
+        return self.encoding.encode(inputs if isinstance(inputs, Table) else Table(inputs))
 
     def prepare(self, inputs: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Returns inputs (n, *input_shape), or their `rows`, as they stand in a batch: raw integers, or normalised.
@@ -102,14 +111,17 @@ class DataInfo:
         mean, std = (np.reshape(values, self.target_shape) for values in (self.target_mean, self.target_std))
         return np.asarray(standardised, np.float64) * std + mean
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """Returns a dict for JSON; floats survive the round trip exactly."""
-        return dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return values | {"encoding": self.encoding and self.encoding.to_json()}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, object]) -> "DataInfo":
         """Inverts `to_json`, also after a round trip through a JSON file."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+        values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in saved.items()}
+        if values.get("encoding"):
+            values["encoding"] = TableEncoding.from_json(values["encoding"])
         return cls(**values)  # pyright: ignore[reportArgumentType]
 
 
@@ -151,6 +163,7 @@ def describe(
     rows: np.ndarray | None,
     classes: int | None,
     class_names: tuple[str, ...] = (),
+    encoding: TableEncoding | None = None,
     *,
     standardised: bool = False,
 ) -> DataInfo:
@@ -162,6 +175,8 @@ def describe(
     """
     rows = _all(inputs, rows)
     input_mean, input_std = _statistics(inputs, rows[:: -(-len(rows) // _most_examples(inputs, len(rows)))])
+    if encoding is not None:
+        input_mean, input_std = _without_flags(input_mean, input_std, encoding.flags)
     target_mean, target_std = _statistics(targets, rows) if len(targets.shape) <= 2 else ((), ())
     counts = ()
     if classes is not None and len(targets.shape) == 1:
@@ -178,7 +193,16 @@ def describe(
         standardised=standardised and bool(target_mean),
         input_dtype=inputs.dtype.name if is_small_integer(inputs.dtype) else "float32",
         class_names=class_names,
+        encoding=encoding,
     )
+
+
+def _without_flags(
+    mean: tuple[float, ...], std: tuple[float, ...], flags: tuple[bool, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Sets the statistics of columns of 0 and 1 to 0 and 1: a rare category would become a large number."""
+    means = tuple(0.0 if flag else value for value, flag in zip(mean, flags, strict=True))
+    return means, tuple(1.0 if flag else value for value, flag in zip(std, flags, strict=True))
 
 
 def _most_examples(inputs: np.ndarray | Field, examples: int) -> int:

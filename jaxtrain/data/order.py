@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from jaxtrain.errors import ConfigError
+from jaxtrain.errors import ConfigError, DataError, Words
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> float:
@@ -18,11 +18,32 @@ def check_batch_size(batch_size: int, examples: int) -> None:
         raise ConfigError("data.batch_size", batch_size, f"1 to {examples}, the number of training examples")
 
 
-def batch_indices(step: int, count: int, *, examples: int, batch_size: int, seed: int) -> np.ndarray:
+class Weights:
+    """Weights (n,) by which examples are drawn with replacement; one of 0 is never drawn."""
+
+    def __init__(self, values: np.ndarray, where: str) -> None:
+        """Takes weights of any scale; raises DataError, naming `where`, for negative or missing ones, or all 0."""
+        weights = np.asarray(values, np.float64) if np.asarray(values).dtype.kind in "biuf" else np.array([np.nan])
+        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+        if len(wrong) or not weights.any():
+            got = Words(f"the weight {values[wrong[0]]} of row {wrong[0]}" if len(wrong) else "only weights of 0")
+            raise DataError(where, got, "numbers of at least 0, not all 0, for data.sample")
+        self._sums = np.cumsum(weights)
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """Draws as many rows as there are, int32."""
+        places = generator.random(len(self._sums)) * self._sums[-1]
+        return np.searchsorted(self._sums, places, side="right").astype(np.int32)
+
+
+def batch_indices(
+    step: int, count: int, *, examples: int, batch_size: int, seed: int, weights: Weights | None = None
+) -> np.ndarray:
     """Returns the indices, int32 (count, batch_size), of the batches of steps `step` to `step + count - 1`.
 
     The permutations of all epochs form one endless sequence, and batch s covers its positions s * batch_size to
-    (s + 1) * batch_size - 1. So no example is dropped, and a batch may span two epochs.
+    (s + 1) * batch_size - 1. So no example is dropped, and a batch may span two epochs. With `weights`, draws with
+    replacement take the place of the permutations.
     Raises ConfigError for a batch larger than the data.
     """
     check_batch_size(batch_size, examples)
@@ -33,14 +54,17 @@ def batch_indices(step: int, count: int, *, examples: int, batch_size: int, seed
         first = epoch * examples
         begin = max(start, first)
         end = min(stop, first + examples)
-        indices[begin - start : end - start] = _permutation(seed, epoch, examples)[begin - first : end - first]
+        indices[begin - start : end - start] = _order(seed, epoch, examples, weights)[begin - first : end - first]
     return indices.reshape(count, batch_size)
 
 
 @lru_cache(maxsize=4)  # a call may span two epochs
-def _permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
+def _order(seed: int, epoch: int, examples: int, weights: Weights | None) -> np.ndarray:
+    generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+    if weights is not None:
+        return weights.draw(generator)
     order = np.arange(examples, dtype=np.int32)
-    np.random.Generator(np.random.PCG64([seed, epoch])).shuffle(order)
+    generator.shuffle(order)
     return order
 
 

@@ -1,13 +1,14 @@
 """The return type of data sources, and the conversion of what a user gives into it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxtrain.data.examples import example_fields, is_readable, refuse_iterable
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
 SPLITS = ("train", "validation", "test")
@@ -17,7 +18,8 @@ SET_FOLDER = "Set the data folder with data.path or the environment variable JAX
 class Split(NamedTuple):
     """Inputs and targets of n examples as read; errors name `file` and `targets_file`.
 
-    Each is an array (n, ...), or a `Field` that is read by rows; targets may be strings, the names of classes.
+    Each is an array (n, ...), or a `Field` that is read by rows; inputs may be a `Table` of named columns, and targets
+    strings, the names of classes.
     `stamps` identify what inputs and targets were decoded from, where fields were read into arrays.
     """
 
@@ -38,9 +40,11 @@ class Source:
     """A data set: {"train": split, ...}, with "validation" and "test" if it has them.
 
     A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
-    `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. `inputs` and `targets` name the
-    fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
-    `class_names` are their names, in the order of the labels.
+    `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
+    numbers and texts: a mapping or a data frame. `inputs` and `targets` name the fields of mappings. `classes` is the
+    number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
+    the labels. `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped,
+    ordered or drawn.
     """
 
     splits: Mapping[str, Any]
@@ -48,6 +52,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     inputs: str = "inputs"
     targets: str = "targets"
+    columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def as_source(returned: object, name: str) -> Source:
@@ -69,7 +74,8 @@ def as_source(returned: object, name: str) -> Source:
     classes = _number_of_classes(source, where)
     fields = (source.inputs, source.targets)
     named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
-    return Source(named, classes, tuple(map(str, source.class_names)))
+    columns = {str(name): np.asarray(values) for name, values in source.columns.items()}
+    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns)
 
 
 def _number_of_classes(source: Source, where: str) -> int | None:
@@ -87,21 +93,30 @@ def _number_of_classes(source: Source, where: str) -> int | None:
 def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
     """Makes a split of a pair, a mapping of arrays or an object of examples; `check_source` checks its arrays."""
     if isinstance(given, Split):
-        return given._replace(file=given.file or where)
+        return given._replace(inputs=as_inputs(given.inputs), file=given.file or where)
     if isinstance(given, Mapping):
         absent = [field for field in fields if field not in given]
         if absent:
             got = Words(f"the fields {sorted(map(str, given))}")
             raise DataError(where, got, f"{absent[0]!r} among them", "Name them by Source(splits, inputs=, targets=)")
-        return Split(given[fields[0]], given[fields[1]], where)
+        return Split(as_inputs(given[fields[0]]), given[fields[1]], where)
     if _is_pair(given):
-        return Split(given[0], given[1], where)  # pyright: ignore[reportIndexIssue]
+        return Split(as_inputs(given[0]), given[1], where)  # pyright: ignore[reportIndexIssue]
     if is_readable(given):
         return Split(*example_fields(given, where, fields), where)
     refuse_iterable(given, where)
     several = f"a sequence of {len(given)}" if isinstance(given, tuple | list) else ""
     got = Words(several or f"an object of type {type(given).__name__}")
     raise DataError(where, got, "a pair (inputs, targets), or examples with __len__ and __getitem__")
+
+
+def as_inputs(given: Any) -> Any:
+    """Returns columns by name, a mapping or a data frame, as a `Table`, and other inputs as they are."""
+    if isinstance(given, Mapping):
+        return Table(given)
+    if hasattr(given, "columns") and hasattr(given, "__getitem__") and not isinstance(given, Table):
+        return Table({str(name): given[name] for name in given.columns})
+    return given
 
 
 def _is_pair(given: object) -> bool:

@@ -198,7 +198,9 @@ class HostFeed:
 def rows_of(section: Config, dataset: Dataset, step: int, count: int) -> np.ndarray:
     """Returns the rows of the training batches of `count` steps, int32 (count, batch)."""
     examples = dataset.sizes["train"]
-    return batch_indices(step, count, examples=examples, batch_size=section["batch_size"], seed=section["seed"])
+    size = section["batch_size"]
+    seed = section["seed"]
+    return batch_indices(step, count, examples=examples, batch_size=size, seed=seed, weights=dataset.weights)
 
 
 def make_feed(section: Config, dataset: Dataset, mesh: Devices, placed: dict[Any, Any]) -> Feed:

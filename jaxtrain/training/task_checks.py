@@ -21,6 +21,7 @@ from jaxtrain.core.state import Batch, Rules, Task
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import ConfigError, Words
 from jaxtrain.tasks import TASKS
+from jaxtrain.tasks.inputs import normalise_inputs
 from jaxtrain.tasks.losses import LOSSES
 from jaxtrain.tasks.metrics import METRICS
 from jaxtrain.tasks.shapes import describe
@@ -106,8 +107,10 @@ def _check_mask(subject: _Subject) -> None:
     rows = np.linspace(0, subject.dataset.sizes["train"] - 1, KEPT + MASKED).astype(np.int64)
     order = np.argsort(np.arange(len(rows)) % 2, kind="stable")  # the masked rows lie between the others
     batch = subject.dataset.read("train", rows[order])
-    if np.issubdtype(batch["inputs"].dtype, np.floating):
-        batch["inputs"][KEPT:] *= 10  # unlike the others, so that they are seen in a maximum, too
+    inputs = np.array(normalise_inputs(batch["inputs"], subject.dataset.info))
+    if np.issubdtype(inputs.dtype, np.floating):
+        inputs[KEPT:] *= 10  # unlike the others, so that they are seen in a maximum, too
+        batch["inputs"] = inputs
     hparams = dict(subject.hparams)
     key = jax.random.key(0)
     # Lightly optimised, since it runs once. Weights drawn on the host spare the compilation of the initializers.

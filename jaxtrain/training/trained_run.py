@@ -14,8 +14,11 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
+from jaxtrain.data import read_inputs
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.plain_arrays import plain_array
+from jaxtrain.data.source import as_inputs
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import device_mesh, replicate
@@ -45,13 +48,27 @@ class Run:
     def predict(self, inputs: Any) -> np.ndarray:
         """Predicts from raw inputs (n, ...), in the units of the data files, with averaged parameters if there are any.
 
-        Returns float32 logits (n, classes) for classification, and for regression float64 values in the units of the
-        targets. Raises DataError for inputs that are no plain array of numbers, such as a masked or a sparse one, and
-        for examples of another shape than those of the training data.
+        A run that was trained on a table takes columns by name, too: a mapping or a data frame. Returns float32 logits
+        (n, classes) for classification, and for regression float64 values in the units of the targets. Raises DataError
+        for inputs that are no plain array of numbers, such as a masked or a sparse one, and for examples of another
+        shape, or other columns, than those of the training data.
         """
-        plain = plain_array(inputs, "inputs", "inputs")
+        given = as_inputs(inputs)
+        plain = self.info.encode(given) if isinstance(given, Table) else plain_array(given, "inputs", "inputs")
         predictions = np.asarray(self._predict(self.state, self.info.prepare(plain)))
         return self.info.restore_targets(predictions) if self.info.standardised else predictions
+
+    def predict_files(self, *files: str | Path) -> np.ndarray:
+        """Predicts from files like those of training: pictures, one an example, or tables, with or without a target.
+
+        Raises DataError naming file and row.
+        """
+        return self.predict(read_inputs(self.config["data"], self.info, files))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the logits: those of the data, else the labels as text."""
+        return self.info.class_names or tuple(map(str, range(self.info.classes or 0)))
 
     @functools.cached_property
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:

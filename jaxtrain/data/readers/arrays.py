@@ -13,7 +13,7 @@ import numpy as np
 from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
-from jaxtrain.files import exists, is_directory, list_directory, open_file
+from jaxtrain.files import exists, guarded, is_directory, list_directory, open_file
 
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
 NUMBERS = "an array of numbers"
@@ -94,7 +94,8 @@ def _load_file(file: Path) -> np.ndarray:
         header = _check_header(stream, size, str(file))
         if size > MAPPED_BYTES:
             order: Any = "F" if header.fortran_order else "C"
-            return np.memmap(stream, header.dtype, "r", stream.tell(), header.shape, order)
+            with guarded(file, "read"):
+                return np.memmap(stream, header.dtype, "r", stream.tell(), header.shape, order)
         check_memory(str(file), size, header.shape)
         stream.seek(0)
         return np.load(stream, allow_pickle=False)

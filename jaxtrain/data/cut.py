@@ -1,0 +1,133 @@
+"""Cuts splits from the training split of a source: at random, by class, by group, or in an order such as time."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxtrain.errors import ConfigError, DataError, Words, nearest, one_of
+
+
+class Rule(NamedTuple):
+    """The rule by which rows are assigned to splits: at random, unless one of the arrays (n,) is given.
+
+    labels: each split gets its share of every class; groups: all rows of a group lie in one split; order: the test
+    split is the last part in this order, and the validation split the part before it.
+    """
+
+    labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    order: np.ndarray | None = None
+
+
+def make_rule(
+    stratify: bool,
+    group_by: str | None,
+    order_by: str | None,
+    labels: np.ndarray | None,
+    columns: Mapping[str, np.ndarray],
+    where: str,
+) -> Rule:
+    """Makes the rule of the settings; raises ConfigError for two at once, DataError for what the data lack."""
+    given = {"data.stratify": stratify, "data.group_by": group_by, "data.order_by": order_by}
+    chosen = [key for key, value in given.items() if value]
+    if len(chosen) > 1:
+        raise ConfigError(chosen[1], given[chosen[1]], f"one of {', '.join(given)} at a time", "Leave the others out")
+    if stratify:
+        if labels is None:
+            got = Words("targets that are no labels")
+            raise DataError(where, got, "one label for each example, for data.stratify", "Leave data.stratify out")
+        return Rule(labels=labels)
+    if group_by:
+        return Rule(groups=column(columns, group_by, "data.group_by"))
+    return Rule(order=column(columns, order_by, "data.order_by")) if order_by else Rule()
+
+
+def column(columns: Mapping[str, np.ndarray], name: str, key: str) -> np.ndarray:
+    """Returns a column of the training split as it was read; raises ConfigError for one that it has not."""
+    if name not in columns:
+        expected = one_of(columns) if columns else "nothing, since this source has no columns"
+        raise ConfigError(key, name, expected, nearest(name, columns))
+    return np.asarray(columns[name])
+
+
+def cut(examples: int, fractions: Mapping[str, float], seed: int, rule: Rule = Rule()) -> dict[str, np.ndarray]:  # noqa: B008 (a NamedTuple is immutable)
+    """Returns {split: ascending row numbers}, with the remaining rows in "train"; empty if all fractions are 0.
+
+    Raises ConfigError for fractions that leave a split without examples.
+    """
+    counts = _counts(examples, fractions)
+    if not counts:
+        return {}
+    # The spawn key makes the splits independent of the order of the batches, which has the same seed.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(0,))))
+    if rule.labels is not None:
+        rows = _by_label(rule.labels, fractions, list(counts), generator)
+    elif rule.groups is not None:
+        rows = _by_group(rule.groups, counts, generator)
+    elif rule.order is not None:
+        rows = _pieces(np.argsort(rule.order, kind="stable")[::-1], counts)
+    else:
+        rows = _pieces(generator.permutation(examples), counts)
+    empty = [name for name, own in rows.items() if len(own) == 0]
+    if empty:
+        name = empty[0] if empty[0] in fractions else next(iter(counts))
+        expected = "a fraction that leaves at least one example in every split by this rule, train included"
+        raise ConfigError(f"data.{name}_fraction", fractions[name], expected)
+    return {name: np.sort(own) for name, own in rows.items()}
+
+
+def _counts(examples: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    """Returns {split: number of examples} of the splits with a fraction above 0; raises ConfigError for empty ones."""
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise ConfigError(f"data.{name}_fraction", fraction, "at least 0 (no such split) and below 1")
+    counts = {name: round(examples * fraction) for name, fraction in fractions.items() if fraction > 0}
+    empty = [name for name, count in counts.items() if count == 0]
+    if sum(counts.values()) >= examples:
+        empty = sorted(counts, reverse=True)  # name validation first: its split has the lower priority
+    if empty:
+        expected = f"a fraction that leaves at least one of {examples} examples in every split, train included"
+        raise ConfigError(f"data.{empty[0]}_fraction", fractions[empty[0]], expected)
+    return counts
+
+
+def _pieces(order: np.ndarray, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Returns the leading rows of an order for the splits, and the rest for "train"."""
+    pieces = np.split(order, np.cumsum(list(counts.values())))
+    return dict(zip([*counts, "train"], pieces, strict=True))
+
+
+def _by_label(
+    labels: np.ndarray, fractions: Mapping[str, float], names: list[str], generator: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Cuts every class by itself; the halves that rounding leaves alternate between the classes."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in [*names, "train"]}
+    carried = dict.fromkeys(names, 0.0)
+    for label in np.unique(labels):
+        own = generator.permutation(np.flatnonzero(labels == label))
+        counts = {}
+        for name in names:
+            wanted = fractions[name] * len(own) + carried[name]
+            counts[name] = min(len(own) - sum(counts.values()), max(0, round(wanted)))
+            carried[name] = wanted - counts[name]
+        for name, rows in _pieces(own, counts).items():
+            parts[name].append(rows)
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def _by_group(groups: np.ndarray, counts: Mapping[str, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Gives whole groups, in random order, to each split until it has its number of rows."""
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = generator.permutation(len(sizes))
+    ends = np.cumsum(sizes[order])
+    rows = {}
+    begin = 0
+    wanted = 0
+    for name, count in counts.items():
+        wanted += count
+        end = int(np.argmin(np.abs(ends - wanted))) + 1  # the number of groups that comes nearest
+        rows[name] = np.flatnonzero(np.isin(numbers, order[begin:end]))
+        begin = max(begin, end)
+    rows["train"] = np.flatnonzero(np.isin(numbers, order[begin:]))
+    return rows

@@ -1,0 +1,67 @@
+"""A list of files below a folder, each of which is read as a whole, and must not change while a run reads it."""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxtrain.errors import DataError, StorageError, Words
+from jaxtrain.files import file_size, read_quickly
+
+
+class FileList:
+    """Files by row; several threads may read at once."""
+
+    def __init__(self, folder: Path | None, names: Sequence[str], places: Sequence[str] | None = None) -> None:
+        """Takes the names of the files relative to `folder`, and their places for errors (None: "row 0", ...)."""
+        self._start = "" if folder is None else f"{folder}/"
+        self._places = places
+        self.names = list(names)
+        self._checksums = np.full(len(self.names), -1, np.int64)  # -1: not read yet
+
+    def __len__(self) -> int:
+        """Returns the number of files."""
+        return len(self.names)
+
+    def path(self, row: int) -> str:
+        """Returns the path of a file."""
+        return self._start + self.names[row]
+
+    def where(self, row: int) -> str:
+        """Returns file and place for an error."""
+        return f"{self.path(row)} ({f'row {row}' if self._places is None else self._places[row]})"
+
+    def read(self, row: int) -> bytes:
+        """Reads a file; raises DataError if that fails, or if its content is another than when it was first read."""
+        content = self.start(row, -1)
+        checksum = zlib.crc32(content)
+        if self._checksums[row] == -1:
+            self._checksums[row] = checksum
+        if self._checksums[row] != checksum:
+            hint = "Keep the files as they are while a run reads them, then start it again"
+            raise DataError(self.where(row), Words("another content than at its first reading"), "the same", hint)
+        return content
+
+    def start(self, row: int, most: int) -> bytes:
+        """Reads the first bytes of a file; raises DataError if that fails."""
+        try:
+            return read_quickly(self.path(row), most)
+        except StorageError as error:
+            raise DataError(self.where(row), error.got, error.expected, error.hint) from error
+
+    def fingerprint(self) -> bytes:
+        """Returns a hash over names and sizes in their order: the same for a copy of the folder, whatever its times.
+
+        Raises DataError if a file is missing.
+        """
+        digest = hashlib.sha256()
+        for row, name in enumerate(self.names):
+            try:
+                size = file_size(self.path(row))
+            except StorageError as error:
+                raise DataError(self.where(row), error.got, error.expected, error.hint) from error
+            digest.update(b"%s\0%d\0" % (os.fsencode(name), size))
+        return digest.digest()

@@ -1,0 +1,85 @@
+"""Fields of masks: files that are decoded to a label for each pixel when their rows are read."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtrain.data.file_list import FileList
+from jaxtrain.data.image_fields import ImageField, header_of, read_headers
+from jaxtrain.data.images import decode_labels, resize
+from jaxtrain.errors import DataError, Words
+
+
+class MaskField:
+    """Mask files as a `Field` (n, height, width) of labels, uint8; several threads may read at once."""
+
+    def __init__(self, files: FileList, counts: Sequence[int], images: ImageField, classes: int) -> None:
+        """Takes the files, how many of them belong to each image, in order, the images, and the number of classes.
+
+        With two classes, 0 is the background, and 1 or 255 the foreground. Several files of one image are its
+        instances, which are merged: a pixel is 1 where it is in any of them; without files, all are 0.
+        """
+        self.files = files
+        self.classes = classes
+        self._images = images
+        self._ends = np.cumsum(counts)
+        self._counts = counts
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole field."""
+        return (len(self), *self._images.form.shape[:2])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the labels: uint8."""
+        return np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        """Returns the number of masks."""
+        return len(self._counts)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Reads the masks of these rows; raises DataError naming file and row."""
+        labels = np.zeros((len(rows), *self.shape[1:]), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            for file in range(self._ends[row] - self._counts[row], self._ends[row]):
+                np.maximum(labels[place], self._read_file(row, file), out=labels[place])
+        return labels
+
+    def check_sizes(self, most: int) -> None:
+        """Raises DataError for a mask of another size than its image, by the headers of at most so many files."""
+        for file, header in read_headers(self.files, most).items():
+            self._check_size(int(np.searchsorted(self._ends, file, "right")), file, header[:2])
+
+    def fingerprint(self) -> bytes:
+        """Returns a hash over the names and sizes of the files, and what their labels depend on."""
+        return self.files.fingerprint() + f"{self.shape} {self.classes}".encode()
+
+    def _read_file(self, row: int, file: int) -> np.ndarray:
+        values = decode_labels(self.files.read(file), self.files.where(file))
+        self._check_size(row, file, values.shape)
+        labels = as_labels(values, self.classes, self.files.where(file))
+        return resize(labels, self._images.form.shape[:2], "nearest")
+
+    def _check_size(self, row: int, file: int, size: tuple[int, ...]) -> None:
+        form = self._images.form
+        expected = header_of(self._images.files, row)[:2] if form.resampling else form.shape[:2]
+        if size != expected:
+            image = self._images.files.path(row)
+            hint = "Make the mask again from the image as it is: masks are not stretched to fit"
+            raise DataError(self.files.where(file), Words(f"the size {size}"), f"{expected}, as of {image}", hint)
+
+
+def as_labels(values: np.ndarray, classes: int, where: str) -> np.ndarray:
+    """Converts the values of a mask to labels 0 to classes - 1, uint8; raises DataError on `where` for other values."""
+    if values.max() < classes:
+        return values.astype(np.uint8)
+    if classes == 2 and np.isin(values, (0, 255)).all():
+        return (values == 255).astype(np.uint8)
+    distinct = np.unique(values)
+    shown = ", ".join(map(str, distinct[:10]))
+    more = f" and {len(distinct) - 10} more" if len(distinct) > 10 else ""
+    expected = "0 and 1, or 0 and 255" if classes == 2 else f"0 to {classes - 1}"
+    hint = "Set data.classes to the number of classes; a JPEG changes values, so save masks as PNG"
+    raise DataError(where, Words(f"the values {shown}{more}"), expected, hint)

@@ -1,0 +1,216 @@
+"""A source of comma-separated values."""
+
+import csv as csv_format
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxtrain.config.schema import Name
+from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts, parse_numbers
+from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
+from jaxtrain.data.readers.text_lines import read_lines
+from jaxtrain.data.source import Source
+from jaxtrain.data.tables import TEXT, Kind, Places, Table
+from jaxtrain.errors import DataError, JaxtrainWarning, Words
+
+Delimiter = Literal[",", ";", "\t", "|", " "]
+DELIMITERS: tuple[Delimiter, ...] = (",", ";", "\t", "|")
+"""Delimiters that are recognised."""
+
+SAMPLE = 50
+"""Rows by which the delimiter is recognised."""
+
+BLOCK = 2**16
+"""Rows that are held as lists of texts at a time."""
+
+
+def csv(
+    path: Path,
+    file: Name,
+    target: str | int,
+    test_file: Name | None = None,
+    validation_file: Name | None = None,
+    header: bool | None = None,
+    names: tuple[str, ...] = (),
+    drop: tuple[str, ...] = (),
+    numbers: tuple[str, ...] = (),
+    categories: tuple[str, ...] = (),
+    missing: tuple[str, ...] = MISSING,
+    target_strip: str = "",
+    split_column: Name | None = None,
+    delimiter: Delimiter | None = None,
+    encoding: Name = "utf-8",
+) -> Source:
+    """A table of comma-separated values, plain or .gz, one column of which is the target, by its name or number.
+
+    A column is numbers if all its values are, else categories; `numbers` and `categories` set it. Targets are classes
+    by name, integers or floats. `missing` lists the texts for a missing value. `drop` leaves columns out;
+    `split_column` says train, validation or test. Columns have the names of the first line (`header`; None: if it has
+    the target's name, or texts above numbers), else `names`, else column_0, column_1, ... Characters in `target_strip`
+    are removed from the end of targets. `delimiter` None: the one of , ; | and tab that fits. Raises DataError naming
+    file and line.
+    """
+    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
+    form = CsvForm(header, names, delimiter, encoding)
+    files = find_files("csv", path, {"train": file, "validation": validation_file, "test": test_file})
+    return make_source({split: read_records(place, form, roles) for split, place in files.items()}, roles)
+
+
+def read_csv_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Table:
+    """Returns the inputs of a new file, to predict from, with or without the target.
+
+    `knobs` are those of `csv` that the run was trained with, and `kinds` those of its table, in their order. Raises
+    DataError naming file and line.
+    """
+    types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
+    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)
+    form = CsvForm(knobs["header"], knobs["names"], knobs["delimiter"], knobs["encoding"])
+    return inputs_alone(read_records(file, form, roles, list(kinds)), roles, kinds)
+
+
+@dataclass(frozen=True)
+class CsvForm:
+    """How a file is written, as in the knobs of `csv`."""
+
+    header: bool | None = None
+    names: tuple[str, ...] = ()
+    delimiter: Delimiter | None = None
+    encoding: str = "utf-8"
+
+
+def read_records(file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] = ()) -> Records:
+    """Reads all rows of a file as texts; `inputs` are the columns of training, of a file to predict from.
+
+    Raises DataError for an empty file, rows of another length, quotes that are never closed, bytes that are no text,
+    and column names that are missing or doubled.
+    """
+    delimiter = form.delimiter or _delimiter(file, form.encoding)
+    rows = _rows(file, form.encoding, delimiter)
+    first = list(itertools.islice(rows, 2))
+    if not first:
+        raise DataError(str(file), Words("an empty file"), "rows of values")
+    has_header = _has_header(file, [row for _, row in first], form, roles, inputs)
+    line, top = first[0]
+    if has_header and len(first) == 1:
+        raise DataError(
+            str(file), Words("a header and no rows"), "at least one row", "Set data.header=False if it is a row"
+        )
+    named = _names(f"{file}, line {line}", top if has_header else None, len(top), form, roles, inputs)
+    columns, lines = _columns(file, itertools.chain(first[has_header:], rows), len(top), line)
+    remedy = "Name the columns by data.names if its first line holds values" if has_header else ""
+    return Records(dict(zip(named, columns, strict=True)), Places([str(file)], lines), remedy)
+
+
+def _rows(file: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line at which it begins, cells) of each row; blank lines at the end are left out."""
+    reader = csv_format.reader(read_lines(file, encoding), delimiter=delimiter, strict=True, skipinitialspace=True)
+    blank = 0
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv_format.Error as error:
+            raise _broken(f"{file}, line {line}", reader.line_num, line, error) from error
+        if row is None:
+            return
+        if not row or (len(row) == 1 and not row[0].strip()):
+            blank = blank or line
+            continue
+        if blank:
+            raise DataError(f"{file}, line {blank}", Words("a blank line"), "a row", "Remove it")
+        yield line, row
+
+
+def _broken(where: str, last: int, line: int, error: csv_format.Error) -> DataError:
+    if last > line or "unexpected end" in str(error):
+        hint = 'Close it, or write a quote that is part of a value twice: ""'
+        return DataError(where, Words("a quote that is not closed in its row"), "closed quotes", hint)
+    if "new-line character" in str(error):
+        return DataError(where, Words("line ends of a carriage return alone"), "a line feed at each line's end")
+    got = Words(f"a row that cannot be read ({error})")
+    return DataError(where, got, "comma-separated values", 'Write a quote that is part of a value twice: ""')
+
+
+def _delimiter(file: Path, encoding: str) -> Delimiter:
+    """Returns the delimiter that splits the first rows into most cells, alike in all if there is such a one."""
+    counts = {}
+    for delimiter in DELIMITERS:
+        try:
+            widths = [len(row) for _, row in itertools.islice(_rows(file, encoding, delimiter), SAMPLE)]
+        except DataError:  # it is raised again with the delimiter that is chosen
+            widths = []
+        counts[delimiter] = (len(set(widths)) == 1 and widths[0] > 1, widths[0] if widths else 0)
+    return max(DELIMITERS, key=lambda delimiter: counts[delimiter])
+
+
+def _has_header(file: Path, rows: list[list[str]], form: CsvForm, roles: Roles, inputs: Sequence[str]) -> bool:
+    """Tells whether the first row holds the names of the columns; warns where only the kinds of its values tell."""
+    first = [cell.strip() for cell in rows[0]]
+    if form.header is not None:
+        return form.header
+    if form.names:
+        return first == list(form.names)
+    if inputs:
+        return not set(first).isdisjoint(inputs)
+    if isinstance(roles.target, str):
+        return True
+    found = _is_above_numbers(first, rows[1:])
+    got = Words("a file that does not tell whether it has a header")
+    expected = f"data.header=True or False. Its first line is taken for {'names' if found else 'values'}"
+    warnings.warn(JaxtrainWarning(str(file), got, expected), stacklevel=2)
+    return found
+
+
+def _is_above_numbers(first: list[str], others: list[list[str]]) -> bool:
+    """Tells whether a row holds different texts, some of them above numbers."""
+    texts = set(first) - set(MISSING)
+    _, strays = parse_numbers(np.array(first, TEXT))
+    if len(texts) < len(first) or not strays.all():
+        return False
+    return any(not parse_numbers(np.array([cell.strip() or "-"], TEXT))[1][0] for row in others for cell in row)
+
+
+def _names(
+    where: str, header: list[str] | None, width: int, form: CsvForm, roles: Roles, inputs: Sequence[str]
+) -> list[str]:
+    """Returns the names of the columns; raises DataError for a missing or doubled one."""
+    if form.names and header is None and len(form.names) != width and len(inputs) != width:
+        got = Words(f"{width} cells")
+        raise DataError(where, got, f"{len(form.names)}, for data.names", "Name each column, the target too")
+    if header is None:
+        numbered = [f"column_{i}" for i in range(width)]
+        return list(inputs) if len(inputs) == width else list(form.names) or numbered
+    named = [cell.strip() for cell in (form.names or header)]
+    for i, name in enumerate(named):
+        if name in named[:i] and name:
+            got = Words(f"the name {name!r} of the columns {named.index(name)} and {i}")
+            raise DataError(where, got, "a name of its own for each column", "Give other names, by data.names")
+    blank = [i for i, name in enumerate(named) if not name]
+    if blank and f"column_{blank[0]}" not in roles.drop:
+        hint = f"Leave it out, by data.drop=('column_{blank[0]}',), or name it"
+        raise DataError(where, Words(f"no name for the column {blank[0]}"), "a name for each column", hint)
+    return [name or f"column_{i}" for i, name in enumerate(named)]
+
+
+def _columns(
+    file: Path, rows: Iterator[tuple[int, list[str]]], width: int, first: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns the columns, and the line (n,) at which each row begins; `first` is the line that sets the width."""
+    blocks: list[list[np.ndarray]] = []
+    lines: list[int] = []
+    while block := list(itertools.islice(rows, BLOCK)):
+        begin = len(lines)
+        for line, row in block:
+            if len(row) != width:
+                hint = "Write a value that holds the delimiter in quotes, or set data.delimiter"
+                got = Words(f"{len(row)} cells")
+                raise DataError(f"{file}, line {line}", got, f"{width}, as in line {first}", hint)
+            lines.append(line)
+        places = Places([str(file)], np.array(lines[begin:]))
+        blocks.append([as_texts(column, places) for column in zip(*(row for _, row in block), strict=True)])
+    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)], np.array(lines)

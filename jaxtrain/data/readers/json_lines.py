@@ -1,0 +1,155 @@
+"""A source of JSON Lines: one object a line."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from jaxtrain.config.schema import Name
+from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
+from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
+from jaxtrain.data.readers.text_lines import read_lines
+from jaxtrain.data.source import Source
+from jaxtrain.data.tables import TEXT, Kind, Places, Table
+from jaxtrain.errors import DataError, Words
+
+BLOCK = 2**14
+"""Rows that are held as objects at a time."""
+
+Fields = dict[str, str]
+"""The fields of one line by dotted names, as texts."""
+
+
+def jsonl(
+    path: Path,
+    file: Name,
+    target: Name,
+    test_file: Name | None = None,
+    validation_file: Name | None = None,
+    drop: tuple[str, ...] = (),
+    numbers: tuple[str, ...] = (),
+    categories: tuple[str, ...] = (),
+    missing: tuple[str, ...] = MISSING,
+    target_strip: str = "",
+    split_column: Name | None = None,
+) -> Source:
+    """A table with one JSON object a line, plain or .gz, one field of which is the target; inner fields as "a.b".
+
+    A column is numbers if all its values are, also in quotes, else categories (true and false are); `numbers` and
+    `categories` set it. Targets are classes by name, integers or floats. null, an absent field and the texts of
+    `missing` are missing values. `drop` leaves fields out, lists too; `split_column` says train, validation or test.
+    Characters in `target_strip` are removed from the end of targets. Raises DataError naming file and line.
+    """
+    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
+    files = find_files("jsonl", path, {"train": file, "validation": validation_file, "test": test_file})
+    return make_source({split: read_records(place, drop) for split, place in files.items()}, roles)
+
+
+def read_jsonl_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Table:
+    """Returns the inputs of a new file, to predict from, with or without the target.
+
+    `knobs` are those of `jsonl` that the run was trained with, and `kinds` those of its table. Raises DataError naming
+    file and line.
+    """
+    types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
+    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)
+    return inputs_alone(read_records(file, knobs["drop"]), roles, kinds)
+
+
+def read_records(file: Path, drop: tuple[str, ...] = ()) -> Records:
+    """Reads all rows of a file as texts; raises DataError for a line that is no object, or a field that is no value."""
+    blocks: list[dict[str, np.ndarray]] = []
+    lengths: list[int] = []
+    rows = _rows(file, frozenset(drop))
+    while block := list(itertools.islice(rows, BLOCK)):
+        places = Places([str(file)], np.arange(len(block)) + sum(lengths) + 1)
+        names = dict.fromkeys(name for row in block for name in row)
+        blocks.append({name: as_texts([row.get(name, "") for row in block], places) for name in names})
+        lengths.append(len(block))
+    if not lengths:
+        raise DataError(str(file), Words("an empty file"), "one JSON object a line")
+    absent = [np.full(length, "", TEXT) for length in lengths]
+    columns = {
+        name: np.concatenate([part.get(name, empty) for part, empty in zip(blocks, absent, strict=True)])
+        for name in dict.fromkeys(name for part in blocks for name in part)
+    }
+    return Records(columns, Places([str(file)], np.arange(sum(lengths)) + 1))
+
+
+def _rows(file: Path, drop: frozenset[str]) -> Iterator[Fields]:
+    """Yields the fields of each line; blank lines at the end are left out."""
+    blank = 0
+    for line, text in enumerate(read_lines(file), 1):
+        where = f"{file}, line {line}"
+        if not text.strip():
+            blank = blank or line
+            continue
+        if blank:
+            raise DataError(f"{file}, line {blank}", Words("a blank line"), "a JSON object", "Remove it")
+        fields: Fields = {}
+        _flatten(_parse(text, where), "", drop, where, fields)
+        yield fields
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    """Parses a line; numbers stay texts, as they are written."""
+
+    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            doubled = next(name for name in names if names.count(name) > 1)
+            raise DataError(where, Words(f"the field {doubled!r} twice"), "each field once")
+        return found
+
+    def refuse(constant: str) -> NoReturn:
+        raise DataError(where, Words(constant), "a finite number, or null for a missing one")
+
+    try:
+        value = json.loads(
+            text, object_pairs_hook=as_object, parse_constant=refuse, parse_int=_as_written, parse_float=_as_written
+        )
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(where, Words(f"a line that is no JSON ({error})"), "one JSON object a line") from error
+    if not isinstance(value, dict):
+        hint = "Write each object of the list on a line of its own" if isinstance(value, list) else ""
+        raise DataError(where, Words(f"a line with a {_kind(value)}"), 'an object, such as {"age": 39}', hint)
+    return value
+
+
+class _Number(str):
+    """A number as it is written."""
+
+
+_as_written = _Number
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "list", dict: "object", _Number: "number", str: "text", bool: "truth value"}
+    return kinds.get(type(value), "null")
+
+
+def _flatten(value: dict[str, Any], start: str, drop: frozenset[str], where: str, fields: Fields) -> None:
+    """Adds the fields of an object, and of those in it, by dotted names."""
+    for key, inner in value.items():
+        name = f"{start}{key}"
+        if name in drop and isinstance(inner, list | dict):
+            fields[name] = ""  # so that the name is known
+        elif isinstance(inner, dict):
+            _flatten(inner, f"{name}.", drop, where, fields)
+        elif isinstance(inner, list):
+            hint = f"Leave it out, by data.drop=({name!r},), or give each of its values a field of its own"
+            raise DataError(where, Words(f"a list in the field {name!r}"), "a number or a text", hint)
+        elif name in fields:
+            raise DataError(where, Words(f"the field {name!r} twice"), "each field once")
+        else:
+            fields[name] = _as_text(inner)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else value

@@ -1,0 +1,202 @@
+"""Columns of Parquet files: values as arrays, and compressed images as bytes by row."""
+
+import hashlib
+import io
+import threading
+import zlib
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtrain.data.host_memory import free_memory
+from jaxtrain.data.readers.columns import as_texts
+from jaxtrain.data.tables import DATES, Places
+from jaxtrain.errors import DataError, JaxtrainError, Words
+from jaxtrain.files import guarded, open_file
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+FOOTER_END = 8
+"""Bytes after the footer: its length, and the mark of the format."""
+
+SHARE = 0.25
+"""The share of the free memory that row groups may take while they are kept."""
+
+
+@contextmanager
+def opened(file: Path) -> "Iterator[ParquetFile]":
+    """Opens a file for a block; raises DataError if it cannot be read, or pyarrow is not installed."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        got = Words("no installed pyarrow")
+        hint = 'Run pip install "jaxtrain[parquet]"'
+        raise DataError(str(file), got, "the package that reads Parquet", hint) from error
+    with guarded(file, "read"), open_file(file) as stream:
+        try:
+            with ParquetFile(stream) as parquet:
+                yield parquet
+        except JaxtrainError:
+            raise
+        except Exception as error:  # damage can raise anything
+            hint = f"Write it again: {str(error).strip()[:200] or type(error).__name__}"
+            raise DataError(str(file), Words("a file that cannot be read"), "a whole Parquet file", hint) from error
+
+
+def is_image(kind: Any) -> bool:
+    """Tells whether a type is that of images: bytes, or a structure that has a field `bytes` of them."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and is_image(kind.field(index).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def as_array(name: str, column: Any, places: Places, *, texts: bool) -> np.ndarray:
+    """Returns a column of Arrow as int64, as float64 with nan where null, or as texts with "" where null.
+
+    Booleans are the texts "true" and "false", as in CSV and JSON; with `texts`, so are dates. Raises DataError for
+    dates, lists, bytes.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return as_array(name, column.cast(kind.value_type), places, texts=texts)
+    if pa.types.is_integer(kind) and not column.null_count and kind != pa.uint64():
+        return column.to_numpy().astype(np.int64)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if is_text or pa.types.is_boolean(kind) or (texts and pa.types.is_temporal(kind)):
+        return as_texts(column.cast(pa.large_string()).fill_null("").to_pylist(), places)
+    hint = f"Leave it out, by data.drop=({name!r},)"
+    if pa.types.is_temporal(kind):
+        hint = f"{DATES}, leave the column out (data.drop), or name it in data.categories"
+    got = Words(f"the type {kind} of the column {name!r}")
+    raise DataError(places.files[0], got, "numbers, texts or truth values", hint)
+
+
+class RowGroups:
+    """The bytes of one column of files, such as compressed images, by row; several threads may read at once.
+
+    A row group is read when a row of it is first needed, and kept while all take at most a quarter of the memory that
+    was free.
+    """
+
+    def __init__(self, files: Sequence[Path], column: str) -> None:
+        """Reads the sizes of the row groups of the files."""
+        self.column = column
+        self._files = list(files)
+        self._file_starts: list[int] = []
+        self._groups: list[tuple[Path, int]] = []
+        self._starts = [0]
+        digest = hashlib.sha256(column.encode())
+        for file in files:
+            self._file_starts.append(len(self))
+            with opened(file) as parquet:
+                metadata = parquet.metadata
+                for group in range(metadata.num_row_groups):
+                    self._groups.append((file, group))
+                    self._starts.append(len(self) + metadata.row_group(group).num_rows)
+            digest.update(b"%s\0%s" % (file.name.encode(), _footer(file, metadata.serialized_size)))
+        self.fingerprint = digest.digest()
+        self._checksums: dict[int, int] = {}
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._room = int(SHARE * free_memory())
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return self._starts[-1]
+
+    def where(self, row: int) -> str:
+        """Returns file and row."""
+        number = bisect_right(self._file_starts, row) - 1
+        return f"{self._files[number]}, row {row - self._file_starts[number]}"
+
+    def read(self, row: int) -> bytes | None:
+        """Returns the bytes of a row, None if they are missing; raises DataError for a file that has changed."""
+        group = bisect_right(self._starts, row) - 1
+        return self._group(group)[row - self._starts[group]].as_py()
+
+    def _group(self, group: int) -> Any:
+        with self._lock:
+            if group not in self._kept:
+                self._kept[group] = self._read_group(group)
+                while len(self._kept) > 1 and sum(array.nbytes for array in self._kept.values()) > self._room:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(group)
+            return self._kept[group]
+
+    def _read_group(self, group: int) -> Any:
+        """Returns the bytes of a row group by row; raises DataError if they were others before."""
+        file, index = self._groups[group]
+        with opened(file) as parquet:
+            column = parquet.read_row_group(index, [self.column]).column(0)
+        if column.type.num_fields:
+            column = column.flatten()[column.type.get_field_index("bytes")]
+        checksum = 0
+        for chunk in column.chunks:
+            checksum = zlib.crc32(chunk.buffers()[-1] or b"", checksum)
+        rows = self._starts[group + 1] - self._starts[group]
+        if self._checksums.setdefault(group, checksum) != checksum or len(column) != rows:
+            hint = "Keep the files as they are while a run reads them, then start it again"
+            raise DataError(str(file), Words("another content than at its first reading"), "the same", hint)
+        return column
+
+
+class ByteColumn:
+    """Rows of a column of compressed images; read as `file_list.FileList` reads files."""
+
+    def __init__(self, groups: RowGroups, rows: np.ndarray | None = None) -> None:
+        """Takes the rows (None: all) of a column."""
+        self._groups = groups
+        self._rows = np.arange(len(groups)) if rows is None else rows
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return len(self._rows)
+
+    def take(self, rows: np.ndarray) -> "ByteColumn":
+        """Returns these rows."""
+        return ByteColumn(self._groups, self._rows[rows])
+
+    def path(self, row: int) -> str:
+        """Returns file and row."""
+        return self._groups.where(int(self._rows[row]))
+
+    def where(self, row: int) -> str:
+        """Returns file and row for an error."""
+        return self.path(row)
+
+    def read(self, row: int) -> bytes:
+        """Returns the bytes of a row; raises DataError for a missing image, and for a file that has changed."""
+        content = self._groups.read(int(self._rows[row]))
+        if content is None:
+            got = Words(f"no bytes in the column {self._groups.column!r}")
+            raise DataError(self.path(row), got, "an image in each row", "Leave the row out")
+        return content
+
+    def start(self, row: int, most: int) -> bytes:
+        """Returns the first bytes of a row, all if `most` is -1."""
+        content = self.read(row)
+        return content if most < 0 else content[:most]
+
+    def fingerprint(self) -> bytes:
+        """Returns a hash over the names of the files, their footers, which list sizes and statistics, and the rows."""
+        return hashlib.sha256(self._groups.fingerprint + self._rows.tobytes()).digest()
+
+
+def _footer(file: Path, size: int) -> bytes:
+    """Returns the end of a file, where the sizes and the statistics of its columns stand."""
+    with guarded(file, "read"), open_file(file) as stream:
+        stream.seek(-size - FOOTER_END, io.SEEK_END)
+        return stream.read()

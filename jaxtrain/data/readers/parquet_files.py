@@ -1,0 +1,192 @@
+"""A source of Parquet files: tables, or images in a column."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxtrain.config.schema import Name
+from jaxtrain.data.image_fields import ImageField, Size, image_form
+from jaxtrain.data.images import Resampling
+from jaxtrain.data.readers.columns import MISSING, ColumnTypes
+from jaxtrain.data.readers.folders import SPLIT_OF
+from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups, as_array, is_image, opened
+from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
+from jaxtrain.data.source import Source
+from jaxtrain.data.tables import Kind, Places, Table
+from jaxtrain.errors import DataError, Words, nearest, one_of
+from jaxtrain.files import is_directory, list_directory
+
+SUFFIXES = (".parquet", ".pq")
+
+
+def parquet(
+    path: Path,
+    file: Name,
+    target: Name,
+    inputs: tuple[str, ...] = (),
+    test_file: Name | None = None,
+    validation_file: Name | None = None,
+    drop: tuple[str, ...] = (),
+    numbers: tuple[str, ...] = (),
+    categories: tuple[str, ...] = (),
+    missing: tuple[str, ...] = MISSING,
+    target_strip: str = "",
+    split_column: Name | None = None,
+    size: Size | None = None,
+    channels: Literal[1, 3, 4] | None = None,
+    resampling: Resampling = "bilinear",
+) -> Source:
+    """A table in Parquet, or images in one of its columns (bytes, or bytes and path); one column is the target.
+
+    `file` is a file or a folder of parts, in the order of their names; parts named train-*, validation-* and test-* are
+    these splits. Inputs are the columns `inputs`, else all but the target and those in `drop`; inner fields are "a.b",
+    and a column of images stands alone. Columns of numbers are numbers; of texts and truth values as in `csv`, with
+    its knobs. Images are resized as in `image_folder`. Needs pyarrow. Raises DataError naming file and row.
+    """
+    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
+    parts = _parts(find_files("parquet", path, {"train": file, "validation": validation_file, "test": test_file}))
+    image = _image_column(parts["train"][0], inputs, roles)
+    if image is None:
+        records = {split: read_records(files, roles, inputs) for split, files in parts.items()}
+        return make_source(records, dataclasses.replace(roles, drop=()))
+    records = {split: read_records(files, roles, (target,)) for split, files in parts.items()}
+    source = make_source(records, dataclasses.replace(roles, drop=()), lambda own, *_: _images(own, image))
+    lists = [split.inputs for split in source.splits.values()]
+    form = image_form(lists, path / file, size, channels, resampling)
+    fields = {name: split._replace(inputs=ImageField(split.inputs, form)) for name, split in source.splits.items()}
+    return dataclasses.replace(source, splits=fields)
+
+
+def read_parquet_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Table:
+    """Returns the inputs of a new file or folder of parts, to predict from, with or without the target.
+
+    `knobs` are those of `parquet` that the run was trained with, and `kinds` those of its table. Raises DataError
+    naming file and row.
+    """
+    types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
+    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)
+    return inputs_alone(read_records(_files(file), roles, knobs["inputs"], labelled=False), roles, kinds)
+
+
+def _images(records: Records, column: str) -> ByteColumn:
+    return ByteColumn(RowGroups(list(map(Path, records.places.files)), column))
+
+
+def _parts(files: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Returns {split: its files}; a folder of parts that splits name, as hubs have them, gives several splits."""
+    parts = {split: _files(file) for split, file in files.items()}
+    named = [(SPLIT_OF.get(re.split(r"[-._]", part.name)[0].lower()), part) for part in parts["train"]]
+    if len(files) > 1 or not is_directory(files["train"]) or any(split is None for split, _ in named):
+        return parts
+    found = {split: [part for own, part in named if own == split] for split in dict.fromkeys(s for s, _ in named if s)}
+    if "train" not in found:
+        got = Words(f"parts for {one_of(found)}")
+        raise DataError(str(files["train"]), got, "parts for training among them", "Name them train-*.parquet")
+    return found
+
+
+def _files(place: Path) -> list[Path]:
+    """Returns a file, or the parts in a folder; raises DataError for a folder without any."""
+    if not is_directory(place):
+        return [place]
+    files = [place / name for name in list_directory(place) if name.endswith(SUFFIXES)]
+    if not files:
+        raise DataError(str(place), Words("no Parquet files in the folder"), f"files named *{SUFFIXES[0]}")
+    return files
+
+
+def _image_column(file: Path, inputs: Sequence[str], roles: Roles) -> str | None:
+    """Returns the column of images, None where the inputs are a table; raises DataError for images beside others."""
+    others = (roles.target, roles.split_column, *roles.drop)
+    with opened(file) as parquet_file:
+        columns = {field.name: is_image(field.type) for field in parquet_file.schema_arrow if field.name not in others}
+    chosen = [name for name in columns if not inputs or name in inputs]
+    images = [name for name in chosen if columns[name]]
+    if not images:
+        return None
+    if len(chosen) > 1:
+        beside = next(name for name in chosen if name != images[0])
+        got = Words(f"the column {beside!r} beside the images in {images[0]!r}")
+        raise DataError(str(file), got, "images alone as inputs", f"Set data.inputs=({images[0]!r},)")
+    return images[0]
+
+
+def read_records(files: Sequence[Path], roles: Roles, inputs: Sequence[str], *, labelled: bool = True) -> Records:
+    """Reads the columns of files that follow each other: `inputs` (none: all but those to drop), and those of roles.
+
+    Files that are not `labelled` need no target, and may lack what is dropped. Raises DataError for a column that is
+    unknown or that only some files have, for no rows, and for types that are no values.
+    """
+    others = [name for name in (roles.target, roles.split_column) if isinstance(name, str) and labelled]
+    tables = []
+    for file in files:
+        with opened(file) as parquet_file:
+            known = [name for name, _ in _flat(parquet_file.schema_arrow.empty_table())]
+            for name in (*inputs, *others, *(roles.drop if labelled else ())):
+                if not any(_within(column, (name,)) for column in known):
+                    got = Words(f"no column {name!r}")
+                    raise DataError(str(file), got, one_of(known), nearest(name, known))
+            wanted = [*inputs, *others]
+            chosen = [n for n in known if (_within(n, wanted) if inputs else not _within(n, roles.drop))]
+            tables.append(_read(parquet_file, chosen))
+    first = list(tables[0])
+    for file, table in zip(files, tables, strict=True):
+        odd = sorted(set(first) ^ set(table))
+        if odd:
+            got = Words(f"{'the' if odd[0] in table else 'no'} column {odd[0]!r}")
+            raise DataError(str(file), got, f"the columns of {files[0]}", "Write all parts with the same columns")
+    lengths = [len(next(iter(table.values()), ())) for table in tables]
+    starts = np.cumsum([0, *lengths])
+    if not starts[-1]:
+        raise DataError(str(files[0]), Words("no rows"), "at least one row")
+    places = Places([str(file) for file in files], np.arange(starts[-1]), "row", starts[:-1].tolist())
+    columns = {}
+    for name in first:
+        parts = [
+            as_array(
+                name, table[name], Places([str(file)], np.arange(length), "row"), texts=name in roles.types.categories
+            )
+            for file, table, length in zip(files, tables, lengths, strict=True)
+        ]
+        columns[name] = _join(name, parts, files)
+    return Records(columns, places)
+
+
+def _read(parquet_file: Any, chosen: Sequence[str]) -> dict[str, Any]:
+    """Returns columns of an open file by their dotted names."""
+    top = parquet_file.schema_arrow.names
+    holders = [name if name in top else next(n for n in top if name.startswith(f"{n}.")) for name in chosen]
+    read = parquet_file.read(columns=list(dict.fromkeys(holders)))
+    return {name: column for name, column in _flat(read) if name in chosen}
+
+
+def _flat(table: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (name, column) of a table, those of structures by dotted names."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        yield from _flat_column(name, column)
+
+
+def _flat_column(name: str, column: Any) -> Iterator[tuple[str, Any]]:
+    if not column.type.num_fields or not str(column.type).startswith("struct") or is_image(column.type):
+        yield name, column
+        return
+    for field, inner in zip(column.type, column.flatten(), strict=True):
+        yield from _flat_column(f"{name}.{field.name}", inner)
+
+
+def _within(name: str, drop: Sequence[str]) -> bool:
+    return any(name == other or name.startswith(f"{other}.") for other in drop)
+
+
+def _join(name: str, parts: Sequence[np.ndarray], files: Sequence[Path]) -> np.ndarray:
+    """Joins the parts of a column; raises DataError for texts in one and numbers in another."""
+    texts = [part.dtype.kind == "T" for part in parts]
+    if len(set(texts)) > 1:
+        odd = texts.index(not texts[0])
+        got = Words(f"{'texts' if texts[odd] else 'numbers'} in the column {name!r}")
+        raise DataError(str(files[odd]), got, f"{'texts' if texts[0] else 'numbers'}, as in {files[0]}")
+    return np.concatenate(parts)

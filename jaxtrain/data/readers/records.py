@@ -1,0 +1,172 @@
+"""Records as they stand in a file become the splits of a source: inputs as a table, and targets."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.data.readers.columns import ColumnTypes, TargetKind, clean, read_column, read_target, target_kind
+from jaxtrain.data.readers.folders import SPLIT_OF
+from jaxtrain.data.source import SPLITS, Source, Split, missing
+from jaxtrain.data.tables import Kind, Places, Table
+from jaxtrain.errors import ConfigError, DataError, Words, nearest, one_of
+from jaxtrain.files import exists
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """The columns (n,) of a file: texts as they are written, or numbers where the file has types.
+
+    `remedy` says what to do where a column is unknown.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    places: Places
+    remedy: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file, or the first of several."""
+        return self.places.files[0]
+
+    def column(self, name: str, knob: str) -> np.ndarray:
+        """Returns a column that a knob names; raises DataError, with the nearest name, if there is none."""
+        if name not in self.columns:
+            got = Words(f"no column {name!r}, which data.{knob} names")
+            raise DataError(self.file, got, one_of(self.columns), nearest(name, self.columns) or self.remedy)
+        return self.columns[name]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What columns are for: the target, those to leave out, the one that names splits; `types` are those of inputs.
+
+    `target` is a name, or a number counted from 0, or from the end where it is negative. The characters in
+    `target_strip` are removed from the end of targets.
+    """
+
+    target: str | int
+    drop: tuple[str, ...] = ()
+    split_column: str | None = None
+    types: ColumnTypes = dataclasses.field(default_factory=ColumnTypes)
+    target_strip: str = ""
+
+    def name_target(self, records: Records) -> "Roles":
+        """Returns the roles with the target's name; raises DataError for one that names no column."""
+        named = {"drop": self.drop, "numbers": self.types.numbers, "categories": self.types.categories}
+        for knob, names in named.items():
+            for name in names:
+                records.column(name, knob)
+        if self.split_column is not None:
+            records.column(self.split_column, "split_column")
+        target = self._name_of_target(records)
+        if target in (*self.drop, self.split_column):
+            expected = "a column that is neither in data.drop nor data.split_column"
+            raise ConfigError("data.target", self.target, expected)
+        return dataclasses.replace(self, target=target)
+
+    def _name_of_target(self, records: Records) -> str:
+        columns = list(records.columns)
+        if isinstance(self.target, str):
+            records.column(self.target, "target")
+            return self.target
+        if not -len(columns) <= self.target < len(columns):
+            raise ConfigError("data.target", self.target, f"a column of {records.file}: 0 to {len(columns) - 1}")
+        return columns[self.target]
+
+    def inputs(self, records: Records) -> list[str]:
+        """Returns the names of the columns that are inputs."""
+        others = (self.target, self.split_column, *self.drop)
+        return [name for name in records.columns if name not in others]
+
+
+MakeInputs = Callable[[Records, Roles, Mapping[str, Kind]], Any]
+"""Makes the inputs of records: a table, or anything else with `take`; the kinds are those of the training table."""
+
+
+def find_files(name: str, path: Path, files: Mapping[str, str | None]) -> dict[str, Path]:
+    """Returns {split: file} of {split: file in the folder `path`, or None}; raises DataError for a missing one."""
+    for file in files.values():
+        if file is not None and not exists(path / file):
+            raise missing(name, f"file {file}", path)
+    return {split: path / file for split, file in files.items() if file is not None}
+
+
+def make_source(records: Mapping[str, Records], roles: Roles, make_inputs: MakeInputs | None = None) -> Source:
+    """Returns the source of {split: its records}, whose inputs are tables unless `make_inputs` makes others.
+
+    Types are those of all rows of the training file. Raises DataError naming file and line.
+    """
+    make_inputs = make_inputs or make_table
+    if roles.split_column is not None and len(records) > 1:
+        raise ConfigError("data.split_column", roles.split_column, "None, or files for train alone")
+    roles = roles.name_target(records["train"])
+    splits: dict[str, Split] = {}
+    kinds: Mapping[str, Kind] = {}
+    kind: TargetKind | None = None
+    for split in (name for name in SPLITS if name in records):
+        own = records[split]
+        inputs = make_inputs(own, roles, kinds)
+        splits[split] = Split(inputs, make_targets(own, roles, kind), own.file)
+        if split == "train":
+            kinds = inputs.kinds if isinstance(inputs, Table) else {}
+            kind = target_kind(splits[split].targets)
+    if roles.split_column is None:
+        return Source(splits)
+    whole = splits["train"]
+    rows = rows_of_splits(records["train"], roles)
+    return Source({split: Split(whole.inputs.take(own), whole.targets[own], whole.file) for split, own in rows.items()})
+
+
+def make_table(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Table:
+    """Returns the input columns as a table; `kinds` are those of the training table, none where it is read."""
+    columns = {}
+    for name in roles.inputs(records):
+        values = clean(records.columns[name], roles.types.missing)
+        columns[name] = read_column(name, values, kinds.get(name) or roles.types.set_for(name), records.places)
+    if not columns:
+        raise DataError(records.file, Words("no column beside the target"), "at least one input")
+    return Table(columns, records.places)
+
+
+def make_targets(records: Records, roles: Roles, kind: TargetKind | None) -> np.ndarray:
+    """Returns the targets; `kind` is that of the training targets, None where they are read."""
+    assert isinstance(roles.target, str)
+    values = records.column(roles.target, "target")
+    if roles.target_strip and values.dtype.kind == "T":
+        values = np.strings.rstrip(np.strings.strip(values), roles.target_strip)
+    values = clean(values, roles.types.missing)
+    return read_target(roles.target, values, kind or roles.types.set_for(roles.target), records.places)
+
+
+def inputs_alone(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Table:
+    """Returns the table of a new file, to predict from; a target is left out, and may be absent.
+
+    `kinds` are those of the training table. Raises DataError naming file and line.
+    """
+    target = roles.target
+    if not isinstance(target, str):
+        columns = [*records.columns, ""]  # the last stands for a target that is absent
+        target = columns[target if -len(columns) < target < len(columns) - 1 else -1]
+        target = "" if target in kinds else target
+    return make_table(records, dataclasses.replace(roles, target=target), kinds)
+
+
+def rows_of_splits(records: Records, roles: Roles) -> dict[str, np.ndarray]:
+    """Returns {split: its rows} by the column that names them; raises DataError for another name, or without train."""
+    assert roles.split_column is not None
+    texts = clean(records.columns[roles.split_column], ())
+    found = texts.tolist() if texts.dtype.kind == "T" else list(map(str, texts.tolist()))
+    for row, text in enumerate(found):
+        if text.lower() not in SPLIT_OF:
+            got = Words(f"{text!r} in the column {roles.split_column!r}")
+            raise DataError(records.places(row), got, one_of(SPLITS), nearest(text, SPLITS))
+    named = np.array([SPLIT_OF[text.lower()] for text in found])
+    rows = {split: np.flatnonzero(named == split) for split in SPLITS}
+    if not len(rows["train"]):
+        got = Words(f"no 'train' in the column {roles.split_column!r}")
+        raise DataError(records.file, got, "at least one row for training")
+    return {split: own for split, own in rows.items() if len(own)}

@@ -1,0 +1,34 @@
+"""Settings of every source: the folder, the splits, the order of the batches, and where they are gathered."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from jaxtrain.config.schema import Bounds, Count, Name, Probability
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of every source: the data folder (None: $JAXTRAIN_DATA, else data/), splits, batch sizes and feeding.
+
+    `seed` determines the splits and the order of the batches. A fraction applies only if the source has no such split.
+    Rows are assigned to splits at random; with `stratify` each split gets its share of every class, with `group_by` all
+    rows with one value of a column lie in one split, and with `order_by` the last rows by a column, such as a time, are
+    the test split, and those before them the validation split. `sample` draws training examples with replacement:
+    "balanced" all classes alike, or by the weights in a column (None: each example once an epoch).
+    `feed` says where batches are gathered: "device" keeps the data on the devices, "host" sends each call its batches,
+    and "stream" also decodes files while training, by `workers` threads (None: one for each processor). All give the
+    same numbers; None chooses by the sizes and the free memory.
+    """
+
+    path: Name | None = None
+    seed: Annotated[int, Bounds(0)] = 0
+    batch_size: Count = 128
+    eval_batch_size: Count = 256
+    validation_fraction: Probability = 0.1
+    test_fraction: Probability = 0.1
+    stratify: bool = False
+    group_by: Name | None = None
+    order_by: Name | None = None
+    sample: Name | None = None
+    feed: Literal["device", "host", "stream"] | None = None
+    workers: Annotated[int, Bounds(1, 256)] | None = None
