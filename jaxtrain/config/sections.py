@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from jaxtrain.config.durations import Duration, Total
 from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability
+from jaxtrain.config.search_budget import SearchBudget
 from jaxtrain.config.trial_value import TrialValue
 
 Compute = Literal["float32", "bfloat16"]
@@ -116,6 +117,10 @@ class LRRange:
 class Search:
     """The search over `search.space`, which mirrors the config: the sampler, the number of trials, and early stopping.
 
+    `trials` is their number (None: 32, or as many as `budget` buys). A `budget` is a number of full runs of the config,
+    each of one seed, such as "10 full runs", or the time of the whole search, such as "20 minutes". Where it does not
+    pay for every point in full, a `halving` of None becomes "successive".
+
     `sampler` is grid, random, sobol, tpe, or a sampler of Optuna such as "optuna:GPSampler". It proposes `batch` trials
     at a time (None: 32, but at most a quarter of `trials` for a sampler that learns from results); each trains with
     `seeds` seeds, counted up from `seed`. `value` says by which evaluations trials are compared, also at rungs: their
@@ -128,7 +133,8 @@ class Search:
     """
 
     sampler: Name = "random"
-    trials: Annotated[int, Bounds(1, 1_000_000)] = 32
+    trials: Annotated[int, Bounds(1, 1_000_000)] | None = None
+    budget: SearchBudget | None = None
     seeds: Count = 1
     value: TrialValue = "mean of last 3"
     batch: Count | None = None
