@@ -127,7 +127,8 @@ class Search:
     "best", their "last", or the "mean of last 3" or of another number; the config of the best trial is written with the
     `checkpoint.result` that belongs to it. `halving` stops trials early at rungs: the first rung is at `first_rung`,
     each later one `reduction` times as far, and the best 1 / `reduction` of the trials continue; with "hyperband" some
-    trials start at later rungs. At the end the best trial is compared with the config's own values on `compare_seeds`
+    trials start at later rungs; with "asha" workers that share a study compare a trial with all of its trials that have
+    reached the rung so far. At the end the best trial is compared with the config's own values on `compare_seeds`
     further seeds. `storage` is the URL of a database through which workers share the study named `study` (None: named
     after the config).
     """
@@ -138,7 +139,7 @@ class Search:
     seeds: Count = 1
     value: TrialValue = "mean of last 3"
     batch: Count | None = None
-    halving: Literal["successive", "hyperband"] | None = None
+    halving: Literal["successive", "hyperband", "asha"] | None = None
     first_rung: Duration = "10 %"
     reduction: Annotated[int, Bounds(2)] = 3
     compare_seeds: Annotated[int, Bounds(0)] = 3
