@@ -110,3 +110,10 @@ def test_reliability_tries_each_promise_and_counts_what_held(tmp_path: Path) -> 
         "edits": (2, 2),
         "inputs": (2, 2),
     }
+
+
+@pytest.mark.slow
+def test_duration_runs_a_command_for_a_time(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "duration")
+    assert [made["config"] for made in found["runs"]] == ["digits"]
+    assert "of 1 within -5% and +2% of 15 s" in printed

@@ -1,6 +1,6 @@
 import pytest
 
-from jaxtrain.config.durations import DurationText, steps_of
+from jaxtrain.config.durations import DurationText, seconds_of, steps_of
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import ConfigError
@@ -53,6 +53,7 @@ def test_longer_than_the_run_is_no_error():
     "text",
     [
         *("0 steps", "0 epochs", "0.0 %", "-1 steps", "nan steps", "inf epochs", "1e999 steps"),
+        *("5 %s", "10 minutes", "1 hour"),
         *("10", "", "steps", "10 days", "ten epochs", "5 percent", "1,000 steps", "10 epochs 5 steps", "1e-3x epochs"),
     ],
 )
@@ -71,8 +72,22 @@ def test_a_number_without_a_unit_is_refused(value: object):
         knobs_of(SECTIONS["train"])["duration"].check("train.duration", value)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *(("90 seconds", 90.0), ("1 second", 1.0), ("10 minutes", 600.0), ("1.5 hours", 5400.0)),
+        *(("10 epochs", None), ("2000 steps", None)),
+    ],
+)
+def test_a_whole_run_may_last_a_time(text: str, seconds: float | None):
+    knob = knobs_of(SECTIONS["train"])["duration"]
+    assert knob.check("train.duration", text) == text
+    assert seconds_of(text) == seconds
+
+
 def test_the_runs_own_duration_is_no_part_of_itself():
     knob = knobs_of(SECTIONS["train"])["duration"]
     with pytest.raises(ConfigError) as found:
         knob.check("train.duration", "50 %")
     assert "%" not in found.value.expected
+    assert "'10 minutes'" in found.value.expected

@@ -290,6 +290,40 @@ def test_a_loss_that_overflows_in_evaluation_is_a_divergence_and_not_a_crash(tmp
 
 
 @pytest.mark.slow
+def test_asha_compares_with_all_trials_that_reached_the_rung_so_far(tmp_path):
+    """Successive halving would keep one of each batch; by what earlier ones reached, a whole batch may stop."""
+    more = {"search__halving": "asha", "search__batch": 4, "search__trials": 16, "eval__every": "5 steps"}
+    base = config(search__storage=f"sqlite:///{tmp_path}/study.db", **more)
+    result = run_search(base, tmp_path, quiet=True)
+    outcomes = {outcome.trial: outcome for outcome in result.findings.outcomes}
+    assert len(outcomes) == 16
+    alive = set(outcomes)
+    for step in (5, 20):
+        reached = {n: min(value for at, value in outcomes[n].curve if at <= step) for n in sorted(alive)}
+        seen: dict[int, float] = {}
+        kept: set[int] = set()
+        batches: dict[int, set[int]] = {}
+        for number in reached:
+            batches.setdefault(number // 4, set()).add(number)
+        for batch in batches.values():
+            seen |= {number: reached[number] for number in batch}
+            best = sorted(seen, key=lambda number: (seen[number], number))[: max(1, len(seen) // 3)]
+            kept |= batch & set(best)
+        assert {n for n in alive if outcomes[n].step > step} == kept
+        alive = kept
+    assert {n for n, outcome in outcomes.items() if outcome.status == "done"} == alive
+    assert any(not batch & alive for batch in (set(range(n, n + 4)) for n in range(0, 16, 4))), (
+        "a whole batch was stopped"
+    )
+
+
+def test_asha_is_refused_in_a_study_of_one_process(tmp_path):
+    with pytest.raises(ConfigError, match=r"search\.halving: got 'asha'; expected .*search\.storage"):
+        run_search(config(search__halving="asha"), tmp_path, quiet=True)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, {"search__halving": "successive", "search__sampler": "sobol"}])
 def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_path, monkeypatch):
     import jaxtrain.search.programs

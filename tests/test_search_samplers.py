@@ -8,6 +8,7 @@ from scipy.stats import kstest
 
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError
+from jaxtrain.search.budget import with_trials
 from jaxtrain.search.samplers import batch_size, exhaustion, make_sampler, number_of_trials
 from jaxtrain.search.space import Space, identify, read_space
 
@@ -15,7 +16,7 @@ ENTRIES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-2), "weight_d
 
 
 def space(sampler: str, entries: Any = ENTRIES, **search: Any) -> Space:
-    return read_space(resolve_config({"search": {"space": entries, "sampler": sampler, **search}}).config)
+    return read_space(with_trials(resolve_config({"search": {"space": entries, "sampler": sampler, **search}}).config))
 
 
 def points(found: Space, numbers: range) -> list[dict[str, Any]]:

@@ -154,6 +154,19 @@ def test_a_clean_stop_gives_trials_back_at_once(sqlite: str, opened: Opened, tmp
     assert second.take() == [taken[0], taken[2], taken[3]]
 
 
+def test_workers_see_the_values_of_a_rung_so_far(sqlite: str, opened: Opened, tmp_path: Path):
+    """Of all workers, also of trials that have ended, and of those without a value; each rung has its own."""
+    first, second = (opened(sqlite, tmp_path / name, trials=5, batch=2) for name in "ab")
+    own = first.take()
+    assert first.share_rung(0, {0: 0.5, 1: None}) == {0: 0.5, 1: None}
+    first.tell([outcome(own[1], "diverged")])
+    assert len(second.take()) == 2
+    assert second.share_rung(0, {2: 0.25, 3: 0.75}) == {0: 0.5, 1: None, 2: 0.25, 3: 0.75}
+    assert second.share_rung(1, {2: 0.125}) == {2: 0.125}
+    assert first.share_rung(1, {0: 0.375}) == {0: 0.375, 2: 0.125}
+    assert first.share_rung(1, {1: 0.0}) == {0: 0.375, 1: 0.0, 2: 0.125}, "a trial that has ended raises no error"
+
+
 def test_a_signal_ends_the_wait_for_others(sqlite: str, opened: Opened, tmp_path: Path):
     stop = Interruption()
     first, second = (

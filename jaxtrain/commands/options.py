@@ -4,8 +4,9 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class Options:
-    """A parsed command line: words after the verb, overrides (dotted name -> text), and the options."""
+    """A parsed command line: words after the verb, overrides (dotted name -> text), the options, and when it began."""
 
     words: tuple[str, ...]
     overrides: Mapping[str, Text]
@@ -30,6 +31,7 @@ class Options:
     quiet: bool = False
     accept_edited: bool = False
     trust: tuple[str, ...] = ()
+    began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
         """Resolves and prints the config; returns it with the run's directory."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
+from jaxtrain.config.defaults import Config
 from jaxtrain.files import demand_writable, make_directory, write_bytes
 from jaxtrain.storage.ownership import demand_own, read_owner
 from jaxtrain.trackers.figures import render
@@ -37,7 +38,7 @@ def run(options: Options) -> int:
     planned = plan(config)
     if planned.curves.values:
         draw_schedules(planned, picture)
-    options.show(plan_report(planned, picture, options.again()))
+    options.show([*plan_report(planned, picture, options.again()), *_search_lines(config, planned)])
     return 0
 
 
@@ -90,6 +91,7 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
     lines = [
         f"{planned.steps:,} steps of {planned.batch:,} examples, {planned.epochs:.4g} epochs{each}, on {devices}",
         *([f"  begins         at step {planned.begin:,} of the run that it continues"] if planned.begin else []),
+        *([f"  duration       {planned.timed}"] if planned.timed else []),
         f"  parameters     {sum(planned.parameters.values()):,}: {modules}",
         f"  work           {_work(planned)}",
         *_memory_lines(planned),
@@ -102,6 +104,16 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
     if planned.timing is None:
         return [*lines, "does not fit in memory: use a smaller model or batch, or more devices"]
     return [*lines, "next:", f"  {command()} {join(arguments)}"]
+
+
+def _search_lines(config: Config, planned: Plan) -> list[str]:
+    """Says what `search.budget` buys, if it is set."""
+    if config["search"]["budget"] is None:
+        return []
+    from jaxtrain.search.budget import describe_purchase
+
+    seconds = None if planned.epoch_seconds is None else sum(planned.epoch_seconds) * planned.epochs
+    return [f"a search by search.budget, {describe_purchase(config, seconds)}"]
 
 
 NOT_REPORTED = "not reported by the compiler of this backend"

@@ -13,6 +13,7 @@ SEARCH_FILES = (
     ("report.html", "trials, pictures and the comparison; opens offline in a browser"),
     ("best_config.json", "the config of the best trial"),
     ("run.json", "the id and config of the study, by which it knows its directory"),
+    ("budget.json", "search.budget and the trials that it bought"),
     ("trials.jsonl", "a line for each trial"),
     ("result.json", "the best trial, the trials tied with it, the comparison"),
     ("comparison.json", "the best trial and the config's own values on unused seeds"),

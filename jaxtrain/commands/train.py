@@ -20,7 +20,9 @@ def run(options: Options) -> int:
     from jaxtrain.training.train import train_and_evaluate
 
     use_persistent_cache()
-    result = train_and_evaluate(config, workdir, quiet=options.quiet, accept_edited=options.accept_edited)
+    result = train_and_evaluate(
+        config, workdir, quiet=options.quiet, accept_edited=options.accept_edited, began=options.began
+    )
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
     return result.exit_code
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from jaxtrain.config.durations import Duration, Total
 from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability
+from jaxtrain.config.search_budget import SearchBudget
 from jaxtrain.config.trial_value import TrialValue
 
 Compute = Literal["float32", "bfloat16"]
@@ -14,6 +15,9 @@ Products = Literal["default", "high", "highest"]
 @dataclass(frozen=True)
 class Train:
     """Duration, micro-batches per step, decay of averaged parameters, patience of early stopping (None: off).
+
+    A `duration` that is a time, such as "10 minutes", is that of the whole run: a timing before it begins fixes the
+    number of steps.
 
     Several `seeds`, counted up from `seed`, run as lanes of one program; the mean and its interval are reported.
     `precision` is the dtype that the model computes in; parameters, optimizer state, losses and metrics stay float32.
@@ -113,23 +117,29 @@ class LRRange:
 class Search:
     """The search over `search.space`, which mirrors the config: the sampler, the number of trials, and early stopping.
 
+    `trials` is their number (None: 32, or as many as `budget` buys). A `budget` is a number of full runs of the config,
+    each of one seed, such as "10 full runs", or the time of the whole search, such as "20 minutes". Where it does not
+    pay for every point in full, a `halving` of None becomes "successive".
+
     `sampler` is grid, random, sobol, tpe, or a sampler of Optuna such as "optuna:GPSampler". It proposes `batch` trials
     at a time (None: 32, but at most a quarter of `trials` for a sampler that learns from results); each trains with
     `seeds` seeds, counted up from `seed`. `value` says by which evaluations trials are compared, also at rungs: their
     "best", their "last", or the "mean of last 3" or of another number; the config of the best trial is written with the
     `checkpoint.result` that belongs to it. `halving` stops trials early at rungs: the first rung is at `first_rung`,
     each later one `reduction` times as far, and the best 1 / `reduction` of the trials continue; with "hyperband" some
-    trials start at later rungs. At the end the best trial is compared with the config's own values on `compare_seeds`
+    trials start at later rungs; with "asha" workers that share a study compare a trial with all of its trials that have
+    reached the rung so far. At the end the best trial is compared with the config's own values on `compare_seeds`
     further seeds. `storage` is the URL of a database through which workers share the study named `study` (None: named
     after the config).
     """
 
     sampler: Name = "random"
-    trials: Annotated[int, Bounds(1, 1_000_000)] = 32
+    trials: Annotated[int, Bounds(1, 1_000_000)] | None = None
+    budget: SearchBudget | None = None
     seeds: Count = 1
     value: TrialValue = "mean of last 3"
     batch: Count | None = None
-    halving: Literal["successive", "hyperband"] | None = None
+    halving: Literal["successive", "hyperband", "asha"] | None = None
     first_rung: Duration = "10 %"
     reduction: Annotated[int, Bounds(2)] = 3
     compare_seeds: Annotated[int, Bounds(0)] = 3

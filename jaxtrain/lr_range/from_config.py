@@ -36,7 +36,7 @@ from jaxtrain.storage.seals import read_if_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
 from jaxtrain.trackers.progress import plain_lines
-from jaxtrain.training.checks import explain_traced_floats
+from jaxtrain.training.checks import check_counted, explain_traced_floats
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
 from jaxtrain.training.size_checks import check_lanes
@@ -117,6 +117,7 @@ def check(config: Config) -> None:
     if config["checkpoint"]["continue_from"] is not None:
         expected = "None in a range test, whose lanes start from new weights"
         raise ConfigError("checkpoint.continue_from", config["checkpoint"]["continue_from"], expected)
+    check_counted(config, "in a range test, which finds the rate for a number of steps")
     section = config["lr_range"]
     for low, high in (("start", "stop"), ("second_start", "second_stop")):
         if section[low] >= section[high]:

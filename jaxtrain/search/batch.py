@@ -23,7 +23,7 @@ from jaxtrain.search.halving import brackets, budget_share, rung_fractions, rung
 from jaxtrain.search.lanes import Lanes
 from jaxtrain.search.programs import Program, Programs, signature
 from jaxtrain.search.space import Space, Trial
-from jaxtrain.search.trials import Judgement, Lane, Outcome, Record, outcome_of
+from jaxtrain.search.trials import Judgement, Lane, Outcome, Record, Values, outcome_of
 from jaxtrain.training.signals import Interruption
 
 SAVE_SECONDS = 30.0  # time between saves, which bounds the work that a kill between rungs loses
@@ -64,6 +64,7 @@ class Batch:
         on_progress: is called with the fraction of the steps done.
         splits: the splits measured at every evaluation, validation first.
         use_rungs: whether trials are stopped at rungs.
+        share: takes a rung and the values of these trials there; returns the values of all with which they compete.
     """
 
     space: Space
@@ -78,6 +79,7 @@ class Batch:
     on_progress: Callable[[float], None] = lambda part: None
     splits: tuple[str, ...] = ("validation",)
     use_rungs: bool = True
+    share: Callable[[int, Values], Values] = lambda rung, values: values
 
     def __post_init__(self) -> None:
         """Groups the trials into programs, and assigns them to brackets."""
@@ -254,7 +256,8 @@ class Batch:
         kept: set[int] = set() if last else {n for n, value in values.items() if value is not None}
         for bracket in range(0 if last else rung + 1):
             rivals = {number: value for number, value in values.items() if self._bracket[number] == bracket}
-            best = survivors(rivals, self.space.config["search"]["reduction"], self.higher_is_better)
+            known = self.share(rung, rivals) if rivals else {}
+            best = survivors(known, self.space.config["search"]["reduction"], self.higher_is_better)
             kept -= rivals.keys() - set(best)
         self._gather(work, kept)
         return [self._outcome(work, number, rung, stopped=not last) for number in values if number not in kept]

@@ -1,10 +1,12 @@
-"""Early stopping by rungs: successive halving and Hyperband.
+"""Early stopping by rungs: successive halving, Hyperband and asynchronous halving (ASHA).
 
 Rungs are at 1 / reduction, 1 / reduction^2, ... of the whole budget, down to `search.first_rung`. At each rung the best
 1 / reduction of the trials that reached it continue (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943).
 Hyperband assigns trials to brackets that start at later and later rungs (Li et al. 2018,
-https://arxiv.org/abs/1603.06560). Schedules depend only on the whole budget, so a trial that survives every rung is
-trained exactly as without halving.
+https://arxiv.org/abs/1603.06560). With ASHA a trial continues if it is among the best 1 / reduction of the trials of
+all workers that have reached the rung so far (Li et al. 2020, https://arxiv.org/abs/1810.05934; in its stopping form: a
+trial that was stopped is not taken up again when later ones are worse). Schedules depend only on the whole budget, so a
+trial that survives every rung is trained exactly as without halving.
 """
 
 from collections.abc import Mapping, Sequence

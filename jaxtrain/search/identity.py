@@ -31,6 +31,9 @@ def check_config(config: Config) -> None:
         expected = f"None {trials} start at step 0"
         hint = "Take checkpoint.init_from, to start them from the weights of that run"
         raise ConfigError("checkpoint.continue_from", config["checkpoint"]["continue_from"], expected, hint)
+    if config["search"]["halving"] == "asha" and config["search"]["storage"] is None:
+        expected = "None, 'successive' or 'hyperband' in a study of one process, which has nobody to wait for"
+        raise ConfigError("search.halving", "asha", expected, "asha is for workers that share search.storage")
     check_seeds(config, "search.seeds")
     check_seeds(config, "search.compare_seeds", before=config["search"]["seeds"])
 

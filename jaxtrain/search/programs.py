@@ -20,6 +20,7 @@ from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.parallel.shared_programs import drop_all_programs, drop_programs
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import Trial
+from jaxtrain.training.checks import check_counted
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
 
@@ -84,6 +85,7 @@ class Programs:
         """Returns the experiment shared by all configs that differ from this one only in floats and seed."""
         key = signature(config)
         if key not in self._experiments:
+            check_counted(config, "in a search, whose trials are compared at equal steps")
             data = to_json({k: v for k, v in config["data"].items() if k not in ("batch_size", "eval_batch_size")})
             experiment = build(config, lanes=True, beside=self._by_data.get(data), data=self.data)
             if "validation" not in experiment.dataset.sizes:

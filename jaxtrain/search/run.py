@@ -1,6 +1,7 @@
 """Runs a hyperparameter search, from a resolved config to its report: the function behind the command `search`."""
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,13 +19,15 @@ from jaxtrain.data import Source, with_given
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
 from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
-from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.compilation import Compilations, count_compilations
 from jaxtrain.parallel.shared_programs import drop_all_programs
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
+from jaxtrain.search.budget import store, with_bought, with_trials
 from jaxtrain.search.comparison import compare
 from jaxtrain.search.halving import rung_fractions
 from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, with_batch, without_storage
+from jaxtrain.search.pace import affordable_runs
 from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
@@ -89,25 +92,32 @@ def run_search(
         UsageError: the directory belongs to another study.
         StorageError: a file or the database cannot be read or written.
     """
-    config = with_given(config, data)
+    began = time.perf_counter()
+    config = with_trials(with_given(config, data))
     check_config(config)
-    space = read_space(config)
-    trials = number_of_trials(space)
+    budget = config["search"]["budget"]
+    if budget is None:
+        number_of_trials(read_space(config))  # raises for a grid of too many points, before anything is written
     with interruptions(plain_lines(quiet).say) as stop, count_compilations() as compiled, ExitStack() as opened:
         opened.enter_context(explain_traced_floats(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
         say = plain_lines(quiet).say
+        owner = read_owner(folder, accept_edited=accept_edited)
+        programs = Programs(data)
+        if budget is not None:
+            timed = functools.partial(_affordable_runs, programs, began, compiled)
+            config = with_bought(config, programs.experiment(config), folder, owner, timed, say)
+        space = read_space(config)
+        trials = number_of_trials(space)
         if line := exhaustion(space):
             say(line)
-        owner = read_owner(folder, accept_edited=accept_edited)
         is_chosen = config["search"]["batch"] is None
         config = with_batch(config, owner)
         if is_chosen:
             _say_batch(config["search"], say)
         space = read_space(config)
         demand_same(folder, config, owner)
-        programs = Programs(data)
-        _check_lanes(programs.experiment(config), trials)
+        _check_lanes(programs.experiment(config), config["search"], trials)
         direction = higher_is_better(programs.experiment(config))
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
@@ -120,6 +130,7 @@ def run_search(
         study = open_study(space, direction, ledger, trials, stop, say)
         opened.callback(study.release)
         run = (owner and owner.id) or new_id()
+        store(folder, budget, trials)
         claim(folder, without_storage(config), run)
         done = len(study.outcomes())
         bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
@@ -187,12 +198,18 @@ def higher_is_better(experiment: Experiment) -> bool:
     return metrics[metric].higher_is_better
 
 
-def _check_lanes(experiment: Experiment, trials: int) -> None:
+def _affordable_runs(programs: Programs, began: float, compiled: Compilations, config: Config, seconds: float) -> float:
+    direction = higher_is_better(programs.experiment(config))
+    return affordable_runs(
+        config, programs, higher_is_better=direction, seconds=seconds, began=began, compiled=compiled
+    )
+
+
+def _check_lanes(experiment: Experiment, section: Config, trials: int) -> None:
     """Raises ConfigError for a batch of trials, or a comparison, whose states main memory cannot hold.
 
     They lie there between rungs.
     """
-    section = experiment.config["search"]
     state = experiment.state_shapes()
     batch = {"search.batch": min(section["batch"], trials), "search.seeds": section["seeds"]}
     check_lanes(experiment.mesh, state, batch, total_memory())

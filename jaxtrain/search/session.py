@@ -81,6 +81,7 @@ class Session:
         """Makes a batch of trials over the seeds of the search, saved in these files; `options` override its fields."""
         first = self.config["seed"]
         seeds = range(first, first + self.config["search"]["seeds"])
+        shared = {"share": self.study.share_rung} if self.config["search"]["halving"] == "asha" else {}
         return Batch(
             space=self.space,
             trials=trials,
@@ -91,7 +92,7 @@ class Session:
             save=files.save if files else lambda batch, work: None,
             pace=self.pace,
             on_progress=self._show_fraction,
-            **{"seeds": seeds, **options},
+            **{"seeds": seeds, **shared, **options},
         )
 
     def note_seconds(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from jaxtrain.errors import UsageError, Words, message
 from jaxtrain.search.samplers import Sampler
 from jaxtrain.search.space import Space, Trial
-from jaxtrain.search.trials import NO_VALUE, STATUSES, Outcome
+from jaxtrain.search.trials import NO_VALUE, STATUSES, Outcome, Values
 from jaxtrain.storage.json_lines import JsonLines, read_lines
 
 
@@ -66,6 +66,10 @@ class Study(Protocol):
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Stores outcomes of the batch, some or all; they are written before this returns."""
+        ...
+
+    def share_rung(self, rung: int, values: Values) -> Values:
+        """Stores the values of trials at a rung; returns those of all the study's trials that reached it so far."""
         ...
 
     def outcomes(self) -> list[Outcome]:
@@ -132,6 +136,10 @@ class LocalStudy:
     def outcomes(self) -> list[Outcome]:
         """Returns the outcomes in the ledger, ordered by trial number."""
         return [self._outcomes[number] for number in sorted(self._outcomes)]
+
+    def share_rung(self, rung: int, values: Values) -> Values:
+        """Returns the values: nothing is shared."""
+        return values
 
     def release(self) -> None:
         """Does nothing: the same command resumes the taken trials."""

@@ -84,6 +84,9 @@ def is_tie(difference: Interval) -> bool:
     return difference.mean == 0 if unknown else not difference.excludes_zero
 
 
+Values = dict[int, float | None]
+"""Number of a trial -> its value, None if it has none."""
+
 Lane = tuple[int, int]
 """(number of the trial, seed)."""
 

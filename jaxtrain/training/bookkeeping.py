@@ -26,6 +26,7 @@ class Bookkeeping:
         last: split -> the numbers of its newest row.
         seconds: duration of the run over all sessions, in seconds.
         began: the step at which the run began: 0, or that of the run which it continues.
+        total: the number of steps of the whole run; None in checkpoints of earlier versions.
         result: whether the state of the "best" evaluation or the "last" state counts as the result of the run.
         rows: the mark of the rows in metrics.jsonl at the time; None in checkpoints of earlier versions.
         edited: the files that were changed by others and accepted as they stood.
@@ -38,6 +39,7 @@ class Bookkeeping:
     last: dict[str, Numbers] = field(default_factory=dict)
     seconds: float = 0.0
     began: int = 0
+    total: int | None = None
     result: str = "best"
     rows: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)

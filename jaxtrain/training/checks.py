@@ -9,6 +9,7 @@ import jax
 import optax
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.config.durations import seconds_of
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import START_FROM
 from jaxtrain.data.dataset import Dataset
@@ -90,6 +91,15 @@ def check_continuation(config: Config) -> None:
     if config["lr_range"]["before_training"]:
         expected = "False with checkpoint.continue_from, since the test trains from new weights"
         raise ConfigError("lr_range.before_training", True, expected)
+    check_counted(config, "in a run that continues another, from whose first step they count")
+
+
+def check_counted(config: Config, why: str) -> None:
+    """Rejects a duration that is a time where the number of steps must be known before anything runs."""
+    text = config["train"]["duration"]
+    if seconds_of(text) is not None:
+        hint = "The command plan says how many steps fit into a time"
+        raise ConfigError("train.duration", text, f"epochs or steps {why}", hint)
 
 
 def check_metrics(task: Config, chosen: str) -> None:

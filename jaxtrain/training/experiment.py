@@ -109,6 +109,7 @@ def build(
 ) -> Experiment:
     """Builds the experiment of a resolved config, and reads its data.
 
+    A duration that is a time counts as one epoch, until `training/timed_duration.py` fixes the number of steps.
     Checks that need only the config run before the data are read.
 
     Args:

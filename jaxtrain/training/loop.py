@@ -132,7 +132,7 @@ def _loop(session: TrainingSession) -> Ending:
             if pauses := lengths.pauses_at(session.at):
                 _read_output(session, pending)
                 pending = None
-        max_steps = _next_call_steps(newest.steps, elapsed(), session.experiment.capacity)
+        max_steps = next_call_steps(newest.steps, elapsed(), session.experiment.capacity)
         if pauses:
             _evaluate_and_save(session)
     _read_output(session, pending)
@@ -174,7 +174,7 @@ def _dispatch(session: TrainingSession, steps: int) -> PendingCall:
     return PendingCall(session.at - steps, steps, batches, output)
 
 
-def _next_call_steps(steps: int, seconds: float, capacity: int) -> int:
+def next_call_steps(steps: int, seconds: float, capacity: int) -> int:
     """Returns the most steps, up to `capacity`, that the next call may take to last about CALL_SECONDS."""
     return max(1, min(capacity, 4 * steps, int(steps * CALL_SECONDS / max(seconds, 1e-6))))
 

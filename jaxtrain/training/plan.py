@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.config.durations import seconds_of
 from jaxtrain.core.steps import train_step
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.parallel.compilation import count_compilations
@@ -20,6 +21,8 @@ from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
 from jaxtrain.training.runners import make_runner
+from jaxtrain.training.signals import Interruption
+from jaxtrain.training.timed_duration import with_timed_duration
 
 CURVE_POINTS = 10_000  # most points of a curve; a longer run is sampled at evenly spaced steps
 TIMED_STEPS = 3
@@ -55,6 +58,7 @@ class Plan:
         largest_batch: the largest batch size that fits, 0 if none fits; at most `batch_cap`, the training split.
         lanes: the most lanes that fit, 0 if none fits; at most `memory_plan.MAX_LANES`.
         begin: the step at which the run begins: 0, or that of the run which it continues.
+        timed: how the number of steps follows from a duration that is a time; None for other durations.
     """
 
     device: str
@@ -74,6 +78,7 @@ class Plan:
     batch_cap: int
     lanes: int | None
     begin: int
+    timed: str | None
 
     @property
     def total_memory(self) -> int | None:
@@ -115,6 +120,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
             # Seeds that do not fit as one vmapped program are stepped fewer at a time, down to the smallest width.
             least = bytes_of_batch(experiment, config["data"]["batch_size"]) if config["train"]["seeds"] > 1 else None
         fits = memory is None or (least or sum(memory.values())) <= limit
+        experiment, timed = _with_duration(experiment, fits)
         return Plan(
             device=experiment.mesh.devices.flat[0].device_kind,
             devices=experiment.mesh.size,
@@ -133,7 +139,22 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
             batch_cap=batch_sizes(experiment)[-1],
             lanes=most_lanes(experiment, limit),
             begin=begin,
+            timed=timed,
         )
+
+
+def _with_duration(experiment: Experiment, fits: bool) -> tuple[Experiment, str | None]:
+    """Returns the experiment with the number of steps of a duration that is a time, and a line on it."""
+    text = experiment.config["train"]["duration"]
+    if seconds_of(text) is None:
+        return experiment, None
+    if not fits:
+        return experiment, f"{text}: not timed, so that the schedules are those of one epoch"
+    lines: list[str] = []
+    timed = with_timed_duration(
+        experiment, train_step, began=time.perf_counter(), stop=Interruption(), say=lines.append
+    )
+    return timed, f"{lines[0]}; a run times itself again"
 
 
 def _begin(experiment: Experiment) -> int:

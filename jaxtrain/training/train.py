@@ -2,12 +2,14 @@
 
 import importlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.config.durations import seconds_of
 from jaxtrain.config.identity import from_default
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
@@ -31,9 +33,10 @@ from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.intervals import over_seeds
-from jaxtrain.training.loop import Ending, TrainingSession, run_loop, throughput
+from jaxtrain.training.loop import Clock, Ending, TrainingSession, run_loop, throughput
 from jaxtrain.training.runners import Runner, make_runner
 from jaxtrain.training.signals import interruptions
+from jaxtrain.training.timed_duration import with_timed_duration
 
 RANGE_TEST = "jaxtrain.lr_range.from_config"
 """Imported by name, and only for `lr_range.before_training`: the module belongs to a package above this one."""
@@ -48,6 +51,7 @@ def train_and_evaluate(
     trackers: Sequence[Tracker] = (),
     quiet: bool = False,
     accept_edited: bool = False,
+    began: float | None = None,
 ) -> Result:
     """Trains a resolved config in a directory, or resumes the run in it, and tests the best state at the end.
 
@@ -64,7 +68,9 @@ def train_and_evaluate(
         quiet: whether to print no progress and no notes.
         accept_edited: whether to accept rows and results that others changed; `Result.edited`
             names them. Else the run goes back to the newest checkpoint before the change.
+        began: the reading of `time.perf_counter()` at which a duration such as "10 minutes" begins; None: now.
     """
+    began = time.perf_counter() if began is None else began
     workdir = Path(workdir)
     config = with_given(config, data)
     lines = plain_lines(quiet)
@@ -80,6 +86,15 @@ def train_and_evaluate(
         experiment = _build_experiment(config, workdir, lines.say, data)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
+        experiment = with_timed_duration(
+            experiment,
+            step,
+            began=began,
+            stop=stop,
+            say=lines.say,
+            folder=checkpoints.directory / "unfinished-timing",
+            total=(checkpoints.newest_memory() or {}).get("total"),
+        )
         opened.callback(experiment.feed.close)
         runner = make_runner(experiment, step)
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
@@ -87,19 +102,19 @@ def train_and_evaluate(
         rows = JsonlTracker(workdir / "metrics.jsonl", kept)
         claim(workdir, config, run)
         write_json(workdir / "config_difference.json", from_default(config))
-        began = bookkeeping.began if resumed is None else resumed
+        first = bookkeeping.began if resumed is None else resumed
         total = experiment.lengths.total
         if resumed is not None:
             lines.say(f"resuming at step {resumed:,} of {total:,}")
-        bar = opened.enter_context(progress(total, began, quiet=quiet, description=workdir.name))
+        bar = opened.enter_context(progress(total, first, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
         session = TrainingSession(
             experiment=experiment,
             runner=runner,
             state=state,
             bookkeeping=bookkeeping,
-            began_at=began,
-            at=began,
+            began_at=first,
+            at=first,
             saved_at=resumed,
             checkpoints=checkpoints,
             rows=rows,
@@ -107,6 +122,7 @@ def train_and_evaluate(
             bar=bar,
             stop=stop,
             compiled=compiled,
+            clock=_clock(config, began if resumed is None else None),
         )
         return _finish(session, run_loop(session), workdir)
 
@@ -162,15 +178,22 @@ def start(
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
         info = experiment.dataset.info.to_json()
         result = experiment.config["checkpoint"]["result"]
+        total = experiment.lengths.total
         if experiment.config["checkpoint"]["continue_from"] is not None:
             continued = read_continued(experiment, runner.shapes())
             checkpoints.say(continued.line)
-            return runner.place(continued.state), Bookkeeping(info, began=continued.step, result=result), None
-        return runner.init(), Bookkeeping(info, result=result), None
+            bookkeeping = Bookkeeping(info, began=continued.step, total=total, result=result)
+            return runner.place(continued.state), bookkeeping, None
+        return runner.init(), Bookkeeping(info, total=total, result=result), None
     bookkeeping = Bookkeeping(**restored.memory)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     check_preparation(experiment.dataset, bookkeeping.info)
     return runner.place(restored.state), bookkeeping, restored.step
+
+
+def _clock(config: Config, began: float | None) -> Clock:
+    """Returns the clock of a session; that of a new run whose duration is a time began with it."""
+    return Clock() if began is None or seconds_of(config["train"]["duration"]) is None else Clock(began)
 
 
 def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:

@@ -16,7 +16,7 @@ from jaxtrain.search.shared.database import Database
 from jaxtrain.search.shared.workers import Workers
 from jaxtrain.search.space import Point, Space, Trial
 from jaxtrain.search.study import Ledger
-from jaxtrain.search.trials import Outcome
+from jaxtrain.search.trials import Outcome, Values
 from jaxtrain.training.signals import Interruption
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _IDENTITY = "identity"
 _WORKER = "worker"
 _POINT = "point"
 _OUTCOME = "outcome"
+_RUNG = "value at rung "
 
 
 class SharedStudy:
@@ -109,6 +110,13 @@ class SharedStudy:
         trials = self._database.retry(self._all_trials)
         saved = [trial.user_attrs.get(_OUTCOME) for trial in trials if trial.state.is_finished()]
         return [Outcome.from_json(outcome) for outcome in saved if outcome]
+
+    def share_rung(self, rung: int, values: Values) -> Values:
+        """Stores the values of trials at a rung; returns those of all the study's trials that reached it so far.
+
+        So workers stop trials by what is known of a rung, without waiting for each other.
+        """
+        return self._with_lock(lambda: self._share_rung(f"{_RUNG}{rung}", values))
 
     def release(self) -> None:
         """Releases the trials without an outcome and signs off; if that fails, the heartbeat's absence shows it."""
@@ -237,6 +245,13 @@ class SharedStudy:
         in_space = self._non_adaptive is not None or trial.params.keys() == outcome.point.keys()
         end_trial(self._study, outcome.trial, outcome, in_space)
         return True
+
+    def _share_rung(self, key: str, values: Values) -> Values:
+        for number, value in values.items():
+            place = trial_id(self._study, number)
+            if not self._study._storage.get_trial(place).state.is_finished():  # another worker may have ended it
+                self._study._storage.set_trial_user_attr(place, key, value)
+        return {t.number: t.user_attrs[key] for t in self._all_trials() if key in t.user_attrs} | values
 
     def _tell_missing(self) -> None:
         """Ends the unfinished trials whose outcome is only in the ledger, because of an outage or a kill."""
