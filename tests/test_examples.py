@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import outcome, tiny
 
 from jaxtrain import evaluate, load_run
-from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
@@ -180,3 +180,42 @@ def test_an_example_that_cannot_be_read_is_named_by_its_row():
         DataError, match=r"train split, row 7: got an example that cannot be read \(OSError: disk error"
     ):
         load_dataset(as_source({"train": Broken()}, "mine"), Settings(seed=0, validation_fraction=0, test_fraction=0))
+
+
+def _examples(at: int, value: float) -> list[tuple[np.ndarray, int]]:
+    """Examples of which the one at row `at` holds a value."""
+    inputs = np.ones((40, 3))
+    inputs[:, 0] = np.arange(40)
+    inputs[at, 1] = value
+    return [(row, i % 3) for i, row in enumerate(inputs)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_a_value_that_is_no_number_is_named_by_its_row_or_passed_over(feed, value):
+    """Also where all examples are read into memory, and by the row of the split, not of a batch."""
+
+    def load(skip: int) -> tuple[Dataset, list[np.ndarray]]:
+        source = as_source(Source({"train": _examples(29, value)}), "memory")
+        dataset = load_dataset(source, Settings(feed=feed, skip_bad=skip))
+        return dataset, [dataset.read(name, np.arange(size))["inputs"] for name, size in dataset.sizes.items()]
+
+    with pytest.raises(DataError, match=r"train split: got inputs\[29, 1\] = (nan|inf); expected finite numbers"):
+        load(0)
+    dataset, read = load(1)
+    assert np.isfinite(dataset.info.input_mean).all()
+    assert np.isfinite(np.concatenate(read)).all()
+    assert dataset.bad is not None
+    assert len(dataset.bad.messages) == 1
+
+
+def test_integers_of_a_regression_are_numbers_however_examples_are_read():
+    source = as_source(Source({"train": [(row, -label) for row, label in _examples(0, 1.0)]}), "memory")
+    dataset = load_dataset(source, Settings(feed="stream"), standardised=True)
+    assert np.isfinite(dataset.read("train", np.arange(4))["targets"]).all()
+
+
+def test_a_label_beyond_the_stated_classes_is_named_where_a_mask_is_read():
+    masks = [(np.ones((2, 2, 1)), np.full((2, 2), i % 4)) for i in range(40)]
+    with pytest.raises(DataError, match=r"targets\[3, 0, 0\] = 3; expected 0 to 2"):
+        load_dataset(as_source(Source({"train": masks}, classes=3), "memory"), Settings(test_fraction=0.0))

@@ -40,11 +40,11 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
         got = Words(f"targets of dtype {train.targets.dtype}")
         raise DataError(where, got, f"integers, for {source.classes} classes")
     for name, split in splits.items():
-        _check_labels(name, split, source.classes)
+        _check_labels(split.where("targets", name), split.targets, source.classes)
     if source.classes is None and is_labels(train.targets):
         source = replace(source, classes=_count_classes(train))
         for name, split in splits.items():
-            _check_labels(name, split, source.classes)
+            _check_labels(split.where("targets", name), split.targets, source.classes)
     return source
 
 
@@ -56,11 +56,16 @@ def _check_columns(source: Source, train: Split) -> None:
             raise DataError(train.where("inputs", "train"), got, expected)
 
 
-def check_values(inputs: np.ndarray, targets: np.ndarray, split: Split, name: str, classes: int | None) -> None:
-    """Raises DataError for rows just read that hold nan, infinities, or labels outside of 0..classes - 1."""
-    _check_finite(split.where("inputs", name), "inputs", inputs)
-    _check_finite(split.where("targets", name), "targets", targets)
-    _check_labels(name, split._replace(targets=targets), classes)
+def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray) -> None:
+    """Raises DataError for `rows` of inputs just read that hold nan, infinities or numbers beyond float32."""
+    _check_finite(where, "inputs", inputs, rows)
+
+
+def check_targets(where: str, targets: np.ndarray, rows: np.ndarray, classes: int | None, *, labels: bool) -> None:
+    """Raises DataError for `rows` of targets just read: as `check_inputs`, and for `labels` outside 0..classes - 1."""
+    _check_finite(where, "targets", targets, rows)
+    if labels:
+        _check_labels(where, targets, classes, rows)
 
 
 def is_integer(targets: np.ndarray | Field) -> bool:
@@ -98,8 +103,8 @@ def _plain(values: Any, where: str, field: str) -> np.ndarray | Field:
     return values if isinstance(values, Field) else plain_array(values, where, field)
 
 
-def _check_finite(where: str, field: str, array: np.ndarray | Field) -> None:
-    """Rejects nan, infinities and numbers beyond the range of float32."""
+def _check_finite(where: str, field: str, array: np.ndarray | Field, rows: np.ndarray | None = None) -> None:
+    """Rejects nan, infinities and numbers beyond the range of float32; `rows` are those of the array in its split."""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return
     limit = np.finfo(np.float32).max
@@ -108,8 +113,7 @@ def _check_finite(where: str, field: str, array: np.ndarray | Field) -> None:
         if not usable.all():
             row, feature = np.argwhere(~usable)[0]
             index = (block.start + row, *np.unravel_index(feature, array.shape[1:]))
-            at = ", ".join(map(str, index))
-            got = Words(f"{field}[{at}] = {array[index]}")
+            got = Words(f"{field}[{_at(index, rows)}] = {array[index]}")
             hint = "Fill or scale the values, or leave those examples out"
             raise DataError(where, got, "finite numbers in the range of float32", hint)
 
@@ -154,18 +158,21 @@ FAR_LABELS = (
 )
 
 
-def _check_labels(name: str, split: Split, classes: int | None) -> None:
-    """Rejects class labels outside 0..classes - 1, and integers beyond the range of int32."""
-    targets = split.targets
+def _check_labels(where: str, targets: np.ndarray | Field, classes: int | None, rows: np.ndarray | None = None) -> None:
+    """Rejects class labels outside 0..classes - 1, and integers beyond the range of int32; `rows` as above."""
     if not is_integer(targets) or not isinstance(targets, np.ndarray):
         return
     labels = classes is not None or is_labels(targets)
     low = 0 if labels else -(2**31)
     high = classes - 1 if classes is not None else 2**63 - 2 if labels else 2**31 - 1
-    if low <= int(targets.min()) and int(targets.max()) <= high:
+    if not targets.size or (low <= int(targets.min()) and int(targets.max()) <= high):
         return
     index = tuple(np.argwhere((targets < low) | (targets > high))[0])
-    at = ", ".join(map(str, index))
     hint = INTEGERS if labels else ""
-    got = Words(f"targets[{at}] = {targets[index]}")
-    raise DataError(split.where("targets", name), got, f"{low} to {high}", hint)
+    got = Words(f"targets[{_at(index, rows)}] = {targets[index]}")
+    raise DataError(where, got, f"{low} to {high}", hint)
+
+
+def _at(index: tuple[Any, ...], rows: np.ndarray | None) -> str:
+    """Returns the index of a value for an error, with the row that it has in its split."""
+    return ", ".join(map(str, index if rows is None else (rows[index[0]], *index[1:])))

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxtrain.data.bad_rows import BadRows, tolerate
-from jaxtrain.data.checks import check_source, check_values, is_integer, is_labels
+from jaxtrain.data.checked import checked
+from jaxtrain.data.checks import check_source, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import column, cut, make_rule
 from jaxtrain.data.encoded import encode_tables
@@ -102,7 +103,6 @@ class Dataset:
         if part.is_decoded or self.bad is not None:
             inputs, targets = self._read(part, np.arange(len(part)) if places is None else places)
             rows = None
-            check_values(inputs, targets, part.split, name, self.info.classes)
         else:
             rows = part.rows if places is None else part.source_rows(places)
         outs = out or {"inputs": None, "targets": None}
@@ -174,7 +174,8 @@ def load_dataset(
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
-    source = replace(source, splits=hold_labels(tolerate(source.splits, bad) if bad else source.splits))
+    splits = checked(source.splits, source.classes, labels=not standardised)
+    source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else number_labels(source)
     is_table = isinstance(source.splits["train"].inputs, Table)
     source = source if is_table else check_source(source, labels=not standardised)
