@@ -9,6 +9,7 @@ from jaxtrain.data.fields import Field
 from jaxtrain.data.info import blocks
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import Source, Split
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, Words
 
 ALWAYS_ALLOWED = 10_000
@@ -48,6 +49,18 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
     return source
 
 
+def check_table(source: Source) -> Source:
+    """Returns a source of tables with plain targets, whose columns are those of the training table, too.
+
+    Raises DataError where targets or columns are of another length than the inputs.
+    """
+    splits = {name: _with_plain_targets(name, split) for name, split in source.splits.items()}
+    train: Table = splits["train"].inputs
+    source = replace(source, splits=splits, columns={**train.columns, **source.columns})
+    _check_columns(source, splits["train"])
+    return source
+
+
 def _check_columns(source: Source, train: Split) -> None:
     for name, column in source.columns.items():
         if column.shape != (len(train.inputs),):
@@ -81,22 +94,28 @@ def is_labels(targets: np.ndarray | Field) -> bool:
 def _check_split(name: str, split: Split) -> Split:
     places = {field: split.where(field, name) for field in ("inputs", "targets")}
     inputs = _plain(split.inputs, places["inputs"], "inputs")
-    targets = _plain(split.targets, places["targets"], "targets")
     if len(inputs.shape) < 2 or 0 in inputs.shape[1:]:
         got = Words(f"inputs of shape {inputs.shape}")
         hint = "Give one feature as inputs[:, None]" if len(inputs.shape) == 1 else ""
         raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis", hint)
-    if len(targets.shape) < 1 or 0 in targets.shape[1:]:
-        got = Words(f"targets of shape {targets.shape}")
-        raise DataError(places["targets"], got, "the shape (n, ...) without an empty axis")
-    if len(inputs) != len(targets):
-        got = Words(f"{len(targets)} targets for {len(inputs)} inputs")
-        raise DataError(places["targets"], got, "one target for each example")
+    split = _with_plain_targets(name, split._replace(inputs=inputs))
     if len(inputs) == 0:
         raise DataError(places["inputs"], Words("no examples"), "at least one")
-    for field, array in (("inputs", inputs), ("targets", targets)):
+    for field, array in (("inputs", inputs), ("targets", split.targets)):
         _check_finite(places[field], field, array)
-    return split._replace(inputs=inputs, targets=targets)
+    return split
+
+
+def _with_plain_targets(name: str, split: Split) -> Split:
+    where = split.where("targets", name)
+    targets = _plain(split.targets, where, "targets")
+    if len(targets.shape) < 1 or 0 in targets.shape[1:]:
+        got = Words(f"targets of shape {targets.shape}")
+        raise DataError(where, got, "the shape (n, ...) without an empty axis")
+    if len(split.inputs) != len(targets):
+        got = Words(f"{len(targets)} targets for {len(split.inputs)} inputs")
+        raise DataError(where, got, "one target for each example")
+    return split._replace(targets=targets)
 
 
 def _plain(values: Any, where: str, field: str) -> np.ndarray | Field:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtrain.data.bad_rows import BadRows, tolerate
 from jaxtrain.data.checked import checked
-from jaxtrain.data.checks import check_source, is_integer, is_labels
+from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import column, cut, make_rule
 from jaxtrain.data.encoded import encode_tables
@@ -130,7 +130,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Returns the sha256, in hex, of the raw arrays and of the rows of each split; computed on first use.
+        """Returns the sha256, in hex, of the raw arrays, the rows of each split and the weights; computed on first use.
 
         Fields that are decoded enter by their own fingerprints.
         """
@@ -146,6 +146,8 @@ class Dataset:
                 _add_to(digest, array, stamp)
             if part.rows is not None:
                 _add_to(digest, part.rows)
+        if self.weights is not None:
+            _add_to(digest, self.weights.sums)
         return digest.hexdigest()
 
 
@@ -178,7 +180,7 @@ def load_dataset(
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else number_labels(source)
     is_table = isinstance(source.splits["train"].inputs, Table)
-    source = source if is_table else check_source(source, labels=not standardised)
+    source = check_table(source) if is_table else check_source(source, labels=not standardised)
     # The test split is cut first, so that it does not depend on the validation fraction.
     fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
@@ -195,6 +197,8 @@ def load_dataset(
     names = source.class_names
     own = rows.get("train")
     info = describe(train.inputs, train.targets, own, source.classes, names, encoding, standardised=standardised)
+    if any(split.inputs.dtype != train.inputs.dtype for split in source.splits.values()):
+        info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
     splits = hold(source.splits, 0 if settings.feed == "stream" else None)
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
     parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}

@@ -149,7 +149,7 @@ class ExampleField:
         """
         own = getattr(self._examples.given, "_fingerprint", None)
         if isinstance(own, str):
-            return own.encode()
+            return f"{own} {self._examples.names[self._index]}".encode()
         few = math.prod(self.shape) * self.dtype.itemsize > HASHED_BYTES
         rows = np.linspace(0, len(self) - 1, HASHED_EXAMPLES if few else len(self)).astype(np.int64)
         digest = hashlib.sha256()
