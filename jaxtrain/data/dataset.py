@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.bad_rows import BadRows, tolerate
+from jaxtrain.data.bad_rows import BadRows, tolerate, used_up
 from jaxtrain.data.checked import checked
 from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
@@ -175,6 +175,8 @@ def load_dataset(
     """
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
+    if len(source.damaged) > settings.skip_bad:
+        raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
     splits = checked(source.splits, source.classes, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))

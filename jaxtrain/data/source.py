@@ -44,7 +44,7 @@ class Source:
     numbers and texts: a mapping or a data frame. `inputs` and `targets` name the fields of mappings. `classes` is the
     number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
     the labels. `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped,
-    ordered or drawn.
+    ordered or drawn. `damaged` are the errors of examples that a reader found and left, for `data.skip_bad`.
     """
 
     splits: Mapping[str, Any]
@@ -53,6 +53,7 @@ class Source:
     inputs: str = "inputs"
     targets: str = "targets"
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    damaged: tuple[DataError, ...] = field(default=(), repr=False)
 
 
 def as_source(returned: object, name: str) -> Source:
@@ -75,7 +76,7 @@ def as_source(returned: object, name: str) -> Source:
     fields = (source.inputs, source.targets)
     named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
     columns = {str(name): _as_column(values, f"{where}, column {name}") for name, values in source.columns.items()}
-    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns)
+    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns, damaged=source.damaged)
 
 
 def _as_column(values: Any, where: str) -> np.ndarray:
