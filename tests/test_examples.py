@@ -289,3 +289,25 @@ def test_splits_of_unlike_dtypes_are_prepared_alike_on_the_host_and_the_devices(
     dataset = load_dataset(as_source(given, "memory"), Settings())
     out = {"inputs": np.empty((8, 64), dataset.example["inputs"].dtype), "targets": np.empty(8, np.int32)}
     np.testing.assert_array_equal(dataset.read("test", np.arange(8), out)["inputs"], dataset.split("test")["inputs"])
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_examples_of_python_that_cannot_be_read_are_passed_over(feed):
+    class Broken(list[tuple[np.ndarray, int]]):
+        reads = 0
+
+        def __getitem__(self, row: Any) -> Any:
+            Broken.reads += 1
+            if row in (5, 6, 200):
+                raise OSError("no such file")
+            return super().__getitem__(row)
+
+    data = Broken([(np.full(3, i), i % 3) for i in range(1000)])
+    dataset = load_dataset(as_source(Source({"train": data}), "memory"), Settings(feed=feed, skip_bad=3))
+    assert dataset.fingerprint
+    assert Broken.reads < (5 if feed == "device" else 4.2) * 1000  # labels, statistics twice, fingerprint, inputs
+    assert dataset.bad is not None
+    assert [message.partition(":")[0][-6:] for message in dataset.bad.messages] == [" row 5", " row 6", "ow 200"]
+    data[7] = (np.full(3, -1), 0)
+    again = load_dataset(as_source(Source({"train": data}), "memory"), Settings(feed=feed, skip_bad=3))
+    assert again.fingerprint != dataset.fingerprint
