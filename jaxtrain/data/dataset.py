@@ -19,7 +19,7 @@ from jaxtrain.data.info import DataInfo, describe
 from jaxtrain.data.order import Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
-from jaxtrain.data.tables import Table
+from jaxtrain.data.tables import Table, TableEncoding
 from jaxtrain.errors import ConfigError, DataError, Words
 
 Rows = dict[str, np.ndarray]
@@ -196,9 +196,7 @@ def load_dataset(
         encoding, source = encode_tables(source, rows.get("train"))
         source = check_source(source, labels=not standardised)
         train = source.splits["train"]
-    names = source.class_names
-    own = rows.get("train")
-    info = describe(train.inputs, train.targets, own, source.classes, names, encoding, standardised=standardised)
+    info = _describe(source, rows.get("train"), encoding, bad, standardised=standardised)
     if any(split.inputs.dtype != train.inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
     splits = hold(source.splits, 0 if settings.feed == "stream" else None)
@@ -206,6 +204,23 @@ def load_dataset(
     parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
     weights = _weights(settings.sample, source, rows.get("train"), info)
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _describe(
+    source: Source, rows: np.ndarray | None, encoding: TableEncoding | None, bad: BadRows | None, *, standardised: bool
+) -> DataInfo:
+    """Describes the training `rows` (None: all); for a bad one another row was read, which may be of another split."""
+    train = source.splits["train"]
+
+    def described(rows: np.ndarray | None) -> DataInfo:
+        named = (source.classes, source.class_names, encoding)
+        return describe(train.inputs, train.targets, rows, *named, standardised=standardised)
+
+    info = described(rows)
+    own = np.arange(len(train.inputs)) if rows is None else rows
+    if bad is not None and (passed := bad.among("train", own)).any():
+        return described(own[~passed])
+    return info
 
 
 def _weights(sample: str | None, source: Source, rows: np.ndarray | None, info: DataInfo) -> Weights | None:
