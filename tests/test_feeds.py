@@ -120,6 +120,16 @@ def test_experiments_beside_each_other_share_a_stream():
     assert build(tiny({"data.feed": "stream", "data.batch_size": 32}), beside=first).feed is not first.feed
 
 
+def test_the_padding_of_an_evaluation_is_not_decoded():
+    data = decoded_digits()
+    experiment = build(tiny({"data.feed": "stream", "data.eval_batch_size": 1500}), data=data)
+    field: Any = data.splits["train"].inputs
+    before = field.reads
+    (piece,) = experiment.eval_batches("validation")
+    assert field.reads - before == experiment.dataset.sizes["validation"]
+    assert piece.size == 1500
+
+
 def test_an_interrupted_stream_ends_as_one_that_was_not(tmp_path, small_blocks):
     config = tiny({"data.feed": "stream"})
     train_and_evaluate(config, tmp_path / "whole", data=decoded_digits(), quiet=True)

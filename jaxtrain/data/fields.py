@@ -36,5 +36,11 @@ class Field(Protocol):
 
 
 def read_rows(field: np.ndarray | Field, rows: np.ndarray) -> np.ndarray:
-    """Returns the values of these rows, (len(rows), ...)."""
-    return field[rows] if isinstance(field, np.ndarray) else field.read(rows)
+    """Returns the values of these rows, (len(rows), ...); a field reads a row once that occurs several times.
+
+    The last batch of an evaluation is filled with its first row, and weighted draws repeat rows.
+    """
+    if isinstance(field, np.ndarray):
+        return field[rows]
+    distinct, places = np.unique(rows, return_inverse=True)
+    return field.read(rows) if len(distinct) == len(rows) else field.read(distinct)[places]
