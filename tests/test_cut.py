@@ -129,3 +129,8 @@ def test_settings_that_are_off_leave_the_name_of_a_directory_as_it_was():
     assert digest(plain) == digest(tiny({"data.feed": "host", "data.workers": 3}))
     assert digest(plain) == digest({**plain, "data": {k: v for k, v in plain["data"].items() if k != "stratify"}})
     assert digest(plain) != digest(tiny({"data.stratify": True}))
+
+
+def test_a_weight_that_is_none_is_named_by_its_row_in_the_source():
+    with pytest.raises(DataError, match=r"the weight -1\.0 of row 7"):
+        Weights(np.where(np.arange(10) == 7, -1.0, 1.0), "here", np.array([2, 7, 9]))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_runs import Interrupting, outcome, run, tiny
 
+from jaxtrain.data import info
 from jaxtrain.data.buffers import ALIGNMENT, Buffers
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.source import Source, Split
@@ -260,3 +261,16 @@ def test_more_bad_examples_than_allowed_end_the_run_with_the_last_one(tmp_path, 
     data = Source({"train": Split(Decoded(split.inputs, (3, 500, 1000)), split.targets)}, classes=10)
     with pytest.raises(DataError, match=r"image \d+: got .*after 2 others.*data.skip_bad=2 is used up"):
         train_and_evaluate(tiny({"data.feed": feed, "data.skip_bad": 2}), tmp_path, data=data, quiet=True)
+
+
+def test_a_run_that_met_a_bad_example_goes_on_once_that_may_be_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(info, "DECODED_BYTES", 0)
+    monkeypatch.setattr(info, "DECODED_EXAMPLES", 3)  # so that the statistics do not meet it
+    given = {"data.feed": "stream", "checkpoint.every": "2 steps", "data.validation_fraction": 0.0}
+    with pytest.raises(DataError, match="image 1000"):
+        train_and_evaluate(tiny(given), tmp_path / "stopped", data=decoded_digits(1000), quiet=True)
+    assert [path for path in (tmp_path / "stopped" / "checkpoints").iterdir() if path.name.isdigit()]
+    given |= {"data.skip_bad": 1}
+    for name in ("stopped", "whole"):
+        train_and_evaluate(tiny(given), tmp_path / name, data=decoded_digits(1000), quiet=True)
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")

@@ -14,10 +14,13 @@ START_FROM = ("init_from", "init_except", "continue_from")
 """The knobs of `checkpoint` that affect the numbers of a run: which weights or which state it starts from."""
 
 
-FEEDING = ("feed", "workers")
-"""The knobs of `data` that affect the speed of a run, and not its numbers."""
+FEEDING = ("feed", "workers", "skip_bad")
+"""The knobs of `data` that affect the speed of a run, or whether it ends at a bad example, and not its numbers.
 
-LATER = ("stratify", "group_by", "order_by", "sample", "skip_bad")
+So a run that met a bad example goes on where it stopped, with a higher `skip_bad`.
+"""
+
+LATER = ("stratify", "group_by", "order_by", "sample")
 """Knobs of `data` that earlier versions lack: their digests stay where these are off."""
 
 

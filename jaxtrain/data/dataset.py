@@ -236,4 +236,4 @@ def _weights(sample: str | None, source: Source, rows: np.ndarray | None, info: 
         values = 1.0 / np.maximum(info.class_counts, 1)[train.targets]
     else:
         values = column(source.columns, sample, "data.sample")
-    return Weights(values if rows is None else values[rows], train.where("inputs", "train"))
+    return Weights(values, train.where("inputs", "train"), rows)

@@ -21,12 +21,17 @@ def check_batch_size(batch_size: int, examples: int) -> None:
 class Weights:
     """Weights (n,) by which examples are drawn with replacement; one of 0 is never drawn."""
 
-    def __init__(self, values: np.ndarray, where: str) -> None:
-        """Takes weights of any scale; raises DataError, naming `where`, for negative or missing ones, or all 0."""
+    def __init__(self, values: np.ndarray, where: str, rows: np.ndarray | None = None) -> None:
+        """Takes weights of any scale and the rows that are drawn (None: all).
+
+        Raises DataError, naming `where`, for negative or missing ones, or all 0.
+        """
+        rows = np.arange(len(values)) if rows is None else rows
+        values = values[rows]
         weights = np.asarray(values, np.float64) if np.asarray(values).dtype.kind in "biuf" else np.array([np.nan])
         wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
         if len(wrong) or not weights.any():
-            got = Words(f"the weight {values[wrong[0]]} of row {wrong[0]}" if len(wrong) else "only weights of 0")
+            got = Words(f"the weight {values[wrong[0]]} of row {rows[wrong[0]]}" if len(wrong) else "only weights of 0")
             raise DataError(where, got, "numbers of at least 0, not all 0, for data.sample")
         self.sums = np.cumsum(weights)
 
