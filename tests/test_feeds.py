@@ -221,5 +221,5 @@ def test_bad_examples_are_passed_over_as_if_the_next_one_stood_for_each(tmp_path
 def test_more_bad_examples_than_allowed_end_the_run_with_the_last_one(tmp_path, feed):
     split = digits(Path()).splits["train"]
     data = Source({"train": Split(Decoded(split.inputs, (3, 500, 1000)), split.targets)}, classes=10)
-    with pytest.raises(DataError, match=r"image \d+: got .*after 2 others.*data.skip_bad=2 is used up"):
+    with pytest.raises(DataError, match=r"image \d+: got .*after 2 others.*raise data.skip_bad, which is 2"):
         train_and_evaluate(tiny({"data.feed": feed, "data.skip_bad": 2}), tmp_path, data=data, quiet=True)

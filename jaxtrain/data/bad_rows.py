@@ -33,7 +33,7 @@ class BadRows:
             if len(self._errors) <= self._most:
                 return
         got = Words(f"{error.got if isinstance(error.got, Words) else repr(error.got)}, after {self._most:,} others")
-        hint = f"data.skip_bad={self._most} is used up: mend the data"
+        hint = f"Mend the data, or raise data.skip_bad, which is {self._most}"
         raise DataError(error.key, got, error.expected, hint) from error
 
     def among(self, split: str, rows: np.ndarray) -> np.ndarray:
