@@ -16,7 +16,7 @@ from jaxtrain.data.buffers import ALIGNMENT, Buffers
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.source import Source, Split
 from jaxtrain.data.streaming import Stream
-from jaxtrain.errors import DataError
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 from jaxtrain.lr_range.from_config import lr_range_test
 from jaxtrain.search.run import run_search
 from jaxtrain.training import feeds
@@ -223,3 +223,34 @@ def test_more_bad_examples_than_allowed_end_the_run_with_the_last_one(tmp_path, 
     data = Source({"train": Split(Decoded(split.inputs, (3, 500, 1000)), split.targets)}, classes=10)
     with pytest.raises(DataError, match=r"image \d+: got .*after 2 others.*raise data.skip_bad, which is 2"):
         train_and_evaluate(tiny({"data.feed": feed, "data.skip_bad": 2}), tmp_path, data=data, quiet=True)
+
+
+# The cache
+
+
+def test_a_cache_is_written_once_and_gives_the_same_run(tmp_path):
+    """The second run decodes only what statistics are taken over; other data get a file of their own."""
+    config = tiny({"data.cache": str(tmp_path / "cache"), "train.duration": "20 steps"})
+    data = decoded_digits()
+    field: Any = data.splits["train"].inputs
+    with pytest.warns(JaxtrainWarning, match=r"data.cache: got 0.00 GiB of decoded examples to write to .*cache"):
+        train_and_evaluate(config, tmp_path / "first", data=data, quiet=True)
+    (file,) = (tmp_path / "cache").iterdir()
+    written = file.stat().st_mtime_ns
+    field.reads = 0
+    train_and_evaluate(config, tmp_path / "second", data=data, quiet=True)
+    assert field.reads <= len(field)  # for the statistics, and not for the epochs
+    assert file.stat().st_mtime_ns == written
+    train_and_evaluate(tiny({"train.duration": "20 steps"}), tmp_path / "none", data=decoded_digits(), quiet=True)
+    assert outcome(tmp_path / "first") == outcome(tmp_path / "second") == outcome(tmp_path / "none")
+    experiment = build(config, data=data)
+    assert not experiment.dataset.is_decoded
+    assert experiment.dataset.fingerprint == build(tiny(), data=decoded_digits()).dataset.fingerprint
+
+
+def test_a_cache_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(DataError, match="image 1000"), pytest.warns(JaxtrainWarning):
+        build(tiny({"data.cache": str(tmp_path / "cache")}), data=decoded_digits(1000, 1001, 1002))
+    assert list((tmp_path / "cache").iterdir()) == []
+    with pytest.raises(ConfigError, match=r"data.cache: got .*; expected None with data.skip_bad"):
+        build(tiny({"data.cache": str(tmp_path / "cache"), "data.skip_bad": 3}), data=decoded_digits())

@@ -14,7 +14,7 @@ START_FROM = ("init_from", "init_except", "continue_from")
 """The knobs of `checkpoint` that affect the numbers of a run: which weights or which state it starts from."""
 
 
-FEEDING = ("feed", "workers")
+FEEDING = ("feed", "workers", "cache")
 """The knobs of `data` that affect the speed of a run, and not its numbers."""
 
 LATER = ("stratify", "group_by", "order_by", "sample", "skip_bad")

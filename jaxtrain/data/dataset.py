@@ -1,20 +1,23 @@
 """The dataset of a run: checks a source, cuts it into splits, and prepares rows of them for batches."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxtrain.data.bad_rows import BadRows, tolerate
+from jaxtrain.data.cache import cached
 from jaxtrain.data.checks import check_source, check_values, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import column, cut, make_rule
 from jaxtrain.data.encoded import encode_tables
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
-from jaxtrain.data.info import DataInfo, describe
+from jaxtrain.data.info import DataInfo, describe, statistics_rows
 from jaxtrain.data.order import Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
@@ -193,12 +196,26 @@ def load_dataset(
         train = source.splits["train"]
     names = source.class_names
     own = rows.get("train")
-    info = describe(train.inputs, train.targets, own, source.classes, names, encoding, standardised=standardised)
-    splits = hold(source.splits, 0 if settings.feed == "stream" else None)
+    sample = statistics_rows(train.inputs, own)  # chosen before decoded inputs become an array, or not
+    splits = _stored(source.splits, settings)
+    train = splits["train"]
+    info = describe(
+        *(train.inputs, train.targets, own, source.classes, names, encoding), sample=sample, standardised=standardised
+    )
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
     parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
     weights = _weights(settings.sample, source, rows.get("train"), info)
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _stored(splits: Mapping[str, Split], settings: Settings) -> dict[str, Split]:
+    """Returns the splits with decoded fields on disk or in memory, as the settings say."""
+    if settings.cache is None:
+        return hold(splits, 0 if settings.feed == "stream" else None)
+    if settings.skip_bad:
+        expected = "None with data.skip_bad, since the cache would hide which examples are bad"
+        raise ConfigError("data.cache", settings.cache, expected, "Leave one of the two out")
+    return cached(splits, Path(settings.cache))
 
 
 def _weights(sample: str | None, source: Source, rows: np.ndarray | None, info: DataInfo) -> Weights | None:
