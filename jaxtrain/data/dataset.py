@@ -161,12 +161,7 @@ def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:
         digest.update(stamp or np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def load_dataset(
-    source: Source,
-    settings: Settings,
-    *,
-    standardised: bool = False,
-) -> Dataset:
+def load_dataset(source: Source, settings: Settings, *, standardised: bool = False) -> Dataset:
     """Checks a source and returns its dataset; missing validation and test splits are cut from train.
 
     A fraction is relative to the source's train split, and applies only if the source has no such split.
@@ -179,33 +174,35 @@ def load_dataset(
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
     source = replace(source, splits=hold_labels(tolerate(source.splits, bad) if bad else source.splits))
     source = source if standardised else number_labels(source)
-    is_table = isinstance(source.splits["train"].inputs, Table)
-    source = source if is_table else check_source(source, labels=not standardised)
+    encoding = None
+    if isinstance(source.splits["train"].inputs, Table):  # cut first: it is encoded by the rows for training
+        rows = _cut(source, settings, standardised)
+        encoding, source = encode_tables(source, rows.get("train"))
+        source = check_source(source, labels=not standardised)
+    else:
+        source = check_source(source, labels=not standardised)
+        rows = _cut(source, settings, standardised)
+    own = rows.get("train")
+    sample = statistics_rows(source.splits["train"].inputs, own)  # by what they are before they are stored
+    splits = _stored(source.splits, settings)
+    described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
+    info = describe(*described, sample=sample, standardised=standardised)
+    parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
+    parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
+    weights = _weights(settings.sample, source, own, info)
+    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _cut(source: Source, settings: Settings, standardised: bool) -> dict[str, np.ndarray]:
+    """Cuts the splits that the source lacks from its train split, by the rule of the settings."""
     # The test split is cut first, so that it does not depend on the validation fraction.
     fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
     train = source.splits["train"]
     labels = train.targets if is_labels(train.targets) and not standardised else None
-    where = train.where("targets", "train")
     by = (settings.stratify, settings.group_by, settings.order_by)
-    rows = cut(len(train.inputs), wanted, settings.seed, make_rule(*by, labels, source.columns, where))
-    encoding = None
-    if is_table:
-        encoding, source = encode_tables(source, rows.get("train"))
-        source = check_source(source, labels=not standardised)
-        train = source.splits["train"]
-    names = source.class_names
-    own = rows.get("train")
-    sample = statistics_rows(train.inputs, own)  # chosen before decoded inputs become an array, or not
-    splits = _stored(source.splits, settings)
-    train = splits["train"]
-    info = describe(
-        *(train.inputs, train.targets, own, source.classes, names, encoding), sample=sample, standardised=standardised
-    )
-    parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
-    parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
-    weights = _weights(settings.sample, source, rows.get("train"), info)
-    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+    rule = make_rule(*by, labels, source.columns, train.where("targets", "train"))
+    return cut(len(train.inputs), wanted, settings.seed, rule)
 
 
 def _stored(splits: Mapping[str, Split], settings: Settings) -> dict[str, Split]:

@@ -15,7 +15,7 @@ class Stream:
     """
 
     def __init__(self, read: Callable[[int], Rows], workers: int, ahead: int) -> None:
-        """Takes `read`, step -> batch, the number of threads, and the number of batches to read ahead."""
+        """Takes `read`, step -> batch, the number of threads, and the most batches to read ahead."""
         self._read = read
         self._workers = workers
         self._ahead = ahead
@@ -26,6 +26,7 @@ class Stream:
     def take(self, step: int, count: int, out: Rows) -> None:
         """Writes the batches of `count` steps from `step` on into the leading rows of `out`, one after the other.
 
+        Then twice as many batches are read ahead, for the next calls: a short run does not read far beyond its end.
         Raises what `read` raised for the first of these steps that failed.
         """
         if not self._first <= step <= self._first + len(self._pending):
@@ -34,8 +35,9 @@ class Stream:
         while self._first < step:
             self._pending.popleft().cancel()
             self._first += 1
+        ahead = min(self._ahead, 2 * count)
         for i in range(count):
-            self._submit(self._first + max(self._ahead, count - i))
+            self._submit(self._first + max(ahead, count - i))
             batch = self._pending.popleft().result()
             self._first += 1
             for name, array in batch.items():
