@@ -1,6 +1,7 @@
 """Feeds: batches from the devices, the host or a stream give the same numbers to the bit, and start at any step."""
 
 import gc
+import json
 import threading
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ from jaxtrain.training.train import train_and_evaluate
 class Decoded:
     """A field whose examples exist only once they are read; counts the reads, and may fail at a row."""
 
-    def __init__(self, values: np.ndarray, broken: int | None = None) -> None:
+    def __init__(self, values: np.ndarray, broken: tuple[int, ...] = ()) -> None:
         self.values = values
         self.broken = broken
         self.reads = 0
@@ -45,15 +46,15 @@ class Decoded:
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         self.reads += len(rows)
-        if self.broken in rows.tolist():
-            raise DataError(f"image {self.broken}", "nothing", "an image")
+        if broken := set(self.broken) & set(rows.tolist()):
+            raise DataError(f"image {min(broken)}", "nothing", "an image")
         return self.values[rows]
 
     def fingerprint(self) -> bytes:
         return b"decoded"
 
 
-def decoded_digits(broken: int | None = None) -> Source:
+def decoded_digits(*broken: int) -> Source:
     split = digits(Path()).splits["train"]
     return Source({"train": Split(Decoded(split.inputs, broken), split.targets)}, classes=10)
 
@@ -131,7 +132,7 @@ def test_the_feed_is_the_devices_where_data_fit_and_names_no_other_directory(tmp
 
 
 def test_an_example_that_cannot_be_decoded_ends_the_run_with_its_name_and_what_was_trained_is_kept(tmp_path):
-    data = decoded_digits(broken=1000)
+    data = decoded_digits(1000)
     config = tiny({"data.feed": "stream", "checkpoint.every": "2 steps", "data.validation_fraction": 0.0})
     with pytest.raises(DataError, match="image 1000"):
         train_and_evaluate(config, tmp_path, data=data, quiet=True)
@@ -183,3 +184,42 @@ def test_a_buffer_is_used_again_only_when_no_array_on_a_device_holds_it():
     gc.collect()  # JAX lets go of them at its next call, or when garbage is collected
     buffers.take()
     assert len(buffers) == made + 2
+
+
+# Examples that cannot be read
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_bad_examples_are_passed_over_as_if_the_next_one_stood_for_each(tmp_path, feed):
+    """The run equals one on data in which the next example of the same split stands at each bad row."""
+    split = digits(Path()).splits["train"]
+    bad = (3, 4, 1000, 1796)
+    data = Source({"train": Split(Decoded(split.inputs, bad), split.targets)}, classes=10)
+    config = tiny({"data.feed": feed, "data.skip_bad": 4, "train.duration": "40 steps"})
+    train_and_evaluate(config, tmp_path / "bad", data=data, quiet=True)
+    listed = json.loads((tmp_path / "bad" / "skipped_examples.json").read_text())
+    assert [line.partition(":")[0] for line in listed] == sorted(f"image {row}" for row in bad)
+    experiment = build(tiny({"train.duration": "40 steps"}), data=Source({"train": (split.inputs, split.targets)}))
+    inputs = split.inputs.copy()
+    targets = split.targets.copy()
+    for part in experiment.dataset.parts.values():
+        own = part.source_rows(np.arange(len(part)))
+        for place in reversed(range(len(own))):
+            if own[place] in bad:
+                following = next(row for row in np.roll(own, -place) if row not in bad)
+                inputs[own[place]] = split.inputs[following]
+                targets[own[place]] = split.targets[following]
+    read = build(config, data=data).dataset
+    for name, part in experiment.dataset.parts.items():
+        rows = part.source_rows(np.arange(len(part)))
+        batch = read.read(name, np.arange(len(part)))
+        np.testing.assert_array_equal(batch["inputs"], inputs[rows])
+        np.testing.assert_array_equal(batch["targets"], targets[rows])
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_more_bad_examples_than_allowed_end_the_run_with_the_last_one(tmp_path, feed):
+    split = digits(Path()).splits["train"]
+    data = Source({"train": Split(Decoded(split.inputs, (3, 500, 1000)), split.targets)}, classes=10)
+    with pytest.raises(DataError, match=r"image \d+: got .*after 2 others.*raise data.skip_bad, which is 2"):
+        train_and_evaluate(tiny({"data.feed": feed, "data.skip_bad": 2}), tmp_path, data=data, quiet=True)

@@ -34,7 +34,7 @@ EXCEPTIONS = {
     ("main.py", "os.O_WRONLY"): "as above",
     ("main.py", "open"): "as above",
     ("commands/options.py", "shutil.which"): "looks a command up, and answers None to every error",
-    ("data/images.py", "Image.open"): "reads bytes in memory",
+    ("data/image_files.py", "Image.open"): "reads bytes in memory",
     ("data/readers/arrays.py", "np.load"): "reads from an open file",
     ("data/readers/arrays.py", "archive.zip.open"): "as above",
     ("data/readers/embedded.py", "np.loadtxt"): "reads lines of text",

@@ -15,6 +15,7 @@ from jaxtrain.data import image_fields
 from jaxtrain.data.fields import Field
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import ImageField, read_images
+from jaxtrain.data.images import resize
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table
@@ -56,6 +57,7 @@ def test_folders_are_classes_in_the_order_of_their_names(tmp_path):
     assert source.class_names == ("a", "b", "c")
     assert isinstance(split.inputs, ImageField)
     assert isinstance(split.inputs, Field)
+    assert isinstance(split.inputs.files, FileList)
     assert split.inputs.files.names == ["a/1.png", "b/1.PNG", "b/2.png", "c/x.bmp"]
     assert (split.inputs.shape, split.inputs.dtype) == ((4, 6, 5, 3), np.uint8)
     np.testing.assert_array_equal(split.targets, np.array([0, 1, 1, 2], np.int32), strict=True)
@@ -109,6 +111,17 @@ def test_size_resizes_every_image(tmp_path):
     smooth = image_folder(tmp_path, "set", size=(12, 10)).splits["train"].inputs
     assert (rows(smooth) != rows(inputs)).any()
     np.testing.assert_array_equal(rows(smooth, 1)[0], np.asarray(Image.fromarray(PIXELS[2]).resize((10, 12), 2)))
+
+
+def test_nearest_pixels_are_those_of_the_whole_jpeg(tmp_path):
+    large = np.asarray(Image.fromarray(PIXELS[0]).resize((250, 300)))
+    save(tmp_path / "set/a/1.jpg", large)
+    whole = np.asarray(Image.open(tmp_path / "set/a/1.jpg"))
+    inputs = image_folder(tmp_path, "set", size=(6, 5), resampling="nearest").splits["train"].inputs
+    np.testing.assert_array_equal(rows(inputs)[0], whole[25::50, 25::50])
+    box = rows(image_folder(tmp_path, "set", size=(6, 5), resampling="box").splits["train"].inputs)[0]
+    assert (box != resize(whole, (6, 5), "box")).any()  # decoded at an eighth of its size, which blurs the edges
+    assert np.abs(box - whole.reshape(6, 50, 5, 50, 3).mean(axis=(1, 3))).mean() < 6
 
 
 def test_sizes_that_differ_are_never_resized_silently(tmp_path):
@@ -307,8 +320,8 @@ def test_images_for_prediction_are_made_as_those_of_the_run(tmp_path):
 
 def test_an_image_of_a_field_may_be_of_any_file(tmp_path):
     save(tmp_path / "x.png", PIXELS[0])
-    files = FileList(tmp_path, ["x.png"], ["line 3 of t.csv"])
-    assert files.where(0) == f"{tmp_path}/x.png (line 3 of t.csv)"
+    files = FileList(tmp_path, ["x.png"], "t.csv, line {}".format)
+    assert files.where(0) == f"{tmp_path}/x.png (t.csv, line 0)"
     form = image_fields.image_form([files], tmp_path, None, None, "bilinear")
     np.testing.assert_array_equal(rows(ImageField(files, form)), PIXELS[:1])
 
@@ -476,7 +489,7 @@ def test_a_table_names_images_and_their_classes(tmp_path):
     split = source.splits["train"]
     np.testing.assert_array_equal(rows(split.inputs), PIXELS[[2, 0, 2]])
     assert split.targets.tolist() == ["cat", "dog", "cat"]
-    assert split.inputs.files.where(1) == f"{tmp_path}/images/0.png (line 3 of {tmp_path}/t.csv)"
+    assert split.inputs.files.where(1) == f"{tmp_path}/images/0.png ({tmp_path}/t.csv, line 3)"
     assert split.file == str(tmp_path / "t.csv")
 
 
@@ -485,9 +498,10 @@ def test_a_table_names_images_and_their_classes(tmp_path):
     ("targets", "dtype", "shape"),
     [
         ([(3,), (0,), (-1,), (3,)], np.int64, (4,)),
-        ([(3,), (0.5,), (-1e3,), (3,)], np.float32, (4,)),
-        ([(3, 1.5), (0, 2), (-1, 0), (3, 1)], np.float32, (4, 2)),
-        ([(0, 1), (1, 0), (1, 0), (0, 1)], np.float32, (4, 2)),
+        ([(3,), (0.5,), (-1e3,), (3,)], np.float64, (4,)),
+        ([(3, 1.5), (0, 2), (-1, 0), (3, 1)], np.float64, (4, 2)),
+        ([(10**17,), (0,), (1,), (1,)], np.int64, (4,)),
+        ([(0, 1), (1, 0), (1, 0), (0, 1)], np.float64, (4, 2)),
     ],
 )
 def test_targets_of_a_table_are_labels_or_numbers(tmp_path, ending, targets, dtype, shape):
@@ -506,15 +520,55 @@ def test_targets_of_a_table_are_labels_or_numbers(tmp_path, ending, targets, dty
     np.testing.assert_array_equal(rows(split.inputs), PIXELS[:4])
 
 
+def test_integers_are_names_where_they_are_categories(tmp_path):
+    write_table(tmp_path, "f;y\nimages/0.png;30\nimages/1.png;7\n")
+    split = image_table(tmp_path, "t.csv", "f", "y", categories=("y",)).splits["train"]
+    assert split.targets.tolist() == ["30", "7"]
+    assert image_table(tmp_path, "t.csv", "f", "y", delimiter=";").splits["train"].targets.tolist() == [30, 7]
+
+
+def test_a_table_may_have_no_header_and_lists(tmp_path):
+    write_table(tmp_path, "images/0.png,a\nimages/1.png,b\n")
+    source = image_table(tmp_path, "t.csv", "f", "y", names=("f", "y"), header=False)
+    assert source.splits["train"].targets.tolist() == ["a", "b"]
+    write_table(tmp_path, '{"f": "images/0.png", "y": {"z": "none"}, "box": [1]}\n', "t.jsonl")
+    assert image_table(tmp_path, "t.jsonl", "f", "y.z", drop=("box",)).splits["train"].targets.tolist() == ["none"]
+    refuses(
+        "line 1: got no value in the column 'y.z'",
+        image_table,
+        tmp_path,
+        "t.jsonl",
+        "f",
+        "y.z",
+        drop=("box",),
+        missing=("none",),
+    )
+
+
 def test_a_column_names_the_split_of_each_row(tmp_path):
     write_table(
-        tmp_path, "f,y,part\nimages/0.png,a,train\nimages/1.png,b,Test\nimages/2.png,b,train\nimages/3.png,a,val\n"
+        tmp_path,
+        "f,y,part\nimages/0.png,a,train\nimages/1.png,b,test\nimages/2.png,b,train\nimages/3.png,a,validation\n",
     )
-    source = image_table(tmp_path, "t.csv", "f", "y", split="part")
+    source = image_table(tmp_path, "t.csv", "f", "y", split_column="part")
     assert list(source.splits) == ["train", "validation", "test"]
     np.testing.assert_array_equal(rows(source.splits["train"].inputs), PIXELS[[0, 2]])
     np.testing.assert_array_equal(rows(source.splits["test"].inputs), PIXELS[[1]])
     assert [split.targets.tolist() for split in source.splits.values()] == [["a", "b"], ["a"], ["b"]]
+
+
+def test_rows_may_be_grouped_ordered_and_drawn_by_the_columns_of_the_training_split(tmp_path):
+    lines = ["images/0.png,a,p1,test,3,1", "images/1.png,b,p2,train,0.5,", "images/2.png,b,,train,2,7"]
+    write_table(tmp_path, "\n".join(["f,y,patient,part,weight,dose", *lines]))
+    columns = dict(image_table(tmp_path, "t.csv", "f", "y", split_column="part").columns)
+    np.testing.assert_array_equal(columns.pop("dose"), [np.nan, 7])
+    assert {name: values.tolist() for name, values in columns.items()} == {
+        "f": ["images/1.png", "images/2.png"],
+        "y": ["b", "b"],
+        "patient": ["p2", ""],
+        "part": ["train", "train"],
+        "weight": [0.5, 2],
+    }
 
 
 def test_an_absolute_path_in_the_folder_is_taken(tmp_path):
@@ -531,19 +585,21 @@ BAD_TABLES = {
     "a path that leaves": ("f,y\n../x.png,1\n", r"line 2: got '../x.png', which leads out of .*images; expected"),
     "a hidden way out": ("f,y\na/../../x.png,1\n", "line 2: got 'a/../../x.png', which leads out"),
     "an absolute path": ("f,y\n/etc/x.png,1\n", "line 2: got '/etc/x.png', which leads out of"),
-    "no name": ("f,y\n,1\n", "line 2: got ''; expected the name of an image file"),
-    "a short row": ("f,y\n0.png,1\n1.png\n", "line 3: got 1 values; expected 2, as in the header"),
-    "a long row": ('f,y\n0.png,"1"\n1.png,2,3\n', "line 3: got 3 values; expected 2, as in the header"),
-    "an open quote": ('f,y\n0.png,"1\n', "t.csv, line 2: got unexpected end of data; expected CSV"),
-    "an unknown column": ("f,Y\n0.png,1\n", "line 1: got the columns f, Y; expected the column y once among them"),
-    "a column twice": ("f,y,y\n0.png,1,2\n", "line 1: got the columns f, y, y; expected the column y once"),
-    "no rows": ("f,y\n", "t.csv: got no rows; expected a row for each image"),
-    "nothing": ("", "t.csv: got no rows"),
-    "no target": ("f,y\n0.png,1\n1.png,\n", "line 3: got no y; expected a name or a finite number"),
-    "nan": ("f,y\n0.png,1.5\n1.png,nan\n", "line 3: got y nan; expected a name or a finite number"),
-    "a text among numbers": ("f,y\n0.png,1\n1.png,two\n", "line 3: got y 'two'; expected a number, as before"),
-    "a number among texts": ("f,y\n0.png,one\n1.png,2\n", "line 3: got y 2; expected a text, as before"),
-    "no image": ("f,y\n0.png,1\nbad.png,1\n", r"images/bad.png \(line 3 of .*t.csv\): got a file that is no image"),
+    "no name": ("f,y\n,1\n", "line 2: got no name; expected the name of an image file"),
+    "a short row": ("f,y\n0.png,1\n1.png\n", "line 3: got 1 cells; expected 2, as in line 1"),
+    "a long row": ('f,y\n0.png,"1"\n1.png,2,3\n', "line 3: got 3 cells; expected 2, as in line 1"),
+    "an unknown column": ("f,Y\n0.png,1\n", "t.csv: got no column 'y', which data.target names; expected one of f, Y"),
+    "a column twice": ("f,y,y\n0.png,1,2\n", "line 1: got the name 'y' of the columns 1 and 2"),
+    "no rows": ("f,y\n", "t.csv: got a header and no rows"),
+    "nothing": ("", "t.csv: got an empty file"),
+    "no target": ("f,y\n0.png,1\n1.png,\n", "line 3: got no value in the column 'y'"),
+    "nan": ("f,y\n0.png,1.5\n1.png,nan\n", "line 3: got no value in the column 'y'"),
+    "a text among numbers": (
+        "f,y\n" + "0.png,1\n" * 40 + "1.png,two\n",
+        "line 42: got 'two' in the column 'y', where 40",
+    ),
+    "no image column": ("g,y\n0.png,1\n", "t.csv: got no column 'f', which data.image names; expected one of g, y"),
+    "no image": ("f,y\n0.png,1\nbad.png,1\n", r"images/bad.png \(.*t.csv, line 3\): got a file that is no image"),
     "a link that leaves": ("f,y\n0.png,1\nlink.png,1\n", "line 3: got '.*link.png', which leads out of .*images"),
     "a folder that leaves": ("f,y\n0.png,1\nout/1.png,1\n", "line 3: got '.*out/1.png', which leads out of"),
 }
@@ -563,15 +619,14 @@ def test_a_table_that_cannot_be_used_is_named_with_its_line(tmp_path, kind):
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ("{", r"t.jsonl, line 2: got text that is not JSON .*; expected an object in each line"),
-        ("[" * 100_000, "line 2: got text that is not JSON"),
-        ("[1]", "line 2: got a list; expected an object"),
-        ('{"f": "1.png"}', "line 2: got the keys f; expected y among them"),
-        ('{"f": 3, "y": 1}', "line 2: got 3; expected the name of an image file"),
-        ('{"f": "1.png", "y": null}', "line 2: got no y; expected a name or"),
-        ('{"f": "1.png", "y": NaN}', "line 2: got y nan; expected a name or"),
-        ('{"f": "1.png", "y": [1]}', r"line 2: got y \[1\]; expected a name or"),
-        ('{"f": "1.png", "y": "cat"}', "line 2: got y 'cat'; expected a number"),
+        ("{", r"t.jsonl, line 2: got a line that is no JSON .*; expected one JSON object a line"),
+        ("[1]", "line 2: got a line with a list; expected an object"),
+        ('{"f": "1.png"}', "line 2: got no value in the column 'y'"),
+        ('{"f": 3, "y": 1}', "line 2: got '3', which is no file; expected an image file"),
+        ('{"f": "1.png", "y": null}', "line 2: got no value in the column 'y'"),
+        ('{"f": "1.png", "y": NaN}', "line 2: got NaN; expected a finite number"),
+        ('{"f": "1.png", "y": [1]}', "line 2: got a list in the field 'y'; expected a number or a text"),
+        ('{"y": 1}', "line 2: got no name; expected the name of an image file"),
     ],
 )
 def test_a_line_of_json_that_cannot_be_used_is_named(tmp_path, line, match):
@@ -581,15 +636,22 @@ def test_a_line_of_json_that_cannot_be_used_is_named(tmp_path, line, match):
 
 def test_several_targets_are_numbers_and_a_split_is_known(tmp_path):
     write_table(tmp_path, "f,y,z,s\nimages/0.png,1,2,train\nimages/1.png,1,cat,tests\n")
-    refuses("line 3: got z 'cat'; expected a number$", image_table, tmp_path, "t.csv", "f", ("y", "z"))
     refuses(
-        "line 3: got s 'tests'; expected one of train, validation, test",
+        "line 3: got 'cat' in the column 'z', where 1 of 2 values are numbers",
+        image_table,
+        tmp_path,
+        "t.csv",
+        "f",
+        ("y", "z"),
+    )
+    refuses(
+        "line 3: got 'tests' in the column 's'; expected one of train, validation, test",
         image_table,
         tmp_path,
         "t.csv",
         "f",
         "y",
-        split="s",
+        split_column="s",
     )
     refuses("^image_table: got no file x.csv in", image_table, tmp_path, "x.csv", "f", "y")
     refuses("^image_table: got no folder x in", image_table, tmp_path, "t.csv", "f", "y", folder="x")

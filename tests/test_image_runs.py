@@ -10,7 +10,6 @@ from flax import linen as nn
 from PIL import Image
 from tiny_runs import Interrupting, outcome, tiny
 
-from jaxtrain.data.image_fields import read_images
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.errors import DataError
 from jaxtrain.training.train import train_and_evaluate
@@ -75,9 +74,8 @@ def test_a_source_trains_and_predicts_from_its_files(folder, tmp_path, name):
     train_and_evaluate(tiny({**given, "data.feed": feed}), tmp_path, quiet=True)
     run = load_run(tmp_path)
     files = [folder / f"pairs/images/{i:03}.png" for i in range(COUNT)]
-    inputs = read_images(files, run.info.input_shape, run.info.input_dtype)
-    np.testing.assert_array_equal(inputs[..., 0], PIXELS)
-    predicted = run.predict(inputs)
+    predicted = run.predict_files(*files)
+    np.testing.assert_array_equal(predicted, run.predict(PIXELS[..., None]))
     if name == "image_masks":
         assert predicted.shape == PIXELS.shape
         assert ((predicted > 0) == (PIXELS > 100)).mean() > 0.8

@@ -154,6 +154,17 @@ def test_a_picture_is_turned_as_its_tag_says(kind, orientation):
     assert (header.height, header.width) == expected.shape[:2]
 
 
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0garbage", exif(9), b"Exif\0\0", exif(6)[:20], exif(6).replace(b"\0\3", b"\0\2", 1)]
+)
+def test_a_damaged_block_of_exif_turns_nothing(block):
+    plain = saved(SMOOTH, "JPEG")
+    content = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + plain[2:]
+    with warnings.catch_warnings(action="ignore"):  # of Pillow
+        np.testing.assert_array_equal(decode_image(content, "x"), decode_image(plain, "x"))
+        assert read_header(content, bytes, "x")[:2] == (31, 45)
+
+
 def test_a_mask_is_turned_as_its_tag_says():
     np.testing.assert_array_equal(decode_labels(saved(GREY, exif=exif(6)), "x"), np.rot90(GREY, -1))
 
@@ -175,6 +186,19 @@ def test_grey_jpeg_has_the_pixels_of_pillow(channels):
     decoded = decode_image(content, "x", channels)
     assert decoded.shape == (31, 45, channels or 1)
     np.testing.assert_array_equal(decoded, np.broadcast_to(expected[..., None], decoded.shape))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_but_not_below_what_is_needed(orientation, channels):
+    large = np.asarray(Image.fromarray(COLOURS).resize((448, 320), Image.Resampling.BICUBIC))
+    content = saved(large, "JPEG", quality=95, exif=exif(orientation))
+    size = (40, 150) if orientation == 1 else (150, 40)
+    reduced = decode_image(content, "x", channels, size)
+    assert reduced.shape[:2] == ((120, 168) if orientation == 1 else (168, 120))  # three eighths
+    whole = resize(decode_image(content, "x", channels), size)
+    assert np.abs(resize(reduced, size).astype(int) - whole).mean() < 2
+    assert decode_image(content, "x", channels, (1000, 2000)).shape[:2] == TURNS[orientation](large).shape[:2]
 
 
 def test_cmyk_is_converted():
@@ -200,6 +224,7 @@ WHOLE = {
     "progressive JPEG": saved(SMOOTH, "JPEG", progressive=True),
     "CMYK JPEG": saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG"),
     "turned JPEG": saved(SMOOTH, "JPEG", exif=exif(6)),
+    "turned CMYK JPEG": saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", exif=exif(6)),
     "BMP": saved(SMOOTH, "BMP"),
     "GIF": saved(SMOOTH[..., 0], "GIF"),
     "WebP": saved(SMOOTH, "WEBP"),

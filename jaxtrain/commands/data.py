@@ -43,7 +43,7 @@ def data_report(dataset: Dataset, config: Mapping[str, Any]) -> list[str]:
     kind = _kind(info.input_shape)
     classes = f", {info.classes} classes" if info.classes else ""
     lines = [f"{section['name']}: {sum(dataset.sizes.values()):,} examples of {kind}{classes}"]
-    lines += [f"  {name:<12} {size:>10,}   {_origin(dataset, name)}" for name, size in dataset.sizes.items()]
+    lines += [f"  {name:<12} {size:>10,}   {_origin(dataset, name, section)}" for name, size in dataset.sizes.items()]
     lines += [*_input_lines(dataset), *_target_lines(dataset)]
     epoch = steps_per_epoch(dataset.sizes["train"], section["batch_size"])
     lines.append(f"  an epoch     {epoch:,.4g} steps of {section['batch_size']:,} examples")
@@ -59,11 +59,16 @@ def _kind(shape: tuple[int, ...]) -> str:
     return f"shape {shape}"
 
 
-def _origin(dataset: Dataset, name: str) -> str:
+def _origin(dataset: Dataset, name: str, section: Mapping[str, Any]) -> str:
     part = dataset.parts[name]
     if part.rows is None:
         return part.split.file
-    return f"cut at random from {part.split.file}" if name != "train" else f"the rest of {part.split.file}"
+    return f"cut {_rule(section)} from {part.split.file}" if name != "train" else f"the rest of {part.split.file}"
+
+
+def _rule(section: Mapping[str, Any]) -> str:
+    by = {"stratify": "by class", "group_by": "by group", "order_by": "in order"}
+    return next((text for knob, text in by.items() if section[knob]), "at random")
 
 
 def _input_lines(dataset: Dataset) -> Iterator[str]:

@@ -17,7 +17,7 @@ START_FROM = ("init_from", "init_except", "continue_from")
 FEEDING = ("feed", "workers")
 """The knobs of `data` that affect the speed of a run, and not its numbers."""
 
-LATER = ("stratify", "group_by", "order_by", "sample")
+LATER = ("stratify", "group_by", "order_by", "sample", "skip_bad")
 """Knobs of `data` that earlier versions lack: their digests stay where these are off."""
 
 

@@ -14,16 +14,18 @@ import numpy as np
 from jaxtrain.config.registry import Family, knobs_of
 from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.image_fields import read_images
+from jaxtrain.data.images import SUFFIXES
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
+from jaxtrain.data.readers.hub import hub
 from jaxtrain.data.readers.idx import fashion_mnist, idx
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table
 from jaxtrain.data.readers.json_lines import jsonl, read_jsonl_table
-from jaxtrain.data.readers.parquet_files import parquet, read_parquet_table
+from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError, UsageError, one_of
@@ -51,6 +53,7 @@ SOURCES = Family(
         "breast_cancer": breast_cancer,
         "diabetes": diabetes,
         "fashion_mnist": fashion_mnist,
+        "hub": hub,
         "idx": idx,
         "arrays": arrays,
         "csv": csv,
@@ -90,13 +93,16 @@ def read_source(section: Mapping[str, Any]) -> Source:
 def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:
     """Reads the inputs of new files, to predict from, as the source of a resolved section read those of training.
 
-    Files are pictures, one an example, or tables of one, whose target may be absent. Raises DataError naming file and
-    row, and UsageError for a source whose files hold no inputs alone.
+    Files are pictures, one an example, or tables, or Parquet files of pictures; a target in them may be absent. Raises
+    DataError naming file and row, and UsageError for a source whose files hold no inputs alone.
     """
     name = section["name"]
     if name in TABLES and info.encoding is not None:
         kinds = info.encoding.kinds
         return np.concatenate([info.encode(TABLES[name](Path(file), section, kinds)) for file in files])
+    if name == "parquet" and not all(str(file).lower().endswith(SUFFIXES) for file in files):
+        form = (info.input_shape, info.input_dtype)
+        return np.concatenate([read_parquet_images(Path(file), section, *form) for file in files])
     if len(info.input_shape) == 3 and name in IMAGES:
         given = {knob: section[knob] for knob in ("size", "channels", "resampling") if knob in section}
         return read_images(files, info.input_shape, info.input_dtype, **given)

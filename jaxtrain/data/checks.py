@@ -143,6 +143,11 @@ def _count_classes(train: Split) -> int:
     return classes
 
 
+INTEGERS = (
+    "Take task.name=regression, or give floats (data.numbers of a table), where they are numbers: integer targets are"
+    " classes from 0 on. Name other classes by texts (data.categories of a table)"
+)
+
 FAR_LABELS = (
     "Number the labels without gaps (numpy.unique with return_inverse), take task.name=regression or give floats where"
     " they are numbers, or state the number of classes in a source of your own (jaxtrain.data.Source)"
@@ -161,10 +166,6 @@ def _check_labels(name: str, split: Split, classes: int | None) -> None:
         return
     index = tuple(np.argwhere((targets < low) | (targets > high))[0])
     at = ", ".join(map(str, index))
-    hint = (
-        "Take task.name=regression, or give floats, where they are numbers: integer targets are classes"
-        if labels
-        else ""
-    )
+    hint = INTEGERS if labels else ""
     got = Words(f"targets[{at}] = {targets[index]}")
     raise DataError(split.where("targets", name), got, f"{low} to {high}", hint)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxtrain.data.source import Source, Split
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, Words, nearest
 
 MOST_NAMES = 10_000
@@ -48,5 +49,6 @@ def _labels(split: Split, key: str, names: tuple[str, ...]) -> np.ndarray:
             got = Words(f"targets[{row}] = {text!r}")
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             hint = nearest(text, names) or "Leave that example out, or add one of its class to the training split"
-            raise DataError(where, got, f"a class of the training split: {shown}", hint)
+            place = split.inputs.place(row) if isinstance(split.inputs, Table) else where
+            raise DataError(place, got, f"a class of the training split: {shown}", hint)
     return np.array([numbers[text] for text in texts], np.int32)

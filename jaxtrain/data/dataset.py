@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxtrain.data.bad_rows import BadRows, tolerate
 from jaxtrain.data.checks import check_source, check_values, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import column, cut, make_rule
@@ -25,14 +26,19 @@ Rows = dict[str, np.ndarray]
 
 
 class Part(NamedTuple):
-    """A split of the dataset: the ascending row numbers that it takes from a split of the source; None: all rows."""
+    """A split of the dataset: the ascending row numbers that it takes from the split `source`; None: all rows."""
 
     split: Split
     rows: np.ndarray | None = None
+    source: str = "train"
 
     def __len__(self) -> int:
         """Returns the number of examples."""
         return len(self.split.inputs if self.rows is None else self.rows)
+
+    def source_rows(self, places: np.ndarray) -> np.ndarray:
+        """Returns the rows, in the split of the source, of places in this one."""
+        return places if self.rows is None else self.rows[places]
 
     @property
     def is_decoded(self) -> bool:
@@ -44,12 +50,14 @@ class Part(NamedTuple):
 class Dataset:
     """The description of the data, and the splits, whose examples are prepared when they are read.
 
-    `weights` are those by which training examples are drawn; None: each once an epoch.
+    `weights` are those by which training examples are drawn; None: each once an epoch. `bad` are the examples that
+    could not be read: the next one of their split stands for each.
     """
 
     info: DataInfo
     parts: dict[str, Part] = field(repr=False)
     weights: Weights | None = field(default=None, repr=False)
+    bad: BadRows | None = field(default=None, repr=False)
     _whole: dict[str, Rows] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -69,13 +77,12 @@ class Dataset:
         float32; standardised float32 for a task that takes them so (`info.standardised`). Raises DataError for values
         that are decoded only now and cannot be used.
         """
-        split, own = self.parts[name]
-        return self._prepare(name, split, rows if own is None else own[rows], out)
+        return self._prepare(name, rows, out)
 
     def split(self, name: str) -> Rows:
         """Prepares all examples of a split, as `read` does; once."""
         if name not in self._whole:
-            self._whole[name] = self._prepare(name, *self.parts[name])
+            self._whole[name] = self._prepare(name, None)
         return self._whole[name]
 
     @cached_property
@@ -87,17 +94,30 @@ class Dataset:
         """Returns the bytes of a prepared split."""
         return self.sizes[name] * sum(leaf.nbytes for leaf in self.example.values())
 
-    def _prepare(self, name: str, split: Split, rows: np.ndarray | None, out: Rows | None = None) -> Rows:
-        inputs, targets = split.inputs, split.targets
-        if isinstance(inputs, Field) or isinstance(targets, Field):
-            rows = np.arange(len(inputs)) if rows is None else rows
-            inputs = read_rows(inputs, rows)
-            targets = read_rows(targets, rows)
+    def _prepare(self, name: str, places: np.ndarray | None, out: Rows | None = None) -> Rows:
+        """Prepares the examples at these places of a split; None: all."""
+        part = self.parts[name]
+        inputs = part.split.inputs
+        targets = part.split.targets
+        if part.is_decoded or self.bad is not None:
+            inputs, targets = self._read(part, np.arange(len(part)) if places is None else places)
             rows = None
-            check_values(inputs, targets, split, name, self.info.classes)
-        places = out or {"inputs": None, "targets": None}
-        prepared = self.info.prepare(inputs, rows, places["inputs"])
-        return {"inputs": prepared, "targets": self._prepare_targets(targets, rows, places["targets"])}
+            check_values(inputs, targets, part.split, name, self.info.classes)
+        else:
+            rows = part.rows if places is None else part.source_rows(places)
+        outs = out or {"inputs": None, "targets": None}
+        prepared = self.info.prepare(inputs, rows, outs["inputs"])
+        return {"inputs": prepared, "targets": self._prepare_targets(targets, rows, outs["targets"])}
+
+    def _read(self, part: Part, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reads inputs and targets at these places; the next place stands for a bad one, around the end."""
+        while True:
+            rows = part.source_rows(places)
+            if self.bad is None or not (bad := self.bad.among(part.source, rows)).any():
+                values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows)
+                if self.bad is None or not (bad := self.bad.among(part.source, rows)).any():
+                    return values
+            places = np.where(bad, (places + 1) % len(part), places)
 
     def _prepare_targets(self, targets: np.ndarray, rows: np.ndarray | None, out: np.ndarray | None) -> np.ndarray:
         if self.info.standardised:
@@ -116,15 +136,16 @@ class Dataset:
         """
         digest = hashlib.sha256()
         seen = set()
-        for name, (split, rows) in self.parts.items():
+        for name, part in self.parts.items():
+            split = part.split
             # Several splits may be cut from the same arrays, which are hashed once.
             fields = [] if id(split) in seen else zip((split.inputs, split.targets), split.stamps, strict=True)
             seen.add(id(split))
             digest.update(f"{name}: ".encode())
             for array, stamp in fields:
                 _add_to(digest, array, stamp)
-            if rows is not None:
-                _add_to(digest, rows)
+            if part.rows is not None:
+                _add_to(digest, part.rows)
         return digest.hexdigest()
 
 
@@ -152,7 +173,8 @@ def load_dataset(
     """
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
-    source = replace(source, splits=hold_labels(source.splits))
+    bad = BadRows(settings.skip_bad) if settings.skip_bad else None
+    source = replace(source, splits=hold_labels(tolerate(source.splits, bad) if bad else source.splits))
     source = source if standardised else number_labels(source)
     is_table = isinstance(source.splits["train"].inputs, Table)
     source = source if is_table else check_source(source, labels=not standardised)
@@ -174,9 +196,9 @@ def load_dataset(
     info = describe(train.inputs, train.targets, own, source.classes, names, encoding, standardised=standardised)
     splits = hold(source.splits, 0 if settings.feed == "stream" else None)
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
-    parts |= {name: Part(split) for name, split in splits.items() if name not in parts}
+    parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
     weights = _weights(settings.sample, source, rows.get("train"), info)
-    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights)
+    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
 
 
 def _weights(sample: str | None, source: Source, rows: np.ndarray | None, info: DataInfo) -> Weights | None:

@@ -22,13 +22,14 @@ def encode_tables(source: Source, rows: np.ndarray | None) -> tuple[TableEncodin
         if not isinstance(split.inputs, Table):
             got = Words(f"inputs of type {type(split.inputs).__name__}")
             raise DataError(split.where("inputs", name), got, "a table, as in training")
-        _warn_of_unseen(encoding, split.inputs)
+        warn_of_unseen(encoding, split.inputs)
         splits[name] = split._replace(inputs=encoding.encode(split.inputs))
     columns = {**train.columns, **source.columns}
     return encoding, dataclasses.replace(source, splits=splits, columns=columns)
 
 
-def _warn_of_unseen(encoding: TableEncoding, table: Table) -> None:
+def warn_of_unseen(encoding: TableEncoding, table: Table) -> None:
+    """Warns of each column with categories that no training row has, with the number of such rows."""
     for column, count in encoding.unseen(table).items():
         got = Words(f"{count:,} of {len(table):,} rows with a category of {column!r} that no training row has")
         expected = "categories of training: they count as none of these"

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,12 @@ from jaxtrain.files import file_size, read_quickly
 class FileList:
     """Files by row; several threads may read at once."""
 
-    def __init__(self, folder: Path | None, names: Sequence[str], places: Sequence[str] | None = None) -> None:
-        """Takes the names of the files relative to `folder`, and their places for errors (None: "row 0", ...)."""
+    def __init__(
+        self, folder: Path | None, names: Sequence[str], place: Callable[[int], str] = "row {}".format
+    ) -> None:
+        """Takes the names of the files relative to `folder`; `place` gives what errors add to a name, by its row."""
         self._start = "" if folder is None else f"{folder}/"
-        self._places = places
+        self._place = place
         self.names = list(names)
         self._checksums = np.full(len(self.names), -1, np.int64)  # -1: not read yet
 
@@ -32,7 +34,7 @@ class FileList:
 
     def where(self, row: int) -> str:
         """Returns file and place for an error."""
-        return f"{self.path(row)} ({f'row {row}' if self._places is None else self._places[row]})"
+        return f"{self.path(row)} ({self._place(row)})"
 
     def read(self, row: int) -> bytes:
         """Reads a file; raises DataError if that fails, or if its content is another than when it was first read."""

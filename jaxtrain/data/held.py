@@ -1,4 +1,4 @@
-"""Reads fields that are decoded into arrays, once, where memory holds them."""
+"""Keeps what was decoded in memory where that holds it: few examples at once, many as they are read."""
 
 import math
 import os
@@ -15,6 +15,9 @@ from jaxtrain.data.source import Split
 SHARE = 0.25
 """The share of the free memory that decoded fields may take."""
 
+AT_ONCE = 20_000
+"""Examples of a source up to which all are decoded before training, which then starts with arrays."""
+
 PIECE = 64
 """Rows that a thread reads at a time."""
 
@@ -25,13 +28,59 @@ def hold_labels(splits: Mapping[str, Split]) -> dict[str, Split]:
 
 
 def hold(splits: Mapping[str, Split], memory: int | None = None) -> dict[str, Split]:
-    """Returns the splits with their fields read into arrays if all fit into `memory` bytes, else as they are.
+    """Returns the splits with their fields in memory if all fit into `memory` bytes, else as they are.
 
-    None stands for a quarter of the free memory.
+    Few examples are read into arrays now; many are kept as they are read, so that training starts at once. None stands
+    for a quarter of the free memory.
     """
     fields = [field for split in splits.values() for field in split[:2] if isinstance(field, Field)]
-    fits = sum(map(nbytes, fields)) <= (SHARE * free_memory() if memory is None else memory)
-    return {name: _hold(split, lambda field: fits) for name, split in splits.items()}
+    if sum(map(nbytes, fields)) > (SHARE * free_memory() if memory is None else memory):
+        return dict(splits)
+    if sum(map(len, fields)) <= AT_ONCE:
+        return {name: _hold(split, lambda field: True) for name, split in splits.items()}
+    return {
+        name: split._replace(inputs=_kept(split.inputs), targets=_kept(split.targets)) for name, split in splits.items()
+    }
+
+
+def _kept(field: Any) -> Any:
+    return KeptField(field) if isinstance(field, Field) else field
+
+
+class KeptField:
+    """A field that keeps the rows that were read in memory."""
+
+    def __init__(self, field: Field) -> None:
+        """Takes the field; memory is used as rows are read."""
+        self._field = field
+        self._values = np.empty(field.shape, field.dtype)
+        self._is_kept = np.zeros(len(field), bool)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole field."""
+        return self._field.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the values."""
+        return self._field.dtype
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self._field)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the values of these rows; reads those that are not kept yet."""
+        fresh = rows[~self._is_kept[rows]]
+        if len(fresh):
+            self._values[fresh] = self._field.read(fresh)
+            self._is_kept[fresh] = True
+        return self._values[rows]
+
+    def fingerprint(self) -> bytes:
+        """Returns the fingerprint of the field."""
+        return self._field.fingerprint()
 
 
 def nbytes(field: np.ndarray | Field) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 
@@ -23,6 +23,9 @@ MOST_HEADERS = 20_000
 
 HEADER_BYTES = 2**16
 """Bytes that hold the header of almost every image, its EXIF block included."""
+
+KEPT = 2
+"""How many times the size that it is resized to a JPEG keeps at least when it is decoded at a fraction of its size."""
 
 THREADS = 8
 PIECE = 64
@@ -44,7 +47,9 @@ class ImageForm:
 
     def decode(self, content: bytes, where: str) -> np.ndarray:
         """Decodes a file to this form; raises DataError naming it by `where`."""
-        image = decode_image(content, where, self.channels)
+        exact = self.resampling in (None, "nearest")  # the others average over more pixels than they keep
+        least = (0, 0) if exact else (KEPT * self.shape[0], KEPT * self.shape[1])
+        image = decode_image(content, where, self.channels, least)
         if image.dtype != self.dtype:
             raise _mixed_depths(where, image.dtype, self.dtype)
         if image.shape[2] != self.shape[2]:
@@ -58,10 +63,38 @@ class ImageForm:
         return image
 
 
-class ImageField:
-    """Image files as a `Field` (n, height, width, channels); several threads may read at once."""
+class Contents(Protocol):
+    """The compressed images of a field, in files or elsewhere; as `FileList`, which has the same methods."""
 
-    def __init__(self, files: FileList, form: ImageForm) -> None:
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        ...
+
+    def path(self, row: int) -> str:
+        """Returns what holds an image."""
+        ...
+
+    def where(self, row: int) -> str:
+        """Returns file and row for an error."""
+        ...
+
+    def read(self, row: int) -> bytes:
+        """Returns the whole content of an image; raises DataError if that fails, or if it has changed."""
+        ...
+
+    def start(self, row: int, most: int) -> bytes:
+        """Returns its first bytes, all if `most` is -1; raises DataError if that fails."""
+        ...
+
+    def fingerprint(self) -> bytes:
+        """Returns bytes that change when the images do, without decoding them."""
+        ...
+
+
+class ImageField:
+    """Images as a `Field` (n, height, width, channels); several threads may read at once."""
+
+    def __init__(self, files: Contents, form: ImageForm) -> None:
         """Takes the files, in the order of the rows, and what their images become."""
         self.files = files
         self.form = form
@@ -93,7 +126,7 @@ class ImageField:
 
 
 def image_form(
-    lists: Sequence[FileList],
+    lists: Sequence[Contents],
     folder: Path,
     size: tuple[int, ...] | None,
     channels: int | None,
@@ -144,15 +177,30 @@ def read_images(
     `shape` and `dtype` are those of the run's inputs; `size`, `channels` and `resampling` the knobs of its data.
     Raises DataError naming the file and its place in the list, or for a shape that is none of images.
     """
+    form = given_form(shape, dtype, size=size, channels=channels, resampling=resampling)
+    return read_all(ImageField(FileList(None, [str(file) for file in files]), form))
+
+
+def given_form(
+    shape: tuple[int, ...],
+    dtype: np.dtype | str,
+    *,
+    size: tuple[int, ...] | None,
+    channels: int | None,
+    resampling: Resampling,
+) -> ImageForm:
+    """Returns what images became in a run, by the shape and dtype of its inputs and the knobs of its data.
+
+    Raises DataError for a shape that is none of images.
+    """
     if len(shape) != 3:
         raise DataError("inputs", Words(f"examples of shape {shape}"), "images (height, width, channels)")
     height, width, depth = shape
     taken = channels or (3 if depth == 3 else None)
-    form = ImageForm((height, width, depth), np.dtype(dtype), taken, resampling if size else None)
-    return read_all(ImageField(FileList(None, [str(file) for file in files]), form))
+    return ImageForm((height, width, depth), np.dtype(dtype), taken, resampling if size else None)
 
 
-def read_headers(files: FileList, most: int = MOST_HEADERS) -> dict[int, Header]:
+def read_headers(files: Contents, most: int = MOST_HEADERS) -> dict[int, Header]:
     """Returns {row: header} of at most so many evenly spaced files; raises DataError for one that is no image."""
     rows = np.unique(np.linspace(0, len(files) - 1, min(len(files), max(most, 1))).astype(np.int64)).tolist()
     pieces = [rows[begin : begin + PIECE] for begin in range(0, len(rows), PIECE)]
@@ -161,7 +209,7 @@ def read_headers(files: FileList, most: int = MOST_HEADERS) -> dict[int, Header]
         return {row: header for piece in read for row, header in piece.items()}
 
 
-def header_of(files: FileList, row: int) -> Header:
+def header_of(files: Contents, row: int) -> Header:
     """Returns the header of one file; raises DataError naming file and row."""
     start = files.start(row, HEADER_BYTES)
     return read_header(start, lambda: files.start(row, -1), files.where(row))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrain.data.encoded import warn_of_unseen
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.tables import Table, TableEncoding
 from jaxtrain.errors import DataError, Words
@@ -68,7 +69,10 @@ class DataInfo:
         """Returns the inputs (n, features) of a table or a mapping of columns; raises DataError where they differ."""
         if self.encoding is None:
             raise DataError("inputs", Words("columns by name"), "an array, since this run was not trained on a table")
-        return self.encoding.encode(inputs if isinstance(inputs, Table) else Table(inputs))
+        table = inputs if isinstance(inputs, Table) else Table(inputs)
+        encoded = self.encoding.encode(table)
+        warn_of_unseen(self.encoding, table)
+        return encoded
 
     def prepare(self, inputs: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Returns inputs (n, *input_shape), or their `rows`, as they stand in a batch: raw integers, or normalised.

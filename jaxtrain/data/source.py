@@ -93,15 +93,15 @@ def _number_of_classes(source: Source, where: str) -> int | None:
 def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
     """Makes a split of a pair, a mapping of arrays or an object of examples; `check_source` checks its arrays."""
     if isinstance(given, Split):
-        return given._replace(inputs=as_inputs(given.inputs), file=given.file or where)
+        return given._replace(inputs=as_inputs(given.inputs, where), file=given.file or where)
     if isinstance(given, Mapping):
         absent = [field for field in fields if field not in given]
         if absent:
             got = Words(f"the fields {sorted(map(str, given))}")
             raise DataError(where, got, f"{absent[0]!r} among them", "Name them by Source(splits, inputs=, targets=)")
-        return Split(as_inputs(given[fields[0]]), given[fields[1]], where)
+        return Split(as_inputs(given[fields[0]], where), given[fields[1]], where)
     if _is_pair(given):
-        return Split(as_inputs(given[0]), given[1], where)  # pyright: ignore[reportIndexIssue]
+        return Split(as_inputs(given[0], where), given[1], where)  # pyright: ignore[reportIndexIssue]
     if is_readable(given):
         return Split(*example_fields(given, where, fields), where)
     refuse_iterable(given, where)
@@ -110,12 +110,12 @@ def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
     raise DataError(where, got, "a pair (inputs, targets), or examples with __len__ and __getitem__")
 
 
-def as_inputs(given: Any) -> Any:
+def as_inputs(given: Any, where: str) -> Any:
     """Returns columns by name, a mapping or a data frame, as a `Table`, and other inputs as they are."""
     if isinstance(given, Mapping):
-        return Table(given)
+        return Table(given, name=where)
     if hasattr(given, "columns") and hasattr(given, "__getitem__") and not isinstance(given, Table):
-        return Table({str(name): given[name] for name in given.columns})
+        return Table({str(name): given[name] for name in given.columns}, name=where)
     return given
 
 

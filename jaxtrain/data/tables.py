@@ -1,7 +1,7 @@
 """Tables: named columns of numbers or categories, and their encoding as rows of numbers, learnt from training rows."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +18,25 @@ TEXT = np.dtypes.StringDType()
 MOST_CATEGORIES = 1_000
 """Distinct categories of a column beyond which it is taken for a text or an identifier."""
 
+MOST_NAMES = 30
+"""Names of columns that an error lists."""
+
+LONGEST_TEXT = 80
+"""Characters of a value that an error shows."""
+
 DATES = "Count from a moment, such as days since a date, as a number"
+
+
+def names_of(columns: Iterable[str]) -> str:
+    """Returns the names of columns for an error, the first 30 of many."""
+    names = list(columns)
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES:,} more" * (len(names) > MOST_NAMES))
+
+
+def shown(value: str | float) -> str:
+    """Returns a value as an error shows it; of a long text the beginning."""
+    text = str(value)
+    return repr(value) if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]!r}..."
 
 
 class Places:
@@ -54,6 +72,7 @@ class Table:
 
     columns: Mapping[str, Any]
     places: Places | None = field(default=None, repr=False)
+    name: str = "the table"
 
     def __post_init__(self) -> None:
         """Converts the columns."""
@@ -73,7 +92,7 @@ class Table:
     @property
     def where(self) -> str:
         """The file, or the first of several, for errors."""
-        return self.places.files[0] if self.places else "the table"
+        return self.places.files[0] if self.places else self.name
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -82,12 +101,12 @@ class Table:
 
     def place(self, row: int) -> str:
         """Returns file and line of a row for errors."""
-        return self.places(row) if self.places else f"the table, row {row}"
+        return self.places(row) if self.places else f"{self.name}, row {row}"
 
     def take(self, rows: np.ndarray) -> "Table":
         """Returns the table of these rows, in their order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Table(columns, self.places and self.places.take(rows))
+        return Table(columns, self.places and self.places.take(rows), self.name)
 
 
 def _kind(column: np.ndarray) -> Kind:
@@ -105,7 +124,7 @@ def _as_column(values: Any, where: str) -> np.ndarray:
     if array.dtype.kind != "O":
         hint = DATES if array.dtype.kind in "Mm" else ""
         raise DataError(where, Words(f"values of dtype {array.dtype}"), "numbers or texts", hint)
-    absent = np.array([value is None or value != value for value in array], bool)
+    absent = np.array(list(map(_is_none, array)), bool)
     if not absent.all() and all(isinstance(value, str) for value in array[~absent]):
         return np.array(np.where(absent, "", array).tolist(), TEXT)
     for row in np.flatnonzero(~absent):
@@ -113,6 +132,12 @@ def _as_column(values: Any, where: str) -> np.ndarray:
             got = Words(f"an object of type {type(array[row]).__name__} in row {row}")
             raise DataError(where, got, "numbers or texts, one of them in all rows", "Convert the column")
     return np.where(absent, np.nan, array).astype(np.float64)
+
+
+def _is_none(value: Any) -> bool:
+    """Tells whether an object stands for a missing value: None, nan, or the NA and NaT of pandas."""
+    is_nan = isinstance(value, float | np.floating) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
 
 
 class ColumnEncoding(NamedTuple):
@@ -239,7 +264,7 @@ class TableEncoding:
         if absent:
             got = Words(f"no column {absent[0]!r}" + (f" but {extra[0]!r}" if len(extra) == 1 else ""))
             hint = nearest(absent[0], extra) or "Give the columns that the model was trained on"
-            raise DataError(table.where, got, f"the columns of training: {', '.join(self.kinds)}", hint)
+            raise DataError(table.where, got, f"the columns of training: {names_of(self.kinds)}", hint)
         if extra:
             hint = "Leave it out, as by data.drop"
             raise DataError(table.where, Words(f"the column {extra[0]!r}"), "the columns of training alone", hint)
@@ -251,7 +276,7 @@ class TableEncoding:
             return values
         present = np.flatnonzero(~_absent(values))
         if len(present):
-            got = Words(f"{values[present[0]]!r} in the column {column.name!r}")
+            got = Words(f"{shown(values[present[:1]].tolist()[0])} in the column {column.name!r}")
             raise DataError(table.place(int(present[0])), got, f"a {column.kind}, as in training")
         return np.full(len(values), np.nan) if column.kind == "number" else np.full(len(values), "", TEXT)
 

@@ -1,6 +1,7 @@
 """Host-side bookkeeping (metric sums, best evaluation, elapsed time), saved as JSON with each checkpoint."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from jaxtrain.core.metric import Mean, as_loss
 from jaxtrain.core.metric_names import NORMS
+from jaxtrain.tasks.metrics import SEVERAL
 
 Numbers = dict[str, float]
 
@@ -47,6 +49,11 @@ class Bookkeeping:
         """The step whose state counts as the result of the run; None for the newest, also if it was never evaluated."""
         return self.best["step"] if self.best and self.result == "best" else None
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes; empty where labels have no names."""
+        return self.info.get("class_names", ())
+
     def add(self, metrics: dict[str, Mean], steps: int) -> None:
         """Adds the metrics of a call, stacked over steps, in float64; norms are replaced by those of the last step.
 
@@ -61,7 +68,8 @@ class Bookkeeping:
 
     def numbers(self, metrics: dict[str, Mean]) -> Numbers:
         """Computes the metrics from the sums; `metrics` provides the formula of each."""
-        return to_numbers({name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()})
+        summed = {name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()}
+        return to_numbers(summed, self.class_names)
 
     def drain(self, metrics: dict[str, Mean]) -> Numbers:
         """Computes the metrics of a row and resets the sums."""
@@ -83,9 +91,24 @@ class Bookkeeping:
         return asdict(self)
 
 
-def to_numbers(metrics: dict[str, Mean]) -> Numbers:
-    """Computes name -> number of each metric; a metric with several numbers gives "name/0", "name/1", ..."""
-    return {key: number for name, metric in metrics.items() for key, number in metric.numbers(name).items()}
+def to_numbers(metrics: dict[str, Mean], class_names: Sequence[str] = ()) -> Numbers:
+    """Computes name -> number of each metric; a metric with several numbers gives "name/0", "name/1", ...
+
+    The numbers of classes are named by these, as in "f1_per_class/cat", if there are any.
+    """
+    return {
+        _with_class_names(key, name, class_names): number
+        for name, metric in metrics.items()
+        for key, number in metric.numbers(name).items()
+    }
+
+
+def _with_class_names(key: str, name: str, class_names: Sequence[str]) -> str:
+    """Replaces the places in the key of a metric over classes by their names."""
+    if not class_names or key == name or name.rpartition("/")[2] not in SEVERAL:
+        return key  # one number, also nan where nothing was counted
+    places = key.removeprefix(name).strip("/").split("/")
+    return "/".join([name, *(class_names[int(place)] for place in places)])
 
 
 def _add_rows(total: Any, rows: np.ndarray) -> Any:

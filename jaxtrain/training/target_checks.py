@@ -81,7 +81,8 @@ def _demand_distributions(split: Split, where: str) -> None:
 
 def _demand_several(dataset: Dataset) -> None:
     """Rejects a training part whose targets are all one value: the loss falls to 0, and nothing is learned."""
-    split, rows = dataset.parts["train"]
+    split = dataset.parts["train"].split
+    rows = dataset.parts["train"].rows
     first = read_rows(split.targets, np.array([0] if rows is None else rows[:1])).flat[0]
     if all((values == first).all() for _, values in blocks(split.targets, rows)):
         got = Words(f"{_words(split)}, of which all {dataset.sizes['train']} in training are {first}")

@@ -16,7 +16,7 @@ from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.data import Source, with_given
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.files import write_json
+from jaxtrain.files import exists, read_json, write_json
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints, ReasonAgainst, no_reason
 from jaxtrain.storage.environment import describe_environment
@@ -214,9 +214,21 @@ def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
         seeds=_seeds(session, test),
         edited=session.bookkeeping.edited,
     )
+    _report_bad_examples(session, workdir / "skipped_examples.json")
     write_json(workdir / "environment.json", describe_environment() | {"data_fingerprint": dataset.fingerprint})
     write_result(workdir, result)
     return result
+
+
+def _report_bad_examples(session: TrainingSession, path: Path) -> None:
+    """Says how many examples could not be read, and writes the errors, with those of earlier sessions."""
+    bad = session.experiment.dataset.bad
+    messages = bad.messages if bad else []
+    if not messages:
+        return
+    earlier = read_json(path) if exists(path) else []
+    write_json(path, sorted({*messages, *map(str, earlier)}))
+    session.bar.say(f"passed over {len(messages):,} examples that cannot be read, such as {messages[0]}; see {path}")
 
 
 def _seeds(session: TrainingSession, test: Numbers | None) -> dict[str, Any] | None:
@@ -240,6 +252,6 @@ def _test(session: TrainingSession) -> Numbers:
             assert restored is not None
             state = session.runner.place(restored.state)
             step = best_step
-    numbers = to_numbers(session.runner.evaluate(state, "test"))
+    numbers = to_numbers(session.runner.evaluate(state, "test"), session.bookkeeping.class_names)
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

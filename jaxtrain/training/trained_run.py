@@ -53,7 +53,7 @@ class Run:
         for inputs that are no plain array of numbers, such as a masked or a sparse one, and for examples of another
         shape, or other columns, than those of the training data.
         """
-        given = as_inputs(inputs)
+        given = as_inputs(inputs, "inputs")
         plain = self.info.encode(given) if isinstance(given, Table) else plain_array(given, "inputs", "inputs")
         predictions = np.asarray(self._predict(self.state, self.info.prepare(plain)))
         return self.info.restore_targets(predictions) if self.info.standardised else predictions

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from jaxtrain.config.schema import LARGEST
-from jaxtrain.data.tables import DATES, TEXT, Kind
+from jaxtrain.data.tables import DATES, LONGEST_TEXT, TEXT, Kind, shown
 from jaxtrain.errors import DataError, Words
 
 TargetKind = Literal["number", "category", "integer"]
@@ -27,8 +27,9 @@ _DATE = (
     r"\d{4}(?P<a>[-/.])\d{1,2}(?P=a)\d{1,2}|\d{1,2}(?P<b>[-/.])\d{1,2}(?P=b)(\d{4}|\d{2})"
     rf"|\d{{1,2}}[ -]{_MONTH}[ -]\d{{2,4}}|{_MONTH} \d{{1,2}}, \d{{4}}"
 )
+DATE = "a date or time"
 LOOKS = {
-    "a date or time": (re.compile(rf"({_DATE})([T ]{_TIME})?|{_TIME}", re.IGNORECASE), DATES),
+    DATE: (re.compile(rf"({_DATE})([T ]{_TIME})?|{_TIME}", re.IGNORECASE), DATES),
     "a number with commas": (
         re.compile(r"[+-]?\d+(\.\d{3})*,\d+|[+-]?\d{1,3}(,\d{3})+(\.\d+)?"),
         "Write it as in 1234.5",
@@ -36,6 +37,7 @@ LOOKS = {
 }
 """What a column of texts may be instead of categories: its form, and how to write it."""
 
+_SORTABLE = re.compile(r"\d{4}([-/.]\d{2}){2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?Z?)?")
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 
 Place = Callable[[int], str]
@@ -61,7 +63,7 @@ def as_texts(values: Sequence[str], place: Place) -> np.ndarray:
         return np.array(values, TEXT)
     except UnicodeEncodeError as error:
         row = next(row for row, text in enumerate(values) if any("\ud800" <= c <= "\udfff" for c in text))
-        raise DataError(place(row), values[row], "a text of whole characters") from error
+        raise DataError(place(row), values[row][:LONGEST_TEXT], "a text of whole characters") from error
 
 
 def clean(values: np.ndarray, missing: Sequence[str]) -> np.ndarray:
@@ -123,6 +125,23 @@ def read_target(name: str, values: np.ndarray, kind: TargetKind | None, place: P
     return column if integers is None else integers
 
 
+def as_numbers(values: np.ndarray) -> np.ndarray:
+    """Returns clean values as numbers if all are, else as they are."""
+    if values.dtype.kind != "T":
+        return values
+    numbers, strays = parse_numbers(values)
+    return values if strays.any() else numbers
+
+
+def is_ordered(values: np.ndarray) -> bool:
+    """Tells whether clean values have an order: there are any, and dates among them begin with year and month."""
+    if values.dtype.kind != "T":
+        return not np.isnan(values).all()
+    texts = [text for text in values.tolist() if text]
+    dates = LOOKS[DATE][0]
+    return bool(texts) and (not all(map(dates.fullmatch, texts)) or all(map(_SORTABLE.fullmatch, texts)))
+
+
 def target_kind(targets: np.ndarray) -> TargetKind:
     """Returns the kind of targets that `read_target` returned."""
     return "category" if targets.dtype.kind == "T" else "integer" if targets.dtype.kind == "i" else "number"
@@ -132,7 +151,8 @@ def parse_numbers(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns clean texts (n,) as float64, nan where missing or no number, and which are there and are no number."""
     absent = texts == ""
     try:
-        numbers = np.where(absent, np.array("nan", TEXT), texts).astype(np.float64)
+        filled = np.where(absent, np.array("nan", TEXT), texts) if absent.any() else texts
+        numbers = filled.astype(np.float64)
     except ValueError:
         of = {text: _number(text) for text in set(texts.tolist())}
         numbers = np.fromiter(map(of.__getitem__, texts.tolist()), np.float64, len(texts))
@@ -176,7 +196,7 @@ def _as_floats(name: str, numbers: np.ndarray, place: Place) -> np.ndarray:
 def _stray(name: str, texts: np.ndarray, strays: np.ndarray, present: int, place: Place) -> DataError:
     row = int(np.flatnonzero(strays)[0])
     numbers = present - int(strays.sum())
-    got = Words(f"{texts[row]!r} in the column {name!r}, where {numbers:,} of {present:,} values are numbers")
+    got = Words(f"{shown(texts[row])} in the column {name!r}, where {numbers:,} of {present:,} values are numbers")
     hint = "Correct it, add it to data.missing, or name the column in data.categories if it holds categories"
     return DataError(place(row), got, "a finite number in the range of float32", hint)
 

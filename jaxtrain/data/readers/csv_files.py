@@ -1,5 +1,6 @@
 """A source of comma-separated values."""
 
+import contextlib
 import csv as csv_format
 import itertools
 import warnings
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtrain.config.schema import Name
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts, parse_numbers
 from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
-from jaxtrain.data.readers.text_lines import read_lines
+from jaxtrain.data.readers.text_lines import open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
 from jaxtrain.errors import DataError, JaxtrainWarning, Words
@@ -89,26 +90,25 @@ def read_records(file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] 
     Raises DataError for an empty file, rows of another length, quotes that are never closed, bytes that are no text,
     and column names that are missing or doubled.
     """
-    delimiter = form.delimiter or _delimiter(file, form.encoding)
-    rows = _rows(file, form.encoding, delimiter)
-    first = list(itertools.islice(rows, 2))
-    if not first:
-        raise DataError(str(file), Words("an empty file"), "rows of values")
-    has_header = _has_header(file, [row for _, row in first], form, roles, inputs)
-    line, top = first[0]
-    if has_header and len(first) == 1:
-        raise DataError(
-            str(file), Words("a header and no rows"), "at least one row", "Set data.header=False if it is a row"
-        )
-    named = _names(f"{file}, line {line}", top if has_header else None, len(top), form, roles, inputs)
-    columns, lines = _columns(file, itertools.chain(first[has_header:], rows), len(top), line)
+    with open_lines(file, form.encoding) as text:
+        rows = _rows(file, text, form.delimiter or _delimiter(file, form.encoding))
+        first = list(itertools.islice(rows, 2))
+        if not first:
+            raise DataError(str(file), Words("an empty file"), "rows of values")
+        has_header = _has_header(file, [row for _, row in first], form, roles, inputs)
+        line, top = first[0]
+        if has_header and len(first) == 1:
+            hint = "Set data.header=False if it is a row of values"
+            raise DataError(str(file), Words("a header and no rows"), "at least one row", hint)
+        named = _names(f"{file}, line {line}", top if has_header else None, len(top), form, roles, inputs)
+        columns, lines = _columns(file, itertools.chain(first[has_header:], rows), len(top), line)
     remedy = "Name the columns by data.names if its first line holds values" if has_header else ""
     return Records(dict(zip(named, columns, strict=True)), Places([str(file)], lines), remedy)
 
 
-def _rows(file: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(file: Path, text: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yields (line at which it begins, cells) of each row; blank lines at the end are left out."""
-    reader = csv_format.reader(read_lines(file, encoding), delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv_format.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True)
     blank = 0
     while True:
         line = reader.line_num + 1
@@ -138,14 +138,15 @@ def _broken(where: str, last: int, line: int, error: csv_format.Error) -> DataEr
 
 def _delimiter(file: Path, encoding: str) -> Delimiter:
     """Returns the delimiter that splits the first rows into most cells, alike in all if there is such a one."""
-    counts = {}
+    fits = {}
     for delimiter in DELIMITERS:
-        try:
-            widths = [len(row) for _, row in itertools.islice(_rows(file, encoding, delimiter), SAMPLE)]
-        except DataError:  # it is raised again with the delimiter that is chosen
-            widths = []
-        counts[delimiter] = (len(set(widths)) == 1 and widths[0] > 1, widths[0] if widths else 0)
-    return max(DELIMITERS, key=lambda delimiter: counts[delimiter])
+        widths: list[int] = []
+        # What is wrong with a row is raised again when all are read with the delimiter that is chosen.
+        with open_lines(file, encoding) as text, contextlib.suppress(DataError):
+            for _, row in itertools.islice(_rows(file, text, delimiter), SAMPLE):
+                widths.append(len(row))
+        fits[delimiter] = (len(set(widths)) == 1 and widths[0] > 1, widths[0] if widths else 0)
+    return max(DELIMITERS, key=lambda delimiter: fits[delimiter])
 
 
 def _has_header(file: Path, rows: list[list[str]], form: CsvForm, roles: Roles, inputs: Sequence[str]) -> bool:
@@ -153,12 +154,14 @@ def _has_header(file: Path, rows: list[list[str]], form: CsvForm, roles: Roles, 
     first = [cell.strip() for cell in rows[0]]
     if form.header is not None:
         return form.header
+    if inputs and set(inputs) <= set(first):
+        return True
     if form.names:
         return first == list(form.names)
-    if inputs:
-        return not set(first).isdisjoint(inputs)
     if isinstance(roles.target, str):
         return True
+    if inputs:
+        return not set(first).isdisjoint(inputs)
     found = _is_above_numbers(first, rows[1:])
     got = Words("a file that does not tell whether it has a header")
     expected = f"data.header=True or False. Its first line is taken for {'names' if found else 'values'}"
@@ -178,14 +181,17 @@ def _is_above_numbers(first: list[str], others: list[list[str]]) -> bool:
 def _names(
     where: str, header: list[str] | None, width: int, form: CsvForm, roles: Roles, inputs: Sequence[str]
 ) -> list[str]:
-    """Returns the names of the columns; raises DataError for a missing or doubled one."""
-    if form.names and header is None and len(form.names) != width and len(inputs) != width:
-        got = Words(f"{width} cells")
-        raise DataError(where, got, f"{len(form.names)}, for data.names", "Name each column, the target too")
-    if header is None:
-        numbered = [f"column_{i}" for i in range(width)]
-        return list(inputs) if len(inputs) == width else list(form.names) or numbered
-    named = [cell.strip() for cell in (form.names or header)]
+    """Returns the names of the columns, those in the header or others; raises DataError for a missing or doubled one.
+
+    A file to predict from, without a target, has the columns `inputs` in this order if it does not name them.
+    """
+    named = [cell.strip() for cell in header or ()]
+    if not named or (form.names and not (inputs and set(inputs) <= set(named))):
+        fitting = [names for names in (form.names, inputs) if len(names) == width]
+        named = list(fitting[0]) if fitting else [f"column_{i}" for i in range(width)]
+        if form.names and not fitting:
+            got = Words(f"{width} cells")
+            raise DataError(where, got, f"{len(form.names)}, for data.names", "Name each column, the target too")
     for i, name in enumerate(named):
         if name in named[:i] and name:
             got = Words(f"the name {name!r} of the columns {named.index(name)} and {i}")

@@ -23,6 +23,13 @@ FILES = {
 }
 
 
+FASHION = (
+    *("T-shirt or top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+"""The names of Fashion-MNIST's classes, in the order of its labels."""
+
+
 def idx(path: Path, folder: str) -> Source:
     """Images and labels in IDX files with the names of MNIST, each plain or .gz; t10k-* may be absent.
 
@@ -40,7 +47,8 @@ def fashion_mnist(path: Path) -> Source:
     Inputs (n, 28, 28, 1) uint8, targets (n,) int32. Raises DataError naming a missing or damaged file.
     """
     published = "https://github.com/zalandoresearch/fashion-mnist"
-    return Source(_read_splits("fashion_mnist", path / "fashion_mnist", list(FILES), published), classes=10)
+    splits = _read_splits("fashion_mnist", path / "fashion_mnist", list(FILES), published)
+    return Source(splits, class_names=FASHION)
 
 
 def _read_splits(source: str, folder: Path, names: list[str], published: str = "") -> dict[str, Split]:

@@ -1,7 +1,7 @@
 """A source of images with a mask for each: a label for each pixel."""
 
 from collections.abc import Container
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Literal
 
 from jaxtrain.config.schema import Bounds, Name
@@ -44,7 +44,7 @@ def image_masks(
         counts = list(map(len, found))
         mask_names = [name for group in found for name in group]
         places = [f"row {row}" for row, group in enumerate(found) for _ in group]
-        targets = MaskField(FileList(root, mask_names, places), counts, inputs, classes)
+        targets = MaskField(FileList(root, mask_names, places.__getitem__), counts, inputs, classes)
         targets.check_sizes(MOST_HEADERS // len(parts))
         splits[split] = Split(inputs, targets, str(root / image_part), str(root / mask_part))
     return Source(splits, classes)
@@ -80,9 +80,9 @@ def _by_stem(root: Path, part: str) -> dict[str, str]:
 def _unique_stems(root: Path, part: str, names: list[str]) -> dict[str, str]:
     stems: dict[str, str] = {}
     for name in names:
-        stem = PurePath(name).stem
+        stem = name.rpartition(".")[0]
         if stem in stems:
-            got = Words(f"both {PurePath(stems[stem]).name} and {name}")
+            got = Words(f"both {stems[stem].removeprefix(f'{part}/')} and {name}")
             raise DataError(str(root / part), got, "one file of each name", "Remove or rename one")
         stems[stem] = f"{part}/{name}"
     return stems

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtrain.config.schema import Name
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
 from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
-from jaxtrain.data.readers.text_lines import read_lines
+from jaxtrain.data.readers.text_lines import open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
 from jaxtrain.errors import DataError, Words
@@ -63,12 +63,13 @@ def read_records(file: Path, drop: tuple[str, ...] = ()) -> Records:
     """Reads all rows of a file as texts; raises DataError for a line that is no object, or a field that is no value."""
     blocks: list[dict[str, np.ndarray]] = []
     lengths: list[int] = []
-    rows = _rows(file, frozenset(drop))
-    while block := list(itertools.islice(rows, BLOCK)):
-        places = Places([str(file)], np.arange(len(block)) + sum(lengths) + 1)
-        names = dict.fromkeys(name for row in block for name in row)
-        blocks.append({name: as_texts([row.get(name, "") for row in block], places) for name in names})
-        lengths.append(len(block))
+    with open_lines(file) as text:
+        rows = _rows(file, text, frozenset(drop))
+        while block := list(itertools.islice(rows, BLOCK)):
+            places = Places([str(file)], np.arange(len(block)) + sum(lengths) + 1)
+            names = dict.fromkeys(name for row in block for name in row)
+            blocks.append({name: as_texts([row.get(name, "") for row in block], places) for name in names})
+            lengths.append(len(block))
     if not lengths:
         raise DataError(str(file), Words("an empty file"), "one JSON object a line")
     absent = [np.full(length, "", TEXT) for length in lengths]
@@ -79,10 +80,10 @@ def read_records(file: Path, drop: tuple[str, ...] = ()) -> Records:
     return Records(columns, Places([str(file)], np.arange(sum(lengths)) + 1))
 
 
-def _rows(file: Path, drop: frozenset[str]) -> Iterator[Fields]:
+def _rows(file: Path, lines: Iterator[str], drop: frozenset[str]) -> Iterator[Fields]:
     """Yields the fields of each line; blank lines at the end are left out."""
     blank = 0
-    for line, text in enumerate(read_lines(file), 1):
+    for line, text in enumerate(lines, 1):
         where = f"{file}, line {line}"
         if not text.strip():
             blank = blank or line
@@ -113,7 +114,8 @@ def _parse(text: str, where: str) -> dict[str, Any]:
             text, object_pairs_hook=as_object, parse_constant=refuse, parse_int=_as_written, parse_float=_as_written
         )
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(where, Words(f"a line that is no JSON ({error})"), "one JSON object a line") from error
+        reason = "nested too deep" if isinstance(error, RecursionError) else f"{error.msg} in column {error.colno}"
+        raise DataError(where, Words(f"a line that is no JSON ({reason})"), "one JSON object a line") from error
     if not isinstance(value, dict):
         hint = "Write each object of the list on a line of its own" if isinstance(value, list) else ""
         raise DataError(where, Words(f"a line with a {_kind(value)}"), 'an object, such as {"age": 39}', hint)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+import warnings
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
@@ -14,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtrain.data.host_memory import free_memory
-from jaxtrain.data.readers.columns import as_texts
-from jaxtrain.data.tables import DATES, Places
-from jaxtrain.errors import DataError, JaxtrainError, Words
+from jaxtrain.data.tables import DATES, TEXT
+from jaxtrain.errors import DataError, JaxtrainError, JaxtrainWarning, Words
 from jaxtrain.files import guarded, open_file
 
 if TYPE_CHECKING:
@@ -59,29 +59,52 @@ def is_image(kind: Any) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def as_array(name: str, column: Any, places: Places, *, texts: bool) -> np.ndarray:
+def is_plain(kind: Any) -> bool:
+    """Tells whether values of a type are numbers, texts, truth values or times."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    if kinds.is_dictionary(kind):
+        return is_plain(kind.value_type)
+    return _is_number(kind) or _is_text(kind) or kinds.is_temporal(kind)
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
+
+
+def as_array(name: str, column: Any, file: str, *, texts: bool) -> np.ndarray:
     """Returns a column of Arrow as int64, as float64 with nan where null, or as texts with "" where null.
 
-    Booleans are the texts "true" and "false", as in CSV and JSON; with `texts`, so are dates. Raises DataError for
-    dates, lists, bytes.
+    Truth values are the texts "true" and "false", as in CSV and JSON; with `texts`, times are texts, too. Raises
+    DataError for times, lists, bytes.
     """
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return as_array(name, column.cast(kind.value_type), places, texts=texts)
+        return as_array(name, column.cast(kind.value_type), file, texts=texts)
     if pa.types.is_integer(kind) and not column.null_count and kind != pa.uint64():
         return column.to_numpy().astype(np.int64)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+    if _is_number(kind):
         return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if is_text or pa.types.is_boolean(kind) or (texts and pa.types.is_temporal(kind)):
-        return as_texts(column.cast(pa.large_string()).fill_null("").to_pylist(), places)
+    if _is_text(kind) or (texts and pa.types.is_temporal(kind)):
+        return np.array(column.cast(pa.large_string()).fill_null("").to_pylist(), TEXT)
     hint = f"Leave it out, by data.drop=({name!r},)"
     if pa.types.is_temporal(kind):
         hint = f"{DATES}, leave the column out (data.drop), or name it in data.categories"
     got = Words(f"the type {kind} of the column {name!r}")
-    raise DataError(places.files[0], got, "numbers, texts or truth values", hint)
+    raise DataError(file, got, "numbers, texts or truth values", hint)
 
 
 class RowGroups:
@@ -99,6 +122,7 @@ class RowGroups:
         self._groups: list[tuple[Path, int]] = []
         self._starts = [0]
         digest = hashlib.sha256(column.encode())
+        size = 0
         for file in files:
             self._file_starts.append(len(self))
             with opened(file) as parquet:
@@ -106,11 +130,14 @@ class RowGroups:
                 for group in range(metadata.num_row_groups):
                     self._groups.append((file, group))
                     self._starts.append(len(self) + metadata.row_group(group).num_rows)
+                size += sum(_sizes(metadata, column))
             digest.update(b"%s\0%s" % (file.name.encode(), _footer(file, metadata.serialized_size)))
         self.fingerprint = digest.digest()
         self._checksums: dict[int, int] = {}
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._room = int(SHARE * free_memory())
+        if size > self._room:
+            self._warn(size)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -126,6 +153,15 @@ class RowGroups:
         """Returns the bytes of a row, None if they are missing; raises DataError for a file that has changed."""
         group = bisect_right(self._starts, row) - 1
         return self._group(group)[row - self._starts[group]].as_py()
+
+    def _warn(self, size: int) -> None:
+        rows = len(self) // len(self._groups)
+        got = Words(f"{size:,} bytes in the column {self.column!r}, in row groups of {rows:,} rows")
+        hint = (
+            "They are read again and again: write smaller row groups, or the images as files for data.name=image_folder"
+        )
+        warning = JaxtrainWarning(str(self._files[0]), got, f"at most {self._room:,}, which memory holds", hint)
+        warnings.warn(warning, stacklevel=3)
 
     def _group(self, group: int) -> Any:
         with self._lock:
@@ -193,6 +229,14 @@ class ByteColumn:
     def fingerprint(self) -> bytes:
         """Returns a hash over the names of the files, their footers, which list sizes and statistics, and the rows."""
         return hashlib.sha256(self._groups.fingerprint + self._rows.tobytes()).digest()
+
+
+def _sizes(metadata: Any, column: str) -> Iterator[int]:
+    """Yields the bytes of a column in each row group, before compression."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for part in map(group.column, range(group.num_columns)):
+            if part.path_in_schema.split(".")[0] == column:
+                yield part.total_uncompressed_size
 
 
 def _footer(file: Path, size: int) -> bytes:

@@ -2,21 +2,22 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxtrain.config.schema import Name
-from jaxtrain.data.image_fields import ImageField, Size, image_form
+from jaxtrain.data.held import read_all
+from jaxtrain.data.image_fields import ImageField, Size, given_form, image_form
 from jaxtrain.data.images import Resampling
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes
 from jaxtrain.data.readers.folders import SPLIT_OF
-from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups, as_array, is_image, opened
+from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups, as_array, is_image, is_plain, opened
 from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
 from jaxtrain.data.source import Source
-from jaxtrain.data.tables import Kind, Places, Table
+from jaxtrain.data.tables import Kind, Places, Table, names_of
 from jaxtrain.errors import DataError, Words, nearest, one_of
 from jaxtrain.files import is_directory, list_directory
 
@@ -49,12 +50,14 @@ def parquet(
     """
     roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
     parts = _parts(find_files("parquet", path, {"train": file, "validation": validation_file, "test": test_file}))
-    image = _image_column(parts["train"][0], inputs, roles)
+    columns = _check_columns(parts["train"][0], inputs, roles)
+    image = _image_column(parts["train"][0], columns)
+    records = {split: read_records(files, columns, roles) for split, files in parts.items()}
+    others = tuple(name for name in records["train"].columns if name not in (*columns, target, split_column))
+    roles = dataclasses.replace(roles, drop=others)
     if image is None:
-        records = {split: read_records(files, roles, inputs) for split, files in parts.items()}
-        return make_source(records, dataclasses.replace(roles, drop=()))
-    records = {split: read_records(files, roles, (target,)) for split, files in parts.items()}
-    source = make_source(records, dataclasses.replace(roles, drop=()), lambda own, *_: _images(own, image))
+        return make_source(records, roles)
+    source = make_source(records, roles, lambda own, *_: _images(own, image))
     lists = [split.inputs for split in source.splits.values()]
     form = image_form(lists, path / file, size, channels, resampling)
     fields = {name: split._replace(inputs=ImageField(split.inputs, form)) for name, split in source.splits.items()}
@@ -69,7 +72,25 @@ def read_parquet_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str,
     """
     types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
     roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)
-    return inputs_alone(read_records(_files(file), roles, knobs["inputs"], labelled=False), roles, kinds)
+    files = _files(file)
+    columns = _inputs(_known(files[0]), knobs["inputs"], roles)
+    table = read_records(files, columns, roles, others=False)
+    return inputs_alone(table, roles, kinds)
+
+
+def read_parquet_images(file: Path, knobs: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Returns the images (n, *shape) of a new file or folder of parts, to predict from, with or without the target.
+
+    `knobs` are those of `parquet` that the run was trained with, `shape` and `dtype` those of its inputs. Raises
+    DataError naming file and row, and for a file without images or a shape that is none of images.
+    """
+    files = _files(file)
+    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"])
+    image = _image_column(files[0], _inputs(_known(files[0]), knobs["inputs"], roles))
+    if image is None:
+        raise DataError(str(file), Words("no column of images"), "one, as in training")
+    form = given_form(shape, dtype, size=knobs["size"], channels=knobs["channels"], resampling=knobs["resampling"])
+    return read_all(ImageField(ByteColumn(RowGroups(files, image)), form))
 
 
 def _images(records: Records, column: str) -> ByteColumn:
@@ -99,40 +120,53 @@ def _files(place: Path) -> list[Path]:
     return files
 
 
-def _image_column(file: Path, inputs: Sequence[str], roles: Roles) -> str | None:
-    """Returns the column of images, None where the inputs are a table; raises DataError for images beside others."""
-    others = (roles.target, roles.split_column, *roles.drop)
+def _known(file: Path) -> dict[str, Any]:
+    """Returns {column: its type} of a file, inner fields by dotted names."""
     with opened(file) as parquet_file:
-        columns = {field.name: is_image(field.type) for field in parquet_file.schema_arrow if field.name not in others}
-    chosen = [name for name in columns if not inputs or name in inputs]
-    images = [name for name in chosen if columns[name]]
-    if not images:
-        return None
-    if len(chosen) > 1:
-        beside = next(name for name in chosen if name != images[0])
+        return {name: column.type for name, column in _flat(parquet_file.schema_arrow.empty_table())}
+
+
+def _check_columns(file: Path, inputs: Sequence[str], roles: Roles) -> list[str]:
+    """Returns the input columns of the first training file; raises DataError for a name that is no column of it."""
+    known = _known(file)
+    others = [name for name in (roles.target, roles.split_column) if isinstance(name, str)]
+    for name in (*inputs, *others, *roles.drop):
+        if not any(_within(column, (name,)) for column in known):
+            raise DataError(str(file), Words(f"no column {name!r}"), f"one of {names_of(known)}", nearest(name, known))
+    return _inputs(known, inputs, roles)
+
+
+def _inputs(known: Iterable[str], inputs: Sequence[str], roles: Roles) -> list[str]:
+    """Returns the columns that are inputs: those that are chosen, else all that have no other role."""
+    others = [name for name in (roles.target, roles.split_column) if isinstance(name, str)]
+    if inputs:
+        return [name for name in known if _within(name, inputs) and name not in others]
+    return [name for name in known if not _within(name, (*others, *roles.drop))]
+
+
+def _image_column(file: Path, inputs: Sequence[str]) -> str | None:
+    """Returns the column of images, None where the inputs are a table; raises DataError for images beside others."""
+    known = _known(file)
+    images = [name for name in inputs if is_image(known[name])]
+    if images and len(inputs) > 1:
+        beside = next(name for name in inputs if name != images[0])
         got = Words(f"the column {beside!r} beside the images in {images[0]!r}")
         raise DataError(str(file), got, "images alone as inputs", f"Set data.inputs=({images[0]!r},)")
-    return images[0]
+    return images[0] if images else None
 
 
-def read_records(files: Sequence[Path], roles: Roles, inputs: Sequence[str], *, labelled: bool = True) -> Records:
-    """Reads the columns of files that follow each other: `inputs` (none: all but those to drop), and those of roles.
+def read_records(files: Sequence[Path], inputs: Sequence[str], roles: Roles, *, others: bool = True) -> Records:
+    """Reads the columns of files that follow each other: inputs, and, with `others`, all others that hold plain values.
 
-    Files that are not `labelled` need no target, and may lack what is dropped. Raises DataError for a column that is
-    unknown or that only some files have, for no rows, and for types that are no values.
+    Images are not read. Raises DataError for columns that only some files have, for no rows, and for inputs, targets
+    or names of splits that are no plain values.
     """
-    others = [name for name in (roles.target, roles.split_column) if isinstance(name, str) and labelled]
+    needed = {*inputs, roles.target, roles.split_column}
     tables = []
     for file in files:
         with opened(file) as parquet_file:
-            known = [name for name, _ in _flat(parquet_file.schema_arrow.empty_table())]
-            for name in (*inputs, *others, *(roles.drop if labelled else ())):
-                if not any(_within(column, (name,)) for column in known):
-                    got = Words(f"no column {name!r}")
-                    raise DataError(str(file), got, one_of(known), nearest(name, known))
-            wanted = [*inputs, *others]
-            chosen = [n for n in known if (_within(n, wanted) if inputs else not _within(n, roles.drop))]
-            tables.append(_read(parquet_file, chosen))
+            plain = [n for n, kind in _known(file).items() if not is_image(kind) and (others or n in inputs)]
+            tables.append(_read(parquet_file, plain))
     first = list(tables[0])
     for file, table in zip(files, tables, strict=True):
         odd = sorted(set(first) ^ set(table))
@@ -146,13 +180,12 @@ def read_records(files: Sequence[Path], roles: Roles, inputs: Sequence[str], *, 
     places = Places([str(file) for file in files], np.arange(starts[-1]), "row", starts[:-1].tolist())
     columns = {}
     for name in first:
-        parts = [
-            as_array(
-                name, table[name], Places([str(file)], np.arange(length), "row"), texts=name in roles.types.categories
-            )
-            for file, table, length in zip(files, tables, lengths, strict=True)
-        ]
-        columns[name] = _join(name, parts, files)
+        own = name in needed
+        if own or all(is_plain(table[name].type) for table in tables):
+            texts = not own or name in roles.types.categories
+            of = zip(files, tables, strict=True)
+            parts = [as_array(name, table[name], str(file), texts=texts) for file, table in of]
+            columns[name] = _join(name, parts, files)
     return Records(columns, places)
 
 

@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.readers.columns import ColumnTypes, TargetKind, clean, read_column, read_target, target_kind
+from jaxtrain.data.readers.columns import (
+    ColumnTypes,
+    TargetKind,
+    as_numbers,
+    clean,
+    is_ordered,
+    read_column,
+    read_target,
+    target_kind,
+)
 from jaxtrain.data.readers.folders import SPLIT_OF
 from jaxtrain.data.source import SPLITS, Source, Split, missing
-from jaxtrain.data.tables import Kind, Places, Table
+from jaxtrain.data.tables import Kind, Places, Table, names_of, shown
 from jaxtrain.errors import ConfigError, DataError, Words, nearest, one_of
 from jaxtrain.files import exists
 
@@ -36,7 +45,9 @@ class Records:
         """Returns a column that a knob names; raises DataError, with the nearest name, if there is none."""
         if name not in self.columns:
             got = Words(f"no column {name!r}, which data.{knob} names")
-            raise DataError(self.file, got, one_of(self.columns), nearest(name, self.columns) or self.remedy)
+            raise DataError(
+                self.file, got, f"one of {names_of(self.columns)}", nearest(name, self.columns) or self.remedy
+            )
         return self.columns[name]
 
 
@@ -114,11 +125,29 @@ def make_source(records: Mapping[str, Records], roles: Roles, make_inputs: MakeI
         if split == "train":
             kinds = inputs.kinds if isinstance(inputs, Table) else {}
             kind = target_kind(splits[split].targets)
-    if roles.split_column is None:
-        return Source(splits)
     whole = splits["train"]
+    columns = _columns(records["train"], roles, whole)
+    if roles.split_column is None:
+        return Source(splits, columns=columns)
     rows = rows_of_splits(records["train"], roles)
-    return Source({split: Split(whole.inputs.take(own), whole.targets[own], whole.file) for split, own in rows.items()})
+    cut = {split: Split(whole.inputs.take(own), whole.targets[own], whole.file) for split, own in rows.items()}
+    return Source(cut, columns={name: column[rows["train"]] for name, column in columns.items()})
+
+
+def _columns(records: Records, roles: Roles, split: Split) -> dict[str, np.ndarray]:
+    """Returns all columns as numbers where all values are, else as texts, by which rows may be grouped or ordered.
+
+    Dates are left out unless their texts are in the order of time, and so are columns without a value.
+    """
+    known: dict[str, np.ndarray] = dict(split.inputs.columns) if isinstance(split.inputs, Table) else {}
+    columns = {}
+    for name, raw in records.columns.items():
+        values = known.get(name)
+        if values is None:
+            values = as_numbers(clean(raw, roles.types.missing))
+        if is_ordered(values):
+            columns[name] = values
+    return columns
 
 
 def make_table(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Table:
@@ -149,8 +178,8 @@ def inputs_alone(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> T
     """
     target = roles.target
     if not isinstance(target, str):
-        columns = [*records.columns, ""]  # the last stands for a target that is absent
-        target = columns[target if -len(columns) < target < len(columns) - 1 else -1]
+        names = list(records.columns)
+        target = names[target] if -len(names) <= target < len(names) else ""
         target = "" if target in kinds else target
     return make_table(records, dataclasses.replace(roles, target=target), kinds)
 
@@ -162,7 +191,7 @@ def rows_of_splits(records: Records, roles: Roles) -> dict[str, np.ndarray]:
     found = texts.tolist() if texts.dtype.kind == "T" else list(map(str, texts.tolist()))
     for row, text in enumerate(found):
         if text.lower() not in SPLIT_OF:
-            got = Words(f"{text!r} in the column {roles.split_column!r}")
+            got = Words(f"{shown(text)} in the column {roles.split_column!r}")
             raise DataError(records.places(row), got, one_of(SPLITS), nearest(text, SPLITS))
     named = np.array([SPLIT_OF[text.lower()] for text in found])
     rows = {split: np.flatnonzero(named == split) for split in SPLITS}

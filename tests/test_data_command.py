@@ -1,0 +1,86 @@
+"""The command `data`: what it says of a table, of pictures and of a regression, and the picture it draws."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_runs import config_file, run
+
+from jaxtrain.commands.data import data_report
+from jaxtrain.commands.data_pictures import draw_examples
+from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.readers.embedded import diabetes, digits
+from jaxtrain.data.settings import Settings
+from jaxtrain.data.source import Source, as_source
+from jaxtrain.trackers.figures import render
+
+ROWS = ["colour,weight,kind", *(f"{'red' if i % 3 else 'blue'},{i if i % 5 else ''},{'ab'[i % 2]}" for i in range(60))]
+
+
+def described(source: Source, name: str = "mine", **given: object) -> tuple[list[str], Dataset]:
+    settings = Settings(**given)  # pyright: ignore[reportArgumentType]
+    dataset = load_dataset(as_source(source, name), settings, standardised=name == "diabetes")
+    return data_report(dataset, {"data": {"name": name, **vars(settings)}}), dataset
+
+
+def test_the_command_describes_a_csv_and_draws_it(tmp_path):
+    (tmp_path / "table.csv").write_text("\n".join(ROWS))
+    given = {"data.name": "csv", "data.file": "table.csv", "data.target": "kind", "data.path": str(tmp_path)}
+    config = config_file(tmp_path, {**given, "data.stratify": True, "data.batch_size": 16})
+    done = run(tmp_path, "data", f"--config={config}")
+    assert done.returncode == 0, done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "csv: 60 examples of 4 features, 2 classes" in lines
+    assert any(line.startswith("test 6 cut by class from") for line in lines)
+    assert any(line.startswith("colour category 2: blue, red") for line in lines)
+    missing = next(line for line in lines if line.startswith("weight number mean"))
+    assert missing.endswith("missing")
+    assert "0 a 24" in lines
+    assert "an epoch 3 steps of 16 examples" in lines
+    picture = next(line.split()[1].rstrip(":") for line in lines if line.startswith("wrote"))
+    with Image.open(tmp_path / picture) as image:
+        assert image.size[0] > 300
+    assert "next:" in lines
+
+
+def test_pictures_are_described_by_channel_and_drawn_with_the_names_of_their_classes():
+    source = digits(Path())
+    names = tuple(f"the {label}" for label in range(10))
+    report, dataset = described(Source(source.splits, class_names=names))
+    assert report[0] == "mine: 1,797 examples of pictures of 8 × 8 with 1 channel, 10 classes"
+    assert any("uint8 (8, 8, 1), normalised in the step" in line for line in report)
+    figure = draw_examples(dataset)
+    titles = [axes.get_title() for axes in figure.axes]
+    first = dataset.split("train")
+    assert titles[0] == names[first["targets"][0]]
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), first["inputs"][0, ..., 0])
+
+
+def test_masks_are_drawn_beside_their_pictures():
+    images = digits(Path()).splits["train"].inputs[:40]
+    report, dataset = described(Source({"train": (images, (images[..., 0] > 8).astype(np.uint8))}))
+    assert any("targets uint8 (8, 8)" in " ".join(line.split()) for line in report)
+    drawn = [axes.images[0].get_array() for axes in draw_examples(dataset).axes[:2]]
+    np.testing.assert_array_equal(np.asarray(drawn[1]), np.asarray(drawn[0]) > 8)
+
+
+def test_numbers_of_a_regression_are_described_in_their_units():
+    report, dataset = described(diabetes(Path()), "diabetes")
+    mean = dataset.info.target_mean[0]
+    assert any(f"mean {mean:.4g}" in line for line in report if "targets" in line)
+    assert len(render(draw_examples(dataset)).png) > 1000
+
+
+@pytest.mark.parametrize(("feed", "told"), [("host", "the host"), ("device", "the devices")])
+def test_the_report_says_where_batches_are_gathered(feed, told):
+    report, _ = described(digits(Path()), feed=feed)
+    assert f"fed from     {told}: " in report[-1]
+    assert "as data.feed says" in report[-1]
+
+
+def test_a_picture_is_a_png_that_others_read():
+    _, dataset = described(digits(Path()))
+    with Image.open(io.BytesIO(render(draw_examples(dataset)).png)) as image:
+        image.load()
