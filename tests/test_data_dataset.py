@@ -330,6 +330,13 @@ def test_a_split_is_converted_once():
     assert loaded.split("train") is loaded.split("train")
 
 
+def test_no_rows_are_prepared_as_none():
+    """A call without steps compiles the program of seeds and of a search."""
+    out = {"inputs": np.empty((0, 3), np.float32), "targets": np.empty(0, np.int32)}
+    assert load(TRAIN).read("train", np.arange(0), out) is not None
+    assert load(TRAIN).read("train", np.arange(0))["inputs"].shape == (0, 3)
+
+
 def test_normalise_refuses_another_shape():
     with pytest.raises(DataError, match=r"\(5, 2\); expected the shape \(n, 3\)"):
         load(TRAIN).info.normalise(TABLE[:5, :2])

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_runs import outcome, tiny
 
 from jaxtrain import evaluate, load_run
-from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
@@ -215,3 +215,134 @@ def test_an_example_that_cannot_be_read_is_named_by_its_row():
         DataError, match=r"train split, row 7: got an example that cannot be read \(OSError: disk error"
     ):
         load_dataset(as_source({"train": Broken()}, "mine"), Settings(seed=0, validation_fraction=0, test_fraction=0))
+
+
+def _examples(at: int, value: float) -> list[tuple[np.ndarray, int]]:
+    """Examples of which the one at row `at` holds a value."""
+    inputs = np.ones((40, 3))
+    inputs[:, 0] = np.arange(40)
+    inputs[at, 1] = value
+    return [(row, i % 3) for i, row in enumerate(inputs)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_a_value_that_is_no_number_is_named_by_its_row_or_passed_over(feed, value):
+    """Also where all examples are read into memory, and by the row of the split, not of a batch."""
+
+    def load(skip: int) -> tuple[Dataset, list[np.ndarray]]:
+        source = as_source(Source({"train": _examples(29, value)}), "memory")
+        dataset = load_dataset(source, Settings(feed=feed, skip_bad=skip))
+        return dataset, [dataset.read(name, np.arange(size))["inputs"] for name, size in dataset.sizes.items()]
+
+    with pytest.raises(DataError, match=r"train split: got inputs\[29, 1\] = (nan|inf); expected finite numbers"):
+        load(0)
+    dataset, read = load(1)
+    assert np.isfinite(dataset.info.input_mean).all()
+    assert np.isfinite(np.concatenate(read)).all()
+    assert dataset.bad is not None
+    assert len(dataset.bad.messages) == 1
+
+
+def test_integers_of_a_regression_are_numbers_however_examples_are_read():
+    source = as_source(Source({"train": [(row, -label) for row, label in _examples(0, 1.0)]}), "memory")
+    dataset = load_dataset(source, Settings(feed="stream"), standardised=True)
+    assert np.isfinite(dataset.read("train", np.arange(4))["targets"]).all()
+
+
+def test_a_label_beyond_the_stated_classes_is_named_where_a_mask_is_read():
+    masks = [(np.ones((2, 2, 1)), np.full((2, 2), i % 4)) for i in range(40)]
+    with pytest.raises(DataError, match=r"targets\[3, 0, 0\] = 3; expected 0 to 2"):
+        load_dataset(as_source(Source({"train": masks}, classes=3), "memory"), Settings(test_fraction=0.0))
+
+
+# Data frames, columns and names
+
+
+def _table(targets: Any, **given: Any) -> Source:
+    return as_source(Source({"train": ({"x": np.arange(40.0), "g": ["u", "v"] * 20}, targets)}, **given), "memory")
+
+
+@pytest.mark.parametrize("settings", [{}, {"stratify": True}, {"sample": "balanced"}, {"group_by": "x"}])
+def test_targets_of_a_table_may_be_a_list_and_its_columns_group_rows(settings):
+    assert load_dataset(_table([0, 1, 1, 0] * 10), Settings(**settings)).info.classes == 2
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        ([0, 1] * 25, "got 50 targets for 40 inputs"),
+        (3, r"got targets of shape \(\)"),
+        ([None] * 40, "got targets of dtype object"),
+    ],
+)
+def test_targets_that_do_not_fit_a_table_are_refused(targets, words):
+    with pytest.raises(DataError, match=words):
+        load_dataset(_table(targets), Settings(stratify=True))
+
+
+@pytest.mark.parametrize("times", [[np.nan, *range(39)], [None, *range(39)], ["", *["2020"] * 39]])
+def test_a_row_without_a_time_is_in_no_split(times):
+    with pytest.raises(DataError, match="no value in the column 't' of row 0, and 0 other rows"):
+        load_dataset(_table([0, 1] * 20, columns={"t": np.array(times)}), Settings(order_by="t"))
+
+
+def test_missing_groups_of_objects_are_one_group():
+    groups = [None] * 20 + ["a"] * 10 + ["b"] * 10
+    dataset = load_dataset(
+        _table([0, 1] * 20, columns={"who": groups}),
+        Settings(group_by="who", validation_fraction=0.0, test_fraction=0.25),
+    )
+    assert sorted(dataset.sizes.values()) in ([10, 30], [20, 20])
+
+
+def test_two_classes_of_one_name_are_refused():
+    with pytest.raises(DataError, match="the class name 'a' twice"):
+        _table([0, 1, 2, 3] * 10, class_names=("a", "b", "a", "c"))
+
+
+def test_the_fingerprint_covers_weights_and_the_fields_of_examples():
+    class Own(list[dict[str, Any]]):
+        _fingerprint = "of all columns"
+
+    weighted = [
+        load_dataset(_table([0, 1] * 20, columns={"w": w}), Settings(sample="w")).fingerprint
+        for w in (np.ones(40), np.arange(40))
+    ]
+    examples = Own([{"x": np.ones(3), "a": i % 2, "b": i % 3} for i in range(40)])
+    fields = [
+        load_dataset(as_source(Source({"train": examples}, inputs="x", targets=name), "memory"), Settings()).fingerprint
+        for name in "ab"
+    ]
+    assert len({*weighted, *fields}) == 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_splits_of_unlike_dtypes_are_prepared_alike_on_the_host_and_the_devices(dtype):
+    images = IMAGES.reshape(len(IMAGES), -1).astype(np.uint8)
+    given = Source({"train": (images, LABELS), "test": (images[:8].astype(dtype), LABELS[:8])})
+    dataset = load_dataset(as_source(given, "memory"), Settings())
+    out = {"inputs": np.empty((8, 64), dataset.example["inputs"].dtype), "targets": np.empty(8, np.int32)}
+    np.testing.assert_array_equal(dataset.read("test", np.arange(8), out)["inputs"], dataset.split("test")["inputs"])
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_examples_of_python_that_cannot_be_read_are_passed_over(feed):
+    class Broken(list[tuple[np.ndarray, int]]):
+        reads = 0
+
+        def __getitem__(self, row: Any) -> Any:
+            Broken.reads += 1
+            if row in (5, 6, 200):
+                raise OSError("no such file")
+            return super().__getitem__(row)
+
+    data = Broken([(np.full(3, i), i % 3) for i in range(1000)])
+    dataset = load_dataset(as_source(Source({"train": data}), "memory"), Settings(feed=feed, skip_bad=3))
+    assert dataset.fingerprint
+    assert Broken.reads < (5 if feed == "device" else 4.2) * 1000  # labels, statistics twice, fingerprint, inputs
+    assert dataset.bad is not None
+    assert [message.partition(":")[0][-6:] for message in dataset.bad.messages] == [" row 5", " row 6", "ow 200"]
+    data[7] = (np.full(3, -1), 0)
+    again = load_dataset(as_source(Source({"train": data}), "memory"), Settings(feed=feed, skip_bad=3))
+    assert again.fingerprint != dataset.fingerprint

@@ -100,6 +100,7 @@ def test_a_range_test_and_a_search_do_not_see_the_feed(tmp_path, small_blocks):
         values.append([trial.value for trial in done.findings.outcomes])
     np.testing.assert_array_equal(*losses)
     assert values[0] == values[1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("data")]
 
 
 def test_lanes_on_a_stream_read_each_example_once(small_blocks):
@@ -111,6 +112,12 @@ def test_lanes_on_a_stream_read_each_example_once(small_blocks):
     for step in (0, 7):
         experiment.batches(step, 7)
     assert field.reads - before <= 64 * (14 + feeds.AHEAD * 7)
+
+
+def test_experiments_beside_each_other_share_a_stream():
+    first = build(tiny({"data.feed": "stream"}), data=decoded_digits())
+    assert build(tiny({"data.feed": "stream", "model.hidden": (8,)}), beside=first).feed is first.feed
+    assert build(tiny({"data.feed": "stream", "data.batch_size": 32}), beside=first).feed is not first.feed
 
 
 def test_an_interrupted_stream_ends_as_one_that_was_not(tmp_path, small_blocks):
@@ -149,7 +156,7 @@ def test_a_stream_gives_any_steps_in_order_and_raises_where_it_fails():
         return {"inputs": np.full((2, 1), step)}
 
     before = threading.active_count()
-    stream = Stream(read, workers=4, ahead=5)
+    stream = Stream(read, workers=4, calls=2)
     out = {"inputs": np.zeros((6, 1), int)}
     for first in (0, 3, 6, 9, 2, 30, 33):  # in order, back, and far ahead
         stream.take(first, 3, out)
@@ -157,8 +164,28 @@ def test_a_stream_gives_any_steps_in_order_and_raises_where_it_fails():
     stream.take(37, 3, out)  # the step that fails is read ahead already
     with pytest.raises(DataError, match="row 40"):
         stream.take(40, 1, out)
+    stream.take(41, 3, out)  # goes on behind it
+    assert out["inputs"][:, 0].tolist() == [41, 41, 42, 42, 43, 43]
     stream.close()
     assert threading.active_count() == before
+
+
+def test_a_stream_reads_no_further_ahead_than_calls_are_long():
+    """A short run reads little beyond its end, and each thread has a batch to read where a call takes one."""
+    read: list[int] = []
+
+    def note(step: int) -> dict[str, np.ndarray]:
+        read.append(step)
+        return {"inputs": np.zeros((2, 1))}
+
+    stream = Stream(note, workers=3, calls=2)
+    out = {"inputs": np.zeros((20, 1))}
+    stream.take(0, 1, out)
+    stream.close()
+    assert len(read) <= 1 + 4
+    stream.take(1, 10, out)
+    stream.close()
+    assert max(read) <= 10 + 20
 
 
 # The buffers

@@ -1,5 +1,6 @@
 """Sources of image files: folders of classes, masks and tables, and the error for each thing that can be wrong."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jaxtrain.data import image_fields
+from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.fields import Field
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import ImageField, read_images
@@ -19,6 +21,8 @@ from jaxtrain.data.images import resize
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table
+from jaxtrain.data.settings import Settings
+from jaxtrain.data.source import Source
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 from jaxtrain.files import storage_error
 
@@ -36,9 +40,19 @@ def write_classes(root, names=("b/2.png", "a/1.png", "b/1.PNG", "c/x.bmp"), pixe
         save(root / name, image)
 
 
+WHOLE = Settings(validation_fraction=0.0, test_fraction=0.0)
+
+
 def refuses(match, read, *args, **knobs):
+    """Asserts one line, of a reader or of the data set that is made of its source."""
+
+    def read_whole() -> None:
+        returned = read(*args, **knobs)
+        if isinstance(returned, Source):
+            load_dataset(returned, WHOLE)
+
     with pytest.raises(DataError, match=match) as caught:
-        read(*args, **knobs)
+        read_whole()
     assert "\n" not in str(caught.value)
 
 
@@ -322,8 +336,24 @@ def test_an_image_of_a_field_may_be_of_any_file(tmp_path):
     save(tmp_path / "x.png", PIXELS[0])
     files = FileList(tmp_path, ["x.png"], "t.csv, line {}".format)
     assert files.where(0) == f"{tmp_path}/x.png (t.csv, line 0)"
-    form = image_fields.image_form([files], tmp_path, None, None, "bilinear")
+    form, _ = image_fields.image_form([files], tmp_path, None, None, "bilinear")
     np.testing.assert_array_equal(rows(ImageField(files, form)), PIXELS[:1])
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_files_that_are_no_images_are_passed_over_up_to_a_number(tmp_path, feed):
+    """Also what their headers show, which are read before a run starts."""
+    for name in ("a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png", "b/3.png"):
+        save(tmp_path / "set" / name, PIXELS[0])
+    (tmp_path / "set/a/2.png").write_bytes(b"")
+    (tmp_path / "set/b/3.png").write_bytes(b"no image")
+    settings = dataclasses.replace(WHOLE, feed=feed, skip_bad=2)
+    dataset = load_dataset(image_folder(tmp_path, "set"), settings)
+    assert (dataset.read("train", np.arange(6))["inputs"] == PIXELS[0]).all()
+    assert dataset.bad is not None
+    assert [message.partition(":")[0][-13:] for message in dataset.bad.messages] == ["2.png (row 1)", "3.png (row 5)"]
+    with pytest.raises(DataError, match=r"b/3.png \(row 5\): got .*, after 1 others.*raise data.skip_bad, which is 1"):
+        load_dataset(image_folder(tmp_path, "set"), dataclasses.replace(settings, skip_bad=1))
 
 
 # Masks

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups
 from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
+from jaxtrain.data.settings import Settings
 from jaxtrain.data.tables import TableEncoding
 from jaxtrain.errors import DataError, JaxtrainWarning
 
@@ -288,7 +290,7 @@ def test_an_image_that_is_none_is_named_by_its_row(tmp_path, bad):
     good = [{"bytes": png(image), "path": ""} for image in pictures(2)]
     write(tmp_path / "data.parquet", {"image": pa.array([*good, bad]), "label": [0, 1, 2]})
     with pytest.raises(DataError, match=r"data\.parquet, row 2: got "):
-        parquet(tmp_path, "data.parquet", "label")
+        load_dataset(parquet(tmp_path, "data.parquet", "label"), Settings(validation_fraction=0.0, test_fraction=0.0))
 
 
 def test_new_files_are_read_without_their_targets(tmp_path):

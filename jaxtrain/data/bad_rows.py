@@ -32,15 +32,21 @@ class BadRows:
             self._errors.setdefault((split, row), error)
             if len(self._errors) <= self._most:
                 return
-        got = Words(f"{error.got if isinstance(error.got, Words) else repr(error.got)}, after {self._most:,} others")
-        hint = f"Mend the data, or raise data.skip_bad, which is {self._most}"
-        raise DataError(error.key, got, error.expected, hint) from error
+        raise used_up(error, self._most) from error
 
     def among(self, split: str, rows: np.ndarray) -> np.ndarray:
         """Returns which of these rows are known to be bad, bool (n,)."""
         with self._lock:
             bad = [row for name, row in self._errors if name == split]
         return np.isin(rows, bad) if bad else np.zeros(len(rows), bool)
+
+
+def used_up(error: DataError, most: int) -> DataError:
+    """Returns the error of an example that is one too many; of the first one as it is."""
+    if not most:
+        return error
+    got = Words(f"{error.got if isinstance(error.got, Words) else repr(error.got)}, after {most:,} others")
+    return DataError(error.key, got, error.expected, f"Mend the data, or raise data.skip_bad, which is {most}")
 
 
 def tolerate(splits: Mapping[str, Split], bad: BadRows) -> dict[str, Split]:

@@ -9,6 +9,7 @@ from jaxtrain.data.fields import Field
 from jaxtrain.data.info import blocks
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import Source, Split
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, Words
 
 ALWAYS_ALLOWED = 10_000
@@ -40,11 +41,23 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
         got = Words(f"targets of dtype {train.targets.dtype}")
         raise DataError(where, got, f"integers, for {source.classes} classes")
     for name, split in splits.items():
-        _check_labels(name, split, source.classes)
+        _check_labels(split.where("targets", name), split.targets, source.classes)
     if source.classes is None and is_labels(train.targets):
         source = replace(source, classes=_count_classes(train))
         for name, split in splits.items():
-            _check_labels(name, split, source.classes)
+            _check_labels(split.where("targets", name), split.targets, source.classes)
+    return source
+
+
+def check_table(source: Source) -> Source:
+    """Returns a source of tables with plain targets, whose columns are those of the training table, too.
+
+    Raises DataError where targets or columns are of another length than the inputs.
+    """
+    splits = {name: _with_plain_targets(name, split) for name, split in source.splits.items()}
+    train: Table = splits["train"].inputs
+    source = replace(source, splits=splits, columns={**train.columns, **source.columns})
+    _check_columns(source, splits["train"])
     return source
 
 
@@ -56,11 +69,16 @@ def _check_columns(source: Source, train: Split) -> None:
             raise DataError(train.where("inputs", "train"), got, expected)
 
 
-def check_values(inputs: np.ndarray, targets: np.ndarray, split: Split, name: str, classes: int | None) -> None:
-    """Raises DataError for rows just read that hold nan, infinities, or labels outside of 0..classes - 1."""
-    _check_finite(split.where("inputs", name), "inputs", inputs)
-    _check_finite(split.where("targets", name), "targets", targets)
-    _check_labels(name, split._replace(targets=targets), classes)
+def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray) -> None:
+    """Raises DataError for `rows` of inputs just read that hold nan, infinities or numbers beyond float32."""
+    _check_finite(where, "inputs", inputs, rows)
+
+
+def check_targets(where: str, targets: np.ndarray, rows: np.ndarray, classes: int | None, *, labels: bool) -> None:
+    """Raises DataError for `rows` of targets just read: as `check_inputs`, and for `labels` outside 0..classes - 1."""
+    _check_finite(where, "targets", targets, rows)
+    if labels:
+        _check_labels(where, targets, classes, rows)
 
 
 def is_integer(targets: np.ndarray | Field) -> bool:
@@ -76,30 +94,36 @@ def is_labels(targets: np.ndarray | Field) -> bool:
 def _check_split(name: str, split: Split) -> Split:
     places = {field: split.where(field, name) for field in ("inputs", "targets")}
     inputs = _plain(split.inputs, places["inputs"], "inputs")
-    targets = _plain(split.targets, places["targets"], "targets")
     if len(inputs.shape) < 2 or 0 in inputs.shape[1:]:
         got = Words(f"inputs of shape {inputs.shape}")
         hint = "Give one feature as inputs[:, None]" if len(inputs.shape) == 1 else ""
         raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis", hint)
-    if len(targets.shape) < 1 or 0 in targets.shape[1:]:
-        got = Words(f"targets of shape {targets.shape}")
-        raise DataError(places["targets"], got, "the shape (n, ...) without an empty axis")
-    if len(inputs) != len(targets):
-        got = Words(f"{len(targets)} targets for {len(inputs)} inputs")
-        raise DataError(places["targets"], got, "one target for each example")
+    split = _with_plain_targets(name, split._replace(inputs=inputs))
     if len(inputs) == 0:
         raise DataError(places["inputs"], Words("no examples"), "at least one")
-    for field, array in (("inputs", inputs), ("targets", targets)):
+    for field, array in (("inputs", inputs), ("targets", split.targets)):
         _check_finite(places[field], field, array)
-    return split._replace(inputs=inputs, targets=targets)
+    return split
+
+
+def _with_plain_targets(name: str, split: Split) -> Split:
+    where = split.where("targets", name)
+    targets = _plain(split.targets, where, "targets")
+    if len(targets.shape) < 1 or 0 in targets.shape[1:]:
+        got = Words(f"targets of shape {targets.shape}")
+        raise DataError(where, got, "the shape (n, ...) without an empty axis")
+    if len(split.inputs) != len(targets):
+        got = Words(f"{len(targets)} targets for {len(split.inputs)} inputs")
+        raise DataError(where, got, "one target for each example")
+    return split._replace(targets=targets)
 
 
 def _plain(values: Any, where: str, field: str) -> np.ndarray | Field:
     return values if isinstance(values, Field) else plain_array(values, where, field)
 
 
-def _check_finite(where: str, field: str, array: np.ndarray | Field) -> None:
-    """Rejects nan, infinities and numbers beyond the range of float32."""
+def _check_finite(where: str, field: str, array: np.ndarray | Field, rows: np.ndarray | None = None) -> None:
+    """Rejects nan, infinities and numbers beyond the range of float32; `rows` are those of the array in its split."""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return
     limit = np.finfo(np.float32).max
@@ -108,8 +132,7 @@ def _check_finite(where: str, field: str, array: np.ndarray | Field) -> None:
         if not usable.all():
             row, feature = np.argwhere(~usable)[0]
             index = (block.start + row, *np.unravel_index(feature, array.shape[1:]))
-            at = ", ".join(map(str, index))
-            got = Words(f"{field}[{at}] = {array[index]}")
+            got = Words(f"{field}[{_at(index, rows)}] = {array[index]}")
             hint = "Fill or scale the values, or leave those examples out"
             raise DataError(where, got, "finite numbers in the range of float32", hint)
 
@@ -154,18 +177,21 @@ FAR_LABELS = (
 )
 
 
-def _check_labels(name: str, split: Split, classes: int | None) -> None:
-    """Rejects class labels outside 0..classes - 1, and integers beyond the range of int32."""
-    targets = split.targets
+def _check_labels(where: str, targets: np.ndarray | Field, classes: int | None, rows: np.ndarray | None = None) -> None:
+    """Rejects class labels outside 0..classes - 1, and integers beyond the range of int32; `rows` as above."""
     if not is_integer(targets) or not isinstance(targets, np.ndarray):
         return
     labels = classes is not None or is_labels(targets)
     low = 0 if labels else -(2**31)
     high = classes - 1 if classes is not None else 2**63 - 2 if labels else 2**31 - 1
-    if low <= int(targets.min()) and int(targets.max()) <= high:
+    if not targets.size or (low <= int(targets.min()) and int(targets.max()) <= high):
         return
     index = tuple(np.argwhere((targets < low) | (targets > high))[0])
-    at = ", ".join(map(str, index))
     hint = INTEGERS if labels else ""
-    got = Words(f"targets[{at}] = {targets[index]}")
-    raise DataError(split.where("targets", name), got, f"{low} to {high}", hint)
+    got = Words(f"targets[{_at(index, rows)}] = {targets[index]}")
+    raise DataError(where, got, f"{low} to {high}", hint)
+
+
+def _at(index: tuple[Any, ...], rows: np.ndarray | None) -> str:
+    """Returns the index of a value for an error, with the row that it has in its split."""
+    return ", ".join(map(str, index if rows is None else (rows[index[0]], *index[1:])))

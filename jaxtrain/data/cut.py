@@ -40,7 +40,18 @@ def make_rule(
         return Rule(labels=labels)
     if group_by:
         return Rule(groups=column(columns, group_by, "data.group_by"))
-    return Rule(order=column(columns, order_by, "data.order_by")) if order_by else Rule()
+    return Rule(order=_order(columns, order_by, where)) if order_by else Rule()
+
+
+def _order(columns: Mapping[str, np.ndarray], name: str, where: str) -> np.ndarray:
+    """Returns a column with a value in each row; raises DataError where one lacks, as it would be sorted last."""
+    values = column(columns, name, "data.order_by")
+    absent = np.flatnonzero(values == "" if values.dtype.kind in "UT" else values != values)
+    if len(absent):
+        got = Words(f"no value in the column {name!r} of row {absent[0]}, and {len(absent) - 1:,} other rows")
+        hint = "Fill them in, leave the rows out, or leave data.order_by out"
+        raise DataError(where, got, "a value in each row, for data.order_by", hint)
+    return values
 
 
 def column(columns: Mapping[str, np.ndarray], name: str, key: str) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.bad_rows import BadRows, tolerate
+from jaxtrain.data.bad_rows import BadRows, tolerate, used_up
 from jaxtrain.data.cache import cached
-from jaxtrain.data.checks import check_source, check_values, is_integer, is_labels
+from jaxtrain.data.checked import checked
+from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import column, cut, make_rule
 from jaxtrain.data.encoded import encode_tables
@@ -105,7 +106,6 @@ class Dataset:
         if part.is_decoded or self.bad is not None:
             inputs, targets = self._read(part, np.arange(len(part)) if places is None else places)
             rows = None
-            check_values(inputs, targets, part.split, name, self.info.classes)
         else:
             rows = part.rows if places is None else part.source_rows(places)
         outs = out or {"inputs": None, "targets": None}
@@ -133,7 +133,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Returns the sha256, in hex, of the raw arrays and of the rows of each split; computed on first use.
+        """Returns the sha256, in hex, of the raw arrays, the rows of each split and the weights; computed on first use.
 
         Fields that are decoded enter by their own fingerprints.
         """
@@ -149,6 +149,8 @@ class Dataset:
                 _add_to(digest, array, stamp)
             if part.rows is not None:
                 _add_to(digest, part.rows)
+        if self.weights is not None:
+            _add_to(digest, self.weights.sums)
         return digest.hexdigest()
 
 
@@ -171,11 +173,15 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     """
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
+    if len(source.damaged) > settings.skip_bad:
+        raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
-    source = replace(source, splits=hold_labels(tolerate(source.splits, bad) if bad else source.splits))
+    splits = checked(source.splits, source.classes, labels=not standardised)
+    source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else number_labels(source)
     encoding = None
     if isinstance(source.splits["train"].inputs, Table):  # cut first: it is encoded by the rows for training
+        source = check_table(source)
         rows = _cut(source, settings, standardised)
         encoding, source = encode_tables(source, rows.get("train"))
         source = check_source(source, labels=not standardised)
@@ -183,10 +189,13 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
         source = check_source(source, labels=not standardised)
         rows = _cut(source, settings, standardised)
     own = rows.get("train")
-    sample = statistics_rows(source.splits["train"].inputs, own)  # by what they are before they are stored
+    inputs = source.splits["train"].inputs
+    sample = statistics_rows(inputs, own)  # by what they are before they are stored
     splits = _stored(source.splits, settings)
     described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
     info = describe(*described, sample=sample, standardised=standardised)
+    if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
+        info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
     parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
     weights = _weights(settings.sample, source, own, info)

@@ -24,8 +24,7 @@ def encode_tables(source: Source, rows: np.ndarray | None) -> tuple[TableEncodin
             raise DataError(split.where("inputs", name), got, "a table, as in training")
         warn_of_unseen(encoding, split.inputs)
         splits[name] = split._replace(inputs=encoding.encode(split.inputs))
-    columns = {**train.columns, **source.columns}
-    return encoding, dataclasses.replace(source, splits=splits, columns=columns)
+    return encoding, dataclasses.replace(source, splits=splits)
 
 
 def warn_of_unseen(encoding: TableEncoding, table: Table) -> None:

@@ -4,9 +4,9 @@ An example is a pair (inputs, targets), or a mapping that has both under the nam
 """
 
 import hashlib
-import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ HASHED_EXAMPLES = 64
 
 PIECE = 64
 """Examples that are read at a time for the fingerprint."""
+
+UNREADABLE = np.array("unreadable", object)
+"""What is hashed in place of an example that cannot be read."""
 
 READ_BY_ROWS = "a pair (inputs, targets), or examples with __len__ and __getitem__"
 
@@ -69,6 +72,33 @@ class _Examples:
                 pairs = [self._pair(e, row) for row, e in zip(numbers, self._get(numbers), strict=True)]
                 self._last = key, (self._stack(pairs, numbers, 0), self._stack(pairs, numbers, 1))
             return self._last[1]
+
+    @cached_property
+    def digests(self) -> tuple[bytes, bytes]:
+        """Hashes of inputs and targets, by one pass over the examples; one that cannot be read counts as such."""
+        examples = len(self.given)
+        few = [examples * max(1, first.nbytes) > HASHED_BYTES for first in self.first]
+        sampled = np.linspace(0, examples - 1, HASHED_EXAMPLES).astype(np.int64)
+        rows = np.unique(sampled) if all(few) else np.arange(examples)
+        digests = (hashlib.sha256(), hashlib.sha256())
+        for begin in range(0, len(rows), PIECE):
+            piece = rows[begin : begin + PIECE]
+            hashed = [np.isin(piece, sampled) if only_sampled else np.ones(len(piece), bool) for only_sampled in few]
+            for i, pair in enumerate(self._each(piece)):
+                for digest, value, wanted in zip(digests, pair, hashed, strict=True):
+                    if wanted[i]:
+                        digest.update(f"{value}\0".encode() if value.dtype.kind == "O" else value.tobytes())
+        return digests[0].digest(), digests[1].digest()
+
+    def _each(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns inputs and targets of each of these rows; a text in place of those that cannot be read."""
+        try:
+            inputs, targets = self.read(rows)
+        except DataError:
+            if len(rows) == 1:
+                return [(UNREADABLE, UNREADABLE)]
+            return [pair for row in rows for pair in self._each(np.array([row]))]
+        return list(zip(inputs, map(np.asarray, targets), strict=True))
 
     def _get(self, rows: Sequence[int]) -> list[Any]:
         """Returns examples, by `__getitems__` where the object has it."""
@@ -149,11 +179,5 @@ class ExampleField:
         """
         own = getattr(self._examples.given, "_fingerprint", None)
         if isinstance(own, str):
-            return own.encode()
-        few = math.prod(self.shape) * self.dtype.itemsize > HASHED_BYTES
-        rows = np.linspace(0, len(self) - 1, HASHED_EXAMPLES if few else len(self)).astype(np.int64)
-        digest = hashlib.sha256()
-        for begin in range(0, len(rows), PIECE):
-            values = self.read(rows[begin : begin + PIECE])
-            digest.update("\0".join(values).encode() if values.dtype.kind == "O" else values.tobytes())
-        return digest.digest()
+            return f"{own} {self._examples.names[self._index]}".encode()
+        return self._examples.digests[self._index]

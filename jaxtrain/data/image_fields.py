@@ -131,8 +131,10 @@ def image_form(
     size: tuple[int, ...] | None,
     channels: int | None,
     resampling: Resampling,
-) -> ImageForm:
+) -> tuple[ImageForm, list[DataError]]:
     """Returns what all images of a data set become, by their headers and what the config sets.
+
+    The errors are those of files whose header cannot be read, the first of which is raised if all are such files.
 
     Args:
         lists: the files of the splits; of more than 20,000, evenly spaced ones are read.
@@ -142,16 +144,21 @@ def image_form(
         resampling: how they are resized.
 
     Raises:
-        DataError: an image that cannot be read, sizes that differ without `size`, 8 and 16 bits in one data set.
+        DataError: no image that can be read, sizes that differ without `size`, 8 and 16 bits in one data set.
         ConfigError: a size that is no pair.
     """
     check_size(size)
     first: dict[Header, str] = {}  # header -> the first file that has it
     counts: Counter[tuple[int, int]] = Counter()
+    damaged: list[DataError] = []
     for files in lists:
-        for row, header in read_headers(files, MOST_HEADERS // len(lists)).items():
+        headers, errors = read_headers(files, MOST_HEADERS // len(lists))
+        damaged += errors
+        for row, header in headers.items():
             first.setdefault(header, files.path(row))
             counts[header[:2]] += 1
+    if not first:
+        raise damaged[0]
     if size is None and len(counts) > 1:
         raise _mixed_sizes(folder, counts, {header[:2]: file for header, file in reversed(first.items())})
     dtypes = {header.dtype: file for header, file in first.items()}
@@ -160,7 +167,7 @@ def image_form(
     height, width = size or next(iter(counts))
     depth = channels or max(header.channels for header in first)
     taken = channels or (3 if depth == 3 else None)
-    return ImageForm((height, width, depth), next(iter(dtypes)), taken, resampling if size else None)
+    return ImageForm((height, width, depth), next(iter(dtypes)), taken, resampling if size else None), damaged
 
 
 def read_images(
@@ -200,13 +207,22 @@ def given_form(
     return ImageForm((height, width, depth), np.dtype(dtype), taken, resampling if size else None)
 
 
-def read_headers(files: Contents, most: int = MOST_HEADERS) -> dict[int, Header]:
-    """Returns {row: header} of at most so many evenly spaced files; raises DataError for one that is no image."""
+def read_headers(files: Contents, most: int = MOST_HEADERS) -> tuple[dict[int, Header], list[DataError]]:
+    """Returns {row: header} of at most so many evenly spaced files, and the errors of those that are no images."""
     rows = np.unique(np.linspace(0, len(files) - 1, min(len(files), max(most, 1))).astype(np.int64)).tolist()
     pieces = [rows[begin : begin + PIECE] for begin in range(0, len(rows), PIECE)]
     with ThreadPoolExecutor(THREADS) as pool:
-        read = pool.map(lambda piece: {row: header_of(files, row) for row in piece}, pieces)
-        return {row: header for piece in read for row, header in piece.items()}
+        read = pool.map(lambda piece: {row: _header_or_error(files, row) for row in piece}, pieces)
+        found = {row: header for piece in read for row, header in piece.items()}
+    errors = [error for error in found.values() if isinstance(error, DataError)]
+    return {row: header for row, header in found.items() if isinstance(header, Header)}, errors
+
+
+def _header_or_error(files: Contents, row: int) -> Header | DataError:
+    try:
+        return header_of(files, row)
+    except DataError as error:
+        return error
 
 
 def header_of(files: Contents, row: int) -> Header:

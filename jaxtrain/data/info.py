@@ -158,7 +158,7 @@ def _standardise(
     means, stds = (np.broadcast_to(np.asarray(values, work), shape or (1,)).ravel() for values in (mean, std))
     examples = len(raw) if rows is None else len(rows)
     result = np.empty((examples, *shape), np.float32) if out is None else out
-    flat = result.reshape(len(result), -1)
+    flat = result.reshape(examples, math.prod(shape))  # also of a call without steps
     for block, values in blocks(raw, rows):
         np.divide(values.astype(work) - means, stds, out=flat[block], casting="same_kind")
     return result

@@ -47,10 +47,15 @@ class MaskField:
                 np.maximum(labels[place], self._read_file(row, file), out=labels[place])
         return labels
 
-    def check_sizes(self, most: int) -> None:
-        """Raises DataError for a mask of another size than its image, by the headers of at most so many files."""
-        for file, header in read_headers(self.files, most).items():
-            self._check_size(int(np.searchsorted(self._ends, file, "right")), file, header[:2])
+    def check_sizes(self, most: int) -> list[DataError]:
+        """Returns the errors of masks of another size than their image, by the headers of at most so many files."""
+        headers, errors = read_headers(self.files, most)
+        for file, header in headers.items():
+            try:
+                self._check_size(int(np.searchsorted(self._ends, file, "right")), file, header[:2])
+            except DataError as error:
+                errors.append(error)
+        return errors
 
     def fingerprint(self) -> bytes:
         """Returns a hash over the names and sizes of the files, and what their labels depend on."""

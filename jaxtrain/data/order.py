@@ -28,12 +28,12 @@ class Weights:
         if len(wrong) or not weights.any():
             got = Words(f"the weight {values[wrong[0]]} of row {wrong[0]}" if len(wrong) else "only weights of 0")
             raise DataError(where, got, "numbers of at least 0, not all 0, for data.sample")
-        self._sums = np.cumsum(weights)
+        self.sums = np.cumsum(weights)
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """Draws as many rows as there are, int32."""
-        places = generator.random(len(self._sums)) * self._sums[-1]
-        return np.searchsorted(self._sums, places, side="right").astype(np.int32)
+        places = generator.random(len(self.sums)) * self.sums[-1]
+        return np.searchsorted(self.sums, places, side="right").astype(np.int32)
 
 
 def batch_indices(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxtrain.data.examples import example_fields, is_readable, refuse_iterable
-from jaxtrain.data.tables import Table
+from jaxtrain.data.tables import Table, as_column
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
 SPLITS = ("train", "validation", "test")
@@ -44,7 +44,7 @@ class Source:
     numbers and texts: a mapping or a data frame. `inputs` and `targets` name the fields of mappings. `classes` is the
     number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
     the labels. `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped,
-    ordered or drawn.
+    ordered or drawn. `damaged` are the errors of examples that a reader found and left, for `data.skip_bad`.
     """
 
     splits: Mapping[str, Any]
@@ -53,6 +53,7 @@ class Source:
     inputs: str = "inputs"
     targets: str = "targets"
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    damaged: tuple[DataError, ...] = field(default=(), repr=False)
 
 
 def as_source(returned: object, name: str) -> Source:
@@ -74,17 +75,27 @@ def as_source(returned: object, name: str) -> Source:
     classes = _number_of_classes(source, where)
     fields = (source.inputs, source.targets)
     named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
-    columns = {str(name): np.asarray(values) for name, values in source.columns.items()}
-    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns)
+    columns = {str(name): _as_column(values, f"{where}, column {name}") for name, values in source.columns.items()}
+    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns, damaged=source.damaged)
+
+
+def _as_column(values: Any, where: str) -> np.ndarray:
+    """Returns values by which rows are grouped, ordered or drawn; objects as numbers or texts."""
+    array = np.asarray(values)
+    return as_column(array, where) if array.dtype.kind == "O" else array
 
 
 def _number_of_classes(source: Source, where: str) -> int | None:
     classes = source.classes
     if classes is not None and not (isinstance(classes, int | np.integer) and classes >= 1):
         raise DataError(where, classes, "a number of classes, an integer of at least 1, or None")
-    named = len(source.class_names)
+    names = list(map(str, source.class_names))
+    named = len(names)
     if not named:
         return None if classes is None else int(classes)
+    doubled = [name for name in names if names.count(name) > 1][:1] if len(set(names)) < named else []
+    if doubled:
+        raise DataError(where, Words(f"the class name {doubled[0]!r} twice"), "a name of its own for each class")
     if classes is not None and classes != named:
         raise DataError(where, Words(f"{named} class names for {classes} classes"), "a name for each class")
     return named

@@ -14,11 +14,14 @@ class Stream:
     batches. Going back, or forward by more than was read ahead, drops what was read.
     """
 
-    def __init__(self, read: Callable[[int], Rows], workers: int, ahead: int) -> None:
-        """Takes `read`, step -> batch, the number of threads, and the most batches to read ahead."""
+    def __init__(self, read: Callable[[int], Rows], workers: int, calls: int) -> None:
+        """Takes `read`, step -> batch, the number of threads, and the number of calls of `take` to read ahead.
+
+        While there are any, each thread has a batch to read, however few a call takes.
+        """
         self._read = read
         self._workers = workers
-        self._ahead = ahead
+        self._calls = calls
         self._pool: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Rows]] = deque()
         self._first = 0
@@ -35,11 +38,12 @@ class Stream:
         while self._first < step:
             self._pending.popleft().cancel()
             self._first += 1
-        ahead = min(self._ahead, 2 * count)
+        ahead = max(self._calls * count, self._workers + 1) if self._calls else 0
         for i in range(count):
             self._submit(self._first + max(ahead, count - i))
-            batch = self._pending.popleft().result()
+            pending = self._pending.popleft()
             self._first += 1
+            batch = pending.result()
             for name, array in batch.items():
                 out[name][i * len(array) : (i + 1) * len(array)] = array
 

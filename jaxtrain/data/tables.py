@@ -77,7 +77,7 @@ class Table:
     def __post_init__(self) -> None:
         """Converts the columns."""
         columns = {
-            str(name): _as_column(values, f"{self.where}, column {name}") for name, values in self.columns.items()
+            str(name): as_column(values, f"{self.where}, column {name}") for name, values in self.columns.items()
         }
         lengths = {len(column): name for name, column in columns.items()}
         if len(lengths) > 1:
@@ -113,7 +113,8 @@ def _kind(column: np.ndarray) -> Kind:
     return "number" if column.dtype.kind == "f" else "category"
 
 
-def _as_column(values: Any, where: str) -> np.ndarray:
+def as_column(values: Any, where: str) -> np.ndarray:
+    """Returns a column of a table as float64 or texts; raises DataError for values that are neither."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise DataError(where, Words(f"values of shape {array.shape}"), "one value for each row")

@@ -178,7 +178,10 @@ def run_range_test(experiment: Experiment, say: Callable[[str], None], name: str
     if section["method"] == "lanes":
         values, _, seeds = points.shape
         say(describe_budget(lengths, points.rates, values * seeds, total))
-    result = sweep_rates(_setup(experiment), points, lengths, total, method=section["method"], say=say)
+    try:
+        result = sweep_rates(_setup(experiment), points, lengths, total, method=section["method"], say=say)
+    finally:
+        experiment.close()
     return replace(result, description=_describe(experiment, lengths, name))
 
 

@@ -114,7 +114,12 @@ class Programs:
         return signature(experiment.config) in self._compiled
 
     def close(self) -> None:
-        """Drops all programs of a search that had too many; those of others are kept for the next search."""
+        """Ends the threads that read data, and drops all programs of a search that had too many.
+
+        The programs of other searches are kept for the next one.
+        """
+        for experiment in self._experiments.values():
+            experiment.close()
         if self._dropped:
             self._compiled.clear()
             drop_all_programs()

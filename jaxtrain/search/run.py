@@ -104,6 +104,7 @@ def run_search(
         say = plain_lines(quiet).say
         owner = read_owner(folder, accept_edited=accept_edited)
         programs = Programs(data)
+        opened.callback(programs.close)
         if budget is not None:
             timed = functools.partial(_affordable_runs, programs, began, compiled)
             config = with_bought(config, programs.experiment(config), folder, owner, timed, say)

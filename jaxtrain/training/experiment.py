@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.identity import to_json
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
@@ -44,7 +45,8 @@ class Experiment:
     """Config, dataset, devices, rules, durations and feed of a run.
 
     `suggested` holds floats that a learning-rate range test chose in place of the config's; `device_splits` caches the
-    splits that were placed on devices.
+    splits that were placed on devices, and `feeds` the feeds by their section of the config: experiments that are built
+    beside each other share them.
     """
 
     config: Config
@@ -54,6 +56,7 @@ class Experiment:
     lengths: Lengths
     suggested: Mapping[str, float] = field(default_factory=dict)
     device_splits: dict[tuple[str, Devices], dict[str, jax.Array]] = field(default_factory=dict, repr=False)
+    feeds: dict[str, Feed] = field(default_factory=dict, repr=False)
 
     @property
     def hparams(self) -> dict[str, np.float32]:
@@ -84,7 +87,16 @@ class Experiment:
     @functools.cached_property
     def feed(self) -> Feed:
         """Makes the batches: on the devices if they hold the data, else on the host."""
-        return make_feed(self.config["data"], self.dataset, self.mesh, self.device_splits)
+        section = self.config["data"]
+        key = to_json(section)
+        if key not in self.feeds:
+            self.feeds[key] = make_feed(section, self.dataset, self.mesh, self.device_splits)
+        return self.feeds[key]
+
+    def close(self) -> None:
+        """Ends the threads that read ahead; batches that are asked for later start them again."""
+        for feed in self.feeds.values():
+            feed.close()
 
     @property
     def capacity(self) -> int:
@@ -133,13 +145,13 @@ def build(
     dataset = beside.dataset if beside else load_data(config["data"], data, standardised=standardised)
     if not beside:
         check_targets(config, dataset)
-    device_splits = beside.device_splits if beside else {}
+    shared = {"device_splits": beside.device_splits, "feeds": beside.feeds} if beside else {}
     check_batch_size(config["data"]["batch_size"], dataset.sizes["train"])
     rules = make_rules(config, dataset.info)
     lengths = lengths_of(config, dataset)
     check_plateaus(config, dataset)
     warn_of_mini_batches(config, dataset)
-    experiment = Experiment(config, dataset, mesh, rules, lengths, device_splits=device_splits)
+    experiment = Experiment(config, dataset, mesh, rules, lengths, **shared)
     state = experiment.state_shapes()
     check_sizes(config, mesh, state, experiment.example)
     check_task(rules, config, dataset, experiment.hparams)

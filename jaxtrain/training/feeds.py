@@ -28,7 +28,7 @@ BLOCK_BYTES = 2**24
 """Most bytes of the batches that the host sends for one call, unless a single batch is larger."""
 
 AHEAD = 2
-"""Blocks that are decoded ahead of the one that trains."""
+"""Calls whose batches are decoded ahead of the one that trains."""
 
 SHARE = 0.5
 """The share of the free memory of a device that data may take."""
@@ -168,12 +168,14 @@ class HostFeed:
             return
         size = self.section["eval_batch_size"]
         stream = Stream(lambda i: self.dataset.read(split, rows[i * size : (i + 1) * size]), self._workers, 0)
-        stream.take(0, len(rows) // size, block)
-        stream.close()
+        try:
+            stream.take(0, len(rows) // size, block)
+        finally:
+            stream.close()
 
     @cached_property
     def _stream(self) -> Stream:
-        return Stream(self._read, self._workers, AHEAD * self.capacity)
+        return Stream(self._read, self._workers, AHEAD)
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
         return self.dataset.read("train", rows_of(self.section, self.dataset, step, 1)[0])

@@ -137,7 +137,7 @@ def _rehearse(
         )
         save, last_save = _time_saves(runner, state, folder, seconds) if folder else (0.0, 0.0)
     finally:
-        endless.feed.close()
+        endless.close()
     return Pace(pace, evaluation, save, test + last_save + ENDING_SECONDS)
 
 

@@ -95,7 +95,7 @@ def train_and_evaluate(
             folder=checkpoints.directory / "unfinished-timing",
             total=(checkpoints.newest_memory() or {}).get("total"),
         )
-        opened.callback(experiment.feed.close)
+        opened.callback(experiment.close)
         runner = make_runner(experiment, step)
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
         kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)

@@ -35,14 +35,14 @@ def image_folder(
     listings = {split: _list_classes(root / part, root) for split, part in parts.items()}
     classes = _check_classes(root, {parts[split]: listing for split, listing in listings.items()})
     files = {split: _files(root, parts[split], listing) for split, listing in listings.items()}
-    form = image_form(list(files.values()), root, size, channels, resampling)
+    form, damaged = image_form(list(files.values()), root, size, channels, resampling)
     say_skipped(root, [name for listing in listings.values() for one in listing.values() for name in one.others])
     splits = {}
     for split, listing in listings.items():
         counts = [len(listing[name].images) if name in listing else 0 for name in classes]
         labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
         splits[split] = Split(ImageField(files[split], form), labels, str(root / parts[split]))
-    return Source(splits, class_names=tuple(classes))
+    return Source(splits, class_names=tuple(classes), damaged=tuple(damaged))
 
 
 def _list_classes(folder: Path, root: Path) -> dict[str, Listing]:

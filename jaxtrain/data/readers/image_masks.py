@@ -36,7 +36,7 @@ def image_masks(
     parts = _parts(root, images, masks)
     names = {split: _by_stem(root, image_part) for split, (image_part, _) in parts.items()}
     files = {split: FileList(root, list(by_stem.values())) for split, by_stem in names.items()}
-    form = image_form(list(files.values()), root, size, channels, resampling)
+    form, damaged = image_form(list(files.values()), root, size, channels, resampling)
     splits = {}
     for split, (image_part, mask_part) in parts.items():
         inputs = ImageField(files[split], form)
@@ -45,9 +45,9 @@ def image_masks(
         mask_names = [name for group in found for name in group]
         places = [f"row {row}" for row, group in enumerate(found) for _ in group]
         targets = MaskField(FileList(root, mask_names, places.__getitem__), counts, inputs, classes)
-        targets.check_sizes(MOST_HEADERS // len(parts))
+        damaged += targets.check_sizes(MOST_HEADERS // len(parts))
         splits[split] = Split(inputs, targets, str(root / image_part), str(root / mask_part))
-    return Source(splits, classes)
+    return Source(splits, classes, damaged=tuple(damaged))
 
 
 def _parts(root: Path, images: str, masks: str) -> dict[str, tuple[str, str]]:

@@ -67,9 +67,9 @@ def image_table(
         split: FileList(root, [images[row] for row in rows], records.places.take(rows))
         for split, rows in chosen.items()
     }
-    form = image_form(list(files.values()), root, size, channels, resampling)
+    form, damaged = image_form(list(files.values()), root, size, channels, resampling)
     splits = {split: Split(ImageField(files[split], form), values[rows], str(table)) for split, rows in chosen.items()}
-    return Source(splits, columns=_columns(records, chosen["train"]))
+    return Source(splits, columns=_columns(records, chosen["train"]), damaged=tuple(damaged))
 
 
 def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:

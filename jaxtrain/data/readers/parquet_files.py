@@ -59,9 +59,9 @@ def parquet(
         return make_source(records, roles)
     source = make_source(records, roles, lambda own, *_: _images(own, image))
     lists = [split.inputs for split in source.splits.values()]
-    form = image_form(lists, path / file, size, channels, resampling)
+    form, damaged = image_form(lists, path / file, size, channels, resampling)
     fields = {name: split._replace(inputs=ImageField(split.inputs, form)) for name, split in source.splits.items()}
-    return dataclasses.replace(source, splits=fields)
+    return dataclasses.replace(source, splits=fields, damaged=tuple(damaged))
 
 
 def read_parquet_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Table:
