@@ -79,8 +79,21 @@ def task(name: str, studies: int, quick: bool) -> dict[str, Any]:
 
 def _study(name: str, seed: int, overrides: dict[str, Any], quick: bool) -> float:
     """Runs a study; returns its best value."""
+    given = {"search.sampler": "tpe", "search.trials": 8 if quick else 32}
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_search(
+            resolve_config(study_config(name, seed, quick), given | overrides).config, folder, quiet=True
+        )
+    best = result.findings.best
+    assert best is not None
+    assert best.value is not None
+    return best.value
+
+
+def study_config(name: str, seed: int, quick: bool) -> dict[str, Any]:
+    """Returns what a study of a task gives to the config."""
     regression = {"task": {"name": "regression"}, "loss": {"name": "mse"}} if name in NUMBERS else {}
-    given = {
+    return {
         "seed": seed,
         "data": {
             "name": "suggestion_data:table",
@@ -94,15 +107,9 @@ def _study(name: str, seed: int, overrides: dict[str, Any], quick: bool) -> floa
         "train": {"duration": "20 steps" if quick else "200 steps"},
         "eval": {"every": "25 %"},
         "track": {"tensorboard": False},
-        "search": {"space": SPACE, "sampler": "tpe", "trials": 8 if quick else 32, "compare_seeds": 0},
+        "search": {"space": SPACE, "compare_seeds": 0},
         **regression,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        result = run_search(resolve_config(given, overrides).config, folder, quiet=True)
-    best = result.findings.best
-    assert best is not None
-    assert best.value is not None
-    return best.value
 
 
 def _line(name: str, found: dict[str, Any]) -> str:

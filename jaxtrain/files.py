@@ -194,6 +194,12 @@ def file_size(path: str) -> int:
         return os.stat(path).st_size
 
 
+def free_space(path: Path) -> int:
+    """Returns the free bytes of the disk that holds a path; raises StorageError when that cannot be asked."""
+    with guarded(path, "read"):
+        return shutil.disk_usage(path).free
+
+
 def real_path(path: Path) -> Path:
     """Returns a path without links; raises StorageError for a link that leads to nothing."""
     with guarded(path, "read"):

@@ -113,6 +113,15 @@ def test_reliability_tries_each_promise_and_counts_what_held(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_input_pipeline_compares_feeds_and_measures_memory_and_start(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "input_pipeline", "mlp", "jpeg", "memory", "start")
+    assert names(found)[0] == "mlp, 20 steps a call"
+    assert "images of 32x32 a second" in printed or "JPEG in folders" in printed
+    assert "GiB of RssAnon + RssShmem" in printed
+    assert "s to the first step on 500 files" in printed
+
+
+@pytest.mark.slow
 def test_duration_runs_a_command_for_a_time(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "duration")
     assert [made["config"] for made in found["runs"]] == ["digits"]

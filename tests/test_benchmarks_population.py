@@ -116,3 +116,12 @@ def test_search_learning_compares_the_default_batch_with_one_trial_at_a_time(tmp
     assert task["median difference"] == pytest.approx(np.median(np.subtract(ours, theirs) / theirs))
     assert task["interval"][0] <= task["interval"][1]
     assert "digits_300" in printed
+
+
+@pytest.mark.slow
+def test_search_halving_compares_a_third_of_the_runs_with_all_of_them(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "search_halving")
+    (study,) = found["studies"]
+    assert study["steps"] <= 0.34
+    assert study["low"] <= study["behind"] <= study["high"]
+    assert f"in {int(study['not worse'])} of 1 studies" in printed

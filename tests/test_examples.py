@@ -1,11 +1,13 @@
 """Data given in Python: lists, mappings, memory-mapped arrays and objects of other libraries are splits."""
 
 import importlib
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_runs import outcome, tiny
 
 from jaxtrain import evaluate, load_run
@@ -84,6 +86,30 @@ def test_a_data_set_of_hugging_face_is_a_split(tmp_path):
     assert load_run(tmp_path / "hub").predict(IMAGES[:3]).shape == (3, 10)
 
 
+@pytest.mark.needs("datasets")
+@pytest.mark.filterwarnings("ignore")
+def test_a_data_set_that_hugging_face_saved_trains_as_its_arrays(tmp_path):
+    """Pictures have a channel, and labels keep their names."""
+    datasets: Any = importlib.import_module("datasets")
+    names = [f"the {label}" for label in range(10)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    pictures = []
+    for image in IMAGES:
+        file = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(file, "png")
+        pictures.append({"bytes": file.getvalue(), "path": None})
+    columns = datasets.table.InMemoryTable.from_pydict(
+        {"image": pictures, "label": LABELS.tolist()}, schema=features.arrow_schema
+    )
+    datasets.Dataset(columns, fingerprint="made here").save_to_disk(str(tmp_path / "saved"))
+    section = {"data.name": "hub", "data.folder": "saved", "data.path": str(tmp_path)}
+    train_and_evaluate(tiny({**SHORT, **section}), tmp_path / "hub", quiet=True)
+    data = Source({"train": (IMAGES, LABELS)}, class_names=tuple(names))
+    train_and_evaluate(tiny(SHORT), tmp_path / "arrays", data=data, quiet=True)
+    assert outcome(tmp_path / "hub") == outcome(tmp_path / "arrays")
+    assert load_run(tmp_path / "hub").class_names == tuple(names)
+
+
 @pytest.mark.needs("grain")
 def test_a_map_dataset_of_grain_is_a_split(tmp_path):
     grain: Any = importlib.import_module("grain")
@@ -103,6 +129,15 @@ def test_a_data_set_of_torch_is_a_split(tmp_path):
     train_and_evaluate(tiny(SHORT), tmp_path / "torch", data=Source({"train": tensors}), quiet=True)
     train_and_evaluate(tiny(SHORT), tmp_path / "arrays", data=Source({"train": (IMAGES, LABELS)}), quiet=True)
     assert outcome(tmp_path / "torch")["state_digest"] == outcome(tmp_path / "arrays")["state_digest"]
+
+
+@pytest.mark.parametrize("folder", ["absent", "other"])
+def test_a_folder_that_is_no_saved_data_set_is_refused_in_one_line(tmp_path, folder):
+    (tmp_path / "other").mkdir()
+    section = {"data.name": "hub", "data.folder": folder, "data.path": str(tmp_path)}
+    with pytest.raises(DataError, match=r"hub|other") as refusal:
+        train_and_evaluate(tiny({**SHORT, **section}), tmp_path / "run", quiet=True)
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_names_of_classes_are_kept_with_the_run(tmp_path):

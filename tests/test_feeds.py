@@ -14,10 +14,12 @@ from tiny_runs import Interrupting, outcome, run, tiny
 
 from jaxtrain.data import info
 from jaxtrain.data.buffers import ALIGNMENT, Buffers
+from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.readers.embedded import digits
-from jaxtrain.data.source import Source, Split
+from jaxtrain.data.settings import Settings
+from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.data.streaming import Stream
-from jaxtrain.errors import DataError
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 from jaxtrain.lr_range.from_config import lr_range_test
 from jaxtrain.search.run import run_search
 from jaxtrain.training import feeds
@@ -259,7 +261,7 @@ def test_bad_examples_are_passed_over_as_if_the_next_one_stood_for_each(tmp_path
 def test_more_bad_examples_than_allowed_end_the_run_with_the_last_one(tmp_path, feed):
     split = digits(Path()).splits["train"]
     data = Source({"train": Split(Decoded(split.inputs, (3, 500, 1000)), split.targets)}, classes=10)
-    with pytest.raises(DataError, match=r"image \d+: got .*after 2 others.*data.skip_bad=2 is used up"):
+    with pytest.raises(DataError, match=r"image \d+: got .*after 2 others.*raise data.skip_bad, which is 2"):
         train_and_evaluate(tiny({"data.feed": feed, "data.skip_bad": 2}), tmp_path, data=data, quiet=True)
 
 
@@ -274,3 +276,44 @@ def test_a_run_that_met_a_bad_example_goes_on_once_that_may_be_passed_over(tmp_p
     for name in ("stopped", "whole"):
         train_and_evaluate(tiny(given), tmp_path / name, data=decoded_digits(1000), quiet=True)
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_a_split_of_bad_examples_alone_is_refused(feed):
+    split = digits(Path()).splits["train"]
+    bad = Split(Decoded(split.inputs[:5], (0, 1, 2, 3, 4)), split.targets[:5])
+    for splits in ({"train": bad}, {"train": (split.inputs, split.targets), "test": bad}):
+        settings = Settings(feed=feed, skip_bad=9, validation_fraction=0.0, test_fraction=0.0)
+        with pytest.raises(DataError, match="no example that can be read"):
+            load_dataset(as_source(Source(splits), "memory"), settings).split("test")
+
+
+# The cache
+
+
+def test_a_cache_is_written_once_and_gives_the_same_run(tmp_path):
+    """The second run decodes only what statistics are taken over; other data get a file of their own."""
+    config = tiny({"data.cache": str(tmp_path / "cache"), "train.duration": "20 steps"})
+    data = decoded_digits()
+    field: Any = data.splits["train"].inputs
+    with pytest.warns(JaxtrainWarning, match=r"data.cache: got 0.00 GiB of decoded examples to write to .*cache"):
+        train_and_evaluate(config, tmp_path / "first", data=data, quiet=True)
+    (file,) = (tmp_path / "cache").iterdir()
+    written = file.stat().st_mtime_ns
+    field.reads = 0
+    train_and_evaluate(config, tmp_path / "second", data=data, quiet=True)
+    assert field.reads <= len(field)  # for the statistics, and not for the epochs
+    assert file.stat().st_mtime_ns == written
+    train_and_evaluate(tiny({"train.duration": "20 steps"}), tmp_path / "none", data=decoded_digits(), quiet=True)
+    assert outcome(tmp_path / "first") == outcome(tmp_path / "second") == outcome(tmp_path / "none")
+    experiment = build(config, data=data)
+    assert not experiment.dataset.is_decoded
+    assert experiment.dataset.fingerprint == build(tiny(), data=decoded_digits()).dataset.fingerprint
+
+
+def test_a_cache_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(DataError, match="image 1000"), pytest.warns(JaxtrainWarning):
+        build(tiny({"data.cache": str(tmp_path / "cache")}), data=decoded_digits(1000, 1001, 1002))
+    assert list((tmp_path / "cache").iterdir()) == []
+    with pytest.raises(ConfigError, match=r"data.cache: got .*; expected None with data.skip_bad"):
+        build(tiny({"data.cache": str(tmp_path / "cache"), "data.skip_bad": 3}), data=decoded_digits())

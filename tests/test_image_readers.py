@@ -352,7 +352,7 @@ def test_files_that_are_no_images_are_passed_over_up_to_a_number(tmp_path, feed)
     assert (dataset.read("train", np.arange(6))["inputs"] == PIXELS[0]).all()
     assert dataset.bad is not None
     assert [message.partition(":")[0][-13:] for message in dataset.bad.messages] == ["2.png (row 1)", "3.png (row 5)"]
-    with pytest.raises(DataError, match=r"b/3.png \(row 5\): got .*, after 1 others.*data.skip_bad=1 is used up"):
+    with pytest.raises(DataError, match=r"b/3.png \(row 5\): got .*, after 1 others.*raise data.skip_bad, which is 1"):
         load_dataset(image_folder(tmp_path, "set"), dataclasses.replace(settings, skip_bad=1))
 
 

@@ -1,5 +1,6 @@
 """What the README shows runs as it stands there: the tour in Python, and every command that one machine can run."""
 
+import itertools
 import json
 import os
 import re
@@ -96,8 +97,11 @@ def test_every_command_runs_in_order(folder: Path) -> None:
     commands = [line for code in blocks for line in code.splitlines() if line.strip()]
     typed = [line for line in commands if line == commands[0] or not line.startswith(COMMAND)]
     assert len(commands) >= 10
-    outputs = {line: run(folder, ["bash", "-c", line]).stdout for line in typed}
-    outputs |= run_in_turn(folder, [line for line in commands if line not in typed])
+    outputs: dict[str, str] = {}
+    for is_typed, lines in itertools.groupby(commands, key=lambda line: line in typed):
+        together = list(lines)
+        own = {line: run(folder, ["bash", "-c", line]).stdout for line in together} if is_typed else {}
+        outputs |= own or run_in_turn(folder, together)
     assert "done at step" in outputs[f"{COMMAND}--config=configs/digits.py"]
     assert (folder / "runs" / "second" / "result.json").exists()
 
@@ -108,8 +112,9 @@ def test_the_tour_in_python_runs_as_one_program(folder: Path) -> None:
     blocks = [block["code"] for block in BLOCKS if block["language"] == "python" and not block["file"]]
     (folder / "tour.py").write_text("\n".join(blocks))
     printed = run(folder, [sys.executable, "tour.py"], **on_devices(4)).stdout.splitlines()
-    assert float(printed[0]) > 0.85, "the notebook's run learnt"
-    assert float(printed[1].split()[1]) > 0.9, "the loop of one's own learnt"
+    assert float(printed[0]) > 0.8, "the run on data in memory learnt"
+    assert float(printed[1]) > 0.85, "the notebook's run learnt"
+    assert float(printed[2].split()[1]) > 0.9, "the loop of one's own learnt"
     assert float(printed[-1]) > 0.8, "the step of one's own learnt in the command's loop"
 
 

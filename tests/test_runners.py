@@ -151,7 +151,7 @@ def test_a_diverged_seed_is_reported_with_its_step_and_the_others_go_on(whole, t
 
     Its lane keeps its last finite state and counts its finite steps, however the run is divided into calls.
     """
-    monkeypatch.setattr("jaxtrain.training.loop.next_call_steps", lambda steps, seconds: pace)
+    monkeypatch.setattr("jaxtrain.training.loop.next_call_steps", lambda steps, seconds, capacity: pace)
     result = trained(tiny(THREE), tmp_path, step=poisoned(2, at=30))
     assert (result.status, result.step) == ("done", 60)
     assert result.seeds is not None

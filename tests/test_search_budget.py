@@ -80,17 +80,31 @@ def test_hyperband_keeps_those_of_later_brackets_until_their_rung():
 
 
 def test_a_budget_buys_the_most_trials_that_it_pays_for(experiment: Experiment):
-    """32 trials in a batch cost 32 to step 5, 10 on to step 20, 3 on to step 60: 32 / 9 runs and so on."""
+    """Trials that train to step 20 of 60, of which a third goes on."""
     bought = buy(config(budget="10 full runs"), experiment, 10.0)
     assert bought.halving == "successive"
-    assert [step for step, _ in bought.stages] == [5, 20, 60]
+    assert [step for step, _ in bought.stages] == [20, 60]
     counts = [count for _, count in bought.stages]
-    assert counts[0] == bought.trials
-    assert bought.runs == pytest.approx((counts[0] * 5 + counts[1] * 15 + counts[2] * 40) / 60)
-    assert 9.0 < bought.runs <= 10.0
+    assert counts == [bought.trials, bought.trials // 3]
+    assert bought.runs == pytest.approx((counts[0] * 20 + counts[1] * 40) / 60)
+    assert 9.5 < bought.runs <= 10.0
     with_two_seeds = buy(config(budget="10 full runs", seeds=2), experiment, 10.0)
     assert with_two_seeds.trials == pytest.approx(bought.trials / 2, abs=2)
-    assert f"{bought.trials} trials, by successive halving: {bought.trials} train to step 5" in bought.line
+    assert f"{bought.trials} trials, by successive halving: {bought.trials} train to step 20" in bought.line
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ({"halving": "successive"}, [5, 20, 60]),
+        ({"first_rung": "10 %"}, [5, 20, 60]),
+        ({"reduction": 4}, [15, 60]),
+        ({"reduction": 2}, [30, 60]),
+    ],
+)
+def test_the_rungs_that_a_budget_pays_for(given: Any, steps: list[int], experiment: Experiment):
+    bought = buy(config(budget="10 full runs", **given), experiment, 10.0)
+    assert [step for step, _ in bought.stages] == steps
 
 
 def test_halving_that_was_chosen_is_kept(experiment: Experiment):
@@ -149,7 +163,7 @@ def test_a_search_trains_what_it_bought_and_keeps_it(tmp_path, monkeypatch, caps
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("search.budget, 2 minutes")]
     assert len(told) == 1
     assert f" {len(first)} trials" in told[0]
-    assert 2.5 < sum(row["step"] for row in first) / 60 <= 3.0
+    assert 2.0 < sum(row["step"] for row in first) / 60 <= 3.0
     run_search(config(budget="2 minutes"), tmp_path)
     assert rows(tmp_path) == first
     assert "as bought when the study began" in capsys.readouterr().err

@@ -125,12 +125,12 @@ class Search:
     at a time (None: 32, but at most a quarter of `trials` for a sampler that learns from results); each trains with
     `seeds` seeds, counted up from `seed`. `value` says by which evaluations trials are compared, also at rungs: their
     "best", their "last", or the "mean of last 3" or of another number; the config of the best trial is written with the
-    `checkpoint.result` that belongs to it. `halving` stops trials early at rungs: the first rung is at `first_rung`,
-    each later one `reduction` times as far, and the best 1 / `reduction` of the trials continue; with "hyperband" some
-    trials start at later rungs; with "asha" workers that share a study compare a trial with all of its trials that have
-    reached the rung so far. At the end the best trial is compared with the config's own values on `compare_seeds`
-    further seeds. `storage` is the URL of a database through which workers share the study named `study` (None: named
-    after the config).
+    `checkpoint.result` that belongs to it. `halving` stops trials early at rungs: the first rung is at `first_rung`
+    (None: 10 %, but one rung at 1 / `reduction` where a budget sets halving), each later one `reduction` times as far,
+    and the best 1 / `reduction` of the trials continue; with "hyperband" some trials start at later rungs; with "asha"
+    workers that share a study compare a trial with all of its trials that have reached the rung so far. At the end the
+    best trial is compared with the config's own values on `compare_seeds` further seeds. `storage` is the
+    URL of a database through which workers share the study named `study` (None: named after the config).
     """
 
     sampler: Name = "random"
@@ -140,7 +140,7 @@ class Search:
     value: TrialValue = "mean of last 3"
     batch: Count | None = None
     halving: Literal["successive", "hyperband", "asha"] | None = None
-    first_rung: Duration = "10 %"
+    first_rung: Duration | None = None
     reduction: Annotated[int, Bounds(2)] = 3
     compare_seeds: Annotated[int, Bounds(0)] = 3
     storage: Name | None = None

@@ -19,6 +19,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
+from jaxtrain.data.readers.hub import hub
 from jaxtrain.data.readers.idx import fashion_mnist, idx
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
@@ -52,6 +53,7 @@ SOURCES = Family(
         "breast_cancer": breast_cancer,
         "diabetes": diabetes,
         "fashion_mnist": fashion_mnist,
+        "hub": hub,
         "idx": idx,
         "arrays": arrays,
         "csv": csv,

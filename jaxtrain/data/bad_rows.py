@@ -46,7 +46,12 @@ def used_up(error: DataError, most: int) -> DataError:
     if not most:
         return error
     got = Words(f"{error.got if isinstance(error.got, Words) else repr(error.got)}, after {most:,} others")
-    return DataError(error.key, got, error.expected, f"data.skip_bad={most} is used up: mend the data")
+    return DataError(error.key, got, error.expected, f"Mend the data, or raise data.skip_bad, which is {most}")
+
+
+def none_left(where: str) -> DataError:
+    """Returns the error of a split whose examples are all bad."""
+    return DataError(where, Words("no example that can be read"), "at least one", "Lower data.skip_bad to see why")
 
 
 def tolerate(splits: Mapping[str, Split], bad: BadRows) -> dict[str, Split]:
@@ -99,7 +104,7 @@ class TolerantField:
 
     def _read_from(self, row: int) -> np.ndarray:
         """Reads the first readable row from this one on, around the end."""
-        while True:
+        for _ in range(len(self)):
             place = np.array([row])
             if not self._bad.among(self._split, place)[0]:
                 try:
@@ -107,3 +112,4 @@ class TolerantField:
                 except DataError as error:
                     self._bad.note(self._split, row, error)
             row = (row + 1) % len(self)
+        raise none_left(f"the {self._split} split")

@@ -1,13 +1,16 @@
 """The dataset of a run: checks a source, cuts it into splits, and prepares rows of them for batches."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.bad_rows import BadRows, tolerate, used_up
+from jaxtrain.data.bad_rows import BadRows, none_left, tolerate, used_up
+from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
 from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
@@ -15,11 +18,11 @@ from jaxtrain.data.cut import column, cut, make_rule
 from jaxtrain.data.encoded import encode_tables
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
-from jaxtrain.data.info import DataInfo, describe
+from jaxtrain.data.info import DataInfo, describe, statistics_rows
 from jaxtrain.data.order import Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
-from jaxtrain.data.tables import Table, TableEncoding
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import ConfigError, DataError, Words
 
 Rows = dict[str, np.ndarray]
@@ -111,13 +114,14 @@ class Dataset:
 
     def _read(self, part: Part, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reads inputs and targets at these places; the next place stands for a bad one, around the end."""
-        while True:
+        for _ in range(len(part)):
             rows = part.source_rows(places)
             if self.bad is None or not (bad := self.bad.among(part.source, rows)).any():
                 values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows)
                 if self.bad is None or not (bad := self.bad.among(part.source, rows)).any():
                     return values
             places = np.where(bad, (places + 1) % len(part), places)
+        raise none_left(part.split.where("inputs", part.source))
 
     def _prepare_targets(self, targets: np.ndarray, rows: np.ndarray | None, out: np.ndarray | None) -> np.ndarray:
         if self.info.standardised:
@@ -160,12 +164,7 @@ def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:
         digest.update(stamp or np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def load_dataset(
-    source: Source,
-    settings: Settings,
-    *,
-    standardised: bool = False,
-) -> Dataset:
+def load_dataset(source: Source, settings: Settings, *, standardised: bool = False) -> Dataset:
     """Checks a source and returns its dataset; missing validation and test splits are cut from train.
 
     A fraction is relative to the source's train split, and applies only if the source has no such split.
@@ -181,46 +180,51 @@ def load_dataset(
     splits = checked(source.splits, source.classes, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else number_labels(source)
-    is_table = isinstance(source.splits["train"].inputs, Table)
-    source = check_table(source) if is_table else check_source(source, labels=not standardised)
+    encoding = None
+    if isinstance(source.splits["train"].inputs, Table):  # cut first: it is encoded by the rows for training
+        source = check_table(source)
+        rows = _cut(source, settings, standardised)
+        encoding, source = encode_tables(source, rows.get("train"))
+        source = check_source(source, labels=not standardised)
+    else:
+        source = check_source(source, labels=not standardised)
+        rows = _cut(source, settings, standardised)
+    own = rows.get("train")
+    inputs = source.splits["train"].inputs
+    sample = statistics_rows(inputs, own)  # by what they are before they are stored
+    splits = _stored(source.splits, settings)
+    described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
+    info = describe(*described, sample=sample, standardised=standardised)
+    if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
+        info = describe(*described, sample=sample[~passed], standardised=standardised)
+    if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
+        info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
+    parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
+    parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
+    weights = _weights(settings.sample, source, own, info)
+    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _cut(source: Source, settings: Settings, standardised: bool) -> dict[str, np.ndarray]:
+    """Cuts the splits that the source lacks from its train split, by the rule of the settings."""
     # The test split is cut first, so that it does not depend on the validation fraction.
     fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
     train = source.splits["train"]
     labels = train.targets if is_labels(train.targets) and not standardised else None
-    where = train.where("targets", "train")
     by = (settings.stratify, settings.group_by, settings.order_by)
-    rows = cut(len(train.inputs), wanted, settings.seed, make_rule(*by, labels, source.columns, where))
-    encoding = None
-    if is_table:
-        encoding, source = encode_tables(source, rows.get("train"))
-        source = check_source(source, labels=not standardised)
-        train = source.splits["train"]
-    info = _describe(source, rows.get("train"), encoding, bad, standardised=standardised)
-    if any(split.inputs.dtype != train.inputs.dtype for split in source.splits.values()):
-        info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
-    splits = hold(source.splits, 0 if settings.feed == "stream" else None)
-    parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
-    parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
-    weights = _weights(settings.sample, source, rows.get("train"), info)
-    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+    rule = make_rule(*by, labels, source.columns, train.where("targets", "train"))
+    return cut(len(train.inputs), wanted, settings.seed, rule)
 
 
-def _describe(
-    source: Source, rows: np.ndarray | None, encoding: TableEncoding | None, bad: BadRows | None, *, standardised: bool
-) -> DataInfo:
-    """Describes the training `rows` (None: all); for a bad one another row was read, which may be of another split."""
-    train = source.splits["train"]
-
-    def described(rows: np.ndarray | None) -> DataInfo:
-        named = (source.classes, source.class_names, encoding)
-        return describe(train.inputs, train.targets, rows, *named, standardised=standardised)
-
-    info = described(rows)
-    own = np.arange(len(train.inputs)) if rows is None else rows
-    if bad is not None and (passed := bad.among("train", own)).any():
-        return described(own[~passed])
-    return info
+def _stored(splits: Mapping[str, Split], settings: Settings) -> dict[str, Split]:
+    """Returns the splits with decoded fields on disk or in memory, as the settings say."""
+    if settings.cache is None:
+        return hold(splits, 0 if settings.feed == "stream" else None)
+    if settings.skip_bad:
+        expected = "None with data.skip_bad, since the cache would hide which examples are bad"
+        raise ConfigError("data.cache", settings.cache, expected, "Leave one of the two out")
+    return cached(splits, Path(settings.cache))
 
 
 def _weights(sample: str | None, source: Source, rows: np.ndarray | None, info: DataInfo) -> Weights | None:

@@ -101,8 +101,14 @@ def _hold_field(field: Any, stamp: bytes, wanted: Callable[[Field], bool]) -> tu
 
 
 def read_all(field: Field) -> np.ndarray:
-    """Reads a whole field with a thread for each processor."""
+    """Reads a whole field."""
     whole = np.empty(field.shape, field.dtype)
+    read_into(whole, field)
+    return whole
+
+
+def read_into(whole: np.ndarray, field: Field) -> None:
+    """Reads a whole field into an array, with a thread for each processor."""
 
     def read(begin: int) -> None:
         rows = np.arange(begin, min(begin + PIECE, len(field)))
@@ -111,4 +117,3 @@ def read_all(field: Field) -> np.ndarray:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for _ in pool.map(read, range(0, len(field), PIECE)):
             pass
-    return whole

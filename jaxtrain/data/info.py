@@ -17,6 +17,9 @@ STATISTICS_EXAMPLES = 10_000
 DECODED_BYTES = 2**26
 """Bytes of a field that is decoded up to which as many examples are read for statistics as of an array."""
 
+ONCE_BYTES = 2**28
+"""Bytes of decoded examples up to which they are read once for both passes of their statistics."""
+
 DECODED_EXAMPLES = 1_000
 """Training examples, evenly spaced, that are decoded for the statistics of a larger field."""
 
@@ -169,16 +172,16 @@ def describe(
     class_names: tuple[str, ...] = (),
     encoding: TableEncoding | None = None,
     *,
+    sample: np.ndarray | None = None,
     standardised: bool = False,
 ) -> DataInfo:
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
-    Statistics are taken over at most 10,000 evenly spaced examples for inputs of rank above 2 (images), and over at
-    most 1,000 for more than 64 MiB that are decoded. `standardised` says that targets are numbers, to be standardised,
-    where they have statistics: at most one row an example.
+    Statistics of inputs are taken over the rows `sample` (None: those of `statistics_rows`). `standardised` says that
+    targets are numbers, to be standardised, where they have statistics: at most one row an example.
     """
     rows = _all(inputs, rows)
-    input_mean, input_std = _statistics(inputs, rows[:: -(-len(rows) // _most_examples(inputs, len(rows)))])
+    input_mean, input_std = _statistics(inputs, statistics_rows(inputs, rows) if sample is None else sample)
     if encoding is not None:
         input_mean, input_std = _without_flags(input_mean, input_std, encoding.flags)
     target_mean, target_std = _statistics(targets, rows) if len(targets.shape) <= 2 else ((), ())
@@ -209,6 +212,16 @@ def _without_flags(
     return means, tuple(1.0 if flag else value for value, flag in zip(std, flags, strict=True))
 
 
+def statistics_rows(inputs: np.ndarray | Field, rows: np.ndarray | None) -> np.ndarray:
+    """Returns the rows, of the `rows` for training (None: all), over which statistics of inputs are taken.
+
+    They are evenly spaced: at most 10,000 for inputs of rank above 2 (images), and at most 1,000 of more than 64 MiB
+    that are decoded.
+    """
+    rows = _all(inputs, rows)
+    return rows[:: -(-len(rows) // _most_examples(inputs, len(rows)))]
+
+
 def _most_examples(inputs: np.ndarray | Field, examples: int) -> int:
     if not isinstance(inputs, np.ndarray) and math.prod(inputs.shape) * inputs.dtype.itemsize > DECODED_BYTES:
         return DECODED_EXAMPLES
@@ -217,6 +230,9 @@ def _most_examples(inputs: np.ndarray | Field, examples: int) -> int:
 
 def _statistics(array: np.ndarray | Field, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation over all axes but the last (rank 1: over all), in two passes."""
+    if not isinstance(array, np.ndarray) and len(rows) * math.prod(array.shape[1:]) * array.dtype.itemsize < ONCE_BYTES:
+        array = array.read(rows)
+        rows = np.arange(len(rows))
     channels = array.shape[-1] if len(array.shape) > 1 else 1
     size = math.prod(array.shape[1:])
     count = len(rows) * (size // channels)

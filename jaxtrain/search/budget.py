@@ -11,7 +11,7 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.search_budget import budget_seconds, full_runs
 from jaxtrain.errors import ConfigError
 from jaxtrain.files import exists
-from jaxtrain.search.halving import brackets, rung_fractions, rung_step
+from jaxtrain.search.halving import FIRST_RUNG, brackets, rung_fractions, rung_step
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.samplers import MOST_AT_A_TIME, PARTS, batch_size, number_of_trials
 from jaxtrain.search.space import Space, read_space
@@ -31,12 +31,13 @@ FILE = "budget.json"
 class Bought:
     """What a budget buys.
 
-    trials: their number; halving: `search.halving`; stages: (step, trials that train up to it); runs: the cost, in runs
-    of `steps` steps, all seeds counted.
+    trials: their number; halving, first_rung: as in `search`; stages: (step, trials that train up to it); runs: the
+    cost, in runs of `steps` steps, all seeds counted.
     """
 
     trials: int
     halving: str | None
+    first_rung: str
     stages: tuple[tuple[int, int], ...]
     runs: float
     steps: int
@@ -59,7 +60,8 @@ def with_trials(config: Config) -> Config:
     section = config["search"]
     text = section["budget"]
     if text is None:
-        return _replaced(config, trials=section["trials"] or DEFAULT_TRIALS)
+        first_rung = section["first_rung"] or FIRST_RUNG
+        return _replaced(config, trials=section["trials"] or DEFAULT_TRIALS, first_rung=first_rung)
     if section["trials"] is not None:
         expected = f"None beside search.budget, {text!r}, which buys as many as it pays for"
         raise ConfigError("search.trials", section["trials"], expected, "Leave one of the two out")
@@ -98,7 +100,7 @@ def with_bought(
     saved: Mapping[str, Any] = owner.saved.get("search", {}) if owner else {}
     stored = read_if_sealed(folder / FILE, say) if owner and exists(folder / FILE) else None
     if saved:
-        own = {name: section[name] or saved.get(name) for name in ("halving", "batch")}
+        own = {name: section[name] or saved.get(name) for name in ("halving", "batch", "first_rung")}
         config = _replaced(config, **own)
     if stored is not None and stored["budget"] == text:
         say(f"search.budget, {text}: {stored['trials']:,} trials, as bought when the study began")
@@ -108,7 +110,7 @@ def with_bought(
         runs = timed(config, budget_seconds(text) or 0.0)
     bought = buy(config, experiment, runs, choose_halving=not saved)
     say(f"search.budget, {text}: {bought.line}{_comparison(section)}")
-    return _replaced(config, trials=bought.trials, halving=bought.halving, budget=None)
+    return _replaced(config, trials=bought.trials, halving=bought.halving, first_rung=bought.first_rung, budget=None)
 
 
 def store(folder: Path, text: str | None, trials: int) -> None:
@@ -121,15 +123,18 @@ def buy(config: Config, experiment: Experiment, runs: float, *, choose_halving: 
     """Returns the most trials that so many full runs pay for; a full run is one of the config, with one seed.
 
     Trials that cannot be stopped early take a full run for each seed. Where `search.halving` is None it becomes
-    "successive" if that buys more, unless not `choose_halving`. Raises ConfigError if the runs do not pay for a trial,
-    or for the points of a grid.
+    "successive", with one rung at 1 / `search.reduction`, if that buys more, unless not `choose_halving`. Raises
+    ConfigError if the runs do not pay for a trial, or for the points of a grid.
     """
-    text = config["search"]["budget"]
-    space = read_space(_replaced(config, trials=MOST_TRIALS))
+    section = config["search"]
+    text = section["budget"]
+    chooses = section["halving"] is None and choose_halving
+    # Rungs before the last one stop trials that would end as the best too often (benchmarks/search_halving.py).
+    first_rung = section["first_rung"] or (f"{90 / section['reduction']:.3g} %" if chooses else FIRST_RUNG)
+    config = _replaced(config, trials=MOST_TRIALS, first_rung=first_rung)
+    space = read_space(config)
     different = number_of_trials(space)
-    kinds = [config["search"]["halving"]]
-    if kinds == [None] and choose_halving:
-        kinds.append("successive")
+    kinds = [None, "successive"] if chooses else [section["halving"]]
     offers = [_most(space, experiment, kind, runs, different) for kind in kinds if _has_rungs(config, experiment, kind)]
     best = max(offers, key=lambda offer: offer.trials)  # the first of equals, without halving
     least = different if config["search"]["sampler"] == "grid" else 1
@@ -172,7 +177,7 @@ def _most(space: Space, experiment: Experiment, kind: str | None, runs: float, d
     for trials in range(min(different, most), 0, -1):  # downwards: with small batches, fewer may cost more
         if (offer := _offer(space, experiment, kind, trials)).runs <= runs:
             return offer
-    return Bought(0, kind, (), 0.0, experiment.lengths.total)
+    return Bought(0, kind, space.config["search"]["first_rung"], (), 0.0, experiment.lengths.total)
 
 
 def _offer(space: Space, experiment: Experiment, kind: str | None, trials: int) -> Bought:
@@ -189,7 +194,8 @@ def _offer(space: Space, experiment: Experiment, kind: str | None, trials: int) 
     starts = [0, *steps[:-1]]
     taken = sum(count * (end - start) for count, start, end in zip(counts, starts, steps, strict=True))
     runs = section["seeds"] * taken / lengths.total
-    return Bought(trials, kind, tuple(zip(steps, counts, strict=True)), runs, lengths.total)
+    stages = tuple(zip(steps, counts, strict=True))
+    return Bought(trials, kind, section["first_rung"], stages, runs, lengths.total)
 
 
 def survivors_by_rung(batch: int, rungs: int, section: Config) -> list[int]:

@@ -22,6 +22,10 @@ from jaxtrain.training.lengths import Lengths
 GOLDEN = 0.6180339887498949  # golden ratio - 1: its multiples mod 1 are evenly spread, so brackets get their shares
 
 
+FIRST_RUNG = "10 %"
+"""The first rung where `search.first_rung` is None."""
+
+
 def rung_fractions(section: Config, experiment: Experiment) -> list[float]:
     """Returns the rungs of a section `search` as fractions of the whole budget, ascending; empty without halving.
 
@@ -32,7 +36,7 @@ def rung_fractions(section: Config, experiment: Experiment) -> list[float]:
     lengths = experiment.lengths
     fraction = 1.0 / section["reduction"]
     epoch = experiment.dataset.sizes["train"] / experiment.config["data"]["batch_size"]
-    first = steps_of(section["first_rung"], steps_per_epoch=epoch, total=lengths.total) / lengths.total
+    first = steps_of(section["first_rung"] or FIRST_RUNG, steps_per_epoch=epoch, total=lengths.total) / lengths.total
     by_step: dict[int, float] = {}  # of two rungs at one evaluation, the later is kept
     while fraction >= first:
         by_step.setdefault(rung_step(fraction, lengths), fraction)
@@ -40,7 +44,7 @@ def rung_fractions(section: Config, experiment: Experiment) -> list[float]:
     fractions = sorted(fraction for step, fraction in by_step.items() if step < lengths.total)
     if not fractions:
         expected = f"None, or 1/{section['reduction']} of the run at or after search.first_rung and at an evaluation"
-        hint = f"Take a smaller search.first_rung than {section['first_rung']!r}, or a smaller eval.every"
+        hint = f"Take a smaller search.first_rung than {section['first_rung'] or FIRST_RUNG!r}, or a smaller eval.every"
         raise ConfigError("search.halving", section["halving"], expected, hint)
     return fractions
 

@@ -33,7 +33,7 @@ def check_config(config: Config) -> None:
         raise ConfigError("checkpoint.continue_from", config["checkpoint"]["continue_from"], expected, hint)
     if config["search"]["halving"] == "asha" and config["search"]["storage"] is None:
         expected = "None, 'successive' or 'hyperband' in a study of one process, which has nobody to wait for"
-        raise ConfigError("search.halving", "asha", expected, "asha is for workers that share search.storage")
+        raise ConfigError("search.halving", "asha", expected, "Set search.storage: asha is for workers that share it")
     check_seeds(config, "search.seeds")
     check_seeds(config, "search.compare_seeds", before=config["search"]["seeds"])
 

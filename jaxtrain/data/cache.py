@@ -1,0 +1,70 @@
+"""Writes decoded fields to arrays on disk once; later epochs and runs map these into memory."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.data.fields import Field
+from jaxtrain.data.held import nbytes, read_into
+from jaxtrain.data.source import Split
+from jaxtrain.errors import JaxtrainWarning, StorageError, Words
+from jaxtrain.files import exists, free_space, guarded, make_directory, remove, rename
+
+
+def cached(splits: Mapping[str, Split], folder: Path) -> dict[str, Split]:
+    """Returns the splits with their fields as memory-mapped arrays in a folder, which are written where they are not.
+
+    A file is named by the fingerprint of what was decoded, so other data get files of their own. Warns of the disk that
+    it takes before it writes; raises StorageError where there is not enough.
+    """
+    fields = [field for split in splits.values() for field in split[:2] if isinstance(field, Field)]
+    needed = sum(nbytes(field) for field in fields if not exists(_place(field, folder)))
+    if needed:
+        make_directory(folder)
+        free = free_space(folder)
+        if needed > free:
+            got = Words(f"{folder} with {free / 2**30:,.1f} GiB free")
+            raise StorageError("data.cache", got, f"{needed / 2**30:,.1f} GiB for the decoded examples", "Free some")
+        got = Words(f"{needed / 2**30:,.2f} GiB of decoded examples to write to {folder}")
+        warnings.warn(JaxtrainWarning("data.cache", got, "this once: later runs read them"), stacklevel=4)
+    return {name: _cached_split(split, folder) for name, split in splits.items()}
+
+
+def _cached_split(split: Split, folder: Path) -> Split:
+    inputs, inputs_stamp = _cached_field(split.inputs, split.stamps[0], folder)
+    targets, targets_stamp = _cached_field(split.targets, split.stamps[1], folder)
+    return split._replace(inputs=inputs, targets=targets, stamps=(inputs_stamp, targets_stamp))
+
+
+def _cached_field(field: Any, stamp: bytes, folder: Path) -> tuple[Any, bytes]:
+    if not isinstance(field, Field):
+        return field, stamp
+    place = _place(field, folder)
+    if not exists(place):
+        _write(field, place)
+    with guarded(place, "read"):
+        return np.asarray(np.load(place, mmap_mode="r")), field.fingerprint()
+
+
+def _place(field: Field, folder: Path) -> Path:
+    identity = f"{field.shape} {field.dtype.str} ".encode() + field.fingerprint()
+    return folder / f"{hashlib.sha256(identity).hexdigest()[:24]}.npy"
+
+
+def _write(field: Field, place: Path) -> None:
+    """Writes a whole field to a file of another name, and renames it, so that a kill leaves no half."""
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
+    try:
+        with guarded(unfinished, "written"):
+            whole = np.lib.format.open_memmap(unfinished, "w+", field.dtype, field.shape)
+            read_into(whole, field)
+            whole.flush()
+        rename(unfinished, place)
+    finally:
+        if exists(unfinished):
+            remove(unfinished)
