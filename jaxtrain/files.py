@@ -194,6 +194,17 @@ def file_size(path: str) -> int:
         return os.stat(path).st_size
 
 
+def file_time(path: str) -> int:
+    """Returns when a file was written, in nanoseconds; raises StorageError if the system does not tell."""
+    with guarded(path, "read"):
+        return os.stat(path).st_mtime_ns
+
+
+def full_path(path: str) -> str:
+    """Returns a path from the root of the file system; links stay."""
+    return os.path.abspath(path)
+
+
 def free_space(path: Path) -> int:
     """Returns the free bytes of the disk that holds a path; raises StorageError when that cannot be asked."""
     with guarded(path, "read"):

@@ -56,6 +56,9 @@ class Decoded:
     def fingerprint(self) -> bytes:
         return b"decoded"
 
+    def version(self) -> bytes:
+        return b"decoded"
+
 
 def decoded_digits(*broken: int) -> Source:
     split = digits(Path()).splits["train"]

@@ -356,6 +356,20 @@ def test_files_that_are_no_images_are_passed_over_up_to_a_number(tmp_path, feed)
         load_dataset(image_folder(tmp_path, "set"), dataclasses.replace(settings, skip_bad=1))
 
 
+@pytest.mark.parametrize("change", ["another folder", "written again"])
+def test_a_cache_is_not_that_of_other_files_of_the_same_names_and_sizes(tmp_path, change):
+    means = []
+    for value in (10, 200):
+        root = tmp_path / (str(value) if change == "another folder" else "one")
+        for name in ("a/1.bmp", "b/1.bmp"):
+            save(root / "set" / name, np.full((4, 4, 3), value, np.uint8))
+            os.utime(root / "set" / name, ns=(0, 0 if change == "another folder" else value))
+        with pytest.warns(JaxtrainWarning, match="decoded examples to write"):
+            dataset = load_dataset(image_folder(root, "set"), dataclasses.replace(WHOLE, cache=str(tmp_path / "cache")))
+        means.append(dataset.split("train")["inputs"].mean())
+    assert means == [10, 200]
+
+
 # Masks
 
 LABELS = (GREY[:, :, :] % 3).astype(np.uint8)

@@ -102,6 +102,10 @@ class TolerantField:
         """Returns the fingerprint of the field."""
         return self._field.fingerprint()
 
+    def version(self) -> bytes:
+        """Returns the version of the field."""
+        return self._field.version()
+
     def _read_from(self, row: int) -> np.ndarray:
         """Reads the first readable row from this one on, around the end."""
         for _ in range(len(self)):

@@ -19,8 +19,8 @@ from jaxtrain.files import exists, free_space, guarded, make_directory, remove, 
 def cached(splits: Mapping[str, Split], folder: Path) -> dict[str, Split]:
     """Returns the splits with their fields as memory-mapped arrays in a folder, which are written where they are not.
 
-    A file is named by the fingerprint of what was decoded, so other data get files of their own. Warns of the disk that
-    it takes before it writes; raises StorageError where there is not enough.
+    A file is named by the version of what was decoded, so data that were written again get files of their own. Warns of
+    the disk that it takes before it writes; raises StorageError where there is not enough.
     """
     fields = [field for split in splits.values() for field in split[:2] if isinstance(field, Field)]
     needed = sum(nbytes(field) for field in fields if not exists(_place(field, folder)))
@@ -52,7 +52,7 @@ def _cached_field(field: Any, stamp: bytes, folder: Path) -> tuple[Any, bytes]:
 
 
 def _place(field: Field, folder: Path) -> Path:
-    identity = f"{field.shape} {field.dtype.str} ".encode() + field.fingerprint()
+    identity = f"{field.shape} {field.dtype.str} ".encode() + field.version()
     return folder / f"{hashlib.sha256(identity).hexdigest()[:24]}.npy"
 
 

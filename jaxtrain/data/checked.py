@@ -65,3 +65,7 @@ class CheckedField:
     def fingerprint(self) -> bytes:
         """Returns the fingerprint of the field."""
         return self._field.fingerprint()
+
+    def version(self) -> bytes:
+        """Returns the version of the field."""
+        return self._field.version()

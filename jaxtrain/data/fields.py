@@ -31,7 +31,11 @@ class Field(Protocol):
         ...
 
     def fingerprint(self) -> bytes:
-        """Returns bytes that change when the files do, without decoding them."""
+        """Returns bytes that change when the files do, without decoding them; the same for a copy of them elsewhere."""
+        ...
+
+    def version(self) -> bytes:
+        """Returns bytes that also change when files are written again, or lie elsewhere: the name of a cache."""
         ...
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtrain.errors import DataError, StorageError, Words
-from jaxtrain.files import file_size, read_quickly
+from jaxtrain.files import file_size, file_time, full_path, read_quickly
 
 
 class FileList:
@@ -66,4 +66,11 @@ class FileList:
             except StorageError as error:
                 raise DataError(self.where(row), error.got, error.expected, error.hint) from error
             digest.update(b"%s\0%d\0" % (os.fsencode(name), size))
+        return digest.digest()
+
+    def version(self) -> bytes:
+        """Returns a hash that also covers the folder and the times of the files; raises DataError as `fingerprint`."""
+        digest = hashlib.sha256(self.fingerprint())
+        for row in range(len(self)):
+            digest.update(b"%s\0%d\0" % (os.fsencode(full_path(self.path(row))), file_time(self.path(row))))
         return digest.digest()

@@ -82,6 +82,10 @@ class KeptField:
         """Returns the fingerprint of the field."""
         return self._field.fingerprint()
 
+    def version(self) -> bytes:
+        """Returns the version of the field."""
+        return self._field.version()
+
 
 def nbytes(field: np.ndarray | Field) -> int:
     """Returns the bytes of a whole field."""

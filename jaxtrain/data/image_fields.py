@@ -90,6 +90,10 @@ class Contents(Protocol):
         """Returns bytes that change when the images do, without decoding them."""
         ...
 
+    def version(self) -> bytes:
+        """Returns bytes that also change when files are written again, or lie elsewhere."""
+        ...
+
 
 class ImageField:
     """Images as a `Field` (n, height, width, channels); several threads may read at once."""
@@ -123,6 +127,10 @@ class ImageField:
     def fingerprint(self) -> bytes:
         """Returns a hash over the names and sizes of the files and over their form."""
         return self.files.fingerprint() + repr(self.form).encode()
+
+    def version(self) -> bytes:
+        """Returns the fingerprint with the places and times of the files."""
+        return self.files.version() + repr(self.form).encode()
 
 
 def image_form(

@@ -61,6 +61,10 @@ class MaskField:
         """Returns a hash over the names and sizes of the files, and what their labels depend on."""
         return self.files.fingerprint() + f"{self.shape} {self.classes}".encode()
 
+    def version(self) -> bytes:
+        """Returns the fingerprint with the places and times of the files."""
+        return self.files.version() + f"{self.shape} {self.classes}".encode()
+
     def _read_file(self, row: int, file: int) -> np.ndarray:
         values = decode_labels(self.files.read(file), self.files.where(file))
         self._check_size(row, file, values.shape)

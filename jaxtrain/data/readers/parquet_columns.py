@@ -17,7 +17,7 @@ import numpy as np
 from jaxtrain.data.host_memory import free_memory
 from jaxtrain.data.tables import DATES, TEXT
 from jaxtrain.errors import DataError, JaxtrainError, JaxtrainWarning, Words
-from jaxtrain.files import guarded, open_file
+from jaxtrain.files import file_time, full_path, guarded, open_file
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -117,7 +117,7 @@ class RowGroups:
     def __init__(self, files: Sequence[Path], column: str) -> None:
         """Reads the sizes of the row groups of the files."""
         self.column = column
-        self._files = list(files)
+        self.files = list(files)
         self._file_starts: list[int] = []
         self._groups: list[tuple[Path, int]] = []
         self._starts = [0]
@@ -147,7 +147,7 @@ class RowGroups:
     def where(self, row: int) -> str:
         """Returns file and row."""
         number = bisect_right(self._file_starts, row) - 1
-        return f"{self._files[number]}, row {row - self._file_starts[number]}"
+        return f"{self.files[number]}, row {row - self._file_starts[number]}"
 
     def read(self, row: int) -> bytes | None:
         """Returns the bytes of a row, None if they are missing; raises DataError for a file that has changed."""
@@ -160,7 +160,7 @@ class RowGroups:
         hint = (
             "They are read again and again: write smaller row groups, or the images as files for data.name=image_folder"
         )
-        warning = JaxtrainWarning(str(self._files[0]), got, f"at most {self._room:,}, which memory holds", hint)
+        warning = JaxtrainWarning(str(self.files[0]), got, f"at most {self._room:,}, which memory holds", hint)
         warnings.warn(warning, stacklevel=3)
 
     def _group(self, group: int) -> Any:
@@ -229,6 +229,12 @@ class ByteColumn:
     def fingerprint(self) -> bytes:
         """Returns a hash over the names of the files, their footers, which list sizes and statistics, and the rows."""
         return hashlib.sha256(self._groups.fingerprint + self._rows.tobytes()).digest()
+
+    def version(self) -> bytes:
+        """Returns a hash that also covers the folder and the times of the files."""
+        files = self._groups.files
+        written = "".join(f"{full_path(str(file))}\0{file_time(str(file))}\0" for file in files)
+        return self.fingerprint() + written.encode(errors="surrogateescape")
 
 
 def _sizes(metadata: Any, column: str) -> Iterator[int]:
