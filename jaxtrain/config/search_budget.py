@@ -1,4 +1,4 @@
-"""What a search may cost, as `search.budget` says it, "10 full runs" or "20 minutes": this module alone parses it."""
+"""The cost that `search.budget` allows a search, "10 full runs" or "20 minutes": this module alone parses it."""
 
 import math
 import re

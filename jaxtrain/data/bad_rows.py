@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.fields import Field
+from jaxtrain.data.fields import Field, FieldAround
 from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
 
@@ -66,28 +66,14 @@ def tolerate(splits: Mapping[str, Split], bad: BadRows) -> dict[str, Split]:
     }
 
 
-class TolerantField:
+class TolerantField(FieldAround):
     """A field that gives the next readable row for one that cannot be read, and notes that."""
 
     def __init__(self, field: Field, split: str, bad: BadRows) -> None:
         """Takes the field, the name of its split, and where bad rows are noted."""
-        self._field = field
+        super().__init__(field)
         self._split = split
         self._bad = bad
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the whole field."""
-        return self._field.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the values."""
-        return self._field.dtype
-
-    def __len__(self) -> int:
-        """Returns the number of examples."""
-        return len(self._field)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Returns the values of these rows; raises DataError once too many are bad."""
@@ -97,14 +83,6 @@ class TolerantField:
             except DataError:
                 pass  # read one by one, which tells the bad ones
         return np.concatenate([self._read_from(int(row)) for row in rows])
-
-    def fingerprint(self) -> bytes:
-        """Returns the fingerprint of the field."""
-        return self._field.fingerprint()
-
-    def version(self) -> bytes:
-        """Returns the version of the field."""
-        return self._field.version()
 
     def _read_from(self, row: int) -> np.ndarray:
         """Reads the first readable row from this one on, around the end."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxtrain.data.checks import check_inputs, check_targets, is_integer
-from jaxtrain.data.fields import Field
+from jaxtrain.data.fields import Field, FieldAround
 from jaxtrain.data.source import Split
 
 Check = Callable[[np.ndarray, np.ndarray], None]
@@ -34,38 +34,16 @@ def checked(splits: Mapping[str, Split], classes: int | None, *, labels: bool) -
     }
 
 
-class CheckedField:
+class CheckedField(FieldAround):
     """A field whose values are checked whenever they are read."""
 
     def __init__(self, field: Field, check: Check) -> None:
         """Takes the field and the check of its rows."""
-        self._field = field
+        super().__init__(field)
         self._check = check
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the whole field."""
-        return self._field.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the values."""
-        return self._field.dtype
-
-    def __len__(self) -> int:
-        """Returns the number of examples."""
-        return len(self._field)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Returns the values of these rows; raises DataError naming the row of one that cannot be used."""
         values = self._field.read(rows)
         self._check(values, rows)
         return values
-
-    def fingerprint(self) -> bytes:
-        """Returns the fingerprint of the field."""
-        return self._field.fingerprint()
-
-    def version(self) -> bytes:
-        """Returns the version of the field."""
-        return self._field.version()

@@ -55,7 +55,7 @@ def _order(columns: Mapping[str, np.ndarray], name: str, where: str) -> np.ndarr
 
 
 def column(columns: Mapping[str, np.ndarray], name: str, key: str) -> np.ndarray:
-    """Returns a column of the training split as it was read; raises ConfigError for one that it has not."""
+    """Returns a column of the training split as it was read; raises ConfigError for a name that it lacks."""
     if name not in columns:
         expected = one_of(columns) if columns else "nothing, since this source has no columns"
         raise ConfigError(key, name, expected, nearest(name, columns))

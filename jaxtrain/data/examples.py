@@ -24,7 +24,7 @@ PIECE = 64
 """Examples that are read at a time for the fingerprint."""
 
 UNREADABLE = np.array("unreadable", object)
-"""What is hashed in place of an example that cannot be read."""
+"""Bytes that are hashed in place of an example that cannot be read."""
 
 READ_BY_ROWS = "a pair (inputs, targets), or examples with __len__ and __getitem__"
 

@@ -48,3 +48,37 @@ def read_rows(field: np.ndarray | Field, rows: np.ndarray) -> np.ndarray:
         return field[rows]
     distinct, places = np.unique(rows, return_inverse=True)
     return field.read(rows) if len(distinct) == len(rows) else field.read(distinct)[places]
+
+
+class FieldAround:
+    """A field around another one, of the same examples, that reads them in a way of its own."""
+
+    def __init__(self, field: Field) -> None:
+        """Takes the field that is read."""
+        self._field = field
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole field."""
+        return self._field.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the values."""
+        return self._field.dtype
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self._field)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the values of these rows."""
+        return self._field.read(rows)
+
+    def fingerprint(self) -> bytes:
+        """Returns the fingerprint of the field."""
+        return self._field.fingerprint()
+
+    def version(self) -> bytes:
+        """Returns the version of the field."""
+        return self._field.version()

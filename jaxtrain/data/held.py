@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.fields import Field
+from jaxtrain.data.fields import Field, FieldAround
 from jaxtrain.data.host_memory import free_memory
 from jaxtrain.data.source import Split
 
@@ -47,28 +47,14 @@ def _kept(field: Any) -> Any:
     return KeptField(field) if isinstance(field, Field) else field
 
 
-class KeptField:
+class KeptField(FieldAround):
     """A field that keeps the rows that were read in memory."""
 
     def __init__(self, field: Field) -> None:
         """Takes the field; memory is used as rows are read."""
-        self._field = field
+        super().__init__(field)
         self._values = np.empty(field.shape, field.dtype)
         self._is_kept = np.zeros(len(field), bool)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the whole field."""
-        return self._field.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the values."""
-        return self._field.dtype
-
-    def __len__(self) -> int:
-        """Returns the number of examples."""
-        return len(self._field)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Returns the values of these rows; reads those that are not kept yet."""
@@ -77,14 +63,6 @@ class KeptField:
             self._values[fresh] = self._field.read(fresh)
             self._is_kept[fresh] = True
         return self._values[rows]
-
-    def fingerprint(self) -> bytes:
-        """Returns the fingerprint of the field."""
-        return self._field.fingerprint()
-
-    def version(self) -> bytes:
-        """Returns the version of the field."""
-        return self._field.version()
 
 
 def nbytes(field: np.ndarray | Field) -> int:

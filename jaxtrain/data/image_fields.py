@@ -25,7 +25,7 @@ HEADER_BYTES = 2**16
 """Bytes that hold the header of almost every image, its EXIF block included."""
 
 KEPT = 2
-"""How many times the size that it is resized to a JPEG keeps at least when it is decoded at a fraction of its size."""
+"""Least size of a JPEG that is decoded at a fraction of its size, in multiples of the size that it is resized to."""
 
 THREADS = 8
 PIECE = 64
@@ -34,7 +34,7 @@ PIECE = 64
 
 @dataclass(frozen=True)
 class ImageForm:
-    """What each image becomes: `shape` (height, width, channels) and `dtype`, uint8 or uint16.
+    """The form that each image gets: `shape` (height, width, channels) and `dtype`, uint8 or uint16.
 
     `channels` is what `decode_image` takes: None where the images are grey, so that a coloured one is an error. Without
     `resampling`, an image of another size is an error, too.
@@ -216,7 +216,7 @@ def given_form(
 
 
 def read_headers(files: Contents, most: int = MOST_HEADERS) -> tuple[dict[int, Header], list[DataError]]:
-    """Returns {row: header} of at most so many evenly spaced files, and the errors of those that are no images."""
+    """Returns {row: header} of at most `most` evenly spaced files, and the errors of those that are no images."""
     rows = np.unique(np.linspace(0, len(files) - 1, min(len(files), max(most, 1))).astype(np.int64)).tolist()
     pieces = [rows[begin : begin + PIECE] for begin in range(0, len(rows), PIECE)]
     with ThreadPoolExecutor(THREADS) as pool:

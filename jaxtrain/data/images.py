@@ -19,7 +19,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", "
 """The endings of files that are read as images, in lower case."""
 
 Resampling = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
-"""How a pixel of a resized image is computed; all but "nearest" average over the pixels that it covers."""
+"""The method that computes a pixel of a resized image; all but "nearest" average over the pixels that it covers."""
 
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
 """The values of the EXIF orientation that exchange height and width."""
@@ -33,11 +33,11 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
     8: np.rot90,
 }
-"""How the pixels of a file are turned to be seen upright, by its EXIF orientation."""
+"""The turn that shows the pixels of a file upright, by its EXIF orientation."""
 
 
 class Header(NamedTuple):
-    """What a file declares: the size as it is shown, 1 (grey) or 3 (colour) channels, and uint8 or uint16."""
+    """The declarations of a file: the size as it is shown, 1 (grey) or 3 (colour) channels, and uint8 or uint16."""
 
     height: int
     width: int

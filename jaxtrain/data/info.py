@@ -78,7 +78,7 @@ class DataInfo:
         return encoded
 
     def prepare(self, inputs: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Returns inputs (n, *input_shape), or their `rows`, as they stand in a batch: raw integers, or normalised.
+        """Returns inputs (n, *input_shape), or their `rows`, in the form of a batch: raw integers, or normalised.
 
         They are written to `out` if it is given. Raises DataError if the examples have another shape.
         """

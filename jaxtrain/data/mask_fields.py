@@ -48,7 +48,7 @@ class MaskField:
         return labels
 
     def check_sizes(self, most: int) -> list[DataError]:
-        """Returns the errors of masks of another size than their image, by the headers of at most so many files."""
+        """Returns the errors of masks of another size than their image, by the headers of at most `most` files."""
         headers, errors = read_headers(self.files, most)
         for file, header in headers.items():
             try:

@@ -40,7 +40,7 @@ def shown(value: str | float) -> str:
 
 
 class Places:
-    """Where the rows of a table stand: in which file, and in which line or row of it."""
+    """The places of a table's rows: the file, and the line or row in it."""
 
     def __init__(
         self, files: Sequence[str], numbers: np.ndarray, unit: str = "line", starts: Sequence[int] = (0,)
@@ -142,7 +142,7 @@ def _is_none(value: Any) -> bool:
 
 
 class ColumnEncoding(NamedTuple):
-    """How one column becomes numbers.
+    """The encoding of one column as numbers.
 
     `mean` is that of its numbers, which fills missing ones, and None for categories. `missing` tells whether training
     rows miss a value, which then has an encoded column of its own.

@@ -47,7 +47,7 @@ def _unchanged(states: TrainState, population: Population) -> TrainState:
 
 @dataclass(frozen=True)
 class Setup:
-    """What all lanes of a range test share.
+    """The setup that all lanes of a range test share.
 
     judge: batches whose loss after the last step judges a lane, usually the validation split; None: its mean training
     loss over the last fifth of the steps. mesh: None for all local devices. width: lanes that a device takes at a time;

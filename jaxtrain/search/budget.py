@@ -29,7 +29,7 @@ FILE = "budget.json"
 
 @dataclass(frozen=True)
 class Bought:
-    """What a budget buys.
+    """The trials and rungs that a budget buys.
 
     trials: their number; halving, first_rung: as in `search`; stages: (step, trials that train up to it); runs: the
     cost, in runs of `steps` steps, all seeds counted.
@@ -44,7 +44,7 @@ class Bought:
 
     @property
     def line(self) -> str:
-        """What was bought, in one line."""
+        """The line that says what was bought."""
         first, *later = self.stages
         parts = [f"{first[1]:,} train to step {first[0]:,}", *(f"{count:,} to {step:,}" for step, count in later)]
         how = f", by {self.halving} halving" if self.halving in ("successive", "asha") else ""
@@ -89,7 +89,7 @@ def with_bought(
         experiment: its experiment.
         folder: of the study; what was bought is stored there.
         owner: the study in it.
-        timed: returns the full runs that fit into so many seconds.
+        timed: returns the full runs that fit into a number of seconds.
         say: gets a line on what was bought.
 
     Raises:
@@ -120,7 +120,7 @@ def store(folder: Path, text: str | None, trials: int) -> None:
 
 
 def buy(config: Config, experiment: Experiment, runs: float, *, choose_halving: bool = True) -> Bought:
-    """Returns the most trials that so many full runs pay for; a full run is one of the config, with one seed.
+    """Returns the most trials that a number of full runs pays for; a full run is one of the config, with one seed.
 
     Trials that cannot be stopped early take a full run for each seed. Where `search.halving` is None it becomes
     "successive", with one rung at 1 / `search.reduction`, if that buys more, unless not `choose_halving`. Raises
@@ -171,8 +171,8 @@ def _has_rungs(config: Config, experiment: Experiment, kind: str | None) -> bool
 
 
 def _most(space: Space, experiment: Experiment, kind: str | None, runs: float, different: int) -> Bought:
-    """Returns the offer of the most trials within so many runs; of no trials if one costs more."""
-    many = PARTS * MOST_AT_A_TIME  # so many are asked for in whole batches
+    """Returns the offer of the most trials within a number of runs; of no trials if one costs more."""
+    many = PARTS * MOST_AT_A_TIME  # a larger number is asked for in whole batches
     most = int(runs * many / _offer(space, experiment, kind, many).runs) + many
     for trials in range(min(different, most), 0, -1):  # downwards: with small batches, fewer may cost more
         if (offer := _offer(space, experiment, kind, trials)).runs <= runs:
@@ -181,7 +181,7 @@ def _most(space: Space, experiment: Experiment, kind: str | None, runs: float, d
 
 
 def _offer(space: Space, experiment: Experiment, kind: str | None, trials: int) -> Bought:
-    """Returns what so many trials cost by a kind of halving."""
+    """Returns the cost of a number of trials by a kind of halving."""
     section = {**space.config["search"], "trials": trials, "halving": kind}
     lengths = experiment.lengths
     fractions = rung_fractions(section, experiment)

@@ -1,4 +1,4 @@
-"""How many full runs a search can train within a time, from a timing of the programs of its first trials."""
+"""Times the programs of the first trials, and counts the full runs that a search can train within a time."""
 
 import math
 import time
@@ -50,7 +50,7 @@ def affordable_runs(
     runs = [_run_seconds(group, programs, section["seeds"]) * len(group.trials) for group in timed]
     run = sum(runs) / sum(len(group.trials) for group in timed)
     compilation = (compiled.seconds - before) / len(timed)
-    # A program at each width: all trials, those that go on, the comparison.
+    # A program at each width: all trials, those that continue, the comparison.
     to_come = len(groups) * 2 - len(timed) + bool(section["compare_seeds"])
     spent = time.perf_counter() - began
     aside = spent + compilation * to_come + 2 * section["compare_seeds"] * run + REPORT_SECONDS
@@ -81,7 +81,8 @@ def _run_seconds(group: Program, programs: Programs, seeds: int) -> float:
     pairs = pairs[: lanes.lanes]
     lanes = lanes.with_lanes(len(pairs))
     states = group.init(lanes, pairs)
-    steps, taken = 1, 0
+    steps = 1
+    taken = 0
     elapsed = 0.0
     batches = experiment.batches(0, 1)
     states, output = lanes.call(states, batches, 1)

@@ -14,7 +14,7 @@ from jaxtrain.search.space import Space, Trial
 from jaxtrain.training.intervals import Interval, interval
 
 STATUSES = ("done", "stopped", "undefined", "diverged")
-"""How a trial can end, from the best to the worst; those of the last two have no value."""
+"""The endings of a trial, from the best to the worst; those of the last two have no value."""
 
 NO_VALUE = STATUSES[2:]
 

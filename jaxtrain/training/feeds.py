@@ -189,7 +189,7 @@ class HostFeed:
         return {}
 
     def _buffers(self, examples: int) -> Buffers:
-        """Returns the buffers of blocks of so many examples."""
+        """Returns the buffers of blocks of a number of examples."""
         if examples not in self._pools:
             example = self.dataset.example
             shapes = {name: ((examples, *leaf.shape[1:]), leaf.dtype) for name, leaf in example.items()}

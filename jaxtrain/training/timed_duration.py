@@ -38,7 +38,7 @@ LEAST_SECONDS = 2.0
 MOST_SECONDS = 20.0
 
 ENDING_SECONDS = 0.5
-"""What the end of a run takes beside the test and the last save: closing the trackers and describing the machine."""
+"""Seconds of the end of a run beside the test and the last save: closing the trackers, describing the machine."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def with_timed_duration(
 
 def most_steps(seconds: Callable[[int], float], limit: float) -> int:
     """Returns the most steps, below MOST_STEPS, whose `seconds` are within a limit; 0 if one step is not."""
-    fits, fails = 0, int(MOST_STEPS)
+    fits = 0
+    fails = int(MOST_STEPS)
     while fails - fits > 1:
         middle = (fits + fails) // 2
         if seconds(middle) <= limit:
@@ -194,11 +195,12 @@ def _growing(calls: Callable[[int], Iterator[int]], capacity: int) -> int:
 def _time_saves(runner: Runner, state: TrainState, folder: Path, seconds: float) -> tuple[float, float]:
     """Returns the seconds of a save that steps wait for, and those of a whole save.
 
-    Files are written while steps go on; on a CPU that takes a share of its time from them.
+    Files are written while steps continue; on a CPU that takes a share of its time from them.
     """
     checkpoints = Checkpoints(folder, keep=1, say=lambda line: None)
     number = 0
-    waited, busy = 0.0, 0.0
+    waited = 0.0
+    busy = 0.0
 
     def save() -> None:
         nonlocal number, waited, busy

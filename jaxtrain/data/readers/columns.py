@@ -19,7 +19,7 @@ MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 FEW = 3
 MANY = 30
-"""Up to so few texts among at least so many values are strays in a column of numbers, as are fewer than 1 %."""
+"""Texts among at least MANY values are strays in a column of numbers if they are at most FEW, or fewer than 1 %."""
 
 _TIME = r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?( ?Z| ?[+-]\d{2}:?\d{2}| ?UTC)?"
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
@@ -35,7 +35,7 @@ LOOKS = {
         "Write it as in 1234.5",
     ),
 }
-"""What a column of texts may be instead of categories: its form, and how to write it."""
+"""Forms of a column of texts that are no categories, and the way to write each as numbers."""
 
 _SORTABLE = re.compile(r"\d{4}([-/.]\d{2}){2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?Z?)?")
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)

@@ -76,7 +76,7 @@ def read_csv_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kin
 
 @dataclass(frozen=True)
 class CsvForm:
-    """How a file is written, as in the knobs of `csv`."""
+    """The form of a file, as in the knobs of `csv`."""
 
     header: bool | None = None
     names: tuple[str, ...] = ()

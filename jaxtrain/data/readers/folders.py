@@ -22,7 +22,7 @@ SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in na
 
 
 class Listing(NamedTuple):
-    """What a folder holds, by sorted names: folders, images, and other files. Hidden ones are left out."""
+    """The contents of a folder, by sorted names: folders, images, and other files. Hidden ones are left out."""
 
     folders: list[str]
     images: list[str]

@@ -51,7 +51,7 @@ def image_masks(
 
 
 def _parts(root: Path, images: str, masks: str) -> dict[str, tuple[str, str]]:
-    """Returns {split: (folder of images, folder of masks)} below the root, whichever way round splits are given."""
+    """Returns {split: (folder of images, folder of masks)} below the root, for both layouts of splits."""
     listing = list_folder(root, root)
     parts = {} if images in listing.folders else split_folders(root, listing)
     if parts:

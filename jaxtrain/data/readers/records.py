@@ -1,4 +1,4 @@
-"""Records as they stand in a file become the splits of a source: inputs as a table, and targets."""
+"""Makes the splits of a source from the records of a file: inputs as a table, and targets."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Roles:
-    """What columns are for: the target, those to leave out, the one that names splits; `types` are those of inputs.
+    """The roles of columns: the target, those to leave out, the one that names splits; `types` are those of inputs.
 
     `target` is a name, or a number counted from 0, or from the end where it is negative. The characters in
     `target_strip` are removed from the end of targets.
