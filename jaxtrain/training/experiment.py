@@ -45,7 +45,7 @@ class Experiment:
     """Config, dataset, devices, rules, durations and feed of a run.
 
     `suggested` holds floats that a learning-rate range test chose in place of the config's; `device_splits` caches the
-    splits that were placed on devices, and `feeds` the feeds by their section of the config: experiments that are built
+    splits that were placed on devices, and `feeds` the feeds by section of the config and devices: experiments that are built
     beside each other share them.
     """
 
@@ -56,7 +56,7 @@ class Experiment:
     lengths: Lengths
     suggested: Mapping[str, float] = field(default_factory=dict)
     device_splits: dict[tuple[str, Devices], dict[str, jax.Array]] = field(default_factory=dict, repr=False)
-    feeds: dict[str, Feed] = field(default_factory=dict, repr=False)
+    feeds: dict[tuple[str, Devices], Feed] = field(default_factory=dict, repr=False)
 
     @property
     def hparams(self) -> dict[str, np.float32]:
@@ -88,7 +88,7 @@ class Experiment:
     def feed(self) -> Feed:
         """Makes the batches: on the devices if they hold the data, else on the host."""
         section = self.config["data"]
-        key = to_json(section)
+        key = (to_json(section), self.mesh)
         if key not in self.feeds:
             self.feeds[key] = make_feed(section, self.dataset, self.mesh, self.device_splits)
         return self.feeds[key]
