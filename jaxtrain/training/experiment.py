@@ -44,9 +44,9 @@ from jaxtrain.training.task_checks import check_task
 class Experiment:
     """Config, dataset, devices, rules, durations and feed of a run.
 
-    `suggested` holds floats that a learning-rate range test chose in place of the config's; `device_splits` caches the
-    splits that were placed on devices, and `feeds` the feeds by section of the config and devices: experiments that are built
-    beside each other share them.
+    `suggested` holds floats that a learning-rate range test chose in place of the config's. `device_splits` caches the
+    splits that were placed on devices, and `feeds` the feeds by section of the config and devices: experiments that are
+    built beside each other share them.
     """
 
     config: Config
