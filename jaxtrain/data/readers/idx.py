@@ -48,7 +48,7 @@ def fashion_mnist(path: Path) -> Source:
     """
     published = "https://github.com/zalandoresearch/fashion-mnist"
     splits = _read_splits("fashion_mnist", path / "fashion_mnist", list(FILES), published)
-    return Source(splits, class_names=FASHION)
+    return Source(splits, classes=len(FASHION), class_names=FASHION)
 
 
 def _read_splits(source: str, folder: Path, names: list[str], published: str = "") -> dict[str, Split]:
