@@ -194,7 +194,8 @@ def test_step_i_of_a_ramp_is_taken_at_rate_i_and_its_loss_is_that_before_the_upd
     found = experiment()
     result = measured(found, method="ramp")
     step = jax.jit(partial(train_step, rules=found.rules._replace(schedule=_as_they_are)))
-    data, rows = found.dataset.split("train"), found.batches(0, len(RATES), len(RATES)).rows
+    data = found.dataset.split("train")
+    rows = found.batches(0, len(RATES), len(RATES)).rows
     for column, seed in enumerate(SEEDS):
         state = compile_init(found.rules, found.mesh)(jax.random.key(seed), found.example, found.hparams)
         for i, rate in enumerate(RATES):

@@ -1,4 +1,4 @@
-"""What a search's budget buys: the trials and rungs, what is refused, and that a resumed study keeps it."""
+"""The budget of a search: the trials and rungs, what is refused, and that a resumed study keeps it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each source of tables trains a small run on its files as they lie, and predicts from the same files."""
+"""Each source of tables trains a small run on its files, and predicts from the same files."""
 
 import csv as csv_format
 import io

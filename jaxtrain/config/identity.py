@@ -17,7 +17,7 @@ START_FROM = ("init_from", "init_except", "continue_from")
 FEEDING = ("feed", "workers", "cache", "skip_bad")
 """The knobs of `data` that affect the speed of a run, or whether it ends at a bad example, and not its numbers.
 
-So a run that met a bad example goes on where it stopped, with a higher `skip_bad`.
+So a run that met a bad example continues where it stopped, with a higher `skip_bad`.
 """
 
 LATER = ("stratify", "group_by", "order_by", "sample")

@@ -76,18 +76,12 @@ def load(section: Mapping[str, Any], given: Source | None = None, *, standardise
     """
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
-    source = read_source(section) if given is None else as_source(given, MEMORY)
-    return load_dataset(source, settings, standardised=standardised)
-
-
-def read_source(section: Mapping[str, Any]) -> Source:
-    """Calls the source of a resolved section; raises DataError naming file and row."""
-    values = {f"data.{knob}": value for knob, value in section.items()}
-    settings: Settings = SOURCES.bind_common(section)(values)
+    if given is not None:
+        return load_dataset(as_source(given, MEMORY), settings, standardised=standardised)
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
     with reported_as(DataError):
         returned = SOURCES.bind(section)(values, root)
-    return as_source(returned, section["name"])
+    return load_dataset(as_source(returned, section["name"]), settings, standardised=standardised)
 
 
 def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -56,12 +55,8 @@ def none_left(where: str) -> DataError:
 
 def tolerate(splits: Mapping[str, Split], bad: BadRows) -> dict[str, Split]:
     """Returns the splits with fields that pass over rows which cannot be read."""
-
-    def tolerant(field: Any, name: str) -> Any:
-        return TolerantField(field, name, bad) if isinstance(field, Field) else field
-
     return {
-        name: split._replace(inputs=tolerant(split.inputs, name), targets=tolerant(split.targets, name))
+        name: split.change_fields(lambda field, name=name: TolerantField(field, name, bad))
         for name, split in splits.items()
     }
 

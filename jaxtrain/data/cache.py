@@ -5,12 +5,11 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.fields import Field
-from jaxtrain.data.held import nbytes, read_into
+from jaxtrain.data.fields import Field, nbytes
+from jaxtrain.data.held import read_into
 from jaxtrain.data.source import Split
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.files import exists, free_space, guarded, make_directory, remove, rename
@@ -23,7 +22,8 @@ def cached(splits: Mapping[str, Split], folder: Path) -> dict[str, Split]:
     the disk that it takes before it writes; raises StorageError where there is not enough.
     """
     fields = [field for split in splits.values() for field in split[:2] if isinstance(field, Field)]
-    needed = sum(nbytes(field) for field in fields if not exists(_place(field, folder)))
+    places = {id(field): _place(field, folder) for field in fields}
+    needed = sum(nbytes(field) for field in fields if not exists(places[id(field)]))
     if needed:
         make_directory(folder)
         free = free_space(folder)
@@ -32,23 +32,17 @@ def cached(splits: Mapping[str, Split], folder: Path) -> dict[str, Split]:
             raise StorageError("data.cache", got, f"{needed / 2**30:,.1f} GiB for the decoded examples", "Free some")
         got = Words(f"{needed / 2**30:,.2f} GiB of decoded examples to write to {folder}")
         warnings.warn(JaxtrainWarning("data.cache", got, "this once: later runs read them"), stacklevel=4)
-    return {name: _cached_split(split, folder) for name, split in splits.items()}
+    return {
+        name: split.change_fields(lambda field: _mapped(field, places[id(field)])) for name, split in splits.items()
+    }
 
 
-def _cached_split(split: Split, folder: Path) -> Split:
-    inputs, inputs_stamp = _cached_field(split.inputs, split.stamps[0], folder)
-    targets, targets_stamp = _cached_field(split.targets, split.stamps[1], folder)
-    return split._replace(inputs=inputs, targets=targets, stamps=(inputs_stamp, targets_stamp))
-
-
-def _cached_field(field: Any, stamp: bytes, folder: Path) -> tuple[Any, bytes]:
-    if not isinstance(field, Field):
-        return field, stamp
-    place = _place(field, folder)
+def _mapped(field: Field, place: Path) -> np.ndarray:
+    """Maps the array of a field into memory, and writes it first if there is none."""
     if not exists(place):
         _write(field, place)
     with guarded(place, "read"):
-        return np.asarray(np.load(place, mmap_mode="r")), field.fingerprint()
+        return np.asarray(np.load(place, mmap_mode="r"))
 
 
 def _place(field: Field, folder: Path) -> Path:

@@ -94,9 +94,14 @@ class Dataset:
         """The first training example as a batch of one."""
         return self.read("train", np.arange(1))
 
+    @property
+    def example_bytes(self) -> int:
+        """The bytes of a prepared example."""
+        return sum(leaf.nbytes for leaf in self.example.values())
+
     def nbytes(self, name: str) -> int:
         """Returns the bytes of a prepared split."""
-        return self.sizes[name] * sum(leaf.nbytes for leaf in self.example.values())
+        return self.sizes[name] * self.example_bytes
 
     def _prepare(self, name: str, places: np.ndarray | None, out: Rows | None = None) -> Rows:
         """Prepares the examples at these places of a split; None: all."""
@@ -116,12 +121,17 @@ class Dataset:
         """Reads inputs and targets at these places; the next place stands for a bad one, around the end."""
         for _ in range(len(part)):
             rows = part.source_rows(places)
-            if self.bad is None or not (bad := self.bad.among(part.source, rows)).any():
+            bad = self._are_bad(part, rows)
+            if not bad.any():
                 values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows)
-                if self.bad is None or not (bad := self.bad.among(part.source, rows)).any():
+                bad = self._are_bad(part, rows)  # those that the reading found
+                if not bad.any():
                     return values
             places = np.where(bad, (places + 1) % len(part), places)
         raise none_left(part.split.where("inputs", part.source))
+
+    def _are_bad(self, part: Part, rows: np.ndarray) -> np.ndarray:
+        return np.zeros(len(rows), bool) if self.bad is None else self.bad.among(part.source, rows)
 
     def _prepare_targets(self, targets: np.ndarray, rows: np.ndarray | None, out: np.ndarray | None) -> np.ndarray:
         if self.info.standardised:

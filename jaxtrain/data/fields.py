@@ -1,5 +1,6 @@
 """Fields of a split that are read by rows: arrays, and files that are decoded when they are read."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -50,8 +51,13 @@ def read_rows(field: np.ndarray | Field, rows: np.ndarray) -> np.ndarray:
     return field.read(rows) if len(distinct) == len(rows) else field.read(distinct)[places]
 
 
+def nbytes(field: np.ndarray | Field) -> int:
+    """Returns the bytes of a whole field."""
+    return math.prod(field.shape) * field.dtype.itemsize
+
+
 class FieldAround:
-    """A field around another one, of the same examples, that reads them in a way of its own."""
+    """All of a field around another one, of the same examples, but the way in which it reads them."""
 
     def __init__(self, field: Field) -> None:
         """Takes the field that is read."""
@@ -70,10 +76,6 @@ class FieldAround:
     def __len__(self) -> int:
         """Returns the number of examples."""
         return len(self._field)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the values of these rows."""
-        return self._field.read(rows)
 
     def fingerprint(self) -> bytes:
         """Returns the fingerprint of the field."""

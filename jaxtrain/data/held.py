@@ -1,14 +1,12 @@
 """Keeps what was decoded in memory where that holds it: few examples at once, many as they are read."""
 
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.fields import Field, FieldAround
+from jaxtrain.data.fields import Field, FieldAround, nbytes
 from jaxtrain.data.host_memory import free_memory
 from jaxtrain.data.source import Split
 
@@ -24,7 +22,11 @@ PIECE = 64
 
 def hold_labels(splits: Mapping[str, Split]) -> dict[str, Split]:
     """Returns the splits with targets of one number or name an example in arrays, as they are checked as a whole."""
-    return {name: _hold(split, lambda field: len(field.shape) == 1) for name, split in splits.items()}
+
+    def read_labels(field: Field) -> np.ndarray | Field:
+        return read_all(field) if len(field.shape) == 1 else field
+
+    return {name: split.change_fields(read_labels) for name, split in splits.items()}
 
 
 def hold(splits: Mapping[str, Split], memory: int | None = None) -> dict[str, Split]:
@@ -36,15 +38,8 @@ def hold(splits: Mapping[str, Split], memory: int | None = None) -> dict[str, Sp
     fields = [field for split in splits.values() for field in split[:2] if isinstance(field, Field)]
     if sum(map(nbytes, fields)) > (SHARE * free_memory() if memory is None else memory):
         return dict(splits)
-    if sum(map(len, fields)) <= AT_ONCE:
-        return {name: _hold(split, lambda field: True) for name, split in splits.items()}
-    return {
-        name: split._replace(inputs=_kept(split.inputs), targets=_kept(split.targets)) for name, split in splits.items()
-    }
-
-
-def _kept(field: Any) -> Any:
-    return KeptField(field) if isinstance(field, Field) else field
+    take = read_all if sum(map(len, fields)) <= AT_ONCE else KeptField
+    return {name: split.change_fields(take) for name, split in splits.items()}
 
 
 class KeptField(FieldAround):
@@ -63,23 +58,6 @@ class KeptField(FieldAround):
             self._values[fresh] = self._field.read(fresh)
             self._is_kept[fresh] = True
         return self._values[rows]
-
-
-def nbytes(field: np.ndarray | Field) -> int:
-    """Returns the bytes of a whole field."""
-    return math.prod(field.shape) * field.dtype.itemsize
-
-
-def _hold(split: Split, wanted: Callable[[Field], bool]) -> Split:
-    inputs, inputs_stamp = _hold_field(split.inputs, split.stamps[0], wanted)
-    targets, targets_stamp = _hold_field(split.targets, split.stamps[1], wanted)
-    return split._replace(inputs=inputs, targets=targets, stamps=(inputs_stamp, targets_stamp))
-
-
-def _hold_field(field: Any, stamp: bytes, wanted: Callable[[Field], bool]) -> tuple[Any, bytes]:
-    if not isinstance(field, Field) or not wanted(field):
-        return field, stamp
-    return read_all(field), field.fingerprint()
 
 
 def read_all(field: Field) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data.encoded import warn_of_unseen
-from jaxtrain.data.fields import Field, read_rows
+from jaxtrain.data.fields import Field, nbytes, read_rows
 from jaxtrain.data.tables import Table, TableEncoding
 from jaxtrain.errors import DataError, Words
 
@@ -223,7 +223,7 @@ def statistics_rows(inputs: np.ndarray | Field, rows: np.ndarray | None) -> np.n
 
 
 def _most_examples(inputs: np.ndarray | Field, examples: int) -> int:
-    if not isinstance(inputs, np.ndarray) and math.prod(inputs.shape) * inputs.dtype.itemsize > DECODED_BYTES:
+    if not isinstance(inputs, np.ndarray) and nbytes(inputs) > DECODED_BYTES:
         return DECODED_EXAMPLES
     return STATISTICS_EXAMPLES if len(inputs.shape) > 2 else examples
 

@@ -1,6 +1,6 @@
 """The return type of data sources, and the conversion of what a user gives into it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxtrain.data.examples import example_fields, is_readable, refuse_iterable
+from jaxtrain.data.fields import Field
 from jaxtrain.data.tables import Table, as_column
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
@@ -28,6 +29,16 @@ class Split(NamedTuple):
     file: str = ""
     targets_file: str = ""
     stamps: tuple[bytes, bytes] = (b"", b"")
+
+    def change_fields(self, change: Callable[[Field], Any]) -> "Split":
+        """Returns the split with `change(field)` in place of each field; an array is stamped with its fingerprint."""
+        fields = (self.inputs, self.targets)
+        inputs, targets = (change(field) if isinstance(field, Field) else field for field in fields)
+        stamps = [
+            field.fingerprint() if isinstance(field, Field) and isinstance(changed, np.ndarray) else stamp
+            for field, changed, stamp in zip(fields, (inputs, targets), self.stamps, strict=True)
+        ]
+        return self._replace(inputs=inputs, targets=targets, stamps=(stamps[0], stamps[1]))
 
     def where(self, field: str, name: str) -> str:
         """Returns the file of "inputs" or "targets" for an error, else a mention of the split `name`."""

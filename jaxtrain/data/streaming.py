@@ -29,7 +29,7 @@ class Stream:
     def take(self, step: int, count: int, out: Rows) -> None:
         """Writes the batches of `count` steps from `step` on into the leading rows of `out`, one after the other.
 
-        Then twice as many batches are read ahead, for the next calls: a short run does not read far beyond its end.
+        Batches are read ahead by calls of as many steps, so that a short run does not read far beyond its end.
         Raises what `read` raised for the first of these steps that failed.
         """
         if not self._first <= step <= self._first + len(self._pending):

@@ -15,7 +15,8 @@ from jaxtrain.lr_range.sweep import LaneSweep, Points, Setup, sweep_ramp
 WIDENED = 2.0
 """Decades by which the range is widened, once, where the interval of the suggestion touches its edge."""
 
-CLOSEST, FARTHEST = 0.1, 0.5
+CLOSEST = 0.1
+FARTHEST = 0.5
 """Limits of the decades between the rates that are added."""
 
 

@@ -81,7 +81,8 @@ def read_lanes(row: Sequence[Curve], untrained: np.ndarray, total_steps: int) ->
     `untrained` (seeds,) are losses of the initial weights, nan where they are not known: then the losses at the lowest
     rates of the shortest lanes stand for them.
     """
-    shortest, longest = row[0], row[-1]
+    shortest = row[0]
+    longest = row[-1]
     if not any(np.isfinite(curve.median).any() for curve in row):
         return None
     start = _start(shortest, untrained)
@@ -96,7 +97,8 @@ def read_lanes(row: Sequence[Curve], untrained: np.ndarray, total_steps: int) ->
     ]
     spacing = float(np.max(np.diff(np.log10(longest.rates))))
     margin = max(LEAST_MARGIN + width / 4 + np.ptp([position, *seeds]), spacing)
-    low, high = min([position - margin, *seeds]), max([position + margin, *seeds])
+    low = min([position - margin, *seeds])
+    high = max([position + margin, *seeds])
     interval = (float(10**low), float(10**high))
     edge = _edge(interval, shortest.rates)
     falling, unstable = _falling_and_unstable(longest.rates, _heights(longest.median, start))

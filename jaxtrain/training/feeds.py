@@ -219,8 +219,7 @@ def _fits(dataset: Dataset, mesh: Devices) -> bool:
 
 
 def _batches_in_block(dataset: Dataset, size: int, most: int) -> int:
-    batch = size * sum(leaf.nbytes for leaf in dataset.example.values())
-    return max(1, min(most, BLOCK_BYTES // max(1, batch)))
+    return max(1, min(most, BLOCK_BYTES // max(1, size * dataset.example_bytes)))
 
 
 def _shapes(dataset: Dataset, examples: int, mesh: Devices) -> Any:

@@ -68,8 +68,7 @@ def read_csv_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kin
     `knobs` are those of `csv` that the run was trained with, and `kinds` those of its table, in their order. Raises
     DataError naming file and line.
     """
-    types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
-    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)
+    roles = Roles.of_knobs(knobs)
     form = CsvForm(knobs["header"], knobs["names"], knobs["delimiter"], knobs["encoding"])
     return inputs_alone(read_records(file, form, roles, list(kinds)), roles, kinds)
 

@@ -54,8 +54,7 @@ def read_jsonl_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, K
     `knobs` are those of `jsonl` that the run was trained with, and `kinds` those of its table. Raises DataError naming
     file and line.
     """
-    types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
-    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)
+    roles = Roles.of_knobs(knobs)
     return inputs_alone(read_records(file, knobs["drop"]), roles, kinds)
 
 

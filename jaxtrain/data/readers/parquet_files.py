@@ -70,8 +70,7 @@ def read_parquet_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str,
     `knobs` are those of `parquet` that the run was trained with, and `kinds` those of its table. Raises DataError
     naming file and row.
     """
-    types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
-    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"], types)
+    roles = Roles.of_knobs(knobs)
     files = _files(file)
     columns = _inputs(_known(files[0]), knobs["inputs"], roles)
     table = read_records(files, columns, roles, others=False)

@@ -65,6 +65,12 @@ class Roles:
     types: ColumnTypes = dataclasses.field(default_factory=ColumnTypes)
     target_strip: str = ""
 
+    @classmethod
+    def of_knobs(cls, knobs: Mapping[str, Any]) -> "Roles":
+        """Returns the roles by which a run was trained, for new files to predict from."""
+        types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
+        return cls(knobs["target"], knobs["drop"], knobs["split_column"], types)
+
     def name_target(self, records: Records) -> "Roles":
         """Returns the roles with the target's name; raises DataError for one that names no column."""
         named = {"drop": self.drop, "numbers": self.types.numbers, "categories": self.types.categories}
