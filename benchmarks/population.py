@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import timing  # before jax: puts this clone first on the path
-from float_data import host_float_split
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
@@ -28,6 +27,7 @@ import images  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import peers  # noqa: E402
+from float_data import host_float_split  # noqa: E402
 from lane_programs import by_hand, lanes_call, solo_calls, solo_steps, torch_loop  # noqa: E402
 
 from jaxtrain.core.batches import Batches  # noqa: E402

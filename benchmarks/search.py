@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import timing  # before jax: puts this clone first on the path
-from float_data import float_split, host_float_split
 
 from jaxtrain.commands.options import use_a_host_device_per_core
 
@@ -30,22 +29,21 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
+from bare_batch import make_batch  # noqa: E402
+from float_data import float_split, host_float_split  # noqa: E402
 from jax.sharding import PartitionSpec  # noqa: E402
 from peers import is_installed  # noqa: E402
 
 from jaxtrain.config.defaults import Config  # noqa: E402
 from jaxtrain.config.identity import to_json  # noqa: E402
 from jaxtrain.data.order import eval_batches  # noqa: E402
-from jaxtrain.parallel.compilation import Compilations  # noqa: E402
 from jaxtrain.parallel.mesh import AXIS  # noqa: E402
-from jaxtrain.search.batch import Batch  # noqa: E402
 from jaxtrain.search.programs import Programs  # noqa: E402
 from jaxtrain.search.samplers import batch_size, make_sampler  # noqa: E402
 from jaxtrain.search.space import Space, read_space  # noqa: E402
 from jaxtrain.search.study import Ledger, LocalStudy  # noqa: E402
 from jaxtrain.search.trials import Outcome, rank  # noqa: E402
 from jaxtrain.training.experiment import Experiment  # noqa: E402
-from jaxtrain.training.signals import Interruption  # noqa: E402
 
 TRIALS = 32
 HAND_BAR = 1.05
@@ -119,17 +117,9 @@ def run_batch(space: Space, programs: Programs) -> list[Outcome]:
     """Trains all trials of a study as one batch; returns their outcomes."""
     numbers = range(space.config["search"]["trials"])
     points = make_sampler(space, higher_is_better=False).ask(numbers)
-    batch = Batch(
-        space=space,
-        trials=[space.trial(number, point) for number, point in zip(numbers, points, strict=True)],
-        seeds=[space.config["seed"]],
-        programs=programs,
-        higher_is_better=space.config["eval"]["metric"] != "loss",
-        stop=Interruption(),
-        compiled=Compilations(),
-        save=lambda batch, work: None,
-        pace={},
-    )
+    trials = [space.trial(number, point) for number, point in zip(numbers, points, strict=True)]
+    higher_is_better = space.config["eval"]["metric"] != "loss"
+    batch = make_batch(space, programs, trials, [space.config["seed"]], higher_is_better=higher_is_better)
     return [outcome for ended in batch.run(batch.new_work()) for outcome in ended]
 
 

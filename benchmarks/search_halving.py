@@ -10,17 +10,15 @@ from pathlib import Path
 
 import search_learning  # before jax: makes a device per core
 import timing
+from bare_batch import make_batch
 from jax import clear_caches
 
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.parallel.compilation import Compilations
-from jaxtrain.search.batch import Batch
 from jaxtrain.search.budget import buy
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.samplers import batch_size, make_sampler
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.trials import Outcome, compare_by_seed, rank
-from jaxtrain.training.signals import Interruption
 
 TASKS = search_learning.TASKS[:5]
 FULL = 32
@@ -113,17 +111,7 @@ def _search(space: Space, programs: Programs) -> list[Outcome]:
 
 
 def _train(space: Space, programs: Programs, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Outcome]:
-    batch = Batch(
-        space=space,
-        trials=trials,
-        seeds=seeds,
-        programs=programs,
-        higher_is_better=False,
-        stop=Interruption(),
-        compiled=Compilations(),
-        save=lambda batch, work: None,
-        pace={},
-    )
+    batch = make_batch(space, programs, trials, seeds)
     return [outcome for ended in batch.run(batch.new_work()) for outcome in ended]
 
 

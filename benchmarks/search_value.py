@@ -19,17 +19,15 @@ from jaxtrain.commands.options import use_a_host_device_per_core
 use_a_host_device_per_core()  # before JAX starts, like the command
 
 import numpy as np  # noqa: E402
+from bare_batch import make_batch  # noqa: E402
 from noisy_tasks import TASKS  # noqa: E402
 
 from jaxtrain.config.resolve import resolve_config  # noqa: E402
 from jaxtrain.config.trial_value import last_evaluations  # noqa: E402
-from jaxtrain.parallel.compilation import Compilations  # noqa: E402
-from jaxtrain.search.batch import Batch  # noqa: E402
 from jaxtrain.search.programs import Programs  # noqa: E402
 from jaxtrain.search.samplers import make_sampler  # noqa: E402
 from jaxtrain.search.space import read_space  # noqa: E402
 from jaxtrain.search.trials import Judgement, Record  # noqa: E402
-from jaxtrain.training.signals import Interruption  # noqa: E402
 
 VALUES = ("best", "last", "mean of last 3", "mean of last 5")
 READINGS = ("best", "last")
@@ -76,19 +74,9 @@ def _study(name: str, seed: int, quick: bool) -> dict[str, dict[str, float]]:
     programs = Programs()
     records = {}
     for seeds in ([seed], UNUSED):
-        batch = Batch(
-            space=space,
-            trials=[
-                space.trial(n, point) for n, point in zip(numbers, make_sampler(space, False).ask(numbers), strict=True)
-            ],
-            seeds=list(seeds),
-            programs=programs,
-            higher_is_better=False,
-            stop=Interruption(),
-            compiled=Compilations(),
-            save=lambda batch, work: None,
-            pace={},
-        )
+        points = make_sampler(space, False).ask(numbers)
+        trials = [space.trial(number, point) for number, point in zip(numbers, points, strict=True)]
+        batch = make_batch(space, programs, trials, list(seeds))
         work = batch.new_work()
         for _ in batch.run(work):
             pass
