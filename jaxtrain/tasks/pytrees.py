@@ -24,12 +24,13 @@ def pytree_task(
 ) -> Task:
     """Builds a task from a model that is a pytree, and a loss per example.
 
-    `make(values, key)` builds the model inside the trace of each step, and `apply(model, inputs, key, train)` returns its outputs. With `stateful`,
-    `make` returns (model, state), and `apply(model, state, inputs, key, train)` returns (outputs, state); the state
-    holds what is not differentiated, such as the statistics of a batch norm. Float arrays of the model are trained,
-    except hyperparameters, which are arrays in `values`. Other arrays are part of the model state, and other leaves,
-    such as functions, stay as `make` builds them. Parameters are a dict of path -> array. The other arguments are those
-    of `linen_task`.
+    `make(values, key)` builds the model inside the trace of each step, and `apply(model, inputs, key, train)` returns
+    its outputs. With `stateful`, `make` returns (model, state), and `apply(model, state, inputs, key, train)` returns
+    (outputs, state); the state holds what is not differentiated, such as the statistics of a batch norm.
+
+    Float arrays of the model are trained, except hyperparameters, which are arrays in `values`. Other arrays are part
+    of the model state, and other leaves, such as functions, stay as `make` builds them. Parameters are a dict of path
+    -> array. The other arguments are those of `linen_task`.
     """
     return linen_task(lambda values: PytreeModule(make, apply, values, stateful), loss, metrics, **options)
 
