@@ -171,4 +171,5 @@ def make_rules(config: Config, info: DataInfo) -> Rules:
     optimizers = family("optimizer")
     optimizer = Optimizer(optimizers.bind(config["optimizer"]), optimizers.bind_common(config["optimizer"]))
     schedule = schedule_of(config)
-    return Rules(make_task(config, info), schedule, optimizer, config["train"]["accumulate"])
+    accumulate = config["train"]["accumulate"]
+    return Rules(make_task(config, info), schedule, optimizer.of_trained(), accumulate, optimizer.frozen)
