@@ -27,14 +27,8 @@ class Optimizer(NamedTuple):
     member: BoundMember
     wrapper: BoundMember
 
-    @property
-    def frozen(self) -> "FrozenPaths | None":
-        """The parameters that `optimizer.frozen` names, which the state of a run keeps apart."""
-        pattern = dict(self.wrapper.static)["frozen"]
-        return None if pattern is None else FrozenPaths(pattern)
-
     def of_trained(self) -> "Optimizer":
-        """Returns the optimizer of the parameters that are not frozen."""
+        """Returns the optimizer of the parameters that are not frozen, for a state that keeps the others apart."""
         static = tuple((name, None if name == "frozen" else value) for name, value in self.wrapper.static)
         return self._replace(wrapper=replace(self.wrapper, static=static))
 

@@ -16,6 +16,7 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.files import reported_as
 from jaxtrain.storage.ownership import read_owner
 from jaxtrain.storage.safetensors_files import SUFFIX
+from jaxtrain.tasks.lora import BASE, is_adapted
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.trained_run import open_checkpoints
 from jaxtrain.training.weights_of_file import read_weights_of_file
@@ -49,18 +50,15 @@ def load_initial_weights(
             raise ConfigError("checkpoint.init_except", pattern, "None where checkpoint.init_from is None", hint)
         return state
     own, shared = take_shared(state)
-    weights = {
-        "params": join_params(own.params, own.frozen if shared is None else shared),
-        "model_state": own.model_state,
-    }
-    loaded = _loaded(weights, section, lanes, alike={f"params/{path}" for path, _ in named_leaves(shared)})
-    params, frozen = split_like(state, loaded["params"])
-    parts = {
-        "params": params,
-        "model_state": loaded["model_state"],
-        "frozen": frozen if shared is None else SharedByLanes(frozen),
-    }
-    state = state.replace(**place(parts))
+    params = join_params(own.params, own.frozen if shared is None else shared)
+    base = params[BASE] if is_adapted(params) else params
+    held_once = shared[BASE] if shared is not None and is_adapted(params) else shared
+    alike = {f"params/{path}" for path, _ in named_leaves(held_once)}
+    loaded = _loaded({"params": base, "model_state": own.model_state}, section, lanes, alike)
+    params = {**params, BASE: loaded["params"]} if is_adapted(params) else loaded["params"]
+    trained, frozen = split_like(state, params)
+    parts = {"params": trained, "model_state": loaded["model_state"]}
+    state = state.replace(**place({**parts, "frozen": frozen if shared is None else SharedByLanes(frozen)}))
     if state.ema is not None:
         state = state.replace(ema=jax.tree.map(jax.numpy.copy, (state.params, state.model_state)))
     init = functools.partial(_init_optimizer, rules=rules)
@@ -77,9 +75,8 @@ def _loaded(weights: Any, section: Mapping[str, Any], lanes: int | None, alike: 
         kept = jax.tree.leaves(match_paths("checkpoint.init_except", pattern, weights))
         replaced = {path: leaf for (path, leaf), keep in zip(replaced.items(), kept, strict=True) if not keep}
     if lanes is not None:
-        source |= {
-            path: np.broadcast_to(leaf, (lanes, *leaf.shape)) for path, leaf in source.items() if path not in alike
-        }
+        own = source.keys() - set(alike)
+        source |= {path: np.broadcast_to(source[path], (lanes, *source[path].shape)) for path in own}
     _check(replaced, source, section["init_from"])
     return replace_leaves(weights, {path: source[path] for path in replaced})
 
