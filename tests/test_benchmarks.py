@@ -66,6 +66,13 @@ def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
     assert "steps a run" in printed
 
 
+def test_call_memory_compares_a_call_with_its_step_and_says_which_part_is_left_out(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "call_memory")
+    assert names(found)[0].startswith("CPU, state of")
+    assert found["ratios"][0]["ratio"] < 1.3
+    assert len(found["ratios"]) == 2 or "libtpu is not installed" in printed
+
+
 @pytest.mark.slow
 def test_throughput_measures_any_config_with_overrides(tmp_path: Path) -> None:
     printed, found = run(

@@ -35,12 +35,14 @@ class Rules(NamedTuple):
     schedule(step, hparams) -> values: a copy of hparams with scheduled entries replaced by this step's values
     optimizer(values) -> optax.GradientTransformation
     accumulate: number of micro-batches that each batch is split into
+    guard_steps: whether each step of a call is judged before its update is kept, for large states (`core/guards.py`)
     """
 
     task: Task
     schedule: Callable[[jax.Array, Values], Values]
     optimizer: Callable[[Values], optax.GradientTransformation]
     accumulate: int = 1
+    guard_steps: bool = False
 
 
 class TrainState(struct.PyTreeNode):
