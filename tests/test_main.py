@@ -184,6 +184,7 @@ def test_unknown_knob_in_a_config_file(refused: Refusal):
         (["list", "optimzers"], ["got 'optimzers'", "optimizers, data", "Did you mean 'optimizers'?"]),
         (["list", "optimizers", "losses"], ["stray argument 'losses'"]),
         (["list", "--config=mine.py"], ["list: got a config"]),
+        (["list", "--trust=mine"], ["list: got --trust", "Leave --trust out"]),
         (["list", "optimizers", "--config.seed=1"], ["list: got a config"]),
     ],
 )

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import jax
@@ -15,7 +16,7 @@ from jaxtrain.core.steps import train_step
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.memory import memory_limit
-from jaxtrain.training.checks import explain_traced_floats
+from jaxtrain.training.checks import explain_jax_errors
 from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.guard_rule import step_flops
@@ -113,8 +114,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
     `limit` is the bytes available on each device (None: the memory that is free). Raises the errors that `train` would
     raise before its first step.
     """
-    with explain_traced_floats(config):
-        experiment = build(config)
+    with explain_jax_errors(config), closing(build(config)) as experiment:
         begin = _begin(experiment)
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with count_compilations() as compiled:
