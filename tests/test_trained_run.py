@@ -79,7 +79,7 @@ def test_any_number_of_examples_is_predicted_by_four_programs(digits):
     images, _ = load_digits(return_X_y=True)
     images = np.concatenate([images] * 2).reshape(-1, 8, 8, 1)
     most = run.config["data"]["eval_batch_size"]
-    expected = run.task.predict(*run.state.ema, run.info.normalise(images), run.state.hparams)
+    expected = np.asarray(run.task.predict(*run.state.ema, run.info.normalise(images), run.state.hparams))
     with count_compilations() as compiled:
         for count in (0, 1, 2, 8, 9, 64, 65, most - 1, most, most + 3, len(images)):
             found = run.predict(images[:count])
