@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxtrain.core.metric import Mean, Metrics
 from jaxtrain.core.state import TrainState
+from jaxtrain.core.trees import is_float
 
 TakeStep = Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
 """(state, i) -> (next state, metrics), for step i of a call."""
@@ -99,12 +100,12 @@ def _select(live: jax.Array, new: TrainState, old: TrainState) -> TrainState:
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    floats = [leaf for leaf in jax.tree.leaves(tree) if is_float(leaf)]
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
 def _nan_unless(live: jax.Array, total: jax.Array) -> jax.Array:
-    return jnp.where(live, total, jnp.nan) if jnp.issubdtype(total.dtype, jnp.inexact) else total
+    return jnp.where(live, total, jnp.nan) if is_float(total) else total
 
 
 def _norms(before: Any, after: Any) -> dict[str, jax.Array]:

@@ -7,11 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.errors import ConfigError, Words, message, one_of
 
 LeafTable = dict[str, dict[str, Any]]
+
+
+def is_float(leaf: Any) -> bool:
+    """Tells whether an array or a shape holds floating-point numbers."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def tree_bytes(tree: Any) -> int:
@@ -33,6 +39,12 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
             raise ValueError(message("tree", got, "a path of its own for each leaf", hint))
         seen.add(path)
         yield path, leaf
+
+
+def replace_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """Returns the tree with the leaves given by their paths in the place of its own; others stay."""
+    replaced = [leaves.get(path, leaf) for path, leaf in named_leaves(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), replaced)
 
 
 def leaf_digests(tree: Any) -> LeafTable:
