@@ -62,8 +62,20 @@ def test_families_compares_optimizers_with_optax_and_schedules_with_none(tmp_pat
 @pytest.mark.slow
 def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "run")
-    assert names(found) == ["whole run, 1 epochs"]
+    assert names(found) == [
+        "whole run, 1 epochs",
+        "MLP, 20 steps, by hand",
+        "MLP, 40 steps, by hand",
+        "CNN, 4 steps, logged once",
+    ]
     assert "steps a run" in printed
+
+
+def test_call_memory_compares_a_call_with_its_step_and_says_which_part_is_left_out(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "call_memory")
+    assert names(found)[0].startswith("CPU, state of")
+    assert found["ratios"][0]["ratio"] < 1.3
+    assert len(found["ratios"]) == 2 or "libtpu is not installed" in printed
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from jaxtrain.data.readers.json_lines import jsonl, read_jsonl_table
 from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
-from jaxtrain.errors import DataError, UsageError, one_of
+from jaxtrain.errors import DataError, UsageError, Words, one_of, printable
 from jaxtrain.files import reported_as
 
 __all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
@@ -79,8 +79,12 @@ def load(section: Mapping[str, Any], given: Source | None = None, *, standardise
     if given is not None:
         return load_dataset(as_source(given, MEMORY), settings, standardised=standardised)
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
-    with reported_as(DataError):
-        returned = SOURCES.bind(section)(values, root)
+    try:
+        with reported_as(DataError):
+            returned = SOURCES.bind(section)(values, root)
+    except OSError as error:  # of a user's own source: our readers raise StorageError
+        got = Words(f"{section['name']}, which failed ({type(error).__name__}: {printable(str(error))})")
+        raise DataError("data.name", got, "a source whose files can be read", "Check its paths") from error
     return load_dataset(as_source(returned, section["name"]), settings, standardised=standardised)
 
 

@@ -62,7 +62,6 @@ class Dataset:
     parts: dict[str, Part] = field(repr=False)
     weights: Weights | None = field(default=None, repr=False)
     bad: BadRows | None = field(default=None, repr=False)
-    _whole: dict[str, Rows] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -84,10 +83,8 @@ class Dataset:
         return self._prepare(name, rows, out)
 
     def split(self, name: str) -> Rows:
-        """Prepares all examples of a split, as `read` does; once."""
-        if name not in self._whole:
-            self._whole[name] = self._prepare(name, None)
-        return self._whole[name]
+        """Prepares all examples of a split, as `read` does."""
+        return self._prepare(name, None)
 
     @cached_property
     def example(self) -> Rows:

@@ -13,9 +13,10 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.section_traits import SHARED_BY_TRIALS
 from jaxtrain.core.state import TrainState
+from jaxtrain.core.trees import tree_bytes
 from jaxtrain.data import Source
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.parallel.memory import memory_limit, tree_bytes
+from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.parallel.shared_programs import drop_all_programs, drop_programs
 from jaxtrain.search.lanes import Lanes, OneByOne

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtrain.config.identity import to_json
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
-from jaxtrain.core.state import Rules, TrainState
+from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.data import Source
 from jaxtrain.data import load as load_data
@@ -35,6 +35,7 @@ from jaxtrain.training.checks import (
     warn_of_mini_batches,
 )
 from jaxtrain.training.feeds import Feed, Pieces, make_feed
+from jaxtrain.training.guard_rule import guards_steps
 from jaxtrain.training.lengths import Lengths, lengths_of
 from jaxtrain.training.size_checks import check_sizes
 from jaxtrain.training.target_checks import check_targets
@@ -75,6 +76,12 @@ class Experiment:
     def example(self) -> dict[str, np.ndarray]:
         """A batch of one training example, from which the model infers the shapes of its parameters."""
         return self.dataset.example
+
+    @property
+    def batch_shapes(self) -> Batch:
+        """The shapes and dtypes of a training batch."""
+        size = self.config["data"]["batch_size"]
+        return {name: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) for name, leaf in self.example.items()}
 
     def init(self) -> TrainState:
         """Makes the initial state, on the devices."""
@@ -155,7 +162,9 @@ def build(
     experiment = Experiment(config, dataset, mesh, rules, lengths, **shared)
     state = experiment.state_shapes()
     check_sizes(config, mesh, state, experiment.example)
-    check_task(rules, config, dataset, experiment.hparams)
+    if guards_steps(rules, state, experiment.batch_shapes):
+        experiment = replace(experiment, rules=rules._replace(guard_steps=True))
+    check_task(experiment.rules, config, dataset, experiment.hparams)
     if config["data"]["batch_size"] == config["train"]["accumulate"]:
         _trace_one_example(experiment, state)
     return experiment
