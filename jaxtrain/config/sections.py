@@ -53,10 +53,15 @@ class Augment:
 
 @dataclass(frozen=True)
 class Eval:
-    """Interval of evaluation on the validation split, and the metric that selects the best step."""
+    """Interval of evaluation on the validation split, and the metric that selects the best step.
+
+    `augment` names views of each picture over which the outputs of the model are averaged in evaluations, tests and
+    predictions, those of pixels moved back: some of flip, flip_vertical and quarter_turns. Each flip doubles the work.
+    """
 
     every: Duration = "10 %"
     metric: Name = "loss"
+    augment: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
+from jaxtrain.tasks.augment.views import AveragedOverViews
 from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.linen import linen_task
@@ -28,7 +29,8 @@ def make_task(config: Config, info: DataInfo) -> Task:
     """Builds the task of a resolved config; configs that differ only in floats get the same object."""
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
-    return _build_task(bound["task"], bound["model"], bound["loss"], augmentation_of(config), info, precision)
+    views = config["eval"]["augment"]
+    return _build_task(bound["task"], bound["model"], bound["loss"], augmentation_of(config), views, info, precision)
 
 
 @functools.lru_cache(maxsize=256)
@@ -37,13 +39,14 @@ def _build_task(
     model: BoundMember,
     loss: BoundMember,
     augmentation: Augmentation,
+    views: tuple[str, ...],
     info: DataInfo,
     precision: Precision,
 ) -> Task:
     """Makes a task that normalises raw inputs, augments those of training, and computes in the chosen precision."""
 
     def build(values: Values, info: DataInfo) -> Task:
-        return task(values, _Model(model, precision), PerExample(loss, loss.name), info)
+        return task(values, _Model(model, precision, views, info.has_maps), PerExample(loss, loss.name), info)
 
     bare = augmented(_rebuilt(build, info), augmentation)
 
@@ -88,10 +91,12 @@ def _rebuilt(build: Callable[[Values, DataInfo], Task], info: DataInfo) -> Task:
 
 @dataclass(frozen=True)
 class _Model:
-    """Makes a model's module from the values of a step, in the precision of the config."""
+    """Makes a model's module from the values of a step, in the precision of the config, averaged over `views`."""
 
     member: BoundMember
     precision: Precision
+    views: tuple[str, ...]
+    has_maps: bool
 
     @property
     def name(self) -> str:
@@ -100,7 +105,8 @@ class _Model:
 
     def __call__(self, values: Values, *supplied: Any) -> Module:
         """Makes the module; `supplied` holds the number of outputs."""
-        return self.precision.wrap_module(self.member(values, *supplied))
+        module = self.precision.wrap_module(self.member(values, *supplied))
+        return AveragedOverViews(module, self.views, self.has_maps) if self.views else module
 
 
 TASKS = Family(

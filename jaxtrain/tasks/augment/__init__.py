@@ -1,7 +1,8 @@
 """Augmentations: random changes of training batches, on the device and inside the step.
 
 A member is a pure function `(key, batch, **knobs) -> batch`, and draws for each example by itself. `batch` holds
-`inputs` (batch, ...) and `targets` (batch, ...). Inputs have mean 0 and deviation 1 in each channel of the training
+`inputs` (batch, ...), `targets` (batch, ...) and, once examples are mixed, their partners
+(`jaxtrain/tasks/mixtures.py`). Inputs have mean 0 and deviation 1 in each channel of the training
 split, also where the data are bytes: what lies outside of a picture is 0, the mean. A strength of 0 leaves the batch as
 it is, to the bit. Targets with the height and width of the inputs, such as masks, move with the picture.
 """
@@ -17,15 +18,35 @@ from jaxtrain.config.registry import BoundMember, Family, Product, Values
 from jaxtrain.config.sections import Augment
 from jaxtrain.core.state import Batch, Task, stream
 from jaxtrain.errors import ConfigError
-from jaxtrain.tasks.augment.geometry import crop, flip, flip_vertical, pad_and_crop
+from jaxtrain.tasks.augment.geometry import (
+    affine,
+    crop,
+    flip,
+    flip_vertical,
+    pad_and_crop,
+    quarter_turns,
+    random_resized_crop,
+    rotate,
+)
+from jaxtrain.tasks.augment.mixing import cutmix, mixup
+from jaxtrain.tasks.augment.values import color_jitter, cutout, noise
 
 AUGMENTATIONS = Family(
     "augment",
     {
         "pad_and_crop": pad_and_crop,
         "crop": crop,
+        "random_resized_crop": random_resized_crop,
         "flip": flip,
         "flip_vertical": flip_vertical,
+        "quarter_turns": quarter_turns,
+        "rotate": rotate,
+        "affine": affine,
+        "color_jitter": color_jitter,
+        "noise": noise,
+        "cutout": cutout,
+        "cutmix": cutmix,
+        "mixup": mixup,
     },
     supplied=("key", "batch"),
     product=Product("a batch, with inputs and targets", lambda built: isinstance(built, Mapping)),
