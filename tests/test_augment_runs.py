@@ -3,19 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_runs import Interrupting, outcome, tiny
 
-from jaxtrain import build, load_config, load_run
+from jaxtrain import Source, build, load_config, load_run
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import digest
 from jaxtrain.config.resolve import resolve_config
+from jaxtrain.core.state import Task
 from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.search.space import read_space
+from jaxtrain.tasks.classification import classification
 from jaxtrain.tasks.mixtures import Partner, main_targets, mixed_losses
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.train import train_and_evaluate
@@ -156,3 +159,58 @@ def test_predictions_and_evaluation_average_over_views(tmp_path: Path):
     seen = [pictures, pictures[:, :, ::-1], pictures[:, ::-1], pictures[:, ::-1, ::-1]]
     expected = np.mean([plain.predict(view) for view in seen], axis=0)
     np.testing.assert_allclose(views.predict(pictures), expected, atol=1e-4)
+
+
+class Pixels(nn.Module):
+    """One logit for each pixel, by a convolution that is not symmetric."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        return nn.Conv(self.outputs, (3, 3))(inputs)
+
+
+SEGMENTATION = {
+    "task": "segmentation",
+    "loss": "dice_cross_entropy",
+    "model.name": "test_augment_runs:Pixels",
+    "data.name": "memory",
+    "data.batch_size": 8,
+    "train.duration": "4 steps",
+}
+
+
+def test_a_segmentation_trains_on_crops_and_averages_masks_that_are_moved_back(tmp_path: Path):
+    pictures = np.random.default_rng(0).normal(size=(60, 8, 8, 1)).astype(np.float32)
+    data = Source({"train": (pictures, (pictures[..., 0] > 0).astype(np.uint8))})
+    for name, more in (("plain", {}), ("views", {"eval.augment": ("quarter_turns",)})):
+        config = tiny(SEGMENTATION | {"augment.crop.height": 4, "augment.quarter_turns": True} | more)
+        assert train_and_evaluate(config, tmp_path / name, data=data, quiet=True).status == "done"
+    plain, views = load_run(tmp_path / "plain"), load_run(tmp_path / "views")
+    turned = [plain.predict(np.rot90(pictures, k, axes=(1, 2))) for k in range(4)]
+    expected = np.mean([np.rot90(masks, -k, axes=(1, 2)) for k, masks in enumerate(turned)], axis=0)
+    np.testing.assert_allclose(views.predict(pictures), expected, atol=1e-5)
+
+
+def unmixed(model: Any, loss: Any, info: Any) -> Task:
+    """Returns a task whose loss knows of no partners."""
+    task = classification(model, loss, info)
+
+    def loss_by_own_targets(params: Any, state: Any, batch: Any, *rest: Any) -> Any:
+        own = {name: leaf for name, leaf in batch.items() if name != "partners"}
+        return task.loss(params, state, own, *rest)
+
+    return task._replace(loss=loss_by_own_targets)
+
+
+def mixed(model: Any, loss: Any, info: Any) -> Task:
+    """Returns a task of the table, as a user's own function."""
+    return classification(model, loss, info)
+
+
+def test_mixtures_need_a_task_that_weights_their_losses():
+    with pytest.raises(ConfigError, match="whose loss leaves out the targets of mixed examples"):
+        build(tiny({"task.name": "test_augment_runs:unmixed", "augment.mixup": True}))
+    build(tiny({"task.name": "test_augment_runs:mixed", "augment.mixup": True}))
+    build(tiny({"task.name": "test_augment_runs:unmixed", "augment.flip": True}))

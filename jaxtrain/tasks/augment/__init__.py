@@ -62,6 +62,11 @@ class Augmentation:
     members: tuple[tuple[str, BoundMember], ...] = ()
     seed: int | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of the config, in the order in which their members are applied."""
+        return tuple(name for name, _ in self.members)
+
     def __call__(self, key: jax.Array, batch: Batch, values: Values) -> Batch:
         """Returns the augmented batch; each member draws from a stream of its own, so another one changes no draws.
 
