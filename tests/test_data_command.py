@@ -87,8 +87,8 @@ def test_a_picture_is_a_png_that_others_read():
 
 
 def test_pictures_are_drawn_before_and_after_their_augmentation(tmp_path):
-    config = config_file(tmp_path, {"augment.flip.probability": 1.0})
-    done = run(tmp_path, "data", f"--config={config}", f"--workdir={tmp_path / 'drawn'}")
+    chosen = (f"--config={config_file(tmp_path)}", "--config.augment.flip.probability=1.0")
+    done = run(tmp_path, "data", *chosen, f"--workdir={tmp_path / 'drawn'}")
     assert done.returncode == 0, done.stderr
     assert f"wrote {tmp_path / 'drawn' / 'augmented.png'}: examples before and after flip" in done.stdout
     with Image.open(tmp_path / "drawn" / "augmented.png") as image:
