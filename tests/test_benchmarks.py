@@ -60,6 +60,13 @@ def test_families_compares_optimizers_with_optax_and_schedules_with_none(tmp_pat
 
 
 @pytest.mark.slow
+def test_augmentation_times_each_member_inside_a_loop(tmp_path: Path) -> None:
+    _, found = run(tmp_path, "augmentation", "pad_and_crop+flip", "mixup")
+    assert list(found["ms"]) == ["", "pad_and_crop+flip", "mixup"]
+    assert all(milliseconds > 0 for milliseconds in found["ms"].values())
+
+
+@pytest.mark.slow
 def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "run")
     assert names(found) == [

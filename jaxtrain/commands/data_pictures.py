@@ -1,12 +1,17 @@
 """Pictures of a data set's training examples: a grid of images, with masks beside them, or histograms of features."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data.dataset import Dataset, Part
 from jaxtrain.data.fields import read_rows
 from jaxtrain.errors import printable
+from jaxtrain.tasks.augment import Augmentation
+from jaxtrain.tasks.inputs import normalise_batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,13 +25,56 @@ HISTOGRAM_ROWS = 10_000
 MOST_BARS = 8
 LONGEST_LABEL = 20
 
+TIMES = 3
+"""How often each example is drawn augmented."""
+
 
 def draw_examples(dataset: Dataset) -> "Figure":
     """Draws images for inputs (height, width, channels), else a histogram of each feature."""
-    shape = dataset.info.input_shape
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
-        return _draw_images(dataset)
-    return _draw_histograms(dataset)
+    return _draw_images(dataset) if dataset.has_pictures else _draw_histograms(dataset)
+
+
+def draw_augmented(dataset: Dataset, augmentation: Augmentation, floats: Mapping[str, float]) -> "Figure":
+    """Draws images as they are and below each, as often as TIMES, augmented with the config's own strengths.
+
+    Masks are outlined. Colours are those of the data: what lies outside of a picture has the mean of the training part.
+    """
+    part = dataset.parts["train"]
+    places = np.linspace(0, len(part) - 1, min(COLUMNS, len(part))).astype(np.int64)
+    batch = normalise_batch(dataset.read("train", places), dataset.info)
+    values = {name: jnp.float32(value) for name, value in floats.items()}
+    keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(TIMES)]
+    augment = jax.jit(augmentation)  # one compilation, in place of one for each operation
+    rows = [batch, *(augment(key, batch, values) for key in keys)]
+    return _draw_rows([(_in_colours(dataset, row["inputs"]), np.asarray(row["targets"])) for row in rows])
+
+
+def _in_colours(dataset: Dataset, inputs: Any) -> np.ndarray:
+    """Returns normalised inputs in the range of the data: bytes as bytes."""
+    mean, std = (np.asarray(values, np.float32) for values in (dataset.info.input_mean, dataset.info.input_std))
+    raw = np.asarray(inputs) * std + mean
+    is_bytes = dataset.info.input_dtype == "uint8"
+    return np.clip(np.round(raw), 0, 255).astype(np.uint8) if is_bytes else raw
+
+
+def _draw_rows(rows: list[tuple[np.ndarray, np.ndarray]]) -> "Figure":
+    """Draws each (pictures, targets) as a row of panels; all grey ones share one scale."""
+    from matplotlib.figure import Figure
+
+    columns = len(rows[0][0])
+    figure = Figure(figsize=(1.6 * columns, 1.6 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    limits = {"vmin": min(p.min() for p, _ in rows), "vmax": max(p.max() for p, _ in rows)}
+    for line, (pictures, targets), title in zip(panels, rows, ["before", *["after"] * TIMES], strict=True):
+        for axes, picture, target in zip(line, pictures, targets, strict=True):
+            grey = picture.shape[-1] == 1
+            options: dict[str, Any] = {"cmap": "gray", **limits} if grey else {}
+            axes.imshow(np.squeeze(picture, -1) if grey else _in_range(picture), **options)
+            if target.shape == picture.shape[:2] and np.ptp(target):
+                axes.contour(target, colors="tab:red", linewidths=0.8)
+            axes.axis("off")
+        line[0].set_title(title, fontsize="small", loc="left")
+    return figure
 
 
 def _draw_images(dataset: Dataset) -> "Figure":

@@ -86,6 +86,12 @@ class Dataset:
         """Prepares all examples of a split, as `read` does."""
         return self._prepare(name, None)
 
+    @property
+    def has_pictures(self) -> bool:
+        """Tells whether inputs can be drawn: (height, width, channels) with one, three or four channels."""
+        shape = self.info.input_shape
+        return len(shape) == 3 and shape[2] in (1, 3, 4)
+
     @cached_property
     def example(self) -> Rows:
         """The first training example as a batch of one."""

@@ -57,6 +57,19 @@ class DataInfo:
         """Tells whether batches hold raw integers, which the task normalises."""
         return self.input_dtype != "float32"
 
+    @property
+    def has_maps(self) -> bool:
+        """Tells whether targets hold a value for each pixel of a picture, such as the label of a mask."""
+        is_map = len(self.target_shape) >= 2 and self.target_shape[:2] == self.input_shape[:2]
+        return is_map and len(self.input_shape) == 3
+
+    def resized(self, shape: tuple[int, ...]) -> "DataInfo":
+        """Returns the description of pictures of another size; targets with a value for each pixel follow."""
+        if shape == self.input_shape or len(shape) != 3:
+            return self
+        targets = (*shape[:2], *self.target_shape[2:]) if self.has_maps else self.target_shape
+        return dataclasses.replace(self, input_shape=shape, target_shape=targets)
+
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
         targets = (self.target_mean, self.target_std, self.standardised)

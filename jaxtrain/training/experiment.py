@@ -25,6 +25,7 @@ from jaxtrain.optimizers.schedules import Schedule, schedule_of
 from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh
 from jaxtrain.tasks import STANDARDISED, make_task
 from jaxtrain.tasks.lora import BASE
+from jaxtrain.training.augment_checks import check_augment, check_views
 from jaxtrain.training.checks import (
     check_adadelta,
     check_continuation,
@@ -143,6 +144,7 @@ def build(
         DataError: data that cannot be read or used.
     """
     check_metrics(config["task"], config["eval"]["metric"])
+    check_views(config)
     check_schedule_free(config)
     check_adadelta(config)
     check_continuation(config)
@@ -165,6 +167,7 @@ def build(
     if guards_steps(rules, state, experiment.batch_shapes):
         experiment = replace(experiment, rules=rules._replace(guard_steps=True))
     check_task(experiment.rules, config, dataset, experiment.hparams)
+    check_augment(config, rules, dataset.info, state, experiment.example)
     if config["data"]["batch_size"] == config["train"]["accumulate"]:
         _trace_one_example(experiment, state)
     return experiment
