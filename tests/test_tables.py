@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from jaxtrain.data.tables import Places, Table, TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
+from jaxtrain.data.tables import Places, Table
 from jaxtrain.errors import DataError
 
 NAN = math.nan

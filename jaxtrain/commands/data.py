@@ -10,7 +10,7 @@ from jaxtrain.commands.options import Options, command, join
 from jaxtrain.data import load
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import steps_per_epoch
-from jaxtrain.data.tables import TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.files import demand_writable, make_directory, write_bytes
 from jaxtrain.tasks import STANDARDISED
 from jaxtrain.trackers.figures import render

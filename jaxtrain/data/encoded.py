@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 
 from jaxtrain.data.source import Source
-from jaxtrain.data.tables import Table, TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, JaxtrainWarning, Words
 
 

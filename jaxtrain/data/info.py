@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxtrain.data.encoded import warn_of_unseen
 from jaxtrain.data.fields import Field, nbytes, read_rows
-from jaxtrain.data.tables import Table, TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
+from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, Words
 
 STATISTICS_EXAMPLES = 10_000
