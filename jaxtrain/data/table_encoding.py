@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -14,17 +14,28 @@ MOST_CATEGORIES = 1_000
 """Distinct categories of a column beyond which it is taken for a text or an identifier."""
 
 
+Form = Literal["number", "flag", "code"]
+"""The form of an encoded column: a number to standardise, 0 or 1, or the code of a category."""
+
+LARGEST_QUANTILE = 1e-7
+"""The distance from 0 and 1 that a share of smaller values keeps: its normal deviate lies within 5.2."""
+
+
 class ColumnEncoding(NamedTuple):
     """The encoding of one column as numbers.
 
     `mean` is that of its numbers, which fills missing ones, and None for categories. `missing` tells whether training
-    rows miss a value, which then has an encoded column of its own.
+    rows miss a value, which then has an encoded column or a code of its own. `quantiles` are those of its numbers in
+    training, evenly spaced, where these are encoded by their rank, too. `coded` categories are one column of codes: 0
+    for one that no training row has, then the categories in their order, then the missing ones.
     """
 
     name: str
     mean: float | None
     categories: tuple[str, ...]
     missing: bool
+    quantiles: tuple[float, ...] = ()
+    coded: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -34,48 +45,110 @@ class ColumnEncoding(NamedTuple):
     @property
     def names(self) -> list[str]:
         """The names of the encoded columns."""
+        if self.coded:
+            return [self.name]
         named = [f"{self.name}={category}" for category in self.categories] if self.mean is None else [self.name]
-        return [*named, f"{self.name} (missing)"] if self.missing else named
+        ranked = [f"{self.name} (quantile)"] if self.quantiles else []
+        return [*named, *ranked, *([f"{self.name} (missing)"] if self.missing else [])]
+
+    @property
+    def forms(self) -> list[Form]:
+        """The form of each encoded column."""
+        if self.coded:
+            return ["code"]
+        numbers = 0 if self.mean is None else 1 + bool(self.quantiles)
+        return ["number" if place < numbers else "flag" for place in range(len(self.names))]
+
+    @property
+    def codes(self) -> int:
+        """The number of codes of a coded column, that of unknown categories included."""
+        return 1 + len(self.categories) + self.missing
 
     def encode(self, column: np.ndarray, out: np.ndarray) -> None:
         """Writes a column (n,) into zeros (n, len(names))."""
         absent = absent_in(column)
+        if self.coded:
+            out[:, 0] = self.places(column) + 1
+            out[absent, 0] = len(self.categories) + 1 if self.missing else 0
+            return
         if self.missing:
             out[:, -1] = absent
         if self.mean is not None:
             out[:, 0] = np.where(absent, self.mean, column)
+            if self.quantiles:
+                out[:, 1] = _normal_ranks(out[:, 0], np.asarray(self.quantiles))
             return
-        codes = self.codes(column)
-        rows = np.flatnonzero(codes >= 0)
-        out[rows, codes[rows]] = 1
+        places = self.places(column)
+        rows = np.flatnonzero(places >= 0)
+        out[rows, places[rows]] = 1
 
-    def codes(self, column: np.ndarray) -> np.ndarray:
-        """Returns the index of each category (n,), -1 for one that is missing or not among them."""
-        index = {category: code for code, category in enumerate(self.categories)}
+    def places(self, column: np.ndarray) -> np.ndarray:
+        """Returns the place of each category (n,) among the categories, -1 for one that is missing or unknown."""
+        index = {category: place for place, category in enumerate(self.categories)}
         return np.fromiter((index.get(text, -1) for text in column.tolist()), np.int64, len(column))
+
+    def shares(self, encoded: np.ndarray) -> np.ndarray:
+        """Returns the share of encoded rows (n, len(names)) with each of the categories."""
+        if not self.coded:
+            return encoded[:, : len(self.categories)].mean(axis=0)
+        counts = np.bincount(encoded[:, 0].astype(np.int64), minlength=self.codes)
+        return counts[1 : len(self.categories) + 1] / len(encoded)
+
+    def absent(self, encoded: np.ndarray) -> int:
+        """Counts the encoded rows (n, len(names)) that miss a value."""
+        if not self.missing:
+            return 0
+        return int(np.sum(encoded[:, -1] == (self.codes - 1 if self.coded else 1)))
+
+
+def _normal_ranks(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Returns the normal deviate of the share of training values below each value, half of those equal to it included.
+
+    As scikit-learn's `QuantileTransformer(output_distribution="normal")`.
+    """
+    from scipy.special import ndtri
+
+    shares = np.linspace(0.0, 1.0, len(quantiles))
+    # A value that occurs often is several quantiles at once: the mean of the first and the last of its shares.
+    below = np.interp(values, quantiles, shares)
+    above = -np.interp(-values, -quantiles[::-1], -shares[::-1])
+    return ndtri(np.clip((below + above) / 2.0, LARGEST_QUANTILE, 1.0 - LARGEST_QUANTILE))
+
+
+class Layout(NamedTuple):
+    """The places of numbers, flags and codes in an encoded row, and the number of codes of each column of them."""
+
+    numbers: tuple[int, ...]
+    flags: tuple[int, ...] = ()
+    codes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class TableEncoding:
     """Encodes tables as rows of numbers, by what the training rows showed.
 
-    A number is one column, its missing values filled with the training mean; a category is one column of 0 and 1 for
-    each category of the training rows, all 0 for another one. A column that misses values in training has one more,
-    which is 1 where the value is missing.
+    A number is one column, its missing values filled with the training mean, and one of its normal rank where quantiles
+    are asked for. A category is one column of 0 and 1 for each category of the training rows, all 0 for another one, or
+    one column of codes. A column that misses values in training has one more, which is 1 where the value is missing, or
+    a code more.
     """
 
     columns: tuple[ColumnEncoding, ...]
 
     @classmethod
-    def fit(cls, table: Table, rows: np.ndarray | None = None) -> "TableEncoding":
-        """Learns means and categories of the training `rows` (None: all) of a table.
+    def fit(
+        cls, table: Table, rows: np.ndarray | None = None, *, coded: bool = False, quantiles: int | None = None
+    ) -> "TableEncoding":
+        """Learns means and categories of the training `rows` (None: all) of a table, and so many quantiles of numbers.
 
         Raises DataError for a column without values, and for more than 1,000 categories or one for each row.
         """
         training = table if rows is None else table.take(rows)
         if not len(training) or not table.columns:
             raise DataError(table.where, Words(f"{len(training)} rows of {len(table.columns)} columns"), "at least one")
-        return cls(tuple(_fit_column(name, column, table.where) for name, column in training.columns.items()))
+        fitted = (_fit_column(name, column, table.where, quantiles) for name, column in training.columns.items())
+        return cls(tuple(column._replace(coded=coded and column.kind == "category") for column in fitted))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,9 +156,16 @@ class TableEncoding:
         return tuple(name for column in self.columns for name in column.names)
 
     @property
-    def flags(self) -> tuple[bool, ...]:
-        """Whether each encoded column holds only 0 and 1."""
-        return tuple(column.mean is None or i > 0 for column in self.columns for i in range(len(column.names)))
+    def forms(self) -> tuple[Form, ...]:
+        """The form of each encoded column."""
+        return tuple(form for column in self.columns for form in column.forms)
+
+    @property
+    def layout(self) -> Layout:
+        """The places of numbers, flags and codes in an encoded row."""
+        places = {form: tuple(i for i, own in enumerate(self.forms) if own == form) for form in get_args(Form)}
+        sizes = tuple(column.codes for column in self.columns if column.coded)
+        return Layout(places["number"], places["flag"], places["code"], sizes)
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -118,7 +198,7 @@ class TableEncoding:
         for column in self.columns:
             if column.mean is None:
                 values = self._values(table, column)
-                counts[column.name] = int(np.sum((column.codes(values) < 0) & ~absent_in(values)))
+                counts[column.name] = int(np.sum((column.places(values) < 0) & ~absent_in(values)))
         return {name: count for name, count in counts.items() if count}
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +208,10 @@ class TableEncoding:
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "TableEncoding":
         """Inverts `to_json`, also after a round trip through a JSON file."""
-        columns = [{**column, "categories": tuple(column["categories"])} for column in saved["columns"]]
+        columns: list[dict[str, Any]] = [
+            {name: tuple(value) if isinstance(value, list) else value for name, value in column.items()}
+            for column in saved["columns"]
+        ]
         return cls(tuple(ColumnEncoding(**column) for column in columns))
 
     def _check(self, table: Table) -> None:
@@ -155,7 +238,7 @@ class TableEncoding:
         return np.full(len(values), np.nan) if column.kind == "number" else np.full(len(values), "", TEXT)
 
 
-def _fit_column(name: str, column: np.ndarray, where: str) -> ColumnEncoding:
+def _fit_column(name: str, column: np.ndarray, where: str, quantiles: int | None) -> ColumnEncoding:
     absent = absent_in(column)
     present = column[~absent]
     drop = f"Leave it out, by data.drop=({name!r},)"
@@ -163,7 +246,8 @@ def _fit_column(name: str, column: np.ndarray, where: str) -> ColumnEncoding:
         raise DataError(where, Words(f"no value in the column {name!r}"), "at least one in the training rows", drop)
     missing = bool(absent.any())
     if kind_of(column) == "number":
-        return ColumnEncoding(name, float(present.mean()), (), missing)
+        at = np.linspace(0.0, 1.0, quantiles) if quantiles else ()
+        return ColumnEncoding(name, float(present.mean()), (), missing, tuple(np.quantile(present, at).tolist()))
     categories = tuple(sorted(set(present.tolist())))
     if len(categories) > MOST_CATEGORIES or len(categories) == len(column) > 1:
         got = Words(f"{len(categories):,} different texts in {len(column):,} rows of the column {name!r}")

@@ -10,6 +10,7 @@ from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.registry import BoundMember, Family, Product, Values, having
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
+from jaxtrain.data import Needs
 from jaxtrain.data.info import DataInfo
 from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
@@ -18,7 +19,7 @@ from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 from jaxtrain.tasks.shapes import PerExample
 
-__all__ = ["STANDARDISED", "TASKS", "linen_task", "make_task"]
+__all__ = ["TASKS", "linen_task", "make_task", "needs_of"]
 
 
 def make_task(config: Config, info: DataInfo) -> Task:
@@ -31,9 +32,10 @@ def make_task(config: Config, info: DataInfo) -> Task:
 @functools.lru_cache(maxsize=256)
 def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: DataInfo, precision: Precision) -> Task:
     """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
+    sizes = info.layout.sizes if info.layout else ()
 
     def build(values: Values) -> Task:
-        return task(values, _Model(model, precision), PerExample(loss, loss.name), info)
+        return task(values, _Model(model, precision, sizes), PerExample(loss, loss.name), info)
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
@@ -62,6 +64,7 @@ class _Model:
 
     member: BoundMember
     precision: Precision
+    category_sizes: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class _Model:
 
     def __call__(self, values: Values, *supplied: Any) -> Module:
         """Makes the module; `supplied` holds the number of outputs."""
-        return self.precision.wrap_module(self.member(values, *supplied))
+        return self.precision.wrap_module(self.member(values, *supplied, category_sizes=self.category_sizes))
 
 
 TASKS = Family(
@@ -88,3 +91,9 @@ TASKS = Family(
 
 STANDARDISED = frozenset({"regression"})
 """Tasks whose targets are standardised on the host, and whose predictions are brought back there (`DataInfo`)."""
+
+
+def needs_of(config: Config) -> Needs:
+    """Returns the form of inputs and targets that the model and the task of a resolved config need."""
+    coded = family("model").takes(config["model"]["name"], "category_sizes")
+    return {"standardised": config["task"]["name"] in STANDARDISED, "coded": coded}

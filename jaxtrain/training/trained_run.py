@@ -55,7 +55,9 @@ class Run:
         """
         given = as_inputs(inputs, "inputs")
         plain = self.info.encode(given) if isinstance(given, Table) else plain_array(given, "inputs", "inputs")
-        predictions = np.asarray(self._predict(self.state, self.info.prepare(plain)))
+        prepared = self.info.prepare(plain)
+        self.info.check_codes(prepared)
+        predictions = np.asarray(self._predict(self.state, prepared))
         return self.info.restore_targets(predictions) if self.info.standardised else predictions
 
     def predict_files(self, *files: str | Path) -> np.ndarray:
