@@ -1,5 +1,6 @@
 """The dataset of a run: checks a source, cuts it into splits, and prepares rows of them for batches."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from jaxtrain.data.bad_rows import BadRows, none_left, tolerate, used_up
 from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
 from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
-from jaxtrain.data.class_names import number_labels
+from jaxtrain.data.class_names import mark_labels, number_labels
 from jaxtrain.data.cut import column, cut, make_rule
 from jaxtrain.data.encoded import encode_tables
 from jaxtrain.data.fields import Field, read_rows
@@ -190,7 +191,7 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
     splits = checked(source.splits, source.classes, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
-    source = source if standardised else number_labels(source)
+    source = source if standardised else mark_labels(number_labels(source))
     encoding = None
     if isinstance(source.splits["train"].inputs, Table):  # cut first: it is encoded by the rows for training
         source = check_table(source)
@@ -206,9 +207,12 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     splits = _stored(source.splits, settings)
     described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
-    info = describe(*described, sample=sample, standardised=standardised, coded=coded)
+    describe_by = functools.partial(
+        describe, *described, standardised=standardised, coded=coded, target_names=source.target_names
+    )
+    info = describe_by(sample=sample)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
-        info = describe(*described, sample=sample[~passed], standardised=standardised, coded=coded)
+        info = describe_by(sample=sample[~passed])
     if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}

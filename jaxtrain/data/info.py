@@ -38,7 +38,8 @@ class DataInfo:
     holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch: "float32" if the
     host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
     inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are. `coded` says that
-    the model takes codes of categories, beside numbers and flags (`layout`).
+    the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those of the columns
+    of targets (n, columns): labels or outputs.
     """
 
     input_shape: tuple[int, ...]
@@ -54,6 +55,7 @@ class DataInfo:
     class_names: tuple[str, ...] = ()
     encoding: TableEncoding | None = None
     coded: bool = False
+    target_names: tuple[str, ...] = ()
 
     @property
     def layout(self) -> Layout | None:
@@ -197,6 +199,7 @@ def describe(
     sample: np.ndarray | None = None,
     standardised: bool = False,
     coded: bool = False,
+    target_names: tuple[str, ...] = (),
 ) -> DataInfo:
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
@@ -226,6 +229,7 @@ def describe(
         class_names=class_names,
         encoding=encoding,
         coded=coded,
+        target_names=target_names,
     )
 
 

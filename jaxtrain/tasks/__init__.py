@@ -12,7 +12,12 @@ from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data import Needs
 from jaxtrain.data.info import DataInfo
-from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
+from jaxtrain.tasks.classification import (
+    binary_classification,
+    classification,
+    label_distribution,
+    multi_label,
+)
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.regression import regression
@@ -81,6 +86,7 @@ TASKS = Family(
     {
         "classification": classification,
         "binary_classification": binary_classification,
+        "multi_label": multi_label,
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,

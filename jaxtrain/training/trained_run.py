@@ -69,8 +69,8 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes in the order of the logits: those of the data, else the labels as text."""
-        return self.info.class_names or tuple(map(str, range(self.info.classes or 0)))
+        """The names of the classes, or of several labels, in the order of the logits, else numbers as text."""
+        return self.info.class_names or self.info.target_names or tuple(map(str, range(self.info.classes or 0)))
 
     @functools.cached_property
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:
