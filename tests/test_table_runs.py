@@ -182,8 +182,8 @@ def test_models_of_codes_and_of_columns_are_searched_together(tabular):
     short = {"train.duration": "20 steps", "search.seeds": 1, "model.hidden": (16,)}
     config = tiny({**TABULAR, **search, **short, "data.path": str(folder), "data.file": "people"})
     run_search(config, folder / "search", quiet=True)
-    results = json.loads((folder / "search" / "search" / "result.json").read_text())
-    assert results
+    trials = [json.loads(line) for line in (folder / "search" / "search" / "trials.jsonl").read_text().splitlines()]
+    assert {trial["point"]["model.name"]: trial["status"] for trial in trials} == {"tabular_mlp": "done", "mlp": "done"}
     assert run.info.coded
 
 
