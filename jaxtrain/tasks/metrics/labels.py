@@ -27,6 +27,8 @@ def exact_match(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> 
 def accuracy_per_label(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
     """Share of examples for which each label is predicted, as accuracy_per_label/0 and so on; `accuracy` is the mean.
 
+    scikit-learn's `accuracy_score` of each label alone.
+
     >>> accuracy_per_label(jnp.array([[1.0, 1.0]]), jnp.array([[1, 0]]), jnp.ones(1)).numbers("accuracy")
     {'accuracy/0': 1.0, 'accuracy/1': 0.0}
     """
