@@ -11,9 +11,9 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.data import load
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import steps_per_epoch
-from jaxtrain.data.tables import TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.files import demand_writable, make_directory, write_bytes
-from jaxtrain.tasks import STANDARDISED
+from jaxtrain.tasks import needs_of
 from jaxtrain.tasks.augment import augmentation_of
 from jaxtrain.trackers.figures import render
 
@@ -29,7 +29,7 @@ def run(options: Options) -> int:
     config, workdir = options.resolve()
     picture = workdir / "data.png" if options.workdir else workdir.with_name(f"{workdir.name}-data.png")
     demand_writable(picture)
-    dataset = load(config["data"], standardised=config["task"]["name"] in STANDARDISED)
+    dataset = load(config["data"], **needs_of(config))
     make_directory(picture.parent)
     write_bytes(picture, render(draw_examples(dataset)).png)
     lines = [*data_report(dataset, config), f"wrote {picture}: examples"]
@@ -107,7 +107,7 @@ def _column_lines(dataset: Dataset, encoding: TableEncoding) -> Iterator[str]:
     for column in encoding.columns:
         own = encoded[:, begin : begin + len(column.names)]
         begin += len(column.names)
-        absent = int(own[:, -1].sum()) if column.missing else 0
+        absent = column.absent(own)
         if column.kind == "number":
             told = f"number     mean {own[:, 0].mean():.4g}, deviation {own[:, 0].std():.4g}"
         else:

@@ -113,11 +113,11 @@ def _draw_histograms(dataset: Dataset) -> "Figure":
         axes.remove()
     for axes, (name, categories, values) in zip(panels, drawn, strict=False):
         if categories:
-            common = np.argsort(-values.mean(axis=0))[:MOST_BARS][::-1]
+            common = np.argsort(-values)[:MOST_BARS][::-1]
             labels = [printable(categories[i])[:LONGEST_LABEL] for i in common]
-            axes.barh(labels, values.mean(axis=0)[common], color="tab:blue")
+            axes.barh(labels, values[common], color="tab:blue")
         else:
-            axes.hist(values[:, 0], bins=30, color="tab:blue")
+            axes.hist(values, bins=30, color="tab:blue")
             axes.set_yticks([])
         axes.set_title(printable(name)[:LONGEST_LABEL], fontsize="small")
         axes.tick_params(labelsize="x-small")
@@ -125,15 +125,15 @@ def _draw_histograms(dataset: Dataset) -> "Figure":
 
 
 def _columns(dataset: Dataset, features: np.ndarray) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
-    """Returns (name, categories, values (rows, 1) or (rows, categories)) of each column; no categories for numbers."""
+    """Returns (name, categories, their shares) of columns of categories, and (name, (), values) of those of numbers."""
     encoding = dataset.info.encoding
     if encoding is None:
-        return [(f"feature {i}", (), features[:, i : i + 1]) for i in range(features.shape[1])]
+        return [(f"feature {i}", (), features[:, i]) for i in range(features.shape[1])]
     found = []
     begin = 0
     for column in encoding.columns:
-        width = len(column.categories) or 1
-        found.append((column.name, column.categories, features[:, begin : begin + width]))
+        own = features[:, begin : begin + len(column.names)]
+        found.append((column.name, column.categories, column.shares(own) if column.categories else own[:, 0]))
         begin += len(column.names)
     return found
 

@@ -65,7 +65,7 @@ def _member_lines(section: str) -> Iterator[str]:
     for name, function in table.members.items():
         yield name
         yield from _help_lines(function)
-        yield from _knob_lines(knobs_of(function, len(table.supplied)))
+        yield from _knob_lines(table.own_knobs(function))
     if table.common is not None:
         yield f"any {section}"
         yield f"    {_first_line(table.common)}"

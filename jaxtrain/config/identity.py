@@ -20,7 +20,10 @@ FEEDING = ("feed", "workers", "cache", "skip_bad")
 So a run that met a bad example continues where it stopped, with a higher `skip_bad`.
 """
 
-LATER = {"data": ("stratify", "group_by", "order_by", "sample"), "eval": ("augment",)}
+LATER = {
+    "data": ("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample"),
+    "eval": ("augment",),
+}
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 
 

@@ -12,10 +12,16 @@ from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.registry import BoundMember, Family, Product, Values, having
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
+from jaxtrain.data import Needs
 from jaxtrain.data.info import DataInfo
 from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
 from jaxtrain.tasks.augment.views import AveragedOverViews
-from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
+from jaxtrain.tasks.classification import (
+    binary_classification,
+    classification,
+    label_distribution,
+    multi_label,
+)
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.lora import LoRA
@@ -23,7 +29,7 @@ from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 from jaxtrain.tasks.shapes import PerExample
 
-__all__ = ["STANDARDISED", "TASKS", "linen_task", "make_task"]
+__all__ = ["TASKS", "linen_task", "make_task", "needs_of"]
 
 
 def make_task(config: Config, info: DataInfo) -> Task:
@@ -50,7 +56,9 @@ def _build_task(
     """Makes a task that normalises raw inputs, augments those of training, and computes in the chosen precision."""
 
     def build(values: Values, info: DataInfo) -> Task:
-        built = task(values, _Model(model, precision, views, info.has_maps), PerExample(loss, loss.name), info)
+        sizes = info.layout.sizes if info.layout else ()
+        bound = _Model(model, precision, views, info.has_maps, sizes)
+        built = task(values, bound, PerExample(loss, loss.name), info)
         return lora.adapt(built) if lora else built
 
     bare = augmented(_rebuilt(build, info), augmentation)
@@ -102,6 +110,7 @@ class _Model:
     precision: Precision
     views: tuple[str, ...]
     has_maps: bool
+    category_sizes: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -110,7 +119,8 @@ class _Model:
 
     def __call__(self, values: Values, *supplied: Any) -> Module:
         """Makes the module; `supplied` holds the number of outputs."""
-        module = self.precision.wrap_module(self.member(values, *supplied))
+        built = self.member(values, *supplied, category_sizes=self.category_sizes)
+        module = self.precision.wrap_module(built)
         return AveragedOverViews(module, self.views, self.has_maps) if self.views else module
 
 
@@ -119,6 +129,7 @@ TASKS = Family(
     {
         "classification": classification,
         "binary_classification": binary_classification,
+        "multi_label": multi_label,
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,
@@ -129,3 +140,9 @@ TASKS = Family(
 
 STANDARDISED = frozenset({"regression"})
 """Tasks whose targets are standardised on the host, and whose predictions are brought back there (`DataInfo`)."""
+
+
+def needs_of(config: Config) -> Needs:
+    """Returns the form of inputs and targets that the model and the task of a resolved config need."""
+    coded = family("model").takes(config["model"]["name"], "category_sizes")
+    return {"standardised": config["task"]["name"] in STANDARDISED, "coded": coded}

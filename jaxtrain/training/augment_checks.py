@@ -9,6 +9,7 @@ from flax.errors import ScopeParamShapeError
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.registry import Values
+from jaxtrain.core.frozen import join_params
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import ConfigError, Words, nearest
@@ -44,11 +45,13 @@ def check_augment(config: Config, rules: Rules, info: DataInfo, state: TrainStat
     seen = jax.eval_shape(augmentation, key, batch, values)
     _check_batch(batch, seen)
 
+    params = join_params(state.params, state.frozen)
+
     def loss(params: Any, model_state: Any, batch: Batch, key: jax.Array, values: Any) -> Any:
         return rules.task.loss(params, model_state, batch, key, values, True)[0]
 
     try:
-        jax.eval_shape(loss, state.params, state.model_state, raw, key, values)
+        jax.eval_shape(loss, params, state.model_state, raw, key, values)
     except ScopeParamShapeError as error:
         got = Words(f"pictures of shape {seen['inputs'].shape[1:]} in training")
         expected = f"those of the data, {batch['inputs'].shape[1:]}, with a model whose weights depend on their size"
@@ -57,7 +60,7 @@ def check_augment(config: Config, rules: Rules, info: DataInfo, state: TrainStat
         ) from error
     if partners_of(seen) and config["task"]["name"] not in TASKS.members:
         _demand_mixed_losses(config, info, state, seen, key, values)
-    jax.eval_shape(rules.task.predict, state.params, state.model_state, raw["inputs"], values)
+    jax.eval_shape(rules.task.predict, params, state.model_state, raw["inputs"], values)
 
 
 def _check_batch(batch: Batch, seen: Batch) -> None:
@@ -82,7 +85,9 @@ def _demand_mixed_losses(
         return task.loss(params, model_state, {**batch, "partners": tuple(partners)}, key, values, True)[0]
 
     shares = [partner.share for partner in partners_of(seen)]
-    program = jax.make_jaxpr(loss)(shares, state.params, state.model_state, seen, key, values).jaxpr
+    program = jax.make_jaxpr(loss)(
+        shares, join_params(state.params, state.frozen), state.model_state, seen, key, values
+    ).jaxpr
     read = [variable for equation in program.eqns for variable in equation.invars]
     if not any(variable is share for share in program.invars[: len(shares)] for variable in read):
         got = Words(f"{config['task']['name']!r}, whose loss leaves out the targets of mixed examples")

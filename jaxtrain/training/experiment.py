@@ -23,7 +23,7 @@ from jaxtrain.data.order import check_batch_size
 from jaxtrain.optimizers import FrozenPaths, Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
 from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh
-from jaxtrain.tasks import STANDARDISED, make_task
+from jaxtrain.tasks import make_task, needs_of
 from jaxtrain.tasks.lora import BASE
 from jaxtrain.training.augment_checks import check_augment, check_views
 from jaxtrain.training.checks import (
@@ -151,8 +151,7 @@ def build(
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_seeds(config, "train.seeds")
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
-    standardised = config["task"]["name"] in STANDARDISED
-    dataset = beside.dataset if beside else load_data(config["data"], data, standardised=standardised)
+    dataset = beside.dataset if beside else load_data(config["data"], data, **needs_of(config))
     if not beside:
         check_targets(config, dataset)
     shared = {"device_splits": beside.device_splits, "feeds": beside.feeds} if beside else {}

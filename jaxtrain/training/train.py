@@ -252,6 +252,6 @@ def _test(session: TrainingSession) -> Numbers:
             assert restored is not None
             state = session.runner.place(restored.state)
             step = best_step
-    numbers = to_numbers(session.runner.evaluate(state, "test"), session.bookkeeping.class_names)
+    numbers = to_numbers(session.runner.evaluate(state, "test"), session.bookkeeping.names)
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

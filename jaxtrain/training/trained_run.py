@@ -72,14 +72,15 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes in the order of the logits: those of the data, else the labels as text."""
-        return self.info.class_names or tuple(map(str, range(self.info.classes or 0)))
+        """The names of the classes, or of several labels, in the order of the logits, else numbers as text."""
+        return self.info.class_names or self.info.target_names or tuple(map(str, range(self.info.classes or 0)))
 
     def _predict_piece(self, inputs: np.ndarray) -> np.ndarray:
         """Predicts from at most `data.eval_batch_size` examples, padded to one of the sizes that are compiled."""
         most = self.config["data"]["eval_batch_size"]
         size = min(most, next((size for size in PIECES if len(inputs) <= size), most))
         prepared = self.info.prepare(inputs)
+        self.info.check_codes(prepared)
         padded = np.concatenate([prepared, np.zeros((size - len(inputs), *prepared.shape[1:]), prepared.dtype)])
         return np.asarray(self._predict(self.state, padded))[: len(inputs)]
 
