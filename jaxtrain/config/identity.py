@@ -22,7 +22,7 @@ So a run that met a bad example continues where it stopped, with a higher `skip_
 
 LATER = {
     "data": ("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample"),
-    "eval": ("augment",),
+    "eval": ("augment", "host", "higher_is_better"),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 

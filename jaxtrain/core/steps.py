@@ -79,6 +79,12 @@ def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
     return _check_metrics(metrics)
 
 
+def predict_step(state: TrainState, inputs: jax.Array, *, rules: Rules) -> Any:
+    """Predicts from a batch of inputs, with averaged parameters if there are any."""
+    values = rules.schedule(state.step, state.hparams)
+    return rules.task.predict(*evaluation_weights(state), inputs, values)
+
+
 def step_key(state: TrainState, axis_name: Axes = ()) -> jax.Array:
     """Derives this step's key from the run's key, the step and, on a mapped axis, the device's index on it."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

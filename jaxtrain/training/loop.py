@@ -228,8 +228,11 @@ def _add_metrics(session: TrainingSession, metrics: dict[str, Mean], steps: int)
     if clash := metrics.keys() & ROW_KEYS:
         got = Words(f"one called {', '.join(sorted(clash))}")
         raise ConfigError("metrics of the task", got, "other names, since rows have these keys", "Rename it")
-    metric = session.experiment.config["eval"]["metric"]
-    if metric not in metrics:  # the metrics of a user's own task are known only once it has run
+    section = session.experiment.config["eval"]
+    metric = section["metric"]
+    if (
+        metric not in metrics and section["higher_is_better"] is None
+    ):  # the metrics of a user's own task are known only once it has run
         names = (name for name in metrics if not name.startswith((NORMS, SEED)))
         raise ConfigError("eval.metric", metric, one_of(names))
     session.bookkeeping.add(metrics, steps)

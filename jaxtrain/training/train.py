@@ -32,6 +32,7 @@ from jaxtrain.training.checks import check_fingerprint, check_preparation, expla
 from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.host_metrics import check_host_metrics
 from jaxtrain.training.intervals import over_seeds
 from jaxtrain.training.loop import Clock, Ending, TrainingSession, run_loop, throughput
 from jaxtrain.training.runners import Runner, make_runner
@@ -98,6 +99,7 @@ def train_and_evaluate(
         opened.callback(experiment.close)
         runner = make_runner(experiment, step)
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
+        check_host_metrics(config, experiment.dataset, state, runner.evaluate)
         kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)
         rows = JsonlTracker(workdir / "metrics.jsonl", kept)
         claim(workdir, config, run)

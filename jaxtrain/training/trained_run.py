@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
-from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
+from jaxtrain.core.steps import predict_step
 from jaxtrain.data import read_inputs
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.plain_arrays import plain_array
@@ -86,11 +86,7 @@ class Run:
 
     @functools.cached_property
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:
-        def predict(state: TrainState, inputs: jax.Array) -> jax.Array:
-            values = self.rules.schedule(state.step, state.hparams)
-            return self.task.predict(*evaluation_weights(state), inputs, values)
-
-        return jax.jit(predict)
+        return jax.jit(functools.partial(predict_step, rules=self.rules))
 
 
 def load_run(workdir: str | Path, seed: int | None = None, trust: Sequence[str] = ()) -> Run:

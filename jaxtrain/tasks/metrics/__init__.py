@@ -52,7 +52,7 @@ from jaxtrain.tasks.metrics.regression import (
 )
 
 METRICS = Family(
-    "metric",
+    "task",
     {
         "accuracy": accuracy,
         "balanced_accuracy": balanced_accuracy,
@@ -95,6 +95,7 @@ METRICS = Family(
         "iou_per_class": iou_per_class,
     },
     supplied=("predictions", "targets", "mask"),
+    key="metrics",
 )
 
 OVER_CLASSES = frozenset(name for name in METRICS.members if name.endswith("_per_class")) | {"confusion_matrix"}
