@@ -4,10 +4,11 @@ from jaxtrain.config.registry import Family, Product, having
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet9 import ResNet9
+from jaxtrain.models.transformer import Transformer
 
 MODELS = Family(
     "model",
-    {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9},
+    {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9, "transformer": Transformer},
     supplied=("outputs",),
     product=Product("a Linen module", having("init", "apply")),
 )

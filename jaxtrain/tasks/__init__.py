@@ -13,6 +13,7 @@ from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
+from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
@@ -81,6 +82,7 @@ TASKS = Family(
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,
+        "language_modelling": language_modelling,
     },
     supplied=("model", "loss", "info"),
     product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),

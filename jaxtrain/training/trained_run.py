@@ -134,7 +134,7 @@ def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     """Returns the shapes and dtypes of a run's state, from the description of its data."""
     targets = jnp.int32 if info.classes is not None else jnp.float32
     batch = {
-        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
+        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), info.input_dtype),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
     }
     names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]
