@@ -106,7 +106,9 @@ def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str 
     if len(info.input_shape) == 3 and name in IMAGES:
         given = {knob: section[knob] for knob in ("size", "channels", "resampling") if knob in section}
         return read_images(files, info.input_shape, info.input_dtype, **given)
-    raise UsageError("data.name", name, one_of([*TABLES, *IMAGES, "text"]), "Read the arrays, and call predict with them")
+    raise UsageError(
+        "data.name", name, one_of([*TABLES, *IMAGES, "text"]), "Read the arrays, and call predict with them"
+    )
 
 
 TABLES = {"csv": read_csv_table, "jsonl": read_jsonl_table, "parquet": read_parquet_table}

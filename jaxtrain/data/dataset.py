@@ -79,8 +79,8 @@ class Dataset:
         """Prepares the examples at these rows of a split, in their order; writes them to `out` if it is given.
 
         Inputs are tokens or raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are
-        int32, float32, or tokens of a text; standardised float32 for a task that takes them so (`info.standardised`). Raises DataError for values
-        that are decoded only now and cannot be used.
+        int32, float32, or tokens of a text; standardised float32 for a task that takes them so (`info.standardised`).
+        Raises DataError for values that are decoded only now and cannot be used.
         """
         return self._prepare(name, rows, out)
 

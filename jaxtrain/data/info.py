@@ -219,9 +219,7 @@ def describe_tokens(inputs: np.ndarray, vocabulary: Vocabulary) -> DataInfo:
     """Returns the DataInfo of a training split of tokens, whose targets are tokens in the shape of the inputs."""
     shape = inputs.shape[1:]
     statistics: tuple[tuple[float, ...], ...] = ((), (), (), ())
-    return DataInfo(
-        shape, vocabulary.size, shape, *statistics, input_dtype=inputs.dtype.name, vocabulary=vocabulary
-    )
+    return DataInfo(shape, vocabulary.size, shape, *statistics, input_dtype=inputs.dtype.name, vocabulary=vocabulary)
 
 
 def check_tokens(tokens: np.ndarray, vocabulary: Vocabulary) -> None:

@@ -53,10 +53,11 @@ class Source:
 
     A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
-    numbers and texts: a mapping or a data frame. A split that is one long text is a `Text`. `inputs` and `targets` name the fields of mappings. `classes` is the
-    number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
-    the labels. `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped,
-    ordered or drawn. `damaged` are the errors of examples that a reader found and left, for `data.skip_bad`.
+    numbers and texts: a mapping or a data frame. A split that is one long text is a `Text`. `inputs` and `targets` name
+    the fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
+    `class_names` are their names, in the order of the labels. `columns` hold values (n,) of the training split beside
+    the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of examples that a reader found
+    and left, for `data.skip_bad`.
     """
 
     splits: Mapping[str, Any]
@@ -114,7 +115,7 @@ def _number_of_classes(source: Source, where: str) -> int | None:
 
 
 def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
-    """Makes a split of a pair, a mapping of arrays, a text or an object of examples; `check_source` checks its arrays."""
+    """Makes a split of a pair, a mapping, a text or an object of examples; `check_source` checks its arrays."""
     if isinstance(given, Text):
         return Split(given, None, where)
     if isinstance(given, Split):

@@ -227,9 +227,9 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yields a text in blocks that end before a line that starts without space: there no pair is ever joined."""
+    """Yields a text in blocks that end with a single line break between visible characters: no token joins these."""
     begin = 0
-    ends = re.compile(r"\n(?=\S)")
+    ends = re.compile(r"(?<=\S)\n(?=\S)")
     while begin < len(text):
         end = ends.search(text, begin + BLOCK)
         stop = end.end() if end else len(text)

@@ -11,7 +11,7 @@ BASE = 10_000.0
 
 
 def attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns softmax(q k / sqrt(d)) v of each head: queries (batch, t, heads, d), keys and values (batch, s, heads, d).
+    """Returns softmax(q k / sqrt(d)) v by heads: queries (batch, t, heads, d), keys and values (batch, s, heads, d).
 
     `mask`, (batch or 1, t, s) booleans, says which keys each query sees. Vaswani et al. (2017),
     https://arxiv.org/abs/1706.03762. Programs for a CPU take batched products, which are faster there inside a loop,

@@ -78,7 +78,7 @@ class Transformer(nn.Module):
             length=self.layers,
             unroll=1 if self.remat or self.layers > UNROLLED else self.layers,
         )
-        return scanned(self.heads, self.expansion, self.dropout, train)
+        return scanned(self.heads, self.expansion, self.dropout, train, name="blocks")
 
 
 class Block(nn.Module):

@@ -54,6 +54,11 @@ def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: 
                 params, model_state, normalise_inputs(inputs, info), values
             )
         ),
+        decode=precision.wrap_function(
+            lambda params, model_state, tokens, values, *at: build(values).decode(
+                params, model_state, tokens, values, *at
+            )
+        ),
     )
 
 

@@ -1,14 +1,18 @@
 """The task that predicts the next token of a text."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.config.registry import Values
+from jaxtrain.core.precision import InBfloat16
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
-from jaxtrain.errors import DataError, Words
+from jaxtrain.errors import ConfigError, DataError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
-from jaxtrain.tasks.shapes import reshape_outputs
+from jaxtrain.tasks.shapes import name_of, reshape_outputs
 
 
 def language_modelling(
@@ -26,10 +30,20 @@ def language_modelling(
         raise DataError("task.name", Words("'language_modelling' for data that are no text"), "tokens", hint)
     size = info.vocabulary.size
     byte_lengths = np.asarray(info.vocabulary.byte_lengths, np.float32)
-    return linen_task(
+
+    def decode(
+        params: Any, model_state: Any, tokens: jax.Array, values: Values, cache: Any, position: jax.Array | int
+    ) -> Any:
+        module = model(values, size)
+        if not hasattr(module.module if isinstance(module, InBfloat16) else module, "decode"):
+            raise ConfigError("model.name", name_of(model), "a model with a method decode, such as transformer")
+        return module.apply({"params": params, **model_state}, tokens, cache, position, method="decode")
+
+    task = linen_task(
         lambda values: model(values, size),
         loss,
         metrics,
         shaped=lambda outputs: reshape_outputs(outputs, (*info.target_shape, size), model),
         known={"byte_lengths": lambda targets: jnp.asarray(byte_lengths)[targets]},
     )
+    return task._replace(decode=decode)

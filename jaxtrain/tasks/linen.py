@@ -34,7 +34,7 @@ def linen_task(
         targets,
     ),
     in_units: Callable[[jax.Array], jax.Array] = lambda predictions: predictions,
-    known: Mapping[str, Callable[[jax.Array], jax.Array]] = {},  # noqa: B006 (it is never written)
+    known: Mapping[str, Callable[[jax.Array], jax.Array]] = {},
 ) -> Task:
     """Builds a task from a Linen module, made inside the trace from each step's values, and a loss per example.
 

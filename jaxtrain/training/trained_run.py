@@ -15,6 +15,7 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data import read_inputs
+from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import as_inputs
@@ -27,6 +28,7 @@ from jaxtrain.storage.ownership import Owner, read_owner, saved_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
+from jaxtrain.training.generation import generate
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,32 @@ class Run:
         Raises DataError naming file and row.
         """
         return self.predict(read_inputs(self.config["data"], self.info, files))
+
+    def generate(
+        self, prompt: str, length: int = 200, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> str:
+        """Returns `length` tokens of text that continue a prompt, for a run that was trained on a text.
+
+        The model sees as many tokens as in training. For `temperature`, `top_k` and `seed` see `jaxtrain.generate`.
+        Warns of characters that training lacked. Raises UsageError for a run on other data, and for an empty prompt.
+        """
+        vocabulary = self.info.vocabulary
+        if vocabulary is None:
+            raise UsageError("generate", Words("a run that was not trained on a text"), "one that was")
+        given = vocabulary.encode(prompt)
+        warn_of_unknown(given, vocabulary, "prompt")
+        values = self.rules.schedule(self.state.step, self.state.hparams)
+        drawn = generate(
+            self.task,
+            (*evaluation_weights(self.state), values),
+            given[None],
+            length,
+            context=self.info.input_shape[0],
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
+        return vocabulary.decode(drawn[0])
 
     @property
     def class_names(self) -> tuple[str, ...]:

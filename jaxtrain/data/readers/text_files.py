@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 
 from jaxtrain.config.schema import Bounds, Count, Name
-from jaxtrain.data.info import DataInfo
 from jaxtrain.data.encoded import warn_of_unknown
+from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.readers.text_lines import GZIP, open_lines
 from jaxtrain.data.source import Source, Split, missing
@@ -86,7 +86,9 @@ def _places(path: Path, files: str | tuple[str, ...]) -> list[Path]:
         place = path / name
         if not exists(place):
             raise missing("text", f"file or folder {name}", path)
-        listed = [place / own for own in list_directory(place) if own.endswith(".txt")] if is_directory(place) else [place]
+        listed = (
+            [place / own for own in list_directory(place) if own.endswith(".txt")] if is_directory(place) else [place]
+        )
         if not listed:
             raise DataError(str(place), Words("a folder without .txt files"), "at least one")
         found += listed
