@@ -24,4 +24,5 @@ def get_config() -> ConfigDict:
     config.optimizer = {"name": "adamw", "learning_rate": 3e-3}
     config.schedule = {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}}
     config.train.duration = "800 steps"
+    config.eval.every = "25 %"
     return config

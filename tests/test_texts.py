@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_the_characters_of_the_training_part_are_the_vocabulary_and_others_are_c
     content = "abca" * 100 + "abxy" * 100
     with pytest.warns(JaxtrainWarning, match="validation part: got 200 of 400 characters that the training part lacks"):
         dataset = dataset_of(Text(content, context=4, tokens="characters"), validation_fraction=0.5, test_fraction=0.0)
-    vocabulary = dataset.info.vocabulary
+    vocabulary: Any = dataset.info.vocabulary
     assert vocabulary == Characters("abc")
     assert (dataset.info.classes, vocabulary.unknown) == (4, 3)
     np.testing.assert_array_equal(dataset.split("validation")["inputs"][0], [0, 1, 3, 3])

@@ -107,11 +107,11 @@ def test_dropout_is_traced_and_differs_between_layers(variables):
 
 def test_both_forms_of_attention_agree_and_the_platform_chooses():
     shape = (2, 6, 2, 8)
-    arrays = [jax.random.normal(key, shape) for key in jax.random.split(KEY, 3)]
+    q, k, v = (jax.random.normal(key, shape) for key in jax.random.split(KEY, 3))
     mask = jnp.tril(jnp.ones((1, 6, 6), bool))
-    expected = jax.nn.dot_product_attention(*arrays, mask=mask[:, None])
-    np.testing.assert_allclose(attention(*arrays, mask), expected, atol=1e-5)
-    traced = jax.jit(attention).trace(*arrays, mask)
+    expected = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
+    np.testing.assert_allclose(attention(q, k, v, mask), expected, atol=1e-5)
+    traced = jax.jit(attention).trace(q, k, v, mask)
     texts = {name: traced.lower(lowering_platforms=(name,)).compiler_ir() for name in ("cpu", "cuda", "tpu")}
     # One form transposes queries, keys and values for batched products, the other contracts them where they lie.
     found = {name: "batching_dims = [0, 1] x [0, 1]" in str(text) for name, text in texts.items()}

@@ -67,8 +67,15 @@ class Bytes:
     """The 256 bytes: any file is a text of them."""
 
     kind: ClassVar[Tokens] = "bytes"
-    size: ClassVar[int] = 256
-    unknown: ClassVar[None] = None
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return 256
+
+    @property
+    def unknown(self) -> None:
+        """There is no unknown byte."""
 
     @property
     def byte_lengths(self) -> np.ndarray:
@@ -157,7 +164,6 @@ class BytePairs:
 
     kind: ClassVar[Tokens] = "byte_pairs"
     model: str
-    unknown: ClassVar[None] = None
 
     @classmethod
     def fit(cls, text: str, size: int) -> "BytePairs":
@@ -174,6 +180,10 @@ class BytePairs:
     @functools.cached_property
     def _tokenizer(self) -> Any:
         return _tokenizers().Tokenizer.from_str(self.model)
+
+    @property
+    def unknown(self) -> None:
+        """There is no unknown byte."""
 
     @property
     def size(self) -> int:

@@ -1,5 +1,6 @@
 """A decoder-only transformer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -64,17 +65,17 @@ class Transformer(nn.Module):
         positions = position + jnp.arange(tokens.shape[1])
         known = positions if cache is None else jnp.arange(cache.keys.shape[2])
         mask = (known[None, :] <= positions[:, None])[None]
-        hidden, cache = self._blocks(train)(hidden, cache, positions, mask)
-        return embed.attend(rms_norm(hidden)), cache
+        hidden, extended = self._blocks(train)(hidden, cache, positions, mask)
+        return embed.attend(rms_norm(hidden)), extended
 
-    def _blocks(self, train: bool) -> nn.Module:
+    def _blocks(self, train: bool) -> Callable[..., tuple[jax.Array, Cache]]:
         """Makes the blocks, whose parameters have the layers as their first axis."""
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType] (annotated as one axis)
             length=self.layers,
             unroll=1 if self.remat or self.layers > UNROLLED else self.layers,
         )
