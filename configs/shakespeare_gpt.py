@@ -1,6 +1,10 @@
 """Tiny Shakespeare, 1.1 million characters of plays, with a small GPT.
 
 JAXTRAIN_DATA=<folder with tinyshakespeare/> python -m jaxtrain.main --config=configs/shakespeare_gpt.py
+
+Test loss 1.82 nats a character on the last tenth of the text, validation loss 1.69 on the twentieth before it (one
+seed); 51 min on 2 cores of an AMD EPYC that other programs kept busy. The size is that of nanoGPT's example for a CPU
+(Karpathy, https://github.com/karpathy/nanoGPT), with twice its context and a learning rate of 3e-3.
 """
 
 from ml_collections import ConfigDict
