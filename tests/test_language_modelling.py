@@ -16,6 +16,7 @@ from jaxtrain.data.texts import Text
 from jaxtrain.errors import ConfigError, DataError, UsageError
 from jaxtrain.tasks import make_task
 from jaxtrain.tasks.generation import choose
+from jaxtrain.tasks.lora import LoRA
 from jaxtrain.tasks.metrics import METRICS
 from jaxtrain.training.experiment import build
 from jaxtrain.training.generation import generate
@@ -143,6 +144,24 @@ def test_generation_is_a_function_of_its_seed_and_prompts_are_continued_beside_e
     found = generate(trained.task, weights, prompts, 30, context=CONTEXT, temperature=0.0)
     texts = [trained.info.vocabulary.decode(tokens) for tokens in found]
     assert texts == [trained.generate(prompt, 30, temperature=0.0) for prompt in ("the c", "a dog")]
+
+
+def test_an_adapted_model_generates_with_its_adapters(trained):
+    lora = LoRA("Dense_1", 2)
+    values = {**trained.rules.schedule(trained.state.step, trained.state.hparams), "lora.alpha": 1.0}
+    task = lora.adapt(trained.task)
+    batch = {"inputs": np.zeros((1, CONTEXT), np.uint8)}
+    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), batch, values)[0]["lora"])
+    prompt = trained.info.vocabulary.encode("the cat")[None]
+    found = []
+    for up in (0.0, 1.0):
+        adapters = {
+            path: {"down": jnp.ones(p["down"].shape), "up": jnp.full(p["up"].shape, up)} for path, p in shapes.items()
+        }
+        params = {"base": trained.state.params, "lora": adapters}
+        drawn = generate(task, (params, {}, values), prompt, 30, context=CONTEXT, temperature=0.0)[0]
+        found.append(trained.info.vocabulary.decode(drawn))
+    assert found[0] == trained.generate("the cat", 30, temperature=0.0) != found[1]
 
 
 def test_tokens_are_drawn_with_their_probabilities():

@@ -190,7 +190,7 @@ def test_lanes_are_as_many_as_the_population_plans_for():
 @pytest.mark.slow
 def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monkeypatch: pytest.MonkeyPatch):
     """Uses the preferred width of a GPU: all lanes at once if they fit, else fewer at a time."""
-    monkeypatch.setattr("jaxtrain.training.memory_plan.preferred_width", lambda lanes, width: width or lanes)
+    monkeypatch.setattr("jaxtrain.training.memory_plan.preferred_width", lambda lanes, width, **_: width or lanes)
     found = build(config_of({"train.seeds": 8, "model.hidden": (512, 512)}))
     memory = memory_by_kind(found)
     narrow = bytes_of_batch(found, BATCH)

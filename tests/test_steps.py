@@ -225,7 +225,7 @@ def test_averages_follow_the_formula_for_parameters_and_statistics_and_are_what_
             lambda old, new, d=decay: d * old + (1 - d) * new, average, (state.params, state.model_state)
         )
         assert_close(state.ema, average)
-    assert evaluation_weights(state) is state.ema
+    assert evaluation_weights(state) == state.ema
     averaged = state.replace(params=average[0], model_state=average[1], ema=None)
     found, expected = (jitted_eval_step(s, DATA, rules=rules) for s in (state, averaged))
     assert_close(found, expected, atol=1e-4)

@@ -88,11 +88,12 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
     devices = f"{planned.devices} device{'s' if planned.devices > 1 else ''} ({planned.device})"
     each = f", {planned.seeds} seeds" if planned.seeds > 1 else ""
     modules = ", ".join(f"{name} {count:,}" for name, count in planned.parameters.items())
+    frozen = f" ({planned.frozen:,} frozen)" if planned.frozen else ""
     lines = [
         f"{planned.steps:,} steps of {planned.batch:,} examples, {planned.epochs:.4g} epochs{each}, on {devices}",
         *([f"  begins         at step {planned.begin:,} of the run that it continues"] if planned.begin else []),
         *([f"  duration       {planned.timed}"] if planned.timed else []),
-        f"  parameters     {sum(planned.parameters.values()):,}: {modules}",
+        f"  parameters     {sum(planned.parameters.values()):,}{frozen}: {modules}",
         f"  work           {_work(planned)}",
         *_memory_lines(planned),
         f"  time           {_time(planned)}",

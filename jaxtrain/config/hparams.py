@@ -61,6 +61,7 @@ def hyperparameters(config: Config) -> dict[str, float]:
     """Returns {full name: value} of every float that enters the compiled program."""
     floats = {f"{section}.{knob}": v for section in PROGRAM for knob, v in config[section].items()}
     floats["train.ema"] = config["train"]["ema"]
+    floats["lora.alpha"] = config["lora"]["alpha"] if config["lora"]["paths"] else None
     floats |= {f"schedule.{key}": value for key, value in flatten(config["schedule"]).items()}
     return {name: value for name, value in floats.items() if isinstance(value, float)}
 

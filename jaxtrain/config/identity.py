@@ -55,6 +55,8 @@ def changes_numbers(config: Config) -> Config:
     kept = {name: section for name, section in config.items() if TRAITS[name].changes_numbers}
     if not config["lr_range"]["before_training"]:
         del kept["lr_range"]
+    if config["lora"]["paths"] is None:  # absent in earlier versions
+        del kept["lora"]
     kept["data"] = {
         key: value for key, value in kept["data"].items() if key not in FEEDING and (value or key not in LATER)
     }

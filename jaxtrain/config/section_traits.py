@@ -29,6 +29,7 @@ TRAITS = {
     "train": Traits(in_program=False, changes_numbers=True, per_trial=True),
     "eval": Traits(in_program=False, changes_numbers=True, per_trial=True),
     "parallel": Traits(in_program=False, changes_numbers=True, per_trial=False),
+    "lora": Traits(in_program=False, changes_numbers=True, per_trial=True),
     "lr_range": Traits(in_program=False, changes_numbers=True, per_trial=False),  # unless nothing is tested first
     "checkpoint": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "log": Traits(in_program=False, changes_numbers=False, per_trial=False),

@@ -67,6 +67,19 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """Low-rank adaptation of the weights whose path matches the regular expression `paths` (None: off).
+
+    All parameters are frozen. Each of these weights gets `alpha` / `rank` times a trained product of two matrices, with
+    `rank` columns and rows. `checkpoint.init_from` names the run or file whose weights are adapted.
+    """
+
+    paths: Pattern | None = None
+    rank: Count = 8
+    alpha: Positive = 16.0
+
+
+@dataclass(frozen=True)
 class Log:
     """Interval at which training metrics are recorded."""
 
@@ -155,6 +168,7 @@ SECTIONS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
     "checkpoint": Checkpoint,
+    "lora": LowRank,
     "log": Log,
     "track": Track,
     "parallel": Parallel,

@@ -8,6 +8,7 @@ import optax
 from optax.contrib import ScheduleFreeState
 
 from jaxtrain.config.registry import Values
+from jaxtrain.core.frozen import join_params
 from jaxtrain.core.state import TrainState
 
 
@@ -17,7 +18,7 @@ def schedule_free_average(opt_state: Any, params: Any) -> Any:
     if not states:
         return params
     (state,) = states
-    # Frozen parameters are masked: they have no z.
+    # Parameters that the optimizer does not see are masked: they have no z.
     return jax.tree.map(
         lambda z, y: y if isinstance(z, optax.MaskedNode) else schedule_free_x(y, z, state.b1),
         state.z,
@@ -42,12 +43,13 @@ def _schedule_free_states(opt_state: Any) -> list[ScheduleFreeState]:
 
 
 def evaluation_weights(state: TrainState) -> tuple[Any, Any]:
-    """Returns the (params, model_state) for evaluation and prediction.
+    """Returns the (params, model_state) for evaluation and prediction, frozen parameters among them.
 
     These are the moving averages of `train.ema` if the run keeps them, else a schedule-free optimizer's averaged
     parameters, else the current ones.
     """
-    return state.ema or (schedule_free_average(state.opt_state, state.params), state.model_state)
+    trained, model_state = state.ema or (schedule_free_average(state.opt_state, state.params), state.model_state)
+    return join_params(trained, state.frozen), model_state
 
 
 def update_average(state: TrainState, current: Any, values: Values) -> Any:

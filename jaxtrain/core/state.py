@@ -10,6 +10,7 @@ import optax
 from flax import struct
 
 from jaxtrain.config.registry import Values
+from jaxtrain.core.frozen import split_params
 from jaxtrain.errors import ConfigError, Words
 
 Batch = Mapping[str, Any]
@@ -44,19 +45,22 @@ class Rules(NamedTuple):
     schedule(step, hparams) -> values: a copy of hparams with scheduled entries replaced by this step's values
     optimizer(values) -> optax.GradientTransformation
     accumulate: number of micro-batches that each batch is split into
+    is_frozen(params) -> a tree of bools, true for the parameters that no step changes; None: all are trained
     """
 
     task: Task
     schedule: Callable[[jax.Array, Values], Values]
     optimizer: Callable[[Values], optax.GradientTransformation]
     accumulate: int = 1
+    is_frozen: Callable[[Any], Any] | None = None
 
 
 class TrainState(struct.PyTreeNode):
     """All arrays that a step reads and writes, and nothing else: it can be vmapped, saved and compared.
 
-    key: raw uint32 key of the run; hparams: flat dict, full name -> float32 scalar; ema: averaged
-    (params, model_state), or None; live: False once a call has diverged, after which calls return the state unchanged.
+    params: the trained parameters, with None in the place of frozen ones; key: raw uint32 key of the run; hparams: flat
+    dict, full name -> float32 scalar; ema: averaged (params, model_state), or None; live: False once a call has
+    diverged, after which calls return the state unchanged; frozen: the other parameters, or None if all are trained.
     """
 
     step: jax.Array
@@ -67,6 +71,7 @@ class TrainState(struct.PyTreeNode):
     hparams: dict[str, jax.Array]
     ema: Any
     live: jax.Array
+    frozen: Any = None
 
 
 def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.Array], *, rules: Rules) -> TrainState:
@@ -79,10 +84,11 @@ def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.A
     step = jnp.zeros((), jnp.int32)
     values = rules.schedule(step, hparams)
     params, model_state = rules.task.init(stream(key, "init"), batch, values)
+    params, frozen = split_params(params, rules.is_frozen(params)) if rules.is_frozen else (params, None)
     opt_state = rules.optimizer(values).init(params)
     ema = jax.tree.map(jnp.array, (params, model_state)) if "train.ema" in hparams else None
     raw_key = jax.random.key_data(key)
-    return TrainState(step, params, model_state, opt_state, raw_key, hparams, ema, live=jnp.array(True))
+    return TrainState(step, params, model_state, opt_state, raw_key, hparams, ema, jnp.array(True), frozen)
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:

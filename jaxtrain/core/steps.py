@@ -15,6 +15,7 @@ from jaxtrain.config.registry import Values
 from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
+from jaxtrain.core.frozen import join_params
 from jaxtrain.core.metric import Mean, merge
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.errors import message
@@ -181,7 +182,8 @@ def _micro_batch_losses(
     def loss(i: int, params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
         rows = batch if n == 1 else jax.tree.map(lambda array: array[i::n], batch)
         rows_key = key if n == 1 else jax.random.fold_in(key, i)
-        return rules.task.loss(params, state.model_state, rows, rows_key, values, True)
+        whole = join_params(params, state.frozen)
+        return rules.task.loss(whole, state.model_state, rows, rows_key, values, True)
 
     return [functools.partial(loss, i) for i in range(n)]
 

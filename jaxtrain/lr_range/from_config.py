@@ -39,6 +39,7 @@ from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.checks import check_counted, explain_traced_floats
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
+from jaxtrain.training.shared_frozen import shares_frozen
 from jaxtrain.training.size_checks import check_lanes
 
 
@@ -173,8 +174,9 @@ def run_range_test(experiment: Experiment, say: Callable[[str], None], name: str
     steps_per_epoch = experiment.dataset.sizes["train"] / config["data"]["batch_size"]
     lengths = lane_lengths(section["steps"], steps_per_epoch=steps_per_epoch, total=total)
     counts = {f"lr_range.{name}": section[name] for name in _axes(section)}
-    check_lanes(experiment.mesh, experiment.state_shapes(), counts)
     points = _points(config)
+    share = shares_frozen(experiment, points.seeds)
+    check_lanes(experiment.mesh, experiment.state_shapes(), counts, share=share)
     if section["method"] == "lanes":
         values, _, seeds = points.shape
         say(describe_budget(lengths, points.rates, values * seeds, total))
@@ -213,6 +215,7 @@ def _setup(experiment: Experiment) -> Setup:
         mesh=experiment.mesh,
         width=config["parallel"]["width"],
         start=start,
+        share_frozen=shares_frozen(experiment, _points(config).seeds),
     )
 
 

@@ -52,7 +52,7 @@ class Setup:
     judge: batches whose loss after the last step judges a lane, usually the validation split; None: its mean training
     loss over the last fifth of the steps. mesh: None for all local devices. width: lanes that a device takes at a time;
     None chooses it. capacity: most steps of one call. start: changes the initial states, such as to the weights of
-    another run.
+    another run. share_frozen: whether all lanes have equal frozen parameters (`Population`).
     """
 
     rules: Rules
@@ -64,6 +64,12 @@ class Setup:
     width: int | None = None
     step: StepFunction = train_step
     start: StartLanes = _unchanged
+    share_frozen: bool = False
+
+    def population(self, rules: Rules, lanes: int) -> Population:
+        """Returns the program of so many lanes, at width 1."""
+        mesh = self.mesh or device_mesh(None)
+        return Population(rules, mesh, lanes, step=self.step, share_frozen=self.share_frozen)
 
 
 class Points(NamedTuple):
@@ -146,7 +152,7 @@ class LaneSweep:
 
 def _fit(setup: Setup, points: Points) -> Population:
     """Makes a population of a lane for each point, as wide as memory allows."""
-    lanes = Population(setup.rules, setup.mesh or device_mesh(None), lanes=int(np.prod(points.shape)), step=setup.step)
+    lanes = setup.population(setup.rules, int(np.prod(points.shape)))
     return fit_width(lanes, setup.width, _lane_hparams(setup.hparams, points), setup.batches(0, 1, setup.capacity))
 
 
@@ -159,7 +165,7 @@ def sweep_ramp(setup: Setup, points: Points) -> np.ndarray:
     hparams |= {START: points.rates[0], STOP: points.rates[-1], RATES: float(len(points.rates))}
     values, rates, seeds = points.shape
     rules = setup.rules._replace(schedule=Ramp(points.target))
-    population = Population(rules, setup.mesh or device_mesh(None), lanes=values * seeds, step=setup.step)
+    population = setup.population(rules, values * seeds)
     population = fit_width(population, setup.width, hparams, setup.batches(0, 1, setup.capacity))
     states = _start(setup, population, points._replace(rates=points.rates[:1]), hparams)
     _, losses = _train(setup, population, states, rates)

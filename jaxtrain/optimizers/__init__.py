@@ -1,11 +1,14 @@
 """Optimizers: optax transformations, rebuilt inside the trace from each step's values."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from jaxtrain.config.registry import BoundMember, Family, Product, Values, having
 from jaxtrain.core.averaging import is_schedule_free
+from jaxtrain.core.trees import match_paths
 from jaxtrain.errors import ConfigError
 from jaxtrain.optimizers.adam import adabelief, adam, adamw, adan, amsgrad, lamb, nadam, radam, yogi
 from jaxtrain.optimizers.adaptive import adadelta, adafactor, adagrad, rmsprop
@@ -24,6 +27,11 @@ class Optimizer(NamedTuple):
     member: BoundMember
     wrapper: BoundMember
 
+    def of_trained(self) -> "Optimizer":
+        """Returns the optimizer of the parameters that are not frozen, for a state that keeps the others apart."""
+        static = tuple((name, None if name == "frozen" else value) for name, value in self.wrapper.static)
+        return self._replace(wrapper=replace(self.wrapper, static=static))
+
     def __call__(self, values: Values) -> optax.GradientTransformation:
         """Builds the transformation from one step's values; inside a trace this costs nothing at run time."""
         member = self.member(values)
@@ -31,6 +39,20 @@ class Optimizer(NamedTuple):
         wrapped = self.wrapper(values, member if own else store_raw_keys(member))
         scaled = dict(self.wrapper.static).get("scaled")
         return _reject_schedule_free(wrapped, scaled) if scaled else wrapped
+
+
+class FrozenPaths(NamedTuple):
+    """A regular expression as a mask: true for the parameters whose path it matches."""
+
+    pattern: str
+
+    def __call__(self, params: Any) -> Any:
+        """Returns a tree of bools; raises ConfigError if no parameter is left to train, or none is frozen."""
+        mask = match_paths("optimizer.frozen", self.pattern, params)
+        if all(jax.tree.leaves(mask)):
+            hint = "Freeze fewer"
+            raise ConfigError("optimizer.frozen", self.pattern, "a pattern that leaves a parameter to train", hint)
+        return mask
 
 
 def _reject_schedule_free(transformation: optax.GradientTransformation, scaled: str) -> optax.GradientTransformation:

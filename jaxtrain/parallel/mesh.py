@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxtrain.core.batch_axis import batch_axis
 from jaxtrain.core.batches import Batches, pieces_of
+from jaxtrain.core.frozen import SharedByLanes, map_lanes
 from jaxtrain.core.state import Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError
@@ -124,8 +125,17 @@ def replicated_shapes(tree: Any, mesh: Devices) -> Any:
 
 
 def shard_lanes(tree: Any, mesh: Devices) -> Any:
-    """Shards the leading axis of every leaf over the devices."""
-    return jax.device_put(tree, NamedSharding(mesh, LANES))
+    """Shards the leading axis of every leaf over the devices, and replicates what the lanes share."""
+    return jax.device_put(tree, _lane_shardings(tree, mesh))
+
+
+def _lane_shardings(tree: Any, mesh: Mesh) -> Any:
+    lanes = map_lanes(lambda leaf: NamedSharding(mesh, LANES), tree)
+    return jax.tree.map(
+        lambda node: NamedSharding(mesh, REPLICATED) if isinstance(node, SharedByLanes) else node,
+        lanes,
+        is_leaf=lambda node: isinstance(node, SharedByLanes),
+    )
 
 
 def lane_shapes(tree: Any, mesh: Devices) -> Any:

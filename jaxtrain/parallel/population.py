@@ -18,6 +18,7 @@ from jax import lax
 
 from jaxtrain.config.registry import Values
 from jaxtrain.core.batches import Batches, pieces_of
+from jaxtrain.core.frozen import SharedByLanes, map_lanes, put_shared, take_shared
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError, UsageError, Words
@@ -30,13 +31,16 @@ from jaxtrain.parallel.mesh import (
     device_mesh,
     lane_shapes,
     pick_lanes,
+    replace_lane,
     replicate,
+    replicated_shapes,
     shard_lanes,
 )
 
 
 def lane_calls(
     states: TrainState,
+    frozen: Any,
     batches: Batches,
     steps: jax.Array,
     *,
@@ -44,8 +48,14 @@ def lane_calls(
     step: StepFunction = train_step,
     width: int = 1,
 ) -> tuple[TrainState, CallOutput]:
-    """Makes `train_call` for every lane, `width` at a time; leaves of `states` have a leading lane axis."""
-    call = functools.partial(train_call, rules=rules, step=step)
+    """Makes `train_call` for every lane, `width` at a time; leaves of `states` have a leading lane axis.
+
+    `frozen` are the parameters that all lanes share, or None.
+    """
+
+    def call(state: TrainState, batches: Batches, steps: jax.Array) -> tuple[TrainState, CallOutput]:
+        state, output = train_call(_with_frozen(state, frozen), batches, steps, rules=rules, step=step)
+        return _without_frozen(state, frozen), output
 
     def chunk(states: TrainState, call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
         # Take no steps if all lanes of the chunk are dead. In a mixed chunk, vmap steps the dead lanes, too.
@@ -54,16 +64,26 @@ def lane_calls(
     return _map_lanes(chunk, call, (None, None), states, width)
 
 
-def lane_evals(lanes: tuple[TrainState, Metrics | None], batches: Batches, *, rules: Rules, width: int = 1) -> Metrics:
+def lane_evals(
+    lanes: tuple[TrainState, Metrics | None], frozen: Any, batches: Batches, *, rules: Rules, width: int = 1
+) -> Metrics:
     """Evaluates the batches in every lane of (states, totals), `width` at a time, and adds the metrics to the totals.
 
-    Sums and counts have a leading lane axis.
+    Sums and counts have a leading lane axis. `frozen` are the parameters that all lanes share, or None.
     """
 
     def call(lane: tuple[TrainState, Metrics | None], batches: Batches) -> Metrics:
-        return eval_call(lane[0], batches, lane[1], rules=rules)
+        return eval_call(_with_frozen(lane[0], frozen), batches, lane[1], rules=rules)
 
     return _map_lanes(lambda lanes, call: call(lanes, batches), call, (None,), lanes, width)
+
+
+def _with_frozen(state: TrainState, frozen: Any) -> TrainState:
+    return state if frozen is None else state.replace(frozen=frozen)
+
+
+def _without_frozen(state: TrainState, frozen: Any) -> TrainState:
+    return state if frozen is None else state.replace(frozen=None)
 
 
 def _map_lanes(
@@ -85,9 +105,19 @@ def _map_lanes(
     return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), outputs)
 
 
-def lane_inits(lanes: tuple[jax.Array, Mapping[str, jax.Array]], batch: Batch, *, rules: Rules) -> TrainState:
-    """Makes the states of (seeds (lanes,), hparams name -> (lanes,)), each equal to that of its solo run."""
-    return lax.map(lambda lane: init_state(jax.random.key(lane[0]), batch, lane[1], rules=rules), lanes)
+def lane_inits(
+    lanes: tuple[jax.Array, Mapping[str, jax.Array]], batch: Batch, *, rules: Rules, share: bool = False
+) -> TrainState:
+    """Makes the states of (seeds (lanes,), hparams name -> (lanes,)), each equal to that of its solo run.
+
+    With `share` they are made without the frozen parameters.
+    """
+
+    def init(lane: tuple[jax.Array, Mapping[str, jax.Array]]) -> TrainState:
+        state = init_state(jax.random.key(lane[0]), batch, lane[1], rules=rules)
+        return state.replace(frozen=None) if share else state
+
+    return lax.map(init, lanes)
 
 
 @dataclass(frozen=True)
@@ -97,6 +127,8 @@ class Population:
     Rules and step are those of a solo run. States have a leading axis of `padded` lanes, a multiple of the lanes that
     all devices take at a time. Lanes beyond `lanes` are padding: dead copies of the last lane, which `fetch` removes.
     min_lanes: lower limit of the lanes that the program is compiled for, so that fewer lanes share a program.
+    share_frozen: whether the lanes share the frozen parameters, which `init` then makes from the first lane's seed.
+    They are held once on each device, without a lane axis.
     """
 
     rules: Rules
@@ -105,6 +137,7 @@ class Population:
     width: int = 1
     step: StepFunction = train_step
     min_lanes: int = 0
+    share_frozen: bool = False
 
     @property
     def padded(self) -> int:
@@ -125,7 +158,10 @@ class Population:
     def init(self, seeds: Any, hparams: Mapping[str, Any], example: Batch) -> TrainState:
         """Makes the initial states; seeds and hyperparameters are numbers, or sequences with one value per lane."""
         lanes = self._broadcast(seeds, hparams)
-        states = compile_lanes(lane_inits, self.rules, self.mesh)(self.spread(lanes), example)
+        states = self._init(self.spread(lanes), example)
+        if self.share_frozen:
+            first = compile_init(self.rules, self.mesh)(jax.random.key(lanes[0][0]), example, _first_of(lanes[1]))
+            states = states.replace(frozen=SharedByLanes(first.frozen))
         return self._kill_padding(states)
 
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
@@ -133,26 +169,29 @@ class Population:
 
         The output includes the padding: read it through `fetch`.
         """
-        return self._train_call(states, batches, np.int32(steps))
+        own, frozen = take_shared(states)
+        own, output = self._train_call(own, frozen, batches, np.int32(steps))
+        return put_shared(own, frozen), output
 
     def evaluate(self, states: TrainState, batches: Batches | Iterable[Batches]) -> Metrics:
         """Evaluates the batches, which may come in pieces, in every lane; read the metrics through `fetch`."""
         evals = compile_lanes(lane_evals, self.rules, self.mesh, width=self.effective_width)
+        own, frozen = take_shared(states)
         total = None
         for piece in pieces_of(batches):
-            total = evals((states, total), piece)
+            total = evals((own, total), frozen, piece)
         assert total is not None
         return total
 
     def fetch(self, tree: Any) -> Any:
         """Copies states, outputs or metrics to the host, without the padding."""
-        return jax.tree.map(lambda leaf: leaf[: self.lanes], jax.device_get(tree))
+        return map_lanes(lambda leaf: leaf[: self.lanes], jax.device_get(tree))
 
     def gather(self, states: TrainState, lanes: Sequence[int]) -> tuple["Population", TrainState]:
         """Returns a smaller population of the given lanes, in this order, and its states."""
         smaller = replace(self, lanes=len(lanes), min_lanes=0)
         order = np.asarray(lanes)[smaller._padded_order()]
-        return smaller, smaller._kill_padding(pick_lanes(states, order, self.mesh))
+        return smaller, smaller._kill_padding(self._pick(states, order))
 
     def with_lanes(self, lanes: int) -> "Population":
         """Returns a population of `lanes` lanes, at most those of this one, that runs the same program."""
@@ -162,7 +201,16 @@ class Population:
         """Copies lanes `source` over lanes `destination`, including their hyperparameters and keys."""
         order = np.arange(self.padded)
         order[np.asarray(destination)] = np.asarray(source)
-        return pick_lanes(states, order, self.mesh)
+        return self._pick(states, order)
+
+    def _pick(self, states: TrainState, order: np.ndarray) -> TrainState:
+        own, frozen = take_shared(states)
+        return put_shared(pick_lanes(own, order, self.mesh), frozen)
+
+    def replace_lane(self, states: TrainState, lane: int, single: TrainState) -> TrainState:
+        """Overwrites one lane by the state of a solo run."""
+        own, frozen = take_shared(states)
+        return put_shared(replace_lane(own, lane, _without_frozen(single, frozen), self.mesh), frozen)
 
     def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
         """Changes the hyperparameters of live lanes on the host; `edit` maps name -> (lanes,) to new values."""
@@ -173,7 +221,7 @@ class Population:
 
     def place(self, states: Any) -> TrainState:
         """Copies states of `lanes` lanes from the host to the devices, and adds the padding."""
-        padded = jax.tree.map(lambda leaf: np.asarray(leaf)[self._padded_order()], states)
+        padded = map_lanes(lambda leaf: np.asarray(leaf)[self._padded_order()], states)
         return self._kill_padding(self.spread(padded))
 
     def spread(self, tree: Any) -> Any:
@@ -182,7 +230,8 @@ class Population:
 
     def fetch_lane(self, states: TrainState, lane: int) -> TrainState:
         """Copies the state of one lane to the host, in the form of a solo run's state."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf[lane]), states)
+        own, frozen = take_shared(states)
+        return _with_frozen(jax.tree.map(lambda leaf: np.asarray(leaf[lane]), own), jax.device_get(frozen))
 
     def plan_bytes(self, hparams: Mapping[str, Any], batches: Batches) -> int:
         """Returns the bytes that a call needs on each device, by XLA's memory analysis; runs nothing.
@@ -196,9 +245,19 @@ class Population:
     def plan_call(self, hparams: Mapping[str, Any], batches: Batches) -> Any:
         """Compiles the program of `call` for the shapes of batches; runs nothing."""
         lanes = self._broadcast(0, hparams)
-        init = compile_lanes(lane_inits, self.rules, self.mesh)
-        states = lane_shapes(jax.eval_shape(init, lanes, batches.example), self.mesh)
-        return self._train_call.lower(states, batches, np.int32(1)).compile()
+        states = lane_shapes(jax.eval_shape(self._init, lanes, batches.example), self.mesh)
+        frozen = (
+            replicated_shapes(self._frozen_shapes(lanes, batches.example), self.mesh) if self.share_frozen else None
+        )
+        return self._train_call.lower(states, frozen, batches, np.int32(1)).compile()
+
+    @property
+    def _init(self) -> Any:
+        return compile_lanes(lane_inits, self.rules, self.mesh, share=self.share_frozen)
+
+    def _frozen_shapes(self, lanes: tuple[np.ndarray, Mapping[str, np.ndarray]], example: Batch) -> Any:
+        init = functools.partial(init_state, rules=self.rules)
+        return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), example, _first_of(lanes[1])).frozen
 
     @property
     def _train_call(self) -> Any:
@@ -225,6 +284,10 @@ class Population:
         return states.replace(live=self.spread(live))
 
 
+def _first_of(hparams: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values[0] for name, values in hparams.items()}
+
+
 def _check_seeds(seeds: Any) -> None:
     """Raises ConfigError for seeds that are no integers of 32 bits: a conversion of an array would wrap them."""
     given = np.asarray(seeds)
@@ -232,19 +295,23 @@ def _check_seeds(seeds: Any) -> None:
         raise ConfigError("seeds", seeds, "integers from 0 to 2**32 - 1")
 
 
-def preferred_width(lanes: int, width: int | None) -> int:
-    """Returns the number of lanes to take at a time if memory allows: `width`, or for None 1 on a CPU, else all."""
-    return width or (1 if jax.default_backend() == "cpu" else lanes)
+def preferred_width(lanes: int, width: int | None, *, share_frozen: bool = False) -> int:
+    """Returns the number of lanes to take at a time if memory allows: `width`, or for None 1 on a CPU, else all.
+
+    On a CPU `lax.map` over lanes is faster than `vmap`, except for lanes that share frozen parameters: what depends on
+    those alone is computed once for all lanes of a `vmap`.
+    """
+    one_by_one = jax.default_backend() == "cpu" and not share_frozen
+    return width or (1 if one_by_one else lanes)
 
 
 def fit_width(population: Population, width: int | None, hparams: Mapping[str, Any], batches: Batches) -> Population:
     """Sets the width of a population: the number of lanes that each device takes at a time.
 
-    For `width` None it is 1 on a CPU, where `lax.map` over lanes is faster than `vmap`; elsewhere all lanes, halved
-    until the program fits in memory by XLA's memory analysis. A given `width` is used as it is. Raises UsageError if
-    that, or a single lane, does not fit.
+    For `width` None it is that of `preferred_width`, halved until the program fits in memory by XLA's memory analysis.
+    A given `width` is used as it is. Raises UsageError if that, or a single lane, does not fit.
     """
-    wanted = preferred_width(population.lanes, width)
+    wanted = preferred_width(population.lanes, width, share_frozen=population.share_frozen)
     limit = memory_limit(population.mesh)
     while True:
         candidate = replace(population, width=wanted)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxtrain.config.trial_value import last_evaluations
+from jaxtrain.core.frozen import map_lanes
 from jaxtrain.core.metric import as_loss
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
@@ -121,7 +122,7 @@ class Batch:
         """Splits chunks into those that fit on these devices; a saved batch may come from larger ones."""
         chunks = []
         for chunk in work.chunks:
-            size = self.programs.lanes(self.groups[chunk.program].experiment, self._width(work, chunk)).lanes
+            size = self._lanes(work, chunk).lanes
             parts = [slice(begin, begin + size) for begin in range(0, len(chunk.lanes), size)]
             chunks += [
                 replace(chunk, lanes=chunk.lanes[part], states=_select_lanes(chunk.states, part)) for part in parts
@@ -148,7 +149,7 @@ class Batch:
         group = self.groups[chunk.program]
         key = signature(group.experiment.config)
         if key not in self.pace and self.programs.is_compiled(group.experiment):
-            lanes = self.programs.lanes(group.experiment, self._width(work, chunk)).with_lanes(len(chunk.lanes))
+            lanes = self._lanes(work, chunk).with_lanes(len(chunk.lanes))
             self.pace[key] = group.step_seconds(lanes, self._trials_and_seeds(chunk))
         return self.pace.get(key)
 
@@ -165,7 +166,7 @@ class Batch:
         if chunk.at >= until:
             return
         experiment = self.groups[chunk.program].experiment
-        lanes = self.programs.lanes(experiment, self._width(work, chunk)).with_lanes(len(chunk.lanes))
+        lanes = self._lanes(work, chunk).with_lanes(len(chunk.lanes))
         states = self._place_or_init(chunk, lanes)
         while chunk.at < until:
             due = min(until, (chunk.at // experiment.lengths.eval + 1) * experiment.lengths.eval)
@@ -286,14 +287,15 @@ class Batch:
             lanes = [chunk.lanes[i] for chunk, own in pairs for i in own]
             if lanes:
                 parts = [_select_lanes(chunk.states, own) for chunk, own in pairs if own]
-                states = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+                states = map_lanes(lambda *leaves: np.concatenate(leaves), *parts)
                 gathered.append(Chunk(program, lanes, chunks[0].at, states))
         work.chunks = gathered
         work.chunks = self.rechunk(work).chunks
 
-    def _width(self, work: Work, chunk: Chunk) -> int:
-        """Returns the number of lanes of a chunk's program, over all its chunks."""
-        return sum(len(other.lanes) for other in work.chunks if other.program == chunk.program)
+    def _lanes(self, work: Work, chunk: Chunk) -> Lanes:
+        """Returns the program of a chunk, as wide as all chunks of that program need."""
+        width = sum(len(other.lanes) for other in work.chunks if other.program == chunk.program)
+        return self.programs.lanes(self.groups[chunk.program].experiment, width, self.seeds)
 
     def _save(self, work: Work) -> None:
         self.save(self, work)
@@ -304,4 +306,4 @@ class Batch:
 
 def _select_lanes(states: Any, lanes: slice | list[int]) -> Any:
     """Selects lanes of states on the host; returns None if there are no states yet."""
-    return jax.tree.map(lambda leaf: leaf[lanes], states)
+    return map_lanes(lambda leaf: leaf[lanes], states)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxtrain.config.schema import as_python
+from jaxtrain.core.frozen import map_lanes, put_shared
 from jaxtrain.errors import JaxtrainError
 from jaxtrain.files import remove_empty_directory, remove_tree
 from jaxtrain.search.batch import Batch, Chunk, Work
@@ -16,6 +17,7 @@ from jaxtrain.search.programs import Program
 from jaxtrain.search.space import Point
 from jaxtrain.search.trials import Outcome, Record
 from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.training.shared_frozen import shares_frozen
 
 _EMPTY = {"empty": np.zeros(())}
 """A placeholder leaf in every checkpoint, since the batch may have no states yet."""
@@ -60,7 +62,7 @@ class WorkFiles:
             return None
         chunks = [Chunk(c["program"], [(n, seed) for n, seed in c["lanes"]], c["at"]) for c in memory["chunks"]]
         begun = [i for i, chunk in enumerate(memory["chunks"]) if chunk["begun"]]
-        shapes = {str(i): _shapes(batch.groups, chunks[i]) for i in begun}
+        shapes = {str(i): _shapes(batch.groups[chunks[i].program], chunks[i], batch.seeds) for i in begun}
         try:
             restored = self._checkpoints.restore(shapes | _EMPTY)
         except JaxtrainError as error:
@@ -82,7 +84,9 @@ class WorkFiles:
         remove_empty_directory(self._folder.parent)
 
 
-def _shapes(programs: Sequence[Program], chunk: Chunk) -> Any:
+def _shapes(program: Program, chunk: Chunk, seeds: Sequence[int]) -> Any:
     """Returns the shapes of a chunk's states, with a leading axis of lanes."""
-    one = programs[chunk.program].experiment.state_shapes()
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(chunk.lanes), *leaf.shape), leaf.dtype), one)
+    state = program.experiment.state_shapes()
+    shared = state.frozen if shares_frozen(program.experiment, seeds) else None
+    one = put_shared(state, shared)
+    return map_lanes(lambda leaf: jax.ShapeDtypeStruct((len(chunk.lanes), *leaf.shape), leaf.dtype), one)

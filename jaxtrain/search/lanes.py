@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.config.registry import Values
 from jaxtrain.core.batches import Batches
+from jaxtrain.core.frozen import map_lanes, put_shared, take_shared
 from jaxtrain.core.state import Batch, TrainState
 from jaxtrain.core.steps import CallOutput, Metrics
 from jaxtrain.parallel.mesh import compile_eval_call, compile_init, compile_train_call, replicate
@@ -66,6 +67,7 @@ class OneByOne:
     """A single lane with its batches split over all devices: for models too large for a lane on each device."""
 
     experiment: Experiment
+    share_frozen: bool = False
     lanes: int = 1
     padded: int | None = None
 
@@ -81,15 +83,27 @@ class OneByOne:
         """Makes the state of the one lane."""
         own = {name: np.float32(np.reshape(value, -1)[0]) for name, value in hparams.items()}
         key = jax.random.key(np.reshape(seeds, -1)[0])
-        return compile_init(self.experiment.rules, self.experiment.mesh)(key, example, own)
+        state = compile_init(self.experiment.rules, self.experiment.mesh)(key, example, own)
+        return self._apart(state)
+
+    def _apart(self, state: TrainState) -> TrainState:
+        """Puts the frozen parameters apart, as those of lanes that share them are."""
+        return put_shared(state, state.frozen) if self.share_frozen else state
+
+    def _whole(self, states: TrainState) -> TrainState:
+        """Inverts `_apart`."""
+        own, frozen = take_shared(states)
+        return own.replace(frozen=frozen) if self.share_frozen else own
 
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes the steps."""
-        return compile_train_call(self.experiment.rules, self.experiment.mesh, "mesh")(states, batches, steps)
+        call = compile_train_call(self.experiment.rules, self.experiment.mesh, "mesh")
+        state, output = call(self._whole(states), batches, steps)
+        return self._apart(state), output
 
     def evaluate(self, states: TrainState, batches: Iterable[Batches]) -> Metrics:
         """Evaluates the batches."""
-        return compile_eval_call(self.experiment.rules, self.experiment.mesh)(states, batches)
+        return compile_eval_call(self.experiment.rules, self.experiment.mesh)(self._whole(states), batches)
 
     def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
         """Edits the hyperparameters, which have a lane axis of 1 on the host; does nothing if the run diverged."""
@@ -100,8 +114,8 @@ class OneByOne:
 
     def fetch(self, tree: Any) -> Any:
         """Copies a tree to the host, with a lane axis of 1."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
+        return map_lanes(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
 
     def place(self, states: Any) -> TrainState:
         """Replicates the state over the devices."""
-        return self.spread(jax.tree.map(lambda leaf: np.array(leaf[0]), states))
+        return self.spread(map_lanes(lambda leaf: np.array(leaf[0]), states))

@@ -77,7 +77,7 @@ def _run_seconds(group: Program, programs: Programs, seeds: int) -> float:
     experiment = group.experiment
     first = experiment.config["seed"]
     pairs = [(trial, seed) for trial in group.trials for seed in range(first, first + seeds)]
-    lanes = programs.lanes(experiment, len(pairs))
+    lanes = programs.lanes(experiment, len(pairs), {seed for _, seed in pairs})
     pairs = pairs[: lanes.lanes]
     lanes = lanes.with_lanes(len(pairs))
     states = group.init(lanes, pairs)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -23,6 +23,7 @@ from jaxtrain.search.space import Trial
 from jaxtrain.training.checks import check_counted
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
+from jaxtrain.training.shared_frozen import shares_frozen
 
 PROBE_STEPS = 5  # steps over which a program is timed before it runs
 MAX_WIDENING = 1.5  # reuse a program of up to this many times the lanes needed, which is cheaper than compiling another
@@ -70,7 +71,7 @@ class Programs:
     data: Source | None = None
     _experiments: dict[str, Experiment] = field(default_factory=dict)
     _by_data: dict[str, Experiment] = field(default_factory=dict)
-    _lanes: dict[str, dict[int, Lanes]] = field(default_factory=dict)
+    _lanes: dict[str, dict[tuple[int, bool], Lanes]] = field(default_factory=dict)
     _compiled: dict[str, int] = field(default_factory=dict)  # signature -> programs, the least recently used first
     _dropped: int = 0  # signatures so far
 
@@ -95,19 +96,23 @@ class Programs:
             self._experiments[key] = experiment
         return self._experiments[key]
 
-    def lanes(self, experiment: Experiment, count: int) -> Lanes:
+    def lanes(self, experiment: Experiment, count: int, seeds: Collection[int]) -> Lanes:
         """Returns a program that steps `count` lanes together, or as many as fit; programs are cached.
+
+        The lanes are runs of these seeds, and hold frozen parameters once if those are equal.
 
         If not even one lane fits on each device, lanes are trained one at a time over all devices.
         """
         key = signature(experiment.config)
+        share = shares_frozen(experiment, seeds)
         cached = self._lanes.setdefault(key, {})
-        if count not in cached:
-            wide_enough = [lanes for lanes in cached.values() if count <= lanes.lanes <= MAX_WIDENING * count]
+        if (count, share) not in cached:
+            alike = [lanes for (_, shared), lanes in cached.items() if shared == share]
+            wide_enough = [lanes for lanes in alike if count <= lanes.lanes <= MAX_WIDENING * count]
             narrowest = min(wide_enough, key=lambda lanes: lanes.lanes, default=None)
-            cached[count] = narrowest or _fit_lanes(experiment, count)
+            cached[count, share] = narrowest or _fit_lanes(experiment, count, share)
         self._note_use(key)
-        return cached[count]
+        return cached[count, share]
 
     def is_compiled(self, experiment: Experiment) -> bool:
         """Tells whether the programs of an experiment are among those that are kept."""
@@ -147,15 +152,15 @@ def signature(config: Config) -> str:
     return to_json({**shape, **dict.fromkeys(hyperparameters(config), "float"), "seed": None})
 
 
-def _fit_lanes(experiment: Experiment, count: int) -> Lanes:
+def _fit_lanes(experiment: Experiment, count: int, share: bool) -> Lanes:
     """Chooses how many lanes are stepped together, by halving until the compiler's memory estimate fits."""
     mesh = experiment.mesh
     config = experiment.config
-    most = min(MAX_CHUNK, count, _lanes_whose_states_fit(experiment))
+    most = min(MAX_CHUNK, count, _lanes_whose_states_fit(experiment, share))
     while most >= mesh.size or most == count:
         chunks = -(-count // most)
         try:
-            even = Population(experiment.rules, mesh, -(-count // chunks))
+            even = Population(experiment.rules, mesh, -(-count // chunks), share_frozen=share)
             return fit_width(even, config["parallel"]["width"], experiment.hparams, experiment.batches(0, 0))
         except UsageError:
             if config["parallel"]["width"] is not None:
@@ -163,13 +168,14 @@ def _fit_lanes(experiment: Experiment, count: int) -> Lanes:
             if most <= mesh.size:
                 break
             most = max(mesh.size, most // 2)
-    return OneByOne(build(config, beside=experiment))
+    return OneByOne(build(config, beside=experiment), share)
 
 
-def _lanes_whose_states_fit(experiment: Experiment) -> int:
+def _lanes_whose_states_fit(experiment: Experiment, share: bool) -> int:
     """Returns an upper bound on lanes from their states alone, which exist three times: input, output, host copy."""
-    state = tree_bytes(experiment.state_shapes())
-    return max(1, experiment.mesh.size * memory_limit(experiment.mesh) // (3 * state))
+    state = experiment.state_shapes()
+    own = tree_bytes(state.replace(frozen=None) if share else state)
+    return max(1, experiment.mesh.size * memory_limit(experiment.mesh) // (3 * own))
 
 
 def plan_line(trials: int, chunks: Sequence[tuple[int, int]], seconds: float) -> str:

@@ -40,6 +40,7 @@ from jaxtrain.storage.ownership import claim, new_id, read_owner
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_traced_floats
 from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.shared_frozen import shares_frozen
 from jaxtrain.training.signals import Interruption, interruptions
 from jaxtrain.training.size_checks import check_lanes
 
@@ -213,7 +214,8 @@ def _check_lanes(experiment: Experiment, section: Config, trials: int) -> None:
     """
     state = experiment.state_shapes()
     batch = {"search.batch": min(section["batch"], trials), "search.seeds": section["seeds"]}
-    check_lanes(experiment.mesh, state, batch, total_memory())
+    seeds = range(section["seeds"])
+    check_lanes(experiment.mesh, state, batch, total_memory(), share=shares_frozen(experiment, seeds))
     check_lanes(experiment.mesh, state, {"search.compare_seeds": section["compare_seeds"]}, total_memory() // 2)
 
 

@@ -15,6 +15,7 @@ from jaxtrain.tasks.classification import binary_classification, classification,
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
+from jaxtrain.tasks.lora import LoRA
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 from jaxtrain.tasks.shapes import PerExample
@@ -26,15 +27,24 @@ def make_task(config: Config, info: DataInfo) -> Task:
     """Builds the task of a resolved config; configs that differ only in floats get the same object."""
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
-    return _build_task(bound["task"], bound["model"], bound["loss"], info, precision)
+    lora = LoRA(config["lora"]["paths"], config["lora"]["rank"]) if config["lora"]["paths"] else None
+    return _build_task(bound["task"], bound["model"], bound["loss"], info, precision, lora)
 
 
 @functools.lru_cache(maxsize=256)
-def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: DataInfo, precision: Precision) -> Task:
+def _build_task(
+    task: BoundMember,
+    model: BoundMember,
+    loss: BoundMember,
+    info: DataInfo,
+    precision: Precision,
+    lora: LoRA | None,
+) -> Task:
     """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
 
     def build(values: Values) -> Task:
-        return task(values, _Model(model, precision), PerExample(loss, loss.name), info)
+        built = task(values, _Model(model, precision), PerExample(loss, loss.name), info)
+        return lora.adapt(built) if lora else built
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)

@@ -20,10 +20,11 @@ from jaxtrain.data import load as load_data
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.order import check_batch_size
-from jaxtrain.optimizers import Optimizer
+from jaxtrain.optimizers import FrozenPaths, Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
 from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh
 from jaxtrain.tasks import STANDARDISED, make_task
+from jaxtrain.tasks.lora import BASE
 from jaxtrain.training.checks import (
     check_adadelta,
     check_continuation,
@@ -171,4 +172,12 @@ def make_rules(config: Config, info: DataInfo) -> Rules:
     optimizers = family("optimizer")
     optimizer = Optimizer(optimizers.bind(config["optimizer"]), optimizers.bind_common(config["optimizer"]))
     schedule = schedule_of(config)
-    return Rules(make_task(config, info), schedule, optimizer, config["train"]["accumulate"])
+    accumulate = config["train"]["accumulate"]
+    return Rules(make_task(config, info), schedule, optimizer.of_trained(), accumulate, _frozen(config))
+
+
+def _frozen(config: Config) -> FrozenPaths | None:
+    """Returns which parameters are frozen: those of `optimizer.frozen`, and all that adapters are added to."""
+    patterns = [config["optimizer"]["frozen"], f"^{BASE}/" if config["lora"]["paths"] else None]
+    given = [pattern for pattern in patterns if pattern is not None]
+    return FrozenPaths("|".join(given)) if given else None

@@ -9,15 +9,20 @@ import jax
 import numpy as np
 
 from jaxtrain.core.averaging import schedule_free_x
+from jaxtrain.core.frozen import SharedByLanes, join_params, split_like, take_shared
 from jaxtrain.core.state import Rules, TrainState
-from jaxtrain.core.trees import match_paths, named_leaves
+from jaxtrain.core.trees import match_paths, named_leaves, replace_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.files import reported_as
 from jaxtrain.storage.ownership import read_owner
 from jaxtrain.storage.safetensors_files import SUFFIX
+from jaxtrain.tasks.lora import BASE, is_adapted
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.trained_run import open_checkpoints
 from jaxtrain.training.weights_of_file import read_weights_of_file
+
+FROZEN = "frozen/"
+"""Prefix of the frozen parameters in a checkpoint."""
 
 
 def load_initial_weights(
@@ -44,23 +49,36 @@ def load_initial_weights(
             hint = "Set checkpoint.init_from, or leave checkpoint.init_except out"
             raise ConfigError("checkpoint.init_except", pattern, "None where checkpoint.init_from is None", hint)
         return state
-    weights = {"params": state.params, "model_state": state.model_state}
-    source = _read_weights(section, dict(named_leaves(weights)))
+    own, shared = take_shared(state)
+    params = join_params(own.params, own.frozen if shared is None else shared)
+    base = params[BASE] if is_adapted(params) else params
+    held_once = shared[BASE] if shared is not None and is_adapted(params) else shared
+    alike = {f"params/{path}" for path, _ in named_leaves(held_once)}
+    loaded = _loaded({"params": base, "model_state": own.model_state}, section, lanes, alike)
+    params = {**params, BASE: loaded["params"]} if is_adapted(params) else loaded["params"]
+    trained, frozen = split_like(state, params)
+    parts = {"params": trained, "model_state": loaded["model_state"]}
+    state = state.replace(**place({**parts, "frozen": frozen if shared is None else SharedByLanes(frozen)}))
+    if state.ema is not None:
+        state = state.replace(ema=jax.tree.map(jax.numpy.copy, (state.params, state.model_state)))
+    init = functools.partial(_init_optimizer, rules=rules)
+    opt_state = jax.jit(jax.vmap(init) if lanes is not None else init)(state.replace(frozen=None))
+    return state.replace(opt_state=place(opt_state))
+
+
+def _loaded(weights: Any, section: Mapping[str, Any], lanes: int | None, alike: Collection[str]) -> Any:
+    """Returns the weights with those of `checkpoint.init_from`, repeated for each lane except at the paths `alike`."""
+    pattern = section["init_except"]
     replaced = dict(named_leaves(weights))
+    source = _read_weights(section, replaced)
     if pattern is not None:
         kept = jax.tree.leaves(match_paths("checkpoint.init_except", pattern, weights))
         replaced = {path: leaf for (path, leaf), keep in zip(replaced.items(), kept, strict=True) if not keep}
     if lanes is not None:
-        source = {path: np.broadcast_to(leaf, (lanes, *leaf.shape)) for path, leaf in source.items()}
+        own = source.keys() - set(alike)
+        source |= {path: np.broadcast_to(source[path], (lanes, *source[path].shape)) for path in own}
     _check(replaced, source, section["init_from"])
-    leaves = [source[path] if path in replaced else leaf for path, leaf in named_leaves(weights)]
-    loaded = place(jax.tree.unflatten(jax.tree.structure(weights), leaves))
-    params = loaded["params"]
-    model_state = loaded["model_state"]
-    ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, (params, model_state))
-    state = state.replace(params=params, model_state=model_state, ema=ema)
-    init = functools.partial(_init_optimizer, rules=rules)
-    return state.replace(opt_state=place(jax.jit(jax.vmap(init) if lanes is not None else init)(state)))
+    return replace_leaves(weights, {path: source[path] for path in replaced})
 
 
 def _init_optimizer(state: TrainState, *, rules: Rules) -> Any:
@@ -92,7 +110,7 @@ def _read_weights_of_run(run: Path) -> dict[str, np.ndarray]:
         leaves, _ = checkpoints.restore_leaves(best_step)
     averaged = {"params": "ema/0", "model_state": "ema/1"}
     has_average = any(path.startswith("ema/") for path in leaves)
-    weights = {}
+    weights = {f"params/{path.removeprefix(FROZEN)}": leaf for path, leaf in leaves.items() if path.startswith(FROZEN)}
     for name, average_name in averaged.items():
         prefix = (average_name if has_average else name) + "/"
         weights |= {

@@ -10,6 +10,7 @@ from jaxtrain.parallel.mesh import plan_train_call
 from jaxtrain.parallel.population import Population, preferred_width
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.feeds import DeviceFeed
+from jaxtrain.training.shared_frozen import shares_frozen
 
 MAX_LANES = 1024  # more lanes in one program are no faster
 
@@ -24,9 +25,11 @@ def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:
         return None
     state = experiment.state_shapes()
     seeds = experiment.config["train"]["seeds"]
-    copies = _population(experiment, seeds).padded // experiment.mesh.size if seeds > 1 else 1
+    population = _population(experiment, seeds)
+    copies = population.padded // experiment.mesh.size if seeds > 1 else 1
     known = {
         "parameters": copies * tree_bytes(state.params),
+        "frozen parameters": (1 if population.share_frozen else copies) * tree_bytes(state.frozen),
         "optimizer state": copies * tree_bytes(state.opt_state),
         "averaged parameters": copies * tree_bytes(state.ema),
         "model state": copies * tree_bytes(state.model_state),
@@ -122,8 +125,10 @@ def _plan_lanes(experiment: Experiment, lanes: int, batch: int, least: bool) -> 
 def _population(experiment: Experiment, lanes: int, least: bool = False) -> Population:
     """Makes the program of `lanes` lanes, at the preferred width or, with `least`, at the smallest one."""
     given = experiment.config["parallel"]["width"]
-    width = given or 1 if least else preferred_width(lanes, given)
-    return Population(experiment.rules, experiment.mesh, lanes, width)
+    # Lanes beyond the run's own seeds are trials of a search, which have one seed as a rule.
+    share = shares_frozen(experiment, range(experiment.config["train"]["seeds"]))
+    width = given or 1 if least else preferred_width(lanes, given, share_frozen=share)
+    return Population(experiment.rules, experiment.mesh, lanes, width, share_frozen=share)
 
 
 def _total(experiment: Experiment, planned: PlannedMemory | None) -> int | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.durations import seconds_of
+from jaxtrain.core.frozen import join_params
 from jaxtrain.core.steps import train_step
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.parallel.compilation import count_compilations
@@ -51,6 +52,7 @@ class Plan:
 
     Attributes:
         parameters: number of parameters by top-level module, of one seed.
+        frozen: those of them that are not trained.
         flops: FLOP of a step of one seed.
         memory: kind -> bytes on each device, all seeds together.
         limit: bytes available on each device.
@@ -70,6 +72,7 @@ class Plan:
     evaluations: int
     curves: Curves
     parameters: dict[str, int]
+    frozen: int
     flops: float | None
     memory: dict[str, int] | None
     limit: int
@@ -131,6 +134,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
             evaluations=-(-experiment.lengths.total // experiment.lengths.eval),
             curves=scheduled_values(experiment),
             parameters=_parameters(experiment),
+            frozen=sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes().frozen)),
             flops=_flops(experiment),
             memory=memory,
             limit=limit,
@@ -188,7 +192,8 @@ def _per_epoch(experiment: Experiment) -> float:
 
 def _parameters(experiment: Experiment) -> dict[str, int]:
     """Counts the parameters of each top-level module; a tree that is no dict counts as one module, "params"."""
-    params = experiment.state_shapes().params
+    state = experiment.state_shapes()
+    params = join_params(state.params, state.frozen)
     named = params if isinstance(params, dict) else {"params": params}
     return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in named.items()}
 

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 
 from jaxtrain.core.batches import Batches
+from jaxtrain.core.frozen import put_shared, take_shared
 from jaxtrain.core.metric_names import NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, Metrics, StepFunction
-from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replace_lane, replicate
+from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replicate
 from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.training.divergence import explain_divergence, find_last_finite
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.fine_tuning import load_initial_weights
+from jaxtrain.training.shared_frozen import shares_frozen
 
 
 class Runner(Protocol):
@@ -166,7 +168,13 @@ class Seeds:
         """The program of the lanes, at the width of the config or the largest that fits in memory."""
         experiment = self.experiment
         return fit_width(
-            Population(experiment.rules, experiment.mesh, len(self.seeds), step=self.step),
+            Population(
+                experiment.rules,
+                experiment.mesh,
+                len(self.seeds),
+                step=self.step,
+                share_frozen=shares_frozen(experiment, self.seeds),
+            ),
             experiment.config["parallel"]["width"],
             experiment.hparams,
             experiment.batches(0, 0),
@@ -187,11 +195,19 @@ class Seeds:
 
     def place(self, saved: TrainState) -> TrainState:
         """Pads the lanes to a multiple that the devices step at a time, and places them."""
+        if self.population.share_frozen:
+            saved = put_shared(saved, jax.tree.map(lambda leaf: leaf[0], saved.frozen))
         return self.population.place(saved)
 
     def fetch(self, state: TrainState) -> TrainState:
-        """Returns the lanes on the host without padding, so that any number of devices can resume them."""
-        return self.population.fetch(state)
+        """Returns the lanes on the host without padding, so that any number of devices can resume them.
+
+        Frozen parameters have a lane axis there, also where the lanes share them: a saved state has one form.
+        """
+        lanes, shared = take_shared(self.population.fetch(state))
+        if shared is None:
+            return lanes
+        return lanes.replace(frozen=jax.tree.map(lambda leaf: np.stack([leaf] * len(self.seeds)), shared))
 
     def call(self, state: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Dispatches a call."""
@@ -229,7 +245,7 @@ class Seeds:
         one_lane, lane_state = self.population.gather(state, [lane])
         lane_state, finite_steps, _ = find_last_finite(one_lane.call, lane_state, batches, steps)
         last = one_lane.fetch_lane(lane_state, 0).replace(live=np.array(False))
-        return replace_lane(state, lane, last, self.experiment.mesh), finite_steps
+        return self.population.replace_lane(state, lane, last), finite_steps
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Evaluates a split in every lane."""

@@ -32,17 +32,23 @@ def check_sizes(config: Config, mesh: Devices, state: TrainState, example: Batch
     check_lanes(mesh, state, {"train.seeds": config["train"]["seeds"]})
 
 
-def check_lanes(mesh: Devices, state: TrainState, counts: Mapping[str, int], limit: int | None = None) -> None:
+def check_lanes(
+    mesh: Devices, state: TrainState, counts: Mapping[str, int], limit: int | None = None, *, share: bool = False
+) -> None:
     """Raises ConfigError where the states of lanes need more than `limit` bytes (None: those of all devices).
 
-    The number of lanes is the product of the `counts` of the config's keys; the error names the largest.
+    The number of lanes is the product of the `counts` of the config's keys; the error names the largest. With `share`
+    the lanes hold the frozen parameters once.
     """
     limit = memory_of_device(mesh) * mesh.size if limit is None else limit
     lanes = math.prod(counts.values())
-    size = tree_bytes(state)
-    if lanes * size > limit:
+    shared = tree_bytes(state.frozen) if share else 0
+    size = tree_bytes(state) - shared
+    if lanes * size + shared > limit:
         key = max(counts, key=lambda key: counts[key])
-        expected = f"at most {limit // size:,} lanes in all, which {_gib(limit)} of memory hold, not {lanes:,}"
+        expected = (
+            f"at most {(limit - shared) // size:,} lanes in all, which {_gib(limit)} of memory hold, not {lanes:,}"
+        )
         raise ConfigError(key, counts[key], expected, "Lower it")
 
 
