@@ -10,10 +10,11 @@ from jaxtrain.models.cnn import CNN
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet9 import ResNet9
 from jaxtrain.models.tabular_mlp import TabularMLP
+from jaxtrain.models.transformer import Transformer
 
 MODELS = Family(
     "model",
-    {"mlp": MLP, "tabular_mlp": TabularMLP, "cnn": CNN, "resnet9": ResNet9},
+    {"mlp": MLP, "tabular_mlp": TabularMLP, "cnn": CNN, "resnet9": ResNet9, "transformer": Transformer},
     supplied=("outputs",),
     offered=("category_sizes",),
     product=Product("a Linen module", having("init", "apply")),

@@ -11,7 +11,7 @@ from jaxtrain.data.table_encoding import Layout
 
 
 def normalise_inputs(inputs: Any, info: DataInfo) -> Any:
-    """Returns integer inputs (batch, ...) as float32 of mean 0 and deviation 1; floats are normalised already.
+    """Returns raw integers (batch, ...) as float32 of mean 0 and deviation 1; floats are normalised already.
 
     The statistics are those of the training split, for each feature or for the last axis (`DataInfo`), so that a byte
     of a picture takes a byte on the device. Rows for a model that takes categories are taken apart.
