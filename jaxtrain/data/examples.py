@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data.plain_arrays import plain_array
-from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
+from jaxtrain.errors import DataError, JaxtrainError, OnlyInOrderError, Words, nearest
 
 HASHED_BYTES = 2**26
 """Bytes of a field up to which all examples enter the fingerprint where the object has none of its own."""
@@ -26,6 +26,9 @@ PIECE = 64
 UNREADABLE = np.array("unreadable", object)
 """Bytes that are hashed in place of an example that cannot be read."""
 
+Pair = tuple[np.ndarray, np.ndarray]
+"""Inputs and targets of one example, or of several."""
+
 READ_BY_ROWS = "a pair (inputs, targets), or examples with __len__ and __getitem__"
 
 
@@ -37,17 +40,53 @@ def is_readable(given: object) -> bool:
 
 
 def refuse_iterable(given: object, where: str) -> None:
-    """Raises DataError for what can only be read in order, since a run reads any rows and may resume anywhere."""
-    if isinstance(given, Iterable) and not isinstance(given, str | bytes | np.ndarray | tuple | list):
+    """Raises OnlyInOrderError for what can only be read in order, since a run reads any rows and may resume anywhere."""
+    if is_iterable(given):
         got = Words(f"an object of type {type(given).__name__}, which can only be read in order")
-        hint = "Make a list of it, or write it to arrays once, as by numpy.save, and take data.name=arrays"
-        raise DataError(where, got, READ_BY_ROWS, hint)
+        hint = "Make a list of it, or write it to arrays once by the command prepare"
+        raise OnlyInOrderError(where, got, READ_BY_ROWS, hint)
+
+
+def is_iterable(given: object) -> bool:
+    """Tells whether an object yields examples, in order, and is no array, text or pair."""
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes | np.ndarray | tuple | list | Mapping)
 
 
 def example_fields(given: Any, where: str, names: tuple[str, str]) -> tuple["ExampleField", "ExampleField"]:
     """Returns inputs and targets of the examples as two fields; raises DataError for an example that has not both."""
     examples = _Examples(given, where, names)
     return ExampleField(examples, 0), ExampleField(examples, 1)
+
+
+def pair_of(example: Any, where: str, names: tuple[str, str]) -> Pair:
+    """Returns inputs and targets of an example; raises DataError for one that has not both.
+
+    A target that is a text, the name of a class, has the dtype object.
+    """
+    if isinstance(example, Mapping):
+        absent = [name for name in names if name not in example]
+        if absent:
+            got = Words(f"the fields {', '.join(map(str, example))}")
+            hint = nearest(absent[0], map(str, example)) or "Name them by Source(splits, inputs=..., targets=...)"
+            raise DataError(where, got, f"{absent[0]!r} among them", hint)
+        inputs, targets = (example[name] for name in names)
+    elif isinstance(example, tuple | list) and len(example) == 2:
+        inputs, targets = example
+    else:
+        raise DataError(where, Words(f"an example of type {type(example).__name__}"), "a pair or a mapping")
+    is_name = isinstance(targets, str)
+    labels = np.array(targets, object) if is_name else plain_array(targets, where, "targets")
+    return plain_array(inputs, where, "inputs"), labels
+
+
+def demand_alike(pair: Pair, first: Pair, field: int, where: str) -> None:
+    """Raises DataError where field 0 or 1 of an example has another shape or kind than that of the first one."""
+    array = pair[field]
+    if array.shape == first[field].shape and np.can_cast(array.dtype, first[field].dtype, "same_kind"):
+        return
+    got = Words(f"{('inputs', 'targets')[field]} of shape {array.shape} and dtype {array.dtype}")
+    expected = f"{first[field].shape} and {first[field].dtype}, as in row 0"
+    raise DataError(where, got, expected, "Make all examples alike")
 
 
 class _Examples:
@@ -58,12 +97,12 @@ class _Examples:
         self.where = where
         self.names = names
         self._lock = threading.Lock()
-        self._last: tuple[bytes, tuple[np.ndarray, np.ndarray]] | None = None
+        self._last: tuple[bytes, Pair] | None = None
         if len(given) == 0:
             raise DataError(where, Words("no examples"), "at least one")
         self.first = self._pair(self._get([0])[0], 0)
 
-    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, rows: np.ndarray) -> Pair:
         """Returns inputs and targets of these rows."""
         key = np.asarray(rows).tobytes()
         with self._lock:
@@ -90,7 +129,7 @@ class _Examples:
                         digest.update(f"{value}\0".encode() if value.dtype.kind == "O" else value.tobytes())
         return digests[0].digest(), digests[1].digest()
 
-    def _each(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _each(self, rows: np.ndarray) -> list[Pair]:
         """Returns inputs and targets of each of these rows; a text in place of those that cannot be read."""
         try:
             inputs, targets = self.read(rows)
@@ -117,33 +156,13 @@ class _Examples:
             raise DataError(f"{self.where}, row {row}", got, "inputs and targets", hint) from error
         return got
 
-    def _pair(self, example: Any, row: int) -> tuple[np.ndarray, np.ndarray]:
-        where = f"{self.where}, row {row}"
-        if isinstance(example, Mapping):
-            absent = [name for name in self.names if name not in example]
-            if absent:
-                got = Words(f"the fields {', '.join(map(str, example))}")
-                hint = nearest(absent[0], map(str, example)) or "Name them by Source(splits, inputs=..., targets=...)"
-                raise DataError(where, got, f"{absent[0]!r} among them", hint)
-            pair = [example[name] for name in self.names]
-        elif isinstance(example, tuple | list) and len(example) == 2:
-            pair = list(example)
-        else:
-            raise DataError(where, Words(f"an example of type {type(example).__name__}"), "a pair or a mapping")
-        inputs, targets = pair
-        is_name = isinstance(targets, str)
-        labels = np.array(targets, object) if is_name else plain_array(targets, where, "targets")
-        return plain_array(inputs, where, "inputs"), labels
+    def _pair(self, example: Any, row: int) -> Pair:
+        return pair_of(example, f"{self.where}, row {row}", self.names)
 
-    def _stack(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], rows: Sequence[int], field: int) -> np.ndarray:
-        first = self.first[field]
+    def _stack(self, pairs: Sequence[Pair], rows: Sequence[int], field: int) -> np.ndarray:
         for row, pair in zip(rows, pairs, strict=True):
-            array = pair[field]
-            if array.shape != first.shape or not np.can_cast(array.dtype, first.dtype, "same_kind"):
-                got = Words(f"{('inputs', 'targets')[field]} of shape {array.shape} and dtype {array.dtype}")
-                expected = f"{first.shape} and {first.dtype}, as in row 0"
-                raise DataError(f"{self.where}, row {row}", got, expected, "Make all examples alike")
-        return np.stack([pair[field] for pair in pairs]).astype(first.dtype, copy=False)
+            demand_alike(pair, self.first, field, f"{self.where}, row {row}")
+        return np.stack([pair[field] for pair in pairs]).astype(self.first[field].dtype, copy=False)
 
 
 class ExampleField:

@@ -67,9 +67,12 @@ class Source:
     damaged: tuple[DataError, ...] = field(default=(), repr=False)
 
 
-def as_source(returned: object, name: str) -> Source:
+def as_source(
+    returned: object, name: str, convert: Callable[[object, str, tuple[str, str]], Any] | None = None
+) -> Source:
     """Converts what a source returned, a Source or {"train": split, ...}, into a Source of `Split`s.
 
+    `convert` takes a split, what errors name, and the names of its fields; None: `as_split`.
     Raises DataError for other types, if "train" is missing, if a split has an unknown name, or for a number of classes
     that is no count.
     """
@@ -85,7 +88,8 @@ def as_source(returned: object, name: str) -> Source:
         raise DataError(where, Words(f"the splits {sorted(source.splits)}"), "the split 'train' among them")
     classes = _number_of_classes(source, where)
     fields = (source.inputs, source.targets)
-    named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
+    convert = convert or as_split
+    named = {k: convert(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
     columns = {str(name): _as_column(values, f"{where}, column {name}") for name, values in source.columns.items()}
     return Source(named, classes, tuple(map(str, source.class_names)), columns=columns, damaged=source.damaged)
 
@@ -112,7 +116,7 @@ def _number_of_classes(source: Source, where: str) -> int | None:
     return named
 
 
-def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
+def as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
     """Makes a split of a pair, a mapping of arrays or an object of examples; `check_source` checks its arrays."""
     if isinstance(given, Split):
         return given._replace(inputs=as_inputs(given.inputs, where), file=given.file or where)
