@@ -40,7 +40,7 @@ def is_readable(given: object) -> bool:
 
 
 def refuse_iterable(given: object, where: str) -> None:
-    """Raises OnlyInOrderError for what can only be read in order, since a run reads any rows and may resume anywhere."""
+    """Raises OnlyInOrderError for what can only be read in order: a run reads any rows, and may resume anywhere."""
     if is_iterable(given):
         got = Words(f"an object of type {type(given).__name__}, which can only be read in order")
         hint = "Make a list of it, or write it to arrays once by the command prepare"
