@@ -20,8 +20,13 @@ FEEDING = ("feed", "workers", "cache", "skip_bad")
 So a run that met a bad example continues where it stopped, with a higher `skip_bad`.
 """
 
-LATER = ("stratify", "group_by", "order_by", "sample")
+LATER = ("stratify", "group_by", "order_by", "sample", "folds", "fold")
 """Knobs of `data` that earlier versions lack: their digests stay where these are off."""
+
+
+def is_off(value: Any) -> bool:
+    """Tells whether a knob is off: None or False, and not the number 0."""
+    return value is None or value is False
 
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
@@ -52,7 +57,7 @@ def changes_numbers(config: Config) -> Config:
     if not config["lr_range"]["before_training"]:
         del kept["lr_range"]
     kept["data"] = {
-        key: value for key, value in kept["data"].items() if key not in FEEDING and (value or key not in LATER)
+        key: value for key, value in kept["data"].items() if key not in FEEDING and not (key in LATER and is_off(value))
     }
     section = config["checkpoint"]
     result = {} if section["result"] == "best" else {"result": section["result"]}  # absent in earlier versions

@@ -14,7 +14,7 @@ from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
 from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
-from jaxtrain.data.cut import column, cut, make_rule
+from jaxtrain.data.cut import Rule, column, cut, cut_folds, make_rule
 from jaxtrain.data.encoded import encode_tables
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
@@ -55,19 +55,28 @@ class Dataset:
     """The description of the data, and the splits, whose examples are prepared when they are read.
 
     `weights` are those by which training examples are drawn; None: each once an epoch. `bad` are the examples that
-    could not be read: the next one of their split stands for each.
+    could not be read: the next one of their split stands for each. `folds` are the datasets of all folds where they are
+    trained together; this one is the first. `fold_examples` is the number of training examples by which a fold counts
+    its epochs, the mean over all folds.
     """
 
     info: DataInfo
     parts: dict[str, Part] = field(repr=False)
     weights: Weights | None = field(default=None, repr=False)
     bad: BadRows | None = field(default=None, repr=False)
+    folds: "tuple[Dataset, ...]" = field(default=(), repr=False)
+    fold_examples: float | None = None
     _whole: dict[str, Rows] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Returns {split: number of examples}."""
         return {name: len(part) for name, part in self.parts.items()}
+
+    @property
+    def epoch_examples(self) -> float:
+        """The number of examples of an epoch: those for training, or their mean over all folds."""
+        return self.sizes["train"] if self.fold_examples is None else self.fold_examples
 
     @property
     def is_decoded(self) -> bool:
@@ -150,7 +159,7 @@ class Dataset:
         """
         digest = hashlib.sha256()
         seen = set()
-        for name, part in self.parts.items():
+        for name, part in [item for fold in self.folds or (self,) for item in fold.parts.items()]:
             split = part.split
             # Several splits may be cut from the same arrays, which are hashed once.
             fields = [] if id(split) in seen else zip((split.inputs, split.targets), split.stamps, strict=True)
@@ -184,47 +193,124 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     """
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
+    if settings.fold is not None and settings.folds is None:
+        raise ConfigError("data.fold", settings.fold, "None without data.folds", "Give data.folds, too")
     if len(source.damaged) > settings.skip_bad:
         raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
     splits = checked(source.splits, source.classes, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else number_labels(source)
-    encoding = None
-    if isinstance(source.splits["train"].inputs, Table):  # cut first: it is encoded by the rows for training
-        source = check_table(source)
-        rows = _cut(source, settings, standardised)
-        encoding, source = encode_tables(source, rows.get("train"))
-        source = check_source(source, labels=not standardised)
-    else:
-        source = check_source(source, labels=not standardised)
-        rows = _cut(source, settings, standardised)
+    is_table = isinstance(source.splits["train"].inputs, Table)
+    source = check_table(source) if is_table else check_source(source, labels=not standardised)
+    stored = source.splits if is_table else _stored(source.splits, settings)
+    rows = _cut(source, settings, standardised)
+    if settings.folds is None:
+        return _cut_dataset(source, stored, rows, settings, standardised, bad)
+    parts = _cut_folds(source, rows, settings, standardised)
+    chosen = range(settings.folds) if settings.fold is None else [settings.fold]
+    whole = _cut_dataset(source, stored, rows, settings, standardised, bad).info
+    folds = [
+        _as_fold(_cut_dataset(source, stored, parts[fold], settings, standardised, bad), whole, settings.folds)
+        for fold in chosen
+    ]
+    if settings.fold is not None:
+        return folds[0]
+    _demand_one_shape(folds)
+    return replace(folds[0], folds=tuple(folds))
+
+
+def _cut_dataset(
+    source: Source,
+    stored: Mapping[str, Split],
+    rows: Mapping[str, np.ndarray],
+    settings: Settings,
+    standardised: bool,
+    bad: BadRows | None,
+) -> Dataset:
+    """Returns the dataset of splits cut at these rows of train, with the statistics of its training rows.
+
+    `stored` are the splits of the source on disk or in memory.
+    """
     own = rows.get("train")
+    encoding = None
+    if isinstance(source.splits["train"].inputs, Table):
+        encoding, source = encode_tables(source, own)
+        source = check_source(source, labels=not standardised)
+        stored = source.splits
     inputs = source.splits["train"].inputs
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
-    splits = _stored(source.splits, settings)
-    described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
+    described = (stored["train"].inputs, stored["train"].targets, own, source.classes, source.class_names, encoding)
     info = describe(*described, sample=sample, standardised=standardised)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
         info = describe(*described, sample=sample[~passed], standardised=standardised)
     if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
-    parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
-    parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
+    parts = {name: Part(stored["train"], rows) for name, rows in rows.items()}
+    parts |= {name: Part(split, source=name) for name, split in stored.items() if name not in parts}
     weights = _weights(settings.sample, source, own, info)
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _cut_folds(
+    source: Source, rows: Mapping[str, np.ndarray], settings: Settings, standardised: bool
+) -> list[dict[str, np.ndarray]]:
+    """Returns the rows of the splits of each fold, which has the k-th part of the rows of train for validation."""
+    assert settings.folds is not None
+    if "validation" in source.splits:
+        where = source.splits["validation"].where("inputs", "validation")
+        hint = "Leave data.folds out, or leave the split out of the source"
+        raise ConfigError("data.folds", settings.folds, f"None for data with a validation split ({where})", hint)
+    if settings.fold is not None and settings.fold >= settings.folds:
+        raise ConfigError("data.fold", settings.fold, f"0 to {settings.folds - 1}, for data.folds={settings.folds}")
+    train = rows.get("train", np.arange(len(source.splits["train"].inputs)))
+    parts = cut_folds(train, settings.folds, settings.seed, _rule(source, settings, standardised))
+    test = {name: own for name, own in rows.items() if name == "test"}
+    return [{"train": np.setdiff1d(train, part), "validation": part, **test} for part in parts]
+
+
+def _as_fold(fold: Dataset, whole: DataInfo, folds: int) -> Dataset:
+    """Returns the dataset of a fold in the form in which one program trains all folds.
+
+    Its inputs are normalised on the host, by the statistics of its own training rows. What enters the program is alike
+    in all folds: the units of the targets, in which their losses are compared, and the number of examples of each class
+    come from the `whole` of the rows that the folds share.
+    """
+    counts = tuple(round(count * (folds - 1) / folds) for count in whole.class_counts)
+    units = {"target_mean": whole.target_mean, "target_std": whole.target_std, "class_counts": counts}
+    examples = (fold.sizes["train"] + fold.sizes["validation"]) * (folds - 1) / folds
+    return replace(fold, info=replace(fold.info, input_dtype="float32", **units), fold_examples=examples)
+
+
+def _demand_one_shape(folds: list[Dataset]) -> None:
+    """Raises ConfigError where the training rows of the folds make inputs of unlike shapes, as those of a table may."""
+    shapes = [fold.info.input_shape for fold in folds]
+    if len(set(shapes)) > 1:
+        unlike = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        got = Words(
+            f"fold {unlike}, whose examples are encoded as {shapes[unlike]}, where those of fold 0 are {shapes[0]}"
+        )
+        expected = "one shape in all folds, which one program trains"
+        hint = "A rare category or a rare missing value differs: train one fold at a time by data.fold"
+        raise ConfigError("data.folds", got, expected, hint)
 
 
 def _cut(source: Source, settings: Settings, standardised: bool) -> dict[str, np.ndarray]:
     """Cuts the splits that the source lacks from its train split, by the rule of the settings."""
     # The test split is cut first, so that it does not depend on the validation fraction.
-    fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
+    fractions = {"test": settings.test_fraction}
+    if settings.folds is None:
+        fractions["validation"] = settings.validation_fraction
     wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
+    examples = len(source.splits["train"].inputs)
+    return cut(examples, wanted, settings.seed, _rule(source, settings, standardised))
+
+
+def _rule(source: Source, settings: Settings, standardised: bool) -> Rule:
     train = source.splits["train"]
     labels = train.targets if is_labels(train.targets) and not standardised else None
     by = (settings.stratify, settings.group_by, settings.order_by)
-    rule = make_rule(*by, labels, source.columns, train.where("targets", "train"))
-    return cut(len(train.inputs), wanted, settings.seed, rule)
+    return make_rule(*by, labels, source.columns, train.where("targets", "train"))
 
 
 def _stored(splits: Mapping[str, Split], settings: Settings) -> dict[str, Split]:

@@ -6,7 +6,6 @@ a lane equals its solo run bit for bit, and a dead lane costs nothing. At larger
 faster on a GPU, and results differ by rounding.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,13 +44,15 @@ def lane_calls(
     width: int = 1,
 ) -> tuple[TrainState, CallOutput]:
     """Makes `train_call` for every lane, `width` at a time; leaves of `states` have a leading lane axis."""
-    call = functools.partial(train_call, rules=rules, step=step)
 
-    def chunk(states: TrainState, call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
+    def call(lane: tuple[TrainState, Any], batches: Batches, steps: jax.Array) -> tuple[TrainState, CallOutput]:
+        return train_call(lane[0], batches.of_lane(lane[1]), steps, rules=rules, step=step)
+
+    def chunk(lanes: tuple[TrainState, Any], call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
         # Take no steps if all lanes of the chunk are dead. In a mixed chunk, vmap steps the dead lanes, too.
-        return call(states, batches, jnp.where(states.live.any(), steps, 0))
+        return call(lanes, batches, jnp.where(lanes[0].live.any(), steps, 0))
 
-    return _map_lanes(chunk, call, (None, None), states, width)
+    return _map_lanes(chunk, call, (None, None), (states, batches.own), width)
 
 
 def lane_evals(lanes: tuple[TrainState, Metrics | None], batches: Batches, *, rules: Rules, width: int = 1) -> Metrics:
@@ -60,10 +61,11 @@ def lane_evals(lanes: tuple[TrainState, Metrics | None], batches: Batches, *, ru
     Sums and counts have a leading lane axis.
     """
 
-    def call(lane: tuple[TrainState, Metrics | None], batches: Batches) -> Metrics:
-        return eval_call(lane[0], batches, lane[1], rules=rules)
+    def call(lane: tuple[tuple[TrainState, Metrics | None], Any], batches: Batches) -> Metrics:
+        (state, total), own = lane
+        return eval_call(state, batches.of_lane(own), total, rules=rules)
 
-    return _map_lanes(lambda lanes, call: call(lanes, batches), call, (None,), lanes, width)
+    return _map_lanes(lambda lanes, call: call(lanes, batches), call, (None,), (lanes, batches.own), width)
 
 
 def _map_lanes(
@@ -131,16 +133,16 @@ class Population:
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes up to k steps in every live lane; the given states are donated.
 
-        The output includes the padding: read it through `fetch`.
+        Lanes share the batches, or each has its own. The output includes the padding: read it through `fetch`.
         """
-        return self._train_call(states, batches, np.int32(steps))
+        return self._train_call(states, self._pad(batches), np.int32(steps))
 
     def evaluate(self, states: TrainState, batches: Batches | Iterable[Batches]) -> Metrics:
         """Evaluates the batches, which may come in pieces, in every lane; read the metrics through `fetch`."""
         evals = compile_lanes(lane_evals, self.rules, self.mesh, width=self.effective_width)
         total = None
         for piece in pieces_of(batches):
-            total = evals((states, total), piece)
+            total = evals((states, total), self._pad(piece))
         assert total is not None
         return total
 
@@ -198,7 +200,7 @@ class Population:
         lanes = self._broadcast(0, hparams)
         init = compile_lanes(lane_inits, self.rules, self.mesh)
         states = lane_shapes(jax.eval_shape(init, lanes, batches.example), self.mesh)
-        return self._train_call.lower(states, batches, np.int32(1)).compile()
+        return self._train_call.lower(states, self._pad(batches), np.int32(1)).compile()
 
     @property
     def _train_call(self) -> Any:
@@ -217,6 +219,10 @@ class Population:
     def _padded_order(self) -> np.ndarray:
         """Returns the lane at each place of the padded axis; padding repeats the last lane."""
         return np.minimum(np.arange(self.padded), self.lanes - 1)
+
+    def _pad(self, batches: Batches) -> Batches:
+        """Returns the batches with those of the last lane for the padding, where each lane has its own."""
+        return batches.pick(self._padded_order())
 
     def _kill_padding(self, states: TrainState) -> TrainState:
         if self.padded == self.lanes:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import jax
 
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
-from jaxtrain.core.metric_names import NORMS, SEED
+from jaxtrain.core.metric_names import DIAGNOSTICS
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
 from jaxtrain.errors import ConfigError, Words, message, one_of
@@ -230,7 +231,7 @@ def _add_metrics(session: TrainingSession, metrics: dict[str, Mean], steps: int)
         raise ConfigError("metrics of the task", got, "other names, since rows have these keys", "Rename it")
     metric = session.experiment.config["eval"]["metric"]
     if metric not in metrics:  # the metrics of a user's own task are known only once it has run
-        names = (name for name in metrics if not name.startswith((NORMS, SEED)))
+        names = (name for name in metrics if not name.startswith(DIAGNOSTICS))
         raise ConfigError("eval.metric", metric, one_of(names))
     session.bookkeeping.add(metrics, steps)
     session.metrics = metrics
@@ -300,7 +301,7 @@ def throughput(session: TrainingSession) -> dict[str, float]:
     seconds = max(clock.steps, 1e-9)
     batch = session.experiment.config["data"]["batch_size"]
     return {
-        "examples_per_second": steps * batch * session.experiment.config["train"]["seeds"] / seconds,
+        "examples_per_second": steps * batch * lane_count(session.experiment.config) / seconds,
         "milliseconds_per_step": 1e3 * seconds / max(steps, 1),
         "compile_seconds": session.compiled.seconds,
         "data_wait_share": min(1.0, clock.data / seconds),
