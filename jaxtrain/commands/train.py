@@ -82,6 +82,7 @@ def _files(workdir: Path) -> Iterator[str]:
         "environment.json": "versions, devices, commit, fingerprint of the data",
         "metrics.jsonl": "one row for each logged or evaluated step",
         "result.json": "how the run ended",
+        "content_checksums.npz": "a checksum of each file that was read, compared when the run continues",
         "checkpoints": "saved states: the newest and the best",
     }
     for name, purpose in purposes.items():

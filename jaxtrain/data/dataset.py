@@ -13,6 +13,7 @@ from jaxtrain.data.bad_rows import BadRows, none_left, tolerate, used_up
 from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
 from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
+from jaxtrain.data.checksums import Checksums, checksums_of
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import Rule, column, cut, cut_folds, make_rule
 from jaxtrain.data.encoded import encode_tables
@@ -57,7 +58,7 @@ class Dataset:
     `weights` are those by which training examples are drawn; None: each once an epoch. `bad` are the examples that
     could not be read: the next one of their split stands for each. `folds` are the datasets of all folds where they are
     trained together; this one is the first. `fold_examples` is the number of training examples by which a fold counts
-    its epochs, the mean over all folds.
+    its epochs, the mean over all folds. `checksums` are those of the files that were read.
     """
 
     info: DataInfo
@@ -66,6 +67,7 @@ class Dataset:
     bad: BadRows | None = field(default=None, repr=False)
     folds: "tuple[Dataset, ...]" = field(default=(), repr=False)
     fold_examples: float | None = None
+    checksums: Mapping[str, Checksums] = field(default_factory=dict, repr=False)
     _whole: dict[str, Rows] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -197,6 +199,7 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
         raise ConfigError("data.fold", settings.fold, "None without data.folds", "Give data.folds, too")
     if len(source.damaged) > settings.skip_bad:
         raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
+    checksums = checksums_of(source.splits)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
     splits = checked(source.splits, source.classes, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
@@ -206,7 +209,7 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     stored = source.splits if is_table else _stored(source.splits, settings)
     rows = _cut(source, settings, standardised)
     if settings.folds is None:
-        return _cut_dataset(source, stored, rows, settings, standardised, bad)
+        return replace(_cut_dataset(source, stored, rows, settings, standardised, bad), checksums=checksums)
     parts = _cut_folds(source, rows, settings, standardised)
     chosen = range(settings.folds) if settings.fold is None else [settings.fold]
     whole = _cut_dataset(source, stored, rows, settings, standardised, bad).info
@@ -215,9 +218,9 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
         for fold in chosen
     ]
     if settings.fold is not None:
-        return folds[0]
+        return replace(folds[0], checksums=checksums)
     _demand_one_shape(folds)
-    return replace(folds[0], folds=tuple(folds))
+    return replace(folds[0], folds=tuple(folds), checksums=checksums)
 
 
 def _cut_dataset(

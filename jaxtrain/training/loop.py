@@ -18,6 +18,7 @@ from jaxtrain.core.steps import CallOutput
 from jaxtrain.errors import ConfigError, Words, message, one_of
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.content_checksums import ChecksumFile
 from jaxtrain.trackers.base import ROW_KEYS, Tracker
 from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.progress import Progress
@@ -87,6 +88,7 @@ class TrainingSession:
     began_at: int
     at: int
     checkpoints: Checkpoints
+    checksums: ChecksumFile
     rows: JsonlTracker
     tracker: Tracker
     bar: Progress
@@ -281,6 +283,7 @@ def _save(session: TrainingSession) -> None:
     saved = bookkeeping.to_json() | {"seconds": session.seconds}
     state = session.runner.fetch(session.state)
     session.checkpoints.save(session.at, state, saved, protect=best["step"] if best else None)
+    session.checksums.write()
     session.saved_at = session.at
 
 

@@ -20,6 +20,7 @@ from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import exists, read_json, write_json
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints, ReasonAgainst, no_reason
+from jaxtrain.storage.content_checksums import ChecksumFile
 from jaxtrain.storage.environment import describe_environment
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import Owner, claim, demand_own, new_id, read_owner
@@ -98,6 +99,8 @@ def train_and_evaluate(
         )
         opened.callback(experiment.close)
         runner = make_runner(experiment, step)
+        checksums = ChecksumFile(workdir / "content_checksums.npz", experiment.dataset.checksums)
+        checksums.compare()
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
         kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)
         rows = JsonlTracker(workdir / "metrics.jsonl", kept)
@@ -118,6 +121,7 @@ def train_and_evaluate(
             at=first,
             saved_at=resumed,
             checkpoints=checkpoints,
+            checksums=checksums,
             rows=rows,
             tracker=opened.enter_context(open_trackers(config, workdir, rows, trackers, bar, total)),
             bar=bar,
@@ -217,6 +221,7 @@ def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
         folds=_over_lanes(session, test, FOLD),
         edited=session.bookkeeping.edited,
     )
+    session.checksums.write()
     _report_bad_examples(session, workdir / "skipped_examples.json")
     write_json(workdir / "environment.json", describe_environment() | {"data_fingerprint": dataset.fingerprint})
     write_result(workdir, result)
