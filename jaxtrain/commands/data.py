@@ -18,6 +18,9 @@ from jaxtrain.trackers.figures import render
 MOST_CLASSES = 20
 """Classes that are listed one by one."""
 
+MOST_BAD = 20
+"""Examples that cannot be read which are listed one by one."""
+
 MOST_FEATURES = 20
 """Features of a table that are listed one by one."""
 
@@ -48,7 +51,18 @@ def data_report(dataset: Dataset, config: Mapping[str, Any]) -> list[str]:
     epoch = steps_per_epoch(dataset.epoch_examples, section["batch_size"])
     lines.append(f"  an epoch     {epoch:,.4g} steps of {section['batch_size']:,} examples")
     lines.append(f"  fed from     {_feed(dataset, section)}")
-    return lines
+    return [*lines, *_passed_over(dataset)]
+
+
+def _passed_over(dataset: Dataset) -> Iterator[str]:
+    """Lists the examples that data.skip_bad passed over so far; of a stream, those that were read for this report."""
+    messages = dataset.bad.messages if dataset.bad else []
+    if messages:
+        yield f"  passed over  {len(messages):,} examples that cannot be read:"
+    for message in messages[:MOST_BAD]:
+        yield f"    {message}"
+    if len(messages) > MOST_BAD:
+        yield f"    and {len(messages) - MOST_BAD:,} more"
 
 
 def _kind(shape: tuple[int, ...]) -> str:

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtrain.data.bad_rows import BadRows, none_left, tolerate, used_up
 from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
-from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
+from jaxtrain.data.checks import check_inputs, check_source, check_table, is_integer, is_labels
 from jaxtrain.data.checksums import Checksums, checksums_of
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.cut import Rule, column, cut, cut_folds, make_rule
 from jaxtrain.data.encoded import encode_tables
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
-from jaxtrain.data.info import DataInfo, describe, statistics_rows
+from jaxtrain.data.info import DataInfo, describe, is_small_integer, statistics_rows
 from jaxtrain.data.order import Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
@@ -48,7 +48,7 @@ class Part(NamedTuple):
     @property
     def is_decoded(self) -> bool:
         """Tells whether its examples are decoded when they are read."""
-        return isinstance(self.split.inputs, Field) or isinstance(self.split.targets, Field)
+        return any(isinstance(field, Field) for field in (*self.split[:2], *self.split.extra.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,22 +119,33 @@ class Dataset:
         part = self.parts[name]
         inputs = part.split.inputs
         targets = part.split.targets
+        chosen = part.source_rows(np.arange(len(part)) if places is None else places)
         if part.is_decoded or self.bad is not None:
-            inputs, targets = self._read(part, np.arange(len(part)) if places is None else places)
+            inputs, targets, chosen = self._read(part, np.arange(len(part)) if places is None else places)
             rows = None
         else:
             rows = part.rows if places is None else part.source_rows(places)
         outs = out or {"inputs": None, "targets": None}
         prepared = self.info.prepare(inputs, rows, outs["inputs"])
-        return {"inputs": prepared, "targets": self._prepare_targets(targets, rows, outs["targets"])}
+        values = {"inputs": prepared, "targets": self._prepare_targets(targets, rows, outs["targets"])}
+        if not part.split.extra:
+            return values
+        extra = {
+            name: as_batch_values(read_rows(field, chosen), part.split.where("inputs", part.source), name, chosen)
+            for name, field in part.split.extra.items()
+        }
+        for name, value in extra.items():
+            if out is not None:
+                np.copyto(out[name], value)
+        return values | (extra if out is None else {name: out[name] for name in extra})
 
-    def _read(self, part: Part, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads inputs and targets at these places; the next place stands for a bad one, around the end."""
+    def _read(self, part: Part, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reads inputs and targets at these places, and returns their rows; the next place stands for a bad one."""
         for _ in range(len(part)):
             rows = part.source_rows(places)
             bad = self._are_bad(part, rows)
             if not bad.any():
-                values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows)
+                values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows), rows
                 bad = self._are_bad(part, rows)  # those that the reading found
                 if not bad.any():
                     return values
@@ -167,13 +178,29 @@ class Dataset:
             fields = [] if id(split) in seen else zip((split.inputs, split.targets), split.stamps, strict=True)
             seen.add(id(split))
             digest.update(f"{name}: ".encode())
-            for array, stamp in fields:
+            further = [(array, b"") for array in split.extra.values()] if fields else []
+            for array, stamp in [*fields, *further]:
                 _add_to(digest, array, stamp)
             if part.rows is not None:
                 _add_to(digest, part.rows)
         if self.weights is not None:
             _add_to(digest, self.weights.sums)
         return digest.hexdigest()
+
+
+def as_batch_values(values: np.ndarray, where: str, name: str, rows: np.ndarray) -> np.ndarray:
+    """Returns a further field as it is in a batch: float32, int32, or integers of at most 16 bits and booleans.
+
+    Raises DataError for numbers that these do not hold.
+    """
+    if values.dtype.kind == "f":
+        check_inputs(where, values, rows, name)
+        return values.astype(np.float32, copy=False)
+    if is_small_integer(values.dtype):
+        return values
+    if values.size and (values.min() < -(2**31) or values.max() >= 2**31):
+        raise DataError(where, Words(f"{name} of dtype {values.dtype} beyond int32"), "integers below 2**31")
+    return values.astype(np.int32)
 
 
 def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data.array_files import GrowingArray, write_field
-from jaxtrain.data.examples import Pair, demand_alike, is_iterable, is_readable, pair_of
+from jaxtrain.data.examples import Values, demand_alike, is_iterable, is_readable, pair_of
 from jaxtrain.data.fields import Field, nbytes
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.readers.arrays import DESCRIPTION, NAMES
@@ -28,7 +28,7 @@ Advance = Callable[[int], None]
 class InOrder:
     """Examples of a split that are read once, in their order; the first one tells shapes and dtypes."""
 
-    def __init__(self, given: Any, where: str, names: tuple[str, str]) -> None:
+    def __init__(self, given: Any, where: str, names: tuple[str, ...]) -> None:
         """Takes the examples, what errors name, and the names of their fields; reads the first one."""
         self.where = where
         self.names = names
@@ -46,7 +46,7 @@ class InOrder:
         """The bytes of an example; those of a text are left out."""
         return sum(array.nbytes for array in self.first if array.dtype.kind != "O")
 
-    def pieces(self) -> Iterator[list[Pair]]:
+    def pieces(self) -> Iterator[list[Values]]:
         """Yields the examples, a few at a time; raises DataError for one that is unlike the first, naming its row."""
         rows = itertools.count()
         while piece := list(itertools.islice(self._examples, PIECE)):
@@ -60,14 +60,22 @@ class InOrder:
             yield pairs
 
 
-def as_preparable(given: object, where: str, names: tuple[str, str]) -> Split | InOrder:
+def as_preparable(given: object, where: str, names: tuple[str, ...]) -> Split | InOrder:
     """Converts a split of a source to one that can be written: arrays and fields, or examples in order.
 
     Raises DataError for a table, whose columns are encoded by the training rows of each run.
     """
-    if not isinstance(given, Split) and (is_readable(given) or is_iterable(given)) and not hasattr(given, "columns"):
+    if (
+        not isinstance(given, Split)
+        and (is_readable(given) or is_iterable(given))
+        and not hasattr(given, "columns")
+        and len(names) == 2
+    ):
         return InOrder(given, where, names)
     split = as_split(given, where, names)
+    if split.extra:
+        got = Words(f"the further fields {', '.join(split.extra)}")
+        raise DataError(where, got, "inputs and targets alone, which arrays hold", "Leave Source(extra=...) out")
     if isinstance(split.inputs, Table):
         hint = "Train on it as it lies: a table is read at any rows"
         raise DataError(where, Words("a table of columns"), "examples of arrays, such as pictures", hint)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtrain.data.checksums import Checksums
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.files import exists, open_file, write_bytes
+from jaxtrain.files import exists, guarded, open_file, write_bytes
 
 
 class ChecksumFile:
@@ -26,10 +26,10 @@ class ChecksumFile:
         """Takes the checksums of earlier sessions; raises ChangedRecordError for a record that has changed since."""
         if not self._checksums or not exists(self._path):
             return
-        with open_file(self._path) as file:
+        with open_file(self._path) as file, guarded(self._path, "read"):
             try:
                 saved = dict(np.load(file, allow_pickle=False))
-            except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+            except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
                 hint = "Restore it from a copy, or remove it to do without the comparison"
                 raise StorageError(str(self._path), Words("a damaged file"), "checksums", hint) from error
         for name, own in self._checksums.items():
