@@ -23,6 +23,9 @@ So a run that met a bad example continues where it stopped, with a higher `skip_
 LATER = ("stratify", "group_by", "order_by", "sample", "folds", "fold")
 """Knobs of `data` that earlier versions lack: their digests stay where these are off."""
 
+LATER_OF_CHECKPOINT = {"result": "best", "init_names": None, "init_layout": "jax"}
+"""Knobs of `checkpoint` that earlier versions lack, and the values that leave their digests as they are."""
+
 
 def is_off(value: Any) -> bool:
     """Tells whether a knob is off: None or False, and not the number 0."""
@@ -60,8 +63,8 @@ def changes_numbers(config: Config) -> Config:
         key: value for key, value in kept["data"].items() if key not in FEEDING and not (key in LATER and is_off(value))
     }
     section = config["checkpoint"]
-    result = {} if section["result"] == "best" else {"result": section["result"]}  # absent in earlier versions
-    return kept | {"checkpoint": {key: section[key] for key in START_FROM} | result}
+    later = {key: section[key] for key, off in LATER_OF_CHECKPOINT.items() if section[key] != off}
+    return kept | {"checkpoint": {key: section[key] for key in START_FROM} | later}
 
 
 def digest(config: Config) -> str:
