@@ -28,7 +28,7 @@ def check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
     train = config["train"]
     batch = config["data"]["batch_size"]
     if lane_count(config) > 1 and config["parallel"]["backend"] == "pmap":
-        raise ConfigError("parallel.backend", "pmap", "'mesh' where several seeds or folds are trained")
+        raise ConfigError("parallel.backend", "pmap", "'mesh' where train.seeds is above 1, or all folds are trained")
     if lanes:
         check_batch("data.batch_size", batch, device_mesh(1), train["accumulate"])
         return
