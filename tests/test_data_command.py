@@ -13,6 +13,7 @@ from jaxtrain.commands.data import data_report
 from jaxtrain.commands.data_pictures import draw_examples
 from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.readers.embedded import diabetes, digits
+from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
 from jaxtrain.data.texts import Text
@@ -118,3 +119,17 @@ def test_a_text_is_described_by_its_tokens_and_drawn_with_the_frequent_ones():
     bars: Any = axes.patches
     widths = [bar.get_width() for bar in bars]
     np.testing.assert_allclose(widths[-8:], [shares[label] for label in labels[-8:]])
+
+
+def test_examples_that_are_passed_over_are_named(tmp_path):
+    for row in range(12):
+        place = tmp_path / "set" / "ab"[row % 2] / f"{row:02}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), row * 9, np.uint8)).save(place)
+    damaged = tmp_path / "set" / "a" / "04.png"
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    report, _ = described(image_folder(tmp_path, "set"), skip_bad=2, batch_size=2)
+    begin = report.index("  passed over  1 examples that cannot be read:")
+    assert "a/04.png (row 2): got a damaged or truncated PNG file" in report[begin + 1]
+    report, _ = described(digits(Path()), skip_bad=2)
+    assert not any("passed over" in line for line in report)

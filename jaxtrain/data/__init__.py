@@ -84,18 +84,25 @@ def load(section: Mapping[str, Any], given: Source | None = None, **needs: Unpac
 
     `needs` are those of `load_dataset`.
     """
-    values = {f"data.{knob}": value for knob, value in section.items()}
-    settings: Settings = SOURCES.bind_common(section)(values)
-    if given is not None:
-        return load_dataset(as_source(given, MEMORY), settings, **needs)
+    settings: Settings = SOURCES.bind_common(section)(_by_key(section))
+    source = as_source(read(section), section["name"]) if given is None else as_source(given, MEMORY)
+    return load_dataset(source, settings, **needs)
+
+
+def read(section: Mapping[str, Any]) -> object:
+    """Returns what the source of a resolved section returns, as it is; raises DataError naming file and row."""
+    settings: Settings = SOURCES.bind_common(section)(_by_key(section))
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
     try:
         with reported_as(DataError):
-            returned = SOURCES.bind(section)(values, root)
+            return SOURCES.bind(section)(_by_key(section), root)
     except OSError as error:  # of a user's own source: our readers raise StorageError
         got = Words(f"{section['name']}, which failed ({type(error).__name__}: {printable(str(error))})")
         raise DataError("data.name", got, "a source whose files can be read", "Check its paths") from error
-    return load_dataset(as_source(returned, section["name"]), settings, **needs)
+
+
+def _by_key(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"data.{knob}": value for knob, value in section.items()}
 
 
 def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:

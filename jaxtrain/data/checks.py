@@ -77,9 +77,9 @@ def _check_target_names(source: Source, train: Split) -> None:
         raise DataError(train.where("targets", "train"), got, "a name for each column of targets (n, columns)")
 
 
-def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray) -> None:
-    """Raises DataError for `rows` of inputs just read that hold nan, infinities or numbers beyond float32."""
-    _check_finite(where, "inputs", inputs, rows)
+def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray, field: str = "inputs") -> None:
+    """Raises DataError for `rows` of a field just read that hold nan, infinities or numbers beyond float32."""
+    _check_finite(where, field, inputs, rows)
 
 
 def check_targets(where: str, targets: np.ndarray, rows: np.ndarray, classes: int | None, *, labels: bool) -> None:
@@ -107,6 +107,10 @@ def _check_split(name: str, split: Split) -> Split:
         hint = "Give one feature as inputs[:, None]" if len(inputs.shape) == 1 else ""
         raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis", hint)
     split = _with_plain_targets(name, split._replace(inputs=inputs))
+    for field, values in split.extra.items():
+        if len(values) != len(inputs):
+            got = Words(f"{len(values)} of {field!r} for {len(inputs)} inputs")
+            raise DataError(places["inputs"], got, "one for each example")
     if len(inputs) == 0:
         raise DataError(places["inputs"], Words("no examples"), "at least one")
     for field, array in (("inputs", inputs), ("targets", split.targets)):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxtrain.data.checksums import Checksums
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import ImageField, header_of, read_headers
 from jaxtrain.data.images import decode_labels, resize
@@ -38,6 +39,11 @@ class MaskField:
     def __len__(self) -> int:
         """Returns the number of masks."""
         return len(self._counts)
+
+    @property
+    def checksums(self) -> Checksums:
+        """The checksums of the files that were read."""
+        return self.files.checksums
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Reads the masks of these rows; raises DataError naming file and row."""

@@ -14,7 +14,9 @@ class Settings:
     With `quantiles`, each number of a table is followed by its normal rank, learnt from so many quantiles of training.
     Rows are assigned to splits at random; with `stratify` each split gets its share of every class, with `group_by` all
     rows with one value of a column lie in one split, and with `order_by` the last rows by a column, such as a time, are
-    the test split, and those before them the validation split. `sample` draws training examples with replacement:
+    the test split, and those before them the validation split. `folds` cuts all rows but those of the test split into
+    so many parts: each fold validates on one part and trains on the others. Folds are trained as lanes of one program,
+    or one of them, numbered from 0, by `fold`. `sample` draws training examples with replacement:
     "balanced" all classes alike, or by the weights in a column (None: each example once an epoch).
     Up to `skip_bad` examples that cannot be read are passed over: the next one of their split stands for each.
     `feed` says where batches are gathered: "device" keeps the data on the devices, "host" sends each call its batches,
@@ -33,6 +35,8 @@ class Settings:
     stratify: bool = False
     group_by: Name | None = None
     order_by: Name | None = None
+    folds: Annotated[int, Bounds(2)] | None = None
+    fold: Annotated[int, Bounds(0)] | None = None
     sample: Name | None = None
     skip_bad: Annotated[int, Bounds(0)] = 0
     feed: Literal["device", "host", "stream"] | None = None

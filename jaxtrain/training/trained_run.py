@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data import read_inputs
@@ -121,28 +122,40 @@ class Run:
         return jax.jit(predict)
 
 
-def load_run(workdir: str | Path, seed: int | None = None, trust: Sequence[str] = ()) -> Run:
+def load_run(
+    workdir: str | Path, seed: int | None = None, trust: Sequence[str] = (), *, fold: int | None = None
+) -> Run:
     """Loads a run at its best step, or at its newest if it was never evaluated; changes no file.
 
-    `seed` selects one seed of a run of several (None: the first). `trust` lists modules whose functions the config of a
-    run that another user made may name. Raises UsageError if the directory holds no run, or the run has no such seed,
-    StorageError if it has no checkpoint, and ConfigError if it names functions that are not trusted.
+    `seed` selects one seed of a run of several, and `fold` one fold (None: the first). `trust` lists modules whose
+    functions the config of a run that another user made may name. Raises UsageError if the directory holds no run, or
+    the run has no such seed or fold, StorageError if it has no checkpoint, and ConfigError if it names functions that
+    are not trusted.
     """
     workdir = Path(workdir)
     config, bookkeeping, checkpoints = open_run(workdir, trust)
-    info = DataInfo.from_json(bookkeeping.info)
+    folds = bookkeeping.folds or [bookkeeping.info]
+    lanes = lane_count(config)
+    first = config["seed"]
+    seed_lane = _lane("seed", seed, range(first, first + config["train"]["seeds"]), workdir)
+    fold_lane = _lane("fold", fold, range(len(folds)), workdir)
+    lane = max(seed_lane, fold_lane)  # the one that the run has several of
+    info = DataInfo.from_json(folds[fold_lane])
     rules = make_rules(config, info)
-    seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
-    lane = 0 if seed is None else seed - seeds.start
-    if lane not in range(len(seeds)):
-        raise UsageError("seed", seed, f"{one_of(map(str, seeds))}, the seeds of {workdir}")
     shapes = _state_shapes(config, info, rules)
-    if len(seeds) > 1:
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), shapes)
+    if lanes > 1:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), shapes)
     step, state = restore_best(checkpoints, bookkeeping, shapes)
-    if len(seeds) > 1:
+    if lanes > 1:
         state = jax.tree.map(lambda leaf: leaf[lane], state)
     return Run(workdir, config, info, rules, step, replicate(state, device_mesh(1)))
+
+
+def _lane(key: str, number: int | None, numbers: range, workdir: Path) -> int:
+    """Returns the lane of a number, the first for None; raises UsageError for one that the run does not have."""
+    if number is not None and number not in numbers:
+        raise UsageError(key, number, f"{one_of(map(str, numbers))}, the {key}s of {workdir}")
+    return 0 if number is None else number - numbers.start
 
 
 def open_run(workdir: Path, trust: Sequence[str] = ()) -> tuple[Config, Bookkeeping, Checkpoints]:
