@@ -16,12 +16,13 @@ import timing
 
 from jaxtrain import build, load_config
 from jaxtrain.commands.options import split_overrides
-from jaxtrain.core.steps import train_call, train_step
+from jaxtrain.core.steps import train_call
 from jaxtrain.errors import JaxtrainError
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import compile_train_call
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.feeds import CAPACITY
+from jaxtrain.training.guard_rule import step_flops
 from jaxtrain.training.loop import CALL_SECONDS
 
 
@@ -51,15 +52,15 @@ def main() -> int:
 def measure(experiment: Experiment, seconds: float) -> dict[str, float | None]:
     """Returns figure -> value; None where the device or backend does not report it."""
     compile_seconds, per_step = _time_calls(experiment, seconds)
-    flops = _flops(experiment)
+    flops = step_flops(experiment.rules, experiment.state_shapes(), experiment.batch_shapes)
     batch_size = experiment.config["data"]["batch_size"]
     return {
         "examples/s": batch_size / per_step,
         "ms/step": 1e3 * per_step,
         "compile seconds": compile_seconds,
         "MiB of each device, as compiled": _memory(experiment),
-        "GFLOP/step": None if flops is None else flops / 1e9,
-        "GFLOP/s": None if flops is None else flops / per_step / 1e9,
+        "GFLOP/step": flops / 1e9,
+        "GFLOP/s": flops / per_step / 1e9,
     }
 
 
@@ -100,15 +101,6 @@ def _memory(experiment: Experiment) -> float | None:
         return None
     kept = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     return (kept + sizes.temp_size_in_bytes) / 2**20
-
-
-def _flops(experiment: Experiment) -> float | None:
-    """Returns the floating-point operations of one step, counted before the compiler rewrites them."""
-    step = functools.partial(train_step, rules=experiment.rules, measure_norms=False)
-    shapes = experiment.feed.shapes(experiment.config["data"]["batch_size"])
-    batch = jax.eval_shape(lambda batches: batches.take(0), shapes)
-    cost = jax.jit(step).lower(experiment.state_shapes(), batch).cost_analysis()
-    return cost.get("flops") if cost else None
 
 
 if __name__ == "__main__":

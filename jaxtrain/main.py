@@ -161,6 +161,8 @@ def _check_options(verb: str, options: Options) -> None:
     if options.accept_edited and verb not in RESUMES:
         hint = "Leave --accept-edited out"
         raise UsageError(verb, Words("--accept-edited"), f"it with {one_of(RESUMES)} alone", hint)
+    if reads is None and options.trust:
+        raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
     if reads is None and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
         raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)

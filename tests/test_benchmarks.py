@@ -35,6 +35,22 @@ def names(found: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.slow
+def test_configs_runs_each_by_its_command_again_and_keeps_other_rows(tmp_path: Path) -> None:
+    only = ("--seeds=2", f"--folder={tmp_path / 'runs'}")
+    run(tmp_path, "configs", "--only=digits_folder", *only)
+    printed, found = run(tmp_path, "configs", "--only=digits", *only)
+    assert list(found["configs"]) == ["digits_folder", "digits"]
+    row = found["configs"]["digits"]
+    assert (row["metric"], row["seeds"], row["reached"]) == ("accuracy", 2, False)
+    assert row["lowest"] <= row["mean"] <= row["highest"]
+    assert row["mean"] == pytest.approx(row["test"]["accuracy"])
+    assert row["environment"]["packages"]["jax"] == jax.__version__
+    assert "MISSED" in printed
+    _, again = run(tmp_path, "configs", "--only=digits", *only)
+    assert again["configs"]["digits"]["seconds"] == row["seconds"]  # it was read, not trained again
+
+
+@pytest.mark.slow
 def test_step_compares_calls_with_programs_by_hand(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "step", "mlp", "clip", "dropout", "ema", "norm", "cnn")
     expected = ["MLP", "MLP, clip", "MLP, dropout", "MLP, ema", "MLP, norm", "CNN, stock layers"]
@@ -60,10 +76,29 @@ def test_families_compares_optimizers_with_optax_and_schedules_with_none(tmp_pat
 
 
 @pytest.mark.slow
+def test_augmentation_times_each_member_inside_a_loop(tmp_path: Path) -> None:
+    _, found = run(tmp_path, "augmentation", "pad_and_crop+flip", "mixup")
+    assert list(found["ms"]) == ["", "pad_and_crop+flip", "mixup"]
+    assert all(milliseconds > 0 for milliseconds in found["ms"].values())
+
+
+@pytest.mark.slow
 def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "run")
-    assert names(found) == ["whole run, 1 epochs"]
+    assert names(found) == [
+        "whole run, 1 epochs",
+        "MLP, 20 steps, by hand",
+        "MLP, 40 steps, by hand",
+        "CNN, 4 steps, logged once",
+    ]
     assert "steps a run" in printed
+
+
+def test_call_memory_compares_a_call_with_its_step_and_says_which_part_is_left_out(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "call_memory")
+    assert names(found)[0].startswith("CPU, state of")
+    assert found["ratios"][0]["ratio"] < 1.3
+    assert len(found["ratios"]) == 2 or "libtpu is not installed" in printed
 
 
 @pytest.mark.slow

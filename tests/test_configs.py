@@ -1,6 +1,9 @@
 """Every shipped config names its command, and a small version of it runs two steps."""
 
 import ast
+import os
+import re
+from pathlib import Path
 
 import pytest
 from tiny_runs import ROOT
@@ -9,8 +12,11 @@ from jaxtrain import load_config
 from jaxtrain.data import SOURCES
 from jaxtrain.training.train import train_and_evaluate
 
+README = (ROOT / "README.md").read_text()
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 EMBEDDED = ("digits", "breast_cancer", "diabetes", "python_source")
+WRITTEN = ("digits_folder",)
+"""Configs of files that the test writes, by the program that the README shows."""
 SMALL = {
     **{"model.hidden": (8,), "model.features": (4, 4), "model.widths": (4, 4, 4, 4), "model.width": 16},
     **{"model.layers": 1, "data.context": 16, "data.stride": 4096},
@@ -33,16 +39,22 @@ def is_in(config, knob):
 
 def needing(path):
     """Returns a config as a test parameter, marked as needing its data unless they are embedded."""
-    embedded = load_config(path)["data"]["name"] in EMBEDDED
+    embedded = path.stem in WRITTEN or load_config(path)["data"]["name"] in EMBEDDED
     return pytest.param(path, id=path.stem, marks=() if embedded else pytest.mark.needs("data"))
 
 
+@pytest.mark.filterwarnings("ignore:.*with a category of .* that no training row has")  # one country of `adult`
 @pytest.mark.parametrize("path", [needing(path) for path in CONFIGS])
-def test_a_config_runs_two_steps(path, tmp_path):
+def test_a_config_runs_two_steps(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXTRAIN_DATA", str(Path(os.environ.get("JAXTRAIN_DATA", "data")).resolve()))
+    monkeypatch.chdir(tmp_path)
+    if path.stem in WRITTEN:
+        (program,) = re.findall(r"```python file=write_examples\.py\n(.*?)```", README, re.DOTALL)
+        exec(program, {})
     config = load_config(path)
     assert config["data"]["name"] in SOURCES.members
     small = {knob: value for knob, value in SMALL.items() if is_in(config, knob)}
     shrunk = {"train.duration": "2 steps", "data.batch_size": 8, "data.eval_batch_size": 2000, "parallel.mesh": 1}
-    result = train_and_evaluate(load_config(path, small | shrunk), tmp_path, quiet=True)
+    result = train_and_evaluate(load_config(path, small | shrunk), tmp_path / "run", quiet=True)
     assert (result.status, result.step) == ("done", 2)
     assert result.test is not None

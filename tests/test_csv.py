@@ -11,7 +11,7 @@ import pytest
 
 from jaxtrain.data.class_names import number_labels
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
-from jaxtrain.data.tables import TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 
 PEOPLE = "age,job,pay\n39, nurse ,low\n?,cook,high\n25.5,NA,low\n"

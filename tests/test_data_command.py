@@ -104,3 +104,17 @@ def test_a_text_is_described_by_its_tokens_and_drawn_with_the_frequent_ones():
     bars: Any = axes.patches
     widths = [bar.get_width() for bar in bars]
     np.testing.assert_allclose(widths[-8:], [shares[label] for label in labels[-8:]])
+
+
+def test_pictures_are_drawn_before_and_after_their_augmentation(tmp_path):
+    chosen = (f"--config={config_file(tmp_path)}", "--config.augment.flip.probability=1.0")
+    done = run(tmp_path, "data", *chosen, f"--workdir={tmp_path / 'drawn'}")
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {tmp_path / 'drawn' / 'augmented.png'}: examples before and after flip" in done.stdout
+    with Image.open(tmp_path / "drawn" / "augmented.png") as image:
+        drawn = np.asarray(image.convert("L"), np.float64)
+    height, width = (size // part for size, part in zip(drawn.shape, (4, 6), strict=True))
+    panels = drawn[: 4 * height, : 6 * width].reshape(4, height, 6, width).swapaxes(1, 2)
+    inner = panels[:, :, height // 4 : -height // 4, width // 4 : -width // 4]
+    assert (inner[1] == inner[2]).all()  # every example is mirrored in every row of those after
+    assert (inner[0] != inner[1]).any()

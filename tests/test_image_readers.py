@@ -669,7 +669,7 @@ def test_a_table_that_cannot_be_used_is_named_with_its_line(tmp_path, kind):
         ('{"f": 3, "y": 1}', "line 2: got '3', which is no file; expected an image file"),
         ('{"f": "1.png", "y": null}', "line 2: got no value in the column 'y'"),
         ('{"f": "1.png", "y": NaN}', "line 2: got NaN; expected a finite number"),
-        ('{"f": "1.png", "y": [1]}', "line 2: got a list in the field 'y'; expected a number or a text"),
+        ('{"f": "1.png", "y": [1]}', "line 2: got 1 in the list 'y'; expected names of labels"),
         ('{"y": 1}', "line 2: got no name; expected the name of an image file"),
     ],
 )

@@ -18,7 +18,8 @@ from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import UsageError
 from jaxtrain.tasks.metrics import METRICS
 
-PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
+PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers"}
+PLURALS |= {"augment": "augmentations", "schedule": "schedules"}
 TABLES = {PLURALS.get(section, section): family(section) for section in FAMILIES} | {"metrics": METRICS}
 MEMBERS = [(table, name) for table, found in TABLES.items() for name in found.members]
 
@@ -47,7 +48,7 @@ def test_every_member_shows_its_line_and_its_knobs(table: str, name: str):
     shown = block(lines, name)
     assert shown[0] == f"    {first_line(found.members[name])}"
     # A metric has no knobs: what it may take beside its three arguments, its centre, comes from the task.
-    knobs = {} if table == "metrics" else knobs_of(found.members[name], len(found.supplied))
+    knobs = {} if table == "metrics" else found.own_knobs(found.members[name])
     for knob in knobs.values():
         (line,) = (line for line in shown if line.startswith(f"    {knob.name} = "))
         assert knob.allowed in line
@@ -155,7 +156,7 @@ def test_the_reference_in_docs_is_that_of_the_code_and_shows_every_member_with_k
         text, example = split_example(inspect.getdoc(function) or "")
         assert text.splitlines()[-1].replace("<", "&lt;") in shown
         assert example in shown
-        for knob in knobs_of(function, len(TABLES[table].supplied)) if table != "metrics" else ():
+        for knob in TABLES[table].own_knobs(function) if table != "metrics" else ():
             assert f"| `{knob}` |" in shown
 
 

@@ -184,6 +184,7 @@ def test_unknown_knob_in_a_config_file(refused: Refusal):
         (["list", "optimzers"], ["got 'optimzers'", "optimizers, data", "Did you mean 'optimizers'?"]),
         (["list", "optimizers", "losses"], ["stray argument 'losses'"]),
         (["list", "--config=mine.py"], ["list: got a config"]),
+        (["list", "--trust=mine"], ["list: got --trust", "Leave --trust out"]),
         (["list", "optimizers", "--config.seed=1"], ["list: got a config"]),
     ],
 )
@@ -349,7 +350,7 @@ def test_an_array_that_does_not_fit_is_told_in_one_line(
     (folder / "vast.py").write_text("import jax.numpy as jnp\ndef source(path): return {'train': jnp.zeros(2**50)}")
     assert main(["--config=mine.py", "--config.data.name=vast:source"]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: device memory: got a program that does not fit (")
+    assert last.startswith("error: data.batch_size: got 128; expected a batch whose activations fit in memory (")
 
 
 def test_train_says_what_changed_and_names_what_it_wrote(

@@ -28,6 +28,8 @@ LOGITS = (RANDOM.normal(size=(EXAMPLES, 7)) + 2 * np.eye(7)[LABELS]).astype(
 )  # two of the 7 classes do not occur
 NUMBERS = RANDOM.normal(2.0, 3.0, (EXAMPLES, 3)).astype(np.float32)
 ESTIMATES = (NUMBERS + RANDOM.normal(size=(EXAMPLES, 3))).astype(np.float32)
+MARKS = RANDOM.integers(0, 2, (EXAMPLES, 3)).astype(np.int32)
+MARK_LOGITS = (2 * MARKS - 1 + RANDOM.normal(size=(EXAMPLES, 3))).astype(np.float32)
 MASKS = RANDOM.integers(0, 2, (EXAMPLES, 4, 4)).astype(np.int32)
 MASK_LOGITS = (MASKS - 0.5 + RANDOM.normal(size=(EXAMPLES, 4, 4))).astype(np.float32)
 REGIONS = RANDOM.integers(0, 3, (EXAMPLES, 4, 2)).astype(np.int32)
@@ -129,13 +131,31 @@ REFERENCES = {
     "mean_iou": (CLASSES, of_chosen(sklearn_metrics.jaccard_score, average="macro")),
     "iou_per_class": (CLASSES, of_each(sklearn_metrics.jaccard_score, average=None, zero_division=0)),
 }
+SEVERAL_LABELS = [(MARK_LOGITS, MARKS)]
+REFERENCES |= {
+    "exact_match": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.accuracy_score(t, p > 0)),
+    "accuracy_per_label": (SEVERAL_LABELS, lambda p, t: ((p > 0) == t).mean(axis=0)),
+    "f1_label_mean": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.f1_score(t, p > 0, average="macro")),
+    "f1_per_label": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.f1_score(t, p > 0, average=None)),
+    "roc_auc_label_mean": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.roc_auc_score(t, p)),
+    "roc_auc_per_label": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.roc_auc_score(t, p, average=None)),
+}
+for name in ("mean_squared_error", "root_mean_squared_error", "mean_absolute_error", "r2_score"):
+    short = "r2" if name == "r2_score" else "".join(part[0] for part in name.split("_"))
+    own = functools.partial(getattr(sklearn_metrics, name), multioutput="raw_values")
+    REFERENCES[f"{short}_per_output"] = (OUTPUTS[:1], lambda p, t, own=own: own(t, p))
 for name, function in SCORED.items():
     REFERENCES[name] = (TWO, of_chosen(function))
     REFERENCES[f"{name}_per_class"] = (CLASSES, of_each(function, average=None))
     for average in ("micro", "macro"):
         REFERENCES[f"{name}_{average}"] = (CLASSES, of_chosen(function, average=average))
 
-TOLERANCES: dict[str, Any] = {"roc_auc": {"abs": 1e-3}, "average_precision": {"abs": 1e-2}}
+TOLERANCES: dict[str, Any] = {
+    "roc_auc": {"abs": 1e-3},
+    "roc_auc_label_mean": {"abs": 4e-3},
+    "roc_auc_per_label": {"abs": 4e-3},
+    "average_precision": {"abs": 1e-2},
+}
 """The tolerances of metrics that are approximate."""
 CASES = {name: [(p, t, reference) for p, t in data] for name, (data, reference) in REFERENCES.items()}
 PARAMETERS = [pytest.param(name, *case, id=f"{name}-{i}") for name in CASES for i, case in enumerate(CASES[name])]
@@ -206,6 +226,9 @@ def test_metrics_say_which_way_is_better():
         "mse",
         "rmse",
         "mae",
+        "mse_per_output",
+        "rmse_per_output",
+        "mae_per_output",
     }
 
 

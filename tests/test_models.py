@@ -19,6 +19,7 @@ from jaxtrain.models.layers import Dropout
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.norms import NORMS, Norm, normalise
 from jaxtrain.models.resnet9 import ResNet9
+from jaxtrain.models.tabular_mlp import TabularMLP
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.permutation(2 * 7 * 9 * 3).reshape(2, 7, 9, 3).astype(np.float32) / 100  # odd sizes, no ties
@@ -250,10 +251,16 @@ def test_batch_norm_on_a_mapped_axis_is_that_of_the_whole_batch():
     assert abs(alone.reshape(8, 4) - expected).max() > 0.5
 
 
-MODEL_INPUTS = {"mlp": np.zeros((5, 4, 4), np.float32)}
+ROWS = {
+    "numbers": np.zeros((5, 3), np.float32),
+    "flags": np.zeros((5, 1), np.float32),
+    "codes": np.array([[0, 6], [1, 5], [2, 4], [3, 3], [3, 0]], np.int32),
+}
+MODEL_INPUTS: dict[str, Any] = {"mlp": np.zeros((5, 4, 4), np.float32), "tabular_mlp": ROWS}
 """The inputs of models that do not take `(batch, height, width, channels)`."""
 SMALL = {
     "mlp": {"hidden": (8, 6)},
+    "tabular_mlp": {"category_sizes": (4, 7), "hidden": (8, 6)},
     "cnn": {"features": (3, 4), "hidden": (8,)},
     "resnet9": {"widths": (4, 6, 6, 8)},
 }
@@ -284,7 +291,8 @@ def test_the_example_of_every_model_runs(name):
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_every_model_takes_its_dropout_traced_and_none_asks_for_no_key(name):
-    inputs = RANDOM.normal(size=MODEL_INPUTS.get(name, np.zeros((5, 8, 8, 1))).shape).astype(np.float32)
+    zeros = MODEL_INPUTS.get(name, np.zeros((5, 8, 8, 1), np.float32))
+    inputs = jax.tree.map(lambda leaf: leaf + RANDOM.normal(size=leaf.shape).astype(leaf.dtype), zeros)
     knobs = SMALL.get(name, {})
     plain = MODELS.members[name](7, **knobs, norm=None)
     variables = init(plain, inputs)
@@ -309,6 +317,29 @@ def test_mlp_is_dense_layers_with_the_activation_between():
         np.testing.assert_allclose(
             apply(model, variables, inputs), hidden @ last["kernel"] + last["bias"][None], atol=1e-5
         )
+
+
+def test_tabular_mlp_is_an_mlp_on_numbers_flags_waves_and_vectors():
+    inputs = {
+        "numbers": RANDOM.normal(size=(5, 2)).astype(np.float32),
+        "flags": np.array([[0.0], [1.0], [0.0], [1.0], [1.0]], np.float32),
+        "codes": np.array([[0, 6], [1, 5], [2, 4], [3, 3], [3, 0]], np.int32),
+    }
+    model = TabularMLP(2, (4, 7), hidden=(5,), embedding=3, frequencies=2)
+    params = init(model, inputs)["params"]
+    vectors = [params["embeddings"][first + inputs["codes"][:, i]] for i, first in enumerate((0, 4))]
+    assert not vectors[0][0].any()  # an unknown category is the zero vector
+    assert not vectors[1][4].any()
+    assert vectors[0][1:].any(axis=1).all()
+    waves = []
+    for number, frequencies in zip(inputs["numbers"].T, params["frequencies"], strict=True):
+        phases = 2 * np.pi * number[:, None] * frequencies[None]
+        waves += [np.sin(phases), np.cos(phases)]
+    features = np.concatenate([inputs["numbers"], inputs["flags"], *waves, *vectors], axis=1)
+    expected = apply(MLP(2, (5,)), {"params": params["MLP_0"]}, features)
+    np.testing.assert_allclose(apply(model, {"params": params}, inputs), expected, atol=1e-5)
+    scaled = init(model.clone(frequency_scale=0.6), inputs)["params"]
+    np.testing.assert_allclose(scaled["frequencies"], 2 * params["frequencies"], rtol=1e-6)
 
 
 class StockCNN(nn.Module):
@@ -362,7 +393,7 @@ def test_resnet9_has_nine_layers_of_weights_and_two_residual_blocks():
         np.testing.assert_allclose(scaled(jnp.float32(scale)), scale * 8 * expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in IMAGE_MODELS if name != "mlp"])
+@pytest.mark.parametrize("name", [name for name in IMAGE_MODELS if "mlp" not in name])
 def test_weights_of_each_lane_make_batched_products_and_no_convolutions_on_cpu(name):
     inputs = np.zeros((5, 8, 8, 1), np.float32)
     model = MODELS.members[name](7, **SMALL[name])

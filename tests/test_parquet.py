@@ -15,7 +15,7 @@ from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups
 from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
 from jaxtrain.data.settings import Settings
-from jaxtrain.data.tables import TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.errors import DataError, JaxtrainWarning
 
 pa: Any = pytest.importorskip("pyarrow")

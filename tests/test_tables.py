@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from jaxtrain.data.tables import Places, Table, TableEncoding
+from jaxtrain.data.table_encoding import Layout, TableEncoding
+from jaxtrain.data.tables import Places, Table
 from jaxtrain.errors import DataError
 
 NAN = math.nan
@@ -26,7 +27,7 @@ def test_values_are_encoded_by_the_training_rows_alone():
     encoding = TableEncoding.fit(table, TRAINING)
     names = ("age", "age (missing)", "job=cook", "job=nurse", "job (missing)", "hours")
     assert encoding.names == names
-    assert encoding.flags == (False, True, True, True, True, False)
+    assert encoding.forms == ("number", "flag", "flag", "flag", "flag", "number")
     expected = [
         [20, 0, 0, 1, 0, 1],
         [30, 1, 1, 0, 0, 2],  # the mean of 20 and 40, without row 3
@@ -54,6 +55,46 @@ def test_encoding_agrees_with_scikit_learn():
     ones = OneHotEncoder().fit(words[rows, None]).transform(words[:, None]).toarray()  # pyright: ignore[reportAttributeAccessIssue]
     np.testing.assert_allclose(encoded[:, :2], np.asarray(filled), rtol=1e-15)
     np.testing.assert_array_equal(encoded[:, 2:], ones)
+
+
+def test_categories_are_codes_where_the_model_takes_them():
+    encoding = TableEncoding.fit(Table(PEOPLE), TRAINING, coded=True)
+    assert encoding.names == ("age", "age (missing)", "job", "hours")
+    assert encoding.forms == ("number", "flag", "code", "number")
+    assert encoding.layout == Layout(numbers=(0, 3), flags=(1,), codes=(2,), sizes=(4,))
+    expected = [
+        [20, 0, 2, 1],
+        [30, 1, 1, 2],
+        [40, 0, 3, 4],  # the code after the categories: missing
+        [90, 0, 0, 8],  # no training row is a pilot
+    ]
+    np.testing.assert_array_equal(encoding.encode(Table(PEOPLE)), expected)
+    assert encoding.unseen(Table(PEOPLE)) == {"job": 1}
+    assert TableEncoding.from_json(json.loads(json.dumps(encoding.to_json()))) == encoding
+
+
+def test_a_missing_category_without_one_in_training_is_unknown():
+    encoding = TableEncoding.fit(Table({"c": ["a", "b", "a"]}), coded=True)
+    np.testing.assert_array_equal(encoding.encode(Table({"c": ["", "b", "z"]})), [[0], [2], [0]])
+    assert encoding.layout.sizes == (3,)
+
+
+def test_normal_ranks_agree_with_scikit_learn():
+    from sklearn.preprocessing import QuantileTransformer
+
+    draw = np.random.default_rng(0)
+    numbers = np.where(draw.random(900) < 0.4, 0.0, draw.gamma(2.0, 3.0, 900))  # many equal values, and a long tail
+    table = Table({"x": numbers, "c": ["a", "b", "c"] * 300})
+    encoding = TableEncoding.fit(table, np.arange(600), quantiles=50)
+    assert encoding.names == ("x", "x (quantile)", "c=a", "c=b", "c=c")
+    assert encoding.forms == ("number", "number", "flag", "flag", "flag")
+    transformer = QuantileTransformer(n_quantiles=50, output_distribution="normal").fit(numbers[:600, None])
+    expected = np.asarray(transformer.transform(numbers[:, None]))[:, 0]
+    ranks = encoding.encode(table)[:, 1]
+    inside = (numbers > 0) & (numbers < numbers[:600].max())
+    np.testing.assert_allclose(ranks[inside], expected[inside], atol=1e-9)
+    assert np.abs(ranks).max() <= 5.2
+    assert TableEncoding.from_json(json.loads(json.dumps(encoding.to_json()))) == encoding
 
 
 def test_a_value_that_only_new_rows_miss_gets_no_column():
@@ -161,7 +202,7 @@ def test_rows_know_their_places_in_several_files():
 
 
 def test_more_than_memory_holds_is_refused(monkeypatch):
-    monkeypatch.setattr("jaxtrain.data.tables.total_memory", lambda: 31)
+    monkeypatch.setattr("jaxtrain.data.table_encoding.total_memory", lambda: 31)
     table = Table({"x": [1.0, 2.0], "y": [1.0, 2.0]})
     with pytest.raises(DataError, match="32 bytes for 2 rows of 2 encoded columns; expected at most 31"):
         TableEncoding.fit(table).encode(table)

@@ -73,6 +73,21 @@ def test_predictions_from_raw_inputs_have_the_accuracy_of_the_evaluation(digits)
     assert not np.allclose(logits, current, atol=1e-2), "else this test shows nothing"
 
 
+def test_any_number_of_examples_is_predicted_by_four_programs(digits):
+    """In pieces that are padded; with those of an evaluation's batch, 4 of 1,024 as one."""
+    run = load_run(digits)
+    images, _ = load_digits(return_X_y=True)
+    images = np.concatenate([images] * 2).reshape(-1, 8, 8, 1)
+    most = run.config["data"]["eval_batch_size"]
+    expected = np.asarray(run.task.predict(*run.state.ema, run.info.normalise(images), run.state.hparams))
+    with count_compilations() as compiled:
+        for count in (0, 1, 2, 8, 9, 64, 65, most - 1, most, most + 3, len(images)):
+            found = run.predict(images[:count])
+            assert found.shape == (count, 10)
+            np.testing.assert_allclose(found, expected[:count], atol=1e-4)
+    assert compiled.count <= 4
+
+
 def test_predictions_of_a_regression_are_in_the_targets_own_units(diabetes):
     data: Any = load_diabetes(scaled=False)
     rows = rows_of(diabetes, "test")

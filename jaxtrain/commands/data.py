@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.commands.data_pictures import draw_examples
+from jaxtrain.commands.data_pictures import draw_augmented, draw_examples
 from jaxtrain.commands.options import Options, command, join
+from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.data import load
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.order import steps_per_epoch
-from jaxtrain.data.tables import TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.files import demand_writable, make_directory, write_bytes
-from jaxtrain.tasks import STANDARDISED
+from jaxtrain.tasks import needs_of
+from jaxtrain.tasks.augment import augmentation_of
 from jaxtrain.trackers.figures import render
 
 MOST_CLASSES = 20
@@ -30,12 +32,19 @@ def run(options: Options) -> int:
     config, workdir = options.resolve()
     picture = workdir / "data.png" if options.workdir else workdir.with_name(f"{workdir.name}-data.png")
     demand_writable(picture)
-    dataset = load(config["data"], standardised=config["task"]["name"] in STANDARDISED)
+    dataset = load(config["data"], **needs_of(config))
     make_directory(picture.parent)
     write_bytes(picture, render(draw_examples(dataset)).png)
+    lines = [*data_report(dataset, config), f"wrote {picture}: examples"]
+    augmentation = augmentation_of(config)
+    if augmentation.members and dataset.has_pictures:
+        augmented = picture.with_name(f"{picture.stem.removesuffix('data')}augmented.png")
+        demand_writable(augmented)
+        write_bytes(augmented, render(draw_augmented(dataset, augmentation, hyperparameters(config))).png)
+        lines.append(f"wrote {augmented}: examples before and after {', '.join(augmentation.names)}")
     arguments = options.again()
     next_lines = [f"  {command()} {verb}{join(arguments)}" for verb in ("lr_range ", "")]
-    options.show([*data_report(dataset, config), f"wrote {picture}: examples", "next:", *next_lines])
+    options.show([*lines, "next:", *next_lines])
     return 0
 
 
@@ -106,7 +115,7 @@ def _column_lines(dataset: Dataset, encoding: TableEncoding) -> Iterator[str]:
     for column in encoding.columns:
         own = encoded[:, begin : begin + len(column.names)]
         begin += len(column.names)
-        absent = int(own[:, -1].sum()) if column.missing else 0
+        absent = column.absent(own)
         if column.kind == "number":
             told = f"number     mean {own[:, 0].mean():.4g}, deviation {own[:, 0].std():.4g}"
         else:

@@ -1,13 +1,18 @@
 """Pictures of training examples: a grid of images, with masks beside them, histograms of features, frequent tokens."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data.dataset import Dataset, Part
 from jaxtrain.data.fields import read_rows
 from jaxtrain.data.vocabulary import Vocabulary
 from jaxtrain.errors import printable
+from jaxtrain.tasks.augment import Augmentation
+from jaxtrain.tasks.inputs import normalise_batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,15 +27,58 @@ MOST_BARS = 8
 LONGEST_LABEL = 20
 MOST_TOKENS = 40
 
+TIMES = 3
+"""How often each example is drawn augmented."""
+
 
 def draw_examples(dataset: Dataset) -> "Figure":
     """Draws images for inputs (height, width, channels), the most frequent tokens of a text, else histograms."""
-    shape = dataset.info.input_shape
     if dataset.info.vocabulary is not None:
         return _draw_tokens(dataset, dataset.info.vocabulary)
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
-        return _draw_images(dataset)
-    return _draw_histograms(dataset)
+    return _draw_images(dataset) if dataset.has_pictures else _draw_histograms(dataset)
+
+
+def draw_augmented(dataset: Dataset, augmentation: Augmentation, floats: Mapping[str, float]) -> "Figure":
+    """Draws images as they are and below each, as often as TIMES, augmented with the config's own strengths.
+
+    Masks are outlined. Colours are those of the data: what lies outside of a picture has the mean of the training part.
+    """
+    part = dataset.parts["train"]
+    places = np.linspace(0, len(part) - 1, min(COLUMNS, len(part))).astype(np.int64)
+    batch = normalise_batch(dataset.read("train", places), dataset.info)
+    values = {name: jnp.float32(value) for name, value in floats.items()}
+    keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(TIMES)]
+    augment = jax.jit(augmentation)  # one compilation, in place of one for each operation
+    rows = [batch, *(augment(key, batch, values) for key in keys)]
+    return _draw_rows([(_in_colours(dataset, row["inputs"]), np.asarray(row["targets"])) for row in rows])
+
+
+def _in_colours(dataset: Dataset, inputs: Any) -> np.ndarray:
+    """Returns normalised inputs in the range of the data: bytes as bytes."""
+    mean, std = (np.asarray(values, np.float32) for values in (dataset.info.input_mean, dataset.info.input_std))
+    raw = np.asarray(inputs) * std + mean
+    is_bytes = dataset.info.input_dtype == "uint8"
+    return np.clip(np.round(raw), 0, 255).astype(np.uint8) if is_bytes else raw
+
+
+def _draw_rows(rows: list[tuple[np.ndarray, np.ndarray]]) -> "Figure":
+    """Draws each (pictures, targets) as a row of panels; all grey ones share one scale."""
+    from matplotlib.figure import Figure
+
+    columns = len(rows[0][0])
+    figure = Figure(figsize=(1.6 * columns, 1.6 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    limits = {"vmin": min(p.min() for p, _ in rows), "vmax": max(p.max() for p, _ in rows)}
+    for line, (pictures, targets), title in zip(panels, rows, ["before", *["after"] * TIMES], strict=True):
+        for axes, picture, target in zip(line, pictures, targets, strict=True):
+            grey = picture.shape[-1] == 1
+            options: dict[str, Any] = {"cmap": "gray", **limits} if grey else {}
+            axes.imshow(np.squeeze(picture, -1) if grey else _in_range(picture), **options)
+            if target.shape == picture.shape[:2] and np.ptp(target):
+                axes.contour(target, colors="tab:red", linewidths=0.8)
+            axes.axis("off")
+        line[0].set_title(title, fontsize="small", loc="left")
+    return figure
 
 
 def _draw_images(dataset: Dataset) -> "Figure":
@@ -90,11 +138,11 @@ def _draw_histograms(dataset: Dataset) -> "Figure":
         axes.remove()
     for axes, (name, categories, values) in zip(panels, drawn, strict=False):
         if categories:
-            common = np.argsort(-values.mean(axis=0))[:MOST_BARS][::-1]
+            common = np.argsort(-values)[:MOST_BARS][::-1]
             labels = [printable(categories[i])[:LONGEST_LABEL] for i in common]
-            axes.barh(labels, values.mean(axis=0)[common], color="tab:blue")
+            axes.barh(labels, values[common], color="tab:blue")
         else:
-            axes.hist(values[:, 0], bins=30, color="tab:blue")
+            axes.hist(values, bins=30, color="tab:blue")
             axes.set_yticks([])
         axes.set_title(printable(name)[:LONGEST_LABEL], fontsize="small")
         axes.tick_params(labelsize="x-small")
@@ -102,15 +150,15 @@ def _draw_histograms(dataset: Dataset) -> "Figure":
 
 
 def _columns(dataset: Dataset, features: np.ndarray) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
-    """Returns (name, categories, values (rows, 1) or (rows, categories)) of each column; no categories for numbers."""
+    """Returns (name, categories, their shares) of columns of categories, and (name, (), values) of those of numbers."""
     encoding = dataset.info.encoding
     if encoding is None:
-        return [(f"feature {i}", (), features[:, i : i + 1]) for i in range(features.shape[1])]
+        return [(f"feature {i}", (), features[:, i]) for i in range(features.shape[1])]
     found = []
     begin = 0
     for column in encoding.columns:
-        width = len(column.categories) or 1
-        found.append((column.name, column.categories, features[:, begin : begin + width]))
+        own = features[:, begin : begin + len(column.names)]
+        found.append((column.name, column.categories, column.shares(own) if column.categories else own[:, 0]))
         begin += len(column.names)
     return found
 

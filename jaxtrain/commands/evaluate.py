@@ -41,7 +41,7 @@ def evaluate(workdir: str | Path, trust: Sequence[str] = (), *, data: Source | N
     step, saved = restore_best(checkpoints, bookkeeping, runner.shapes())
     state = runner.place(saved)
     splits = [split for split in ("validation", "test") if split in experiment.dataset.sizes]
-    names = bookkeeping.class_names
+    names = bookkeeping.names
     evaluation = {"step": step, **{split: to_numbers(runner.evaluate(state, split), names) for split in splits}}
     write_json(workdir / "evaluation.json", evaluation)
     return evaluation

@@ -96,6 +96,7 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
         f"  parameters     {sum(planned.parameters.values()):,}{frozen}: {modules}",
         f"  work           {_work(planned)}",
         *_memory_lines(planned),
+        f"  divergence     {_guard(planned)}",
         f"  time           {_time(planned)}",
         f"  largest batch  {_up_to(planned.largest_batch, planned.batch_cap, '(the whole training split)')}",
         f"  lanes          {_up_to(planned.lanes, MAX_LANES, 'or more')} fit",
@@ -121,12 +122,16 @@ NOT_REPORTED = "not reported by the compiler of this backend"
 
 
 def _work(planned: Plan) -> str:
-    if planned.flops is None:
-        return NOT_REPORTED
     each = " for each seed" if planned.seeds > 1 else ""
     step = _with_prefix(planned.flops)
     epoch = _with_prefix(planned.flops * planned.steps_per_epoch)
     return f"{step}FLOP per step, {epoch}FLOP per epoch{each}"
+
+
+def _guard(planned: Plan) -> str:
+    if planned.guards_steps:
+        return "judged in each step, before its update is kept: the state is large, and calls hold no copy of it"
+    return "judged once a call, which holds a copy of the state and goes back to it"
 
 
 def _memory_lines(planned: Plan) -> Iterator[str]:

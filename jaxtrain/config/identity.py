@@ -20,8 +20,11 @@ FEEDING = ("feed", "workers", "cache", "skip_bad")
 So a run that met a bad example continues where it stopped, with a higher `skip_bad`.
 """
 
-LATER = ("stratify", "group_by", "order_by", "sample")
-"""Knobs of `data` that earlier versions lack: their digests stay where these are off."""
+LATER = {
+    "data": ("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample"),
+    "eval": ("augment",),
+}
+"""Knobs of sections that earlier versions lack: their digests stay where these are off."""
 
 
 LATER_OF_CHECKPOINT = {"result": "best", "init_names": None, "init_layout": "jax"}
@@ -57,9 +60,11 @@ def changes_numbers(config: Config) -> Config:
         del kept["lr_range"]
     if config["lora"]["paths"] is None:  # absent in earlier versions
         del kept["lora"]
-    kept["data"] = {
-        key: value for key, value in kept["data"].items() if key not in FEEDING and (value or key not in LATER)
-    }
+    if not any(isinstance(entry, Mapping) for entry in config.get("augment", {}).values()):
+        kept.pop("augment", None)  # absent in earlier versions
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in FEEDING}
+    for section, later in LATER.items():
+        kept[section] = {key: value for key, value in kept[section].items() if value or key not in later}
     section = config["checkpoint"]
     later = {key: section[key] for key, off in LATER_OF_CHECKPOINT.items() if section[key] != off}
     return kept | {"checkpoint": {key: section[key] for key in START_FROM} | later}

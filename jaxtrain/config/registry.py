@@ -38,24 +38,27 @@ class BoundMember:
     """A member with its static knobs fixed; its floats are read from `values` at each call.
 
     It is hashable and compares by its fields, so that runs that differ only in floats share one compiled program.
-    `name` is the user's name for it, for messages.
+    `offered` names what the framework offers and the member takes. `name` is the user's name for it, for messages.
     """
 
     function: Callable[..., Any]
     section: str
     static: tuple[tuple[str, Any], ...]
     floats: tuple[str, ...]
+    offered: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
     product: Product | None = field(default=None, compare=False)
 
-    def __call__(self, values: Values, *supplied: Any) -> Any:
+    def __call__(self, values: Values, *supplied: Any, **offers: Any) -> Any:
         """Calls the member with the framework's arguments, its static knobs, and its floats taken from `values`.
 
-        Raises ConfigError, with the user's name for the member, if it builds something else than its family does.
+        Of what is offered by name it gets what its signature has. Raises ConfigError, with the user's name for the
+        member, if it builds something else than its family does.
         """
         floats = {name: values[f"{self.section}.{name}"] for name in self.floats}
+        taken = {name: offers[name] for name in self.offered}
         try:
-            built = self.function(*supplied, **dict(self.static), **floats)
+            built = self.function(*supplied, **taken, **dict(self.static), **floats)
         except Exception as error:
             if error.__traceback__ and error.__traceback__.tb_next:
                 raise  # of Python code, whose frames say more
@@ -74,18 +77,22 @@ class BoundMember:
 class Family:
     """A table of members, and the names of the leading arguments that the framework supplies to each of them.
 
+    `offered` names further arguments that it supplies by name to members whose signature has them.
     `common` is a function whose keyword arguments, after the first `common_supplied` ones, are knobs of the section
     for every member. `reason_against` returns (what is expected, hint) for imported functions that are no members.
-    `product` is what the members build.
+    `product` is what the members build. `beside` is a dataclass for a section of several members, each under a key of
+    its own: its fields are the keys of the section that hold no member.
     """
 
     section: str
     members: Mapping[str, Callable[..., Any]]
     supplied: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
     common: Callable[..., Any] | None = None
     common_supplied: int = 0
     reason_against: Callable[[Callable[..., Any]], tuple[str, str] | None] | None = None
     product: Product | None = None
+    beside: type | None = None
 
     def member(self, name: str, path: str = "") -> Callable[..., Any]:
         """Returns a member by its name in the table, or by its import path `module:function`."""
@@ -116,14 +123,25 @@ class Family:
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:
         """Returns the knobs of a member, then those common to its family, each in the order of the signature."""
-        own = knobs_of(self.member(name, path), len(self.supplied))
-        return own | (knobs_of(self.common, self.common_supplied) if self.common else {})
+        return self.own_knobs(self.member(name, path)) | (
+            knobs_of(self.common, self.common_supplied) if self.common else {}
+        )
+
+    def own_knobs(self, member: Callable[..., Any]) -> dict[str, Knob]:
+        """Returns the knobs of a member's signature: its arguments without those that the framework supplies."""
+        knobs = knobs_of(member, len(self.supplied))
+        return {name: knob for name, knob in knobs.items() if name not in self.offered}
+
+    def takes(self, name: str, offered: str) -> bool:
+        """Tells whether a member's signature has an argument that is offered to it."""
+        return offered in inspect.signature(self.member(name)).parameters
 
     def bind(self, section: Mapping[str, Any], path: str = "") -> BoundMember:
         """Binds the chosen member to a resolved section; its floats are named `<path>.<knob>`."""
         function = self.member(section["name"])
-        bound = bind(function, knobs_of(function, len(self.supplied)), section, path or self.section)
-        return replace(bound, product=self.product)
+        bound = bind(function, self.own_knobs(function), section, path or self.section)
+        offered = tuple(name for name in self.offered if self.takes(section["name"], name))
+        return replace(bound, offered=offered, product=self.product)
 
     def bind_common(self, section: Mapping[str, Any]) -> BoundMember:
         """Binds the function that is common to all members to a resolved section."""
@@ -139,7 +157,7 @@ def bind(function: Callable[..., Any], knobs: Mapping[str, Knob], section: Mappi
     """Binds a function to a resolved section, split into static knobs and floats."""
     floats = tuple(name for name, knob in knobs.items() if knob.is_traced(section[name]))
     static = tuple((name, section[name]) for name in knobs if name not in floats)
-    return BoundMember(function, path, static, floats, section.get("name", ""))
+    return BoundMember(function, path, static, floats, name=section.get("name", ""))
 
 
 def import_member(key: str, name: str) -> Callable[..., Any]:

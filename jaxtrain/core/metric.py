@@ -60,11 +60,14 @@ class Mean(struct.PyTreeNode):
         return np.asarray(self.finish(self.sum, self.count) if float(self.count) > 0 else np.nan)
 
 
+Metrics = dict[str, Mean]
+
+
 def as_loss(value: Any, higher_is_better: bool) -> Any:
     """Returns the value of a metric, a number or an array, such that lower is better."""
     return -value if higher_is_better else value
 
 
-def merge(left: dict[str, Mean], right: dict[str, Mean]) -> dict[str, Mean]:
+def merge(left: Metrics, right: Metrics) -> Metrics:
     """Adds two dicts of metrics with equal names."""
     return jax.tree.map(lambda a, b: a + b, left, right)

@@ -46,6 +46,7 @@ class Rules(NamedTuple):
     optimizer(values) -> optax.GradientTransformation
     accumulate: number of micro-batches that each batch is split into
     is_frozen(params) -> a tree of bools, true for the parameters that no step changes; None: all are trained
+    guard_steps: whether each step of a call is judged before its update is kept, for large states (`core/guards.py`)
     """
 
     task: Task
@@ -53,6 +54,7 @@ class Rules(NamedTuple):
     optimizer: Callable[[Values], optax.GradientTransformation]
     accumulate: int = 1
     is_frozen: Callable[[Any], Any] | None = None
+    guard_steps: bool = False
 
 
 class TrainState(struct.PyTreeNode):

@@ -16,16 +16,18 @@ from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
 from jaxtrain.core.frozen import join_params
-from jaxtrain.core.metric import Mean, merge
+from jaxtrain.core.guards import keep_finite, run_guarded_call, run_guarded_steps
+from jaxtrain.core.metric import Mean, Metrics, merge
 from jaxtrain.core.state import Batch, Rules, TrainState
+from jaxtrain.core.trees import is_float
 from jaxtrain.errors import message
 
 Axes = str | tuple[str, ...]
-Metrics = dict[str, Mean]
 StepFunction = Callable[..., tuple[TrainState, Metrics]]
 """(state, batch, *, rules, axis_name) -> (state, metrics), like `train_step`; users may bring their own.
 
 A step with an argument `measure_norms` is told whether its norms are reported, which they are on a call's last step.
+One with an argument `guard` is told to judge its own update, as `train_step` does, where `rules.guard_steps`.
 """
 
 LossOfParams = Callable[[Any], tuple[jax.Array, tuple[Any, Metrics]]]
@@ -38,37 +40,34 @@ def train_step(
     rules: Rules,
     axis_name: Axes = (),
     measure_norms: bool | jax.Array = True,
+    guard: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Takes one training step: (state, batch) -> (next state, metrics of the batch before the update).
 
     Under `pmap` or `shard_map`, `axis_name` is the axis over which the batch is split into equal shares: gradients are
     averaged and metrics summed over it. Without an axis, both are identities. `measure_norms`, which may be traced,
-    says whether to compute the gradient norm: it takes time, so a call of many steps computes it on the last one only.
+    says whether to compute norms: they take time, so a call of many steps computes them on the last one only. With
+    `guard`, an update that is not finite is not kept: the state is returned as it was, not live.
     An optimizer that asks for the loss or for a function of it (see `extra_arguments`) gets those of the whole batch.
     """
     values = rules.schedule(state.step, state.hparams)
     losses = _micro_batch_losses(state, batch, values, rules, axis_name)
     (parts, gradients), model_state, metrics = _differentiate(losses, state.params, axis_name)
-    optimizer = rules.optimizer(values)
+    metrics |= {"norm_gradient": _gradient_norm(gradients, measure_norms)}
 
-    def update(value: jax.Array) -> tuple[Any, Any]:
-        extra = extra_arguments(optimizer.update, value, gradients, _objective(losses, axis_name))
-        return optimizer.update(gradients, state.opt_state, state.params, **extra)
+    def update(gradients: Any) -> TrainState:
+        params, opt_state = _update_params(state, gradients, parts, losses, rules.optimizer(values), axis_name)
+        return state.replace(
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            ema=update_average(state, (params, model_state), values),
+        )
 
-    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes types
-        # The mean over parts is computed only for optimizers that use it: programs of the others stay as they are.
-        is_mean = (len(parts) == 1 and not axis_name) or not uses_argument(update, parts[0])
-        updates, opt_state = update(parts[0] if is_mean else lax.pmean(_mean(parts), axis_name))
-        params = optax.apply_updates(state.params, updates)
-    norm = _gradient_norm(gradients, measure_norms)
-    next_state = state.replace(
-        step=state.step + 1,
-        params=params,
-        model_state=model_state,
-        opt_state=opt_state,
-        ema=update_average(state, (params, model_state), values),
-    )
-    return next_state, metrics | {"norm_gradient": norm}
+    if guard:
+        return keep_finite(update, gradients, state, metrics, measure_norms)
+    return update(gradients), metrics
 
 
 def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
@@ -90,12 +89,15 @@ class CallOutput(struct.PyTreeNode):
     """Output of a call of up to k steps.
 
     metrics: those of each step, stacked on a leading axis of length k and 0 after the call's last step; values: the
-    hyperparameters of the last step; live: False if the call diverged.
+    hyperparameters of the last step; live: False if the call diverged; kept: the number of its steps that led to the
+    state returned; tried: the least number of steps that is known to diverge, if it diverged.
     """
 
     metrics: Metrics
     values: dict[str, jax.Array]
     live: jax.Array
+    kept: jax.Array
+    tried: jax.Array
 
 
 def train_call(
@@ -109,40 +111,25 @@ def train_call(
 ) -> tuple[TrainState, CallOutput]:
     """Takes `steps` steps, one on each of the first `steps` batches.
 
-    `steps` is traced, so one compiled program serves every length up to the capacity k of the batches. Divergence is
-    checked once, at the end: if the state or any loss is not finite, the call returns its initial state with `live`
-    False. A state that is not live is returned unchanged. Replaying the call with fewer steps gives the last finite
-    state.
+    `steps` is traced, so one compiled program serves every length up to the capacity k of the batches. If the state or
+    a loss becomes non-finite, the call returns a finite state with `live` False: the last finite one where
+    `rules.guard_steps`, else the initial one, from which a replay with fewer steps gives the last. A state that is not
+    live is returned unchanged.
     """
-    bound_step = _bind(step, rules=rules, axis_name=axis_name)
+    guards_steps = rules.guard_steps and "guard" in inspect.signature(step).parameters
+    options = {"rules": rules, "axis_name": axis_name} | ({"guard": True} if guards_steps else {})
 
-    def take_step(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
-        return bound_step(state, batches.take(i), measure_norms=i == steps - 1)
+    def take_step(trained: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
+        norms = {"measure_norms": i == steps - 1} if _measures_norms(step) else {}
+        stepped, metrics = step(trained.replace(frozen=state.frozen), batches.take(i), **options, **norms)
+        return stepped.replace(frozen=None), _check_metrics(metrics)
 
-    def body(carry: tuple[jax.Array, TrainState, Metrics]) -> tuple[jax.Array, TrainState, Metrics]:
-        i, state, stacked = carry
-        state, metrics = take_step(state, i)
-        return i + 1, state, jax.tree.map(lambda rows, row: rows.at[i].set(row), stacked, _check_metrics(metrics))
-
-    def run_until(carry: Any, end: jax.Array) -> tuple[Any, None]:
-        i, state, stacked, _ = carry
-        # The condition must not depend on the state: a batched one makes vmap select each lane's carry at every step.
-        advanced = lax.while_loop(lambda carry: carry[0] < end, body, (i, state, stacked))
-        return (*advanced, state.params), None
-
-    start = jnp.zeros((), jnp.int32)
-    shapes = _check_metrics(jax.eval_shape(take_step, state, start)[1])
-    stacked = jax.tree.map(lambda leaf: jnp.zeros((batches.capacity, *leaf.shape), leaf.dtype), shapes)
-    # Two loops: all steps but the last, then the last. The parameters between them give the norm of the last update.
-    # Inside the step that norm would slow every step by 5 %, since XLA would have to write out the whole update.
-    carry = (start, state, stacked, state.params)
-    (_, end, stacked, before), _ = lax.scan(run_until, carry, jnp.stack([steps - 1, steps]))
-    stacked |= _last_norms(before, end.params, steps - 1, batches.capacity)
-    live = state.live & _all_finite((end, stacked["loss"]))
-    final = jax.tree.map(lambda new, old: jnp.where(live, new, old), end, state).replace(live=live)
-    stacked = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), stacked)  # a state dead at the start counts 0
+    run = run_guarded_steps if guards_steps else run_guarded_call
+    end, metrics, kept, tried = run(take_step, state.replace(frozen=None), steps, batches.capacity)
+    end = end.replace(frozen=state.frozen)
+    metrics = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), metrics)  # a state dead at the start counts 0
     values = rules.schedule(jnp.maximum(end.step - 1, 0), end.hparams)
-    return final, CallOutput(stacked, dict(values), live)
+    return end, CallOutput(metrics, dict(values), end.live, kept, tried)
 
 
 def eval_call(state: TrainState, batches: Batches, total: Metrics | None = None, *, rules: Rules) -> Metrics:
@@ -161,12 +148,9 @@ def eval_call(state: TrainState, batches: Batches, total: Metrics | None = None,
     return lax.scan(body, zeros, indices)[0]
 
 
-def _bind(step: StepFunction, **options: Any) -> StepFunction:
-    """Binds options to a step, and drops `measure_norms` for a step without that argument."""
+def _measures_norms(step: StepFunction) -> bool:
     parameters = inspect.signature(step).parameters.values()
-    if any(p.name == "measure_norms" or p.kind is p.VAR_KEYWORD for p in parameters):
-        return functools.partial(step, **options)
-    return lambda state, batch, measure_norms: step(state, batch, **options)
+    return any(p.name == "measure_norms" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _micro_batch_losses(
@@ -203,6 +187,27 @@ def _differentiate(
     return ([loss for (loss, _), _ in parts], gradients), model_state, lax.psum(metrics, axis_name)
 
 
+def _update_params(
+    state: TrainState,
+    gradients: Any,
+    parts: list[jax.Array],
+    losses: list[LossOfParams],
+    optimizer: optax.GradientTransformation,
+    axis_name: Axes,
+) -> tuple[Any, Any]:
+    """Returns (params, opt_state) after the optimizer's update."""
+
+    def update(value: jax.Array) -> tuple[Any, Any]:
+        extra = extra_arguments(optimizer.update, value, gradients, _objective(losses, axis_name))
+        return optimizer.update(gradients, state.opt_state, state.params, **extra)
+
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes types
+        # The mean over parts is computed only for optimizers that use it: programs of the others stay as they are.
+        is_mean = (len(parts) == 1 and not axis_name) or not uses_argument(update, parts[0])
+        updates, opt_state = update(parts[0] if is_mean else lax.pmean(_mean(parts), axis_name))
+        return optax.apply_updates(state.params, updates), opt_state
+
+
 def _objective(losses: list[LossOfParams], axis_name: Axes) -> Callable[[Any], jax.Array]:
     """Returns the loss of the whole batch as a function of the parameters, with the dropout of this step."""
     if len(losses) == 1 and not axis_name:
@@ -226,12 +231,12 @@ def _mean(trees: list[Any]) -> Any:
     """Averages the floats of trees; integers, such as counts of calls, are those of the first."""
     if len(trees) == 1:
         return trees[0]
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves) if _is_float(leaves[0]) else leaves[0], *trees)
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves) if is_float(leaves[0]) else leaves[0], *trees)
 
 
 def _pmean(tree: Any, axis_name: Axes) -> Any:
     """Averages the floats of a tree over the axis; integers stay."""
-    return jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name) if _is_float(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name) if is_float(leaf) else leaf, tree)
 
 
 def _gradient_norm(gradients: Any, measure: bool | jax.Array) -> Mean:
@@ -239,21 +244,6 @@ def _gradient_norm(gradients: Any, measure: bool | jax.Array) -> Mean:
     measure = jnp.asarray(measure)
     norm = lax.cond(measure, lambda: optax.tree.norm(gradients).astype(jnp.float32), lambda: jnp.zeros(()))
     return Mean(norm, measure.astype(jnp.float32))
-
-
-def _last_norms(before: Any, after: Any, last: jax.Array, capacity: int) -> Metrics:
-    """Returns the L2 norms of the parameters and of the last update, stacked like metrics: 0 but at step `last`."""
-    trees = {"norm_update": jax.tree.map(jnp.subtract, after, before), "norm_parameter": after}
-    is_last = (jnp.arange(capacity) == last).astype(jnp.float32)
-    return {name: Mean(is_last * optax.tree.norm(tree).astype(jnp.float32), is_last) for name, tree in trees.items()}
-
-
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if _is_float(leaf)]).all()
-
-
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _check_metrics(metrics: Metrics) -> Metrics:

@@ -1,4 +1,4 @@
-"""Paths and sha256 digests of the leaves of a pytree, to detect corruption and to compare two states by one line."""
+"""Sizes, paths and sha256 digests of the leaves of a pytree; detects corruption and compares two states by one line."""
 
 import hashlib
 import json
@@ -7,11 +7,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.errors import ConfigError, Words, message, one_of
 
 LeafTable = dict[str, dict[str, Any]]
+
+
+def is_float(leaf: Any) -> bool:
+    """Tells whether an array or a shape holds floating-point numbers."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def tree_bytes(tree: Any) -> int:
+    """Returns the bytes of a tree of arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:

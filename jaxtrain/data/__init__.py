@@ -7,7 +7,7 @@ A source is a function `(path, **knobs)` that returns the splits it has, as a `S
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -29,10 +29,10 @@ from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, re
 from jaxtrain.data.readers.text_files import read_windows, text
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
-from jaxtrain.errors import DataError, UsageError, one_of
+from jaxtrain.errors import DataError, UsageError, Words, one_of, printable
 from jaxtrain.files import reported_as
 
-__all__ = ["SOURCES", "DataInfo", "Dataset", "Settings", "Source", "Split", "load"]
+__all__ = ["SOURCES", "DataInfo", "Dataset", "Needs", "Settings", "Source", "Split", "load"]
 
 
 MEMORY = "memory"
@@ -72,19 +72,30 @@ SOURCES = Family(
 )
 
 
-def load(section: Mapping[str, Any], given: Source | None = None, *, standardised: bool = False) -> Dataset:
+class Needs(TypedDict, total=False):
+    """The form of inputs and targets that a model and a task need, as in `load_dataset`."""
+
+    standardised: bool
+    coded: bool
+
+
+def load(section: Mapping[str, Any], given: Source | None = None, **needs: Unpack[Needs]) -> Dataset:
     """Reads, checks and splits the data of a resolved section, or a given source; raises DataError naming file and row.
 
-    `standardised` is as in `load_dataset`.
+    `needs` are those of `load_dataset`.
     """
     values = {f"data.{knob}": value for knob, value in section.items()}
     settings: Settings = SOURCES.bind_common(section)(values)
     if given is not None:
-        return load_dataset(as_source(given, MEMORY), settings, standardised=standardised)
+        return load_dataset(as_source(given, MEMORY), settings, **needs)
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
-    with reported_as(DataError):
-        returned = SOURCES.bind(section)(values, root)
-    return load_dataset(as_source(returned, section["name"]), settings, standardised=standardised)
+    try:
+        with reported_as(DataError):
+            returned = SOURCES.bind(section)(values, root)
+    except OSError as error:  # of a user's own source: our readers raise StorageError
+        got = Words(f"{section['name']}, which failed ({type(error).__name__}: {printable(str(error))})")
+        raise DataError("data.name", got, "a source whose files can be read", "Check its paths") from error
+    return load_dataset(as_source(returned, section["name"]), settings, **needs)
 
 
 def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:

@@ -31,6 +31,7 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
         _check_shapes(name, split, splits["train"])
     train = splits["train"]
     _check_columns(source, train)
+    _check_target_names(source, train)
     source = replace(source, splits=splits)
     if not labels:
         return replace(source, classes=None)
@@ -67,6 +68,13 @@ def _check_columns(source: Source, train: Split) -> None:
             got = Words(f"the column {name!r} of shape {column.shape}")
             expected = f"the shape ({len(train.inputs)},), a value for each training example"
             raise DataError(train.where("inputs", "train"), got, expected)
+
+
+def _check_target_names(source: Source, train: Split) -> None:
+    named = len(source.target_names)
+    if named and train.targets.shape[1:] != (named,):
+        got = Words(f"{named} target names for targets of shape {train.targets.shape}")
+        raise DataError(train.where("targets", "train"), got, "a name for each column of targets (n, columns)")
 
 
 def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray) -> None:

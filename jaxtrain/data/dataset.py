@@ -1,5 +1,6 @@
 """The dataset of a run: checks a source, cuts it into splits, and prepares rows of them for batches."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from jaxtrain.data.bad_rows import BadRows, none_left, tolerate, used_up
 from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
 from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
-from jaxtrain.data.class_names import number_labels
+from jaxtrain.data.class_names import mark_labels, number_labels
 from jaxtrain.data.cut import column, counts_of, cut, make_rule
 from jaxtrain.data.encoded import encode_tables, encode_texts
 from jaxtrain.data.fields import Field, read_rows
@@ -63,7 +64,6 @@ class Dataset:
     parts: dict[str, Part] = field(repr=False)
     weights: Weights | None = field(default=None, repr=False)
     bad: BadRows | None = field(default=None, repr=False)
-    _whole: dict[str, Rows] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -85,10 +85,14 @@ class Dataset:
         return self._prepare(name, rows, out)
 
     def split(self, name: str) -> Rows:
-        """Prepares all examples of a split, as `read` does; once."""
-        if name not in self._whole:
-            self._whole[name] = self._prepare(name, None)
-        return self._whole[name]
+        """Prepares all examples of a split, as `read` does."""
+        return self._prepare(name, None)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Tells whether inputs can be drawn: (height, width, channels) with one, three or four channels."""
+        shape = self.info.input_shape
+        return len(shape) == 3 and shape[2] in (1, 3, 4)
 
     @cached_property
     def example(self) -> Rows:
@@ -177,12 +181,13 @@ def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:
         digest.update(stamp or np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def load_dataset(source: Source, settings: Settings, *, standardised: bool = False) -> Dataset:
+def load_dataset(source: Source, settings: Settings, *, standardised: bool = False, coded: bool = False) -> Dataset:
     """Checks a source and returns its dataset; missing validation and test splits are cut from train.
 
     A fraction is relative to the source's train split, and applies only if the source has no such split.
     `standardised` says that targets, integers too, are numbers for a regression: they are standardised, and are never
-    labels. Fields that are decoded are read into arrays once if memory holds them, unless they are to be streamed.
+    labels; `coded`, that the model takes codes of categories. Fields that are decoded are read into arrays once if
+    memory holds them, unless they are to be streamed.
     Raises DataError for invalid data, ConfigError for settings that do not fit them.
     """
     if settings.seed < 0:
@@ -194,24 +199,28 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
     splits = checked(source.splits, source.classes, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
-    source = source if standardised else number_labels(source)
+    source = source if standardised else mark_labels(number_labels(source))
     encoding = None
     if isinstance(source.splits["train"].inputs, Table):  # cut first: it is encoded by the rows for training
         source = check_table(source)
         rows = _cut(source, settings, standardised)
-        encoding, source = encode_tables(source, rows.get("train"))
+        encoding, source = encode_tables(source, rows.get("train"), coded=coded, quantiles=settings.quantiles)
         source = check_source(source, labels=not standardised)
     else:
         source = check_source(source, labels=not standardised)
+        _check_rows(source.splits["train"], settings, coded)
         rows = _cut(source, settings, standardised)
     own = rows.get("train")
     inputs = source.splits["train"].inputs
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     splits = _stored(source.splits, settings)
     described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
-    info = describe(*described, sample=sample, standardised=standardised)
+    describe_by = functools.partial(
+        describe, *described, standardised=standardised, coded=coded, target_names=source.target_names
+    )
+    info = describe_by(sample=sample)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
-        info = describe(*described, sample=sample[~passed], standardised=standardised)
+        info = describe_by(sample=sample[~passed])
     if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
@@ -220,12 +229,24 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
 
 
+def _check_rows(train: Split, settings: Settings, coded: bool) -> None:
+    """Rejects inputs that are no table where the settings or the model take one."""
+    if settings.quantiles is not None:
+        hint = "Give the inputs as columns by name"
+        raise ConfigError("data.quantiles", settings.quantiles, "None for inputs that are no table", hint)
+    if coded and len(train.inputs.shape) != 2:
+        got = Words(f"inputs of shape {train.inputs.shape[1:]} an example")
+        expected = "a table or rows of numbers, for a model that takes categories apart"
+        raise DataError(train.where("inputs", "train"), got, expected, "Take another model, such as mlp")
+
+
 def _load_text(source: Source, settings: Settings) -> Dataset:
     """Returns the dataset of a text: windows of tokens, whose splits are parts of the text in its order."""
     train = source.splits["train"]
     by = (settings.stratify, settings.group_by, settings.order_by)
     make_rule(*by, None, {}, train.where("targets", "train"))  # there is nothing to cut by, but the order of the text
     vocabulary, splits = encode_texts(source, counts_of(len(train.inputs.content), _fractions(source, settings)))
+    _check_rows(splits["train"], settings, coded=False)
     info = describe_tokens(splits["train"].inputs, vocabulary)
     weights = _weights(settings.sample, Source(splits), None, info)
     return Dataset(info, {name: Part(split, source=name) for name, split in splits.items()}, weights)

@@ -8,19 +8,23 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxtrain.data.source import SPLITS, Source, Split
-from jaxtrain.data.tables import Table, TableEncoding
+from jaxtrain.data.table_encoding import TableEncoding
+from jaxtrain.data.tables import Table
 from jaxtrain.data.texts import Text, check_length, cut_in_order, windows
 from jaxtrain.data.vocabulary import Content, Vocabulary, fit_vocabulary
 from jaxtrain.errors import DataError, JaxtrainWarning, Words
 
 
-def encode_tables(source: Source, rows: np.ndarray | None) -> tuple[TableEncoding, Source]:
+def encode_tables(
+    source: Source, rows: np.ndarray | None, *, coded: bool = False, quantiles: int | None = None
+) -> tuple[TableEncoding, Source]:
     """Learns an encoding from the training `rows` (None: all), and returns it with the source of encoded inputs.
 
+    `coded` categories are codes, and numbers have so many `quantiles` (`TableEncoding`).
     Warns of categories in other rows that no training row has. Raises DataError for splits of other columns.
     """
     train: Table = source.splits["train"].inputs
-    encoding = TableEncoding.fit(train, rows)
+    encoding = TableEncoding.fit(train, rows, coded=coded, quantiles=quantiles)
     splits = {}
     for name, split in source.splits.items():
         if not isinstance(split.inputs, Table):

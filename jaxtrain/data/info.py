@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxtrain.data.encoded import warn_of_unseen
 from jaxtrain.data.fields import Field, nbytes, read_rows
-from jaxtrain.data.tables import Table, TableEncoding
+from jaxtrain.data.table_encoding import Form, Layout, TableEncoding
+from jaxtrain.data.tables import Table
 from jaxtrain.data.vocabulary import Vocabulary, vocabulary_from_json
 from jaxtrain.errors import DataError, Words
 
@@ -37,8 +38,10 @@ class DataInfo:
     `class_names` are in the order of the labels, () where labels have no names. `standardised` says that the dataset
     holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch: "float32" if the
     host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
-    inputs of a table; its columns of 0 and 1 have mean 0 and deviation 1 here, so they stay as they are. With a
-    `vocabulary` inputs and targets are its tokens, which have no statistics, and `classes` is their number.
+    inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are. `coded` says that
+    the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those of the columns
+    of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its
+    tokens, which have no statistics, and `classes` is their number.
     """
 
     input_shape: tuple[int, ...]
@@ -53,23 +56,58 @@ class DataInfo:
     input_dtype: str = "float32"
     class_names: tuple[str, ...] = ()
     encoding: TableEncoding | None = None
+    coded: bool = False
+    target_names: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = None
+
+    @property
+    def layout(self) -> Layout | None:
+        """The places of numbers, flags and codes in a row, where the model takes them apart; arrays are all numbers."""
+        if not self.coded:
+            return None
+        return self.encoding.layout if self.encoding else Layout(tuple(range(*self.input_shape)))
 
     @property
     def is_raw(self) -> bool:
         """Tells whether batches hold raw integers, which the task normalises."""
         return self.input_dtype != "float32" and self.vocabulary is None
 
+    @property
+    def has_maps(self) -> bool:
+        """Tells whether targets hold a value for each pixel of a picture, such as the label of a mask."""
+        is_map = len(self.target_shape) >= 2 and self.target_shape[:2] == self.input_shape[:2]
+        return is_map and len(self.input_shape) == 3
+
+    def resized(self, shape: tuple[int, ...]) -> "DataInfo":
+        """Returns the description of pictures of another size; targets with a value for each pixel follow."""
+        if shape == self.input_shape or len(shape) != 3:
+            return self
+        targets = (*shape[:2], *self.target_shape[2:]) if self.has_maps else self.target_shape
+        return dataclasses.replace(self, input_shape=shape, target_shape=targets)
+
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
         targets = (self.target_mean, self.target_std, self.standardised)
-        return (*shapes, *targets, (self.input_mean, self.input_std) if self.is_raw else self.vocabulary)
+        inputs = (self.input_mean, self.input_std) if self.is_raw else self.vocabulary
+        return (*shapes, *targets, self.layout, inputs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DataInfo) and self._of_programs() == other._of_programs()
 
     def __hash__(self) -> int:
         return hash(self._of_programs())
+
+    def check_codes(self, inputs: np.ndarray) -> None:
+        """Raises DataError for inputs (n, columns) with a code of a category that there is not."""
+        layout = self.layout or Layout(())
+        for place, size in zip(layout.codes, layout.sizes, strict=True):
+            codes = inputs[:, place]
+            wrong = np.flatnonzero((codes < 0) | (codes >= size) | (codes != np.floor(codes)))
+            if len(wrong):
+                assert self.encoding is not None
+                got = Words(f"{codes[wrong[0]]:g} for {self.encoding.names[place]!r} in row {wrong[0]}")
+                expected = f"a code of a category, an integer from 0 (unknown) to {size - 1}"
+                raise DataError("inputs", got, expected, "Give the columns by name, as a mapping or a data frame")
 
     def encode(self, inputs: Table | Mapping[str, Any]) -> np.ndarray:
         """Returns the inputs (n, features) of a table or a mapping of columns; raises DataError where they differ."""
@@ -185,16 +223,19 @@ def describe(
     *,
     sample: np.ndarray | None = None,
     standardised: bool = False,
+    coded: bool = False,
+    target_names: tuple[str, ...] = (),
 ) -> DataInfo:
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
     Statistics of inputs are taken over the rows `sample` (None: those of `statistics_rows`). `standardised` says that
-    targets are numbers, to be standardised, where they have statistics: at most one row an example.
+    targets are numbers, to be standardised, where they have statistics: at most one row an example. `coded` is that of
+    `DataInfo`.
     """
     rows = _all(inputs, rows)
     input_mean, input_std = _statistics(inputs, statistics_rows(inputs, rows) if sample is None else sample)
     if encoding is not None:
-        input_mean, input_std = _without_flags(input_mean, input_std, encoding.flags)
+        input_mean, input_std = _of_numbers(input_mean, input_std, encoding.forms)
     target_mean, target_std = _statistics(targets, rows) if len(targets.shape) <= 2 else ((), ())
     counts = ()
     if classes is not None and len(targets.shape) == 1:
@@ -212,6 +253,8 @@ def describe(
         input_dtype=inputs.dtype.name if is_small_integer(inputs.dtype) else "float32",
         class_names=class_names,
         encoding=encoding,
+        coded=coded,
+        target_names=target_names,
     )
 
 
@@ -230,12 +273,12 @@ def check_tokens(tokens: np.ndarray, vocabulary: Vocabulary) -> None:
         raise DataError("inputs", got, f"tokens, integers from 0 to {vocabulary.size - 1}")
 
 
-def _without_flags(
-    mean: tuple[float, ...], std: tuple[float, ...], flags: tuple[bool, ...]
+def _of_numbers(
+    mean: tuple[float, ...], std: tuple[float, ...], forms: tuple[Form, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Sets the statistics of columns of 0 and 1 to 0 and 1: a rare category would become a large number."""
-    means = tuple(0.0 if flag else value for value, flag in zip(mean, flags, strict=True))
-    return means, tuple(1.0 if flag else value for value, flag in zip(std, flags, strict=True))
+    """Sets the statistics of flags and codes to 0 and 1: a rare category would become a large number."""
+    means = tuple(value if form == "number" else 0.0 for value, form in zip(mean, forms, strict=True))
+    return means, tuple(value if form == "number" else 1.0 for value, form in zip(std, forms, strict=True))
 
 
 def statistics_rows(inputs: np.ndarray | Field, rows: np.ndarray | None) -> np.ndarray:

@@ -21,7 +21,8 @@ class Split(NamedTuple):
     """Inputs and targets of n examples as read; errors name `file` and `targets_file`.
 
     Each is an array (n, ...), or a `Field` that is read by rows; inputs may be a `Table` of named columns, and targets
-    strings, the names of classes. A `Text` stands for both: its targets are its own next tokens.
+    strings, the names of classes, or lists of strings, the names of labels. A `Text` stands for both: its targets are
+    its own next tokens.
     `stamps` identify what inputs and targets were decoded from, where fields were read into arrays.
     """
 
@@ -55,9 +56,9 @@ class Source:
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
     numbers and texts: a mapping or a data frame. A split that is one long text is a `Text`. `inputs` and `targets` name
     the fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
-    `class_names` are their names, in the order of the labels. `columns` hold values (n,) of the training split beside
-    the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of examples that a reader found
-    and left, for `data.skip_bad`.
+    `class_names` are their names, in the order of the labels. `target_names` are those of the columns of targets
+    (n, columns). `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped,
+    ordered or drawn. `damaged` are the errors of examples that a reader found and left, for `data.skip_bad`.
     """
 
     splits: Mapping[str, Any]
@@ -67,6 +68,7 @@ class Source:
     targets: str = "targets"
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
     damaged: tuple[DataError, ...] = field(default=(), repr=False)
+    target_names: tuple[str, ...] = ()
 
 
 def as_source(returned: object, name: str) -> Source:
@@ -89,7 +91,8 @@ def as_source(returned: object, name: str) -> Source:
     fields = (source.inputs, source.targets)
     named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
     columns = {str(name): _as_column(values, f"{where}, column {name}") for name, values in source.columns.items()}
-    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns, damaged=source.damaged)
+    names, target_names = (tuple(map(str, given)) for given in (source.class_names, source.target_names))
+    return Source(named, classes, names, columns=columns, damaged=source.damaged, target_names=target_names)
 
 
 def _as_column(values: Any, where: str) -> np.ndarray:

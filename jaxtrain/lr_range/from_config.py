@@ -36,7 +36,7 @@ from jaxtrain.storage.seals import read_if_sealed, write_sealed
 from jaxtrain.trackers.event_files import write_picture
 from jaxtrain.trackers.figures import render
 from jaxtrain.trackers.progress import plain_lines
-from jaxtrain.training.checks import check_counted, explain_traced_floats
+from jaxtrain.training.checks import check_counted, explain_jax_errors
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
 from jaxtrain.training.shared_frozen import shares_frozen
@@ -60,10 +60,10 @@ def lr_range_test(
     check(config)
     lines = plain_lines(quiet)
     if workdir is None:
-        with explain_traced_floats(config):
+        with explain_jax_errors(config):
             return run_range_test(build(config, lanes=True, data=data), lines.say)
     workdir = Path(workdir)
-    with run_lock(workdir), explain_traced_floats(config):
+    with run_lock(workdir), explain_jax_errors(config):
         experiment = build(config, lanes=True, data=data)
         demand_places(workdir / "lr_range")
         result = run_range_test(experiment, lines.say, workdir.name)
@@ -129,7 +129,7 @@ def check(config: Config) -> None:
         name = section[key]
         if name is not None and name not in floats:
             raise ConfigError(f"lr_range.{key}", name, one_of(floats), nearest(name, floats))
-        if name is not None and name.startswith("loss."):
+        if name is not None and name.startswith(("loss.", "augment.")):
             expected = "a float that leaves the loss as it is"
             raise ConfigError(
                 f"lr_range.{key}", name, expected, "Lanes are compared by the loss, which it would change"

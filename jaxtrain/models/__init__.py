@@ -1,14 +1,21 @@
-"""Models: Flax Linen modules. The framework supplies the first field, `outputs`; the other fields are knobs."""
+"""Models: Flax Linen modules. The framework supplies the first field, `outputs`; the other fields are knobs.
+
+A model with a field `category_sizes`, the number of codes of each column of categories, gets its inputs taken apart:
+{"numbers" and "flags": float32, "codes": int32}, each (batch, columns). Other models get categories as columns of 0
+and 1 in one array.
+"""
 
 from jaxtrain.config.registry import Family, Product, having
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet9 import ResNet9
+from jaxtrain.models.tabular_mlp import TabularMLP
 from jaxtrain.models.transformer import Transformer
 
 MODELS = Family(
     "model",
-    {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9, "transformer": Transformer},
+    {"mlp": MLP, "tabular_mlp": TabularMLP, "cnn": CNN, "resnet9": ResNet9, "transformer": Transformer},
     supplied=("outputs",),
+    offered=("category_sizes",),
     product=Product("a Linen module", having("init", "apply")),
 )

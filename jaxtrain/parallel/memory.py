@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
-
 from jaxtrain.data.host_memory import free_memory, total_memory
 from jaxtrain.parallel.mesh import Devices
 
@@ -49,8 +47,3 @@ def memory_of_device(mesh: Devices) -> int:
     if statistics and "bytes_limit" in statistics:
         return int(statistics["bytes_limit"])
     return total_memory() // mesh.size
-
-
-def tree_bytes(tree: Any) -> int:
-    """Returns the bytes of a tree of arrays or shapes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

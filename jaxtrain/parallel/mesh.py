@@ -14,8 +14,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtrain.core.batch_axis import batch_axis
 from jaxtrain.core.batches import Batches, pieces_of
 from jaxtrain.core.frozen import SharedByLanes, map_lanes
+from jaxtrain.core.metric import Metrics
 from jaxtrain.core.state import Rules, TrainState, init_state
-from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
+from jaxtrain.core.steps import CallOutput, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.shared_programs import shared_program
 

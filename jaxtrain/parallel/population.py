@@ -19,8 +19,9 @@ from jax import lax
 from jaxtrain.config.registry import Values
 from jaxtrain.core.batches import Batches, pieces_of
 from jaxtrain.core.frozen import SharedByLanes, map_lanes, put_shared, take_shared
+from jaxtrain.core.metric import Metrics
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
-from jaxtrain.core.steps import CallOutput, Metrics, StepFunction, eval_call, train_call, train_step
+from jaxtrain.core.steps import CallOutput, StepFunction, eval_call, train_call, train_step
 from jaxtrain.errors import ConfigError, UsageError, Words
 from jaxtrain.parallel.memory import memory_limit, plan_memory
 from jaxtrain.parallel.mesh import (

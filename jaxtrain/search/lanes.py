@@ -10,8 +10,9 @@ import numpy as np
 from jaxtrain.config.registry import Values
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.frozen import map_lanes, put_shared, take_shared
+from jaxtrain.core.metric import Metrics
 from jaxtrain.core.state import Batch, TrainState
-from jaxtrain.core.steps import CallOutput, Metrics
+from jaxtrain.core.steps import CallOutput
 from jaxtrain.parallel.mesh import compile_eval_call, compile_init, compile_train_call, replicate
 from jaxtrain.training.experiment import Experiment
 

@@ -13,13 +13,15 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.section_traits import SHARED_BY_TRIALS
 from jaxtrain.core.state import TrainState
+from jaxtrain.core.trees import tree_bytes
 from jaxtrain.data import Source
 from jaxtrain.errors import ConfigError, UsageError
-from jaxtrain.parallel.memory import memory_limit, tree_bytes
+from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.parallel.shared_programs import drop_all_programs, drop_programs
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import Trial
+from jaxtrain.tasks import needs_of
 from jaxtrain.training.checks import check_counted
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
@@ -87,12 +89,13 @@ class Programs:
         key = signature(config)
         if key not in self._experiments:
             check_counted(config, "in a search, whose trials are compared at equal steps")
-            data = to_json({k: v for k, v in config["data"].items() if k not in ("batch_size", "eval_batch_size")})
-            experiment = build(config, lanes=True, beside=self._by_data.get(data), data=self.data)
+            data = {k: v for k, v in config["data"].items() if k not in ("batch_size", "eval_batch_size")}
+            key_of_data = to_json({**data, **needs_of(config)})
+            experiment = build(config, lanes=True, beside=self._by_data.get(key_of_data), data=self.data)
             if "validation" not in experiment.dataset.sizes:
                 expected = "above 0, since a search chooses by the validation split"
                 raise ConfigError("data.validation_fraction", config["data"]["validation_fraction"], expected)
-            self._by_data.setdefault(data, experiment)
+            self._by_data.setdefault(key_of_data, experiment)
             self._experiments[key] = experiment
         return self._experiments[key]
 

@@ -18,7 +18,7 @@ from jaxtrain.core.steps import eval_step
 from jaxtrain.data import Source, with_given
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, JaxtrainError, unknown
-from jaxtrain.files import exists, make_directory, read_json, remove_empty_file
+from jaxtrain.files import exists, make_directory, remove_empty_file
 from jaxtrain.parallel.compilation import Compilations, count_compilations
 from jaxtrain.parallel.shared_programs import drop_all_programs
 from jaxtrain.search.batch import Batch, Interrupted, Work
@@ -37,8 +37,9 @@ from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
 from jaxtrain.storage.ownership import claim, new_id, read_owner
+from jaxtrain.storage.seals import read_if_sealed
 from jaxtrain.trackers.progress import plain_lines, progress
-from jaxtrain.training.checks import explain_traced_floats
+from jaxtrain.training.checks import explain_jax_errors
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.shared_frozen import shares_frozen
 from jaxtrain.training.signals import Interruption, interruptions
@@ -100,7 +101,7 @@ def run_search(
     if budget is None:
         number_of_trials(read_space(config))  # raises for a grid of too many points, before anything is written
     with interruptions(plain_lines(quiet).say) as stop, count_compilations() as compiled, ExitStack() as opened:
-        opened.enter_context(explain_traced_floats(config))
+        opened.enter_context(explain_jax_errors(config))
         folder = opened.enter_context(lock_folder(Path(workdir), config))
         say = plain_lines(quiet).say
         owner = read_owner(folder, accept_edited=accept_edited)
@@ -149,7 +150,7 @@ def run_search(
             stop=stop,
             compiled=compiled,
             bar=bar,
-            before=_seconds_before(folder),
+            before=_seconds_before(folder, bar.say),
         )
         try:
             run_batches(session)
@@ -287,11 +288,11 @@ def _finish(session: Session) -> SearchResult:
     return SearchResult(findings.status, findings, session.folder)
 
 
-def _seconds_before(folder: Path) -> float:
+def _seconds_before(folder: Path, say: Callable[[str], None]) -> float:
     """Returns the duration of the earlier sessions; of one that was killed, only up to its last note is known."""
     path = folder / "seconds.json"
-    seconds = read_json(path) if exists(path) else 0.0
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
+    noted = read_if_sealed(path, say) if exists(path) else None
+    return float(noted["seconds"]) if noted else 0.0
 
 
 def open_study(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.files import list_directory, write_json
+from jaxtrain.files import list_directory
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.batch import Batch
 from jaxtrain.search.batch_checkpoint import WorkFiles
@@ -15,6 +15,7 @@ from jaxtrain.search.programs import Programs
 from jaxtrain.search.results import Findings
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.study import Study
+from jaxtrain.storage.seals import write_sealed
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.signals import Interruption
 
@@ -97,7 +98,7 @@ class Session:
 
     def note_seconds(self) -> None:
         """Writes the seconds of the study, so that a kill loses at most those since the last rung."""
-        write_json(self.folder / "seconds.json", self.findings.seconds)
+        write_sealed(self.folder / "seconds.json", {"seconds": self.findings.seconds})
 
     def show(self, ended: int, going: int, best: float | None) -> None:
         """Moves the bar to the number of ended trials; the `going` ones then move it by the fraction of their steps."""

@@ -1,17 +1,27 @@
 """Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.registry import BoundMember, Family, Product, Values, having
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
+from jaxtrain.data import Needs
 from jaxtrain.data.info import DataInfo
-from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
+from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
+from jaxtrain.tasks.augment.views import AveragedOverViews
+from jaxtrain.tasks.classification import (
+    binary_classification,
+    classification,
+    label_distribution,
+    multi_label,
+)
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
@@ -20,15 +30,17 @@ from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 from jaxtrain.tasks.shapes import PerExample
 
-__all__ = ["STANDARDISED", "TASKS", "linen_task", "make_task"]
+__all__ = ["TASKS", "linen_task", "make_task", "needs_of"]
 
 
 def make_task(config: Config, info: DataInfo) -> Task:
     """Builds the task of a resolved config; configs that differ only in floats get the same object."""
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
+    views = config["eval"]["augment"]
     lora = LoRA(config["lora"]["paths"], config["lora"]["rank"]) if config["lora"]["paths"] else None
-    return _build_task(bound["task"], bound["model"], bound["loss"], info, precision, lora)
+    augmentation = augmentation_of(config)
+    return _build_task(bound["task"], bound["model"], bound["loss"], augmentation, views, info, precision, lora)
 
 
 @functools.lru_cache(maxsize=256)
@@ -36,48 +48,75 @@ def _build_task(
     task: BoundMember,
     model: BoundMember,
     loss: BoundMember,
+    augmentation: Augmentation,
+    views: tuple[str, ...],
     info: DataInfo,
     precision: Precision,
     lora: LoRA | None,
 ) -> Task:
-    """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
+    """Makes a task that normalises raw inputs, augments those of training, and computes in the chosen precision."""
 
-    def build(values: Values) -> Task:
-        built = task(values, _Model(model, precision), PerExample(loss, loss.name), info)
+    def build(values: Values, info: DataInfo) -> Task:
+        sizes = info.layout.sizes if info.layout else ()
+        bound = _Model(model, precision, views, info.has_maps, sizes)
+        built = task(values, bound, PerExample(loss, loss.name), info)
         return lora.adapt(built) if lora else built
+
+    bare = augmented(_rebuilt(build, info), augmentation)
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
     centre = {"target_mean": np.asarray(info.target_mean, np.float32).reshape(1, *info.target_shape)} if raw else {}
 
     return Task(
-        init=precision.wrap_function(
-            lambda key, batch, values: build(values).init(key, normalise_batch(batch, info), values)
-        ),
+        init=precision.wrap_function(lambda key, batch, values: bare.init(key, normalise_batch(batch, info), values)),
         loss=precision.wrap_function(
-            lambda params, model_state, batch, key, values, train: build(values).loss(
+            lambda params, model_state, batch, key, values, train: bare.loss(
                 params, model_state, {**normalise_batch(batch, info), **centre}, key, values, train
             )
         ),
         predict=precision.wrap_function(
-            lambda params, model_state, inputs, values: build(values).predict(
+            lambda params, model_state, inputs, values: bare.predict(
                 params, model_state, normalise_inputs(inputs, info), values
             )
         ),
         decode=precision.wrap_function(
-            lambda params, model_state, tokens, values, *at: build(values).decode(
+            lambda params, model_state, tokens, values, *at: build(values, info).decode(
                 params, model_state, tokens, values, *at
             )
         ),
     )
 
 
+def _rebuilt(build: Callable[[Values, DataInfo], Task], info: DataInfo) -> Task:
+    """Makes a task that is rebuilt at each call, as models and optimizers are, so that its floats are traced.
+
+    Pictures may have another size than those of the data: crops in training, whole pictures in a prediction.
+    """
+
+    def of(values: Values, inputs: jax.Array) -> Task:
+        return build(values, info.resized(inputs.shape[1:]))
+
+    return Task(
+        init=lambda key, batch, values: build(values, info).init(key, batch, values),
+        loss=lambda params, model_state, batch, key, values, train: of(values, batch["inputs"]).loss(
+            params, model_state, batch, key, values, train
+        ),
+        predict=lambda params, model_state, inputs, values: of(values, inputs).predict(
+            params, model_state, inputs, values
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class _Model:
-    """Makes a model's module from the values of a step, in the precision of the config."""
+    """Makes a model's module from the values of a step, in the precision of the config, averaged over `views`."""
 
     member: BoundMember
     precision: Precision
+    views: tuple[str, ...]
+    has_maps: bool
+    category_sizes: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -86,7 +125,9 @@ class _Model:
 
     def __call__(self, values: Values, *supplied: Any) -> Module:
         """Makes the module; `supplied` holds the number of outputs."""
-        return self.precision.wrap_module(self.member(values, *supplied))
+        built = self.member(values, *supplied, category_sizes=self.category_sizes)
+        module = self.precision.wrap_module(built)
+        return AveragedOverViews(module, self.views, self.has_maps) if self.views else module
 
 
 TASKS = Family(
@@ -94,6 +135,7 @@ TASKS = Family(
     {
         "classification": classification,
         "binary_classification": binary_classification,
+        "multi_label": multi_label,
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,
@@ -105,3 +147,9 @@ TASKS = Family(
 
 STANDARDISED = frozenset({"regression"})
 """Tasks whose targets are standardised on the host, and whose predictions are brought back there (`DataInfo`)."""
+
+
+def needs_of(config: Config) -> Needs:
+    """Returns the form of inputs and targets that the model and the task of a resolved config need."""
+    coded = family("model").takes(config["model"]["name"], "category_sizes")
+    return {"standardised": config["task"]["name"] in STANDARDISED, "coded": coded}

@@ -48,7 +48,7 @@ def binary_classification(
     class_balance: Fraction | None = None,
     metrics: tuple[str, ...] = ("accuracy",),
 ) -> Task:
-    """Binary or multi-label classification: the model returns one logit per target of 0 or 1.
+    """Binary classification: the model returns one logit per target of 0 or 1; see `multi_label` for several labels.
 
     `class_balance` is as in `classification`, and needs one target per example.
     """
@@ -62,6 +62,28 @@ def binary_classification(
         _balance_classes(loss, info, class_balance),
         metrics,
         shaped=lambda outputs: reshape_outputs(outputs, shape, model),
+    )
+
+
+def multi_label(
+    model: ModelFunction,
+    loss: LossFunction,
+    info: DataInfo,
+    metrics: tuple[str, ...] = ("accuracy", "exact_match", "f1_label_mean"),
+) -> Task:
+    """Predicts which of several labels an example has: the model returns one logit per label, targets are 0 or 1.
+
+    Targets that are lists of names become such rows. Each label is predicted where its logit is above 0.
+    """
+    if len(info.target_shape) != 1:
+        got = Words(f"'multi_label' for targets of shape {info.target_shape} an example")
+        raise DataError("task.name", got, "a list of labels, or a row of 0 and 1, for each example")
+    (labels,) = info.target_shape
+    return linen_task(
+        lambda values: model(values, labels),
+        loss,
+        metrics,
+        shaped=lambda outputs: reshape_outputs(outputs, (labels,), model),
     )
 
 

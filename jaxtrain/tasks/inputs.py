@@ -1,4 +1,4 @@
-"""Normalises raw integer inputs inside the program, so that a byte of a picture takes a byte on the device."""
+"""Prepares inputs inside the program: raw integers are normalised, and rows of a table taken apart."""
 
 from typing import Any
 
@@ -7,13 +7,25 @@ import numpy as np
 
 from jaxtrain.core.state import Batch
 from jaxtrain.data.info import DataInfo
+from jaxtrain.data.table_encoding import Layout
 
 
 def normalise_inputs(inputs: Any, info: DataInfo) -> Any:
     """Returns raw integers (batch, ...) as float32 of mean 0 and deviation 1; floats are normalised already.
 
-    The statistics are those of the training split, for each feature or for the last axis (`DataInfo`).
+    The statistics are those of the training split, for each feature or for the last axis (`DataInfo`), so that a byte
+    of a picture takes a byte on the device. Rows for a model that takes categories are taken apart.
     """
+    values = _normalise(inputs, info)
+    return values if info.layout is None else _take_apart(values, info.layout)
+
+
+def normalise_batch(batch: Batch, info: DataInfo) -> Batch:
+    """Returns the batch with its inputs normalised."""
+    return {**batch, "inputs": normalise_inputs(batch["inputs"], info)}
+
+
+def _normalise(inputs: Any, info: DataInfo) -> Any:
     if not info.is_raw or jnp.issubdtype(inputs.dtype, jnp.floating):
         return inputs
     shape = (1,) * (inputs.ndim - 1) + (-1,)
@@ -21,6 +33,7 @@ def normalise_inputs(inputs: Any, info: DataInfo) -> Any:
     return (jnp.asarray(inputs, jnp.float32) - mean) / std
 
 
-def normalise_batch(batch: Batch, info: DataInfo) -> Batch:
-    """Returns the batch with its inputs normalised."""
-    return {**batch, "inputs": normalise_inputs(batch["inputs"], info)} if info.is_raw else batch
+def _take_apart(rows: Any, layout: Layout) -> dict[str, Any]:
+    """Returns {"numbers" and "flags": float32, "codes": int32}, each (batch, columns of the kind)."""
+    numbers, flags, codes = (rows[:, np.asarray(p, np.int32)] for p in (layout.numbers, layout.flags, layout.codes))
+    return {"numbers": numbers, "flags": flags, "codes": codes.astype(jnp.int32)}

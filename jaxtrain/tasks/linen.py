@@ -13,6 +13,7 @@ from jaxtrain.core.precision import Module
 from jaxtrain.core.state import Batch, Task, stream
 from jaxtrain.errors import ConfigError, Words
 from jaxtrain.tasks.metrics import METRICS, measure
+from jaxtrain.tasks.mixtures import main_targets, mixed_losses
 from jaxtrain.tasks.shapes import PerExample, describe, name_of
 
 ModelFunction = Callable[..., Module]
@@ -72,9 +73,10 @@ def linen_task(
         result = module(values).apply(variables, batch["inputs"], train=train, rngs=rngs, mutable=mutable)
         outputs, updates = cast(tuple[jax.Array, dict[str, Any]], result)
         predictions = reshape(outputs)
-        targets = prepared(batch["targets"])
+        targets = prepared(main_targets(batch))
         mask = batch.get("mask", jnp.ones(targets.shape[0], jnp.float32))
-        total = Mean.of(loss(values, predictions, targets), mask)
+        losses = mixed_losses(lambda targets: loss(values, predictions, prepared(targets)), batch)
+        total = Mean.of(losses, mask)
         arguments = measured(predictions, targets)
 
         def centre() -> jax.Array | float:

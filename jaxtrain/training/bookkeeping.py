@@ -3,15 +3,25 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxtrain.core.metric import Mean, as_loss
 from jaxtrain.core.metric_names import NORMS
-from jaxtrain.tasks.metrics import SEVERAL
+from jaxtrain.tasks.metrics import OVER_CLASSES, OVER_TARGETS
 
 Numbers = dict[str, float]
+
+
+class Names(NamedTuple):
+    """The names of classes, and of the columns of targets; empty where they have none."""
+
+    classes: Sequence[str] = ()
+    targets: Sequence[str] = ()
+
+
+UNNAMED = Names()
 
 
 @dataclass
@@ -50,9 +60,9 @@ class Bookkeeping:
         return self.best["step"] if self.best and self.result == "best" else None
 
     @property
-    def class_names(self) -> Sequence[str]:
-        """The names of the classes; empty where labels have no names."""
-        return self.info.get("class_names", ())
+    def names(self) -> Names:
+        """The names of classes and of targets."""
+        return Names(self.info.get("class_names", ()), self.info.get("target_names", ()))
 
     def add(self, metrics: dict[str, Mean], steps: int) -> None:
         """Adds the metrics of a call, stacked over steps, in float64; norms are replaced by those of the last step.
@@ -69,7 +79,7 @@ class Bookkeeping:
     def numbers(self, metrics: dict[str, Mean]) -> Numbers:
         """Computes the metrics from the sums; `metrics` provides the formula of each."""
         summed = {name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()}
-        return to_numbers(summed, self.class_names)
+        return to_numbers(summed, self.names)
 
     def drain(self, metrics: dict[str, Mean]) -> Numbers:
         """Computes the metrics of a row and resets the sums."""
@@ -91,24 +101,26 @@ class Bookkeeping:
         return asdict(self)
 
 
-def to_numbers(metrics: dict[str, Mean], class_names: Sequence[str] = ()) -> Numbers:
+def to_numbers(metrics: dict[str, Mean], names: Names = UNNAMED) -> Numbers:
     """Computes name -> number of each metric; a metric with several numbers gives "name/0", "name/1", ...
 
-    The numbers of classes are named by these, as in "f1_per_class/cat", if there are any.
+    The numbers of classes and targets are named by these, as in "f1_per_class/cat", if there are any.
     """
     return {
-        _with_class_names(key, name, class_names): number
+        _with_names(key, name, names): number
         for name, metric in metrics.items()
         for key, number in metric.numbers(name).items()
     }
 
 
-def _with_class_names(key: str, name: str, class_names: Sequence[str]) -> str:
-    """Replaces the places in the key of a metric over classes by their names."""
-    if not class_names or key == name or name.rpartition("/")[2] not in SEVERAL:
+def _with_names(key: str, name: str, names: Names) -> str:
+    """Replaces the places in the key of a metric over classes or targets by their names."""
+    metric = name.rpartition("/")[2]
+    own = names.classes if metric in OVER_CLASSES else names.targets if metric in OVER_TARGETS else ()
+    if not own or key == name:
         return key  # one number, also nan where nothing was counted
     places = key.removeprefix(name).strip("/").split("/")
-    return "/".join([name, *(class_names[int(place)] for place in places)])
+    return "/".join([name, *(own[int(place)] for place in places)])
 
 
 def _add_rows(total: Any, rows: np.ndarray) -> Any:

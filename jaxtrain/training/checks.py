@@ -115,8 +115,13 @@ def check_metrics(task: Config, chosen: str) -> None:
 
 
 @contextmanager
-def explain_traced_floats(config: Config) -> Iterator[None]:
-    """Adds a note to JAX's errors about traced values that lists the traced floats and the remedy."""
+def explain_jax_errors(config: Config) -> Iterator[None]:
+    """Explains JAX's errors in the words of the config.
+
+    Those about traced values get a note that lists the traced floats and the remedy. For memory that does not suffice
+    it raises ConfigError on the batch size: parameters and data were checked before, so it is the activations that
+    do not fit.
+    """
     try:
         yield
     except TypeError as error:
@@ -127,6 +132,12 @@ def explain_traced_floats(config: Config) -> Iterator[None]:
                 " with jax.numpy. The floats of this run: " + ", ".join(hyperparameters(config))
             )
         raise
+    except RuntimeError as error:  # jax.errors.JaxRuntimeError among them
+        if "out of memory" not in str(error).lower():
+            raise
+        expected = f"a batch whose activations fit in memory ({str(error).splitlines()[0]})"
+        hint = "Lower it, raise train.accumulate, or take a smaller model; `plan` reports the largest that fits"
+        raise ConfigError("data.batch_size", config["data"]["batch_size"], expected, hint) from error
 
 
 def check_fingerprint(

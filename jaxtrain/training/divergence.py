@@ -15,26 +15,27 @@ from jaxtrain.parallel.mesh import TrainCall
 
 
 def find_last_finite(
-    call: TrainCall, start: TrainState, batches: Batches, steps: int
+    call: TrainCall, start: TrainState, diverged: CallOutput, batches: Batches
 ) -> tuple[TrainState, int, CallOutput | None]:
     """Returns (state, steps, output) of the longest finite part of a call, found by replaying the same program.
 
-    Bisects over the number of steps, since a non-finite state never becomes finite again.
+    Bisects over the number of steps, since a non-finite state never becomes finite again. Nothing is replayed where
+    each step was guarded: the state is the last finite one already.
 
     Args:
         call: the compiled call; it uses up the state that it is given.
-        start: the state before the call, which a call that diverges returns with `live` False.
+        start: the state that the call returned, with `live` False.
+        diverged: the output of the call.
         batches: the batches of the call.
-        steps: the steps of the call.
 
     Returns:
-        The last finite state, the steps up to it, and the output of the replay of these steps: None if there are none.
+        The last finite state, the steps up to it, and their output: None if there are none.
     """
     start = start.replace(live=jnp.ones_like(start.live))
     state = start
-    output = None
-    finite_steps = 0
-    diverged_steps = steps
+    finite_steps = int(np.max(diverged.kept))
+    diverged_steps = int(np.max(diverged.tried))
+    output = diverged if finite_steps else None
     while diverged_steps - finite_steps > 1:
         middle = (finite_steps + diverged_steps) // 2
         replayed, replayed_output = call(jax.tree.map(jnp.copy, start), batches, middle)

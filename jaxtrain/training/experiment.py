@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtrain.config.identity import to_json
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
-from jaxtrain.core.state import Rules, TrainState
+from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.data import Source
 from jaxtrain.data import load as load_data
@@ -23,8 +23,9 @@ from jaxtrain.data.order import check_batch_size
 from jaxtrain.optimizers import FrozenPaths, Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
 from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh
-from jaxtrain.tasks import STANDARDISED, make_task
+from jaxtrain.tasks import make_task, needs_of
 from jaxtrain.tasks.lora import BASE
+from jaxtrain.training.augment_checks import check_augment, check_views
 from jaxtrain.training.checks import (
     check_adadelta,
     check_continuation,
@@ -35,6 +36,7 @@ from jaxtrain.training.checks import (
     warn_of_mini_batches,
 )
 from jaxtrain.training.feeds import Feed, Pieces, make_feed
+from jaxtrain.training.guard_rule import guards_steps
 from jaxtrain.training.lengths import Lengths, lengths_of
 from jaxtrain.training.size_checks import check_sizes
 from jaxtrain.training.target_checks import check_targets
@@ -75,6 +77,12 @@ class Experiment:
     def example(self) -> dict[str, np.ndarray]:
         """A batch of one training example, from which the model infers the shapes of its parameters."""
         return self.dataset.example
+
+    @property
+    def batch_shapes(self) -> Batch:
+        """The shapes and dtypes of a training batch."""
+        size = self.config["data"]["batch_size"]
+        return {name: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) for name, leaf in self.example.items()}
 
     def init(self) -> TrainState:
         """Makes the initial state, on the devices."""
@@ -136,14 +144,14 @@ def build(
         DataError: data that cannot be read or used.
     """
     check_metrics(config["task"], config["eval"]["metric"])
+    check_views(config)
     check_schedule_free(config)
     check_adadelta(config)
     check_continuation(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_seeds(config, "train.seeds")
     check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
-    standardised = config["task"]["name"] in STANDARDISED
-    dataset = beside.dataset if beside else load_data(config["data"], data, standardised=standardised)
+    dataset = beside.dataset if beside else load_data(config["data"], data, **needs_of(config))
     if not beside:
         check_targets(config, dataset)
     shared = {"device_splits": beside.device_splits, "feeds": beside.feeds} if beside else {}
@@ -155,7 +163,10 @@ def build(
     experiment = Experiment(config, dataset, mesh, rules, lengths, **shared)
     state = experiment.state_shapes()
     check_sizes(config, mesh, state, experiment.example)
-    check_task(rules, config, dataset, experiment.hparams)
+    if guards_steps(rules, state, experiment.batch_shapes):
+        experiment = replace(experiment, rules=rules._replace(guard_steps=True))
+    check_task(experiment.rules, config, dataset, experiment.hparams)
+    check_augment(config, rules, dataset.info, state, experiment.example)
     if config["data"]["batch_size"] == config["train"]["accumulate"]:
         _trace_one_example(experiment, state)
     return experiment

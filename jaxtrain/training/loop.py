@@ -252,7 +252,7 @@ def _evaluate(session: TrainingSession) -> bool:
     metric = session.experiment.config["eval"]["metric"]
     if "validation" not in session.bookkeeping.last and math.isnan(metrics[metric].result()):
         session.bar.say(undefined_line(metric, session.at))
-    _write_row(session, session.at, "validation", to_numbers(metrics, session.bookkeeping.class_names))
+    _write_row(session, session.at, "validation", to_numbers(metrics, session.bookkeeping.names))
     session.state = session.runner.after_evaluation(session.state, metrics)
     return session.bookkeeping.update_best(session.at, metric, metrics[metric])
 

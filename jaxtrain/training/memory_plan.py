@@ -5,7 +5,8 @@ Allocates nothing on the devices.
 
 from collections.abc import Callable, Sequence
 
-from jaxtrain.parallel.memory import PlannedMemory, plan_memory, tree_bytes
+from jaxtrain.core.trees import tree_bytes
+from jaxtrain.parallel.memory import PlannedMemory, plan_memory
 from jaxtrain.parallel.mesh import plan_train_call
 from jaxtrain.parallel.population import Population, preferred_width
 from jaxtrain.training.experiment import Experiment

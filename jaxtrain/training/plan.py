@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import jax
@@ -16,10 +17,10 @@ from jaxtrain.core.steps import train_step
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.memory import memory_limit
-from jaxtrain.parallel.mesh import device_mesh, replicated_shapes
-from jaxtrain.training.checks import explain_traced_floats
+from jaxtrain.training.checks import explain_jax_errors
 from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.guard_rule import step_flops
 from jaxtrain.training.memory_plan import batch_sizes, bytes_of_batch, largest_batch, memory_by_kind, most_lanes
 from jaxtrain.training.runners import make_runner
 from jaxtrain.training.signals import Interruption
@@ -53,7 +54,8 @@ class Plan:
     Attributes:
         parameters: number of parameters by top-level module, of one seed.
         frozen: those of them that are not trained.
-        flops: FLOP of a step of one seed.
+        flops: FLOP of a step of one seed, without norms.
+        guards_steps: whether each step is judged before its update is kept, or each call, for divergence.
         memory: kind -> bytes on each device, all seeds together.
         limit: bytes available on each device.
         timing: measured times, all seeds together; None if the run does not fit.
@@ -73,7 +75,8 @@ class Plan:
     curves: Curves
     parameters: dict[str, int]
     frozen: int
-    flops: float | None
+    flops: float
+    guards_steps: bool
     memory: dict[str, int] | None
     limit: int
     timing: Timing | None
@@ -114,8 +117,7 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
     `limit` is the bytes available on each device (None: the memory that is free). Raises the errors that `train` would
     raise before its first step.
     """
-    with explain_traced_floats(config):
-        experiment = build(config)
+    with explain_jax_errors(config), closing(build(config)) as experiment:
         begin = _begin(experiment)
         limit = memory_limit(experiment.mesh) if limit is None else limit
         with count_compilations() as compiled:
@@ -135,7 +137,8 @@ def plan(config: Config, *, limit: int | None = None) -> Plan:
             curves=scheduled_values(experiment),
             parameters=_parameters(experiment),
             frozen=sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes().frozen)),
-            flops=_flops(experiment),
+            flops=step_flops(experiment.rules, experiment.state_shapes(), experiment.batch_shapes),
+            guards_steps=experiment.rules.guard_steps,
             memory=memory,
             limit=limit,
             timing=_timing(experiment, compiled.seconds) if fits else None,
@@ -196,18 +199,6 @@ def _parameters(experiment: Experiment) -> dict[str, int]:
     params = join_params(state.params, state.frozen)
     named = params if isinstance(params, dict) else {"params": params}
     return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in named.items()}
-
-
-def _flops(experiment: Experiment) -> float | None:
-    """Returns the compiler's estimate of the FLOP of a step of one seed, on one device and without norms, or None."""
-    state = replicated_shapes(experiment.state_shapes(), device_mesh(1))
-    size = experiment.config["data"]["batch_size"]
-    batch = jax.eval_shape(lambda batches: batches.take(0), experiment.feed.shapes(size))
-    lowered = jax.jit(functools.partial(train_step, rules=experiment.rules, measure_norms=False)).lower(state, batch)
-    # Compilation may replace a matrix product by a library call, whose FLOP are then counted only before compilation.
-    analyses = (lowered.compile().cost_analysis(), lowered.cost_analysis())
-    flops = max(float((analysis or {}).get("flops", 0.0)) for analysis in analyses)
-    return flops if flops > 0 else None  # a backend without an estimate reports 0 or less
 
 
 def _timing(experiment: Experiment, compilation: float) -> Timing:

@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.frozen import put_shared, take_shared
+from jaxtrain.core.metric import Metrics
 from jaxtrain.core.metric_names import NORMS, SEED
 from jaxtrain.core.state import TrainState
-from jaxtrain.core.steps import CallOutput, Metrics, StepFunction
+from jaxtrain.core.steps import CallOutput, StepFunction
 from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replicate
 from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.training.divergence import explain_divergence, find_last_finite
@@ -138,7 +139,7 @@ class Solo:
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Finds the last finite state by replaying the call."""
-        state, finite_steps, replayed = find_last_finite(self._call, state, batches, steps)
+        state, finite_steps, replayed = find_last_finite(self._call, state, output, batches)
         reason = explain_divergence(self.step, state, batches.take(finite_steps), self.experiment.rules)
         return state, finite_steps, replayed, reason
 
@@ -223,15 +224,17 @@ class Seeds:
         """
         lanes_output = self.population.fetch(output)
         live = lanes_output.live
-        finite_steps = np.where(live, steps, 0)
+        finite_steps = np.array(lanes_output.kept)
         # A lane that was dead before the call has no counts: only those that died in this call are replayed.
         for lane in np.flatnonzero(~live & (lanes_output.metrics["loss"].count[:, 0] > 0)):
-            state, finite_steps[lane] = self._restore_last_finite(state, int(lane), batches, steps)
+            own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes_output)
+            state, finite_steps[lane] = self._restore_last_finite(state, int(lane), own, batches)
         counted = np.arange(batches.capacity) < finite_steps[:, None]
         lane = int(np.argmax(live))  # a live one: a dead lane has the scheduled values of an earlier step
         values = {name: value[lane] for name, value in lanes_output.values.items()}
         values |= self._plateau_values(lanes_output.values)
-        return state, CallOutput(self._merge(lanes_output.metrics, counted), values, live.any())
+        metrics = self._merge(lanes_output.metrics, counted)
+        return state, CallOutput(metrics, values, live.any(), finite_steps.max(), lanes_output.tried.max())
 
     def _plateau_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns each seed's values of the floats with a plateau schedule, as "seed_3/optimizer.learning_rate"."""
@@ -239,11 +242,11 @@ class Seeds:
         return {f"{SEED}{seed}/{name}": values[name][lane] for lane, seed in enumerate(self.seeds) for name in names}
 
     def _restore_last_finite(
-        self, state: TrainState, lane: int, batches: Batches, steps: int
+        self, state: TrainState, lane: int, output: CallOutput, batches: Batches
     ) -> tuple[TrainState, int]:
         """Replaces a diverged lane by its last finite state, as dead; returns the states and its finite steps."""
         one_lane, lane_state = self.population.gather(state, [lane])
-        lane_state, finite_steps, _ = find_last_finite(one_lane.call, lane_state, batches, steps)
+        lane_state, finite_steps, _ = find_last_finite(one_lane.call, lane_state, output, batches)
         last = one_lane.fetch_lane(lane_state, 0).replace(live=np.array(False))
         return self.population.replace_lane(state, lane, last), finite_steps
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.core.state import Batch, TrainState
+from jaxtrain.core.trees import tree_bytes
 from jaxtrain.errors import ConfigError
-from jaxtrain.parallel.memory import memory_of_device, tree_bytes
+from jaxtrain.parallel.memory import memory_of_device
 from jaxtrain.parallel.mesh import Devices
 
 OPTIMIZER_COPIES = 8

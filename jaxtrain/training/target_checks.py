@@ -25,6 +25,8 @@ def check_targets(config: Config, dataset: Dataset) -> None:
         where = split.where("targets", name)
         if task == "classification":
             _demand_labels(split, where)
+        elif task == "multi_label":
+            _demand_marks(split, where)
         elif task == "binary_classification" or (task == "segmentation" and (dataset.info.classes or 2) == 2):
             _demand_range(split, where, task)
         elif task == "label_distribution":
@@ -62,6 +64,13 @@ def _demand_range(split: Split, where: str, task: str) -> None:
         more = "state the number of classes in the source" if task == "segmentation" else "take 'classification'"
         hint = f"Compare them with a threshold, as by (targets > 0).astype(int), or {more} where there are several"
         raise DataError(where, got, f"values from 0 to 1 in {task!r}", hint)
+
+
+def _demand_marks(split: Split, where: str) -> None:
+    """Rejects targets other than a row of 0 and 1 for each example."""
+    if len(split.targets.shape) != 2 or not all(((rows == 0) | (rows == 1)).all() for _, rows in blocks(split.targets)):
+        hint = "Take 'classification' where each example has one label"
+        raise DataError(where, _words(split), "lists of labels, or rows of 0 and 1, in 'multi_label'", hint)
 
 
 def _demand_distributions(split: Split, where: str) -> None:

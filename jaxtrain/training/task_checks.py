@@ -107,8 +107,9 @@ def _check_mask(subject: _Subject) -> None:
     rows = np.linspace(0, subject.dataset.sizes["train"] - 1, KEPT + MASKED).astype(np.int64)
     order = np.argsort(np.arange(len(rows)) % 2, kind="stable")  # the masked rows lie between the others
     batch = subject.dataset.read("train", rows[order])
-    inputs = np.array(normalise_inputs(batch["inputs"], subject.dataset.info))
-    if np.issubdtype(inputs.dtype, np.floating):
+    info = subject.dataset.info
+    inputs = np.array(batch["inputs"] if info.layout else normalise_inputs(batch["inputs"], info))
+    if np.issubdtype(inputs.dtype, np.floating) and not (info.layout and info.layout.codes):
         inputs[KEPT:] *= 10  # unlike the others, so that they are seen in a maximum, too
         batch["inputs"] = inputs
     hparams = dict(subject.hparams)

@@ -28,7 +28,7 @@ from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.open import open_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
-from jaxtrain.training.checks import check_fingerprint, check_preparation, explain_traced_floats
+from jaxtrain.training.checks import check_fingerprint, check_preparation, explain_jax_errors
 from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
@@ -82,7 +82,7 @@ def train_and_evaluate(
         if ended is not None and ended.status != "interrupted":
             lines.say(f"{workdir}: this run has already ended at step {ended.step:,}; nothing to do")
             return ended
-        opened.enter_context(explain_traced_floats(config))
+        opened.enter_context(explain_jax_errors(config))
         experiment = _build_experiment(config, workdir, lines.say, data)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
@@ -252,6 +252,6 @@ def _test(session: TrainingSession) -> Numbers:
             assert restored is not None
             state = session.runner.place(restored.state)
             step = best_step
-    numbers = to_numbers(session.runner.evaluate(state, "test"), session.bookkeeping.class_names)
+    numbers = to_numbers(session.runner.evaluate(state, "test"), session.bookkeeping.names)
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

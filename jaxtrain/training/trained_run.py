@@ -30,6 +30,9 @@ from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
 from jaxtrain.training.generation import generate
 
+PIECES = (1, 8, 64)
+"""Sizes, below `data.eval_batch_size`, to which the examples of a prediction are padded: at most four programs."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,7 +60,9 @@ class Run:
         """
         given = as_inputs(inputs, "inputs")
         plain = self.info.encode(given) if isinstance(given, Table) else plain_array(given, "inputs", "inputs")
-        predictions = np.asarray(self._predict(self.state, self.info.prepare(plain)))
+        most = self.config["data"]["eval_batch_size"]
+        pieces = [self._predict_piece(plain[begin : begin + most]) for begin in range(0, max(1, len(plain)), most)]
+        predictions = np.concatenate(pieces)
         return self.info.restore_targets(predictions) if self.info.standardised else predictions
 
     def predict_files(self, *files: str | Path) -> np.ndarray:
@@ -95,8 +100,17 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes in the order of the logits: those of the data, else the labels as text."""
-        return self.info.class_names or tuple(map(str, range(self.info.classes or 0)))
+        """The names of the classes, or of several labels, in the order of the logits, else numbers as text."""
+        return self.info.class_names or self.info.target_names or tuple(map(str, range(self.info.classes or 0)))
+
+    def _predict_piece(self, inputs: np.ndarray) -> np.ndarray:
+        """Predicts from at most `data.eval_batch_size` examples, padded to one of the sizes that are compiled."""
+        most = self.config["data"]["eval_batch_size"]
+        size = min(most, next((size for size in PIECES if len(inputs) <= size), most))
+        prepared = self.info.prepare(inputs)
+        self.info.check_codes(prepared)
+        padded = np.concatenate([prepared, np.zeros((size - len(inputs), *prepared.shape[1:]), prepared.dtype)])
+        return np.asarray(self._predict(self.state, padded))[: len(inputs)]
 
     @functools.cached_property
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:

@@ -12,7 +12,7 @@ from jaxtrain.config.schema import LARGEST
 from jaxtrain.data.tables import DATES, LONGEST_TEXT, TEXT, Kind, shown
 from jaxtrain.errors import DataError, Words
 
-TargetKind = Literal["number", "category", "integer"]
+TargetKind = Literal["number", "category", "integer", "labels"]
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null")
 """Texts that stand for a missing value unless a config lists others."""
@@ -106,6 +106,9 @@ def read_target(name: str, values: np.ndarray, kind: TargetKind | None, place: P
 
     `kind` is that of the training targets, or is set. Raises DataError for a missing target, and as `read_column`.
     """
+    if kind == "labels":
+        got = Words(f"{shown(str(values[0]))} in the column {name!r}")
+        raise DataError(place(0), got, "a list of labels, as in training")
     absent = np.flatnonzero(values == "" if values.dtype.kind == "T" else values != values)
     if len(absent):
         got = Words(f"no value in the column {name!r}")
@@ -144,7 +147,8 @@ def is_ordered(values: np.ndarray) -> bool:
 
 def target_kind(targets: np.ndarray) -> TargetKind:
     """Returns the kind of targets that `read_target` returned."""
-    return "category" if targets.dtype.kind == "T" else "integer" if targets.dtype.kind == "i" else "number"
+    kinds: dict[str, TargetKind] = {"T": "category", "i": "integer", "O": "labels"}
+    return kinds.get(targets.dtype.kind, "number")
 
 
 def parse_numbers(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

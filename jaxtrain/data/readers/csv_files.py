@@ -33,7 +33,7 @@ BLOCK = 2**16
 def csv(
     path: Path,
     file: Name,
-    target: str | int,
+    target: str | int | tuple[str, ...],
     test_file: Name | None = None,
     validation_file: Name | None = None,
     header: bool | None = None,
@@ -43,6 +43,7 @@ def csv(
     categories: tuple[str, ...] = (),
     missing: tuple[str, ...] = MISSING,
     target_strip: str = "",
+    target_separator: str = "",
     split_column: Name | None = None,
     delimiter: Delimiter | None = None,
     encoding: Name = "utf-8",
@@ -50,13 +51,14 @@ def csv(
     """A table of comma-separated values, plain or .gz, one column of which is the target, by its name or number.
 
     A column is numbers if all its values are, else categories; `numbers` and `categories` set it. Targets are classes
-    by name, integers or floats. `missing` lists the texts for a missing value. `drop` leaves columns out;
-    `split_column` says train, validation or test. Columns have the names of the first line (`header`; None: if it has
-    the target's name, or texts above numbers), else `names`, else column_0, column_1, ... Characters in `target_strip`
-    are removed from the end of targets. `delimiter` None: the one of , ; | and tab that fits. Raises DataError naming
-    file and line.
+    by name, integers or floats, or with a `target_separator` between them labels by name, of which the separator alone
+    lists none. Several columns, by their names, are a row of numbers. `missing` lists the texts for a missing value.
+    `drop` leaves columns out; `split_column` says train, validation or test. Columns have the names of the first line
+    (`header`; None: if it has the target's name, or texts above numbers), else `names`, else column_0, column_1, ...
+    Characters in `target_strip` are removed from the end of targets. `delimiter` None: the one of , ; | and tab that
+    fits. Raises DataError naming file and line.
     """
-    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
+    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip, target_separator)
     form = CsvForm(header, names, delimiter, encoding)
     files = find_files("csv", path, {"train": file, "validation": validation_file, "test": test_file})
     return make_source({split: read_records(place, form, roles) for split, place in files.items()}, roles)
@@ -157,7 +159,7 @@ def _has_header(file: Path, rows: list[list[str]], form: CsvForm, roles: Roles, 
         return True
     if form.names:
         return first == list(form.names)
-    if isinstance(roles.target, str):
+    if not isinstance(roles.target, int):
         return True
     if inputs:
         return not set(first).isdisjoint(inputs)

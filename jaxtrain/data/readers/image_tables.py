@@ -1,6 +1,5 @@
 """A source of images that a table names, each with its target."""
 
-from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -11,9 +10,9 @@ from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import ImageField, Size, image_form
 from jaxtrain.data.images import Resampling
 from jaxtrain.data.readers import csv_files, json_lines
-from jaxtrain.data.readers.columns import MISSING, ColumnTypes, clean, parse_numbers, read_target
+from jaxtrain.data.readers.columns import MISSING, ColumnTypes, clean, parse_numbers
 from jaxtrain.data.readers.folders import demand_inside, folder_of
-from jaxtrain.data.readers.records import Records, Roles, rows_of_splits
+from jaxtrain.data.readers.records import Records, Roles, make_targets, rows_of_splits
 from jaxtrain.data.source import Source, Split
 from jaxtrain.data.source import missing as no_such
 from jaxtrain.errors import DataError, Words
@@ -30,6 +29,7 @@ def image_table(
     target: Name | tuple[str, ...],
     folder: Name | None = None,
     split_column: Name | None = None,
+    target_separator: str = "",
     drop: tuple[str, ...] = (),
     categories: tuple[str, ...] = (),
     missing: tuple[str, ...] = MISSING,
@@ -44,7 +44,8 @@ def image_table(
     """Images that a CSV or JSONL file names in the column `image`, with their targets in others.
 
     Names are relative to `folder`, else to the folder of `file`. One target is a class by its name, an integer or a
-    float, and a class by name if `categories` lists it; several columns are a row of numbers. The other knobs of tables
+    float, and a class by name if `categories` lists it, or labels by name: a list, or with a `target_separator` between
+    them; several columns are a row of numbers. The other knobs of tables
     are those of `csv` and `jsonl`, and `size`, `channels` and `resampling` those of `image_folder`. Any column may
     group, order or weigh the rows. Inputs (n, height, width, channels); targets (n,) or (n, columns): texts, int64 or
     float64. Raises DataError naming file and line.
@@ -53,15 +54,15 @@ def image_table(
     if not exists(table):
         raise no_such("image_table", f"file {file}", path)
     root = table.parent if folder is None else folder_of("image_table", path, folder)
-    targets = (target,) if isinstance(target, str) else target
-    roles = Roles(targets[0], drop, split_column, ColumnTypes(missing, (), categories))
+    types = ColumnTypes(missing, (), categories)
+    roles = Roles(target, drop, split_column, types, target_separator=target_separator)
     if table.suffix in JSON_LINES:
-        records = json_lines.read_records(table, drop)
+        records = json_lines.read_records(table, drop, roles.target_names)
     else:
         records = csv_files.read_records(table, csv_files.CsvForm(header, names, delimiter, encoding), roles)
-    roles.name_target(records)
+    roles = roles.name_target(records)
     images = _file_names(records, image, root)
-    values = _targets(records, targets, roles.types)
+    values = make_targets(records, roles, None)
     chosen = {"train": np.arange(len(images))} if split_column is None else rows_of_splits(records, roles)
     files = {
         split: FileList(root, [images[row] for row in rows], records.places.take(rows))
@@ -69,7 +70,9 @@ def image_table(
     }
     form, damaged = image_form(list(files.values()), root, size, channels, resampling)
     splits = {split: Split(ImageField(files[split], form), values[rows], str(table)) for split, rows in chosen.items()}
-    return Source(splits, columns=_columns(records, chosen["train"]), damaged=tuple(damaged))
+    names = roles.target_names if isinstance(target, tuple) else ()
+    columns = _columns(records, chosen["train"])
+    return Source(splits, columns=columns, target_names=names, damaged=tuple(damaged))
 
 
 def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -80,16 +83,6 @@ def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
         numbers, strays = parse_numbers(texts)
         columns[name] = np.array(texts.tolist(), str) if strays.any() else numbers
     return columns
-
-
-def _targets(records: Records, names: Sequence[str], types: ColumnTypes) -> np.ndarray:
-    """Returns the targets of one column, or several columns of numbers as one array."""
-    columns = []
-    for name in names:
-        kind = types.set_for(name) if len(names) == 1 else "number"
-        texts = clean(records.column(name, "target"), types.missing)
-        columns.append(read_target(name, texts, kind, records.places))
-    return columns[0] if len(names) == 1 else np.stack(columns, axis=1)
 
 
 def _file_names(records: Records, image: str, root: Path) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxtrain.config.schema import Name
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
+from jaxtrain.data.readers.label_lists import as_text
 from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
 from jaxtrain.data.readers.text_lines import open_lines
 from jaxtrain.data.source import Source
@@ -26,7 +27,7 @@ Fields = dict[str, str]
 def jsonl(
     path: Path,
     file: Name,
-    target: Name,
+    target: Name | tuple[str, ...],
     test_file: Name | None = None,
     validation_file: Name | None = None,
     drop: tuple[str, ...] = (),
@@ -39,13 +40,15 @@ def jsonl(
     """A table with one JSON object a line, plain or .gz, one field of which is the target; inner fields as "a.b".
 
     A column is numbers if all its values are, also in quotes, else categories (true and false are); `numbers` and
-    `categories` set it. Targets are classes by name, integers or floats. null, an absent field and the texts of
+    `categories` set it. Targets are classes by name, integers or floats, or lists of labels by name; several fields are
+    a row of numbers. null, an absent field and the texts of
     `missing` are missing values. `drop` leaves fields out, lists too; `split_column` says train, validation or test.
     Characters in `target_strip` are removed from the end of targets. Raises DataError naming file and line.
     """
     roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
     files = find_files("jsonl", path, {"train": file, "validation": validation_file, "test": test_file})
-    return make_source({split: read_records(place, drop) for split, place in files.items()}, roles)
+    records = {split: read_records(place, drop, roles.target_names) for split, place in files.items()}
+    return make_source(records, roles)
 
 
 def read_jsonl_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Table:
@@ -55,15 +58,18 @@ def read_jsonl_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, K
     file and line.
     """
     roles = Roles.of_knobs(knobs)
-    return inputs_alone(read_records(file, knobs["drop"]), roles, kinds)
+    return inputs_alone(read_records(file, knobs["drop"], roles.target_names), roles, kinds)
 
 
-def read_records(file: Path, drop: tuple[str, ...] = ()) -> Records:
-    """Reads all rows of a file as texts; raises DataError for a line that is no object, or a field that is no value."""
+def read_records(file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...] = ()) -> Records:
+    """Reads all rows of a file as texts, also lists of labels in fields that are targets.
+
+    Raises DataError for a line that is no object, or a field that is no value.
+    """
     blocks: list[dict[str, np.ndarray]] = []
     lengths: list[int] = []
     with open_lines(file) as text:
-        rows = _rows(file, text, frozenset(drop))
+        rows = _rows(file, text, frozenset(drop), frozenset(targets))
         while block := list(itertools.islice(rows, BLOCK)):
             places = Places([str(file)], np.arange(len(block)) + sum(lengths) + 1)
             names = dict.fromkeys(name for row in block for name in row)
@@ -79,7 +85,7 @@ def read_records(file: Path, drop: tuple[str, ...] = ()) -> Records:
     return Records(columns, Places([str(file)], np.arange(sum(lengths)) + 1))
 
 
-def _rows(file: Path, lines: Iterator[str], drop: frozenset[str]) -> Iterator[Fields]:
+def _rows(file: Path, lines: Iterator[str], drop: frozenset[str], targets: frozenset[str]) -> Iterator[Fields]:
     """Yields the fields of each line; blank lines at the end are left out."""
     blank = 0
     for line, text in enumerate(lines, 1):
@@ -90,7 +96,7 @@ def _rows(file: Path, lines: Iterator[str], drop: frozenset[str]) -> Iterator[Fi
         if blank:
             raise DataError(f"{file}, line {blank}", Words("a blank line"), "a JSON object", "Remove it")
         fields: Fields = {}
-        _flatten(_parse(text, where), "", drop, where, fields)
+        _flatten(_parse(text, where), "", drop, targets, where, fields)
         yield fields
 
 
@@ -133,14 +139,18 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
-def _flatten(value: dict[str, Any], start: str, drop: frozenset[str], where: str, fields: Fields) -> None:
+def _flatten(
+    value: dict[str, Any], start: str, drop: frozenset[str], targets: frozenset[str], where: str, fields: Fields
+) -> None:
     """Adds the fields of an object, and of those in it, by dotted names."""
     for key, inner in value.items():
         name = f"{start}{key}"
         if name in drop and isinstance(inner, list | dict):
             fields[name] = ""  # so that the name is known
         elif isinstance(inner, dict):
-            _flatten(inner, f"{name}.", drop, where, fields)
+            _flatten(inner, f"{name}.", drop, targets, where, fields)
+        elif isinstance(inner, list) and name in targets:
+            fields[name] = as_text(inner, name, where)
         elif isinstance(inner, list):
             hint = f"Leave it out, by data.drop=({name!r},), or give each of its values a field of its own"
             raise DataError(where, Words(f"a list in the field {name!r}"), "a number or a text", hint)

@@ -27,7 +27,7 @@ SUFFIXES = (".parquet", ".pq")
 def parquet(
     path: Path,
     file: Name,
-    target: Name,
+    target: Name | tuple[str, ...],
     inputs: tuple[str, ...] = (),
     test_file: Name | None = None,
     validation_file: Name | None = None,
@@ -36,6 +36,7 @@ def parquet(
     categories: tuple[str, ...] = (),
     missing: tuple[str, ...] = MISSING,
     target_strip: str = "",
+    target_separator: str = "",
     split_column: Name | None = None,
     size: Size | None = None,
     channels: Literal[1, 3, 4] | None = None,
@@ -48,12 +49,12 @@ def parquet(
     and a column of images stands alone. Columns of numbers are numbers; of texts and truth values as in `csv`, with
     its knobs. Images are resized as in `image_folder`. Needs pyarrow. Raises DataError naming file and row.
     """
-    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
+    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip, target_separator)
     parts = _parts(find_files("parquet", path, {"train": file, "validation": validation_file, "test": test_file}))
     columns = _check_columns(parts["train"][0], inputs, roles)
     image = _image_column(parts["train"][0], columns)
     records = {split: read_records(files, columns, roles) for split, files in parts.items()}
-    others = tuple(name for name in records["train"].columns if name not in (*columns, target, split_column))
+    others = tuple(name for name in records["train"].columns if name not in (*columns, *roles.targets, split_column))
     roles = dataclasses.replace(roles, drop=others)
     if image is None:
         return make_source(records, roles)
@@ -128,7 +129,7 @@ def _known(file: Path) -> dict[str, Any]:
 def _check_columns(file: Path, inputs: Sequence[str], roles: Roles) -> list[str]:
     """Returns the input columns of the first training file; raises DataError for a name that is no column of it."""
     known = _known(file)
-    others = [name for name in (roles.target, roles.split_column) if isinstance(name, str)]
+    others = [name for name in (*roles.targets, roles.split_column) if isinstance(name, str)]
     for name in (*inputs, *others, *roles.drop):
         if not any(_within(column, (name,)) for column in known):
             raise DataError(str(file), Words(f"no column {name!r}"), f"one of {names_of(known)}", nearest(name, known))
@@ -137,7 +138,7 @@ def _check_columns(file: Path, inputs: Sequence[str], roles: Roles) -> list[str]
 
 def _inputs(known: Iterable[str], inputs: Sequence[str], roles: Roles) -> list[str]:
     """Returns the columns that are inputs: those that are chosen, else all that have no other role."""
-    others = [name for name in (roles.target, roles.split_column) if isinstance(name, str)]
+    others = [name for name in (*roles.targets, roles.split_column) if isinstance(name, str)]
     if inputs:
         return [name for name in known if _within(name, inputs) and name not in others]
     return [name for name in known if not _within(name, (*others, *roles.drop))]
@@ -160,7 +161,7 @@ def read_records(files: Sequence[Path], inputs: Sequence[str], roles: Roles, *, 
     Images are not read. Raises DataError for columns that only some files have, for no rows, and for inputs, targets
     or names of splits that are no plain values.
     """
-    needed = {*inputs, roles.target, roles.split_column}
+    needed = {*inputs, *roles.targets, roles.split_column}
     tables = []
     for file in files:
         with opened(file) as parquet_file:

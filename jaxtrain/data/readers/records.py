@@ -19,6 +19,7 @@ from jaxtrain.data.readers.columns import (
     target_kind,
 )
 from jaxtrain.data.readers.folders import SPLIT_OF
+from jaxtrain.data.readers.label_lists import LIST, are_lists, read_label_lists
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.data.tables import Kind, Places, Table, names_of, shown
 from jaxtrain.errors import ConfigError, DataError, Words, nearest, one_of
@@ -51,19 +52,34 @@ class Records:
         return self.columns[name]
 
 
+Target = str | int | tuple[str, ...]
+"""The column to predict, by its name or number, or several by their names."""
+
+
 @dataclass(frozen=True)
 class Roles:
     """The roles of columns: the target, those to leave out, the one that names splits; `types` are those of inputs.
 
-    `target` is a name, or a number counted from 0, or from the end where it is negative. The characters in
-    `target_strip` are removed from the end of targets.
+    `target` is a name, or a number counted from 0, or from the end where it is negative, or several names. The
+    characters in `target_strip` are removed from the end of targets; `target_separator` stands between labels in them.
     """
 
-    target: str | int
+    target: Target
     drop: tuple[str, ...] = ()
     split_column: str | None = None
     types: ColumnTypes = dataclasses.field(default_factory=ColumnTypes)
     target_strip: str = ""
+    target_separator: str = ""
+
+    @property
+    def targets(self) -> tuple[str | int, ...]:
+        """The columns that are targets."""
+        return self.target if isinstance(self.target, tuple) else (self.target,)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The columns that are targets, once each is named."""
+        return tuple(map(str, self.targets))
 
     @classmethod
     def of_knobs(cls, knobs: Mapping[str, Any]) -> "Roles":
@@ -79,24 +95,26 @@ class Roles:
                 records.column(name, knob)
         if self.split_column is not None:
             records.column(self.split_column, "split_column")
-        target = self._name_of_target(records)
-        if target in (*self.drop, self.split_column):
-            expected = "a column that is neither in data.drop nor data.split_column"
+        names = tuple(self._name_of_target(target, records) for target in self.targets)
+        if not names or not {*names}.isdisjoint((*self.drop, self.split_column)) or len({*names}) < len(names):
+            several = isinstance(self.target, tuple)
+            what = "columns, each once, that are" if several else "a column that is"
+            expected = f"{what} neither in data.drop nor data.split_column"
             raise ConfigError("data.target", self.target, expected)
-        return dataclasses.replace(self, target=target)
+        return dataclasses.replace(self, target=names if isinstance(self.target, tuple) else names[0])
 
-    def _name_of_target(self, records: Records) -> str:
+    def _name_of_target(self, target: str | int, records: Records) -> str:
         columns = list(records.columns)
-        if isinstance(self.target, str):
-            records.column(self.target, "target")
-            return self.target
-        if not -len(columns) <= self.target < len(columns):
-            raise ConfigError("data.target", self.target, f"a column of {records.file}: 0 to {len(columns) - 1}")
-        return columns[self.target]
+        if isinstance(target, str):
+            records.column(target, "target")
+            return target
+        if not -len(columns) <= target < len(columns):
+            raise ConfigError("data.target", target, f"a column of {records.file}: 0 to {len(columns) - 1}")
+        return columns[target]
 
     def inputs(self, records: Records) -> list[str]:
         """Returns the names of the columns that are inputs."""
-        others = (self.target, self.split_column, *self.drop)
+        others = (*self.targets, self.split_column, *self.drop)
         return [name for name in records.columns if name not in others]
 
 
@@ -133,11 +151,13 @@ def make_source(records: Mapping[str, Records], roles: Roles, make_inputs: MakeI
             kind = target_kind(splits[split].targets)
     whole = splits["train"]
     columns = _columns(records["train"], roles, whole)
+    target_names = roles.target_names if isinstance(roles.target, tuple) else ()
     if roles.split_column is None:
-        return Source(splits, columns=columns)
+        return Source(splits, columns=columns, target_names=target_names)
     rows = rows_of_splits(records["train"], roles)
     cut = {split: Split(whole.inputs.take(own), whole.targets[own], whole.file) for split, own in rows.items()}
-    return Source(cut, columns={name: column[rows["train"]] for name, column in columns.items()})
+    own = {name: column[rows["train"]] for name, column in columns.items()}
+    return Source(cut, columns=own, target_names=target_names)
 
 
 def _columns(records: Records, roles: Roles, split: Split) -> dict[str, np.ndarray]:
@@ -168,13 +188,25 @@ def make_table(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Tab
 
 
 def make_targets(records: Records, roles: Roles, kind: TargetKind | None) -> np.ndarray:
-    """Returns the targets; `kind` is that of the training targets, None where they are read."""
+    """Returns the targets (n,), or floats (n, columns) of several columns; names of labels as objects, a tuple a row.
+
+    `kind` is that of the training targets, None where they are read.
+    """
+    if isinstance(roles.target, tuple):
+        columns = [_read_targets(name, records, roles, "number") for name in roles.target]
+        return np.stack(columns, axis=1)
     assert isinstance(roles.target, str)
-    values = records.column(roles.target, "target")
+    return _read_targets(roles.target, records, roles, kind)
+
+
+def _read_targets(name: str, records: Records, roles: Roles, kind: TargetKind | None) -> np.ndarray:
+    values = records.column(name, "target")
     if roles.target_strip and values.dtype.kind == "T":
         values = np.strings.rstrip(np.strings.strip(values), roles.target_strip)
     values = clean(values, roles.types.missing)
-    return read_target(roles.target, values, kind or roles.types.set_for(roles.target), records.places)
+    if roles.target_separator or are_lists(values):
+        return read_label_lists(name, values, roles.target_separator or LIST, records.places)
+    return read_target(name, values, kind or roles.types.set_for(name), records.places)
 
 
 def inputs_alone(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Table:
@@ -183,7 +215,7 @@ def inputs_alone(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> T
     `kinds` are those of the training table. Raises DataError naming file and line.
     """
     target = roles.target
-    if not isinstance(target, str):
+    if isinstance(target, int):
         names = list(records.columns)
         target = names[target] if -len(names) <= target < len(names) else ""
         target = "" if target in kinds else target

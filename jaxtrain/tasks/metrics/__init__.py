@@ -17,6 +17,14 @@ from jaxtrain.tasks.metrics.classification import (
     top_3,
     top_5,
 )
+from jaxtrain.tasks.metrics.labels import (
+    accuracy_per_label,
+    exact_match,
+    f1_label_mean,
+    f1_per_label,
+    roc_auc_label_mean,
+    roc_auc_per_label,
+)
 from jaxtrain.tasks.metrics.language import bits_per_byte
 from jaxtrain.tasks.metrics.overlap import dice, iou, iou_per_class, mean_iou
 from jaxtrain.tasks.metrics.precision_recall import (
@@ -34,7 +42,16 @@ from jaxtrain.tasks.metrics.precision_recall import (
     recall_per_class,
 )
 from jaxtrain.tasks.metrics.ranking import average_precision, roc_auc
-from jaxtrain.tasks.metrics.regression import mae, mse, r2, rmse
+from jaxtrain.tasks.metrics.regression import (
+    mae,
+    mae_per_output,
+    mse,
+    mse_per_output,
+    r2,
+    r2_per_output,
+    rmse,
+    rmse_per_output,
+)
 
 METRICS = Family(
     "metric",
@@ -65,6 +82,16 @@ METRICS = Family(
         "rmse": rmse,
         "mae": mae,
         "r2": r2,
+        "mse_per_output": mse_per_output,
+        "rmse_per_output": rmse_per_output,
+        "mae_per_output": mae_per_output,
+        "r2_per_output": r2_per_output,
+        "exact_match": exact_match,
+        "accuracy_per_label": accuracy_per_label,
+        "f1_label_mean": f1_label_mean,
+        "f1_per_label": f1_per_label,
+        "roc_auc_label_mean": roc_auc_label_mean,
+        "roc_auc_per_label": roc_auc_per_label,
         "dice": dice,
         "iou": iou,
         "mean_iou": mean_iou,
@@ -73,7 +100,13 @@ METRICS = Family(
     supplied=("predictions", "targets", "mask"),
 )
 
-SEVERAL = frozenset(name for name in METRICS.members if name.endswith("_per_class")) | {"confusion_matrix"}
+OVER_CLASSES = frozenset(name for name in METRICS.members if name.endswith("_per_class")) | {"confusion_matrix"}
+"""Metrics with a value for each class, or pair of them."""
+
+OVER_TARGETS = frozenset(name for name in METRICS.members if name.endswith(("_per_label", "_per_output")))
+"""Metrics with a value for each column of targets (n, columns): labels or outputs."""
+
+SEVERAL = OVER_CLASSES | OVER_TARGETS
 """Metrics with more than one value, which cannot be used as `eval.metric`."""
 
 
@@ -89,4 +122,4 @@ def measure(
     return metric(predictions, targets, mask, **{name: make() for name, make in known.items() if name in names})
 
 
-__all__ = ["METRICS", "SEVERAL", "Mean", "measure", "merge"]
+__all__ = ["METRICS", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]

@@ -61,17 +61,27 @@ def _histograms(name: str, predictions: jax.Array, targets: jax.Array, mask: jax
         expected = f"metrics of {predictions.shape[-1]} classes"
         raise ConfigError("task.metrics", name, expected, f"Leave {name} out: it is a metric of two classes")
     logits = predictions if is_binary(predictions, targets) else predictions[..., 1] - predictions[..., 0]
-    position = jnp.arcsinh(logits.astype(jnp.float32) / FINEST) / np.arcsinh(LARGEST / FINEST)  # -1..1
-    # Clipped before it is converted: the integer that an infinite number becomes depends on the device.
-    bins = jnp.clip((1.0 - position) / 2.0 * BINS, 0, BINS - 1).astype(jnp.int32)
+    bins = bins_of(logits, BINS)
     return count_places(targets.astype(jnp.int32) * BINS + bins, mask, 2 * BINS).reshape(2, BINS)
 
 
-def _roc_auc(total: Any, count: Any) -> Any:
-    negatives, positives = np.asarray(total, np.float64)
+def bins_of(logits: jax.Array, bins: int) -> jax.Array:
+    """Returns the bin (batch, ...) of each logit, int32, counted from the highest down."""
+    position = jnp.arcsinh(logits.astype(jnp.float32) / FINEST) / np.arcsinh(LARGEST / FINEST)  # -1..1
+    # Clipped before it is converted: the integer that an infinite number becomes depends on the device.
+    return jnp.clip((1.0 - position) / 2.0 * bins, 0, bins - 1).astype(jnp.int32)
+
+
+def area(histograms: Any) -> Any:
+    """Returns the area under the ROC curve of (2, bins): counts of class 0 and 1, from the highest bin down."""
+    negatives, positives = np.asarray(histograms, np.float64)
     positives_above = np.cumsum(positives) - positives / 2.0  # a tie counts as half
     pairs = positives.sum() * negatives.sum()
     return (negatives * positives_above).sum() / pairs if pairs > 0 else np.nan
+
+
+def _roc_auc(total: Any, count: Any) -> Any:
+    return area(total)
 
 
 def _average_precision(total: Any, count: Any) -> Any:

@@ -60,12 +60,61 @@ def r2(predictions: jax.Array, targets: jax.Array, mask: jax.Array, centre: jax.
     return Mean.of(sums, mask, finish=_r2, higher_is_better=True)
 
 
+def mse_per_output(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+    """Mean squared error of each output, as mse_per_output/0 and so on, in the targets' own units squared.
+
+    scikit-learn's `mean_squared_error(multioutput="raw_values")`.
+
+    >>> mse_per_output(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]), jnp.ones(1)).numbers("mse")
+    {'mse/0': 0.0, 'mse/1': 4.0}
+    """
+    return Mean.of(flatten_examples(_errors(predictions, targets) ** 2), mask)
+
+
+def rmse_per_output(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+    """Root of the mean squared error of each output, as rmse_per_output/0 and so on, in the targets' own units.
+
+    scikit-learn's `root_mean_squared_error(multioutput="raw_values")`.
+
+    >>> rmse_per_output(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]), jnp.ones(1)).numbers("rmse")
+    {'rmse/0': 0.0, 'rmse/1': 2.0}
+    """
+    return Mean.of(flatten_examples(_errors(predictions, targets) ** 2), mask, finish=_each_rmse)
+
+
+def mae_per_output(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
+    """Mean absolute error of each output, as mae_per_output/0 and so on, in the targets' own units.
+
+    scikit-learn's `mean_absolute_error(multioutput="raw_values")`.
+
+    >>> mae_per_output(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]), jnp.ones(1)).numbers("mae")
+    {'mae/0': 0.0, 'mae/1': 2.0}
+    """
+    return Mean.of(flatten_examples(jnp.abs(_errors(predictions, targets))), mask)
+
+
+def r2_per_output(predictions: jax.Array, targets: jax.Array, mask: jax.Array, centre: jax.Array | float = 0.0) -> Mean:
+    """Coefficient of determination of each output, as r2_per_output/0 and so on; otherwise as `r2`.
+
+    scikit-learn's `r2_score(multioutput="raw_values")`.
+
+    >>> targets = jnp.array([[1.0, 1.0], [3.0, 3.0]])
+    >>> r2_per_output(jnp.array([[1.0, 2.0], [3.0, 2.0]]), targets, jnp.ones(2)).numbers("r2")
+    {'r2/0': 1.0, 'r2/1': 0.0}
+    """
+    return r2(predictions, targets, mask, centre).replace(finish=_each_r2)
+
+
 def _errors(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
 
 
 def _rmse(total: Any, count: Any) -> Any:
-    return np.sqrt(np.asarray(total, np.float64) / count).mean()
+    return _each_rmse(total, count).mean()
+
+
+def _each_rmse(total: Any, count: Any) -> Any:
+    return np.sqrt(np.asarray(total, np.float64) / count)
 
 
 LOST = 1e-5
@@ -73,10 +122,14 @@ LOST = 1e-5
 
 
 def _r2(total: Any, count: Any) -> Any:
+    return _each_r2(total, count).mean()
+
+
+def _each_r2(total: Any, count: Any) -> Any:
     if count < 2:
-        return np.nan
+        return np.full(np.shape(total)[1:], np.nan)
     residual, mean, square = np.asarray(total, np.float64) / count
     variance = square - mean**2
     explained = 1.0 - residual / np.where(variance > 0, variance, 1.0)
     lost = (variance != 0) & (variance < LOST * square)
-    return np.where(lost, np.nan, np.where(variance > 0, explained, residual == 0)).mean()
+    return np.where(lost, np.nan, np.where(variance > 0, explained, residual == 0))

@@ -1,0 +1,125 @@
+"""The two ways in which a call of many steps keeps its state finite; both give the same numbers up to rounding.
+
+A call is judged once, at its end, and then goes back to its start: its steps stay as fast as they are, but it holds a
+copy of the state at its start, and of the parameters before its last step. Or each step is judged before its update is
+kept: nothing is copied, but the update is computed twice. So small states are guarded by calls, and large ones, which
+fill the memory, by steps.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxtrain.core.metric import Mean, Metrics
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.trees import is_float
+
+TakeStep = Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
+"""(state, i) -> (next state, metrics), for step i of a call."""
+
+Guarded = tuple[TrainState, Metrics, jax.Array, jax.Array]
+"""(state, metrics stacked over steps, kept, tried).
+
+The state is finite, and the first `kept` steps led to it. It is not live if it is known that `tried` steps diverge.
+"""
+
+NORMS_OF_UPDATES = ("norm_update", "norm_parameter")
+
+
+def keep_finite(
+    update: Callable[[Any], TrainState], gradients: Any, state: TrainState, metrics: Metrics, measure_norms: Any
+) -> tuple[TrainState, Metrics]:
+    """Returns `update(gradients)`; the state as it is, not live, if that or the loss is not finite.
+
+    Norms of the update are added to the metrics if `measure_norms`. Metrics of a state that is not live are nan.
+    """
+    live = state.live & _all_finite((update(gradients), metrics["loss"]))
+
+    def skip(gradients: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        return state, dict.fromkeys(NORMS_OF_UPDATES, jnp.zeros(()))
+
+    def keep(gradients: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        # Computed again, in place: XLA would have to keep an update that was judged beside the old state.
+        moved = update(gradients)
+        return moved, lax.cond(measure_norms, _norms, lambda *_: skip(gradients)[1], state.params, moved.params)
+
+    kept, norms = lax.cond(live, keep, skip, gradients)
+    metrics |= {name: Mean(norm, jnp.asarray(measure_norms, jnp.float32)) for name, norm in norms.items()}
+    metrics = {name: metric.replace(sum=_nan_unless(state.live, metric.sum)) for name, metric in metrics.items()}
+    return kept.replace(live=live), metrics
+
+
+def run_guarded_steps(take_step: TakeStep, state: TrainState, steps: jax.Array, capacity: int) -> Guarded:
+    """Takes `steps` steps that judge their own updates; the state is the last finite one."""
+
+    def body(carry: Any) -> Any:
+        i, kept, state, stacked = carry
+        state, metrics = take_step(state, i)
+        return i + 1, kept + state.live.astype(jnp.int32), state, _set_row(stacked, i, metrics)
+
+    zero = jnp.zeros((), jnp.int32)
+    carry = (zero, zero, state, _empty_rows(take_step, state, capacity))
+    # The condition must not depend on the state: a batched one makes vmap select each lane's carry at every step.
+    _, kept, end, stacked = lax.while_loop(lambda carry: carry[0] < steps, body, carry)
+    return end, stacked, kept, jnp.minimum(kept + 1, steps)
+
+
+def run_guarded_call(take_step: TakeStep, state: TrainState, steps: jax.Array, capacity: int) -> Guarded:
+    """Takes `steps` steps, and measures the norms of the last update; a call that diverges returns its initial state.
+
+    Replaying the call with fewer steps gives the last finite state.
+    """
+
+    def body(carry: Any) -> Any:
+        i, state, stacked = carry
+        state, metrics = take_step(state, i)
+        return i + 1, state, _set_row(stacked, i, metrics)
+
+    def run_until(carry: Any, end: jax.Array) -> tuple[Any, None]:
+        i, state, stacked, _ = carry
+        advanced = lax.while_loop(lambda carry: carry[0] < end, body, (i, state, stacked))
+        return (*advanced, state.params), None
+
+    # Two loops: all steps but the last, then the last. The parameters between them give the norm of the last update.
+    # Inside the step that norm would slow every step by 5 %, since XLA would have to write out the whole update.
+    start = jnp.zeros((), jnp.int32)
+    carry = (start, state, _empty_rows(take_step, state, capacity), state.params)
+    (_, end, stacked, before), _ = lax.scan(run_until, carry, jnp.stack([steps - 1, steps]))
+    is_last = (jnp.arange(capacity) == steps - 1).astype(jnp.float32)
+    norms = {name: Mean(is_last * norm, is_last) for name, norm in _norms(before, end.params).items()}
+    live = state.live & _all_finite((end, stacked["loss"]))
+    return _select(live, end, state), stacked | norms, jnp.where(live, steps, 0), steps
+
+
+def _select(live: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+    return jax.tree.map(lambda new, old: jnp.where(live, new, old), new, old).replace(live=live)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    floats = [leaf for leaf in jax.tree.leaves(tree) if is_float(leaf)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+
+
+def _nan_unless(live: jax.Array, total: jax.Array) -> jax.Array:
+    return jnp.where(live, total, jnp.nan) if is_float(total) else total
+
+
+def _norms(before: Any, after: Any) -> dict[str, jax.Array]:
+    """Returns the L2 norms of an update and of the parameters after it."""
+    trees = (jax.tree.map(jnp.subtract, after, before), after)
+    norms = (optax.tree.norm(tree).astype(jnp.float32) for tree in trees)
+    return dict(zip(NORMS_OF_UPDATES, norms, strict=True))
+
+
+def _empty_rows(take_step: TakeStep, state: TrainState, capacity: int) -> Metrics:
+    """Returns the metrics of `capacity` steps, stacked and all 0."""
+    _, shapes = jax.eval_shape(take_step, state, jnp.zeros((), jnp.int32))
+    return jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
+
+
+def _set_row(stacked: Metrics, i: jax.Array, metrics: Metrics) -> Metrics:
+    return jax.tree.map(lambda rows, row: rows.at[i].set(row), stacked, metrics)
