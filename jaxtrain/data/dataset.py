@@ -317,6 +317,7 @@ def _load_text(source: Source, settings: Settings) -> Dataset:
     by = (settings.stratify, settings.group_by, settings.order_by)
     make_rule(*by, None, {}, train.where("targets", "train"))  # there is nothing to cut by, but the order of the text
     vocabulary, splits = encode_texts(source, counts_of(len(train.inputs.content), _fractions(source, settings)))
+    _check_rows(splits["train"], settings, coded=False)
     info = describe_tokens(splits["train"].inputs, vocabulary)
     weights = _weights(settings.sample, Source(splits), None, info)
     return Dataset(info, {name: Part(split, source=name) for name, split in splits.items()}, weights)

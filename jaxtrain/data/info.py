@@ -40,8 +40,8 @@ class DataInfo:
     host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
     inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are. `coded` says that
     the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those of the columns
-    of targets (n, columns): labels or outputs.
-    With a `vocabulary` inputs and targets are its tokens, which have no statistics, and `classes` is their number.
+    of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens, which have no
+    statistics, and `classes` is their number.
     """
 
     input_shape: tuple[int, ...]
