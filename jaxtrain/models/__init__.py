@@ -3,11 +3,14 @@
 from jaxtrain.config.registry import Family, Product, having
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.mlp import MLP
+from jaxtrain.models.resnet import ResNet
 from jaxtrain.models.resnet9 import ResNet9
+from jaxtrain.models.unet import UNet
+from jaxtrain.models.vit import ViT
 
 MODELS = Family(
     "model",
-    {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9},
+    {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9, "resnet": ResNet, "unet": UNet, "vit": ViT},
     supplied=("outputs",),
     product=Product("a Linen module", having("init", "apply")),
 )
