@@ -20,7 +20,7 @@ FEEDING = ("feed", "workers", "cache", "skip_bad")
 So a run that met a bad example continues where it stopped, with a higher `skip_bad`.
 """
 
-LATER = ("stratify", "group_by", "order_by", "sample")
+LATER = ("stratify", "group_by", "order_by", "sample", "void")
 """Knobs of `data` that earlier versions lack: their digests stay where these are off."""
 
 

@@ -48,14 +48,15 @@ class BoundMember:
     name: str = field(default="", compare=False)
     product: Product | None = field(default=None, compare=False)
 
-    def __call__(self, values: Values, *supplied: Any) -> Any:
+    def __call__(self, values: Values, *supplied: Any, **optional: Any) -> Any:
         """Calls the member with the framework's arguments, its static knobs, and its floats taken from `values`.
 
-        Raises ConfigError, with the user's name for the member, if it builds something else than its family does.
+        `optional` are those arguments of the framework that the member may lack (`takes`). Raises ConfigError, with the
+        user's name for the member, if it builds something else than its family does.
         """
         floats = {name: values[f"{self.section}.{name}"] for name in self.floats}
         try:
-            built = self.function(*supplied, **dict(self.static), **floats)
+            built = self.function(*supplied, **dict(self.static), **floats, **optional)
         except Exception as error:
             if error.__traceback__ and error.__traceback__.tb_next:
                 raise  # of Python code, whose frames say more
@@ -63,6 +64,10 @@ class BoundMember:
         if self.product and not self.product.is_one(built):
             raise self._is_no_member(f"returns a {type(built).__name__}")
         return built
+
+    def takes(self, name: str) -> bool:
+        """Tells whether the member has an argument of this name."""
+        return name in inspect.signature(self.function).parameters
 
     def _is_no_member(self, does: str) -> ConfigError:
         """Builds the error for a function that builds something else than its family does."""
@@ -74,6 +79,7 @@ class BoundMember:
 class Family:
     """A table of members, and the names of the leading arguments that the framework supplies to each of them.
 
+    `optional` are the names of arguments that the framework gives to members that have them, and that are no knobs.
     `common` is a function whose keyword arguments, after the first `common_supplied` ones, are knobs of the section
     for every member. `reason_against` returns (what is expected, hint) for imported functions that are no members.
     `product` is what the members build.
@@ -82,6 +88,7 @@ class Family:
     section: str
     members: Mapping[str, Callable[..., Any]]
     supplied: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     common: Callable[..., Any] | None = None
     common_supplied: int = 0
     reason_against: Callable[[Callable[..., Any]], tuple[str, str] | None] | None = None
@@ -116,14 +123,17 @@ class Family:
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:
         """Returns the knobs of a member, then those common to its family, each in the order of the signature."""
-        own = knobs_of(self.member(name, path), len(self.supplied))
+        own = self._own_knobs(self.member(name, path))
         return own | (knobs_of(self.common, self.common_supplied) if self.common else {})
 
     def bind(self, section: Mapping[str, Any], path: str = "") -> BoundMember:
         """Binds the chosen member to a resolved section; its floats are named `<path>.<knob>`."""
         function = self.member(section["name"])
-        bound = bind(function, knobs_of(function, len(self.supplied)), section, path or self.section)
+        bound = bind(function, self._own_knobs(function), section, path or self.section)
         return replace(bound, product=self.product)
+
+    def _own_knobs(self, function: Callable[..., Any]) -> dict[str, Knob]:
+        return knobs_of(function, len(self.supplied), self.optional)
 
     def bind_common(self, section: Mapping[str, Any]) -> BoundMember:
         """Binds the function that is common to all members to a resolved section."""
@@ -179,17 +189,16 @@ def _nearest_module(name: str) -> str:
     return nearest(last, [module.name for module in pkgutil.iter_modules(searched if parent else None)])
 
 
-def knobs_of(function: Callable[..., Any], supplied: int = 0) -> dict[str, Knob]:
-    """Returns the knobs of a signature, without its first `supplied` arguments.
+def knobs_of(function: Callable[..., Any], supplied: int = 0, others: tuple[str, ...] = ()) -> dict[str, Knob]:
+    """Returns the knobs of a signature, without its first `supplied` arguments and the `others`.
 
     A Linen module's `parent` and `name` are not knobs. Neither are arguments whose default cannot be written in a
     config, such as a function or a dtype: they keep that default.
     """
     parameters = list(inspect.signature(function).parameters.values())[supplied:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {
-        p.name: knob_of(p, function) for p in named if p.name not in ("parent", "name") and is_config_value(p.default)
-    }
+    no_knobs = ("parent", "name", *others)
+    return {p.name: knob_of(p, function) for p in named if p.name not in no_knobs and is_config_value(p.default)}
 
 
 def resolve(knobs: Mapping[str, Knob], given: Mapping[str, Any], path: str) -> dict[str, Any]:

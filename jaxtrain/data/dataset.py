@@ -187,7 +187,7 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     if len(source.damaged) > settings.skip_bad:
         raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
-    splits = checked(source.splits, source.classes, labels=not standardised)
+    splits = checked(source.splits, source.classes, source.void, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else number_labels(source)
     encoding = None
@@ -204,9 +204,10 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     splits = _stored(source.splits, settings)
     described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
-    info = describe(*described, sample=sample, standardised=standardised)
+    options: dict[str, Any] = {"void": source.void, "standardised": standardised}
+    info = describe(*described, sample=sample, **options)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
-        info = describe(*described, sample=sample[~passed], standardised=standardised)
+        info = describe(*described, sample=sample[~passed], **options)
     if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
     parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}

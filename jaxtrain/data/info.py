@@ -32,11 +32,12 @@ class DataInfo:
 
     Statistics of inputs are per feature for examples of rank 1, per channel (the last axis) for higher ranks. Those of
     targets are per element, and () for targets (n, ...) of rank above 2 (masks). A standard deviation of 0 is replaced
-    by 1. `class_counts` is the number of training examples per class, () unless there is one label per example.
-    `class_names` are in the order of the labels, () where labels have no names. `standardised` says that the dataset
-    holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch: "float32" if the
-    host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
-    inputs of a table; its columns of 0 and 1 have mean 0 and deviation 1 here, so they stay as they are.
+    by 1. `class_counts` is the number of training examples per class, () unless there is one label per example. `void`
+    is the label of pixels that do not count, None without one. `class_names` are in the order of the labels, () where
+    labels have no names. `standardised` says that the dataset holds standardised targets, as the task asked for.
+    `input_dtype` is the dtype of inputs in a batch: "float32" if the host normalises them, else that of raw integers,
+    which the task normalises by the same statistics. `encoding` makes inputs of a table; its columns of 0 and 1 have
+    mean 0 and deviation 1 here, so they stay as they are.
     """
 
     input_shape: tuple[int, ...]
@@ -51,6 +52,7 @@ class DataInfo:
     input_dtype: str = "float32"
     class_names: tuple[str, ...] = ()
     encoding: TableEncoding | None = None
+    void: int | None = None
 
     @property
     def is_raw(self) -> bool:
@@ -59,7 +61,7 @@ class DataInfo:
 
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
-        targets = (self.target_mean, self.target_std, self.standardised)
+        targets = (self.target_mean, self.target_std, self.standardised, self.void)
         return (*shapes, *targets, (self.input_mean, self.input_std) if self.is_raw else None)
 
     def __eq__(self, other: object) -> bool:
@@ -172,6 +174,7 @@ def describe(
     class_names: tuple[str, ...] = (),
     encoding: TableEncoding | None = None,
     *,
+    void: int | None = None,
     sample: np.ndarray | None = None,
     standardised: bool = False,
 ) -> DataInfo:
@@ -201,6 +204,7 @@ def describe(
         input_dtype=inputs.dtype.name if is_small_integer(inputs.dtype) else "float32",
         class_names=class_names,
         encoding=encoding,
+        void=void,
     )
 
 

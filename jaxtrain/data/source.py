@@ -54,8 +54,9 @@ class Source:
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
     numbers and texts: a mapping or a data frame. `inputs` and `targets` name the fields of mappings. `classes` is the
     number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
-    the labels. `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped,
-    ordered or drawn. `damaged` are the errors of examples that a reader found and left, for `data.skip_bad`.
+    the labels. `void` is a label of masks beyond the classes, of pixels that do not count. `columns` hold values (n,)
+    of the training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
+    examples that a reader found and left, for `data.skip_bad`.
     """
 
     splits: Mapping[str, Any]
@@ -65,6 +66,7 @@ class Source:
     targets: str = "targets"
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
     damaged: tuple[DataError, ...] = field(default=(), repr=False)
+    void: int | None = None
 
 
 def as_source(returned: object, name: str) -> Source:
@@ -84,10 +86,23 @@ def as_source(returned: object, name: str) -> Source:
     if "train" not in source.splits:
         raise DataError(where, Words(f"the splits {sorted(source.splits)}"), "the split 'train' among them")
     classes = _number_of_classes(source, where)
+    _check_void(source.void, classes, where)
     fields = (source.inputs, source.targets)
     named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
     columns = {str(name): _as_column(values, f"{where}, column {name}") for name, values in source.columns.items()}
-    return Source(named, classes, tuple(map(str, source.class_names)), columns=columns, damaged=source.damaged)
+    names = tuple(map(str, source.class_names))
+    return Source(named, classes, names, columns=columns, damaged=source.damaged, void=source.void)
+
+
+def _check_void(void: int | None, classes: int | None, where: str) -> None:
+    """Raises DataError for a void label that is that of a class, or without a number of classes."""
+    if void is None:
+        return
+    if classes is None:
+        raise DataError(where, Words(f"the void label {void} without a number of classes"), "Source(splits, classes=n)")
+    if 0 <= void < classes:
+        got = Words(f"the void label {void} of {classes} classes")
+        raise DataError(where, got, f"a label other than 0 to {classes - 1}, those of the classes")
 
 
 def _as_column(values: Any, where: str) -> np.ndarray:
