@@ -503,9 +503,10 @@ def test_wrong_value(key: str, value: Any, allowed: str):
 @pytest.mark.parametrize("section", [name for name in FAMILIES if name != "schedule"])
 def test_unknown_member_of_any_section(section: str):
     name = next(iter(family(section).members))
-    for key in (section, f"{section}.name"):
+    entry = f"{section}.mine" if family(section).beside else section
+    for key in (entry, f"{entry}.name"):
         error = refused({}, {key: Text(name + "_")})
-        assert (error.key, error.got) == (f"{section}.name", name + "_")
+        assert (error.key, error.got) == (f"{entry}.name", name + "_")
         assert name in error.expected.removeprefix("one of ").split(", ")
         assert f"Did you mean '{name}'?" in str(error)
 

@@ -18,7 +18,8 @@ from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import UsageError
 from jaxtrain.tasks.metrics import METRICS
 
-PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
+PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers"}
+PLURALS |= {"augment": "augmentations", "schedule": "schedules"}
 TABLES = {PLURALS.get(section, section): family(section) for section in FAMILIES} | {"metrics": METRICS}
 MEMBERS = [(table, name) for table, found in TABLES.items() for name in found.members]
 

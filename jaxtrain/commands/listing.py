@@ -14,7 +14,14 @@ from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import UsageError, nearest, one_of
 from jaxtrain.tasks.metrics import METRICS
 
-PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers", "schedule": "schedules"}
+PLURALS = {
+    "task": "tasks",
+    "model": "models",
+    "loss": "losses",
+    "optimizer": "optimizers",
+    "augment": "augmentations",
+    "schedule": "schedules",
+}
 
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.;:]) +(?=[A-Z`√]|scikit-learn|\w+ ←)")
@@ -30,7 +37,7 @@ def run(options: Options) -> int:
 def families() -> list[str]:
     """Formats the output of `list`: each family with the names of its members, then the other sections."""
     tables = {**{plural(section): family(section) for section in FAMILIES}, "metrics": METRICS}
-    lines = [f"{name:<12}{', '.join(table.members)}" for name, table in tables.items()]
+    lines = [f"{name:<15}{', '.join(table.members)}" for name, table in tables.items()]
     other = f"other sections of a config: {', '.join(SECTIONS)}"
     return [*lines, "", other, "list NAME shows the members of a family or the keys of a section, with defaults"]
 
@@ -63,6 +70,10 @@ def _member_lines(section: str) -> Iterator[str]:
         yield f"any {section}"
         yield f"    {_first_line(table.common)}"
         yield from _knob_lines(knobs_of(table.common, table.common_supplied))
+    if table.beside is not None:
+        yield f"{section} itself"
+        yield f"    {_first_line(table.beside)}"
+        yield from _knob_lines(knobs_of(table.beside))
 
 
 def _knob_lines(knobs: Mapping[str, Knob]) -> list[str]:

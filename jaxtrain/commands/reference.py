@@ -29,6 +29,8 @@ def reference() -> str:
             parts += _member(f"`{name}`", function, knobs_of(function, len(table.supplied)))
         if table.common is not None:
             parts += _member(f"Around any {section}", table.common, knobs_of(table.common, table.common_supplied))
+        if table.beside is not None:
+            parts += _member(f"`{section}` itself", table.beside, knobs_of(table.beside))
     parts.append("## Metrics\n")
     for name, function in METRICS.members.items():
         parts += _member(f"`{name}`", function, {})

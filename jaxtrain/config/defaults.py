@@ -15,6 +15,7 @@ FAMILIES: dict[str, str] = {
     "model": "jaxtrain.models:MODELS",
     "loss": "jaxtrain.tasks.losses:LOSSES",
     "optimizer": "jaxtrain.optimizers:OPTIMIZERS",
+    "augment": "jaxtrain.tasks.augment:AUGMENTATIONS",
     "data": "jaxtrain.data:SOURCES",
     "schedule": "jaxtrain.optimizers.schedules:SCHEDULES",
 }
@@ -44,6 +45,7 @@ def default_config() -> Any:
             "model": {"name": "mlp"},
             "loss": {"name": "cross_entropy"},
             "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+            "augment": {},
             "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
             "data": {"name": "digits"},
             **{section: {} for section in SECTIONS},

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxtrain.config.defaults import Config, family, flatten, is_none
 from jaxtrain.config.registry import BoundMember
+from jaxtrain.config.schema import Knob
 from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.errors import ConfigError
 
@@ -30,36 +31,55 @@ def schedule_entries(given: Any, path: str) -> Iterator[tuple[str, dict[str, Any
             yield from schedule_entries(inner, f"{path}.{name}" if path else name)
 
 
+def chosen_members(config: Config) -> dict[str, Mapping[str, Any]]:
+    """Returns {path: {"name": ..., knobs}} of every member whose floats enter the program, as "augment.flip"."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for section in PROGRAM:
+        entry = config[section]
+        several = {f"{section}.{key}": inner for key, inner in entry.items() if isinstance(inner, Mapping)}
+        found |= {section: entry} if "name" in entry else several
+    return found
+
+
+def knobs_at(path: str, entry: Mapping[str, Any]) -> dict[str, Knob]:
+    """Returns the knobs of the member that the entry at a path of the config chooses."""
+    return family(path.partition(".")[0]).knobs(entry["name"])
+
+
 def unschedulable_reason(target: str, config: Config) -> str:
     """Returns why a float of the config cannot follow a schedule; an empty string if it can."""
-    section, _, knob = target.partition(".")
     if target == "train.ema":
         return "" if config["train"]["ema"] is not None else "train.ema is None, not a float"
-    if section not in PROGRAM:
+    chosen = chosen_members(config)
+    if target in chosen:
+        return f"{chosen[target]['name']} has no such float"
+    path, _, knob = target.rpartition(".")
+    entry = chosen.get(path)
+    if entry is None:
         return f"{target} is not a hyperparameter"
-    name = config[section]["name"]
-    knobs = family(section).knobs(name)
-    if knob not in knobs:
-        return f"{name} has no {knob or 'such float'}"
+    name = entry["name"]
+    if knob not in knobs_at(path, entry):
+        return f"{name} has no {knob}"
     if once_per_run(target, config):
         return f"{name} keeps one {target} for the whole run, so it cannot follow a schedule"
-    if not isinstance(config[section][knob], float):
-        return f"{target} is {config[section][knob]!r}, not a float"
+    if not isinstance(entry[knob], float):
+        return f"{target} is {entry[knob]!r}, not a float"
     return ""
 
 
 def once_per_run(target: str, config: Config) -> bool:
     """Returns whether a float keeps one value for the whole run, so that it cannot follow a schedule."""
-    section, _, knob = target.partition(".")
-    if section not in PROGRAM:
-        return False
-    knobs = family(section).knobs(config[section]["name"])
+    path, _, knob = target.rpartition(".")
+    entry = chosen_members(config).get(path)
+    knobs = {} if entry is None else knobs_at(path, entry)
     return knob in knobs and knobs[knob].once_per_run
 
 
 def hyperparameters(config: Config) -> dict[str, float]:
     """Returns {full name: value} of every float that enters the compiled program."""
-    floats = {f"{section}.{knob}": v for section in PROGRAM for knob, v in config[section].items()}
+    floats = {
+        f"{path}.{knob}": value for path, entry in chosen_members(config).items() for knob, value in entry.items()
+    }
     floats["train.ema"] = config["train"]["ema"]
     floats |= {f"schedule.{key}": value for key, value in flatten(config["schedule"]).items()}
     return {name: value for name, value in floats.items() if isinstance(value, float)}

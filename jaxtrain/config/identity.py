@@ -20,8 +20,8 @@ FEEDING = ("feed", "workers", "cache", "skip_bad")
 So a run that met a bad example continues where it stopped, with a higher `skip_bad`.
 """
 
-LATER = ("stratify", "group_by", "order_by", "sample", "void")
-"""Knobs of `data` that earlier versions lack: their digests stay where these are off."""
+LATER = {"data": ("stratify", "group_by", "order_by", "sample", "void", "per_example"), "eval": ("augment",)}
+"""Knobs of sections that earlier versions lack: their digests stay where these are off."""
 
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
@@ -51,9 +51,11 @@ def changes_numbers(config: Config) -> Config:
     kept = {name: section for name, section in config.items() if TRAITS[name].changes_numbers}
     if not config["lr_range"]["before_training"]:
         del kept["lr_range"]
-    kept["data"] = {
-        key: value for key, value in kept["data"].items() if key not in FEEDING and (value or key not in LATER)
-    }
+    if not any(isinstance(entry, Mapping) for entry in config.get("augment", {}).values()):
+        kept.pop("augment", None)  # absent in earlier versions
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in FEEDING}
+    for section, later in LATER.items():
+        kept[section] = {key: value for key, value in kept[section].items() if value or key not in later}
     section = config["checkpoint"]
     result = {} if section["result"] == "best" else {"result": section["result"]}  # absent in earlier versions
     return kept | {"checkpoint": {key: section[key] for key in START_FROM} | result}

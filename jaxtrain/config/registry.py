@@ -82,7 +82,8 @@ class Family:
     `optional` are the names of arguments that the framework gives to members that have them, and that are no knobs.
     `common` is a function whose keyword arguments, after the first `common_supplied` ones, are knobs of the section
     for every member. `reason_against` returns (what is expected, hint) for imported functions that are no members.
-    `product` is what the members build.
+    `product` is what the members build. `beside` is a dataclass for a section of several members, each under a key of
+    its own: its fields are the keys of the section that hold no member.
     """
 
     section: str
@@ -93,6 +94,7 @@ class Family:
     common_supplied: int = 0
     reason_against: Callable[[Callable[..., Any]], tuple[str, str] | None] | None = None
     product: Product | None = None
+    beside: type | None = None
 
     def member(self, name: str, path: str = "") -> Callable[..., Any]:
         """Returns a member by its name in the table, or by its import path `module:function`."""

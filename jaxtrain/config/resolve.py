@@ -14,10 +14,9 @@ import ml_collections
 
 from jaxtrain.config.defaults import FAMILIES, Config, default_config, family, flatten, is_none
 from jaxtrain.config.files import read, to_plain
-from jaxtrain.config.hparams import hyperparameters, schedule_entries, unschedulable_reason
+from jaxtrain.config.hparams import chosen_members, hyperparameters, schedule_entries, unschedulable_reason
 from jaxtrain.config.registry import knobs_of, resolve
 from jaxtrain.config.schema import Bounds, Knob, as_python, is_config_value
-from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
@@ -67,7 +66,8 @@ def resolve_config(
     config: Config = {"seed": SEED.check("seed", merged["seed"])}
     for section in FAMILIES:
         if section != "schedule":
-            config[section] = _resolve_member(section, section, merged[section], overrides, notes)
+            resolve_section = _resolve_several if family(section).beside else _resolve_member
+            config[section] = resolve_section(section, section, merged[section], overrides, notes)
     merged["search"] = _as_section("search", merged["search"])
     space = merged["search"].pop("space", None)
     for section, signature in SECTIONS.items():
@@ -100,6 +100,36 @@ def _resolve_member(section: str, path: str, given: Any, overrides: Mapping[str,
             notes.append(f"{path}.{knob} is dropped: {name} has no such knob")
             del given[knob]
     return {"name": name} | resolve(knobs, given, path)
+
+
+def _resolve_several(section: str, path: str, given: Any, overrides: Mapping[str, Any], notes: list[str]) -> Config:
+    """Resolves a section of several members, {key: entry}; True chooses the defaults, None and False leave one out."""
+    table = family(section)
+    assert table.beside is not None
+    beside = knobs_of(table.beside)
+    entries = _as_section(path, given)
+    config = resolve(beside, {key: entries.pop(key) for key in beside if key in entries}, path)
+    for key, entry in entries.items():
+        if not key.isidentifier() or key == "name":
+            hint = f'Name a function as {section}.mine = {{"name": "package.module:function"}}'
+            raise ConfigError(f"{path}.{key}", key, "an identifier as the key of a member", hint)
+        entry = as_python(entry)
+        if entry is not None and entry is not False:
+            member = {} if entry is True else entry
+            named = {"name": key} | _as_section(
+                f"{path}.{key}", {"name": member} if isinstance(member, str) else member
+            )
+            config[key] = _resolve_member(section, f"{path}.{key}", named, overrides, notes)
+    _check_order(config, path)
+    return config
+
+
+def _check_order(config: Config, path: str) -> None:
+    """Rejects an order that does not name every member of a section once."""
+    members = [key for key, entry in config.items() if isinstance(entry, Mapping)]
+    if config["order"] is not None and sorted(config["order"]) != sorted(members):
+        expected = f"each of {', '.join(members) or 'no members'} once" if members else "None, since no member is named"
+        raise ConfigError(f"{path}.order", config["order"], expected, f"Leave {path}.order out for that of the table")
 
 
 def _resolve_schedules(given: Any, config: Config, overrides: Mapping[str, Any], notes: list[str]) -> Config:
@@ -145,16 +175,17 @@ def _resolve_space(given: Any, path: str = "search.space") -> Config:
 
 def _may_be_dropped(target: str, entry: Mapping[str, Any], config: Config, overrides: Mapping[str, Any]) -> bool:
     """Returns whether an entry may be dropped: it is the default's, or was written for another member."""
-    section, _, knob = target.partition(".")
+    path, _, knob = target.rpartition(".")
     if (
-        f"{section}.name" in overrides
+        f"{path}.name" in overrides
         or flatten(default_config().to_dict()).get(f"schedule.{target}.name") == entry["name"]
     ):
         return True
-    if section not in PROGRAM:
-        return False
-    table = family(section)
-    is_missing = knob not in table.knobs(config[section]["name"])
+    chosen = chosen_members(config).get(path)
+    if chosen is None:
+        return path in overrides  # a member that was switched off takes its schedules along
+    table = family(path.partition(".")[0])
+    is_missing = knob not in table.knobs(chosen["name"])
     return is_missing and any(knob in table.knobs(name) for name in table.members)
 
 
@@ -178,7 +209,8 @@ def _set_key(config: Config, key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
         inner = config.get(section)
-        if sections[0] == "schedule" and is_none(inner):
+        is_switch = sections[0] == "augment" and depth == 1 and as_python(inner) in (True, False, None)
+        if is_switch or (sections[0] == "schedule" and is_none(inner)):
             config[section] = {}
         elif isinstance(inner, str) and sections[0] in FAMILIES and (depth == 0 or sections[0] == "schedule"):
             config[section] = {"name": inner}

@@ -24,6 +24,7 @@ TRAITS = {
     "model": Traits(in_program=True, changes_numbers=True, per_trial=True),
     "loss": Traits(in_program=True, changes_numbers=True, per_trial=True),
     "optimizer": Traits(in_program=True, changes_numbers=True, per_trial=True),
+    "augment": Traits(in_program=True, changes_numbers=True, per_trial=True),
     "data": Traits(in_program=False, changes_numbers=True, per_trial=True),
     "schedule": Traits(in_program=False, changes_numbers=True, per_trial=True),  # its floats have names of their own
     "train": Traits(in_program=False, changes_numbers=True, per_trial=True),

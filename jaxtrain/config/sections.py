@@ -36,6 +36,22 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """The order of the augmentations of training batches (None: that of the table), and their seed.
+
+    The other keys of the section are its augmentations, each off unless it is named: `augment.flip.probability=0.5`, or
+    `augment.flip=True` with the defaults of its knobs. A key of your own takes a `name`, as in
+    `augment.second = {"name": "cutout"}`, or a function of yours as "package.module:function".
+
+    A `seed` draws other augmentations in a run whose initial weights and dropout stay those of its own seed; None: the
+    run's seed alone decides.
+    """
+
+    order: tuple[str, ...] | None = None
+    seed: Annotated[int, Bounds(0, 2**32 - 1)] | None = None
+
+
+@dataclass(frozen=True)
 class Eval:
     """Interval of evaluation on the validation split, and the metric that selects the best step."""
 

@@ -59,6 +59,14 @@ class DataInfo:
         """Tells whether batches hold raw integers, which the task normalises."""
         return self.input_dtype != "float32"
 
+    def resized(self, shape: tuple[int, ...]) -> "DataInfo":
+        """Returns the description of pictures of another size; targets with a value for each pixel follow."""
+        if shape == self.input_shape or len(shape) != 3:
+            return self
+        are_maps = len(self.target_shape) >= 2 and self.target_shape[:2] == self.input_shape[:2]
+        targets = (*shape[:2], *self.target_shape[2:]) if are_maps else self.target_shape
+        return dataclasses.replace(self, input_shape=shape, target_shape=targets)
+
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
         targets = (self.target_mean, self.target_std, self.standardised, self.void)

@@ -128,7 +128,7 @@ def check(config: Config) -> None:
         name = section[key]
         if name is not None and name not in floats:
             raise ConfigError(f"lr_range.{key}", name, one_of(floats), nearest(name, floats))
-        if name is not None and name.startswith("loss."):
+        if name is not None and name.startswith(("loss.", "augment.")):
             expected = "a float that leaves the loss as it is"
             raise ConfigError(
                 f"lr_range.{key}", name, expected, "Lanes are compared by the loss, which it would change"

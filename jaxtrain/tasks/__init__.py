@@ -1,9 +1,11 @@
 """Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family
@@ -11,6 +13,7 @@ from jaxtrain.config.registry import BoundMember, Family, Product, Values, havin
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
+from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
 from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.linen import linen_task
@@ -25,33 +28,60 @@ def make_task(config: Config, info: DataInfo) -> Task:
     """Builds the task of a resolved config; configs that differ only in floats get the same object."""
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
-    return _build_task(bound["task"], bound["model"], bound["loss"], info, precision)
+    return _build_task(bound["task"], bound["model"], bound["loss"], augmentation_of(config), info, precision)
 
 
 @functools.lru_cache(maxsize=256)
-def _build_task(task: BoundMember, model: BoundMember, loss: BoundMember, info: DataInfo, precision: Precision) -> Task:
-    """Makes a task that rebuilds its member at each call, as models and optimizers are, so its floats are traced."""
+def _build_task(
+    task: BoundMember,
+    model: BoundMember,
+    loss: BoundMember,
+    augmentation: Augmentation,
+    info: DataInfo,
+    precision: Precision,
+) -> Task:
+    """Makes a task that normalises raw inputs, augments those of training, and computes in the chosen precision."""
 
-    def build(values: Values) -> Task:
+    def build(values: Values, info: DataInfo) -> Task:
         return task(values, _Model(model, precision), PerExample(loss, loss.name), info)
+
+    bare = augmented(_rebuilt(build, info), augmentation)
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
     centre = {"target_mean": np.asarray(info.target_mean, np.float32).reshape(1, *info.target_shape)} if raw else {}
 
     return Task(
-        init=precision.wrap_function(
-            lambda key, batch, values: build(values).init(key, normalise_batch(batch, info), values)
-        ),
+        init=precision.wrap_function(lambda key, batch, values: bare.init(key, normalise_batch(batch, info), values)),
         loss=precision.wrap_function(
-            lambda params, model_state, batch, key, values, train: build(values).loss(
+            lambda params, model_state, batch, key, values, train: bare.loss(
                 params, model_state, {**normalise_batch(batch, info), **centre}, key, values, train
             )
         ),
         predict=precision.wrap_function(
-            lambda params, model_state, inputs, values: build(values).predict(
+            lambda params, model_state, inputs, values: bare.predict(
                 params, model_state, normalise_inputs(inputs, info), values
             )
+        ),
+    )
+
+
+def _rebuilt(build: Callable[[Values, DataInfo], Task], info: DataInfo) -> Task:
+    """Makes a task that is rebuilt at each call, as models and optimizers are, so that its floats are traced.
+
+    Pictures may have another size than those of the data: crops in training, whole pictures in a prediction.
+    """
+
+    def of(values: Values, inputs: jax.Array) -> Task:
+        return build(values, info.resized(inputs.shape[1:]))
+
+    return Task(
+        init=lambda key, batch, values: build(values, info).init(key, batch, values),
+        loss=lambda params, model_state, batch, key, values, train: of(values, batch["inputs"]).loss(
+            params, model_state, batch, key, values, train
+        ),
+        predict=lambda params, model_state, inputs, values: of(values, inputs).predict(
+            params, model_state, inputs, values
         ),
     )
 
