@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxtrain.search.run import run_search
     from jaxtrain.tasks import linen_task, make_task
     from jaxtrain.training.experiment import build
+    from jaxtrain.training.generation import generate
     from jaxtrain.training.train import train_and_evaluate
     from jaxtrain.training.trained_run import Run, load_run
 
@@ -52,6 +53,7 @@ _HOMES = {
         "make_task",
     ),
     "training.experiment": ("build",),
+    "training.generation": ("generate",),
     "training.train": ("train_and_evaluate",),
     "training.trained_run": (
         "Run",
@@ -74,6 +76,7 @@ __all__ = [
     "default_config",
     "eval_step",
     "evaluate",
+    "generate",
     "init_state",
     "linen_task",
     "load_config",

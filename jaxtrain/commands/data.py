@@ -21,6 +21,9 @@ MOST_CLASSES = 20
 MOST_FEATURES = 20
 """Features of a table that are listed one by one."""
 
+SHOWN_TOKENS = 60
+"""Tokens of a text that are shown."""
+
 
 def run(options: Options) -> int:
     """Reads the data of a config, reports them, and writes a picture of examples; returns 0."""
@@ -40,8 +43,8 @@ def data_report(dataset: Dataset, config: Mapping[str, Any]) -> list[str]:
     """Formats the output of `data`."""
     section = config["data"]
     info = dataset.info
-    kind = _kind(info.input_shape)
-    classes = f", {info.classes} classes" if info.classes else ""
+    kind = _kind(info.input_shape) if info.vocabulary is None else f"{info.input_shape[0]} {info.vocabulary.kind}"
+    classes = f", {info.classes} classes" if info.classes and info.vocabulary is None else ""
     lines = [f"{section['name']}: {sum(dataset.sizes.values()):,} examples of {kind}{classes}"]
     lines += [f"  {name:<12} {size:>10,}   {_origin(dataset, name, section)}" for name, size in dataset.sizes.items()]
     lines += [*_input_lines(dataset), *_target_lines(dataset)]
@@ -75,6 +78,11 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
     info = dataset.info
     place = "in the step" if info.is_raw else "on the host"
     dtype = dataset.parts["train"].split.inputs.dtype
+    if info.vocabulary is not None:
+        yield f"  tokens       {dtype} {info.input_shape}, {info.vocabulary.size:,} different {info.vocabulary.kind}"
+        first = dataset.parts["train"].split.inputs[0]
+        yield f"  it begins    {info.vocabulary.decode(first[:SHOWN_TOKENS])!r}"
+        return
     if info.encoding is not None:
         count = info.input_shape[0]
         yield f"  inputs       {len(info.encoding.columns)} columns, as {count} numbers by the training part:"
@@ -110,6 +118,9 @@ def _column_lines(dataset: Dataset, encoding: TableEncoding) -> Iterator[str]:
 def _target_lines(dataset: Dataset) -> Iterator[str]:
     info = dataset.info
     dtype = dataset.parts["train"].split.targets.dtype
+    if info.vocabulary is not None:
+        yield "  targets      the tokens one place later"
+        return
     if not info.class_counts:
         yield f"  targets      {dtype} {info.target_shape}{_spread(info.target_mean, info.target_std)}"
         return

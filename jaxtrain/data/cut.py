@@ -67,7 +67,7 @@ def cut(examples: int, fractions: Mapping[str, float], seed: int, rule: Rule = R
 
     Raises ConfigError for fractions that leave a split without examples.
     """
-    counts = _counts(examples, fractions)
+    counts = counts_of(examples, fractions)
     if not counts:
         return {}
     # The spawn key makes the splits independent of the order of the batches, which has the same seed.
@@ -88,7 +88,7 @@ def cut(examples: int, fractions: Mapping[str, float], seed: int, rule: Rule = R
     return {name: np.sort(own) for name, own in rows.items()}
 
 
-def _counts(examples: int, fractions: Mapping[str, float]) -> dict[str, int]:
+def counts_of(examples: int, fractions: Mapping[str, float]) -> dict[str, int]:
     """Returns {split: number of examples} of the splits with a fraction above 0; raises ConfigError for empty ones."""
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:

@@ -14,15 +14,16 @@ from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
 from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
 from jaxtrain.data.class_names import number_labels
-from jaxtrain.data.cut import column, cut, make_rule
-from jaxtrain.data.encoded import encode_tables
+from jaxtrain.data.cut import column, counts_of, cut, make_rule
+from jaxtrain.data.encoded import encode_tables, encode_texts
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
-from jaxtrain.data.info import DataInfo, describe, statistics_rows
+from jaxtrain.data.info import DataInfo, describe, describe_tokens, statistics_rows
 from jaxtrain.data.order import Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
 from jaxtrain.data.tables import Table
+from jaxtrain.data.texts import Text
 from jaxtrain.errors import ConfigError, DataError, Words
 
 Rows = dict[str, np.ndarray]
@@ -77,9 +78,9 @@ class Dataset:
     def read(self, name: str, rows: np.ndarray, out: Rows | None = None) -> Rows:
         """Prepares the examples at these rows of a split, in their order; writes them to `out` if it is given.
 
-        Inputs are raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are int32 or
-        float32; standardised float32 for a task that takes them so (`info.standardised`). Raises DataError for values
-        that are decoded only now and cannot be used.
+        Inputs are tokens or raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are
+        int32, float32, or tokens of a text; standardised float32 for a task that takes them so (`info.standardised`).
+        Raises DataError for values that are decoded only now and cannot be used.
         """
         return self._prepare(name, rows, out)
 
@@ -140,6 +141,8 @@ class Dataset:
         if out is not None:
             np.copyto(out, targets, casting="unsafe")
             return out
+        if self.info.vocabulary is not None:
+            return targets
         return targets.astype(np.int32 if is_integer(targets) else np.float32, copy=False)
 
     @cached_property
@@ -184,6 +187,8 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     """
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
+    if isinstance(source.splits["train"].inputs, Text):
+        return _load_text(source, settings)
     if len(source.damaged) > settings.skip_bad:
         raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
@@ -216,16 +221,31 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
 
 
-def _cut(source: Source, settings: Settings, standardised: bool) -> dict[str, np.ndarray]:
-    """Cuts the splits that the source lacks from its train split, by the rule of the settings."""
+def _load_text(source: Source, settings: Settings) -> Dataset:
+    """Returns the dataset of a text: windows of tokens, whose splits are parts of the text in its order."""
+    train = source.splits["train"]
+    by = (settings.stratify, settings.group_by, settings.order_by)
+    make_rule(*by, None, {}, train.where("targets", "train"))  # there is nothing to cut by, but the order of the text
+    vocabulary, splits = encode_texts(source, counts_of(len(train.inputs.content), _fractions(source, settings)))
+    info = describe_tokens(splits["train"].inputs, vocabulary)
+    weights = _weights(settings.sample, Source(splits), None, info)
+    return Dataset(info, {name: Part(split, source=name) for name, split in splits.items()}, weights)
+
+
+def _fractions(source: Source, settings: Settings) -> dict[str, float]:
+    """Returns the fractions of the splits that the source lacks."""
     # The test split is cut first, so that it does not depend on the validation fraction.
     fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
-    wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
+    return {name: fraction for name, fraction in fractions.items() if name not in source.splits}
+
+
+def _cut(source: Source, settings: Settings, standardised: bool) -> dict[str, np.ndarray]:
+    """Cuts the splits that the source lacks from its train split, by the rule of the settings."""
     train = source.splits["train"]
     labels = train.targets if is_labels(train.targets) and not standardised else None
     by = (settings.stratify, settings.group_by, settings.order_by)
     rule = make_rule(*by, labels, source.columns, train.where("targets", "train"))
-    return cut(len(train.inputs), wanted, settings.seed, rule)
+    return cut(len(train.inputs), _fractions(source, settings), settings.seed, rule)
 
 
 def _stored(splits: Mapping[str, Split], settings: Settings) -> dict[str, Split]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtrain.data.examples import example_fields, is_readable, refuse_iterable
 from jaxtrain.data.fields import Field
 from jaxtrain.data.tables import Table, as_column
+from jaxtrain.data.texts import Text
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
 SPLITS = ("train", "validation", "test")
@@ -20,7 +21,7 @@ class Split(NamedTuple):
     """Inputs and targets of n examples as read; errors name `file` and `targets_file`.
 
     Each is an array (n, ...), or a `Field` that is read by rows; inputs may be a `Table` of named columns, and targets
-    strings, the names of classes.
+    strings, the names of classes. A `Text` stands for both: its targets are its own next tokens.
     `stamps` identify what inputs and targets were decoded from, where fields were read into arrays.
     """
 
@@ -52,11 +53,11 @@ class Source:
 
     A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
-    numbers and texts: a mapping or a data frame. `inputs` and `targets` name the fields of mappings. `classes` is the
-    number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
-    the labels. `void` is a label of masks beyond the classes, of pixels that do not count. `columns` hold values (n,)
-    of the training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
-    examples that a reader found and left, for `data.skip_bad`.
+    numbers and texts: a mapping or a data frame. A split that is one long text is a `Text`. `inputs` and `targets` name
+    the fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
+    `class_names` are their names, in the order of the labels. `void` is a label of masks beyond the classes, of pixels
+    that do not count. `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped,
+    ordered or drawn. `damaged` are the errors of examples that a reader found and left, for `data.skip_bad`.
     """
 
     splits: Mapping[str, Any]
@@ -128,7 +129,9 @@ def _number_of_classes(source: Source, where: str) -> int | None:
 
 
 def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
-    """Makes a split of a pair, a mapping of arrays or an object of examples; `check_source` checks its arrays."""
+    """Makes a split of a pair, a mapping, a text or an object of examples; `check_source` checks its arrays."""
+    if isinstance(given, Text):
+        return Split(given, None, where)
     if isinstance(given, Split):
         return given._replace(inputs=as_inputs(given.inputs, where), file=given.file or where)
     if isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-"""Attention."""
+"""Attention, and rotary positions."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,9 @@ from jaxtrain.models.platform import in_loop_on_cpu
 
 NEVER = -1e30
 """The score of a key that a query must not see: its weight is exactly 0, and a row of them is not nan."""
+
+BASE = 10_000.0
+"""The ratio of the longest rotary wavelength to the shortest."""
 
 
 def attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -32,3 +35,19 @@ def _products(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.
         scores = jnp.where(mask[:, None], scores, NEVER)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     return (weights @ v).transpose(0, 2, 1, 3)
+
+
+def rotate(heads: jax.Array, positions: jax.Array) -> jax.Array:
+    """Turns pairs of features of (batch, t, heads, d) by angles that grow with their positions (t,); d is even.
+
+    Products of queries and keys then depend on the distance of their positions alone. Su et al. (2021),
+    https://arxiv.org/abs/2104.09864, with the pairs (i, i + d / 2).
+    """
+    half = heads.shape[-1] // 2
+    speeds = BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions.astype(jnp.float32)[None, :, None, None] * speeds[None, None, None, :]
+    cos = jnp.cos(angles).astype(heads.dtype)
+    sin = jnp.sin(angles).astype(heads.dtype)
+    first = heads[..., :half]
+    second = heads[..., half:]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -16,6 +16,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
 from jaxtrain.tasks.classification import binary_classification, classification, label_distribution
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
+from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
@@ -61,6 +62,11 @@ def _build_task(
         predict=precision.wrap_function(
             lambda params, model_state, inputs, values: bare.predict(
                 params, model_state, normalise_inputs(inputs, info), values
+            )
+        ),
+        decode=precision.wrap_function(
+            lambda params, model_state, tokens, values, *at: build(values).decode(
+                params, model_state, tokens, values, *at
             )
         ),
     )
@@ -111,6 +117,7 @@ TASKS = Family(
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,
+        "language_modelling": language_modelling,
     },
     supplied=("model", "loss", "info"),
     product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),

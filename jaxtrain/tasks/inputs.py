@@ -10,7 +10,7 @@ from jaxtrain.data.info import DataInfo
 
 
 def normalise_inputs(inputs: Any, info: DataInfo) -> Any:
-    """Returns integer inputs (batch, ...) as float32 of mean 0 and deviation 1; floats are normalised already.
+    """Returns raw integers (batch, ...) as float32 of mean 0 and deviation 1; floats are normalised already.
 
     The statistics are those of the training split, for each feature or for the last axis (`DataInfo`).
     """

@@ -16,6 +16,7 @@ from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data import read_inputs
+from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import as_inputs
@@ -28,6 +29,7 @@ from jaxtrain.storage.ownership import Owner, read_owner, saved_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
+from jaxtrain.training.generation import generate
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,32 @@ class Run:
         Raises DataError naming file and row.
         """
         return self.predict(read_inputs(self.config["data"], self.info, files))
+
+    def generate(
+        self, prompt: str, length: int = 200, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> str:
+        """Returns `length` tokens of text that continue a prompt, for a run that was trained on a text.
+
+        The model sees as many tokens as in training. For `temperature`, `top_k` and `seed` see `jaxtrain.generate`.
+        Warns of characters that training lacked. Raises UsageError for a run on other data, and for an empty prompt.
+        """
+        vocabulary = self.info.vocabulary
+        if vocabulary is None:
+            raise UsageError("generate", Words("a run that was not trained on a text"), "one that was")
+        given = vocabulary.encode(prompt)
+        warn_of_unknown(given, vocabulary, "prompt")
+        values = self.rules.schedule(self.state.step, self.state.hparams)
+        drawn = generate(
+            self.task,
+            (*evaluation_weights(self.state), values),
+            given[None],
+            length,
+            context=self.info.input_shape[0],
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
+        return vocabulary.decode(drawn[0])
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -136,7 +164,7 @@ def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     """Returns the shapes and dtypes of a run's state, from the description of its data."""
     targets = jnp.int32 if info.classes is not None else jnp.float32
     batch = {
-        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
+        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), info.input_dtype),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
     }
     names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]

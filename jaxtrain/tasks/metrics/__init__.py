@@ -17,6 +17,7 @@ from jaxtrain.tasks.metrics.classification import (
     top_3,
     top_5,
 )
+from jaxtrain.tasks.metrics.language import bits_per_byte
 from jaxtrain.tasks.metrics.overlap import dice, image_dice, image_iou, iou, iou_per_class, mean_iou
 from jaxtrain.tasks.metrics.precision_recall import (
     f1,
@@ -59,6 +60,7 @@ METRICS = Family(
         "roc_auc": roc_auc,
         "average_precision": average_precision,
         "perplexity": perplexity,
+        "bits_per_byte": bits_per_byte,
         "calibration_error": calibration_error,
         "mse": mse,
         "rmse": rmse,
