@@ -11,7 +11,7 @@ from jaxtrain.training.train import train_and_evaluate
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 EMBEDDED = ("digits", "breast_cancer", "diabetes")
-SMALL = {"model.hidden": (8,), "model.features": (4, 4), "model.widths": (4, 4, 4, 4)}
+SMALL = {"model.hidden": (8,), "model.features": (4, 4), "model.widths": (4, 4, 4, 4), "model.width": 8}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -16,8 +16,10 @@ from jaxtrain.data import Source
 from jaxtrain.data.info import describe
 from jaxtrain.errors import ConfigError, DataError
 from jaxtrain.tasks import make_task
+from jaxtrain.tasks.inputs import normalise_inputs
 from jaxtrain.tasks.losses import LOSSES
 from jaxtrain.tasks.metrics import METRICS
+from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
 
@@ -134,13 +136,30 @@ def test_a_void_label_is_none_of_the_classes_and_needs_their_number():
             train_and_evaluate(config, "unused", data=Source({"train": (images, LABELS)}, classes, void=1), quiet=True)
 
 
+def test_examples_normalised_by_themselves_do_not_change_with_brightness_and_contrast():
+    pictures = RANDOM.integers(0, 100, (6, 4, 5, 2)).astype(np.uint8)
+    pictures[1] = 7
+    info = describe(pictures, np.zeros((6, 4, 5), np.int32), None, 2, per_example=True)
+    found = np.asarray(normalise_inputs(jnp.asarray(pictures), info))
+    mean, deviation = (function(pictures, axis=(1, 2), keepdims=True) for function in (np.mean, np.std))
+    np.testing.assert_allclose(found, (pictures - mean) / np.where(deviation > 0, deviation, 1), atol=1e-4)
+    np.testing.assert_array_equal(found[1], 0.0)
+    np.testing.assert_allclose(normalise_inputs(jnp.asarray(2 * pictures + 9), info), found, atol=1e-4)
+    np.testing.assert_allclose(normalise_inputs(jnp.asarray(found), info), found, atol=1e-5)
+
+
+def test_features_of_a_table_are_not_normalised_by_themselves():
+    with pytest.raises(ConfigError, match=r"data\.per_example: got True; expected False for examples of one axis"):
+        build(tiny({"data.name": "diabetes", "data.per_example": True}))
+
+
 SIZE = 16
 UNET = {
     "task": {"name": "segmentation", "metrics": ("image_dice", "image_iou")},
     "model": {"name": "unet", "width": 4, "depth": 2},
     "loss": {"name": "dice_cross_entropy"},
     "optimizer": {"name": "adamw", "learning_rate": 0.01},
-    "data": {"name": "image_masks", "folder": "pairs", "batch_size": 8, "test_fraction": 0.2},
+    "data": {"name": "image_masks", "folder": "pairs", "batch_size": 8, "test_fraction": 0.2, "per_example": True},
     "train": {"duration": "60 steps"},
     "eval": {"metric": "image_dice"},
     "parallel": {"mesh": 1},

@@ -209,7 +209,12 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     splits = _stored(source.splits, settings)
     described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
-    options: dict[str, Any] = {"void": source.void, "standardised": standardised}
+    _check_per_example(settings, len(inputs.shape) - 1)
+    options: dict[str, Any] = {
+        "void": source.void,
+        "per_example": settings.per_example,
+        "standardised": standardised,
+    }
     info = describe(*described, sample=sample, **options)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
         info = describe(*described, sample=sample[~passed], **options)
@@ -221,11 +226,19 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
 
 
+def _check_per_example(settings: Settings, axes: int) -> None:
+    """Raises ConfigError for examples of one axis that are to be normalised by themselves."""
+    if settings.per_example and axes < 2:
+        expected = "False for examples of one axis, whose features have nothing in common"
+        raise ConfigError("data.per_example", settings.per_example, expected, "Leave it out")
+
+
 def _load_text(source: Source, settings: Settings) -> Dataset:
     """Returns the dataset of a text: windows of tokens, whose splits are parts of the text in its order."""
     train = source.splits["train"]
     by = (settings.stratify, settings.group_by, settings.order_by)
     make_rule(*by, None, {}, train.where("targets", "train"))  # there is nothing to cut by, but the order of the text
+    _check_per_example(settings, 1)
     vocabulary, splits = encode_texts(source, counts_of(len(train.inputs.content), _fractions(source, settings)))
     info = describe_tokens(splits["train"].inputs, vocabulary)
     weights = _weights(settings.sample, Source(splits), None, info)

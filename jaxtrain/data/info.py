@@ -35,11 +35,11 @@ class DataInfo:
     targets are per element, and () for targets (n, ...) of rank above 2 (masks). A standard deviation of 0 is replaced
     by 1. `class_counts` is the number of training examples per class, () unless there is one label per example. `void`
     is the label of pixels that do not count, None without one. `class_names` are in the order of the labels, () where
-    labels have no names. `standardised` says that the dataset holds standardised targets, as the task asked for.
-    `input_dtype` is the dtype of inputs in a batch: "float32" if the host normalises them, else that of raw integers,
-    which the task normalises by the same statistics. `encoding` makes inputs of a table; its columns of 0 and 1 have
-    mean 0 and deviation 1 here, so they stay as they are. With a `vocabulary` inputs and targets are its tokens, which
-    have no statistics, and `classes` is their number.
+    labels have no names. With `per_example` each example is normalised by itself, too. `standardised` says that the
+    dataset holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch:
+    "float32" if the host normalises them, else that of raw integers, which the task normalises by the same statistics.
+    `encoding` makes inputs of a table; its columns of 0 and 1 have mean 0 and deviation 1 here, so they stay as they
+    are. With a `vocabulary` inputs and targets are its tokens, which have no statistics, and `classes` is their number.
     """
 
     input_shape: tuple[int, ...]
@@ -55,6 +55,7 @@ class DataInfo:
     class_names: tuple[str, ...] = ()
     encoding: TableEncoding | None = None
     void: int | None = None
+    per_example: bool = False
     vocabulary: Vocabulary | None = None
 
     @property
@@ -72,7 +73,7 @@ class DataInfo:
 
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
-        targets = (self.target_mean, self.target_std, self.standardised, self.void)
+        targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example)
         return (*shapes, *targets, (self.input_mean, self.input_std) if self.is_raw else self.vocabulary)
 
     def __eq__(self, other: object) -> bool:
@@ -194,6 +195,7 @@ def describe(
     encoding: TableEncoding | None = None,
     *,
     void: int | None = None,
+    per_example: bool = False,
     sample: np.ndarray | None = None,
     standardised: bool = False,
 ) -> DataInfo:
@@ -224,6 +226,7 @@ def describe(
         class_names=class_names,
         encoding=encoding,
         void=void,
+        per_example=per_example,
     )
 
 
