@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from jaxtrain.data.source import Source, Split
     from jaxtrain.errors import JaxtrainError
     from jaxtrain.lr_range.from_config import lr_range_test
+    from jaxtrain.models.layers import dropout
     from jaxtrain.parallel.population import Population
     from jaxtrain.search.run import run_search
     from jaxtrain.tasks import linen_task, make_task
+    from jaxtrain.tasks.nnx_modules import nnx_task
+    from jaxtrain.tasks.pytrees import pytree_task
     from jaxtrain.training.experiment import build
     from jaxtrain.training.generation import generate
     from jaxtrain.training.train import train_and_evaluate
@@ -46,12 +49,15 @@ _HOMES = {
     ),
     "errors": ("JaxtrainError",),
     "lr_range.from_config": ("lr_range_test",),
+    "models.layers": ("dropout",),
     "parallel.population": ("Population",),
     "search.run": ("run_search",),
     "tasks": (
         "linen_task",
         "make_task",
     ),
+    "tasks.nnx_modules": ("nnx_task",),
+    "tasks.pytrees": ("pytree_task",),
     "training.experiment": ("build",),
     "training.generation": ("generate",),
     "training.train": ("train_and_evaluate",),
@@ -74,6 +80,7 @@ __all__ = [
     "TrainState",
     "build",
     "default_config",
+    "dropout",
     "eval_step",
     "evaluate",
     "generate",
@@ -83,6 +90,8 @@ __all__ = [
     "load_run",
     "lr_range_test",
     "make_task",
+    "nnx_task",
+    "pytree_task",
     "run_search",
     "train_and_evaluate",
     "train_call",

@@ -39,7 +39,7 @@ PARTS = {
     "database": Part("a database", "apt-get install postgresql", lambda: postgres_program("initdb") is not None),
     **{
         name: Part(f"the package {name}", f"pip install {name}", lambda name=name: bool(find_spec(name)), False)
-        for name in ("datasets", "grain", "torch")
+        for name in ("datasets", "equinox", "grain", "torch")
     },
     "root": Part("root", "run as root, to mount a small disk", lambda: os.geteuid() == 0, installable=False),
 }

@@ -6,14 +6,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tiny_runs import tiny
 
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import named_leaves
-from jaxtrain.errors import ConfigError
+from jaxtrain.errors import ConfigError, JaxtrainWarning
 from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.training.experiment import build
 from jaxtrain.training.runners import make_runner
 from jaxtrain.training.train import start, train_and_evaluate
@@ -156,3 +158,80 @@ def test_weights_of_several_schedule_free_seeds_are_refused_as_those_of_any_othe
     train_and_evaluate(tiny(free), tmp_path / "source", quiet=True)
     with pytest.raises(ConfigError, match=r"init_from.*there \(2, 16\), here \(16,\)"):
         fresh(tmp_path / "new", checkpoint__init_from=str(tmp_path / "source"))
+
+
+TORCH_NAMES = ((r"body\.(\d)\.weight", r"Dense_\1/kernel"), (r"body\.(\d)\.bias", r"Dense_\1/bias"))
+
+
+@pytest.fixture
+def archive(source: Path, tmp_path: Path) -> Path:
+    """A file with the weights of the run, named and laid out as by PyTorch, in half precision where that is exact."""
+    arrays = {}
+    for path, leaf in weights(load_run(source).state.params).items():
+        layer, kind = path.removeprefix("Dense_").split("/")
+        name = f"body.{layer}.{'weight' if kind == 'kernel' else 'bias'}"
+        arrays[name] = (leaf.astype(np.float16) * 0 + 0.5 if kind == "bias" else leaf).T
+    write_arrays(tmp_path / "weights.safetensors", {**arrays, "head.weight": np.zeros((2, 3))})
+    return tmp_path / "weights.safetensors"
+
+
+def test_a_file_of_another_library_gives_the_weights_by_a_map_of_names(source, archive, tmp_path):
+    given = {"checkpoint__init_names": TORCH_NAMES, "checkpoint__init_layout": "torch"}
+    with pytest.warns(JaxtrainWarning, match=r"arrays in .* no place for: head\.weight; expected"):
+        state = fresh(tmp_path / "new", checkpoint__init_from=str(archive), **given)
+    for path, leaf in weights(load_run(source).state.params).items():
+        expected = np.full_like(leaf, 0.5) if path.endswith("bias") else leaf
+        np.testing.assert_array_equal(weights(state.params)[path], expected)
+        assert weights(state.params)[path].dtype == np.float32
+
+
+def test_a_file_of_safetensors_is_written_as_the_library_reads_it(tmp_path):
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.ones(2, np.int8)}
+    write_arrays(tmp_path / "x.safetensors", arrays, {"by": "test"})
+    for read in (load_file(tmp_path / "x.safetensors"), read_arrays(tmp_path / "x.safetensors")):
+        assert read.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(read[name], array)
+    halves = torch_bfloat16()
+    (tmp_path / "half.safetensors").write_bytes(halves)
+    np.testing.assert_array_equal(read_arrays(tmp_path / "half.safetensors")["w"].astype(np.float32), [1.0, -2.0])
+
+
+def torch_bfloat16() -> bytes:
+    """Returns a file with the bfloat16 numbers 1 and -2, whose bytes are the upper halves of those of float32."""
+    header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    return (
+        len(header).to_bytes(8, "little") + header + np.asarray([1.0, -2.0], np.float32).view(np.uint16)[1::2].tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, r"init_from.*params/Dense_0/bias: there nothing.*params/Dense_1/kernel"),
+        (
+            {"checkpoint__init_names": TORCH_NAMES},
+            r"init_from.*params/Dense_0/kernel: there \(16, 64\), here \(64, 16\)",
+        ),
+        ({"checkpoint__init_names": ("body", "Dense")}, r"init_names: got 'body'; expected pairs \(regular"),
+        ({"checkpoint__init_names": (("(", "x"),)}, r"init_names: .*The expression is none"),
+        ({"checkpoint__init_names": ((r"body.*", r"\1"),)}, r"init_names: .*names a group that the expression lacks"),
+        ({"checkpoint__init_names": ((r"body.*", "x"),)}, r"init_names: got one path, 'x', for 'body\.\d\.\w+' and"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")
+def test_a_map_of_names_that_does_not_fit_is_one_line(archive, tmp_path, given, named):
+    with pytest.raises(ConfigError, match=named):
+        fresh(tmp_path / "new", checkpoint__init_from=str(archive), **given)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 40, -1])
+def test_a_damaged_file_of_weights_is_one_line(archive, tmp_path, cut):
+    archive.write_bytes(archive.read_bytes()[:cut])
+    with pytest.raises(ConfigError, match=r"init_from .*: got a file that cannot be read .*; expected a complete file"):
+        fresh(tmp_path / "new", checkpoint__init_from=str(archive))
+
+
+def test_names_without_a_file_are_refused(source, tmp_path):
+    with pytest.raises(ConfigError, match=r"init_names.* None where checkpoint\.init_from is no \.safetensors file"):
+        fresh(tmp_path, checkpoint__init_from=str(source), checkpoint__init_names=TORCH_NAMES)

@@ -24,6 +24,10 @@ LATER = {"data": ("stratify", "group_by", "order_by", "sample", "void", "per_exa
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 
 
+LATER_OF_CHECKPOINT = {"result": "best", "init_names": None, "init_layout": "jax"}
+"""Knobs of `checkpoint` that earlier versions lack, and the values that leave their digests as they are."""
+
+
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Returns {dotted name: (value in `config`, value in `other`)} where they differ; a missing value is None."""
     ours = flatten(from_json(to_json(config)))
@@ -57,8 +61,8 @@ def changes_numbers(config: Config) -> Config:
     for section, later in LATER.items():
         kept[section] = {key: value for key, value in kept[section].items() if value or key not in later}
     section = config["checkpoint"]
-    result = {} if section["result"] == "best" else {"result": section["result"]}  # absent in earlier versions
-    return kept | {"checkpoint": {key: section[key] for key in START_FROM} | result}
+    later = {key: section[key] for key, off in LATER_OF_CHECKPOINT.items() if section[key] != off}
+    return kept | {"checkpoint": {key: section[key] for key in START_FROM} | later}
 
 
 def digest(config: Config) -> str:

@@ -65,9 +65,11 @@ class Checkpoint:
 
     `result` is the state that is tested, evaluated and loaded: that of the best evaluation, or the last one.
 
-    `init_from` is a run whose weights initialise this one, except those whose path matches the regular expression
-    `init_except`. `continue_from` is a run whose whole newest state this one continues: steps, optimizer and averages,
-    with the schedules and the duration of this config, both counted from the first step of that run.
+    `init_from` is a run, or a `.safetensors` file, whose weights initialise this one, except those whose path matches
+    the regular expression `init_except`. `init_names` maps the names of a file to paths by pairs (regular expression,
+    path), and `init_layout` "torch" moves the axes of its kernels, whose outputs come first there. `continue_from` is a
+    run whose whole newest state this one continues: steps, optimizer and averages, with the schedules and the duration
+    of this config, both counted from the first step of that run.
     """
 
     every: Duration = "10 %"
@@ -75,6 +77,8 @@ class Checkpoint:
     result: Literal["best", "last"] = "best"
     init_from: Name | None = None
     init_except: Pattern | None = None
+    init_names: tuple | None = None
+    init_layout: Literal["jax", "torch"] = "jax"
     continue_from: Name | None = None
 
 

@@ -197,7 +197,7 @@ def _differentiate(
     parts = [jax.value_and_grad(loss, has_aux=True)(params) for loss in losses]
     gradients, model_state = _mean([(gradients, model_state) for (_, (model_state, _)), gradients in parts])
     metrics = jax.tree.map(lambda *sums: sum(sums), *(_check_metrics(metrics) for (_, (_, metrics)), _ in parts))
-    gradients, model_state = lax.pmean((gradients, model_state), axis_name)
+    gradients, model_state = _pmean((gradients, model_state), axis_name)
     return ([loss for (loss, _), _ in parts], gradients), model_state, lax.psum(metrics, axis_name)
 
 
@@ -221,7 +221,15 @@ def _objective(losses: list[LossOfParams], axis_name: Axes) -> Callable[[Any], j
 
 
 def _mean(trees: list[Any]) -> Any:
-    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+    """Averages the floats of trees; integers, such as counts of calls, are those of the first."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves) if _is_float(leaves[0]) else leaves[0], *trees)
+
+
+def _pmean(tree: Any, axis_name: Axes) -> Any:
+    """Averages the floats of a tree over the axis; integers stay."""
+    return jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name) if _is_float(leaf) else leaf, tree)
 
 
 def _gradient_norm(gradients: Any, measure: bool | jax.Array) -> Mean:
@@ -239,8 +247,11 @@ def _last_norms(before: Any, after: Any, last: jax.Array, capacity: int) -> Metr
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if _is_float(leaf)]).all()
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _check_metrics(metrics: Metrics) -> Metrics:

@@ -30,6 +30,12 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
         yield path, leaf
 
 
+def replace_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """Returns the tree with the leaves given by their paths in the place of its own; others stay."""
+    replaced = [leaves.get(path, leaf) for path, leaf in named_leaves(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), replaced)
+
+
 def leaf_digests(tree: Any) -> LeafTable:
     """Maps the path of each array to {"sha256": hex digits, "shape": list of int, "dtype": name}."""
     return {path: _leaf_digest(np.asarray(leaf)) for path, leaf in named_leaves(tree)}

@@ -21,6 +21,7 @@ __all__ = [
     "batch_axis",
     "batch_norm",
     "convolve",
+    "dropout",
     "group_norm",
     "layer_norm",
     "max_pool",
@@ -30,11 +31,22 @@ __all__ = [
 ]
 
 
-class Dropout(nn.Module):
+def dropout(key: jax.Array, inputs: jax.Array, rate: float | jax.Array) -> jax.Array:
     """Sets each value to 0 with probability `rate`, which may be traced, and scales the others by 1 / (1 - rate).
 
-    A rate of None removes the layer; 0.0 still draws random numbers, so that rates can be compared in one program.
     Srivastava et al. (2014), https://jmlr.org/papers/v15/srivastava14a.html.
+    """
+    keep = 1.0 - jnp.asarray(rate, jnp.float32)  # bfloat16 would round 0.999 to 1
+    kept = jax.random.bernoulli(key, keep, inputs.shape)
+    # Multiply by the reciprocal: XLA rewrites a division so in some programs only, and a run alone and the same
+    # run as a lane should agree to the bit.
+    return jnp.where(kept, inputs * (1.0 / keep).astype(inputs.dtype), jnp.zeros_like(inputs))
+
+
+class Dropout(nn.Module):
+    """Applies `dropout` in training.
+
+    A rate of None removes the layer; 0.0 still draws random numbers, so that rates can be compared in one program.
     """
 
     rate: float | None
@@ -44,8 +56,4 @@ class Dropout(nn.Module):
         """Applies dropout; returns `inputs` unchanged if `train` is false."""
         if self.rate is None or not train:
             return inputs
-        keep = 1.0 - jnp.asarray(self.rate, jnp.float32)  # bfloat16 would round 0.999 to 1
-        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, inputs.shape)
-        # Multiply by the reciprocal: XLA rewrites a division so in some programs only, and a run alone and the same
-        # run as a lane should agree to the bit.
-        return jnp.where(kept, inputs * (1.0 / keep).astype(inputs.dtype), jnp.zeros_like(inputs))
+        return dropout(self.make_rng("dropout"), inputs, self.rate)

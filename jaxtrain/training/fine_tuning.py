@@ -1,7 +1,7 @@
-"""Fine-tuning: initializes a new run with the weights of another."""
+"""Fine-tuning: initializes a new run with the weights of another, or of a file."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,18 @@ from jaxtrain.core.trees import match_paths, named_leaves
 from jaxtrain.errors import ConfigError
 from jaxtrain.files import reported_as
 from jaxtrain.storage.ownership import read_owner
+from jaxtrain.storage.safetensors_files import SUFFIX
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.trained_run import open_checkpoints
+from jaxtrain.training.weights_of_file import read_weights_of_file
 
 
 def load_initial_weights(
     state: TrainState, section: Mapping[str, Any], rules: Rules, place: Callable[[Any], Any], lanes: int | None = None
 ) -> TrainState:
-    """Replaces parameters and model state with those of the run `checkpoint.init_from`, at its best step.
+    """Replaces parameters and model state with those of `checkpoint.init_from`: a run at its best step, or a file.
 
-    Uses the averaged parameters where the run has them. Parameters whose path matches the regular expression
+    Uses the averaged parameters where a run has them. Parameters whose path matches the regular expression
     `checkpoint.init_except` keep their initial values. The optimizer state is initialized from the new parameters.
 
     Args:
@@ -34,7 +36,7 @@ def load_initial_weights(
         lanes: lanes of the state, padding included, which all get the same weights; None for a single run.
 
     Raises:
-        ConfigError: no such run, or weights that do not fit; it lists every leaf that does not match.
+        ConfigError: no such run or file, or weights that do not fit; it lists every leaf that does not match.
     """
     pattern = section["init_except"]
     if section["init_from"] is None:
@@ -42,8 +44,8 @@ def load_initial_weights(
             hint = "Set checkpoint.init_from, or leave checkpoint.init_except out"
             raise ConfigError("checkpoint.init_except", pattern, "None where checkpoint.init_from is None", hint)
         return state
-    source = _read_weights(Path(section["init_from"]))
     weights = {"params": state.params, "model_state": state.model_state}
+    source = _read_weights(section, dict(named_leaves(weights)))
     replaced = dict(named_leaves(weights))
     if pattern is not None:
         kept = jax.tree.leaves(match_paths("checkpoint.init_except", pattern, weights))
@@ -66,7 +68,18 @@ def _init_optimizer(state: TrainState, *, rules: Rules) -> Any:
     return rules.optimizer(rules.schedule(state.step, state.hparams)).init(state.params)
 
 
-def _read_weights(run: Path) -> dict[str, np.ndarray]:
+def _read_weights(section: Mapping[str, Any], wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """Reads path -> array of a run, or of a file whose arrays are named as the `wanted` paths or mapped to them."""
+    path = Path(section["init_from"])
+    if path.suffix == SUFFIX:
+        return read_weights_of_file(path, section["init_names"], section["init_layout"], wanted)
+    if section["init_names"] is not None:
+        expected = f"None where checkpoint.init_from is no {SUFFIX} file"
+        raise ConfigError("checkpoint.init_names", section["init_names"], expected)
+    return _read_weights_of_run(path)
+
+
+def _read_weights_of_run(run: Path) -> dict[str, np.ndarray]:
     """Reads path -> array of parameters and model state, averaged if available, at the best or else the newest step."""
     with reported_as(ConfigError, "checkpoint.init_from"):
         checkpoints = open_checkpoints(run, read_owner(run))
@@ -107,4 +120,4 @@ def _check(replaced: Mapping[str, Any], source: Mapping[str, np.ndarray], run: s
     ]
     if wrong:
         hint = f"Leave these out with checkpoint.init_except: {'; '.join(wrong)}"
-        raise ConfigError("checkpoint.init_from", run, "a run whose weights have the same shapes", hint)
+        raise ConfigError("checkpoint.init_from", run, "weights of the same paths and shapes", hint)
