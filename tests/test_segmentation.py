@@ -131,7 +131,10 @@ def test_a_loss_of_ones_own_must_know_which_pixels_count():
 def test_a_void_label_is_none_of_the_classes_and_needs_their_number():
     images = np.zeros((*LABELS.shape, 1), np.float32)
     config = tiny({"task.name": "segmentation"})
-    for classes, expected in ((3, "a label other than 0 to 2"), (None, r"Source\(splits, classes=n\)")):
+    for classes, expected in (
+        (3, "a label other than 0 to 2"),
+        (None, "a number of classes beside it. Give it as Source"),
+    ):
         with pytest.raises(DataError, match=f"got the void label 1.*expected {expected}"):
             train_and_evaluate(config, "unused", data=Source({"train": (images, LABELS)}, classes, void=1), quiet=True)
 

@@ -100,7 +100,8 @@ def _check_void(void: int | None, classes: int | None, where: str) -> None:
     if void is None:
         return
     if classes is None:
-        raise DataError(where, Words(f"the void label {void} without a number of classes"), "Source(splits, classes=n)")
+        got = Words(f"the void label {void} without a number of classes")
+        raise DataError(where, got, "a number of classes beside it", "Give it as Source(splits, classes=n)")
     if 0 <= void < classes:
         got = Words(f"the void label {void} of {classes} classes")
         raise DataError(where, got, f"a label other than 0 to {classes - 1}, those of the classes")

@@ -81,6 +81,8 @@ def image_dice(predictions: jax.Array, targets: jax.Array, mask: jax.Array, kept
 def image_iou(predictions: jax.Array, targets: jax.Array, mask: jax.Array, kept: jax.Array | None = None) -> Mean:
     """Intersection over union of each image, averaged over the images; shapes and empty masks as in `image_dice`.
 
+    Csurka et al. (2013), https://doi.org/10.5244/C.27.32.
+
     >>> image_iou(jnp.array([[1.0, 1.0], [-1.0, -1.0]]), jnp.array([[1, 0], [0, 0]]), jnp.ones(2)).result()
     0.75
     """
