@@ -268,7 +268,7 @@ SMALL = {
     "unet": {"width": 4, "depth": 2},
     "vit": {"width": 8, "layers": 2, "heads": 2},
 }
-WITH_NORM = [name for name, model in MODELS.members.items() if "norm" in model.__dataclass_fields__]
+WITH_NORM = [name for name in MODELS.members if "norm" in MODELS.knobs(name)]
 IMAGE_MODELS = [name for name in MODELS.members if name != "transformer"]
 """Models that take pictures; those of sequences have tests of their own."""
 CONVOLUTIONAL = [name for name in IMAGE_MODELS if name != "mlp"]
@@ -478,7 +478,7 @@ def test_the_stem_for_large_images_reduces_them_to_a_quarter():
     reduced = nn.max_pool(hidden, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
     assert reduced.shape == (1, 8, 8, 4)
     _, found = apply(model, variables, images, capture_intermediates=lambda module, _: module.name == "BasicBlock_0")
-    ours = BasicBlock(4, 1, None).apply({"params": variables["params"]["BasicBlock_0"]}, reduced, False)
+    ours: Any = BasicBlock(4, 1, None).apply({"params": variables["params"]["BasicBlock_0"]}, reduced, False)
     np.testing.assert_allclose(found["intermediates"]["BasicBlock_0"]["__call__"][0], ours, rtol=1e-4)
 
 
@@ -495,7 +495,7 @@ def test_unet_is_its_native_operations():
 
     fine = twice(images, 0)
     coarse = twice(nn.max_pool(fine, (2, 2), (2, 2)), 2)
-    up = nn.ConvTranspose(4, (2, 2), (2, 2)).apply({"params": params["ConvTranspose_0"]}, coarse)
+    up: Any = nn.ConvTranspose(4, (2, 2), (2, 2)).apply({"params": params["ConvTranspose_0"]}, coarse)
     hidden = twice(jnp.concatenate([fine, up], axis=-1), 4)
     expected = native(hidden, params["Conv_6"]["kernel"]) + params["Conv_6"]["bias"].reshape(1, 1, 1, -1)
     np.testing.assert_allclose(apply(model, {"params": params}, images), expected, rtol=1e-4)
