@@ -65,7 +65,7 @@ def _build_task(
             )
         ),
         decode=precision.wrap_function(
-            lambda params, model_state, tokens, values, *at: build(values).decode(
+            lambda params, model_state, tokens, values, *at: build(values, info).decode(
                 params, model_state, tokens, values, *at
             )
         ),
