@@ -21,7 +21,10 @@ So a run that met a bad example continues where it stopped, with a higher `skip_
 """
 
 LATER = {
-    "data": ("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample", "folds", "fold"),
+    "data": (
+        *("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample", "folds", "fold"),
+        *("void", "per_example"),
+    ),
     "eval": ("augment",),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""

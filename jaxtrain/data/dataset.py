@@ -238,7 +238,7 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
         raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
     checksums = checksums_of(source.splits)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
-    splits = checked(source.splits, source.classes, labels=not standardised)
+    splits = checked(source.splits, source.classes, source.void, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else mark_labels(number_labels(source))
     is_table = isinstance(source.splits["train"].inputs, Table)
@@ -283,9 +283,10 @@ def _cut_dataset(
     inputs = source.splits["train"].inputs
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     described = (stored["train"].inputs, stored["train"].targets, own, source.classes, source.class_names, encoding)
-    describe_by = functools.partial(
-        describe, *described, standardised=standardised, coded=coded, target_names=source.target_names
-    )
+    _check_per_example(settings, len(inputs.shape) - 1)
+    named = {"target_names": source.target_names, "void": source.void}
+    options: dict[str, Any] = {"standardised": standardised, "coded": coded, "per_example": settings.per_example}
+    describe_by = functools.partial(describe, *described, **named, **options)
     info = describe_by(sample=sample)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
         info = describe_by(sample=sample[~passed])
@@ -295,6 +296,13 @@ def _cut_dataset(
     parts |= {name: Part(split, source=name) for name, split in stored.items() if name not in parts}
     weights = _weights(settings.sample, source, own, info)
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _check_per_example(settings: Settings, axes: int) -> None:
+    """Raises ConfigError for examples of one axis that are to be normalised by themselves."""
+    if settings.per_example and axes < 2:
+        expected = "False for examples of one axis, whose features have nothing in common"
+        raise ConfigError("data.per_example", settings.per_example, expected, "Leave it out")
 
 
 def _check_rows(train: Split, settings: Settings, coded: bool) -> None:
@@ -316,6 +324,7 @@ def _load_text(source: Source, settings: Settings) -> Dataset:
         raise ConfigError("data.folds", settings.folds, expected)
     by = (settings.stratify, settings.group_by, settings.order_by)
     make_rule(*by, None, {}, train.where("targets", "train"))  # there is nothing to cut by, but the order of the text
+    _check_per_example(settings, 1)
     vocabulary, splits = encode_texts(source, counts_of(len(train.inputs.content), _fractions(source, settings)))
     _check_rows(splits["train"], settings, coded=False)
     info = describe_tokens(splits["train"].inputs, vocabulary)

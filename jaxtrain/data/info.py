@@ -34,14 +34,15 @@ class DataInfo:
 
     Statistics of inputs are per feature for examples of rank 1, per channel (the last axis) for higher ranks. Those of
     targets are per element, and () for targets (n, ...) of rank above 2 (masks). A standard deviation of 0 is replaced
-    by 1. `class_counts` is the number of training examples per class, () unless there is one label per example.
-    `class_names` are in the order of the labels, () where labels have no names. `standardised` says that the dataset
-    holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch: "float32" if the
-    host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
-    inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are. `coded` says that
-    the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those of the columns
-    of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens, which have no
-    statistics, and `classes` is their number.
+    by 1. `class_counts` is the number of training examples per class, () unless there is one label per example. `void`
+    is the label of pixels that do not count, None without one. `class_names` are in the order of the labels, () where
+    labels have no names. With `per_example` each example is normalised by itself, too. `standardised` says that the
+    dataset holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch:
+    "float32" if the host normalises them, else that of raw integers, which the task normalises by the same statistics.
+    `encoding` makes inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are.
+    `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
+    of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
+    which have no statistics, and `classes` is their number.
     """
 
     input_shape: tuple[int, ...]
@@ -58,6 +59,8 @@ class DataInfo:
     encoding: TableEncoding | None = None
     coded: bool = False
     target_names: tuple[str, ...] = ()
+    void: int | None = None
+    per_example: bool = False
     vocabulary: Vocabulary | None = None
 
     @property
@@ -87,7 +90,7 @@ class DataInfo:
 
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
-        targets = (self.target_mean, self.target_std, self.standardised)
+        targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example)
         statistics = (self.input_mean, self.input_std) if self.is_raw else self.vocabulary
         return (*shapes, *targets, self.layout, statistics)
 
@@ -221,6 +224,8 @@ def describe(
     class_names: tuple[str, ...] = (),
     encoding: TableEncoding | None = None,
     *,
+    void: int | None = None,
+    per_example: bool = False,
     sample: np.ndarray | None = None,
     standardised: bool = False,
     coded: bool = False,
@@ -255,6 +260,8 @@ def describe(
         encoding=encoding,
         coded=coded,
         target_names=target_names,
+        void=void,
+        per_example=per_example,
     )
 
 

@@ -59,11 +59,11 @@ class Source:
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
     numbers and texts: a mapping or a data frame. A split that is one long text is a `Text`. `inputs` and `targets` name
     the fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
-    `class_names` are their names, in the order of the labels. `target_names` are those of the columns of targets (n,
-    columns). `columns` hold values (n,) of the training split beside the inputs, by which rows may be grouped, ordered
-    or drawn. `damaged` are the errors of examples that a reader found and left, for `data.skip_bad`.
-    `extra` names further fields of mappings, of any shape and numeric dtype, which a task of one's own gets in its
-    batches beside inputs and targets.
+    `class_names` are their names, in the order of the labels. `void` is a label of masks beyond the classes, of pixels
+    that do not count. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of
+    the training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
+    examples that a reader found and left, for `data.skip_bad`. `extra` names further fields of mappings, of any shape
+    and numeric dtype, which a task of one's own gets in its batches beside inputs and targets.
     """
 
     splits: Mapping[str, Any]
@@ -75,6 +75,7 @@ class Source:
     damaged: tuple[DataError, ...] = field(default=(), repr=False)
     target_names: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    void: int | None = None
 
 
 def as_source(
@@ -97,6 +98,7 @@ def as_source(
     if "train" not in source.splits:
         raise DataError(where, Words(f"the splits {sorted(source.splits)}"), "the split 'train' among them")
     classes = _number_of_classes(source, where)
+    _check_void(source.void, classes, where)
     fields = (source.inputs, source.targets, *source.extra)
     convert = convert or as_split
     named = {k: convert(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
@@ -104,6 +106,18 @@ def as_source(
     names, target_names = (tuple(map(str, given)) for given in (source.class_names, source.target_names))
     more = replace(source, inputs="inputs", targets="targets", columns=columns, target_names=target_names)
     return replace(more, splits=named, classes=classes, class_names=names)
+
+
+def _check_void(void: int | None, classes: int | None, where: str) -> None:
+    """Raises DataError for a void label that is that of a class, or without a number of classes."""
+    if void is None:
+        return
+    if classes is None:
+        got = Words(f"the void label {void} without a number of classes")
+        raise DataError(where, got, "a number of classes beside it", "Give it as Source(splits, classes=n)")
+    if 0 <= void < classes:
+        got = Words(f"the void label {void} of {classes} classes")
+        raise DataError(where, got, f"a label other than 0 to {classes - 1}, those of the classes")
 
 
 def _as_column(values: Any, where: str) -> np.ndarray:

@@ -26,7 +26,7 @@ from jaxtrain.tasks.metrics.labels import (
     roc_auc_per_label,
 )
 from jaxtrain.tasks.metrics.language import bits_per_byte
-from jaxtrain.tasks.metrics.overlap import dice, iou, iou_per_class, mean_iou
+from jaxtrain.tasks.metrics.overlap import dice, image_dice, image_iou, iou, iou_per_class, mean_iou
 from jaxtrain.tasks.metrics.precision_recall import (
     f1,
     f1_macro,
@@ -52,6 +52,7 @@ from jaxtrain.tasks.metrics.regression import (
     rmse,
     rmse_per_output,
 )
+from jaxtrain.tasks.shapes import as_examples
 
 METRICS = Family(
     "metric",
@@ -96,6 +97,8 @@ METRICS = Family(
         "iou": iou,
         "mean_iou": mean_iou,
         "iou_per_class": iou_per_class,
+        "image_dice": image_dice,
+        "image_iou": image_iou,
     },
     supplied=("predictions", "targets", "mask"),
 )
@@ -117,8 +120,14 @@ def measure(
     mask: jax.Array,
     known: Mapping[str, Callable[[], Any]],
 ) -> Mean:
-    """Calls a metric, and gives it the values in `known`, made when they are asked for, that its arguments name."""
+    """Calls a metric, and gives it the values in `known`, made when they are asked for, that its arguments name.
+
+    Where `known` has "kept", which is false at pixels that do not count, a metric without that argument gets each pixel
+    as an example, and those pixels as masked ones.
+    """
     names = inspect.signature(metric).parameters
+    if "kept" in known and "kept" not in names:
+        predictions, targets, mask = as_examples(predictions, targets, mask, known["kept"]())
     return metric(predictions, targets, mask, **{name: make() for name, make in known.items() if name in names})
 
 
