@@ -193,6 +193,7 @@ def test_each_seed_has_the_numbers_of_its_own_run_and_the_run_their_mean(whole, 
             "eval.host",
             r"expected \(\) for data without a val",
         ),
+        ({"data.folds": 3}, "eval.host", r"expected \(\) where folds are trained together. Train each fold alone"),
         ({"eval.host": ("test_host_metrics:raises",)}, "eval.host", "'test_host_metrics:raises', which raises KeyErr"),
     ],
 )
