@@ -105,6 +105,10 @@ def iou_by_scikit_learn(p, t):
     return of_chosen(sklearn_metrics.jaccard_score, average="macro" if p.ndim > t.ndim else "binary")(p, t)
 
 
+def of_each_image(function):
+    return lambda p, t: np.mean([function(p[i : i + 1], t[i : i + 1]) for i in range(len(t))])
+
+
 EACH: Any = None  # a value for each label; scikit-learn accepts this, despite its annotation
 ZERO: Any = 0  # scikit-learn accepts this, despite its annotation
 SCORED = {
@@ -129,6 +133,8 @@ REFERENCES = {
     "r2": (OUTPUTS, lambda p, t: sklearn_metrics.r2_score(t, p)),
     "dice": (CLASSES, dice_by_scikit_learn),
     "iou": (CLASSES, iou_by_scikit_learn),
+    "image_dice": (CLASSES[:2], of_each_image(dice_by_scikit_learn)),
+    "image_iou": (CLASSES[:2], of_each_image(iou_by_scikit_learn)),
     "mean_iou": (CLASSES, of_chosen(sklearn_metrics.jaccard_score, average="macro")),
     "iou_per_class": (CLASSES, of_each(sklearn_metrics.jaccard_score, average=None, zero_division=0)),
 }
