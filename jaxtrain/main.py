@@ -40,11 +40,17 @@ COMMANDS = {
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
+    "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
-RESUMES = ("train", "search")
-"""The verbs that resume from the files of a directory."""
+VERBS_OF = {
+    "--accept-edited": ("train", "search"),  # which resume from the files of a directory
+    "--seed": ("export",),
+    "--output": ("export",),
+    "--ensemble": ("export",),
+}
+"""Option -> the verbs that read it; all verbs read the others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,7 +148,16 @@ def _run(words: Sequence[str]) -> int:
         expected = "at most one name" if verb == "list" else "options alone"
         raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
     options = Options(
-        tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet, parsed.accept_edited, tuple(parsed.trust)
+        tuple(more),
+        overrides,
+        parsed.config,
+        parsed.workdir,
+        parsed.quiet,
+        parsed.accept_edited,
+        tuple(parsed.trust),
+        parsed.seed,
+        parsed.output,
+        parsed.ensemble,
     )
     _check_options(verb, options)
     return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
@@ -158,9 +173,9 @@ def _check_options(verb: str, options: Options) -> None:
     if reads == "workdir" and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
-    if options.accept_edited and verb not in RESUMES:
-        hint = "Leave --accept-edited out"
-        raise UsageError(verb, Words("--accept-edited"), f"it with {one_of(RESUMES)} alone", hint)
+    for option, verbs in VERBS_OF.items():
+        if getattr(options, option.removeprefix("--").replace("-", "_")) not in (None, False) and verb not in verbs:
+            raise UsageError(verb, Words(option), f"it with {one_of(verbs)} alone", f"Leave {option} out")
     if reads is None and options.trust:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
     if reads is None and (options.config or options.overrides or options.workdir):
@@ -197,6 +212,17 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
+class _OneInteger(_Once):
+    """Stores an option's value as an integer; rejects other texts."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        super().__call__(parser, namespace, value, option)
+        try:
+            setattr(namespace, self.dest, int(value))
+        except ValueError as error:
+            raise UsageError(str(option), value, "an integer") from error
+
+
 def _parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {verb:<10}{command.help}" for verb, command in COMMANDS.items())
     parser = _Parser(
@@ -221,6 +247,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--accept-edited", action="store_true", help="takes files of the run that were changed by others as they stand"
+    )
+    parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to export")
+    parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
+    parser.add_argument(
+        "--output", action=_Once, metavar="DIR", help="the directory of an export (default: export in the run's)"
     )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser
