@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxtrain.tasks.nnx_modules import nnx_task
     from jaxtrain.tasks.pytrees import pytree_task
     from jaxtrain.training.experiment import build
+    from jaxtrain.training.generation import generate
     from jaxtrain.training.train import train_and_evaluate
     from jaxtrain.training.trained_run import Run, load_run
 
@@ -65,6 +66,7 @@ _HOMES = {
     "tasks.nnx_modules": ("nnx_task",),
     "tasks.pytrees": ("pytree_task",),
     "training.experiment": ("build",),
+    "training.generation": ("generate",),
     "training.train": ("train_and_evaluate",),
     "training.trained_run": (
         "Run",
@@ -90,6 +92,7 @@ __all__ = [
     "eval_step",
     "evaluate",
     "export_run",
+    "generate",
     "init_state",
     "linen_task",
     "load_config",

@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from jaxtrain.commands.options import USAGE, Options, split_overrides
-from jaxtrain.errors import JaxtrainError, JaxtrainWarning, StorageError, UsageError, Words, message, nearest, one_of
+from jaxtrain.errors import (
+    JaxtrainError,
+    JaxtrainWarning,
+    OnlyInOrderError,
+    StorageError,
+    UsageError,
+    Words,
+    message,
+    nearest,
+    one_of,
+)
 from jaxtrain.files import storage_error
 
 
@@ -37,6 +47,9 @@ COMMANDS = {
     "train": Command("train", "config", "trains a config, or resumes the run in its directory (the default verb)"),
     "evaluate": Command("evaluate", "workdir", "evaluates the best state of a run: evaluate --workdir=DIR"),
     "data": Command("data", "config", "reports what was understood of the data, and draws examples, without training"),
+    "prepare": Command(
+        "prepare", "config", "writes data to arrays once, also what can only be read in order: --output=DIR"
+    ),
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
@@ -47,7 +60,7 @@ COMMANDS = {
 VERBS_OF = {
     "--accept-edited": ("train", "search"),  # which resume from the files of a directory
     "--seed": ("export",),
-    "--output": ("export",),
+    "--output": ("export", "prepare"),
     "--ensemble": ("export",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
@@ -160,7 +173,12 @@ def _run(words: Sequence[str]) -> int:
         parsed.ensemble,
     )
     _check_options(verb, options)
-    return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
+    try:
+        return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
+    except OnlyInOrderError as error:
+        if options.config is None:
+            raise
+        raise options.explain_preparation(error) from error
 
 
 def _check_options(verb: str, options: Options) -> None:
@@ -173,6 +191,8 @@ def _check_options(verb: str, options: Options) -> None:
     if reads == "workdir" and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
+    if options.output is None and verb == "prepare":
+        raise UsageError("--output", Words("nothing"), "the folder to write", "Give prepare --config=FILE --output=DIR")
     for option, verbs in VERBS_OF.items():
         if getattr(options, option.removeprefix("--").replace("-", "_")) not in (None, False) and verb not in verbs:
             raise UsageError(verb, Words(option), f"it with {one_of(verbs)} alone", f"Leave {option} out")
@@ -251,7 +271,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to export")
     parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
     parser.add_argument(
-        "--output", action=_Once, metavar="DIR", help="the directory of an export (default: export in the run's)"
+        "--output",
+        action=_Once,
+        metavar="DIR",
+        help="the folder that prepare or export writes (export: in the run's directory)",
     )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser

@@ -10,6 +10,7 @@ import numpy as np
 from jax import export
 
 from jaxtrain.core.averaging import evaluation_weights
+from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.trees import named_leaves
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.loading import Inputs, inputs_of
@@ -44,7 +45,12 @@ def member_of(run: Run) -> Member:
     if section["paths"]:
         params = jax.device_get(LoRA(section["paths"], section["rank"]).merge(params, values))
         task = make_task({**run.config, "lora": {**section, "paths": None}}, run.info)
-    return Member(params, model_state, lambda inputs: task.predict(params, model_state, inputs, values))
+
+    def predict(inputs: Any) -> jax.Array:
+        with outside_loops():
+            return task.predict(params, model_state, inputs, values)
+
+    return Member(params, model_state, predict)
 
 
 def program_of(inputs: Inputs, members: Sequence[Member], head: Head) -> Callable[..., dict[str, jax.Array]]:

@@ -94,6 +94,9 @@ def _demand_free(target: Path) -> None:
 
 def _load_runs(workdir: Path, seed: int | None, ensemble: bool, trust: Sequence[str]) -> dict[int, Run]:
     first = load_run(workdir, seed, trust)
+    if first.info.vocabulary is not None:
+        got = Words("a run on texts, whose models continue sequences")
+        raise UsageError(str(workdir), got, "a run whose examples are independent", "Use it by Run.generate")
     start, count = first.config["seed"], first.config["train"]["seeds"]
     if not ensemble:
         return {start if seed is None else seed: first}
@@ -105,6 +108,9 @@ def _load_runs(workdir: Path, seed: int | None, ensemble: bool, trust: Sequence[
 
 def _dataset(workdir: Path, trust: Sequence[str], data: Source | None) -> Dataset:
     config, bookkeeping, _ = open_run(workdir, trust)
+    if bookkeeping.folds:
+        hint = "Train a run without folds and export that: models of folds are for estimates"
+        raise UsageError(str(workdir), Words("a run of folds"), "a run of one model", hint)
     dataset = load(config["data"], data, **needs_of(config))
     check_fingerprint(dataset, bookkeeping.fingerprint)
     check_preparation(dataset, bookkeeping.info)

@@ -23,6 +23,7 @@ from jaxtrain.tasks.classification import (
     multi_label,
 )
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
+from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.tasks.regression import regression
@@ -79,6 +80,11 @@ def _build_task(
                 params, model_state, normalise_inputs(inputs, info), values
             )
         ),
+        decode=precision.wrap_function(
+            lambda params, model_state, tokens, values, *at: build(values, info).decode(
+                params, model_state, tokens, values, *at
+            )
+        ),
     )
 
 
@@ -133,6 +139,7 @@ TASKS = Family(
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,
+        "language_modelling": language_modelling,
     },
     supplied=("model", "loss", "info"),
     product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),

@@ -1,4 +1,7 @@
-"""Losses: one number per example, so that masks and weights work with all of them."""
+"""Losses: one number per example, so that masks and weights work with all of them.
+
+Losses of masks have an argument `kept`, like the targets, which is false at pixels that do not count.
+"""
 
 from jaxtrain.config.registry import Family
 from jaxtrain.tasks.losses.classification import binary_cross_entropy, binary_focal, cross_entropy, focal, kl_divergence
@@ -23,4 +26,5 @@ LOSSES = Family(
         "dice_cross_entropy": dice_cross_entropy,
     },
     supplied=("predictions", "targets"),
+    offered=("kept",),
 )

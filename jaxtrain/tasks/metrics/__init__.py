@@ -1,7 +1,8 @@
 """Metrics: sums and counts that merge over batches, devices and steps, and the result computed from them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -24,7 +25,8 @@ from jaxtrain.tasks.metrics.labels import (
     roc_auc_label_mean,
     roc_auc_per_label,
 )
-from jaxtrain.tasks.metrics.overlap import dice, iou, iou_per_class, mean_iou
+from jaxtrain.tasks.metrics.language import bits_per_byte
+from jaxtrain.tasks.metrics.overlap import dice, image_dice, image_iou, iou, iou_per_class, mean_iou
 from jaxtrain.tasks.metrics.precision_recall import (
     f1,
     f1_macro,
@@ -50,6 +52,7 @@ from jaxtrain.tasks.metrics.regression import (
     rmse,
     rmse_per_output,
 )
+from jaxtrain.tasks.shapes import as_examples
 
 METRICS = Family(
     "metric",
@@ -74,6 +77,7 @@ METRICS = Family(
         "roc_auc": roc_auc,
         "average_precision": average_precision,
         "perplexity": perplexity,
+        "bits_per_byte": bits_per_byte,
         "calibration_error": calibration_error,
         "mse": mse,
         "rmse": rmse,
@@ -93,6 +97,8 @@ METRICS = Family(
         "iou": iou,
         "mean_iou": mean_iou,
         "iou_per_class": iou_per_class,
+        "image_dice": image_dice,
+        "image_iou": image_iou,
     },
     supplied=("predictions", "targets", "mask"),
 )
@@ -112,12 +118,17 @@ def measure(
     predictions: jax.Array,
     targets: jax.Array,
     mask: jax.Array,
-    centre: Callable[[], jax.Array | float],
+    known: Mapping[str, Callable[[], Any]],
 ) -> Mean:
-    """Calls a metric, and gives `centre()`, a point near the targets, to one that has an argument of that name."""
-    if "centre" in inspect.signature(metric).parameters:
-        return metric(predictions, targets, mask, centre=centre())
-    return metric(predictions, targets, mask)
+    """Calls a metric, and gives it the values in `known`, made when they are asked for, that its arguments name.
+
+    Where `known` has "kept", which is false at pixels that do not count, a metric without that argument gets each pixel
+    as an example, and those pixels as masked ones.
+    """
+    names = inspect.signature(metric).parameters
+    if "kept" in known and "kept" not in names:
+        predictions, targets, mask = as_examples(predictions, targets, mask, known["kept"]())
+    return metric(predictions, targets, mask, **{name: make() for name, make in known.items() if name in names})
 
 
 __all__ = ["METRICS", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]
