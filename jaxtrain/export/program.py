@@ -47,8 +47,9 @@ def member_of(run: Run) -> Member:
         task = make_task({**run.config, "lora": {**section, "paths": None}}, run.info)
 
     def predict(inputs: Any) -> jax.Array:
+        weights = jax.tree.map(jnp.asarray, (params, model_state))  # models index weights by traced codes
         with outside_loops():
-            return task.predict(params, model_state, inputs, values)
+            return task.predict(*weights, inputs, values)
 
     return Member(params, model_state, predict)
 
