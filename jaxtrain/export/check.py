@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,27 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 HINT = "Report it with the config of the run"
 
 
+@dataclass(frozen=True)
 class CheckedRows:
-    """Raw rows as arguments of the program, and the outputs that the runs predict for them."""
+    """Rows as arguments of the program, with the outputs that the runs predict; the first rows are `usual` ones."""
 
-    def __init__(self, runs: Sequence[Run], dataset: Dataset) -> None:
-        """Takes the rows of the data, and predicts with each of the runs, whose predictions are joined."""
-        raw, self.usual = rows_to_check(dataset)
-        self.arguments = inputs_of(runs[0].info).arguments(raw)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", JaxtrainWarning)  # of the category that no training row has
-            predictions = np.stack([run.predict(raw) for run in runs])
-        self.outputs = _outputs(runs, predictions)
+    arguments: Mapping[str, np.ndarray]
+    outputs: Outputs
+    usual: int
 
     def __len__(self) -> int:
         """Returns the number of rows."""
         return len(next(iter(self.arguments.values())))
+
+
+def predict_rows(runs: Sequence[Run], dataset: Dataset) -> CheckedRows:
+    """Predicts rows of the data with each of the runs, whose predictions are joined."""
+    rows = rows_to_check(dataset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", JaxtrainWarning)  # of the category that no training row has
+        predictions = np.stack([run.predict(rows.inputs) for run in runs])
+    arguments = inputs_of(runs[0].info).arguments(rows.inputs)
+    return CheckedRows(arguments, _outputs(runs, predictions), rows.usual)
 
 
 def _outputs(runs: Sequence[Run], predictions: np.ndarray) -> Outputs:

@@ -64,7 +64,8 @@ def _numbers(info: DataInfo) -> Head:
     def outputs(predictions: jax.Array) -> Outputs:
         if not info.standardised or restores_on_host(info):
             return {"numbers": predictions}
-        mean, std = (np.asarray(v, np.float32).reshape(info.target_shape) for v in (info.target_mean, info.target_std))
+        shape = (1, *info.target_shape)
+        mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (info.target_mean, info.target_std))
         return {"numbers": predictions * std + mean}
 
     return Head(_mean, outputs)

@@ -1,6 +1,7 @@
 """The program of a run's predictions, from raw inputs to outputs in a user's terms, for all platforms at once."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,11 +76,24 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     (size,) = export.symbolic_shape("n")
     specs = {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
     try:
-        return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
+        with _without_source_places():
+            return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
     except (TypeError, ValueError, NotImplementedError) as error:  # of the model's operations: JAX has no one class
         got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
         expected = "a model of operations that take any number of examples, on any platform"
         raise UsageError("model.name", got, expected, "Use it by load_run") from error
+
+
+@contextlib.contextmanager
+def _without_source_places() -> Iterator[None]:
+    """Keeps the files and lines of this machine's code out of programs, so that the same run gives the same bytes."""
+    setting = "jax_traceback_in_locations_limit"
+    before = jax.config.values[setting]
+    jax.config.update(setting, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(setting, before)
 
 
 def _first_line(error: Exception) -> str:

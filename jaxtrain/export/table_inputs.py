@@ -90,7 +90,7 @@ def _encode_codes(column: ColumnEncoding, codes: jax.Array) -> jax.Array:
     codes = jnp.where(known, codes, 0)
     if column.coded:
         return codes[:, None].astype(jnp.float32)
-    return (codes[:, None] == jnp.arange(1, column.codes)).astype(jnp.float32)
+    return (codes[:, None] == jnp.arange(1, column.codes)[None]).astype(jnp.float32)
 
 
 def _encode_numbers(
@@ -142,4 +142,5 @@ def _shares(
     high = knots[start + 1]
     below = jnp.where(is_past(high), 1.0, jnp.where(is_before(low), 0.0, (values - low) / (high - low)))
     above = jnp.where(is_past(high), 0.0, jnp.where(is_before(low), 1.0, (high - values) / (high - low)))
-    return (start + below) / intervals, (intervals - 1 - start + above) / intervals
+    before = start.astype(jnp.float32)
+    return (before + below) / intervals, (intervals - 1.0 - before + above) / intervals

@@ -49,7 +49,8 @@ def fits_one_float(mean: Any, std: Any) -> bool:
 
 def standardise(value: jax.Array, remainder: jax.Array | None, mean: Any, std: Any) -> jax.Array:
     """Returns (value + remainder - mean) / std in float32, inside a program; both statistics are of the last axis."""
-    means = np.asarray(mean, np.float64)
-    deviations = np.asarray(std, np.float32)
-    zero = jnp.zeros((), jnp.float32)
-    return centre(value, zero if remainder is None else remainder, means) / deviations
+    shape = (1,) * (value.ndim - 1) + (-1,)
+    means = np.reshape(mean, shape)
+    deviations = np.reshape(std, shape).astype(np.float32)
+    rest = jnp.zeros_like(value) if remainder is None else remainder
+    return centre(value, rest, means) / deviations

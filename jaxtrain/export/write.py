@@ -8,7 +8,7 @@ from jaxtrain.core.trees import leaf_digests
 from jaxtrain.data import Dataset, Source, load
 from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.export.card import model_card
-from jaxtrain.export.check import CheckedRows, check_export
+from jaxtrain.export.check import CheckedRows, check_export, predict_rows
 from jaxtrain.export.description import describe_export
 from jaxtrain.export.loading import MANIFEST, PROGRAM
 from jaxtrain.export.program import Member, export_program, member_of
@@ -61,7 +61,7 @@ def export_run(
     result = _finished(workdir)
     _demand_free(target)
     runs = _load_runs(workdir, seed, ensemble, trust)
-    rows = CheckedRows([*runs.values()], _dataset(workdir, trust, data))
+    rows = predict_rows([*runs.values()], _dataset(workdir, trust, data))
     unfinished = target.with_name(f".{target.name}.unfinished")
     remove_tree(unfinished)
     make_directory(unfinished)
