@@ -6,7 +6,7 @@ from typing import Any
 CARD = """\
 # {model}: {task}
 
-Exported by jaxtrain {jaxtrain} on {written}, and checked: a fresh process repeats the predictions of the run
+Exported by {jaxtrain} on {written}, and checked: a fresh process repeats the predictions of the run
 to {worst:.1g} of the spread of an output.
 
 ## Intended use
@@ -65,7 +65,7 @@ def model_card(description: Mapping[str, Any]) -> str:
     return CARD.format(
         model=description["model"],
         task=description["task"],
-        jaxtrain=description["versions"]["jaxtrain"],
+        jaxtrain=f"jaxtrain {description['versions']['jaxtrain'] or ''}".strip(),
         written=description["written"],
         worst=max(description["check"]["worst"].values()),
         arrays="\n".join(rows),

@@ -12,7 +12,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-import jaxtrain
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.export.fresh_process import BATCH_SIZES
@@ -111,7 +110,7 @@ def _predict_afresh(folder: Path, arguments: Mapping[str, np.ndarray]) -> dict[s
     results = folder / "check-results.safetensors"
     write_arrays(given, arguments)
     command = [sys.executable, "-m", "jaxtrain.export.fresh_process", str(folder), str(given), str(results)]
-    own = str(Path(jaxtrain.__file__).parent.parent)
+    own = str(Path(__file__).parents[2])  # the process must import this package, wherever it starts
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join([own, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, env=variables, capture_output=True, text=True)
     if done.returncode:
