@@ -95,7 +95,7 @@ def _rebuilt(build: Callable[[Values, DataInfo], Task], info: DataInfo) -> Task:
     """
 
     def of(values: Values, inputs: jax.Array) -> Task:
-        return build(values, info.resized(inputs.shape[1:]))
+        return build(values, info if info.layout else info.resized(inputs.shape[1:]))
 
     return Task(
         init=lambda key, batch, values: build(values, info).init(key, batch, values),
