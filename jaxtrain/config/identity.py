@@ -21,7 +21,7 @@ So a run that met a bad example continues where it stopped, with a higher `skip_
 """
 
 LATER = {
-    "data": ("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample"),
+    "data": ("quantiles", "target_separator", "most_boxes", "stratify", "group_by", "order_by", "sample"),
     "eval": ("augment",),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""

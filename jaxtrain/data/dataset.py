@@ -210,9 +210,9 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     splits = _stored(source.splits, settings)
     described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
-    describe_by = functools.partial(
-        describe, *described, standardised=standardised, coded=coded, target_names=source.target_names
-    )
+    form = {"standardised": standardised, "coded": coded}
+    targets = {"target_names": source.target_names, "box_classes": source.box_classes}
+    describe_by = functools.partial(describe, *described, **form, **targets)
     info = describe_by(sample=sample)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
         info = describe_by(sample=sample[~passed])

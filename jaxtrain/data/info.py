@@ -39,7 +39,7 @@ class DataInfo:
     host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
     inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are. `coded` says that
     the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those of the columns
-    of targets (n, columns): labels or outputs.
+    of targets (n, columns): labels or outputs. `box_classes` is the number of classes of targets that are boxes.
     """
 
     input_shape: tuple[int, ...]
@@ -56,6 +56,7 @@ class DataInfo:
     encoding: TableEncoding | None = None
     coded: bool = False
     target_names: tuple[str, ...] = ()
+    box_classes: int | None = None
 
     @property
     def layout(self) -> Layout | None:
@@ -73,7 +74,7 @@ class DataInfo:
     def has_maps(self) -> bool:
         """Tells whether targets hold a value for each pixel of a picture, such as the label of a mask."""
         is_map = len(self.target_shape) >= 2 and self.target_shape[:2] == self.input_shape[:2]
-        return is_map and len(self.input_shape) == 3
+        return is_map and len(self.input_shape) == 3 and self.box_classes is None
 
     def resized(self, shape: tuple[int, ...]) -> "DataInfo":
         """Returns the description of pictures of another size; targets with a value for each pixel follow."""
@@ -83,7 +84,14 @@ class DataInfo:
         return dataclasses.replace(self, input_shape=shape, target_shape=targets)
 
     def _of_programs(self) -> tuple[Any, ...]:
-        shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
+        shapes = (
+            self.input_shape,
+            self.input_dtype,
+            self.classes,
+            self.target_shape,
+            self.class_counts,
+            self.box_classes,
+        )
         targets = (self.target_mean, self.target_std, self.standardised)
         return (*shapes, *targets, self.layout, (self.input_mean, self.input_std) if self.is_raw else None)
 
@@ -213,6 +221,7 @@ def describe(
     standardised: bool = False,
     coded: bool = False,
     target_names: tuple[str, ...] = (),
+    box_classes: int | None = None,
 ) -> DataInfo:
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
@@ -243,6 +252,7 @@ def describe(
         encoding=encoding,
         coded=coded,
         target_names=target_names,
+        box_classes=box_classes,
     )
 
 

@@ -56,7 +56,8 @@ class Source:
     number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
     the labels. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of the
     training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
-    examples that a reader found and left, for `data.skip_bad`.
+    examples that a reader found and left, for `data.skip_bad`. `box_classes` says that targets are boxes of so many
+    classes, (n, most, 5): (class, y, x, height, width) in pixels, y and x of the top left corner, class -1 for no box.
     """
 
     splits: Mapping[str, Any]
@@ -67,6 +68,7 @@ class Source:
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
     damaged: tuple[DataError, ...] = field(default=(), repr=False)
     target_names: tuple[str, ...] = ()
+    box_classes: int | None = None
 
 
 def as_source(returned: object, name: str) -> Source:
@@ -90,7 +92,15 @@ def as_source(returned: object, name: str) -> Source:
     named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
     columns = {str(name): _as_column(values, f"{where}, column {name}") for name, values in source.columns.items()}
     names, target_names = (tuple(map(str, given)) for given in (source.class_names, source.target_names))
-    return Source(named, classes, names, columns=columns, damaged=source.damaged, target_names=target_names)
+    return Source(
+        named,
+        classes,
+        names,
+        columns=columns,
+        damaged=source.damaged,
+        target_names=target_names,
+        box_classes=source.box_classes,
+    )
 
 
 def _as_column(values: Any, where: str) -> np.ndarray:

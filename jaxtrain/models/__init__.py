@@ -7,13 +7,14 @@ and 1 in one array.
 
 from jaxtrain.config.registry import Family, Product, having
 from jaxtrain.models.cnn import CNN
+from jaxtrain.models.grid_resnet import GridResNet
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet9 import ResNet9
 from jaxtrain.models.tabular_mlp import TabularMLP
 
 MODELS = Family(
     "model",
-    {"mlp": MLP, "tabular_mlp": TabularMLP, "cnn": CNN, "resnet9": ResNet9},
+    {"mlp": MLP, "tabular_mlp": TabularMLP, "cnn": CNN, "resnet9": ResNet9, "grid_resnet": GridResNet},
     supplied=("outputs",),
     offered=("category_sizes",),
     product=Product("a Linen module", having("init", "apply")),

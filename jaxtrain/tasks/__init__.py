@@ -22,6 +22,7 @@ from jaxtrain.tasks.classification import (
     label_distribution,
     multi_label,
 )
+from jaxtrain.tasks.detection import detection
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.lora import LoRA
@@ -133,6 +134,7 @@ TASKS = Family(
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,
+        "detection": detection,
     },
     supplied=("model", "loss", "info"),
     product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),

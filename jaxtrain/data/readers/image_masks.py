@@ -4,7 +4,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Literal
 
-from jaxtrain.config.schema import Bounds, Name
+from jaxtrain.config.schema import Bounds, Count, Name
+from jaxtrain.data.box_fields import BoxField
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import MOST_HEADERS, ImageField, Size, image_form
 from jaxtrain.data.images import Resampling
@@ -23,6 +24,7 @@ def image_masks(
     size: Size | None = None,
     channels: Literal[1, 3, 4] | None = None,
     resampling: Resampling = "bilinear",
+    most_boxes: Count | None = None,
 ) -> Source:
     """Images, and masks with the same names but for the ending, as images/1.jpg and masks/1.png, for a segmentation.
 
@@ -30,6 +32,8 @@ def image_masks(
     indices of a palette; with two classes 0 is the background, and 1 or 255 the foreground. In place of a mask, a
     folder with its name may hold one file for each instance, which are merged: for two classes. Inputs, `size`,
     `channels` and `resampling` are as of `image_folder`; targets (n, height, width) uint8, resized to the nearest.
+    With `most_boxes`, targets are boxes instead, up to so many in an image, for a detection: around each connected part
+    of a mask, or around each instance.
     Raises DataError naming the file or folder that cannot be used.
     """
     root = folder_of("image_masks", path, folder)
@@ -46,7 +50,10 @@ def image_masks(
         places = [f"row {row}" for row, group in enumerate(found) for _ in group]
         targets = MaskField(FileList(root, mask_names, places.__getitem__), counts, inputs, classes)
         damaged += targets.check_sizes(MOST_HEADERS // len(parts))
-        splits[split] = Split(inputs, targets, str(root / image_part), str(root / mask_part))
+        field = targets if most_boxes is None else BoxField(targets, most_boxes)
+        splits[split] = Split(inputs, field, str(root / image_part), str(root / mask_part))
+    if most_boxes is not None:
+        return Source(splits, damaged=tuple(damaged), box_classes=classes - 1)
     return Source(splits, classes, damaged=tuple(damaged))
 
 

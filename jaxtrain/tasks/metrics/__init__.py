@@ -16,6 +16,7 @@ from jaxtrain.tasks.metrics.classification import (
     top_3,
     top_5,
 )
+from jaxtrain.tasks.metrics.detection import mean_average_precision, mean_average_precision_50
 from jaxtrain.tasks.metrics.labels import (
     accuracy_per_label,
     exact_match,
@@ -93,6 +94,8 @@ METRICS = Family(
         "iou": iou,
         "mean_iou": mean_iou,
         "iou_per_class": iou_per_class,
+        "mean_average_precision": mean_average_precision,
+        "mean_average_precision_50": mean_average_precision_50,
     },
     supplied=("predictions", "targets", "mask"),
 )
