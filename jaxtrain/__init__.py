@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtrain.tasks.nnx_modules import nnx_task
     from jaxtrain.tasks.pytrees import pytree_task
     from jaxtrain.training.experiment import build
+    from jaxtrain.training.generation import generate
     from jaxtrain.training.train import train_and_evaluate
     from jaxtrain.training.trained_run import Run, load_run
 
@@ -58,6 +59,7 @@ _HOMES = {
     "tasks.nnx_modules": ("nnx_task",),
     "tasks.pytrees": ("pytree_task",),
     "training.experiment": ("build",),
+    "training.generation": ("generate",),
     "training.train": ("train_and_evaluate",),
     "training.trained_run": (
         "Run",
@@ -81,6 +83,7 @@ __all__ = [
     "dropout",
     "eval_step",
     "evaluate",
+    "generate",
     "init_state",
     "linen_task",
     "load_config",

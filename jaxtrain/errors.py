@@ -103,6 +103,10 @@ class DataError(JaxtrainError):
     exit_code = 3
 
 
+class OnlyInOrderError(DataError):
+    """Data whose examples can only be read in order, where a run reads any rows; the command `prepare` writes them."""
+
+
 class StorageError(JaxtrainError):
     """A disk, a checkpoint or a database that cannot be read or written."""
 

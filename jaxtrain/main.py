@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from jaxtrain.commands.options import USAGE, Options, split_overrides
-from jaxtrain.errors import JaxtrainError, JaxtrainWarning, StorageError, UsageError, Words, message, nearest, one_of
+from jaxtrain.errors import (
+    JaxtrainError,
+    JaxtrainWarning,
+    OnlyInOrderError,
+    StorageError,
+    UsageError,
+    Words,
+    message,
+    nearest,
+    one_of,
+)
 from jaxtrain.files import storage_error
 
 
@@ -37,6 +47,9 @@ COMMANDS = {
     "train": Command("train", "config", "trains a config, or resumes the run in its directory (the default verb)"),
     "evaluate": Command("evaluate", "workdir", "evaluates the best state of a run: evaluate --workdir=DIR"),
     "data": Command("data", "config", "reports what was understood of the data, and draws examples, without training"),
+    "prepare": Command(
+        "prepare", "config", "writes data to arrays once, also what can only be read in order: --output=DIR"
+    ),
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
@@ -142,10 +155,22 @@ def _run(words: Sequence[str]) -> int:
         expected = "at most one name" if verb == "list" else "options alone"
         raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
     options = Options(
-        tuple(more), overrides, parsed.config, parsed.workdir, parsed.quiet, parsed.accept_edited, tuple(parsed.trust)
+        tuple(more),
+        overrides,
+        parsed.config,
+        parsed.workdir,
+        parsed.quiet,
+        parsed.accept_edited,
+        tuple(parsed.trust),
+        parsed.output,
     )
     _check_options(verb, options)
-    return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
+    try:
+        return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
+    except OnlyInOrderError as error:
+        if options.config is None:
+            raise
+        raise options.explain_preparation(error) from error
 
 
 def _check_options(verb: str, options: Options) -> None:
@@ -158,6 +183,10 @@ def _check_options(verb: str, options: Options) -> None:
     if reads == "workdir" and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
+    if options.output is None and verb == "prepare":
+        raise UsageError("--output", Words("nothing"), "the folder to write", "Give prepare --config=FILE --output=DIR")
+    if options.output is not None and verb != "prepare":
+        raise UsageError(verb, Words("--output"), "it with prepare alone", "Leave --output out")
     if options.accept_edited and verb not in RESUMES:
         hint = "Leave --accept-edited out"
         raise UsageError(verb, Words("--accept-edited"), f"it with {one_of(RESUMES)} alone", hint)
@@ -211,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir", action=_Once, metavar="DIR", help="the run's directory (default: runs/<config>-<hash>)"
     )
+    parser.add_argument("--output", action=_Once, metavar="DIR", help="the folder that prepare writes")
     parser.add_argument("--quiet", action="store_true", help="prints only errors")
     parser.add_argument(
         "--trust",

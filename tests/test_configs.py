@@ -14,10 +14,13 @@ from jaxtrain.training.train import train_and_evaluate
 
 README = (ROOT / "README.md").read_text()
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
-EMBEDDED = ("digits", "breast_cancer", "diabetes")
+EMBEDDED = ("digits", "breast_cancer", "diabetes", "python_source")
 WRITTEN = ("digits_folder",)
 """Configs of files that the test writes, by the program that the README shows."""
-SMALL = {"model.hidden": (8,), "model.features": (4, 4), "model.widths": (4, 4, 4, 4)}
+SMALL = {
+    **{"model.hidden": (8,), "model.features": (4, 4), "model.widths": (4, 4, 4, 4), "model.width": 16},
+    **{"model.layers": 1, "data.context": 16, "data.stride": 4096},
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -26,6 +29,12 @@ def test_a_config_opens_with_its_command(path):
     assert len(docstring.splitlines()[0]) > 20
     verb = "search " if load_config(path)["search"]["space"] else ""
     assert f"python -m jaxtrain.main {verb}--config=configs/{path.name}" in docstring
+
+
+def is_in(config, knob):
+    """Tells whether a config has a knob, such as "model.width"."""
+    section, name = knob.split(".")
+    return name in config[section]
 
 
 def needing(path):
@@ -44,8 +53,10 @@ def test_a_config_runs_two_steps(path, tmp_path, monkeypatch):
         exec(program, {})
     config = load_config(path)
     assert config["data"]["name"] in SOURCES.members
-    small = {knob: value for knob, value in SMALL.items() if knob.split(".")[1] in config["model"]}
-    shrunk = {"train.duration": "2 steps", "data.batch_size": 8, "data.eval_batch_size": 2000, "parallel.mesh": 1}
+    small = {knob: value for knob, value in SMALL.items() if is_in(config, knob)}
+    shrunk = {"train.duration": "2 steps", "data.batch_size": 8, "parallel.mesh": 1}
+    if config["task"]["name"] != "segmentation":  # whose pictures are large
+        shrunk["data.eval_batch_size"] = 2000
     result = train_and_evaluate(load_config(path, small | shrunk), tmp_path / "run", quiet=True)
     assert (result.status, result.step) == ("done", 2)
     assert result.test is not None

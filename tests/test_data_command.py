@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from jaxtrain.commands.data import data_report
 from jaxtrain.commands.data_pictures import draw_examples
 from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.readers.embedded import diabetes, digits
+from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
+from jaxtrain.data.texts import Text
 from jaxtrain.trackers.figures import render
 
 ROWS = ["colour,weight,kind", *(f"{'red' if i % 3 else 'blue'},{i if i % 5 else ''},{'ab'[i % 2]}" for i in range(60))]
@@ -98,3 +101,35 @@ def test_pictures_are_drawn_before_and_after_their_augmentation(tmp_path):
     inner = panels[:, :, height // 4 : -height // 4, width // 4 : -width // 4]
     assert (inner[1] == inner[2]).all()  # every example is mirrored in every row of those after
     assert (inner[0] != inner[1]).any()
+
+
+def test_a_text_is_described_by_its_tokens_and_drawn_with_the_frequent_ones():
+    content = "to be or not to be\n" * 40
+    report, dataset = described(Source({"train": Text(content, context=20, tokens="characters")}), batch_size=8)
+    assert report[0] == "mine: 36 examples of 20 characters"
+    lines = [" ".join(line.split()) for line in report]
+    assert "tokens uint8 (20,), 9 different characters" in lines
+    assert "it begins 'to be or not to be\\nt'" in lines
+    (axes,) = draw_examples(dataset).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[-1] == "' '"
+    assert len(labels) == 9
+    characters, counts = np.unique(list(content[: 20 * dataset.sizes["train"]]), return_counts=True)
+    shares = dict(zip(map(repr, characters.tolist()), counts / counts.sum(), strict=True))
+    bars: Any = axes.patches
+    widths = [bar.get_width() for bar in bars]
+    np.testing.assert_allclose(widths[-8:], [shares[label] for label in labels[-8:]])
+
+
+def test_examples_that_are_passed_over_are_named(tmp_path):
+    for row in range(12):
+        place = tmp_path / "set" / "ab"[row % 2] / f"{row:02}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), row * 9, np.uint8)).save(place)
+    damaged = tmp_path / "set" / "a" / "04.png"
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    report, _ = described(image_folder(tmp_path, "set"), skip_bad=2, batch_size=2)
+    begin = report.index("  passed over  1 examples that cannot be read:")
+    assert "a/04.png (row 2): got a damaged or truncated PNG file" in report[begin + 1]
+    report, _ = described(digits(Path()), skip_bad=2)
+    assert not any("passed over" in line for line in report)

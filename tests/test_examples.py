@@ -11,11 +11,14 @@ from PIL import Image
 from tiny_runs import outcome, tiny
 
 from jaxtrain import evaluate, load_run
+from jaxtrain.core.metric import Mean
+from jaxtrain.core.state import Task
 from jaxtrain.data.dataset import Dataset, load_dataset
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
 from jaxtrain.errors import DataError, StorageError
+from jaxtrain.tasks.classification import classification
 from jaxtrain.training.train import train_and_evaluate
 
 SPLIT = digits(Path()).splits["train"]
@@ -359,3 +362,78 @@ def test_examples_of_python_are_read_few_times():
     dataset = load_dataset(as_source(Source({"train": data}), "memory"), Settings(feed="stream"))
     assert dataset.fingerprint
     assert Counting.reads <= 3_000  # for labels, statistics twice of the training part, and the fingerprint
+
+
+# Further fields
+
+
+def weighted(model, loss, info):
+    """A task of one's own that weighs each example by a further field of the batch."""
+    plain = classification(model, loss, info)
+
+    def weigh(params, model_state, batch, key, values, train):
+        assert batch["weight"].dtype == "float32"
+        assert batch["ink"].dtype == "uint8"
+        mask = batch.get("mask", 1.0) * batch["weight"]
+        _, (model_state, metrics) = plain.loss(params, model_state, {**batch, "mask": mask}, key, values, train)
+        own = metrics["loss"]
+        return own.sum / own.count, (model_state, {"loss": Mean(own.sum, own.count)})
+
+    return Task(plain.init, weigh, plain.predict)
+
+
+def with_fields(kind: str) -> Source:
+    weight = np.arange(300) % 3 / 2.0
+    ink = IMAGES.reshape(300, -1)[:, :5].astype(np.uint8)
+    if kind == "arrays":
+        train: Any = {"inputs": IMAGES, "targets": LABELS, "weight": weight, "ink": ink}
+    else:
+        rows = zip(IMAGES, LABELS, weight, ink, strict=True)
+        train = [{"inputs": x, "targets": y, "weight": w, "ink": i} for x, y, w, i in rows]
+    return Source({"train": train}, extra=("weight", "ink"))
+
+
+def test_a_task_of_ones_own_gets_further_fields_in_the_batch(tmp_path):
+    digests = {}
+    for kind in ("arrays", "examples"):
+        for feed in ("device", "host"):
+            name = f"{kind} {feed}"
+            given = tiny({"data.feed": feed, "task.name": f"{__name__}:weighted", **SHORT})
+            result = train_and_evaluate(given, tmp_path / name, data=with_fields(kind), quiet=True)
+            digests[name] = result.state_digest
+    assert len(set(digests.values())) == 1
+    plain = Source({"train": (IMAGES, LABELS)})
+    assert (
+        train_and_evaluate(tiny(SHORT), tmp_path / "plain", data=plain, quiet=True).state_digest not in digests.values()
+    )
+
+
+def test_further_fields_follow_their_rows_and_change_the_fingerprint():
+    source = with_fields("arrays")
+    dataset = load_dataset(as_source(source, "mine"), Settings())
+    rows = dataset.parts["train"].rows
+    assert rows is not None
+    np.testing.assert_array_equal(dataset.split("train")["weight"], (rows % 3 / 2.0).astype(np.float32))
+    places = np.array([5, 0, 7])
+    np.testing.assert_array_equal(dataset.read("train", places)["ink"], source.splits["train"]["ink"][rows[places]])
+    changed = {**source.splits["train"], "weight": np.ones(300)}
+    other = load_dataset(as_source(Source({"train": changed}, extra=("weight", "ink")), "mine"), Settings())
+    assert other.fingerprint != dataset.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        (np.ones(299), "got 299 of 'weight' for 300 inputs; expected one for each example"),
+        (np.full(300, np.nan), r"got weight\[0\] = nan; expected finite numbers"),
+        (np.full(300, 2**40), "got weight of dtype int64 beyond int32; expected integers below"),
+        (np.array(["a"] * 300), "got weight of dtype <U1"),
+        (None, "got the fields .* expected 'weight' among them"),
+    ],
+)
+def test_a_further_field_that_cannot_be_used_is_one_line(weight, expected):
+    fields = {"inputs": IMAGES, "targets": LABELS} | ({} if weight is None else {"weight": weight})
+    with pytest.raises(DataError, match=expected):
+        load_dataset(as_source(Source({"train": fields}, extra=("weight",)), "mine"), Settings(test_fraction=0)).split(
+            "train"
+        )

@@ -110,7 +110,7 @@ def test_lanes_that_share_the_frozen_parameters_are_their_solo_runs_to_the_bit()
 
 
 def test_lanes_that_share_need_a_tenth_of_the_memory():
-    found = build(tiny({**BODY, "model.hidden": (512, 256)}))
+    found = build(tiny({**BODY, "model.hidden": (1024, 256)}))
     batches = found.batches(0, STEPS, STEPS)
     planned = [
         Population(found.rules, found.mesh, 64, share_frozen=share).plan_bytes(found.hparams, batches)

@@ -121,6 +121,7 @@ REFERENCES = {
     "top_5": (CLASSES[:1], top(5)),
     "confusion_matrix": (CLASSES, of_each(sklearn_metrics.confusion_matrix)),
     "perplexity": (CLASSES, perplexity_by_scikit_learn),
+    "bits_per_byte": (CLASSES[:2], lambda p, t: np.log2(perplexity_by_scikit_learn(p, t))),  # of one byte each
     "calibration_error": (CLASSES, calibration_error_by_hand),
     "roc_auc": (TWO, of_score(sklearn_metrics.roc_auc_score)),
     "average_precision": (TWO, of_score(sklearn_metrics.average_precision_score)),
@@ -230,6 +231,7 @@ def test_metrics_say_which_way_is_better():
     assert {name for name, metric in found.items() if not metric.higher_is_better} == {
         "confusion_matrix",
         "perplexity",
+        "bits_per_byte",
         "calibration_error",
         "mse",
         "rmse",

@@ -27,6 +27,8 @@ SHORTER = [
     ("configs/digits_search.py", '"20 epochs"', '"5 epochs"'),
     ("configs/digits_search.py", '"trials": 64', '"trials": 8'),
     ("configs/digits_search.py", "(128, 128)", "(32, 32)"),
+    ("configs/python_source_gpt.py", '"800 steps"', '"8 steps"'),
+    ("configs/python_source_gpt.py", '"layers": 4, "width": 128', '"layers": 1, "width": 16'),
     ("my_search.py", '"10 epochs"', '"2 epochs"'),
     ("my_search.py", '"trials": 24', '"trials": 12'),
     ("my_search.py", "(128, 128)", "(32, 32)"),

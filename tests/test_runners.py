@@ -29,7 +29,7 @@ from jaxtrain.trackers.base import ROW_KEYS
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.experiment import Experiment, build
-from jaxtrain.training.runners import Seeds, make_runner
+from jaxtrain.training.runners import make_runner
 from jaxtrain.training.train import start as started
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
@@ -259,7 +259,7 @@ def test_a_warm_start_gives_every_seed_the_same_weights(solos):
     """The averaged weights of the best step of the other run; the keys of the lanes differ."""
     warm = {"checkpoint.init_from": str(solos[3])}
     found = build(tiny(THREE | warm))
-    states = jax.device_get(Seeds(found, train_step).init())
+    states = jax.device_get(make_runner(found, train_step).init())
     source = load_run(solos[3]).state
     assert source.ema is not None
     for lane in range(3):

@@ -20,8 +20,14 @@ from jaxtrain.trackers.figures import render
 MOST_CLASSES = 20
 """Classes that are listed one by one."""
 
+MOST_BAD = 20
+"""Examples that cannot be read which are listed one by one."""
+
 MOST_FEATURES = 20
 """Features of a table that are listed one by one."""
+
+SHOWN_TOKENS = 60
+"""Tokens of a text that are shown."""
 
 
 def run(options: Options) -> int:
@@ -49,15 +55,26 @@ def data_report(dataset: Dataset, config: Mapping[str, Any]) -> list[str]:
     """Formats the output of `data`."""
     section = config["data"]
     info = dataset.info
-    kind = _kind(info.input_shape)
-    classes = f", {info.classes} classes" if info.classes else ""
+    kind = _kind(info.input_shape) if info.vocabulary is None else f"{info.input_shape[0]} {info.vocabulary.kind}"
+    classes = f", {info.classes} classes" if info.classes and info.vocabulary is None else ""
     lines = [f"{section['name']}: {sum(dataset.sizes.values()):,} examples of {kind}{classes}"]
     lines += [f"  {name:<12} {size:>10,}   {_origin(dataset, name, section)}" for name, size in dataset.sizes.items()]
     lines += [*_input_lines(dataset), *_target_lines(dataset)]
-    epoch = steps_per_epoch(dataset.sizes["train"], section["batch_size"])
+    epoch = steps_per_epoch(dataset.epoch_examples, section["batch_size"])
     lines.append(f"  an epoch     {epoch:,.4g} steps of {section['batch_size']:,} examples")
     lines.append(f"  fed from     {_feed(dataset, section)}")
-    return lines
+    return [*lines, *_passed_over(dataset)]
+
+
+def _passed_over(dataset: Dataset) -> Iterator[str]:
+    """Lists the examples that data.skip_bad passed over so far; of a stream, those that were read for this report."""
+    messages = dataset.bad.messages if dataset.bad else []
+    if messages:
+        yield f"  passed over  {len(messages):,} examples that cannot be read:"
+    for message in messages[:MOST_BAD]:
+        yield f"    {message}"
+    if len(messages) > MOST_BAD:
+        yield f"    and {len(messages) - MOST_BAD:,} more"
 
 
 def _kind(shape: tuple[int, ...]) -> str:
@@ -84,6 +101,11 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
     info = dataset.info
     place = "in the step" if info.is_raw else "on the host"
     dtype = dataset.parts["train"].split.inputs.dtype
+    if info.vocabulary is not None:
+        yield f"  tokens       {dtype} {info.input_shape}, {info.vocabulary.size:,} different {info.vocabulary.kind}"
+        first = dataset.parts["train"].split.inputs[0]
+        yield f"  it begins    {info.vocabulary.decode(first[:SHOWN_TOKENS])!r}"
+        return
     if info.encoding is not None:
         count = info.input_shape[0]
         yield f"  inputs       {len(info.encoding.columns)} columns, as {count} numbers by the training part:"
@@ -123,6 +145,9 @@ def _target_lines(dataset: Dataset) -> Iterator[str]:
         classes = "1 class" if info.box_classes == 1 else f"{info.box_classes} classes"
         yield f"  targets      boxes of {classes}, up to {info.target_shape[0]} in a picture"
         return
+    if info.vocabulary is not None:
+        yield "  targets      the tokens one place later"
+        return
     if not info.class_counts:
         yield f"  targets      {dtype} {info.target_shape}{_spread(info.target_mean, info.target_std)}"
         return
@@ -144,10 +169,10 @@ def _spread(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
 def _feed(dataset: Dataset, section: Mapping[str, Any]) -> str:
     """Says where batches will be gathered, and why."""
     from jaxtrain.parallel.mesh import device_mesh
-    from jaxtrain.training.feeds import DeviceFeed, make_feed
+    from jaxtrain.training.feed_choice import is_on_devices
 
-    size = sum(map(dataset.nbytes, dataset.parts))
-    feed = make_feed(dict(section), dataset, device_mesh(None), {})
-    where = "the devices" if isinstance(feed, DeviceFeed) else "a stream" if dataset.is_decoded else "the host"
+    size = sum(fold.nbytes(name) for fold in dataset.folds or (dataset,) for name in fold.parts)
+    on_devices = is_on_devices(dict(section), dataset, device_mesh(None))
+    where = "the devices" if on_devices else "a stream" if dataset.is_decoded else "the host"
     chosen = "as data.feed says" if section["feed"] else "chosen by the size; data.feed sets it"
     return f"{where}: {np.round(size / 2**20, 1):,} MiB in all ({chosen})"

@@ -1,4 +1,4 @@
-"""Pictures of a data set's training examples: a grid of images, with masks beside them, or histograms of features."""
+"""Pictures of training examples: a grid of images, with masks beside them, histograms of features, frequent tokens."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.data.dataset import Dataset, Part
 from jaxtrain.data.fields import read_rows
+from jaxtrain.data.vocabulary import Vocabulary
 from jaxtrain.errors import printable
 from jaxtrain.tasks.augment import Augmentation
 from jaxtrain.tasks.inputs import normalise_batch
@@ -24,6 +25,7 @@ MOST_HISTOGRAMS = 24
 HISTOGRAM_ROWS = 10_000
 MOST_BARS = 8
 LONGEST_LABEL = 20
+MOST_TOKENS = 40
 
 Outline = Callable[[Any, np.ndarray], None]
 """(axes, target of one picture): draws around what the target holds."""
@@ -33,7 +35,9 @@ TIMES = 3
 
 
 def draw_examples(dataset: Dataset) -> "Figure":
-    """Draws images for inputs (height, width, channels), else a histogram of each feature."""
+    """Draws images for inputs (height, width, channels), the most frequent tokens of a text, else histograms."""
+    if dataset.info.vocabulary is not None:
+        return _draw_tokens(dataset, dataset.info.vocabulary)
     return _draw_images(dataset) if dataset.has_pictures else _draw_histograms(dataset)
 
 
@@ -127,6 +131,27 @@ def _outline_boxes(axes: Any, boxes: np.ndarray) -> None:
 
 def _outline_nothing(axes: Any, target: np.ndarray) -> None:
     pass
+
+
+def _draw_tokens(dataset: Dataset, vocabulary: Vocabulary) -> "Figure":
+    """Draws how often the most frequent tokens occur."""
+    from matplotlib.figure import Figure
+
+    part = dataset.parts["train"]
+    inputs, _ = _raw(part, min(HISTOGRAM_ROWS, len(part)))
+    shares = np.bincount(inputs.ravel(), minlength=vocabulary.size) / inputs.size
+    common = np.argsort(-shares, kind="stable")[:MOST_TOKENS][::-1]
+    figure = Figure(figsize=(5, 7), layout="constrained")
+    axes = figure.subplots()
+    # Numbered places: a category axis would merge tokens whose labels are equal.
+    axes.barh(range(len(common)), shares[common], color="tab:blue")
+    axes.set_yticks(range(len(common)), [_label(vocabulary, token) for token in common], fontsize="small")
+    axes.set_xlabel("share of the tokens in the training part")
+    return figure
+
+
+def _label(vocabulary: Vocabulary, token: int) -> str:
+    return printable(repr(vocabulary.decode(np.array([token])))).replace("$", r"\$")
 
 
 def _draw_histograms(dataset: Dataset) -> "Figure":

@@ -34,7 +34,7 @@ def evaluate(workdir: str | Path, trust: Sequence[str] = (), *, data: Source | N
     """
     workdir = Path(workdir)
     config, bookkeeping, checkpoints = open_run(workdir, trust)
-    experiment = build(config, data=data)
+    experiment = build(config, data=data, folds=True)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     check_preparation(experiment.dataset, bookkeeping.info)
     runner = make_runner(experiment, train_step)

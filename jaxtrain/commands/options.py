@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.schema import Text
-from jaxtrain.errors import UsageError, Words, printable
+from jaxtrain.errors import OnlyInOrderError, UsageError, Words, printable
 from jaxtrain.files import guarded, working_directory
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
@@ -31,6 +31,7 @@ class Options:
     quiet: bool = False
     accept_edited: bool = False
     trust: tuple[str, ...] = ()
+    output: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
@@ -58,6 +59,12 @@ class Options:
         """Returns the arguments that select this config and directory again."""
         chosen = [f"--config={self.config}", *(f"--config.{key}={value}" for key, value in self.overrides.items())]
         return chosen + ([f"--workdir={self.workdir}"] if self.workdir else [])
+
+    def explain_preparation(self, error: OnlyInOrderError) -> OnlyInOrderError:
+        """Returns the error with the command that writes the data of this config to arrays."""
+        words = [argument for argument in self.again() if not argument.startswith("--workdir=")]
+        hint = f"Write it to arrays once, then train on these: {command()} prepare {join(words)} --output=prepared"
+        return OnlyInOrderError(error.key, error.got, error.expected, hint)
 
     def show(self, lines: Sequence[str], error: str = "") -> None:
         """Prints the final lines of a command, control characters escaped; with `--quiet` only the error, if any."""

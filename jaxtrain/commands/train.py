@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxtrain.commands.options import Options, command, quote, use_a_host_device_per_core
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.metric_names import is_printed
 from jaxtrain.files import exists, list_directory
 from jaxtrain.storage.result import Result
@@ -14,7 +15,7 @@ from jaxtrain.storage.result import Result
 def run(options: Options) -> int:
     """Trains or resumes the run; returns the exit code of its result."""
     config, workdir = options.resolve()
-    if config["train"]["seeds"] > 1:
+    if lane_count(config) > 1:
         use_a_host_device_per_core()
     from jaxtrain.parallel.compilation import use_persistent_cache
     from jaxtrain.training.train import train_and_evaluate
@@ -56,18 +57,20 @@ def _numbers(result: Result) -> Iterator[str]:
         numbers = format_numbers(select_readable(result.test))
         yield f"  test       {numbers} with the state of step {result.test['step']:,}"
     if result.seeds:
-        yield from _seed_lines(result.seeds)
+        yield from _lane_lines(result.seeds, "seed")
+    if result.folds:
+        yield from _lane_lines(result.folds, "fold")
 
 
-def _seed_lines(seeds: Mapping[str, Any]) -> Iterator[str]:
-    yield "across seeds: mean, standard deviation, 95 % interval of the mean"
-    for split, metrics in seeds.items():
+def _lane_lines(lanes: Mapping[str, Any], kind: str) -> Iterator[str]:
+    yield f"across {kind}s: mean, standard deviation, 95 % interval of the mean"
+    for split, metrics in lanes.items():
         spreads = {name: spread for name, spread in metrics.items() if split != "diverged" and is_printed(name)}
         for name, spread in spreads.items():
             mean, std, low, high = (format_number(spread[part]) for part in ("mean", "std", "low", "high"))
             yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}"
-    for seed, step in seeds["diverged"].items():
-        yield f"  seed {seed} diverged after step {step}"
+    for number, step in lanes["diverged"].items():
+        yield f"  {kind} {number} diverged after step {step}"
 
 
 def _files(workdir: Path) -> Iterator[str]:
@@ -79,6 +82,7 @@ def _files(workdir: Path) -> Iterator[str]:
         "environment.json": "versions, devices, commit, fingerprint of the data",
         "metrics.jsonl": "one row for each logged or evaluated step",
         "result.json": "how the run ended",
+        "content_checksums.npz": "a checksum of each file that was read, compared when the run continues",
         "checkpoints": "saved states: the newest and the best",
     }
     for name, purpose in purposes.items():

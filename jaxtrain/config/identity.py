@@ -21,14 +21,21 @@ So a run that met a bad example continues where it stopped, with a higher `skip_
 """
 
 LATER = {
-    "data": ("quantiles", "target_separator", "most_boxes", "stratify", "group_by", "order_by", "sample"),
+    "data": (
+        *("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample", "folds", "fold"),
+        *("void", "per_example", "most_boxes"),
+    ),
     "eval": ("augment",),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 
-
 LATER_OF_CHECKPOINT = {"result": "best", "init_names": None, "init_layout": "jax"}
 """Knobs of `checkpoint` that earlier versions lack, and the values that leave their digests as they are."""
+
+
+def is_off(value: Any) -> bool:
+    """Tells whether a knob is off: None, False or an empty tuple, and not the number 0."""
+    return value is None or value is False or value == ()
 
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
@@ -64,7 +71,7 @@ def changes_numbers(config: Config) -> Config:
         kept.pop("augment", None)  # absent in earlier versions
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in FEEDING}
     for section, later in LATER.items():
-        kept[section] = {key: value for key, value in kept[section].items() if value or key not in later}
+        kept[section] = {key: value for key, value in kept[section].items() if key not in later or not is_off(value)}
     section = config["checkpoint"]
     later = {key: section[key] for key, off in LATER_OF_CHECKPOINT.items() if section[key] != off}
     return kept | {"checkpoint": {key: section[key] for key in START_FROM} | later}

@@ -56,7 +56,7 @@ class BoundMember:
         member, if it builds something else than its family does.
         """
         floats = {name: values[f"{self.section}.{name}"] for name in self.floats}
-        taken = {name: offers[name] for name in self.offered}
+        taken = {name: offer for name, offer in offers.items() if name in self.offered}
         try:
             built = self.function(*supplied, **taken, **dict(self.static), **floats)
         except Exception as error:
@@ -66,6 +66,10 @@ class BoundMember:
         if self.product and not self.product.is_one(built):
             raise self._is_no_member(f"returns a {type(built).__name__}")
         return built
+
+    def takes(self, name: str) -> bool:
+        """Tells whether the member has an argument that is offered to it by this name."""
+        return name in self.offered
 
     def _is_no_member(self, does: str) -> ConfigError:
         """Builds the error for a function that builds something else than its family does."""
@@ -123,14 +127,12 @@ class Family:
 
     def knobs(self, name: str, path: str = "") -> dict[str, Knob]:
         """Returns the knobs of a member, then those common to its family, each in the order of the signature."""
-        return self.own_knobs(self.member(name, path)) | (
-            knobs_of(self.common, self.common_supplied) if self.common else {}
-        )
+        own = self.own_knobs(self.member(name, path))
+        return own | (knobs_of(self.common, self.common_supplied) if self.common else {})
 
     def own_knobs(self, member: Callable[..., Any]) -> dict[str, Knob]:
         """Returns the knobs of a member's signature: its arguments without those that the framework supplies."""
-        knobs = knobs_of(member, len(self.supplied))
-        return {name: knob for name, knob in knobs.items() if name not in self.offered}
+        return knobs_of(member, len(self.supplied), self.offered)
 
     def takes(self, name: str, offered: str) -> bool:
         """Tells whether a member's signature has an argument that is offered to it."""
@@ -197,17 +199,16 @@ def _nearest_module(name: str) -> str:
     return nearest(last, [module.name for module in pkgutil.iter_modules(searched if parent else None)])
 
 
-def knobs_of(function: Callable[..., Any], supplied: int = 0) -> dict[str, Knob]:
-    """Returns the knobs of a signature, without its first `supplied` arguments.
+def knobs_of(function: Callable[..., Any], supplied: int = 0, others: tuple[str, ...] = ()) -> dict[str, Knob]:
+    """Returns the knobs of a signature, without its first `supplied` arguments and the `others`.
 
     A Linen module's `parent` and `name` are not knobs. Neither are arguments whose default cannot be written in a
     config, such as a function or a dtype: they keep that default.
     """
     parameters = list(inspect.signature(function).parameters.values())[supplied:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {
-        p.name: knob_of(p, function) for p in named if p.name not in ("parent", "name") and is_config_value(p.default)
-    }
+    no_knobs = ("parent", "name", *others)
+    return {p.name: knob_of(p, function) for p in named if p.name not in no_knobs and is_config_value(p.default)}
 
 
 def resolve(knobs: Mapping[str, Knob], given: Mapping[str, Any], path: str) -> dict[str, Any]:

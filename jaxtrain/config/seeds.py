@@ -1,9 +1,15 @@
-"""Ranges of seeds: several count up from `seed`, and all of them have 32 bits."""
+"""Ranges of seeds, which count up from `seed` and have 32 bits, and the number of lanes that a config trains."""
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.errors import ConfigError
 
 SEEDS = 2**32
+
+
+def lane_count(config: Config) -> int:
+    """Returns how many runs the config trains as lanes of one program: its seeds, or the folds of its data."""
+    folds = config["data"].get("folds")
+    return folds if folds and config["data"]["fold"] is None else config["train"]["seeds"]
 
 
 def check_seeds(config: Config, key: str, before: int = 0) -> None:

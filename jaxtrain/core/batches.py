@@ -18,6 +18,7 @@ class Batches(struct.PyTreeNode):
 
     data: tree of arrays (n, ...); rows: int32 (capacity, size), indices into `data` for each batch;
     mask: float32 (capacity, size), 0 for padding rows, or None without padding.
+    Where each lane has batches of its own, rows and mask have a leading lane axis.
     """
 
     data: Any
@@ -27,12 +28,32 @@ class Batches(struct.PyTreeNode):
     @property
     def capacity(self) -> int:
         """The maximum number of batches."""
-        return self.rows.shape[0]
+        return self.rows.shape[-2]
 
     @property
     def size(self) -> int:
         """The number of examples in each batch."""
-        return self.rows.shape[1]
+        return self.rows.shape[-1]
+
+    @property
+    def by_lane(self) -> bool:
+        """Tells whether each lane has batches of its own, out of the same data."""
+        return len(self.rows.shape) == 3
+
+    @property
+    def own(self) -> tuple[Any, Any] | None:
+        """Rows and mask with their leading lane axis; None where all lanes share them."""
+        return (self.rows, self.mask) if self.by_lane else None
+
+    def of_lane(self, own: tuple[Any, Any] | None) -> "Batches":
+        """Returns the batches of one lane, given its part of `own`."""
+        return self if own is None else self.replace(rows=own[0], mask=own[1])
+
+    def pick(self, lanes: Any) -> "Batches":
+        """Returns the batches of these lanes, an index or several; the same where all lanes share them."""
+        if not self.by_lane:
+            return self
+        return self.replace(rows=self.rows[lanes], mask=None if self.mask is None else self.mask[lanes])
 
     @property
     def example(self) -> Batch:

@@ -2,7 +2,8 @@
 
 NORMS = "norm_"  # prefix of the norms that a call measures on its last step only
 SEED = "seed_"  # prefix of the numbers of one seed: "seed_3/loss"
-DIAGNOSTICS = (NORMS, SEED)
+FOLD = "fold_"  # prefix of the numbers of one fold: "fold_3/loss"
+DIAGNOSTICS = (NORMS, SEED, FOLD)
 """Prefixes of numbers that are plotted but not printed."""
 
 

@@ -11,23 +11,32 @@ from flax import struct
 
 from jaxtrain.config.registry import Values
 from jaxtrain.core.frozen import split_params
+from jaxtrain.errors import ConfigError, Words
 
 Batch = Mapping[str, Any]
 """`inputs` and `targets` of shape (batch, ...); in evaluation also `mask` (batch,), 0 for padding rows."""
 
 
+def cannot_decode(*arguments: Any) -> Any:
+    """Stands for the function `decode` of a task without one: raises ConfigError."""
+    expected = "a task that continues sequences, such as language_modelling"
+    raise ConfigError("task.name", Words("a task without a function decode"), expected)
+
+
 class Task(NamedTuple):
-    """A learning problem as three pure functions.
+    """A learning problem as three pure functions, and a fourth for sequences that can be continued.
 
     init(key, batch, values) -> (params, model_state)
     loss(params, model_state, batch, key, values, train) -> (loss, (model_state, {name: Mean})), with a metric "loss"
     predict(params, model_state, inputs, values) -> outputs
+    decode(params, model_state, tokens, values, cache, position) -> (logits, cache), for tasks that continue sequences
     `values` are the hyperparameters of the current step, full name -> float32 scalar.
     """
 
     init: Callable[..., Any]
     loss: Callable[..., Any]
     predict: Callable[..., Any]
+    decode: Callable[..., Any] = cannot_decode
 
 
 class Rules(NamedTuple):

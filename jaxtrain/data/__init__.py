@@ -18,7 +18,7 @@ from jaxtrain.data.images import SUFFIXES
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.arrays import arrays
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
-from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits
+from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits, python_source
 from jaxtrain.data.readers.hub import hub
 from jaxtrain.data.readers.idx import fashion_mnist, idx
 from jaxtrain.data.readers.image_folders import image_folder
@@ -26,6 +26,7 @@ from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table
 from jaxtrain.data.readers.json_lines import jsonl, read_jsonl_table
 from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
+from jaxtrain.data.readers.text_files import read_windows, text
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError, UsageError, Words, one_of, printable
@@ -52,6 +53,7 @@ SOURCES = Family(
         "digits": digits,
         "breast_cancer": breast_cancer,
         "diabetes": diabetes,
+        "python_source": python_source,
         "fashion_mnist": fashion_mnist,
         "hub": hub,
         "idx": idx,
@@ -62,6 +64,7 @@ SOURCES = Family(
         "image_folder": image_folder,
         "image_masks": image_masks,
         "image_table": image_table,
+        "text": text,
         MEMORY: memory,
     },
     supplied=("path",),
@@ -81,27 +84,37 @@ def load(section: Mapping[str, Any], given: Source | None = None, **needs: Unpac
 
     `needs` are those of `load_dataset`.
     """
-    values = {f"data.{knob}": value for knob, value in section.items()}
-    settings: Settings = SOURCES.bind_common(section)(values)
-    if given is not None:
-        return load_dataset(as_source(given, MEMORY), settings, **needs)
+    settings: Settings = SOURCES.bind_common(section)(_by_key(section))
+    source = as_source(read(section), section["name"]) if given is None else as_source(given, MEMORY)
+    return load_dataset(source, settings, **needs)
+
+
+def read(section: Mapping[str, Any]) -> object:
+    """Returns what the source of a resolved section returns, as it is; raises DataError naming file and row."""
+    settings: Settings = SOURCES.bind_common(section)(_by_key(section))
     root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
     try:
         with reported_as(DataError):
-            returned = SOURCES.bind(section)(values, root)
+            return SOURCES.bind(section)(_by_key(section), root)
     except OSError as error:  # of a user's own source: our readers raise StorageError
         got = Words(f"{section['name']}, which failed ({type(error).__name__}: {printable(str(error))})")
         raise DataError("data.name", got, "a source whose files can be read", "Check its paths") from error
-    return load_dataset(as_source(returned, section["name"]), settings, **needs)
+
+
+def _by_key(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"data.{knob}": value for knob, value in section.items()}
 
 
 def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:
     """Reads the inputs of new files, to predict from, as the source of a resolved section read those of training.
 
-    Files are pictures, one an example, or tables, or Parquet files of pictures; a target in them may be absent. Raises
-    DataError naming file and row, and UsageError for a source whose files hold no inputs alone.
+    Files are pictures, one an example, or tables, or Parquet files of pictures; a target in them may be absent. Texts
+    are read in a row, as windows. Raises DataError naming file and row, and UsageError for a source whose files hold no
+    inputs alone.
     """
     name = section["name"]
+    if info.vocabulary is not None:
+        return read_windows(files, info, section.get("encoding", "utf-8"))
     if name in TABLES and info.encoding is not None:
         kinds = info.encoding.kinds
         return np.concatenate([info.encode(TABLES[name](Path(file), section, kinds)) for file in files])
@@ -111,7 +124,9 @@ def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str 
     if len(info.input_shape) == 3 and name in IMAGES:
         given = {knob: section[knob] for knob in ("size", "channels", "resampling") if knob in section}
         return read_images(files, info.input_shape, info.input_dtype, **given)
-    raise UsageError("data.name", name, one_of([*TABLES, *IMAGES]), "Read the arrays, and call predict with them")
+    raise UsageError(
+        "data.name", name, one_of([*TABLES, *IMAGES, "text"]), "Read the arrays, and call predict with them"
+    )
 
 
 TABLES = {"csv": read_csv_table, "jsonl": read_jsonl_table, "parquet": read_parquet_table}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxtrain.data.checksums import ChangedRecordError
 from jaxtrain.data.fields import Field, FieldAround
 from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
@@ -75,6 +76,8 @@ class TolerantField(FieldAround):
         if not self._bad.among(self._split, rows).any():
             try:
                 return self._field.read(rows)
+            except ChangedRecordError:
+                raise
             except DataError:
                 pass  # read one by one, which tells the bad ones
         return np.concatenate([self._read_from(int(row)) for row in rows])
@@ -86,6 +89,8 @@ class TolerantField(FieldAround):
             if not self._bad.among(self._split, place)[0]:
                 try:
                     return self._field.read(place)
+                except ChangedRecordError:
+                    raise
                 except DataError as error:
                     self._bad.note(self._split, row, error)
             row = (row + 1) % len(self)

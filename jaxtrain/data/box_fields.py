@@ -38,7 +38,11 @@ class BoxField:
         found = np.full((len(rows), self._most, 5), -1.0, np.float32)
         for place, row in enumerate(rows.tolist()):
             masks = self._masks.read_each(row)
-            boxes = part_boxes(masks[0]) if len(masks) == 1 else [box_around(mask) for mask in masks if mask.any()]
+            boxes = (
+                part_boxes(masks[0], self._masks.classes)
+                if len(masks) == 1
+                else [box_around(mask == 1) for mask in masks if (mask == 1).any()]
+            )
             if len(boxes) > self._most:
                 got = Words(f"{len(boxes)} boxes")
                 hint = "Raise data.most_boxes"
@@ -55,12 +59,12 @@ class BoxField:
         return self._masks.version() + f" boxes {self._most}".encode()
 
 
-def part_boxes(mask: np.ndarray) -> list[tuple[int, ...]]:
-    """Returns (class, y, x, height, width) around each connected part of a label above 0."""
+def part_boxes(mask: np.ndarray, classes: int) -> list[tuple[int, ...]]:
+    """Returns (class, y, x, height, width) around each connected part of the labels 1 to classes - 1."""
     from scipy import ndimage  # its import takes a tenth of a second
 
     boxes = []
-    for label in np.unique(mask[mask > 0]).tolist():
+    for label in range(1, classes):
         parts = np.zeros(mask.shape, np.int32)
         ndimage.label(mask == label, np.ones((3, 3)), output=parts)
         boxes += [_box(label, rows, columns) for rows, columns in ndimage.find_objects(parts)]
@@ -68,10 +72,10 @@ def part_boxes(mask: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def box_around(mask: np.ndarray) -> tuple[int, ...]:
-    """Returns (class, y, x, height, width) around all labels above 0 of a mask (height, width) that has some."""
+    """Returns (0, y, x, height, width) around a mask (height, width) of bools that holds some pixel."""
     rows, columns = np.nonzero(mask)
     spans = (slice(int(places.min()), int(places.max()) + 1) for places in (rows, columns))
-    return _box(int(mask.max()), *spans)
+    return _box(1, *spans)
 
 
 def _box(label: int, rows: slice, columns: slice) -> tuple[int, ...]:

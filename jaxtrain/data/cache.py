@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtrain.data.array_files import demand_space, write_field
 from jaxtrain.data.fields import Field, nbytes
-from jaxtrain.data.held import read_into
 from jaxtrain.data.source import Split
-from jaxtrain.errors import JaxtrainWarning, StorageError, Words
-from jaxtrain.files import exists, free_space, guarded, make_directory, remove, rename
+from jaxtrain.errors import JaxtrainWarning, Words
+from jaxtrain.files import exists, guarded, make_directory, remove, rename
 
 
 def cached(splits: Mapping[str, Split], folder: Path) -> dict[str, Split]:
@@ -26,10 +26,7 @@ def cached(splits: Mapping[str, Split], folder: Path) -> dict[str, Split]:
     needed = sum(nbytes(field) for field in fields if not exists(places[id(field)]))
     if needed:
         make_directory(folder)
-        free = free_space(folder)
-        if needed > free:
-            got = Words(f"{folder} with {free / 2**30:,.1f} GiB free")
-            raise StorageError("data.cache", got, f"{needed / 2**30:,.1f} GiB for the decoded examples", "Free some")
+        demand_space("data.cache", folder, needed)
         got = Words(f"{needed / 2**30:,.2f} GiB of decoded examples to write to {folder}")
         warnings.warn(JaxtrainWarning("data.cache", got, "this once: later runs read them"), stacklevel=4)
     return {
@@ -54,10 +51,7 @@ def _write(field: Field, place: Path) -> None:
     """Writes a whole field to a file of another name, and renames it, so that a kill leaves no half."""
     unfinished = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
     try:
-        with guarded(unfinished, "written"):
-            whole = np.lib.format.open_memmap(unfinished, "w+", field.dtype, field.shape)
-            read_into(whole, field)
-            whole.flush()
+        write_field(unfinished, field)
         rename(unfinished, place)
     finally:
         if exists(unfinished):

@@ -12,7 +12,9 @@ Check = Callable[[np.ndarray, np.ndarray], None]
 """Takes values and their rows; raises DataError naming the row of one that cannot be used."""
 
 
-def checked(splits: Mapping[str, Split], classes: int | None, *, labels: bool) -> dict[str, Split]:
+def checked(
+    splits: Mapping[str, Split], classes: int | None, void: int | None = None, *, labels: bool
+) -> dict[str, Split]:
     """Returns the splits with fields that raise DataError for what `check_source` would refuse in an array."""
 
     def inputs(split: Split, name: str) -> object:
@@ -27,7 +29,8 @@ def checked(splits: Mapping[str, Split], classes: int | None, *, labels: bool) -
         where = split.where("targets", name)
         if not isinstance(field, Field) or not (field.dtype.kind == "f" or (labels and is_integer(field))):
             return field
-        return CheckedField(field, lambda values, rows: check_targets(where, values, rows, classes, labels=labels))
+        allowed = (classes, void)
+        return CheckedField(field, lambda values, rows: check_targets(where, values, rows, *allowed, labels=labels))
 
     return {
         name: split._replace(inputs=inputs(split, name), targets=targets(split, name)) for name, split in splits.items()

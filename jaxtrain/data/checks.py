@@ -43,7 +43,7 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
         got = Words(f"targets of dtype {train.targets.dtype}")
         raise DataError(where, got, f"integers, for {source.classes} classes")
     for name, split in splits.items():
-        _check_labels(split.where("targets", name), split.targets, source.classes)
+        _check_labels(split.where("targets", name), split.targets, source.classes, source.void)
     if source.classes is None and is_labels(train.targets):
         source = replace(source, classes=_count_classes(train))
         for name, split in splits.items():
@@ -100,16 +100,18 @@ def _check_boxes(source: Source) -> None:
             raise DataError(where, Words(f"the box ({values}) at targets[{row}, {place}]"), expected)
 
 
-def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray) -> None:
-    """Raises DataError for `rows` of inputs just read that hold nan, infinities or numbers beyond float32."""
-    _check_finite(where, "inputs", inputs, rows)
+def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray, field: str = "inputs") -> None:
+    """Raises DataError for `rows` of a field just read that hold nan, infinities or numbers beyond float32."""
+    _check_finite(where, field, inputs, rows)
 
 
-def check_targets(where: str, targets: np.ndarray, rows: np.ndarray, classes: int | None, *, labels: bool) -> None:
+def check_targets(
+    where: str, targets: np.ndarray, rows: np.ndarray, classes: int | None, void: int | None, *, labels: bool
+) -> None:
     """Raises DataError for `rows` of targets just read: as `check_inputs`, and for `labels` outside 0..classes - 1."""
     _check_finite(where, "targets", targets, rows)
     if labels:
-        _check_labels(where, targets, classes, rows)
+        _check_labels(where, targets, classes, void, rows)
 
 
 def is_integer(targets: np.ndarray | Field) -> bool:
@@ -130,6 +132,10 @@ def _check_split(name: str, split: Split) -> Split:
         hint = "Give one feature as inputs[:, None]" if len(inputs.shape) == 1 else ""
         raise DataError(places["inputs"], got, "the shape (n, features, ...) without an empty axis", hint)
     split = _with_plain_targets(name, split._replace(inputs=inputs))
+    for field, values in split.extra.items():
+        if len(values) != len(inputs):
+            got = Words(f"{len(values)} of {field!r} for {len(inputs)} inputs")
+            raise DataError(places["inputs"], got, "one for each example")
     if len(inputs) == 0:
         raise DataError(places["inputs"], Words("no examples"), "at least one")
     for field, array in (("inputs", inputs), ("targets", split.targets)):
@@ -208,8 +214,14 @@ FAR_LABELS = (
 )
 
 
-def _check_labels(where: str, targets: np.ndarray | Field, classes: int | None, rows: np.ndarray | None = None) -> None:
-    """Rejects class labels outside 0..classes - 1, and integers beyond the range of int32; `rows` as above."""
+def _check_labels(
+    where: str,
+    targets: np.ndarray | Field,
+    classes: int | None,
+    void: int | None = None,
+    rows: np.ndarray | None = None,
+) -> None:
+    """Rejects labels outside 0..classes - 1 but `void`, and integers beyond the range of int32; `rows` as above."""
     if not is_integer(targets) or not isinstance(targets, np.ndarray):
         return
     labels = classes is not None or is_labels(targets)
@@ -217,10 +229,15 @@ def _check_labels(where: str, targets: np.ndarray | Field, classes: int | None, 
     high = classes - 1 if classes is not None else 2**63 - 2 if labels else 2**31 - 1
     if not targets.size or (low <= int(targets.min()) and int(targets.max()) <= high):
         return
-    index = tuple(np.argwhere((targets < low) | (targets > high))[0])
-    hint = INTEGERS if labels else ""
+    wrong = (targets < low) | (targets > high)
+    if void is not None:
+        wrong &= targets != void
+        if not wrong.any():
+            return
+    index = tuple(np.argwhere(wrong)[0])
+    hint = INTEGERS if labels and len(targets.shape) == 1 else ""
     got = Words(f"targets[{_at(index, rows)}] = {targets[index]}")
-    raise DataError(where, got, f"{low} to {high}", hint)
+    raise DataError(where, got, f"{low} to {high}{'' if void is None else f', or {void}'}", hint)
 
 
 def _at(index: tuple[Any, ...], rows: np.ndarray | None) -> str:

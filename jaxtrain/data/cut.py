@@ -67,7 +67,7 @@ def cut(examples: int, fractions: Mapping[str, float], seed: int, rule: Rule = R
 
     Raises ConfigError for fractions that leave a split without examples.
     """
-    counts = _counts(examples, fractions)
+    counts = counts_of(examples, fractions)
     if not counts:
         return {}
     # The spawn key makes the splits independent of the order of the batches, which has the same seed.
@@ -88,7 +88,48 @@ def cut(examples: int, fractions: Mapping[str, float], seed: int, rule: Rule = R
     return {name: np.sort(own) for name, own in rows.items()}
 
 
-def _counts(examples: int, fractions: Mapping[str, float]) -> dict[str, int]:
+def cut_folds(rows: np.ndarray, folds: int, seed: int, rule: Rule = Rule()) -> list[np.ndarray]:  # noqa: B008 (a NamedTuple is immutable)
+    """Returns `folds` parts of these rows, ascending, whose sizes differ by at most one where the rule lets them.
+
+    Each class is spread over the parts as evenly as its number of rows allows; whole groups, the largest first, go to
+    the part that is the smallest so far. Raises ConfigError for more folds than rows, rows of a class, or groups.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,))))
+    if rule.order is not None:
+        raise ConfigError("data.folds", folds, "None with data.order_by: a fold would train on what comes after")
+    if rule.groups is not None:
+        return _folds_of_groups(rows, rule.groups[rows], folds, generator)
+    _demand_enough(folds, len(rows), f"{len(rows):,}, the number of rows")
+    order = generator.permutation(rows)
+    if rule.labels is not None:
+        labels = rule.labels[order]
+        classes, counts = np.unique(labels, return_counts=True)
+        rarest = int(np.argmin(counts))
+        _demand_enough(folds, counts[rarest], f"{counts[rarest]:,}, the number of rows of the class {classes[rarest]}")
+        order = order[np.argsort(labels, kind="stable")]
+    return [np.sort(order[part::folds]) for part in range(folds)]
+
+
+def _folds_of_groups(
+    rows: np.ndarray, groups: np.ndarray, folds: int, generator: np.random.Generator
+) -> list[np.ndarray]:
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _demand_enough(folds, len(sizes), f"{len(sizes):,}, the number of groups")
+    shuffled = generator.permutation(len(sizes))
+    part_of = np.empty(len(sizes), np.int64)
+    filled = np.zeros(folds, np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        part_of[group] = np.argmin(filled)
+        filled[part_of[group]] += sizes[group]
+    return [rows[part_of[numbers] == part] for part in range(folds)]
+
+
+def _demand_enough(folds: int, most: int, what: str) -> None:
+    if folds > most:
+        raise ConfigError("data.folds", folds, f"at most {what}", "Lower it")
+
+
+def counts_of(examples: int, fractions: Mapping[str, float]) -> dict[str, int]:
     """Returns {split: number of examples} of the splits with a fraction above 0; raises ConfigError for empty ones."""
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:

@@ -13,17 +13,19 @@ import numpy as np
 from jaxtrain.data.bad_rows import BadRows, none_left, tolerate, used_up
 from jaxtrain.data.cache import cached
 from jaxtrain.data.checked import checked
-from jaxtrain.data.checks import check_source, check_table, is_integer, is_labels
+from jaxtrain.data.checks import check_inputs, check_source, check_table, is_integer, is_labels
+from jaxtrain.data.checksums import Checksums, checksums_of
 from jaxtrain.data.class_names import mark_labels, number_labels
-from jaxtrain.data.cut import column, cut, make_rule
-from jaxtrain.data.encoded import encode_tables
+from jaxtrain.data.cut import Rule, column, counts_of, cut, cut_folds, make_rule
+from jaxtrain.data.encoded import encode_tables, encode_texts
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.held import hold, hold_labels
-from jaxtrain.data.info import DataInfo, describe, statistics_rows
+from jaxtrain.data.info import DataInfo, describe, describe_tokens, is_small_integer, statistics_rows
 from jaxtrain.data.order import Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
 from jaxtrain.data.tables import Table
+from jaxtrain.data.texts import Text
 from jaxtrain.errors import ConfigError, DataError, Words
 
 Rows = dict[str, np.ndarray]
@@ -48,7 +50,7 @@ class Part(NamedTuple):
     @property
     def is_decoded(self) -> bool:
         """Tells whether its examples are decoded when they are read."""
-        return isinstance(self.split.inputs, Field) or isinstance(self.split.targets, Field)
+        return any(isinstance(field, Field) for field in (*self.split[:2], *self.split.extra.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +58,28 @@ class Dataset:
     """The description of the data, and the splits, whose examples are prepared when they are read.
 
     `weights` are those by which training examples are drawn; None: each once an epoch. `bad` are the examples that
-    could not be read: the next one of their split stands for each.
+    could not be read: the next one of their split stands for each. `folds` are the datasets of all folds where they are
+    trained together; this one is the first. `fold_examples` is the number of training examples by which a fold counts
+    its epochs, the mean over all folds. `checksums` are those of the files that were read.
     """
 
     info: DataInfo
     parts: dict[str, Part] = field(repr=False)
     weights: Weights | None = field(default=None, repr=False)
     bad: BadRows | None = field(default=None, repr=False)
+    folds: "tuple[Dataset, ...]" = field(default=(), repr=False)
+    fold_examples: float | None = None
+    checksums: Mapping[str, Checksums] = field(default_factory=dict, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Returns {split: number of examples}."""
         return {name: len(part) for name, part in self.parts.items()}
+
+    @property
+    def epoch_examples(self) -> float:
+        """The number of examples of an epoch: those for training, or their mean over all folds."""
+        return self.sizes["train"] if self.fold_examples is None else self.fold_examples
 
     @property
     def is_decoded(self) -> bool:
@@ -77,9 +89,9 @@ class Dataset:
     def read(self, name: str, rows: np.ndarray, out: Rows | None = None) -> Rows:
         """Prepares the examples at these rows of a split, in their order; writes them to `out` if it is given.
 
-        Inputs are raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are int32 or
-        float32; standardised float32 for a task that takes them so (`info.standardised`). Raises DataError for values
-        that are decoded only now and cannot be used.
+        Inputs are tokens or raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are
+        int32, float32, or tokens of a text; standardised float32 for a task that takes them so (`info.standardised`).
+        Raises DataError for values that are decoded only now and cannot be used.
         """
         return self._prepare(name, rows, out)
 
@@ -112,22 +124,33 @@ class Dataset:
         part = self.parts[name]
         inputs = part.split.inputs
         targets = part.split.targets
+        chosen = part.source_rows(np.arange(len(part)) if places is None else places)
         if part.is_decoded or self.bad is not None:
-            inputs, targets = self._read(part, np.arange(len(part)) if places is None else places)
+            inputs, targets, chosen = self._read(part, np.arange(len(part)) if places is None else places)
             rows = None
         else:
             rows = part.rows if places is None else part.source_rows(places)
         outs = out or {"inputs": None, "targets": None}
         prepared = self.info.prepare(inputs, rows, outs["inputs"])
-        return {"inputs": prepared, "targets": self._prepare_targets(targets, rows, outs["targets"])}
+        values = {"inputs": prepared, "targets": self._prepare_targets(targets, rows, outs["targets"])}
+        if not part.split.extra:
+            return values
+        extra = {
+            name: as_batch_values(read_rows(field, chosen), part.split.where("inputs", part.source), name, chosen)
+            for name, field in part.split.extra.items()
+        }
+        for name, value in extra.items():
+            if out is not None:
+                np.copyto(out[name], value)
+        return values | (extra if out is None else {name: out[name] for name in extra})
 
-    def _read(self, part: Part, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads inputs and targets at these places; the next place stands for a bad one, around the end."""
+    def _read(self, part: Part, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reads inputs and targets at these places, and returns their rows; the next place stands for a bad one."""
         for _ in range(len(part)):
             rows = part.source_rows(places)
             bad = self._are_bad(part, rows)
             if not bad.any():
-                values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows)
+                values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows), rows
                 bad = self._are_bad(part, rows)  # those that the reading found
                 if not bad.any():
                     return values
@@ -144,6 +167,8 @@ class Dataset:
         if out is not None:
             np.copyto(out, targets, casting="unsafe")
             return out
+        if self.info.vocabulary is not None:
+            return targets
         return targets.astype(np.int32 if is_integer(targets) else np.float32, copy=False)
 
     @cached_property
@@ -154,19 +179,35 @@ class Dataset:
         """
         digest = hashlib.sha256()
         seen = set()
-        for name, part in self.parts.items():
+        for name, part in [item for fold in self.folds or (self,) for item in fold.parts.items()]:
             split = part.split
             # Several splits may be cut from the same arrays, which are hashed once.
             fields = [] if id(split) in seen else zip((split.inputs, split.targets), split.stamps, strict=True)
             seen.add(id(split))
             digest.update(f"{name}: ".encode())
-            for array, stamp in fields:
+            further = [(array, b"") for array in split.extra.values()] if fields else []
+            for array, stamp in [*fields, *further]:
                 _add_to(digest, array, stamp)
             if part.rows is not None:
                 _add_to(digest, part.rows)
         if self.weights is not None:
             _add_to(digest, self.weights.sums)
         return digest.hexdigest()
+
+
+def as_batch_values(values: np.ndarray, where: str, name: str, rows: np.ndarray) -> np.ndarray:
+    """Returns a further field as it is in a batch: float32, int32, or integers of at most 16 bits and booleans.
+
+    Raises DataError for numbers that these do not hold.
+    """
+    if values.dtype.kind == "f":
+        check_inputs(where, values, rows, name)
+        return values.astype(np.float32, copy=False)
+    if is_small_integer(values.dtype):
+        return values
+    if values.size and (values.min() < -(2**31) or values.max() >= 2**31):
+        raise DataError(where, Words(f"{name} of dtype {values.dtype} beyond int32"), "integers below 2**31")
+    return values.astype(np.int32)
 
 
 def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:
@@ -189,39 +230,79 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     """
     if settings.seed < 0:
         raise ConfigError("data.seed", settings.seed, "an integer, at least 0")
+    if settings.fold is not None and settings.folds is None:
+        raise ConfigError("data.fold", settings.fold, "None without data.folds", "Give data.folds, too")
+    if isinstance(source.splits["train"].inputs, Text):
+        return _load_text(source, settings)
     if len(source.damaged) > settings.skip_bad:
         raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
+    checksums = checksums_of(source.splits)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
-    splits = checked(source.splits, source.classes, labels=not standardised)
+    splits = checked(source.splits, source.classes, source.void, labels=not standardised)
     source = replace(source, splits=hold_labels(tolerate(splits, bad) if bad else splits))
     source = source if standardised else mark_labels(number_labels(source))
-    encoding = None
-    if isinstance(source.splits["train"].inputs, Table):  # cut first: it is encoded by the rows for training
-        source = check_table(source)
-        rows = _cut(source, settings, standardised)
-        encoding, source = encode_tables(source, rows.get("train"), coded=coded, quantiles=settings.quantiles)
-        source = check_source(source, labels=not standardised)
-    else:
-        source = check_source(source, labels=not standardised)
+    is_table = isinstance(source.splits["train"].inputs, Table)
+    source = check_table(source) if is_table else check_source(source, labels=not standardised)
+    if not is_table:
         _check_rows(source.splits["train"], settings, coded)
-        rows = _cut(source, settings, standardised)
+    stored = source.splits if is_table else _stored(source.splits, settings)
+    rows = _cut(source, settings, standardised)
+    part_of = functools.partial(_cut_dataset, source, stored, settings, bad, standardised=standardised, coded=coded)
+    if settings.folds is None:
+        return replace(part_of(rows), checksums=checksums)
+    parts = _cut_folds(source, rows, settings, standardised)
+    chosen = range(settings.folds) if settings.fold is None else [settings.fold]
+    whole = part_of(rows).info
+    folds = [_as_fold(part_of(parts[fold]), whole, settings.folds) for fold in chosen]
+    if settings.fold is not None:
+        return replace(folds[0], checksums=checksums)
+    _demand_one_shape(folds)
+    return replace(folds[0], folds=tuple(folds), checksums=checksums)
+
+
+def _cut_dataset(
+    source: Source,
+    stored: Mapping[str, Split],
+    settings: Settings,
+    bad: BadRows | None,
+    rows: Mapping[str, np.ndarray],
+    *,
+    standardised: bool,
+    coded: bool,
+) -> Dataset:
+    """Returns the dataset of splits cut at these rows of train, with the statistics of its training rows.
+
+    `stored` are the splits of the source on disk or in memory.
+    """
     own = rows.get("train")
+    encoding = None
+    if isinstance(source.splits["train"].inputs, Table):
+        encoding, source = encode_tables(source, own, coded=coded, quantiles=settings.quantiles)
+        source = check_source(source, labels=not standardised)
+        stored = source.splits
     inputs = source.splits["train"].inputs
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
-    splits = _stored(source.splits, settings)
-    described = (splits["train"].inputs, splits["train"].targets, own, source.classes, source.class_names, encoding)
-    form = {"standardised": standardised, "coded": coded}
-    targets = {"target_names": source.target_names, "box_classes": source.box_classes}
-    describe_by = functools.partial(describe, *described, **form, **targets)
+    described = (stored["train"].inputs, stored["train"].targets, own, source.classes, source.class_names, encoding)
+    _check_per_example(settings, len(inputs.shape) - 1)
+    named = {"target_names": source.target_names, "void": source.void, "box_classes": source.box_classes}
+    options: dict[str, Any] = {"standardised": standardised, "coded": coded, "per_example": settings.per_example}
+    describe_by = functools.partial(describe, *described, **named, **options)
     info = describe_by(sample=sample)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
         info = describe_by(sample=sample[~passed])
     if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
-    parts = {name: Part(splits["train"], rows) for name, rows in rows.items()}
-    parts |= {name: Part(split, source=name) for name, split in splits.items() if name not in parts}
+    parts = {name: Part(stored["train"], rows) for name, rows in rows.items()}
+    parts |= {name: Part(split, source=name) for name, split in stored.items() if name not in parts}
     weights = _weights(settings.sample, source, own, info)
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _check_per_example(settings: Settings, axes: int) -> None:
+    """Raises ConfigError for examples of one axis that are to be normalised by themselves."""
+    if settings.per_example and axes < 2:
+        expected = "False for examples of one axis, whose features have nothing in common"
+        raise ConfigError("data.per_example", settings.per_example, expected, "Leave it out")
 
 
 def _check_rows(train: Split, settings: Settings, coded: bool) -> None:
@@ -235,16 +316,85 @@ def _check_rows(train: Split, settings: Settings, coded: bool) -> None:
         raise DataError(train.where("inputs", "train"), got, expected, "Take another model, such as mlp")
 
 
+def _load_text(source: Source, settings: Settings) -> Dataset:
+    """Returns the dataset of a text: windows of tokens, whose splits are parts of the text in its order."""
+    train = source.splits["train"]
+    if settings.folds is not None:
+        expected = "None for a text, whose parts follow each other"
+        raise ConfigError("data.folds", settings.folds, expected)
+    by = (settings.stratify, settings.group_by, settings.order_by)
+    make_rule(*by, None, {}, train.where("targets", "train"))  # there is nothing to cut by, but the order of the text
+    _check_per_example(settings, 1)
+    vocabulary, splits = encode_texts(source, counts_of(len(train.inputs.content), _fractions(source, settings)))
+    _check_rows(splits["train"], settings, coded=False)
+    info = describe_tokens(splits["train"].inputs, vocabulary)
+    weights = _weights(settings.sample, Source(splits), None, info)
+    return Dataset(info, {name: Part(split, source=name) for name, split in splits.items()}, weights)
+
+
+def _cut_folds(
+    source: Source, rows: Mapping[str, np.ndarray], settings: Settings, standardised: bool
+) -> list[dict[str, np.ndarray]]:
+    """Returns the rows of the splits of each fold, which has the k-th part of the rows of train for validation."""
+    assert settings.folds is not None
+    if "validation" in source.splits:
+        where = source.splits["validation"].where("inputs", "validation")
+        hint = "Leave data.folds out, or leave the split out of the source"
+        raise ConfigError("data.folds", settings.folds, f"None for data with a validation split ({where})", hint)
+    if settings.fold is not None and settings.fold >= settings.folds:
+        raise ConfigError("data.fold", settings.fold, f"0 to {settings.folds - 1}, for data.folds={settings.folds}")
+    train = rows.get("train", np.arange(len(source.splits["train"].inputs)))
+    parts = cut_folds(train, settings.folds, settings.seed, _rule(source, settings, standardised))
+    test = {name: own for name, own in rows.items() if name == "test"}
+    return [{"train": np.setdiff1d(train, part), "validation": part, **test} for part in parts]
+
+
+def _as_fold(fold: Dataset, whole: DataInfo, folds: int) -> Dataset:
+    """Returns the dataset of a fold in the form in which one program trains all folds.
+
+    Its inputs are normalised on the host, by the statistics of its own training rows. What enters the program is alike
+    in all folds: the units of the targets, in which their losses are compared, and the number of examples of each class
+    come from the `whole` of the rows that the folds share.
+    """
+    counts = tuple(round(count * (folds - 1) / folds) for count in whole.class_counts)
+    units = {"target_mean": whole.target_mean, "target_std": whole.target_std, "class_counts": counts}
+    examples = (fold.sizes["train"] + fold.sizes["validation"]) * (folds - 1) / folds
+    return replace(fold, info=replace(fold.info, input_dtype="float32", **units), fold_examples=examples)
+
+
+def _demand_one_shape(folds: list[Dataset]) -> None:
+    """Raises ConfigError where the training rows of the folds make inputs of unlike shapes, as those of a table may."""
+    shapes = [fold.info.input_shape for fold in folds]
+    if len(set(shapes)) > 1:
+        unlike = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        got = Words(
+            f"fold {unlike}, whose examples are encoded as {shapes[unlike]}, where those of fold 0 are {shapes[0]}"
+        )
+        expected = "one shape in all folds, which one program trains"
+        hint = "A rare category or a rare missing value differs: train one fold at a time by data.fold"
+        raise ConfigError("data.folds", got, expected, hint)
+
+
 def _cut(source: Source, settings: Settings, standardised: bool) -> dict[str, np.ndarray]:
     """Cuts the splits that the source lacks from its train split, by the rule of the settings."""
+    examples = len(source.splits["train"].inputs)
+    return cut(examples, _fractions(source, settings), settings.seed, _rule(source, settings, standardised))
+
+
+def _fractions(source: Source, settings: Settings) -> dict[str, float]:
+    """Returns the fractions of the splits that the source lacks; folds give the validation splits."""
     # The test split is cut first, so that it does not depend on the validation fraction.
-    fractions = {"test": settings.test_fraction, "validation": settings.validation_fraction}
-    wanted = {name: fraction for name, fraction in fractions.items() if name not in source.splits}
+    fractions = {"test": settings.test_fraction}
+    if settings.folds is None:
+        fractions["validation"] = settings.validation_fraction
+    return {name: fraction for name, fraction in fractions.items() if name not in source.splits}
+
+
+def _rule(source: Source, settings: Settings, standardised: bool) -> Rule:
     train = source.splits["train"]
     labels = train.targets if is_labels(train.targets) and not standardised else None
     by = (settings.stratify, settings.group_by, settings.order_by)
-    rule = make_rule(*by, labels, source.columns, train.where("targets", "train"))
-    return cut(len(train.inputs), wanted, settings.seed, rule)
+    return make_rule(*by, labels, source.columns, train.where("targets", "train"))
 
 
 def _stored(splits: Mapping[str, Split], settings: Settings) -> dict[str, Split]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data.plain_arrays import plain_array
-from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
+from jaxtrain.errors import DataError, JaxtrainError, OnlyInOrderError, Words, nearest
 
 HASHED_BYTES = 2**26
 """Bytes of a field up to which all examples enter the fingerprint where the object has none of its own."""
@@ -26,6 +26,9 @@ PIECE = 64
 UNREADABLE = np.array("unreadable", object)
 """Bytes that are hashed in place of an example that cannot be read."""
 
+Values = tuple[np.ndarray, ...]
+"""Inputs, targets and further fields of one example, or of several."""
+
 READ_BY_ROWS = "a pair (inputs, targets), or examples with __len__ and __getitem__"
 
 
@@ -37,50 +40,89 @@ def is_readable(given: object) -> bool:
 
 
 def refuse_iterable(given: object, where: str) -> None:
-    """Raises DataError for what can only be read in order, since a run reads any rows and may resume anywhere."""
-    if isinstance(given, Iterable) and not isinstance(given, str | bytes | np.ndarray | tuple | list):
+    """Raises OnlyInOrderError for what can only be read in order: a run reads any rows, and may resume anywhere."""
+    if is_iterable(given):
         got = Words(f"an object of type {type(given).__name__}, which can only be read in order")
-        hint = "Make a list of it, or write it to arrays once, as by numpy.save, and take data.name=arrays"
-        raise DataError(where, got, READ_BY_ROWS, hint)
+        hint = "Make a list of it, or write it to arrays once by the command prepare"
+        raise OnlyInOrderError(where, got, READ_BY_ROWS, hint)
 
 
-def example_fields(given: Any, where: str, names: tuple[str, str]) -> tuple["ExampleField", "ExampleField"]:
-    """Returns inputs and targets of the examples as two fields; raises DataError for an example that has not both."""
+def is_iterable(given: object) -> bool:
+    """Tells whether an object yields examples, in order, and is no array, text or pair."""
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes | np.ndarray | tuple | list | Mapping)
+
+
+def example_fields(given: Any, where: str, names: tuple[str, ...]) -> tuple["ExampleField", ...]:
+    """Returns the named fields of the examples, inputs and targets first; raises DataError where one is missing."""
     examples = _Examples(given, where, names)
-    return ExampleField(examples, 0), ExampleField(examples, 1)
+    return tuple(ExampleField(examples, field) for field in range(len(names)))
+
+
+def pair_of(example: Any, where: str, names: tuple[str, ...]) -> Values:
+    """Returns the named fields of an example, inputs and targets first; raises DataError where one is missing.
+
+    A target that is a text, the name of a class, has the dtype object.
+    """
+    if isinstance(example, Mapping):
+        absent = [name for name in names if name not in example]
+        if absent:
+            got = Words(f"the fields {', '.join(map(str, example))}")
+            hint = nearest(absent[0], map(str, example)) or "Name them by Source(splits, inputs=..., targets=...)"
+            raise DataError(where, got, f"{absent[0]!r} among them", hint)
+        inputs, targets, *more = (example[name] for name in names)
+    elif isinstance(example, tuple | list) and len(example) == len(names) == 2:
+        inputs, targets = example
+        more = []
+    else:
+        raise DataError(where, Words(f"an example of type {type(example).__name__}"), "a pair or a mapping")
+    is_name = isinstance(targets, str)
+    labels = np.array(targets, object) if is_name else plain_array(targets, where, "targets")
+    extra = (plain_array(value, where, name) for name, value in zip(names[2:], more, strict=True))
+    return plain_array(inputs, where, "inputs"), labels, *extra
+
+
+def demand_alike(pair: Values, first: Values, field: int, where: str) -> None:
+    """Raises DataError where a field of an example, by its place, is of another shape or kind than in the first one."""
+    array = pair[field]
+    if array.shape == first[field].shape and np.can_cast(array.dtype, first[field].dtype, "same_kind"):
+        return
+    name = ("inputs", "targets")[field] if field < 2 else "a further field"
+    got = Words(f"{name} of shape {array.shape} and dtype {array.dtype}")
+    expected = f"{first[field].shape} and {first[field].dtype}, as in row 0"
+    raise DataError(where, got, expected, "Make all examples alike")
 
 
 class _Examples:
     """Reads examples one at a time, by one thread at a time, and keeps those that were read last."""
 
-    def __init__(self, given: Any, where: str, names: tuple[str, str]) -> None:
+    def __init__(self, given: Any, where: str, names: tuple[str, ...]) -> None:
         self.given = given
         self.where = where
         self.names = names
         self._lock = threading.Lock()
-        self._last: tuple[bytes, tuple[np.ndarray, np.ndarray]] | None = None
+        self._last: tuple[bytes, Values] | None = None
         if len(given) == 0:
             raise DataError(where, Words("no examples"), "at least one")
         self.first = self._pair(self._get([0])[0], 0)
 
-    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns inputs and targets of these rows."""
+    def read(self, rows: np.ndarray) -> Values:
+        """Returns all fields of these rows."""
         key = np.asarray(rows).tobytes()
         with self._lock:
             if self._last is None or self._last[0] != key:
                 numbers = [int(row) for row in rows]
                 pairs = [self._pair(e, row) for row, e in zip(numbers, self._get(numbers), strict=True)]
-                self._last = key, (self._stack(pairs, numbers, 0), self._stack(pairs, numbers, 1))
+                self._last = key, tuple(self._stack(pairs, numbers, field) for field in range(len(self.names)))
             return self._last[1]
 
     @cached_property
-    def digests(self) -> tuple[bytes, bytes]:
-        """Hashes of inputs and targets, by one pass over the examples; one that cannot be read counts as such."""
+    def digests(self) -> tuple[bytes, ...]:
+        """Hashes of all fields, by one pass over the examples; one that cannot be read counts as such."""
         examples = len(self.given)
         few = [examples * max(1, first.nbytes) > HASHED_BYTES for first in self.first]
         sampled = np.linspace(0, examples - 1, HASHED_EXAMPLES).astype(np.int64)
         rows = np.unique(sampled) if all(few) else np.arange(examples)
-        digests = (hashlib.sha256(), hashlib.sha256())
+        digests = [hashlib.sha256() for _ in self.names]
         for begin in range(0, len(rows), PIECE):
             piece = rows[begin : begin + PIECE]
             hashed = [np.isin(piece, sampled) if only_sampled else np.ones(len(piece), bool) for only_sampled in few]
@@ -88,17 +130,17 @@ class _Examples:
                 for digest, value, wanted in zip(digests, pair, hashed, strict=True):
                     if wanted[i]:
                         digest.update(f"{value}\0".encode() if value.dtype.kind == "O" else value.tobytes())
-        return digests[0].digest(), digests[1].digest()
+        return tuple(digest.digest() for digest in digests)
 
-    def _each(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns inputs and targets of each of these rows; a text in place of those that cannot be read."""
+    def _each(self, rows: np.ndarray) -> list[Values]:
+        """Returns the fields of each of these rows; a text in place of those that cannot be read."""
         try:
-            inputs, targets = self.read(rows)
+            values = self.read(rows)
         except DataError:
             if len(rows) == 1:
-                return [(UNREADABLE, UNREADABLE)]
+                return [(UNREADABLE,) * len(self.names)]
             return [pair for row in rows for pair in self._each(np.array([row]))]
-        return list(zip(inputs, map(np.asarray, targets), strict=True))
+        return list(zip(*(map(np.asarray, field) for field in values), strict=True))
 
     def _get(self, rows: Sequence[int]) -> list[Any]:
         """Returns examples, by `__getitems__` where the object has it."""
@@ -117,40 +159,20 @@ class _Examples:
             raise DataError(f"{self.where}, row {row}", got, "inputs and targets", hint) from error
         return got
 
-    def _pair(self, example: Any, row: int) -> tuple[np.ndarray, np.ndarray]:
-        where = f"{self.where}, row {row}"
-        if isinstance(example, Mapping):
-            absent = [name for name in self.names if name not in example]
-            if absent:
-                got = Words(f"the fields {', '.join(map(str, example))}")
-                hint = nearest(absent[0], map(str, example)) or "Name them by Source(splits, inputs=..., targets=...)"
-                raise DataError(where, got, f"{absent[0]!r} among them", hint)
-            pair = [example[name] for name in self.names]
-        elif isinstance(example, tuple | list) and len(example) == 2:
-            pair = list(example)
-        else:
-            raise DataError(where, Words(f"an example of type {type(example).__name__}"), "a pair or a mapping")
-        inputs, targets = pair
-        is_name = isinstance(targets, str)
-        labels = np.array(targets, object) if is_name else plain_array(targets, where, "targets")
-        return plain_array(inputs, where, "inputs"), labels
+    def _pair(self, example: Any, row: int) -> Values:
+        return pair_of(example, f"{self.where}, row {row}", self.names)
 
-    def _stack(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], rows: Sequence[int], field: int) -> np.ndarray:
-        first = self.first[field]
+    def _stack(self, pairs: Sequence[Values], rows: Sequence[int], field: int) -> np.ndarray:
         for row, pair in zip(rows, pairs, strict=True):
-            array = pair[field]
-            if array.shape != first.shape or not np.can_cast(array.dtype, first.dtype, "same_kind"):
-                got = Words(f"{('inputs', 'targets')[field]} of shape {array.shape} and dtype {array.dtype}")
-                expected = f"{first.shape} and {first.dtype}, as in row 0"
-                raise DataError(f"{self.where}, row {row}", got, expected, "Make all examples alike")
-        return np.stack([pair[field] for pair in pairs]).astype(first.dtype, copy=False)
+            demand_alike(pair, self.first, field, f"{self.where}, row {row}")
+        return np.stack([pair[field] for pair in pairs]).astype(self.first[field].dtype, copy=False)
 
 
 class ExampleField:
-    """Inputs or targets of examples, as a `Field`."""
+    """Inputs, targets or a further field of examples, as a `Field`."""
 
     def __init__(self, examples: _Examples, index: int) -> None:
-        """Takes field 0, the inputs, or field 1, the targets."""
+        """Takes field 0, the inputs, 1, the targets, or a further one."""
         self._examples = examples
         self._index = index
 

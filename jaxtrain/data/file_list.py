@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from jaxtrain.errors import DataError, StorageError, Words
+from jaxtrain.data.checksums import Checksums
+from jaxtrain.errors import DataError, StorageError
 from jaxtrain.files import file_size, file_time, full_path, read_quickly
 
 
@@ -22,7 +20,7 @@ class FileList:
         self._start = "" if folder is None else f"{folder}/"
         self._place = place
         self.names = list(names)
-        self._checksums = np.full(len(self.names), -1, np.int64)  # -1: not read yet
+        self.checksums = Checksums(len(self.names), self.where)
 
     def __len__(self) -> int:
         """Returns the number of files."""
@@ -39,12 +37,7 @@ class FileList:
     def read(self, row: int) -> bytes:
         """Reads a file; raises DataError if that fails, or if its content is another than when it was first read."""
         content = self.start(row, -1)
-        checksum = zlib.crc32(content)
-        if self._checksums[row] == -1:
-            self._checksums[row] = checksum
-        if self._checksums[row] != checksum:
-            hint = "Keep the files as they are while a run reads them, then start it again"
-            raise DataError(self.where(row), Words("another content than at its first reading"), "the same", hint)
+        self.checksums.check(row, [content])
         return content
 
     def start(self, row: int, most: int) -> bytes:

@@ -1,12 +1,12 @@
 """Keeps what was decoded in memory where that holds it: few examples at once, many as they are read."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxtrain.data.fields import Field, FieldAround, nbytes
+from jaxtrain.data.fields import Field, FieldAround, nbytes, read_rows
 from jaxtrain.data.host_memory import free_memory
 from jaxtrain.data.source import Split
 
@@ -67,13 +67,15 @@ def read_all(field: Field) -> np.ndarray:
     return whole
 
 
-def read_into(whole: np.ndarray, field: Field) -> None:
-    """Reads a whole field into an array, with a thread for each processor."""
+def read_into(whole: np.ndarray, field: np.ndarray | Field, advance: Callable[[int], None] | None = None) -> None:
+    """Reads a whole field into an array, with a thread for each processor; `advance` is told of every rows read."""
 
-    def read(begin: int) -> None:
+    def read(begin: int) -> int:
         rows = np.arange(begin, min(begin + PIECE, len(field)))
-        whole[rows] = field.read(rows)
+        whole[rows] = read_rows(field, rows)
+        return len(rows)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for _ in pool.map(read, range(0, len(field), PIECE)):
-            pass
+        for count in pool.map(read, range(0, len(field), PIECE)):
+            if advance:
+                advance(count)

@@ -10,6 +10,7 @@ from typing import Annotated, Protocol
 import numpy as np
 
 from jaxtrain.config.schema import AtMost, Bounds
+from jaxtrain.data.checksums import Checksums
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.held import read_all
 from jaxtrain.data.images import Header, Resampling, decode_image, read_header, resize
@@ -70,6 +71,11 @@ class Contents(Protocol):
         """Returns the number of images."""
         ...
 
+    @property
+    def checksums(self) -> Checksums:
+        """The checksums of what was read."""
+        ...
+
     def path(self, row: int) -> str:
         """Returns what holds an image."""
         ...
@@ -116,6 +122,11 @@ class ImageField:
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.files)
+
+    @property
+    def checksums(self) -> Checksums:
+        """The checksums of the files that were read."""
+        return self.files.checksums
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Reads and decodes the images of these rows; raises DataError naming file and row."""

@@ -12,6 +12,7 @@ from jaxtrain.data.encoded import warn_of_unseen
 from jaxtrain.data.fields import Field, nbytes, read_rows
 from jaxtrain.data.table_encoding import Form, Layout, TableEncoding
 from jaxtrain.data.tables import Table
+from jaxtrain.data.vocabulary import Vocabulary, vocabulary_from_json
 from jaxtrain.errors import DataError, Words
 
 STATISTICS_EXAMPLES = 10_000
@@ -33,13 +34,16 @@ class DataInfo:
 
     Statistics of inputs are per feature for examples of rank 1, per channel (the last axis) for higher ranks. Those of
     targets are per element, and () for targets (n, ...) of rank above 2 (masks). A standard deviation of 0 is replaced
-    by 1. `class_counts` is the number of training examples per class, () unless there is one label per example.
-    `class_names` are in the order of the labels, () where labels have no names. `standardised` says that the dataset
-    holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch: "float32" if the
-    host normalises them, else that of raw integers, which the task normalises by the same statistics. `encoding` makes
-    inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are. `coded` says that
-    the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those of the columns
-    of targets (n, columns): labels or outputs. `box_classes` is the number of classes of targets that are boxes.
+    by 1. `class_counts` is the number of training examples per class, () unless there is one label per example. `void`
+    is the label of pixels that do not count, None without one. `class_names` are in the order of the labels, () where
+    labels have no names. With `per_example` each example is normalised by itself, too. `standardised` says that the
+    dataset holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch:
+    "float32" if the host normalises them, else that of raw integers, which the task normalises by the same statistics.
+    `encoding` makes inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are.
+    `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
+    of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
+    which have no statistics, and `classes` is their number. `box_classes` is the number of classes of targets that are
+    boxes.
     """
 
     input_shape: tuple[int, ...]
@@ -56,6 +60,9 @@ class DataInfo:
     encoding: TableEncoding | None = None
     coded: bool = False
     target_names: tuple[str, ...] = ()
+    void: int | None = None
+    per_example: bool = False
+    vocabulary: Vocabulary | None = None
     box_classes: int | None = None
 
     @property
@@ -68,7 +75,7 @@ class DataInfo:
     @property
     def is_raw(self) -> bool:
         """Tells whether batches hold raw integers, which the task normalises."""
-        return self.input_dtype != "float32"
+        return self.input_dtype != "float32" and self.vocabulary is None
 
     @property
     def has_maps(self) -> bool:
@@ -84,16 +91,10 @@ class DataInfo:
         return dataclasses.replace(self, input_shape=shape, target_shape=targets)
 
     def _of_programs(self) -> tuple[Any, ...]:
-        shapes = (
-            self.input_shape,
-            self.input_dtype,
-            self.classes,
-            self.target_shape,
-            self.class_counts,
-            self.box_classes,
-        )
-        targets = (self.target_mean, self.target_std, self.standardised)
-        return (*shapes, *targets, self.layout, (self.input_mean, self.input_std) if self.is_raw else None)
+        shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
+        targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example, self.box_classes)
+        statistics = (self.input_mean, self.input_std) if self.is_raw else self.vocabulary
+        return (*shapes, *targets, self.layout, statistics)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DataInfo) and self._of_programs() == other._of_programs()
@@ -123,14 +124,19 @@ class DataInfo:
         return encoded
 
     def prepare(self, inputs: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Returns inputs (n, *input_shape), or their `rows`, in the form of a batch: raw integers, or normalised.
+        """Returns inputs (n, *input_shape), or their `rows`, in the form of a batch: integers, or normalised floats.
 
-        They are written to `out` if it is given. Raises DataError if the examples have another shape.
+        They are written to `out` if it is given. Raises DataError if the examples have another shape, and for numbers
+        that are no tokens where the inputs are tokens.
         """
-        if not self.is_raw or inputs.dtype.name != self.input_dtype:
+        if self.vocabulary is None and (not self.is_raw or inputs.dtype.name != self.input_dtype):
             return self.normalise(inputs, rows, out)
         self._check_shape(inputs)
-        if out is not None and isinstance(inputs, np.ndarray) and rows is not None and inputs.dtype == out.dtype:
+        if self.vocabulary is not None and inputs.dtype.name != self.input_dtype:
+            check_tokens(inputs, self.vocabulary)
+        # NumPy would copy the whole of an array that is not contiguous.
+        plain = isinstance(inputs, np.ndarray) and inputs.flags.c_contiguous
+        if out is not None and plain and rows is not None and inputs.dtype == out.dtype:
             return np.take(inputs, rows, axis=0, out=out, mode="clip")  # "raise" would gather into a buffer first
         values = inputs if rows is None and isinstance(inputs, np.ndarray) else read_rows(inputs, _all(inputs, rows))
         if out is None:
@@ -166,7 +172,8 @@ class DataInfo:
     def to_json(self) -> dict[str, Any]:
         """Returns a dict for JSON; floats survive the round trip exactly."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return values | {"encoding": self.encoding and self.encoding.to_json()}
+        encoders = {"encoding": self.encoding, "vocabulary": self.vocabulary}
+        return values | {name: encoder and encoder.to_json() for name, encoder in encoders.items()}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, object]) -> "DataInfo":
@@ -174,6 +181,8 @@ class DataInfo:
         values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in saved.items()}
         if values.get("encoding"):
             values["encoding"] = TableEncoding.from_json(values["encoding"])
+        if values.get("vocabulary"):
+            values["vocabulary"] = vocabulary_from_json(values["vocabulary"])
         return cls(**values)  # pyright: ignore[reportArgumentType]
 
 
@@ -217,6 +226,8 @@ def describe(
     class_names: tuple[str, ...] = (),
     encoding: TableEncoding | None = None,
     *,
+    void: int | None = None,
+    per_example: bool = False,
     sample: np.ndarray | None = None,
     standardised: bool = False,
     coded: bool = False,
@@ -253,7 +264,24 @@ def describe(
         coded=coded,
         target_names=target_names,
         box_classes=box_classes,
+        void=void,
+        per_example=per_example,
     )
+
+
+def describe_tokens(inputs: np.ndarray, vocabulary: Vocabulary) -> DataInfo:
+    """Returns the DataInfo of a training split of tokens, whose targets are tokens in the shape of the inputs."""
+    shape = inputs.shape[1:]
+    statistics: tuple[tuple[float, ...], ...] = ((), (), (), ())
+    return DataInfo(shape, vocabulary.size, shape, *statistics, input_dtype=inputs.dtype.name, vocabulary=vocabulary)
+
+
+def check_tokens(tokens: np.ndarray, vocabulary: Vocabulary) -> None:
+    """Raises DataError for numbers that are no tokens of a vocabulary."""
+    if tokens.dtype.kind not in "iu" or (tokens.size and (tokens.min() < 0 or tokens.max() >= vocabulary.size)):
+        found = f" from {tokens.min()} to {tokens.max()}" if tokens.size else ""
+        got = Words(f"numbers of dtype {tokens.dtype}{found}")
+        raise DataError("inputs", got, f"tokens, integers from 0 to {vocabulary.size - 1}")
 
 
 def _of_numbers(

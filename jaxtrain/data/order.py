@@ -7,7 +7,7 @@ import numpy as np
 from jaxtrain.errors import ConfigError, DataError, Words
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> float:
+def steps_per_epoch(examples: float, batch_size: int) -> float:
     """Returns the number of batches in one pass over the examples, which need not be a whole number."""
     return examples / batch_size
 

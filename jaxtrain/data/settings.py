@@ -14,8 +14,12 @@ class Settings:
     With `quantiles`, each number of a table is followed by its normal rank, learnt from so many quantiles of training.
     Rows are assigned to splits at random; with `stratify` each split gets its share of every class, with `group_by` all
     rows with one value of a column lie in one split, and with `order_by` the last rows by a column, such as a time, are
-    the test split, and those before them the validation split. `sample` draws training examples with replacement:
+    the test split, and those before them the validation split. `folds` cuts all rows but those of the test split into
+    so many parts: each fold validates on one part and trains on the others. Folds are trained as lanes of one program,
+    or one of them, numbered from 0, by `fold`. `sample` draws training examples with replacement:
     "balanced" all classes alike, or by the weights in a column (None: each example once an epoch).
+    With `per_example` each picture is brought to mean 0 and deviation 1 by itself in each channel, in place of all of
+    them by the statistics of the training split: for pictures of uneven brightness.
     Up to `skip_bad` examples that cannot be read are passed over: the next one of their split stands for each.
     `feed` says where batches are gathered: "device" keeps the data on the devices, "host" sends each call its batches,
     and "stream" also decodes files while training, by `workers` threads (None: one for each processor). All give the
@@ -33,7 +37,10 @@ class Settings:
     stratify: bool = False
     group_by: Name | None = None
     order_by: Name | None = None
+    folds: Annotated[int, Bounds(2)] | None = None
+    fold: Annotated[int, Bounds(0)] | None = None
     sample: Name | None = None
+    per_example: bool = False
     skip_bad: Annotated[int, Bounds(0)] = 0
     feed: Literal["device", "host", "stream"] | None = None
     cache: Name | None = None

@@ -1,7 +1,7 @@
 """The return type of data sources, and the conversion of what a user gives into it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from jaxtrain.data.examples import example_fields, is_readable, refuse_iterable
 from jaxtrain.data.fields import Field
+from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.tables import Table, as_column
+from jaxtrain.data.texts import Text
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
 SPLITS = ("train", "validation", "test")
@@ -20,8 +22,10 @@ class Split(NamedTuple):
     """Inputs and targets of n examples as read; errors name `file` and `targets_file`.
 
     Each is an array (n, ...), or a `Field` that is read by rows; inputs may be a `Table` of named columns, and targets
-    strings, the names of classes, or lists of strings, the names of labels.
-    `stamps` identify what inputs and targets were decoded from, where fields were read into arrays.
+    strings, the names of classes, or lists of strings, the names of labels. A `Text` stands for both: its targets are
+    its own next tokens.
+    `stamps` identify what inputs and targets were decoded from, where fields were read into arrays. `extra` are further
+    fields by name, arrays (n, ...) or `Field`s, which a task of one's own gets in its batches.
     """
 
     inputs: Any
@@ -29,6 +33,7 @@ class Split(NamedTuple):
     file: str = ""
     targets_file: str = ""
     stamps: tuple[bytes, bytes] = (b"", b"")
+    extra: Mapping[str, Any] = {}  # never changed
 
     def change_fields(self, change: Callable[[Field], Any]) -> "Split":
         """Returns the split with `change(field)` in place of each field; an array is stamped with its fingerprint."""
@@ -52,12 +57,15 @@ class Source:
 
     A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
-    numbers and texts: a mapping or a data frame. `inputs` and `targets` name the fields of mappings. `classes` is the
-    number of classes (None: as many as the training labels show), and `class_names` are their names, in the order of
-    the labels. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of the
-    training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
-    examples that a reader found and left, for `data.skip_bad`. `box_classes` says that targets are boxes of so many
-    classes, (n, most, 5): (class, y, x, height, width) in pixels, y and x of the top left corner, class -1 for no box.
+    numbers and texts: a mapping or a data frame. A split that is one long text is a `Text`. `inputs` and `targets` name
+    the fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
+    `class_names` are their names, in the order of the labels. `void` is a label of masks beyond the classes, of pixels
+    that do not count. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of
+    the training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
+    examples that a reader found and left, for `data.skip_bad`. `extra` names further fields of mappings, of any shape
+    and numeric dtype, which a task of one's own gets in its batches beside inputs and targets. `box_classes` says that
+    targets are boxes of so many classes, (n, most, 5): (class, y, x, height, width) in pixels, with y and x of the top
+    left corner, and class -1 for no box.
     """
 
     splits: Mapping[str, Any]
@@ -68,12 +76,17 @@ class Source:
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
     damaged: tuple[DataError, ...] = field(default=(), repr=False)
     target_names: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    void: int | None = None
     box_classes: int | None = None
 
 
-def as_source(returned: object, name: str) -> Source:
+def as_source(
+    returned: object, name: str, convert: Callable[[object, str, tuple[str, ...]], Any] | None = None
+) -> Source:
     """Converts what a source returned, a Source or {"train": split, ...}, into a Source of `Split`s.
 
+    `convert` takes a split, what errors name, and the names of its fields; None: `as_split`.
     Raises DataError for other types, if "train" is missing, if a split has an unknown name, or for a number of classes
     that is no count.
     """
@@ -88,19 +101,26 @@ def as_source(returned: object, name: str) -> Source:
     if "train" not in source.splits:
         raise DataError(where, Words(f"the splits {sorted(source.splits)}"), "the split 'train' among them")
     classes = _number_of_classes(source, where)
-    fields = (source.inputs, source.targets)
-    named = {k: _as_split(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
+    _check_void(source.void, classes, where)
+    fields = (source.inputs, source.targets, *source.extra)
+    convert = convert or as_split
+    named = {k: convert(source.splits[k], f"{where}, {k} split", fields) for k in SPLITS if k in source.splits}
     columns = {str(name): _as_column(values, f"{where}, column {name}") for name, values in source.columns.items()}
     names, target_names = (tuple(map(str, given)) for given in (source.class_names, source.target_names))
-    return Source(
-        named,
-        classes,
-        names,
-        columns=columns,
-        damaged=source.damaged,
-        target_names=target_names,
-        box_classes=source.box_classes,
-    )
+    more = replace(source, inputs="inputs", targets="targets", columns=columns, target_names=target_names)
+    return replace(more, splits=named, classes=classes, class_names=names)
+
+
+def _check_void(void: int | None, classes: int | None, where: str) -> None:
+    """Raises DataError for a void label that is that of a class, or without a number of classes."""
+    if void is None:
+        return
+    if classes is None:
+        got = Words(f"the void label {void} without a number of classes")
+        raise DataError(where, got, "a number of classes beside it", "Give it as Source(splits, classes=n)")
+    if 0 <= void < classes:
+        got = Words(f"the void label {void} of {classes} classes")
+        raise DataError(where, got, f"a label other than 0 to {classes - 1}, those of the classes")
 
 
 def _as_column(values: Any, where: str) -> np.ndarray:
@@ -125,8 +145,14 @@ def _number_of_classes(source: Source, where: str) -> int | None:
     return named
 
 
-def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
-    """Makes a split of a pair, a mapping of arrays or an object of examples; `check_source` checks its arrays."""
+def as_split(given: object, where: str, fields: tuple[str, ...]) -> Split:
+    """Makes a split of a pair, a mapping of arrays, a text or an object of examples; `check_source` checks its arrays.
+
+    `fields` name inputs, targets and what else is in each example.
+    """
+    if isinstance(given, Text):
+        return Split(given, None, where)
+    extra = fields[2:]
     if isinstance(given, Split):
         return given._replace(inputs=as_inputs(given.inputs, where), file=given.file or where)
     if isinstance(given, Mapping):
@@ -134,11 +160,13 @@ def _as_split(given: object, where: str, fields: tuple[str, str]) -> Split:
         if absent:
             got = Words(f"the fields {sorted(map(str, given))}")
             raise DataError(where, got, f"{absent[0]!r} among them", "Name them by Source(splits, inputs=, targets=)")
-        return Split(as_inputs(given[fields[0]], where), given[fields[1]], where)
-    if _is_pair(given):
+        more = {name: plain_array(given[name], where, name) for name in extra}
+        return Split(as_inputs(given[fields[0]], where), given[fields[1]], where, extra=more)
+    if _is_pair(given) and not extra:
         return Split(as_inputs(given[0], where), given[1], where)  # pyright: ignore[reportIndexIssue]
     if is_readable(given):
-        return Split(*example_fields(given, where, fields), where)
+        inputs, targets, *more = example_fields(given, where, fields)
+        return Split(inputs, targets, where, extra=dict(zip(extra, more, strict=True)))
     refuse_iterable(given, where)
     several = f"a sequence of {len(given)}" if isinstance(given, tuple | list) else ""
     got = Words(several or f"an object of type {type(given).__name__}")

@@ -9,12 +9,26 @@ from jaxtrain.config.registry import Family, Product, having
 from jaxtrain.models.cnn import CNN
 from jaxtrain.models.grid_resnet import GridResNet
 from jaxtrain.models.mlp import MLP
+from jaxtrain.models.resnet import ResNet
 from jaxtrain.models.resnet9 import ResNet9
 from jaxtrain.models.tabular_mlp import TabularMLP
+from jaxtrain.models.transformer import Transformer
+from jaxtrain.models.unet import UNet
+from jaxtrain.models.vit import ViT
 
 MODELS = Family(
     "model",
-    {"mlp": MLP, "tabular_mlp": TabularMLP, "cnn": CNN, "resnet9": ResNet9, "grid_resnet": GridResNet},
+    {
+        "mlp": MLP,
+        "tabular_mlp": TabularMLP,
+        "cnn": CNN,
+        "resnet9": ResNet9,
+        "resnet": ResNet,
+        "unet": UNet,
+        "vit": ViT,
+        "grid_resnet": GridResNet,
+        "transformer": Transformer,
+    },
     supplied=("outputs",),
     offered=("category_sizes",),
     product=Product("a Linen module", having("init", "apply")),

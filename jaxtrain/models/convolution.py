@@ -1,8 +1,9 @@
 """Convolution and pooling that are fast inside a compiled loop.
 
-XLA's convolution and pooling on CPU are at least ten times slower inside `scan` or `while` than outside. So on CPU a
-convolution gathers patches and takes one matrix product, and pooling is a reshape and a reduction; on GPU and TPU both
-are the native operations. The results are the same. Under `vmap` over weights, the CPU form stays one batched product.
+XLA's convolution and pooling on CPU are at least ten times slower inside `scan` or `while` than outside. So in a
+program for a CPU a convolution gathers patches and takes one matrix product, and pooling is a reshape and a reduction;
+on GPU and TPU, and outside of loops, both are the native operations (`models/platform.py`). The results are the same.
+Under `vmap` over weights, the CPU form stays one batched product.
 """
 
 import functools
@@ -14,10 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.errors import DataError, Words, message
+from jaxtrain.models.platform import in_loop_on_cpu
 
-Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
 Pads = Sequence[Pair]
+Padding = Literal["SAME", "VALID"] | tuple[Pair, Pair]
+"""As of XLA, or the pixels added (above, below) and (left, right)."""
 
 UINT8_PLACES = 256  # places of a window that a uint8 index can tell apart
 MIN_ROW_CHANNELS = 32  # values in a row of the kernel from which patches of one row are faster than whole patches
@@ -37,12 +40,13 @@ class Conv(nn.Module):
     use_bias: bool = True
     dilation: Pair = (1, 1)
     groups: int = 1
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Returns (batch, height', width', features)."""
         shape = (*self.kernel_size, inputs.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         outputs = convolve(inputs, kernel, self.strides, self.padding, self.dilation, self.groups)
         if not self.use_bias:
             return outputs
@@ -69,15 +73,20 @@ def convolve(
         expected = f"a number that divides {channels} channels and {features} features and fits the kernel"
         raise ValueError(message("groups", groups, expected))
     pads = _pads(inputs, kernel.shape, strides, padding, dilation)
-    if not _on_cpu():
+
+    def as_products(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        if groups > 1:
+            return _convolve_groups(inputs, kernel, strides, pads, dilation, groups)
+        if kernel.shape[0] > 1 and strides[0] == 1 and kernel.shape[1] * channels >= MIN_ROW_CHANNELS:
+            return _convolve_rows(inputs, kernel, strides[1], pads, dilation)
+        return _convolve_patches(inputs, kernel, strides, pads, dilation)
+
+    def native(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
         layout = ("NHWC", "HWIO", "NHWC")
         options = {"rhs_dilation": dilation, "dimension_numbers": layout, "feature_group_count": groups}
         return jax.lax.conv_general_dilated(inputs, kernel, strides, pads, **options)
-    if groups > 1:
-        return _convolve_groups(inputs, kernel, strides, pads, dilation, groups)
-    if kernel.shape[0] > 1 and strides[0] == 1 and kernel.shape[1] * channels >= MIN_ROW_CHANNELS:
-        return _convolve_rows(inputs, kernel, strides[1], pads, dilation)
-    return _convolve_patches(inputs, kernel, strides, pads, dilation)
+
+    return in_loop_on_cpu(as_products, native, inputs, kernel)
 
 
 def max_pool(
@@ -85,17 +94,21 @@ def max_pool(
 ) -> jax.Array:
     """Maximum of each window of (batch, height, width, channels); `strides` defaults to the window."""
     strides = strides or window
-    if not _on_cpu():
-        return nn.max_pool(inputs, window, strides, padding)
     pads = _pads(inputs, window, strides, padding)
     if padding == "VALID" and (inputs.shape[1] < window[0] or inputs.shape[2] < window[1]):
         got = Words(f"images of {inputs.shape[1]} x {inputs.shape[2]} pixels")
         hint = "Take larger images, or a model that pools less often"
         raise DataError("model", got, f"at least {window[0]} x {window[1]}, the window that is pooled", hint)
-    if window != strides:
-        return functools.reduce(_first_maximum, _window_views(inputs, window, strides, pads, -jnp.inf))
-    windows = _split_windows(inputs, window, pads, -jnp.inf)
-    return _window_max(windows) if window[0] * window[1] <= UINT8_PLACES else _large_window_max(windows)
+
+    def by_views(inputs: jax.Array) -> jax.Array:
+        if window != strides:
+            return functools.reduce(_first_maximum, _window_views(inputs, window, strides, pads, -jnp.inf))
+        windows = _split_windows(inputs, window, pads, -jnp.inf)
+        return _window_max(windows) if window[0] * window[1] <= UINT8_PLACES else _large_window_max(windows)
+
+    return in_loop_on_cpu(
+        by_views, lambda inputs: nn.pool(inputs, -jnp.inf, jax.lax.max, window, strides, pads), inputs
+    )
 
 
 def average_pool(
@@ -103,16 +116,17 @@ def average_pool(
 ) -> jax.Array:
     """Mean of each window of (batch, height, width, channels); padding counts as zeros, as in `flax.linen.avg_pool`."""
     strides = strides or window
-    if not _on_cpu():
-        return nn.pool(inputs, 0.0, jax.lax.add, window, strides, padding) / (window[0] * window[1])
     pads = _pads(inputs, window, strides, padding)
-    if window == strides:
-        return _split_windows(inputs, window, pads, 0.0).mean(axis=(2, 4))
-    return jnp.stack(_window_views(inputs, window, strides, pads, 0.0)).mean(axis=0)
 
+    def by_views(inputs: jax.Array) -> jax.Array:
+        if window == strides:
+            return _split_windows(inputs, window, pads, 0.0).mean(axis=(2, 4))
+        return jnp.stack(_window_views(inputs, window, strides, pads, 0.0)).mean(axis=0)
 
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    def native(inputs: jax.Array) -> jax.Array:
+        return nn.pool(inputs, 0.0, jax.lax.add, window, strides, pads) / (window[0] * window[1])
+
+    return in_loop_on_cpu(by_views, native, inputs)
 
 
 # Convolutions on CPU, as products of matrices with two axes: XLA is slower with more axes.
@@ -226,7 +240,9 @@ def _window_views(
 
 
 def _pads(inputs: jax.Array, window: Sequence[int], strides: Pair, padding: Padding, dilation: Pair = (1, 1)) -> Pads:
-    """Returns the padding (above, below) and (left, right) that XLA uses for "SAME" or "VALID"."""
+    """Returns the padding (above, below) and (left, right); that of XLA for "SAME" or "VALID"."""
+    if not isinstance(padding, str):
+        return padding
     spans = [dilation[i] * (window[i] - 1) + 1 for i in (0, 1)]
     return jax.lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
 

@@ -5,14 +5,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.core.batch_axis import batch_axis
+from jaxtrain.models.attention import attention
 from jaxtrain.models.convolution import Conv, average_pool, convolve, max_pool
 from jaxtrain.models.norms import NORMS, Norm, batch_norm, group_norm, layer_norm, normalise, rms_norm
+from jaxtrain.models.upsampling import ConvTranspose, upsample
 
 __all__ = [
     "NORMS",
     "Conv",
+    "ConvTranspose",
     "Dropout",
     "Norm",
+    "attention",
     "average_pool",
     "batch_axis",
     "batch_norm",
@@ -23,6 +27,7 @@ __all__ = [
     "max_pool",
     "normalise",
     "rms_norm",
+    "upsample",
 ]
 
 

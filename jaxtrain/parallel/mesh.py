@@ -163,8 +163,8 @@ def compile_lanes(
 ) -> Callable[..., Any]:
     """Compiles function(lanes, *shared, rules=rules, **options) -> lanes: each device runs its share of the lanes.
 
-    The shared arguments are replicated. The options are static; equal ones share one compiled program. With `donate`,
-    the given lanes are donated.
+    The shared arguments are replicated, but for the rows of batches where each lane has its own. The options are
+    static; equal ones share one compiled program. With `donate`, the given lanes are donated.
     """
     sorted_options = tuple(sorted(options.items(), key=lambda item: item[0]))
     return shared_program(_jit_lanes, rules, mesh, function, donate, sorted_options)
@@ -175,11 +175,18 @@ def _jit_lanes(
 ) -> Any:
     def spread(lanes: Any, *shared: Any) -> Any:
         body = functools.partial(function, rules=rules, **dict(options))
-        in_specs = (LANES, *(REPLICATED for _ in shared))
+        in_specs = (LANES, *map(_spec, shared))
         sharded = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=LANES, check_vma=False)
         return sharded(lanes, *shared)
 
     return jax.jit(spread, donate_argnums=0 if donate else ())
+
+
+def _spec(shared: Any) -> Any:
+    """Returns how an argument that lanes share is laid out over the devices."""
+    if not isinstance(shared, Batches) or not shared.by_lane:
+        return REPLICATED
+    return Batches(data=REPLICATED, rows=LANES, mask=None if shared.mask is None else LANES)
 
 
 @functools.cache

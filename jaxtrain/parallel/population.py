@@ -54,15 +54,16 @@ def lane_calls(
     `frozen` are the parameters that all lanes share, or None.
     """
 
-    def call(state: TrainState, batches: Batches, steps: jax.Array) -> tuple[TrainState, CallOutput]:
-        state, output = train_call(_with_frozen(state, frozen), batches, steps, rules=rules, step=step)
+    def call(lane: tuple[TrainState, Any], batches: Batches, steps: jax.Array) -> tuple[TrainState, CallOutput]:
+        state, own = lane
+        state, output = train_call(_with_frozen(state, frozen), batches.of_lane(own), steps, rules=rules, step=step)
         return _without_frozen(state, frozen), output
 
-    def chunk(states: TrainState, call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
+    def chunk(lanes: tuple[TrainState, Any], call: Callable[..., Any]) -> tuple[TrainState, CallOutput]:
         # Take no steps if all lanes of the chunk are dead. In a mixed chunk, vmap steps the dead lanes, too.
-        return call(states, batches, jnp.where(states.live.any(), steps, 0))
+        return call(lanes, batches, jnp.where(lanes[0].live.any(), steps, 0))
 
-    return _map_lanes(chunk, call, (None, None), states, width)
+    return _map_lanes(chunk, call, (None, None), (states, batches.own), width)
 
 
 def lane_evals(
@@ -73,10 +74,11 @@ def lane_evals(
     Sums and counts have a leading lane axis. `frozen` are the parameters that all lanes share, or None.
     """
 
-    def call(lane: tuple[TrainState, Metrics | None], batches: Batches) -> Metrics:
-        return eval_call(_with_frozen(lane[0], frozen), batches, lane[1], rules=rules)
+    def call(lane: tuple[tuple[TrainState, Metrics | None], Any], batches: Batches) -> Metrics:
+        (state, total), own = lane
+        return eval_call(_with_frozen(state, frozen), batches.of_lane(own), total, rules=rules)
 
-    return _map_lanes(lambda lanes, call: call(lanes, batches), call, (None,), lanes, width)
+    return _map_lanes(lambda lanes, call: call(lanes, batches), call, (None,), (lanes, batches.own), width)
 
 
 def _with_frozen(state: TrainState, frozen: Any) -> TrainState:
@@ -168,10 +170,10 @@ class Population:
     def call(self, states: TrainState, batches: Batches, steps: int) -> tuple[TrainState, CallOutput]:
         """Takes up to k steps in every live lane; the given states are donated.
 
-        The output includes the padding: read it through `fetch`.
+        Lanes share the batches, or each has its own. The output includes the padding: read it through `fetch`.
         """
         own, frozen = take_shared(states)
-        own, output = self._train_call(own, frozen, batches, np.int32(steps))
+        own, output = self._train_call(own, frozen, self._pad(batches), np.int32(steps))
         return put_shared(own, frozen), output
 
     def evaluate(self, states: TrainState, batches: Batches | Iterable[Batches]) -> Metrics:
@@ -180,7 +182,7 @@ class Population:
         own, frozen = take_shared(states)
         total = None
         for piece in pieces_of(batches):
-            total = evals((own, total), frozen, piece)
+            total = evals((own, total), frozen, self._pad(piece))
         assert total is not None
         return total
 
@@ -250,7 +252,7 @@ class Population:
         frozen = (
             replicated_shapes(self._frozen_shapes(lanes, batches.example), self.mesh) if self.share_frozen else None
         )
-        return self._train_call.lower(states, frozen, batches, np.int32(1)).compile()
+        return self._train_call.lower(states, frozen, self._pad(batches), np.int32(1)).compile()
 
     @property
     def _init(self) -> Any:
@@ -277,6 +279,10 @@ class Population:
     def _padded_order(self) -> np.ndarray:
         """Returns the lane at each place of the padded axis; padding repeats the last lane."""
         return np.minimum(np.arange(self.padded), self.lanes - 1)
+
+    def _pad(self, batches: Batches) -> Batches:
+        """Returns the batches with those of the last lane for the padding, where each lane has its own."""
+        return batches.pick(self._padded_order())
 
     def _kill_padding(self, states: TrainState) -> TrainState:
         if self.padded == self.lanes:

@@ -23,8 +23,8 @@ class Result:
     split; test: step and metrics of the test split, None unless the run is done; state_digest: sha256 over all leaves
     of the last state; throughput: examples_per_second, milliseconds_per_step, compile_seconds, data_wait_share of this
     session; reason: a sentence, if status is not "done" or the run stopped early; signal: the one that interrupted;
-    seeds: mean, spread and interval of each metric over seeds, and the diverged seeds; None for a single run; edited:
-    the files of the run that were changed by others and accepted as they stood.
+    seeds: mean, spread and interval of each metric over seeds, and the diverged seeds; None for a single run; folds:
+    the same over folds; edited: the files of the run that were changed by others and accepted as they stood.
     """
 
     status: str
@@ -38,6 +38,7 @@ class Result:
     reason: str = ""
     signal: int | None = None
     seeds: dict[str, Any] | None = None
+    folds: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)
 
     @property

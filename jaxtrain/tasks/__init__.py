@@ -24,6 +24,7 @@ from jaxtrain.tasks.classification import (
 )
 from jaxtrain.tasks.detection import detection
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
+from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.tasks.regression import regression
@@ -78,6 +79,11 @@ def _build_task(
         predict=precision.wrap_function(
             lambda params, model_state, inputs, values: bare.predict(
                 params, model_state, normalise_inputs(inputs, info), values
+            )
+        ),
+        decode=precision.wrap_function(
+            lambda params, model_state, tokens, values, *at: build(values, info).decode(
+                params, model_state, tokens, values, *at
             )
         ),
     )
@@ -135,6 +141,7 @@ TASKS = Family(
         "regression": regression,
         "segmentation": segmentation,
         "detection": detection,
+        "language_modelling": language_modelling,
     },
     supplied=("model", "loss", "info"),
     product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),

@@ -1,6 +1,7 @@
 """Builds a task from a Linen module, a loss per example and metrics."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
@@ -34,13 +35,15 @@ def linen_task(
         targets,
     ),
     in_units: Callable[[jax.Array], jax.Array] = lambda predictions: predictions,
+    known: Mapping[str, Callable[[jax.Array], jax.Array]] = {},
 ) -> Task:
     """Builds a task from a Linen module, made inside the trace from each step's values, and a loss per example.
 
     `shaped` reshapes the module's outputs to predictions, and `prepared` converts targets for the loss. `measured` maps
     (predictions, targets) to the arguments of the metrics, and `in_units` maps predictions to what `predict` returns.
     The framework puts the mean of float targets over the training split into the batch, as "target_mean" (1, ...):
-    metrics with an argument `centre` get it, mapped like a target.
+    metrics with an argument `centre` get it, mapped like a target. `known` maps the names of other arguments to
+    functions of the targets: metrics with such an argument get its value.
 
     When it is traced, the task raises ConfigError for a loss that is not one number for each example, and for outputs
     that `shaped` cannot reshape.
@@ -82,7 +85,8 @@ def linen_task(
             mean = jnp.broadcast_to(batch["target_mean"], batch["targets"].shape).astype(batch["targets"].dtype)
             return measured(predictions, prepared(mean))[1]
 
-        results = {name: measure(function, *arguments, mask, centre) for name, function in functions}
+        values_known = {"centre": centre} | {name: functools.partial(f, targets) for name, f in known.items()}
+        results = {name: measure(function, *arguments, mask, values_known) for name, function in functions}
         return total.sum / total.count, ({**model_state, **updates}, {"loss": total, **results})
 
     def predict(params: Any, model_state: Any, inputs: jax.Array, values: Values) -> jax.Array:

@@ -46,7 +46,10 @@ class LoRA(NamedTuple):
         def predict(params: Any, model_state: Any, inputs: Any, values: Values) -> Any:
             return task.predict(self.merge(params, values), model_state, inputs, values)
 
-        return Task(init, loss, predict)
+        def decode(params: Any, model_state: Any, tokens: Any, values: Values, *at: Any) -> Any:
+            return task.decode(self.merge(params, values), model_state, tokens, values, *at)
+
+        return Task(init, loss, predict, decode)
 
     def merge(self, params: Any, values: Values) -> Any:
         """Returns the task's own parameters with the adapters added to them."""

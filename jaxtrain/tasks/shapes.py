@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.config.registry import BoundMember
 from jaxtrain.errors import ConfigError, Words
 
 
@@ -15,9 +16,23 @@ def flatten_examples(values: jax.Array) -> jax.Array:
     return values.reshape(values.shape[0], -1)
 
 
-def mean_per_example(values: jax.Array) -> jax.Array:
-    """Averages over all axes but the batch axis: (batch, ...) -> (batch,)."""
-    return flatten_examples(values).mean(axis=1)
+def mean_per_example(values: jax.Array, kept: jax.Array | None = None) -> jax.Array:
+    """Averages over all axes but the batch axis: (batch, ...) -> (batch,).
+
+    `kept`, booleans of the same shape, says which values count; of an example without any the mean is 0.
+    """
+    if kept is None:
+        return flatten_examples(values).mean(axis=1)
+    count = flatten_examples(kept).sum(axis=1).astype(values.dtype)
+    return flatten_examples(jnp.where(kept, values, 0.0)).sum(axis=1) / jnp.maximum(count, 1.0)
+
+
+def as_examples(
+    predictions: jax.Array, targets: jax.Array, mask: jax.Array, kept: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Makes an example of each target (batch, ...), masked where its example is, and where `kept` is false."""
+    weights = jnp.where(kept, mask.reshape(-1, *(1,) * (targets.ndim - 1)), 0.0)
+    return predictions.reshape(-1, *predictions.shape[targets.ndim :]), targets.reshape(-1), weights.reshape(-1)
 
 
 def is_binary(predictions: jax.Array, targets: jax.Array) -> bool:
@@ -66,9 +81,13 @@ class PerExample:
     function: Any
     name: str
 
-    def __call__(self, values: Any, predictions: Any, targets: Any) -> jax.Array:
+    def takes(self, name: str) -> bool:
+        """Tells whether the function has an argument of this name, which `optional` may hold then."""
+        return isinstance(self.function, BoundMember) and self.function.takes(name)
+
+    def __call__(self, values: Any, predictions: Any, targets: Any, **optional: Any) -> jax.Array:
         """Calls the function; the examples are counted by the first axis of the targets."""
-        losses = self.function(values, predictions, targets)
+        losses = self.function(values, predictions, targets, **optional)
         expected = jax.tree.leaves(targets)[0].shape[:1]
         if getattr(losses, "shape", None) != expected:
             got = Words(f"{self.name!r}, which returns {describe(losses)} for a batch of {expected[0]}")

@@ -25,7 +25,7 @@ class Progress(Protocol):
 
 
 def progress(
-    total: int,
+    total: int | None,
     initial: int,
     *,
     quiet: bool,
@@ -35,7 +35,8 @@ def progress(
 ) -> Progress:
     """Returns the progress of a run of `total` steps, or other units, that starts at step `initial`.
 
-    Without `stream` it writes to the current standard error. `quiet` silences every line, so errors must not go here.
+    A `total` of None is not known before. Without `stream` it writes to the current standard error. `quiet` silences
+    every line, so errors must not go here.
     """
     if quiet:
         return _Quiet()
@@ -72,7 +73,7 @@ class _Lines(_Quiet):
 
 
 class _Bar:
-    def __init__(self, total: int, initial: int, stream: TextIO, description: str, unit: str) -> None:
+    def __init__(self, total: int | None, initial: int, stream: TextIO, description: str, unit: str) -> None:
         from tqdm import tqdm
 
         self._stream = stream

@@ -40,6 +40,7 @@ class Bookkeeping:
         result: whether the state of the "best" evaluation or the "last" state counts as the result of the run.
         rows: the mark of the rows in metrics.jsonl at the time; None in checkpoints of earlier versions.
         edited: the files that were changed by others and accepted as they stood.
+        folds: description of the data of each fold, where all are trained together.
     """
 
     info: dict[str, Any]
@@ -53,6 +54,7 @@ class Bookkeeping:
     result: str = "best"
     rows: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)
+    folds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def best_step(self) -> int | None:

@@ -12,6 +12,7 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.durations import seconds_of
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import START_FROM
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, StorageError, Words, nearest, one_of
@@ -26,13 +27,25 @@ def check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
     """Rejects batch sizes that the devices cannot split evenly; with lanes each device takes whole batches."""
     train = config["train"]
     batch = config["data"]["batch_size"]
-    if train["seeds"] > 1 and config["parallel"]["backend"] == "pmap":
-        raise ConfigError("parallel.backend", "pmap", "'mesh' where train.seeds is above 1")
+    if lane_count(config) > 1 and config["parallel"]["backend"] == "pmap":
+        raise ConfigError("parallel.backend", "pmap", "'mesh' where train.seeds is above 1, or all folds are trained")
     if lanes:
         check_batch("data.batch_size", batch, device_mesh(1), train["accumulate"])
         return
     check_batch("data.batch_size", batch, mesh, train["accumulate"])
     check_batch("data.eval_batch_size", config["data"]["eval_batch_size"], mesh)
+
+
+def check_folds(config: Config, *, together: bool) -> None:
+    """Rejects all folds at once where one data set is needed (`together` is false), or with several seeds."""
+    folds = config["data"]["folds"]
+    if folds is None or config["data"]["fold"] is not None:
+        return
+    if config["train"]["seeds"] > 1:
+        expected = "1 with data.folds, whose folds are the lanes"
+        raise ConfigError("train.seeds", config["train"]["seeds"], expected, "Train each seed by itself")
+    if not together:
+        raise ConfigError("data.folds", folds, "one fold, which data.fold chooses, for this command", "Set data.fold=0")
 
 
 def check_plateaus(config: Config, dataset: Dataset) -> None:

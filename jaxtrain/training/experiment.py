@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
-from jaxtrain.config.seeds import check_seeds
+from jaxtrain.config.seeds import check_seeds, lane_count
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Batch, Rules, TrainState
@@ -30,12 +30,14 @@ from jaxtrain.training.checks import (
     check_adadelta,
     check_continuation,
     check_devices,
+    check_folds,
     check_metrics,
     check_plateaus,
     check_schedule_free,
     warn_of_mini_batches,
 )
-from jaxtrain.training.feeds import Feed, Pieces, make_feed
+from jaxtrain.training.feed_choice import make_feed
+from jaxtrain.training.feeds import Feed, Pieces
 from jaxtrain.training.guard_rule import guards_steps
 from jaxtrain.training.lengths import Lengths, lengths_of
 from jaxtrain.training.size_checks import check_sizes
@@ -126,7 +128,12 @@ class Experiment:
 
 
 def build(
-    config: Config, *, lanes: bool = False, beside: Experiment | None = None, data: Source | None = None
+    config: Config,
+    *,
+    lanes: bool = False,
+    folds: bool = False,
+    beside: Experiment | None = None,
+    data: Source | None = None,
 ) -> Experiment:
     """Builds the experiment of a resolved config, and reads its data.
 
@@ -136,6 +143,7 @@ def build(
     Args:
         config: a resolved config.
         lanes: whether the experiment is trained only as lanes, so that batches need not divide over the devices.
+        folds: whether all folds of `data.folds` may be trained together.
         beside: an experiment on the same data and devices, whose dataset and placed splits are reused.
         data: data given in Python; None: those that the config names.
 
@@ -150,12 +158,13 @@ def build(
     check_continuation(config)
     mesh = beside.mesh if beside else device_mesh(config["parallel"]["mesh"])
     check_seeds(config, "train.seeds")
-    check_devices(config, mesh, lanes or config["train"]["seeds"] > 1)
+    check_folds(config, together=folds)
+    check_devices(config, mesh, lanes or lane_count(config) > 1)
     dataset = beside.dataset if beside else load_data(config["data"], data, **needs_of(config))
     if not beside:
         check_targets(config, dataset)
     shared = {"device_splits": beside.device_splits, "feeds": beside.feeds} if beside else {}
-    check_batch_size(config["data"]["batch_size"], dataset.sizes["train"])
+    check_batch_size(config["data"]["batch_size"], min(fold.sizes["train"] for fold in dataset.folds or (dataset,)))
     rules = make_rules(config, dataset.info)
     lengths = lengths_of(config, dataset)
     check_plateaus(config, dataset)

@@ -15,10 +15,9 @@ import numpy as np
 from jaxtrain.config.defaults import Config
 from jaxtrain.core.batches import Batches
 from jaxtrain.data.buffers import Buffers
-from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.dataset import Dataset, Rows
 from jaxtrain.data.order import batch_indices, eval_batches
 from jaxtrain.data.streaming import Stream
-from jaxtrain.parallel.memory import memory_limit
 from jaxtrain.parallel.mesh import Devices, replicate, replicated_shapes
 
 CAPACITY = 500
@@ -29,9 +28,6 @@ BLOCK_BYTES = 2**24
 
 AHEAD = 2
 """Calls whose batches are decoded ahead of the one that trains."""
-
-SHARE = 0.5
-"""The share of the free memory of a device that data may take."""
 
 
 class Feed(Protocol):
@@ -93,7 +89,9 @@ class DeviceFeed:
 
     def shapes(self, size: int) -> Batches:
         """Returns the shapes of training batches of `size` examples."""
-        return Batches(_shapes(self.dataset, self.dataset.sizes["train"], self.mesh), _row_shapes(self.capacity, size))
+        return Batches(
+            data_shapes(self.dataset, self.dataset.sizes["train"], self.mesh), row_shapes(self.capacity, size)
+        )
 
     def eval_batches(self, split: str) -> Pieces:
         """Returns all batches of a split in one piece."""
@@ -122,36 +120,40 @@ class HostFeed:
     @property
     def capacity(self) -> int:
         """As many steps as fit into BLOCK_BYTES."""
-        return _batches_in_block(self.dataset, self.section["batch_size"], CAPACITY)
+        return batches_in_block(self.dataset, self.section["batch_size"], CAPACITY)
 
     def batches(self, step: int, count: int, capacity: int) -> Batches:
         """Returns a block of `capacity` batches, of which the first `count` are filled."""
         size = self.section["batch_size"]
         block = self._buffers(capacity * size).take()
+        self.fill(step, count, block)
+        return Batches(replicate(block, self.mesh), np.arange(capacity * size, dtype=np.int32).reshape(capacity, size))
+
+    def fill(self, step: int, count: int, block: Rows) -> None:
+        """Writes the training batches of `count` steps into the leading rows of a block."""
         if self.dataset.parts["train"].is_decoded:
             self._stream.take(step, count, block)
-        else:
-            rows = rows_of(self.section, self.dataset, step, count).reshape(-1)
-            self.dataset.read("train", rows, {name: array[: len(rows)] for name, array in block.items()})
-        return Batches(replicate(block, self.mesh), np.arange(capacity * size, dtype=np.int32).reshape(capacity, size))
+            return
+        rows = rows_of(self.section, self.dataset, step, count).reshape(-1)
+        self.dataset.read("train", rows, {name: array[: len(rows)] for name, array in block.items()})
 
     def shapes(self, size: int) -> Batches:
         """Returns the shapes of training batches of `size` examples."""
-        capacity = _batches_in_block(self.dataset, size, CAPACITY)
-        return Batches(_shapes(self.dataset, capacity * size, self.mesh), _row_shapes(capacity, size))
+        capacity = batches_in_block(self.dataset, size, CAPACITY)
+        return Batches(data_shapes(self.dataset, capacity * size, self.mesh), row_shapes(capacity, size))
 
     def eval_batches(self, split: str) -> Pieces:
         """Returns the batches of a split in pieces of about BLOCK_BYTES."""
         examples = self.dataset.sizes[split]
         size = self.section["eval_batch_size"]
         rows, mask = eval_batches(examples, size)
-        count = -(-len(rows) // _batches_in_block(self.dataset, size, len(rows)))
+        count = -(-len(rows) // batches_in_block(self.dataset, size, len(rows)))
         length = -(-len(rows) // count)
 
         def piece(i: int) -> Batches:
             own = slice(i * length, (i + 1) * length)
             block = self._buffers(rows[own].size).take()
-            self._read_ahead(split, rows[own].reshape(-1), block)
+            self.fill_rows(split, rows[own].reshape(-1), block)
             positions = np.arange(rows[own].size, dtype=np.int32).reshape(rows[own].shape)
             return Batches(replicate(block, self.mesh), positions, mask[own])
 
@@ -161,8 +163,8 @@ class HostFeed:
         """Ends the threads of the training batches."""
         self._stream.close()
 
-    def _read_ahead(self, split: str, rows: np.ndarray, block: dict[str, np.ndarray]) -> None:
-        """Reads rows into a block, by several threads where they are decoded."""
+    def fill_rows(self, split: str, rows: np.ndarray, block: Rows) -> None:
+        """Reads whole batches of an evaluation into a block, by several threads where they are decoded."""
         if not self.dataset.parts[split].is_decoded:
             self.dataset.read(split, rows, block)
             return
@@ -190,11 +192,7 @@ class HostFeed:
 
     def _buffers(self, examples: int) -> Buffers:
         """Returns the buffers of blocks of a number of examples."""
-        if examples not in self._pools:
-            example = self.dataset.example
-            shapes = {name: ((examples, *leaf.shape[1:]), leaf.dtype) for name, leaf in example.items()}
-            self._pools[examples] = Buffers(shapes)
-        return self._pools[examples]
+        return buffers_of(self._pools, self.dataset, examples)
 
 
 def rows_of(section: Config, dataset: Dataset, step: int, count: int) -> np.ndarray:
@@ -205,29 +203,27 @@ def rows_of(section: Config, dataset: Dataset, step: int, count: int) -> np.ndar
     return batch_indices(step, count, examples=examples, batch_size=size, seed=seed, weights=dataset.weights)
 
 
-def make_feed(section: Config, dataset: Dataset, mesh: Devices, placed: dict[Any, Any]) -> Feed:
-    """Makes the feed that the section `data` names; for None, the devices' if their memory holds the data."""
-    feed = section["feed"]
-    if feed is None:
-        feed = "device" if not dataset.is_decoded and _fits(dataset, mesh) else "host"
-    return DeviceFeed(section, dataset, mesh, placed) if feed == "device" else HostFeed(section, dataset, mesh)
+def buffers_of(pools: dict[int, Buffers], dataset: Dataset, examples: int) -> Buffers:
+    """Returns the buffers of blocks of a number of examples, from the pools by that number, made on first use."""
+    if examples not in pools:
+        shapes = {name: ((examples, *leaf.shape[1:]), leaf.dtype) for name, leaf in dataset.example.items()}
+        pools[examples] = Buffers(shapes)
+    return pools[examples]
 
 
-def _fits(dataset: Dataset, mesh: Devices) -> bool:
-    needed = sum(dataset.nbytes(name) for name in dataset.parts if name != "test")
-    return needed <= SHARE * memory_limit(mesh)
-
-
-def _batches_in_block(dataset: Dataset, size: int, most: int) -> int:
+def batches_in_block(dataset: Dataset, size: int, most: int) -> int:
+    """Returns how many batches of `size` examples, at most `most`, fit into BLOCK_BYTES; at least one."""
     return max(1, min(most, BLOCK_BYTES // max(1, size * dataset.example_bytes)))
 
 
-def _shapes(dataset: Dataset, examples: int, mesh: Devices) -> Any:
+def data_shapes(dataset: Dataset, examples: int, mesh: Devices) -> Any:
+    """Returns the shapes of so many prepared examples on the devices."""
     shapes = {
         name: jax.ShapeDtypeStruct((examples, *leaf.shape[1:]), leaf.dtype) for name, leaf in dataset.example.items()
     }
     return replicated_shapes(shapes, mesh)
 
 
-def _row_shapes(capacity: int, size: int) -> Any:
-    return jax.ShapeDtypeStruct((capacity, size), np.int32)
+def row_shapes(capacity: int, size: int, *lanes: int) -> Any:
+    """Returns the shape of the rows of `capacity` batches, or of those of each of the `lanes`."""
+    return jax.ShapeDtypeStruct((*lanes, capacity, size), np.int32)

@@ -1,4 +1,4 @@
-"""Spread and confidence intervals over seeds."""
+"""Spread and confidence intervals over seeds and folds."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.core.metric_names import SEED
 from jaxtrain.training.bookkeeping import Numbers
 
 
@@ -36,16 +35,17 @@ def interval(values: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def over_seeds(numbers: Numbers) -> dict[str, dict[str, Any]]:
-    """Returns name -> mean, sample std, low and high of the mean's 95 % confidence interval, and each seed's value.
+def over_lanes(numbers: Numbers, kind: str) -> dict[str, dict[str, Any]]:
+    """Returns name -> mean, sample std, low and high of the mean's 95 % confidence interval, and each lane's value.
 
-    The interval is Student's t over the seeds that have not diverged; NaN for one seed. Empty for a single run.
+    `kind` is the prefix of the lanes' numbers. The interval is Student's t over the seeds or folds that have not
+    diverged; NaN for one. Empty where there are none. Training parts of folds overlap, so that of folds is too narrow.
     """
     values: dict[str, dict[str, float]] = {}
     for key, value in numbers.items():
-        if key.startswith(SEED) and math.isfinite(value):
-            seed, _, name = key.removeprefix(SEED).partition("/")
-            values.setdefault(name, {})[seed] = value
+        if key.startswith(kind) and math.isfinite(value):
+            number, _, name = key.removeprefix(kind).partition("/")
+            values.setdefault(name, {})[number] = value
     return {name: {**_statistics(np.array(list(each.values()))), "values": each} for name, each in values.items()}
 
 

@@ -44,7 +44,7 @@ def lengths_of(config: Config, dataset: Dataset, total: int | None = None) -> Le
     `total` is that of a run whose duration is a time, once `training/timed_duration.py` has fixed it; until then such
     a run counts as one of an epoch.
     """
-    epoch = steps_per_epoch(dataset.sizes["train"], config["data"]["batch_size"])
+    epoch = steps_per_epoch(dataset.epoch_examples, config["data"]["batch_size"])
     text = config["train"]["duration"]
     if total is None:
         total = steps_of(text if seconds_of(text) is None else "1 epoch", steps_per_epoch=epoch)

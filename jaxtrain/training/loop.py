@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 import jax
 
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
-from jaxtrain.core.metric_names import NORMS, SEED
+from jaxtrain.core.metric_names import DIAGNOSTICS
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput
 from jaxtrain.errors import ConfigError, Words, message, one_of
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.content_checksums import ChecksumFile
 from jaxtrain.trackers.base import ROW_KEYS, Tracker
 from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.progress import Progress
@@ -86,6 +88,7 @@ class TrainingSession:
     began_at: int
     at: int
     checkpoints: Checkpoints
+    checksums: ChecksumFile
     rows: JsonlTracker
     tracker: Tracker
     bar: Progress
@@ -230,7 +233,7 @@ def _add_metrics(session: TrainingSession, metrics: dict[str, Mean], steps: int)
         raise ConfigError("metrics of the task", got, "other names, since rows have these keys", "Rename it")
     metric = session.experiment.config["eval"]["metric"]
     if metric not in metrics:  # the metrics of a user's own task are known only once it has run
-        names = (name for name in metrics if not name.startswith((NORMS, SEED)))
+        names = (name for name in metrics if not name.startswith(DIAGNOSTICS))
         raise ConfigError("eval.metric", metric, one_of(names))
     session.bookkeeping.add(metrics, steps)
     session.metrics = metrics
@@ -280,6 +283,7 @@ def _save(session: TrainingSession) -> None:
     saved = bookkeeping.to_json() | {"seconds": session.seconds}
     state = session.runner.fetch(session.state)
     session.checkpoints.save(session.at, state, saved, protect=best["step"] if best else None)
+    session.checksums.write()
     session.saved_at = session.at
 
 
@@ -300,7 +304,7 @@ def throughput(session: TrainingSession) -> dict[str, float]:
     seconds = max(clock.steps, 1e-9)
     batch = session.experiment.config["data"]["batch_size"]
     return {
-        "examples_per_second": steps * batch * session.experiment.config["train"]["seeds"] / seconds,
+        "examples_per_second": steps * batch * lane_count(session.experiment.config) / seconds,
         "milliseconds_per_step": 1e3 * seconds / max(steps, 1),
         "compile_seconds": session.compiled.seconds,
         "data_wait_share": min(1.0, clock.data / seconds),

@@ -190,7 +190,7 @@ def scheduled_values(experiment: Experiment) -> Curves:
 
 
 def _per_epoch(experiment: Experiment) -> float:
-    return steps_per_epoch(experiment.dataset.sizes["train"], experiment.config["data"]["batch_size"])
+    return steps_per_epoch(experiment.dataset.epoch_examples, experiment.config["data"]["batch_size"])
 
 
 def _parameters(experiment: Experiment) -> dict[str, int]:

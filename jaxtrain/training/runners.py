@@ -1,7 +1,7 @@
-"""Runners advance a single state or several seeds as lanes behind one interface."""
+"""Runners advance a single state, or several seeds or folds as lanes, behind one interface."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.frozen import put_shared, take_shared
 from jaxtrain.core.metric import Metrics
-from jaxtrain.core.metric_names import NORMS, SEED
+from jaxtrain.core.metric_names import FOLD, NORMS, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, StepFunction
 from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replicate
@@ -76,8 +76,8 @@ class Runner(Protocol):
         """
         ...
 
-    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
-        """Returns seed -> its last finite step, for the seeds that diverged while others continue."""
+    def diverged_lanes(self, state: TrainState) -> dict[int, int]:
+        """Returns number of a lane -> its last finite step, for the lanes that diverged while others continue."""
         ...
 
 
@@ -143,26 +143,29 @@ class Solo:
         reason = explain_divergence(self.step, state, batches.take(finite_steps), self.experiment.rules)
         return state, finite_steps, replayed, reason
 
-    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
+    def diverged_lanes(self, state: TrainState) -> dict[int, int]:
         """Returns an empty dict: a single run that diverges ends."""
         return {}
 
 
 @dataclass(frozen=True)
-class Seeds:
-    """Runs of `train.seeds` consecutive seeds, starting at `seed`, as lanes of one program.
+class Lanes:
+    """Runs that are lanes of one program: of consecutive seeds, or of one seed on the folds of the data.
 
-    Metrics are merged over the seeds that have not diverged; each seed's own are named "seed_3/loss".
+    Metrics are merged over the lanes that have not diverged; each lane's own are named by `kind` and its number, as in
+    "seed_3/loss" or "fold_0/loss". `seeds` holds the seed of each lane.
     """
 
     experiment: Experiment
     step: StepFunction
+    kind: str
+    numbers: range
+    seeds: Sequence[int]
 
     @property
-    def seeds(self) -> range:
-        """The seeds, one per lane."""
-        first = self.experiment.config["seed"]
-        return range(first, first + self.experiment.config["train"]["seeds"])
+    def names(self) -> list[str]:
+        """The prefix of each lane's numbers, such as "seed_3"."""
+        return [f"{self.kind}{number}" for number in self.numbers]
 
     @cached_property
     def population(self) -> Population:
@@ -217,7 +220,7 @@ class Seeds:
     def finish_call(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, CallOutput]:
-        """Waits for the output of a call, which is live while any seed is.
+        """Waits for the output of a call, which is live while any lane is.
 
         A lane that diverged in the call is set to its last finite state, by replaying that lane only, and its finite
         steps are counted. So neither depends on how the run is divided into calls.
@@ -237,16 +240,16 @@ class Seeds:
         return state, CallOutput(metrics, values, live.any(), finite_steps.max(), lanes_output.tried.max())
 
     def _plateau_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns each seed's values of the floats with a plateau schedule, as "seed_3/optimizer.learning_rate"."""
+        """Returns each lane's values of the floats with a plateau schedule, as "seed_3/optimizer.learning_rate"."""
         names = [section.removeprefix("schedule.") for section in self.experiment.schedule.plateaus]
-        return {f"{SEED}{seed}/{name}": values[name][lane] for lane, seed in enumerate(self.seeds) for name in names}
+        return {f"{own}/{name}": values[name][lane] for lane, own in enumerate(self.names) for name in names}
 
     def _restore_last_finite(
         self, state: TrainState, lane: int, output: CallOutput, batches: Batches
     ) -> tuple[TrainState, int]:
         """Replaces a diverged lane by its last finite state, as dead; returns the states and its finite steps."""
         one_lane, lane_state = self.population.gather(state, [lane])
-        lane_state, finite_steps, _ = find_last_finite(one_lane.call, lane_state, output, batches)
+        lane_state, finite_steps, _ = find_last_finite(one_lane.call, lane_state, output, batches.pick(lane))
         last = one_lane.fetch_lane(lane_state, 0).replace(live=np.array(False))
         return self.population.replace_lane(state, lane, last), finite_steps
 
@@ -256,50 +259,57 @@ class Seeds:
         return self._merge(self.population.fetch(metrics), self.population.fetch(state.live))
 
     def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
-        """Edits the hyperparameters of each lane, using the metric of its own seed."""
+        """Edits the hyperparameters of each lane, using its own metric."""
         schedule = self.experiment.schedule
         metric = self.experiment.config["eval"]["metric"]
         if not schedule.plateaus:
             return state
-        losses = np.array([metrics[f"{SEED}{seed}/{metric}"].loss() for seed in self.seeds], np.float32)
+        losses = np.array([metrics[f"{own}/{metric}"].loss() for own in self.names], np.float32)
         edit = functools.partial(schedule.after_evaluation, loss=losses)
         return self.population.edit(state, edit)
 
     def step_back(
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
-        """Explains the divergence of the seed that trained longest; `finish_call` has restored all lanes."""
+        """Explains the divergence of the lane that trained longest; `finish_call` has restored all lanes."""
         finite_steps = int((output.metrics["loss"].count > 0).sum())
         longest = int(np.argmax(self.population.fetch(state.step)))
         last = self.population.fetch_lane(state, longest)
-        reason = explain_divergence(self.step, last, batches.take(finite_steps), self.experiment.rules)
-        return state, finite_steps, output, f"all seeds diverged; seed {self.seeds[longest]} {reason}"
+        own = batches.pick(longest)
+        reason = explain_divergence(self.step, last, own.take(finite_steps), self.experiment.rules)
+        word = self.kind.rstrip("_")
+        return state, finite_steps, output, f"all {word}s diverged; {word} {self.numbers[longest]} {reason}"
 
-    def diverged_seeds(self, state: TrainState) -> dict[int, int]:
-        """Returns seed -> its last finite step, for the lanes that diverged."""
+    def diverged_lanes(self, state: TrainState) -> dict[int, int]:
+        """Returns number -> its last finite step, for the lanes that diverged."""
         live, steps = self.population.fetch((state.live, state.step))
-        return {seed: int(step) for seed, alive, step in zip(self.seeds, live, steps, strict=True) if not alive}
+        lanes = zip(self.numbers, live, steps, strict=True)
+        return {number: int(step) for number, alive, step in lanes if not alive}
 
     def _merge(self, metrics: Metrics, counted: np.ndarray) -> Metrics:
-        """Sums metrics over lanes where `counted`, bool (lanes, ...), holds, and adds each seed's own by name."""
+        """Sums metrics over lanes where `counted`, bool (lanes, ...), holds, and adds each lane's own by name."""
 
         def zero_uncounted(leaf: Any) -> np.ndarray:
             return np.where(_expand_dims(counted, np.ndim(leaf)), leaf, np.zeros_like(leaf))
 
         by_lane = jax.tree.map(zero_uncounted, metrics)
         merged = jax.tree.map(lambda leaf: leaf.sum(axis=0), by_lane)
-        by_seed = {
-            f"{SEED}{seed}/{name}": jax.tree.map(lambda leaf, lane=lane: leaf[lane], metric)
-            for lane, seed in enumerate(self.seeds)
+        by_name = {
+            f"{own}/{name}": jax.tree.map(lambda leaf, lane=lane: leaf[lane], metric)
+            for lane, own in enumerate(self.names)
             for name, metric in by_lane.items()
             if not name.startswith(NORMS)
         }
-        return merged | by_seed
+        return merged | by_name
 
 
 def make_runner(experiment: Experiment, step: StepFunction) -> Runner:
-    """Makes the runner of an experiment: `Seeds` for several seeds, else `Solo`."""
-    return (Seeds if experiment.config["train"]["seeds"] > 1 else Solo)(experiment, step)
+    """Makes the runner of an experiment: `Lanes` for several seeds or folds, else `Solo`."""
+    first = experiment.config["seed"]
+    seeds = range(first, first + experiment.config["train"]["seeds"])
+    if folds := len(experiment.dataset.folds):
+        return Lanes(experiment, step, FOLD, range(folds), [first] * folds)
+    return Lanes(experiment, step, SEED, seeds, seeds) if len(seeds) > 1 else Solo(experiment, step)
 
 
 def _expand_dims(array: np.ndarray, rank: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.state import Batch, TrainState
 from jaxtrain.core.trees import tree_bytes
 from jaxtrain.errors import ConfigError
@@ -30,7 +31,7 @@ def check_sizes(config: Config, mesh: Devices, state: TrainState, example: Batch
     if needed > limit:
         raise ConfigError("data.eval_batch_size", batch, f"batches of at most {_gib(limit)}, not {_gib(needed)}")
     _check_state(config, state, limit)
-    check_lanes(mesh, state, {"train.seeds": config["train"]["seeds"]})
+    check_lanes(mesh, state, {"train.seeds" if config["train"]["seeds"] > 1 else "data.folds": lane_count(config)})
 
 
 def check_lanes(

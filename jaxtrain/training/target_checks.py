@@ -28,7 +28,7 @@ def check_targets(config: Config, dataset: Dataset) -> None:
         elif task == "multi_label":
             _demand_marks(split, where)
         elif task == "binary_classification" or (task == "segmentation" and (dataset.info.classes or 2) == 2):
-            _demand_range(split, where, task)
+            _demand_range(split, where, task, dataset.info.void)
         elif task == "label_distribution":
             _demand_distributions(split, where)
         elif task == "regression" and len(split.targets.shape) > 2:
@@ -53,12 +53,13 @@ def _demand_labels(split: Split, where: str) -> None:
     raise DataError(where, _words(split), "one integer label for each example in 'classification'", hint)
 
 
-def _demand_range(split: Split, where: str, task: str) -> None:
-    """Rejects values outside of 0 to 1, which are no probability of the one class."""
+def _demand_range(split: Split, where: str, task: str, void: int | None) -> None:
+    """Rejects values outside of 0 to 1 but `void`, which are no probability of the one class."""
     if not isinstance(split.targets, np.ndarray):  # decoded when they are read, and checked then
         return
-    low = float(split.targets.min())
-    high = float(split.targets.max())
+    targets = split.targets if void is None else split.targets[split.targets != void]
+    low = float(targets.min(initial=0))
+    high = float(targets.max(initial=0))
     if low < 0 or high > 1:
         got = Words(f"{_words(split)} from {low:g} to {high:g}")
         more = "state the number of classes in the source" if task == "segmentation" else "take 'classification'"

@@ -11,6 +11,7 @@ from typing import Any
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.durations import seconds_of
 from jaxtrain.config.identity import from_default
+from jaxtrain.core.metric_names import FOLD, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import state_digest
@@ -19,6 +20,7 @@ from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import exists, read_json, write_json
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints, ReasonAgainst, no_reason
+from jaxtrain.storage.content_checksums import ChecksumFile
 from jaxtrain.storage.environment import describe_environment
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import Owner, claim, demand_own, new_id, read_owner
@@ -32,7 +34,7 @@ from jaxtrain.training.checks import check_fingerprint, check_preparation, expla
 from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
-from jaxtrain.training.intervals import over_seeds
+from jaxtrain.training.intervals import over_lanes
 from jaxtrain.training.loop import Clock, Ending, TrainingSession, run_loop, throughput
 from jaxtrain.training.runners import Runner, make_runner
 from jaxtrain.training.signals import interruptions
@@ -97,6 +99,8 @@ def train_and_evaluate(
         )
         opened.callback(experiment.close)
         runner = make_runner(experiment, step)
+        checksums = ChecksumFile(workdir / "content_checksums.npz", experiment.dataset.checksums)
+        checksums.compare()
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
         kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)
         rows = JsonlTracker(workdir / "metrics.jsonl", kept)
@@ -117,6 +121,7 @@ def train_and_evaluate(
             at=first,
             saved_at=resumed,
             checkpoints=checkpoints,
+            checksums=checksums,
             rows=rows,
             tracker=opened.enter_context(open_trackers(config, workdir, rows, trackers, bar, total)),
             bar=bar,
@@ -130,7 +135,7 @@ def train_and_evaluate(
 def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None], data: Source | None) -> Experiment:
     """Builds the experiment, with the suggested learning rate if `lr_range.before_training` is set."""
     if not config["lr_range"]["before_training"]:
-        return build(config, data=data)
+        return build(config, data=data, folds=True)
     range_test = importlib.import_module(RANGE_TEST)
     range_test.check(config)
     return range_test.apply_suggestion(build(config, data=data), workdir, say)
@@ -177,14 +182,15 @@ def start(
             hint = "Restore it from a copy, or give another directory to start afresh"
             raise StorageError(str(checkpoints.directory), Words("no checkpoint"), expected, hint)
         info = experiment.dataset.info.to_json()
+        folds = [fold.info.to_json() for fold in experiment.dataset.folds]
         result = experiment.config["checkpoint"]["result"]
         total = experiment.lengths.total
         if experiment.config["checkpoint"]["continue_from"] is not None:
             continued = read_continued(experiment, runner.shapes())
             checkpoints.say(continued.line)
-            bookkeeping = Bookkeeping(info, began=continued.step, total=total, result=result)
+            bookkeeping = Bookkeeping(info, began=continued.step, total=total, result=result, folds=folds)
             return runner.place(continued.state), bookkeeping, None
-        return runner.init(), Bookkeeping(info, total=total, result=result), None
+        return runner.init(), Bookkeeping(info, total=total, result=result, folds=folds), None
     bookkeeping = Bookkeeping(**restored.memory)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     check_preparation(experiment.dataset, bookkeeping.info)
@@ -211,9 +217,11 @@ def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
         throughput=throughput(session),
         reason=ending.reason,
         signal=session.stop.signal if ending.status == "interrupted" else None,
-        seeds=_seeds(session, test),
+        seeds=_over_lanes(session, test, SEED),
+        folds=_over_lanes(session, test, FOLD),
         edited=session.bookkeeping.edited,
     )
+    session.checksums.write()
     _report_bad_examples(session, workdir / "skipped_examples.json")
     write_json(workdir / "environment.json", describe_environment() | {"data_fingerprint": dataset.fingerprint})
     write_result(workdir, result)
@@ -231,11 +239,11 @@ def _report_bad_examples(session: TrainingSession, path: Path) -> None:
     session.bar.say(f"passed over {len(messages):,} examples that cannot be read, such as {messages[0]}; see {path}")
 
 
-def _seeds(session: TrainingSession, test: Numbers | None) -> dict[str, Any] | None:
-    """Returns split -> name -> statistics over seeds, and the seeds that diverged; None for a single run."""
+def _over_lanes(session: TrainingSession, test: Numbers | None, kind: str) -> dict[str, Any] | None:
+    """Returns split -> name -> statistics over seeds or folds, and those that diverged; None where there are none."""
     splits = session.bookkeeping.last | ({"test": test} if test else {})
-    statistics = {split: spread for split, numbers in splits.items() if (spread := over_seeds(numbers))}
-    return {**statistics, "diverged": session.runner.diverged_seeds(session.state)} if statistics else None
+    statistics = {split: spread for split, numbers in splits.items() if (spread := over_lanes(numbers, kind))}
+    return {**statistics, "diverged": session.runner.diverged_lanes(session.state)} if statistics else None
 
 
 def _test(session: TrainingSession) -> Numbers:

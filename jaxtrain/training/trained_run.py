@@ -12,9 +12,12 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.averaging import evaluation_weights
+from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.data import read_inputs
+from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import as_inputs
@@ -27,6 +30,7 @@ from jaxtrain.storage.ownership import Owner, read_owner, saved_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.experiment import make_rules
+from jaxtrain.training.generation import generate
 
 PIECES = (1, 8, 64)
 """Sizes, below `data.eval_batch_size`, to which the examples of a prediction are padded: at most four programs."""
@@ -70,6 +74,32 @@ class Run:
         """
         return self.predict(read_inputs(self.config["data"], self.info, files))
 
+    def generate(
+        self, prompt: str, length: int = 200, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> str:
+        """Returns `length` tokens of text that continue a prompt, for a run that was trained on a text.
+
+        The model sees as many tokens as in training. For `temperature`, `top_k` and `seed` see `jaxtrain.generate`.
+        Warns of characters that training lacked. Raises UsageError for a run on other data, and for an empty prompt.
+        """
+        vocabulary = self.info.vocabulary
+        if vocabulary is None:
+            raise UsageError("generate", Words("a run that was not trained on a text"), "one that was")
+        given = vocabulary.encode(prompt)
+        warn_of_unknown(given, vocabulary, "prompt")
+        values = self.rules.schedule(self.state.step, self.state.hparams)
+        drawn = generate(
+            self.task,
+            (*evaluation_weights(self.state), values),
+            given[None],
+            length,
+            context=self.info.input_shape[0],
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
+        return vocabulary.decode(drawn[0])
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, or of several labels, in the order of the logits, else numbers as text."""
@@ -88,33 +118,46 @@ class Run:
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:
         def predict(state: TrainState, inputs: jax.Array) -> jax.Array:
             values = self.rules.schedule(state.step, state.hparams)
-            return self.task.predict(*evaluation_weights(state), inputs, values)
+            with outside_loops():
+                return self.task.predict(*evaluation_weights(state), inputs, values)
 
         return jax.jit(predict)
 
 
-def load_run(workdir: str | Path, seed: int | None = None, trust: Sequence[str] = ()) -> Run:
+def load_run(
+    workdir: str | Path, seed: int | None = None, trust: Sequence[str] = (), *, fold: int | None = None
+) -> Run:
     """Loads a run at its best step, or at its newest if it was never evaluated; changes no file.
 
-    `seed` selects one seed of a run of several (None: the first). `trust` lists modules whose functions the config of a
-    run that another user made may name. Raises UsageError if the directory holds no run, or the run has no such seed,
-    StorageError if it has no checkpoint, and ConfigError if it names functions that are not trusted.
+    `seed` selects one seed of a run of several, and `fold` one fold (None: the first). `trust` lists modules whose
+    functions the config of a run that another user made may name. Raises UsageError if the directory holds no run, or
+    the run has no such seed or fold, StorageError if it has no checkpoint, and ConfigError if it names functions that
+    are not trusted.
     """
     workdir = Path(workdir)
     config, bookkeeping, checkpoints = open_run(workdir, trust)
-    info = DataInfo.from_json(bookkeeping.info)
+    folds = bookkeeping.folds or [bookkeeping.info]
+    lanes = lane_count(config)
+    first = config["seed"]
+    seed_lane = _lane("seed", seed, range(first, first + config["train"]["seeds"]), workdir)
+    fold_lane = _lane("fold", fold, range(len(folds)), workdir)
+    lane = max(seed_lane, fold_lane)  # the one that the run has several of
+    info = DataInfo.from_json(folds[fold_lane])
     rules = make_rules(config, info)
-    seeds = range(config["seed"], config["seed"] + config["train"]["seeds"])
-    lane = 0 if seed is None else seed - seeds.start
-    if lane not in range(len(seeds)):
-        raise UsageError("seed", seed, f"{one_of(map(str, seeds))}, the seeds of {workdir}")
     shapes = _state_shapes(config, info, rules)
-    if len(seeds) > 1:
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), shapes)
+    if lanes > 1:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), shapes)
     step, state = restore_best(checkpoints, bookkeeping, shapes)
-    if len(seeds) > 1:
+    if lanes > 1:
         state = jax.tree.map(lambda leaf: leaf[lane], state)
     return Run(workdir, config, info, rules, step, replicate(state, device_mesh(1)))
+
+
+def _lane(key: str, number: int | None, numbers: range, workdir: Path) -> int:
+    """Returns the lane of a number, the first for None; raises UsageError for one that the run does not have."""
+    if number is not None and number not in numbers:
+        raise UsageError(key, number, f"{one_of(map(str, numbers))}, the {key}s of {workdir}")
+    return 0 if number is None else number - numbers.start
 
 
 def open_run(workdir: Path, trust: Sequence[str] = ()) -> tuple[Config, Bookkeeping, Checkpoints]:
@@ -148,7 +191,7 @@ def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     """Returns the shapes and dtypes of a run's state, from the description of its data."""
     targets = jnp.int32 if info.classes is not None else jnp.float32
     batch = {
-        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), jnp.float32),
+        "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), info.input_dtype),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
     }
     names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]

@@ -5,6 +5,7 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
-from jaxtrain.files import exists, guarded, is_directory, list_directory, open_file
+from jaxtrain.files import exists, guarded, is_directory, list_directory, open_file, read_json
 
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
 NUMBERS = "an array of numbers"
@@ -21,6 +22,8 @@ SAVE_AGAIN = "Save it again, as by numpy.savez(file, train_inputs=..., train_tar
 NO_PICKLES = "Save numbers, as by array.astype(float): pickled Python objects and other formats are never loaded"
 EXPECTED = "train_inputs and train_targets (or inputs and targets), with validation_* and test_* where there are any"
 
+DESCRIPTION = "description.json"
+"""Name of the file beside the arrays that holds what arrays cannot: classes, their names, and columns."""
 
 MAPPED_BYTES = 2**26
 """Size of a file of .npy from which on it is memory-mapped."""
@@ -36,16 +39,33 @@ def arrays(path: Path, file: str) -> Source:
     """NumPy arrays train_inputs, train_targets, validation_*, test_* in one .npz or a folder of .npy files.
 
     `inputs` and `targets` without a prefix are the training split. Shapes (n, ...), any numeric dtype. A file of .npy
-    beyond 64 MiB is memory-mapped, so it may be larger than memory.
+    beyond 64 MiB is memory-mapped, so it may be larger than memory. A folder that the command `prepare` wrote also has
+    the names of the classes, and columns beside the training inputs.
     Raises DataError naming the file and array that are missing, damaged or hold Python objects.
     """
     place = path / file
     if is_directory(place):
         files = {Path(name).stem: place / name for name in list_directory(place) if name.endswith(".npy")}
-        return _load_splits(place, files, lambda name: str(files[name]), lambda name: _load_file(files[name]))
+        source = _load_splits(place, files, lambda name: str(files[name]), lambda name: _load_file(files[name]))
+        return _described(source, place / DESCRIPTION) if exists(place / DESCRIPTION) else source
     if not exists(place):
         raise missing("arrays", f"{file} (an .npz, or a folder of .npy files)", path)
     return _read_archive(place)
+
+
+def _described(source: Source, file: Path) -> Source:
+    """Returns the source with the classes and columns of a description, as `data/preparation.py` writes it."""
+    description = read_json(file)
+    try:
+        names = {str(column): file.with_name(f"{array}.npy") for column, array in description["columns"].items()}
+        columns = {column: _load_file(array) for column, array in names.items()}
+        given = description["classes"], tuple(map(str, description["class_names"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        hint = "Write the folder again by the command prepare"
+        raise DataError(
+            str(file), Words("a description without them"), "classes, class_names, columns", hint
+        ) from error
+    return replace(source, classes=given[0], class_names=given[1], columns=columns)
 
 
 def _read_archive(place: Path) -> Source:

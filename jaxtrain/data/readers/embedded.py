@@ -1,15 +1,18 @@
-"""Sources that need no download: the small real data sets that come with scikit-learn."""
+"""Sources that need no download: small real data sets that come with scikit-learn, and the source code of Python."""
 
 import gzip
+import sysconfig
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from jaxtrain.config.schema import Count
 from jaxtrain.data.source import Source, Split
+from jaxtrain.data.texts import Text
 from jaxtrain.errors import DataError, Words
-from jaxtrain.files import read_bytes
+from jaxtrain.files import list_directory, read_bytes
 
 
 def digits(path: Path) -> Source:
@@ -42,6 +45,20 @@ def diabetes(path: Path) -> Source:
     targets, targets_file = _read("diabetes_target.csv.gz")
     split = Split(inputs.astype(np.float32), targets.astype(np.float32), file, targets_file)
     return Source({"train": split})
+
+
+def python_source(path: Path, context: Count = 128, stride: Count | None = None) -> Source:
+    """The source code of Python's standard library, as bytes: the modules of one file, in the order of names; embedded.
+
+    Inputs and targets are windows of `context` bytes, as those of `text`. The text is that of the Python that runs, so
+    another release gives other data.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    modules = [read_bytes(folder / name) for name in list_directory(folder) if name.endswith(".py")]
+    if not modules:
+        raise DataError(str(folder), Words("no .py files"), "the standard library of Python")
+    content = np.frombuffer(b"".join(modules), np.uint8)
+    return Source({"train": Split(Text(content, context, stride=stride), None, str(folder))})
 
 
 def _read(name: str, delimiter: str | None = None, skiprows: int = 0) -> tuple[np.ndarray, str]:

@@ -12,7 +12,7 @@ from jaxtrain.data.images import Resampling
 from jaxtrain.data.mask_fields import MaskField
 from jaxtrain.data.readers.folders import demand_inside, folder_of, list_folder, say_skipped, split_folders
 from jaxtrain.data.source import Source, Split
-from jaxtrain.errors import DataError, Words
+from jaxtrain.errors import ConfigError, DataError, Words
 
 
 def image_masks(
@@ -21,6 +21,7 @@ def image_masks(
     images: Name = "images",
     masks: Name = "masks",
     classes: Annotated[int, Bounds(2, 256)] = 2,
+    void: Annotated[int, Bounds(0, 255)] | None = None,
     size: Size | None = None,
     channels: Literal[1, 3, 4] | None = None,
     resampling: Resampling = "bilinear",
@@ -29,13 +30,16 @@ def image_masks(
     """Images, and masks with the same names but for the ending, as images/1.jpg and masks/1.png, for a segmentation.
 
     Both may lie in train/, validation/ and test/, or have such folders. Masks hold labels from 0, as grey values or
-    indices of a palette; with two classes 0 is the background, and 1 or 255 the foreground. In place of a mask, a
+    indices of a palette; with two classes 0 is the background, and 1 or 255 the foreground. `void` is a value of pixels
+    that no loss and no metric counts, such as 255 on the borders of objects. In place of a mask, a
     folder with its name may hold one file for each instance, which are merged: for two classes. Inputs, `size`,
     `channels` and `resampling` are as of `image_folder`; targets (n, height, width) uint8, resized to the nearest.
     With `most_boxes`, targets are boxes instead, up to so many in an image, for a detection: around each connected part
     of a mask, or around each instance.
     Raises DataError naming the file or folder that cannot be used.
     """
+    if void is not None and void < classes:
+        raise ConfigError("data.void", void, f"None or {classes} to 255, beyond the labels of {classes} classes")
     root = folder_of("image_masks", path, folder)
     parts = _parts(root, images, masks)
     names = {split: _by_stem(root, image_part) for split, (image_part, _) in parts.items()}
@@ -48,13 +52,13 @@ def image_masks(
         counts = list(map(len, found))
         mask_names = [name for group in found for name in group]
         places = [f"row {row}" for row, group in enumerate(found) for _ in group]
-        targets = MaskField(FileList(root, mask_names, places.__getitem__), counts, inputs, classes)
+        targets = MaskField(FileList(root, mask_names, places.__getitem__), counts, inputs, classes, void)
         damaged += targets.check_sizes(MOST_HEADERS // len(parts))
         field = targets if most_boxes is None else BoxField(targets, most_boxes)
         splits[split] = Split(inputs, field, str(root / image_part), str(root / mask_part))
     if most_boxes is not None:
         return Source(splits, damaged=tuple(damaged), box_classes=classes - 1)
-    return Source(splits, classes, damaged=tuple(damaged))
+    return Source(splits, classes, void=void, damaged=tuple(damaged))
 
 
 def _parts(root: Path, images: str, masks: str) -> dict[str, tuple[str, str]]:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import threading
 import warnings
-import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxtrain.data.checksums import Checksums
 from jaxtrain.data.host_memory import free_memory
 from jaxtrain.data.tables import DATES, TEXT
 from jaxtrain.errors import DataError, JaxtrainError, JaxtrainWarning, Words
@@ -133,7 +133,7 @@ class RowGroups:
                 size += sum(_sizes(metadata, column))
             digest.update(b"%s\0%s" % (file.name.encode(), _footer(file, metadata.serialized_size)))
         self.fingerprint = digest.digest()
-        self._checksums: dict[int, int] = {}
+        self.checksums = Checksums(len(self._groups), lambda group: str(self._groups[group][0]))
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._room = int(SHARE * free_memory())
         if size > self._room:
@@ -179,13 +179,10 @@ class RowGroups:
             column = parquet.read_row_group(index, [self.column]).column(0)
         if column.type.num_fields:
             column = column.flatten()[column.type.get_field_index("bytes")]
-        checksum = 0
-        for chunk in column.chunks:
-            checksum = zlib.crc32(chunk.buffers()[-1] or b"", checksum)
         rows = self._starts[group + 1] - self._starts[group]
-        if self._checksums.setdefault(group, checksum) != checksum or len(column) != rows:
-            hint = "Keep the files as they are while a run reads them, then start it again"
-            raise DataError(str(file), Words("another content than at its first reading"), "the same", hint)
+        if len(column) != rows:
+            raise self.checksums.changed(group)
+        self.checksums.check(group, [chunk.buffers()[-1] or b"" for chunk in column.chunks])
         return column
 
 
@@ -200,6 +197,11 @@ class ByteColumn:
     def __len__(self) -> int:
         """Returns the number of rows."""
         return len(self._rows)
+
+    @property
+    def checksums(self) -> Checksums:
+        """The checksums of the row groups."""
+        return self._groups.checksums
 
     def take(self, rows: np.ndarray) -> "ByteColumn":
         """Returns these rows."""

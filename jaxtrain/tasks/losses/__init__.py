@@ -1,4 +1,7 @@
-"""Losses: one number per example, so that masks and weights work with all of them."""
+"""Losses: one number per example, so that masks and weights work with all of them.
+
+Losses of masks have an argument `kept`, like the targets, which is false at pixels that do not count.
+"""
 
 from jaxtrain.config.registry import Family
 from jaxtrain.tasks.losses.boxes import focal_giou
@@ -25,4 +28,5 @@ LOSSES = Family(
         "focal_giou": focal_giou,
     },
     supplied=("predictions", "targets"),
+    offered=("kept",),
 )

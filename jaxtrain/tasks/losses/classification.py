@@ -2,7 +2,7 @@
 
 Logits may be infinite: -inf rules out a class that is not the target, and then losses and gradients are those of the
 other classes alone. In the binary losses an infinite logit whose sign agrees with a target of 0 or 1 costs nothing. An
-infinite logit that contradicts the target makes the loss infinite.
+infinite logit that contradicts the target makes the loss infinite. `kept` (batch, ...) says which targets count.
 """
 
 import jax
@@ -16,7 +16,9 @@ from jaxtrain.tasks.shapes import as_float32_pair, as_logits_and_labels, mean_pe
 CERTAIN = 1e30  # stands for an infinite logit: the sigmoid is exactly 0 or 1, and 0 times its logarithm is 0, not nan
 
 
-def cross_entropy(predictions: jax.Array, targets: jax.Array, label_smoothing: Fraction = 0.0) -> jax.Array:
+def cross_entropy(
+    predictions: jax.Array, targets: jax.Array, label_smoothing: Fraction = 0.0, kept: jax.Array | None = None
+) -> jax.Array:
     """Cross-entropy of logits (batch, ..., classes) against labels (batch, ...), as (batch,) in nats.
 
     log Σ exp z - z[label], averaged over axes between batch and classes, such as pixels. With smoothing s the target
@@ -32,10 +34,10 @@ def cross_entropy(predictions: jax.Array, targets: jax.Array, label_smoothing: F
     chosen = jnp.where(label_smoothing < 1.0, chosen, 0.0)
     spread = jnp.where(label_smoothing > 0.0, logits, 0.0)
     expected = (1.0 - label_smoothing) * chosen + label_smoothing * spread.mean(axis=-1)
-    return mean_per_example(jax.nn.logsumexp(logits, axis=-1) - expected)
+    return mean_per_example(jax.nn.logsumexp(logits, axis=-1) - expected, kept)
 
 
-def binary_cross_entropy(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+def binary_cross_entropy(predictions: jax.Array, targets: jax.Array, kept: jax.Array | None = None) -> jax.Array:
     """Cross-entropy of one logit per target of 0 or 1, both (batch, ...), as (batch,) in nats.
 
     -t log p - (1 - t) log (1 - p) with p = sigmoid(z), averaged over all but the batch axis; targets between 0 and 1
@@ -47,10 +49,12 @@ def binary_cross_entropy(predictions: jax.Array, targets: jax.Array) -> jax.Arra
     logits, truth = as_float32_pair(predictions, targets)
     log_p = jnp.where(truth != 0.0, jax.nn.log_sigmoid(logits), 0.0)
     log_not_p = jnp.where(truth != 1.0, jax.nn.log_sigmoid(-logits), 0.0)
-    return mean_per_example(-truth * log_p - (1.0 - truth) * log_not_p)
+    return mean_per_example(-truth * log_p - (1.0 - truth) * log_not_p, kept)
 
 
-def focal(predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0) -> jax.Array:
+def focal(
+    predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0, kept: jax.Array | None = None
+) -> jax.Array:
     """Focal loss of logits (batch, ..., classes) against labels (batch, ...), as (batch,).
 
     -(1 - p)^gamma log p with p the probability of the label: well-classified examples count less; gamma 0
@@ -68,11 +72,15 @@ def focal(predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0) 
     # Where every other class is ruled out, log p is 0: any weight serves, but 0 * -inf for gamma * log(1 - p) is nan.
     some = (others > -jnp.inf).any(axis=-1)
     log_one_minus_p = jnp.where(some, jax.nn.logsumexp(jnp.where(some[..., None], others, 0.0), axis=-1) - total, 0.0)
-    return mean_per_example(jnp.exp(gamma * log_one_minus_p) * (total - chosen))
+    return mean_per_example(jnp.exp(gamma * log_one_minus_p) * (total - chosen), kept)
 
 
 def binary_focal(
-    predictions: jax.Array, targets: jax.Array, gamma: NonNegative = 2.0, alpha: Fraction = 0.25
+    predictions: jax.Array,
+    targets: jax.Array,
+    gamma: NonNegative = 2.0,
+    alpha: Fraction = 0.25,
+    kept: jax.Array | None = None,
 ) -> jax.Array:
     """Focal loss of one logit per target of 0 or 1, both (batch, ...), as (batch,).
 
@@ -84,7 +92,7 @@ def binary_focal(
     Array([0.0433, 0.    ], dtype=float32)
     """
     logits, truth = _finite_where_right(predictions, targets)
-    return mean_per_example(optax.sigmoid_focal_loss(logits, truth, alpha=alpha, gamma=gamma))
+    return mean_per_example(optax.sigmoid_focal_loss(logits, truth, alpha=alpha, gamma=gamma), kept)
 
 
 def kl_divergence(predictions: jax.Array, targets: jax.Array) -> jax.Array:

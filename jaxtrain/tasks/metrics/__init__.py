@@ -1,7 +1,8 @@
 """Metrics: sums and counts that merge over batches, devices and steps, and the result computed from them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -25,7 +26,8 @@ from jaxtrain.tasks.metrics.labels import (
     roc_auc_label_mean,
     roc_auc_per_label,
 )
-from jaxtrain.tasks.metrics.overlap import dice, iou, iou_per_class, mean_iou
+from jaxtrain.tasks.metrics.language import bits_per_byte
+from jaxtrain.tasks.metrics.overlap import dice, image_dice, image_iou, iou, iou_per_class, mean_iou
 from jaxtrain.tasks.metrics.precision_recall import (
     f1,
     f1_macro,
@@ -51,6 +53,7 @@ from jaxtrain.tasks.metrics.regression import (
     rmse,
     rmse_per_output,
 )
+from jaxtrain.tasks.shapes import as_examples
 
 METRICS = Family(
     "metric",
@@ -75,6 +78,7 @@ METRICS = Family(
         "roc_auc": roc_auc,
         "average_precision": average_precision,
         "perplexity": perplexity,
+        "bits_per_byte": bits_per_byte,
         "calibration_error": calibration_error,
         "mse": mse,
         "rmse": rmse,
@@ -96,6 +100,8 @@ METRICS = Family(
         "iou_per_class": iou_per_class,
         "mean_average_precision": mean_average_precision,
         "mean_average_precision_50": mean_average_precision_50,
+        "image_dice": image_dice,
+        "image_iou": image_iou,
     },
     supplied=("predictions", "targets", "mask"),
 )
@@ -115,12 +121,17 @@ def measure(
     predictions: jax.Array,
     targets: jax.Array,
     mask: jax.Array,
-    centre: Callable[[], jax.Array | float],
+    known: Mapping[str, Callable[[], Any]],
 ) -> Mean:
-    """Calls a metric, and gives `centre()`, a point near the targets, to one that has an argument of that name."""
-    if "centre" in inspect.signature(metric).parameters:
-        return metric(predictions, targets, mask, centre=centre())
-    return metric(predictions, targets, mask)
+    """Calls a metric, and gives it the values in `known`, made when they are asked for, that its arguments name.
+
+    Where `known` has "kept", which is false at pixels that do not count, a metric without that argument gets each pixel
+    as an example, and those pixels as masked ones.
+    """
+    names = inspect.signature(metric).parameters
+    if "kept" in known and "kept" not in names:
+        predictions, targets, mask = as_examples(predictions, targets, mask, known["kept"]())
+    return metric(predictions, targets, mask, **{name: make() for name, make in known.items() if name in names})
 
 
 __all__ = ["METRICS", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]

@@ -1,14 +1,18 @@
-"""Overlap metrics of masks, over all pixels seen: one logit per pixel thresholded at 0, or the largest class logit."""
+"""Overlap metrics of masks, over all pixels seen or of each image.
+
+A pixel is predicted by one logit, thresholded at 0, or by the largest of the logits of its classes.
+"""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.core.metric import Mean
 from jaxtrain.tasks.metrics.counts import divide
-from jaxtrain.tasks.metrics.precision_recall import class_counts
-from jaxtrain.tasks.shapes import is_binary
+from jaxtrain.tasks.metrics.precision_recall import chosen_labels, class_counts
+from jaxtrain.tasks.shapes import flatten_examples, is_binary
 
 
 def dice(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Mean:
@@ -58,6 +62,54 @@ def iou_per_class(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -
     {'iou/0': 0.5, 'iou/1': 0.5}
     """
     return Mean(class_counts(predictions, targets, mask), mask.sum(), finish=_ious, higher_is_better=True)
+
+
+def image_dice(predictions: jax.Array, targets: jax.Array, mask: jax.Array, kept: jax.Array | None = None) -> Mean:
+    """Dice coefficient of each image, averaged over the images; 1 for an empty mask that is predicted empty.
+
+    Shapes as in `dice`; with classes, that of an image is the mean over the classes that occur in it. `kept` (batch,
+    ...) says which pixels count. The score of nucleus and organ segmentations, as in Antonelli et al. (2022),
+    https://doi.org/10.1038/s41467-022-30695-9.
+
+    >>> image_dice(jnp.array([[1.0, -1.0], [-1.0, -1.0]]), jnp.array([[1, 0], [1, 0]]), jnp.ones(2)).result()
+    0.5
+    """
+    overlap, predicted, true = _areas(predictions, targets, kept)
+    return Mean.of(_mean_score(2.0 * overlap, predicted + true), mask, higher_is_better=True)
+
+
+def image_iou(predictions: jax.Array, targets: jax.Array, mask: jax.Array, kept: jax.Array | None = None) -> Mean:
+    """Intersection over union of each image, averaged over the images; shapes and empty masks as in `image_dice`.
+
+    Csurka et al. (2013), https://doi.org/10.5244/C.27.32.
+
+    >>> image_iou(jnp.array([[1.0, 1.0], [-1.0, -1.0]]), jnp.array([[1, 0], [0, 0]]), jnp.ones(2)).result()
+    0.75
+    """
+    overlap, predicted, true = _areas(predictions, targets, kept)
+    return Mean.of(_mean_score(overlap, predicted + true - overlap), mask, higher_is_better=True)
+
+
+def _areas(
+    predictions: jax.Array, targets: jax.Array, kept: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Counts pixels that are predicted and true, predicted, and true: (batch, classes), or (batch, 1) for one logit."""
+    labels = range(1, 2) if is_binary(predictions, targets) else range(predictions.shape[-1])
+    chosen = flatten_examples(chosen_labels(predictions, targets))
+    truth = flatten_examples(targets.astype(jnp.int32))
+    inside = True if kept is None else flatten_examples(kept)
+    predicted = jnp.stack([(chosen == label) & inside for label in labels], axis=1)
+    true = jnp.stack([(truth == label) & inside for label in labels], axis=1)
+    overlap, predicted, true = (area.sum(axis=2).astype(jnp.float32) for area in (predicted & true, predicted, true))
+    return overlap, predicted, true
+
+
+def _mean_score(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Averages ratios (batch, classes) over the classes with a denominator above 0; 1 without any."""
+    occurs = denominator > 0
+    ratios = jnp.where(occurs, numerator / jnp.maximum(denominator, 1.0), 0.0)
+    count = occurs.sum(axis=1).astype(jnp.float32)
+    return jnp.where(count > 0, ratios.sum(axis=1) / jnp.maximum(count, 1.0), 1.0)
 
 
 def _dice(total: Any, count: Any) -> Any:
