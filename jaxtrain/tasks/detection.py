@@ -10,6 +10,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import ConfigError, DataError, Words
 from jaxtrain.tasks.boxes import Boxes, detect
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
+from jaxtrain.tasks.metrics import METRICS, OF_BOXES
 from jaxtrain.tasks.shapes import describe, name_of
 
 
@@ -32,6 +33,9 @@ def detection(
         raise DataError(
             "task.name", got, "boxes", "Set data.most_boxes of image_masks, or give Source(..., box_classes=1)"
         )
+    for name in metrics:
+        if name in METRICS.members and name not in OF_BOXES:
+            raise ConfigError("task.metrics", name, "a metric of boxes, such as mean_average_precision")
     size = 4 + info.box_classes
     height, width, _ = info.input_shape
     pixels = np.array([height, width, height, width], np.float32).reshape(1, 1, 4)

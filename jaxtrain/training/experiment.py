@@ -34,6 +34,7 @@ from jaxtrain.training.checks import (
     check_metrics,
     check_plateaus,
     check_schedule_free,
+    check_smoothing,
     warn_of_mini_batches,
 )
 from jaxtrain.training.feed_choice import make_feed
@@ -152,6 +153,7 @@ def build(
         DataError: data that cannot be read or used.
     """
     check_metrics(config["task"], config["eval"]["metric"])
+    check_smoothing(config)
     check_views(config)
     check_schedule_free(config)
     check_adadelta(config)

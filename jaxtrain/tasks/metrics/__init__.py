@@ -112,6 +112,9 @@ OVER_CLASSES = frozenset(name for name in METRICS.members if name.endswith("_per
 OVER_TARGETS = frozenset(name for name in METRICS.members if name.endswith(("_per_label", "_per_output")))
 """Metrics with a value for each column of targets (n, columns): labels or outputs."""
 
+OF_BOXES = frozenset({"mean_average_precision", "mean_average_precision_50"})
+"""Metrics of detections and boxes; other ones would compare their numbers."""
+
 SEVERAL = OVER_CLASSES | OVER_TARGETS
 """Metrics with more than one value, which cannot be used as `eval.metric`."""
 
@@ -134,4 +137,4 @@ def measure(
     return metric(predictions, targets, mask, **{name: make() for name, make in known.items() if name in names})
 
 
-__all__ = ["METRICS", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]
+__all__ = ["METRICS", "OF_BOXES", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]
