@@ -15,6 +15,7 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.tasks.augment import augmentation_of
 from jaxtrain.tasks.contrastive import neighbour_accuracy
+from jaxtrain.tasks.inputs import normalise_batch
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.train import train_and_evaluate
 
@@ -41,9 +42,9 @@ def parts() -> tuple[Any, ...]:
     config = tiny(GIVEN)
     experiment = build(config)
     rules, state = experiment.rules, experiment.init()
-    batch = experiment.dataset.read("train", np.arange(9))
+    batch = normalise_batch(experiment.dataset.read("train", np.arange(9)), experiment.dataset.info)
     values = rules.schedule(jnp.zeros((), jnp.int32), state.hparams)
-    return config, rules.task, state, batch, values
+    return config, rules.task, state, dict(batch), values
 
 
 def test_the_loss_is_nt_xent_of_two_augmented_views(parts: tuple[Any, ...]):
