@@ -325,11 +325,6 @@ def test_validation_and_test_are_normalised_by_the_training_part():
     np.testing.assert_array_equal(loaded.info.normalise(TABLE[:2] + 1), loaded.split("test")["inputs"])
 
 
-def test_a_split_is_converted_once():
-    loaded = load(TRAIN)
-    assert loaded.split("train") is loaded.split("train")
-
-
 def test_no_rows_are_prepared_as_none():
     """A call without steps compiles the program of seeds and of a search."""
     out = {"inputs": np.empty((0, 3), np.float32), "targets": np.empty(0, np.int32)}
