@@ -1,6 +1,10 @@
 """Nuclei in microscope pictures, 256 x 256 grey pixels: boxes around the connected parts of their masks.
 
 JAXTRAIN_DATA=<folder with dsb2018_256/> python -m jaxtrain.main --config=configs/nuclei_boxes.py
+
+Mean average precision at an IoU of 0.5 is 0.846, and from 0.5 to 0.95 0.439, on the 50 pictures of the test part; 0.844
+and 0.419 on the validation part (one seed). 1,179 s on 2 cores that other work kept busy (load 10 to 13), compilation
+included. Nuclei that touch in a mask are one box. The hyperparameters are our own choice; no search.
 """
 
 from ml_collections import ConfigDict

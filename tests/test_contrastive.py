@@ -60,7 +60,7 @@ def test_the_loss_is_nt_xent_of_two_augmented_views(parts: tuple[Any, ...]):
             hidden = hidden @ np.asarray(layers[name]["kernel"]) + np.asarray(layers[name]["bias"])
             hidden = np.maximum(hidden, 0) if name == "layers_0" else hidden
         vectors.append(hidden)
-    expected = by_hand(*vectors, 0.2)
+    expected = by_hand(vectors[0], vectors[1], 0.2)
     assert float(loss) == pytest.approx(np.mean(expected), rel=1e-4)
     assert metrics["loss"].result() == pytest.approx(np.mean(expected), rel=1e-4)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,7 +69,7 @@ def test_it_learns_and_predicts_boxes_in_pixels(trained: Path, folder: Path):
     assert found.shape == (8, 16, 5)
     assert ((found[..., 4] >= 0) & (found[..., 4] < 1)).all()
     best = np.take_along_axis(found, found[..., 4].argmax(axis=1)[:, None, None], axis=1)[..., :4]
-    covered = np.asarray(iou(best, boxes[..., 1:])) * (boxes[..., 0] >= 0)
+    covered = np.asarray(iou(jnp.asarray(best), jnp.asarray(boxes[..., 1:]))) * (boxes[..., 0] >= 0)
     assert (covered.max(axis=1) > 0.3).mean() >= 0.5
 
 
