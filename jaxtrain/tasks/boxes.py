@@ -51,7 +51,7 @@ def decode(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     by their sigmoid; the next two are the logarithms of its height and width in cells.
     """
     examples, rows, columns, size = outputs.shape
-    grid = np.stack(np.mgrid[:rows, :columns], axis=-1).astype(np.float32)[None]
+    grid = np.moveaxis(np.mgrid[:rows, :columns], 0, -1).astype(np.float32)[None]
     cells = np.array([rows, columns], np.float32).reshape(1, 1, 1, 2)
     centres = (grid + jax.nn.sigmoid(outputs[..., :2])) / cells
     sides = jnp.exp(jnp.clip(outputs[..., 2:4], -LARGEST, LARGEST)) / cells

@@ -64,7 +64,8 @@ def contrastive(
         examples = len(views[0])
         mask = batch.get("mask", jnp.ones(examples, jnp.float32))
         counted = jnp.tile(mask, 2)
-        logits = similarities(head.apply({"params": params[PROJECTION]}, found), counted) / temperature
+        projected: Any = head.apply({"params": params[PROJECTION]}, found)
+        logits = similarities(projected, counted) / temperature
         partners = jnp.roll(jnp.arange(2 * examples, dtype=jnp.int32), examples)
         total = Mean.of(loss(values, logits, partners), counted)
         results = {name: function(logits, partners, counted) for name, function in functions.items()}
