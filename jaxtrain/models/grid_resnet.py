@@ -5,8 +5,9 @@ from typing import Annotated
 import flax.linen as nn
 import jax
 
-from jaxtrain.config.schema import Count, NotEmpty, Widths
+from jaxtrain.config.schema import Count, NotEmpty, Probability, Widths
 from jaxtrain.models.convolution import Conv
+from jaxtrain.models.layers import Dropout
 from jaxtrain.models.mlp import Activation
 from jaxtrain.models.norms import Norm, normalise
 
@@ -28,6 +29,7 @@ class GridResNet(nn.Module):
     blocks: Count = 1
     norm: Norm | None = "batch"
     activation: Activation = "relu"
+    dropout: Probability | None = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
@@ -37,6 +39,7 @@ class GridResNet(nn.Module):
             hidden = self._convolve(hidden, width, train, stride=2)
             for _ in range(self.blocks):
                 hidden += self._convolve(self._convolve(hidden, width, train), width, train)
+        hidden = Dropout(self.dropout)(hidden, train)
         return Conv(self.outputs, (1, 1))(hidden)
 
     def _convolve(self, inputs: jax.Array, width: int, train: bool, stride: int = 1) -> jax.Array:
