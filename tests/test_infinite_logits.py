@@ -15,7 +15,8 @@ CLASSES = 5
 ROWS = 12
 SEEDS = range(6)
 NUMBERS = {"mse", "mae", "huber", "log_cosh", "rmse", "r2"}
-"""Losses and metrics of real numbers, which have neither classes nor logits."""
+NUMBERS |= {"focal_giou", "mean_average_precision", "mean_average_precision_50"}
+"""Losses and metrics of real numbers and of boxes, whose predictions are no logits alone."""
 
 
 def draw(seed, kind):
