@@ -1,11 +1,10 @@
 """Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family
@@ -67,12 +66,13 @@ def _build_task(
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
     centre = {"target_mean": np.asarray(info.target_mean, np.float32).reshape(1, *info.target_shape)} if raw else {}
+    known = centre if info.void is None else {**centre, "void": info.void}
 
     return Task(
         init=precision.wrap_function(lambda key, batch, values: bare.init(key, normalise_batch(batch, info), values)),
         loss=precision.wrap_function(
             lambda params, model_state, batch, key, values, train: bare.loss(
-                params, model_state, {**normalise_batch(batch, info), **centre}, key, values, train
+                params, model_state, {**normalise_batch(batch, info), **known}, key, values, train
             )
         ),
         predict=precision.wrap_function(
@@ -94,8 +94,9 @@ def _rebuilt(build: Callable[[Values, DataInfo], Task], info: DataInfo) -> Task:
     Pictures may have another size than those of the data: crops in training, whole pictures in a prediction.
     """
 
-    def of(values: Values, inputs: jax.Array) -> Task:
-        return build(values, info.resized(inputs.shape[1:]))
+    def of(values: Values, inputs: Any) -> Task:
+        is_table = isinstance(inputs, Mapping)
+        return build(values, info if is_table else info.resized(inputs.shape[1:]))
 
     return Task(
         init=lambda key, batch, values: build(values, info).init(key, batch, values),

@@ -66,11 +66,16 @@ def check_augment(config: Config, rules: Rules, info: DataInfo, state: TrainStat
 def _check_batch(batch: Batch, seen: Batch) -> None:
     """Rejects a batch of another number of examples, of another dtype, or without targets."""
     for name in ("inputs", "targets"):
-        old = getattr(batch[name], "dtype", None), batch[name].shape[:1]
-        new = getattr(seen.get(name), "dtype", None), getattr(seen.get(name), "shape", ())[:1]
+        old, new = (_kinds(of.get(name)) for of in (batch, seen))
         if old != new:
-            got = Words(f"{name} of {new[0]}, {new[1][0] if new[1] else 'no'} examples for {EXAMPLES}")
-            raise ConfigError("augment", got, f"{name} of {old[0]}, one for each example, from every member")
+            found = ", ".join(new) or "no examples"
+            got = Words(f"{name} of {found} for {EXAMPLES}")
+            raise ConfigError("augment", got, f"{name} of {', '.join(old)}, from every member")
+
+
+def _kinds(tree: Any) -> list[str]:
+    """Returns the dtype and the number of examples of each array, in words."""
+    return [f"{leaf.dtype}, {leaf.shape[0] if leaf.shape else 'no'} examples" for leaf in jax.tree.leaves(tree)]
 
 
 def _demand_mixed_losses(

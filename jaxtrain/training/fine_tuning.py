@@ -126,7 +126,9 @@ def _read_weights_of_run(run: Path) -> dict[str, np.ndarray]:
         }
     weights = weights if has_average else weights | _schedule_free_averages(leaves)
     alpha = leaves.get(f"hparams/{ALPHA}")
-    return weights if alpha is None or alpha.ndim else _merged(weights, alpha)  # lanes are rejected later
+    return (
+        weights if alpha is None else _merged(weights, alpha.flat[0])
+    )  # the same in all lanes, which are rejected later
 
 
 def _merged(weights: Mapping[str, np.ndarray], alpha: np.ndarray) -> dict[str, np.ndarray]:
