@@ -102,6 +102,14 @@ def test_call_memory_compares_a_call_with_its_step_and_says_which_part_is_left_o
 
 
 @pytest.mark.slow
+def test_frozen_lanes_compares_lanes_that_hold_a_body_once(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "frozen_lanes")
+    assert names(found) == ["CPU time of 20 steps, with one trial", "planned memory of lanes with a body each"]
+    assert found["ratios"][1]["ratio"] > 2
+    assert "of the parameters" in printed
+
+
+@pytest.mark.slow
 def test_throughput_measures_any_config_with_overrides(tmp_path: Path) -> None:
     printed, found = run(
         tmp_path, "throughput", "--config=configs/digits.py", "--config.model.hidden=(16,)", "--config.model.norm=None"
