@@ -103,6 +103,7 @@ def test_folds_that_were_interrupted_end_as_undisturbed_ones(whole, tmp_path):
     assert outcome(tmp_path / "cut") == outcome(whole)
 
 
+@pytest.mark.bits
 def test_a_run_of_folds_is_evaluated_and_predicts_by_each_fold(whole, solos):
     inputs = digits(Path()).splits["train"].inputs[:50]
     for fold, solo in enumerate(solos):
