@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0, help="duration of a run (60)")
     parser.add_argument("--output", type=Path, help="JSON file to write the results to")
-    parser.add_argument("--quick", action="store_true", help="one run of 15 seconds, as a smoke test")
+    parser.add_argument("--quick", action="store_true", help="one run of 30 seconds, as a smoke test")
     options = parser.parse_args()
-    runs, seconds = (1, 15.0) if options.quick else (options.runs, options.seconds)
+    runs, seconds = (1, 30.0) if options.quick else (options.runs, options.seconds)
     notes = images.use_data()
     where = timing.environment()
     print(*timing.environment_lines(where), *notes, sep="\n")
@@ -61,7 +61,7 @@ def timed_run(name: str, seconds: float) -> Run:
         duration = f"--config.train.duration={seconds:g} seconds"
         began = time.perf_counter()
         command = [sys.executable, "-m", "jaxtrain.main", *arguments, duration]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         took = time.perf_counter() - began
     run = Run(name, took, took / seconds - 1, load)
     print(f"{name:<20}{took:8.1f} s{run.deviation:+8.1%}   load {load:.1f} before", flush=True)

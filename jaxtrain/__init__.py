@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from jaxtrain.core.steps import eval_step, train_call, train_step
     from jaxtrain.data.source import Source, Split
     from jaxtrain.errors import JaxtrainError
+    from jaxtrain.export.loading import ExportedModel, load_export
+    from jaxtrain.export.write import export_run
     from jaxtrain.lr_range.from_config import lr_range_test
     from jaxtrain.models.layers import dropout
     from jaxtrain.parallel.population import Population
@@ -48,6 +50,11 @@ _HOMES = {
         "Split",
     ),
     "errors": ("JaxtrainError",),
+    "export.loading": (
+        "ExportedModel",
+        "load_export",
+    ),
+    "export.write": ("export_run",),
     "lr_range.from_config": ("lr_range_test",),
     "models.layers": ("dropout",),
     "parallel.population": ("Population",),
@@ -69,6 +76,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ExportedModel",
     "JaxtrainError",
     "Mean",
     "Population",
@@ -83,10 +91,12 @@ __all__ = [
     "dropout",
     "eval_step",
     "evaluate",
+    "export_run",
     "generate",
     "init_state",
     "linen_task",
     "load_config",
+    "load_export",
     "load_run",
     "lr_range_test",
     "make_task",

@@ -53,11 +53,17 @@ COMMANDS = {
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
+    "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
-RESUMES = ("train", "search")
-"""The verbs that resume from the files of a directory."""
+VERBS_OF = {
+    "--accept-edited": ("train", "search"),  # which resume from the files of a directory
+    "--seed": ("export",),
+    "--output": ("export", "prepare"),
+    "--ensemble": ("export",),
+}
+"""Option -> the verbs that read it; all verbs read the others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,7 +168,9 @@ def _run(words: Sequence[str]) -> int:
         parsed.quiet,
         parsed.accept_edited,
         tuple(parsed.trust),
+        parsed.seed,
         parsed.output,
+        parsed.ensemble,
     )
     _check_options(verb, options)
     try:
@@ -185,11 +193,9 @@ def _check_options(verb: str, options: Options) -> None:
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
     if options.output is None and verb == "prepare":
         raise UsageError("--output", Words("nothing"), "the folder to write", "Give prepare --config=FILE --output=DIR")
-    if options.output is not None and verb != "prepare":
-        raise UsageError(verb, Words("--output"), "it with prepare alone", "Leave --output out")
-    if options.accept_edited and verb not in RESUMES:
-        hint = "Leave --accept-edited out"
-        raise UsageError(verb, Words("--accept-edited"), f"it with {one_of(RESUMES)} alone", hint)
+    for option, verbs in VERBS_OF.items():
+        if getattr(options, option.removeprefix("--").replace("-", "_")) not in (None, False) and verb not in verbs:
+            raise UsageError(verb, Words(option), f"it with {one_of(verbs)} alone", f"Leave {option} out")
     if reads is None and options.trust:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
     if reads is None and (options.config or options.overrides or options.workdir):
@@ -226,6 +232,17 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
+class _OneInteger(_Once):
+    """Stores an option's value as an integer; rejects other texts."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        super().__call__(parser, namespace, value, option)
+        try:
+            setattr(namespace, self.dest, int(value))
+        except ValueError as error:
+            raise UsageError(str(option), value, "an integer") from error
+
+
 def _parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {verb:<10}{command.help}" for verb, command in COMMANDS.items())
     parser = _Parser(
@@ -240,7 +257,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir", action=_Once, metavar="DIR", help="the run's directory (default: runs/<config>-<hash>)"
     )
-    parser.add_argument("--output", action=_Once, metavar="DIR", help="the folder that prepare writes")
     parser.add_argument("--quiet", action="store_true", help="prints only errors")
     parser.add_argument(
         "--trust",
@@ -251,6 +267,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--accept-edited", action="store_true", help="takes files of the run that were changed by others as they stand"
+    )
+    parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to export")
+    parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
+    parser.add_argument(
+        "--output",
+        action=_Once,
+        metavar="DIR",
+        help="the folder that prepare or export writes (export: in the run's directory)",
     )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaxtrain.commands.listing import families, members, source_of
+from jaxtrain.commands.listing import METRIC_TABLES, families, members, source_of
 from jaxtrain.commands.reference import reference, split_example
 from jaxtrain.commands.summary import config_lines
 from jaxtrain.config.defaults import FAMILIES, default_config, family, flatten
@@ -16,11 +16,10 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.config.schema import MISSING
 from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import UsageError
-from jaxtrain.tasks.metrics import METRICS
 
 PLURALS = {"task": "tasks", "model": "models", "loss": "losses", "optimizer": "optimizers"}
 PLURALS |= {"augment": "augmentations", "schedule": "schedules"}
-TABLES = {PLURALS.get(section, section): family(section) for section in FAMILIES} | {"metrics": METRICS}
+TABLES = {PLURALS.get(section, section): family(section) for section in FAMILIES} | METRIC_TABLES
 MEMBERS = [(table, name) for table, found in TABLES.items() for name in found.members]
 
 
@@ -48,7 +47,7 @@ def test_every_member_shows_its_line_and_its_knobs(table: str, name: str):
     shown = block(lines, name)
     assert shown[0] == f"    {first_line(found.members[name])}"
     # A metric has no knobs: what it may take beside its three arguments, its centre, comes from the task.
-    knobs = {} if table == "metrics" else found.own_knobs(found.members[name])
+    knobs = {} if table in METRIC_TABLES else found.own_knobs(found.members[name])
     for knob in knobs.values():
         (line,) = (line for line in shown if line.startswith(f"    {knob.name} = "))
         assert knob.allowed in line
@@ -122,7 +121,7 @@ def test_config_lines_star_what_was_changed_and_show_every_knob():
         assert name.partition(".")[2] in text
 
 
-FORMULAS = [(table, name) for table, name in MEMBERS if table in ("losses", "metrics", "optimizers", "schedules")]
+FORMULAS = [(table, name) for table, name in MEMBERS if table in ("losses", *METRIC_TABLES, "optimizers", "schedules")]
 
 
 @pytest.mark.parametrize(("table", "name"), FORMULAS)
@@ -156,10 +155,10 @@ def test_the_reference_in_docs_is_that_of_the_code_and_shows_every_member_with_k
         text, example = split_example(inspect.getdoc(function) or "")
         assert text.splitlines()[-1].replace("<", "&lt;") in shown
         assert example in shown
-        for knob in TABLES[table].own_knobs(function) if table != "metrics" else ():
+        for knob in TABLES[table].own_knobs(function) if table not in METRIC_TABLES else ():
             assert f"| `{knob}` |" in shown
 
 
 def sections(document: str, table: str) -> list[str]:
     """Returns what the reference says of each member of a table."""
-    return document.partition(f"## {table.capitalize()}\n")[2].partition("\n## ")[0].split("### ")[1:]
+    return document.partition(f"## {table.replace('_', ' ').capitalize()}\n")[2].partition("\n## ")[0].split("### ")[1:]

@@ -105,6 +105,11 @@ def iou_by_scikit_learn(p, t):
     return of_chosen(sklearn_metrics.jaccard_score, average="macro" if p.ndim > t.ndim else "binary")(p, t)
 
 
+def of_each_image(function):
+    return lambda p, t: np.mean([function(p[i : i + 1], t[i : i + 1]) for i in range(len(t))])
+
+
+EACH: Any = None  # a value for each label; scikit-learn accepts this, despite its annotation
 ZERO: Any = 0  # scikit-learn accepts this, despite its annotation
 SCORED = {
     "precision": functools.partial(sklearn_metrics.precision_score, zero_division=ZERO),
@@ -128,6 +133,8 @@ REFERENCES = {
     "r2": (OUTPUTS, lambda p, t: sklearn_metrics.r2_score(t, p)),
     "dice": (CLASSES, dice_by_scikit_learn),
     "iou": (CLASSES, iou_by_scikit_learn),
+    "image_dice": (CLASSES[:2], of_each_image(dice_by_scikit_learn)),
+    "image_iou": (CLASSES[:2], of_each_image(iou_by_scikit_learn)),
     "mean_iou": (CLASSES, of_chosen(sklearn_metrics.jaccard_score, average="macro")),
     "iou_per_class": (CLASSES, of_each(sklearn_metrics.jaccard_score, average=None, zero_division=0)),
 }
@@ -136,9 +143,9 @@ REFERENCES |= {
     "exact_match": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.accuracy_score(t, p > 0)),
     "accuracy_per_label": (SEVERAL_LABELS, lambda p, t: ((p > 0) == t).mean(axis=0)),
     "f1_label_mean": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.f1_score(t, p > 0, average="macro")),
-    "f1_per_label": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.f1_score(t, p > 0, average=None)),
+    "f1_per_label": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.f1_score(t, p > 0, average=EACH)),
     "roc_auc_label_mean": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.roc_auc_score(t, p)),
-    "roc_auc_per_label": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.roc_auc_score(t, p, average=None)),
+    "roc_auc_per_label": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.roc_auc_score(t, p, average=EACH)),
 }
 for name in ("mean_squared_error", "root_mean_squared_error", "mean_absolute_error", "r2_score"):
     short = "r2" if name == "r2_score" else "".join(part[0] for part in name.split("_"))

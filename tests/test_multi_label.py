@@ -15,6 +15,8 @@ from jaxtrain.errors import DataError
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
 
+EACH: Any = None  # a value for each label; scikit-learn accepts this, despite its annotation
+
 RANDOM = np.random.default_rng(0)
 COUNT = 200
 NUMBERS = RANDOM.normal(size=(COUNT, 3))
@@ -68,7 +70,7 @@ def test_labels_are_learned_and_measured_by_name(trained):
     logits = run.predict({"a": NUMBERS[:, 0], "b": NUMBERS[:, 1], "c": NUMBERS[:, 2]})
     assert ((logits > 0) == MARKS).mean() > 0.85
     test = load(run.config["data"]).parts["test"].rows
-    expected = sklearn_metrics.f1_score(MARKS[test], logits[test] > 0, average=None)
+    expected = sklearn_metrics.f1_score(MARKS[test], logits[test] > 0, average=EACH)
     np.testing.assert_allclose([numbers[f"f1_per_label/{name}"] for name in NAMES], expected, rtol=1e-5)
 
 
@@ -138,6 +140,7 @@ def test_several_outputs_are_measured_by_name(tmp_path):
     own = {"task.name": "regression", "task.metrics": metrics, "loss.name": "mse", "optimizer.learning_rate": 0.02}
     config = tiny({**own, **{f"data.{knob}": value for knob, value in section.items()}})
     result = train_and_evaluate(config, tmp_path / "run", quiet=True)
+    assert result.test is not None
     run = load_run(tmp_path / "run")
     found = run.predict_files(tmp_path / "data")
     rows_of_test = load(config["data"], standardised=True).parts["test"].rows

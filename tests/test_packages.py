@@ -22,6 +22,7 @@ TIERS = (
     ("storage", "tasks", "models", "optimizers"),
     ("parallel", "trackers"),
     ("training",),
+    ("export",),
     ("lr_range",),
     ("search",),
     ("commands",),

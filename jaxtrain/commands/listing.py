@@ -13,6 +13,7 @@ from jaxtrain.config.schema import MISSING, Knob
 from jaxtrain.config.sections import SECTIONS
 from jaxtrain.errors import UsageError, nearest, one_of
 from jaxtrain.tasks.metrics import METRICS
+from jaxtrain.tasks.metrics.on_host import HOST_METRICS
 
 PLURALS = {
     "task": "tasks",
@@ -23,6 +24,9 @@ PLURALS = {
     "schedule": "schedules",
 }
 
+
+METRIC_TABLES = {"metrics": METRICS, "host_metrics": HOST_METRICS}
+"""The tables whose members have no knobs and no section of their own."""
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.;:]) +(?=[A-Z`√]|scikit-learn|\w+ ←)")
 _SOURCE = re.compile(r"https?://|scikit-learn's|`optax\.|\boptax's|\((1[789]|20)\d\d\)")
@@ -36,7 +40,7 @@ def run(options: Options) -> int:
 
 def families() -> list[str]:
     """Formats the output of `list`: each family with the names of its members, then the other sections."""
-    tables = {**{plural(section): family(section) for section in FAMILIES}, "metrics": METRICS}
+    tables = {**{plural(section): family(section) for section in FAMILIES}, **METRIC_TABLES}
     lines = [f"{name:<15}{', '.join(table.members)}" for name, table in tables.items()]
     other = f"other sections of a config: {', '.join(SECTIONS)}"
     return [*lines, "", other, "list NAME shows the members of a family or the keys of a section, with defaults"]
@@ -45,12 +49,12 @@ def families() -> list[str]:
 def members(name: str) -> list[str]:
     """Formats the output of `list NAME`: each member with one line of help, its knobs, their defaults and types."""
     singular = {plural(section): section for section in FAMILIES} | {section: section for section in FAMILIES}
-    if name in ("metrics", "metric"):
-        return [line for member, function in METRICS.members.items() for line in (member, *_help_lines(function))]
+    if table := METRIC_TABLES.get(name) or METRIC_TABLES.get(f"{name}s"):
+        return [line for member, function in table.members.items() for line in (member, *_help_lines(function))]
     if name in SECTIONS:
         return [name, f"    {_first_line(SECTIONS[name])}", *_knob_lines(knobs_of(SECTIONS[name]))]
     if name not in singular:
-        names = [*map(plural, FAMILIES), "metrics", *SECTIONS]
+        names = [*map(plural, FAMILIES), *METRIC_TABLES, *SECTIONS]
         raise UsageError("list", name, one_of(names), nearest(name, names))
     return list(_member_lines(singular[name]))
 

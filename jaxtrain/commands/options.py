@@ -31,7 +31,9 @@ class Options:
     quiet: bool = False
     accept_edited: bool = False
     trust: tuple[str, ...] = ()
+    seed: int | None = None
     output: str | None = None
+    ensemble: bool = False
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

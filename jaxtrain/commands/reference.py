@@ -4,12 +4,11 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxtrain.commands.listing import default_of, plural
+from jaxtrain.commands.listing import METRIC_TABLES, default_of, plural
 from jaxtrain.config.defaults import FAMILIES, family
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.schema import Knob
 from jaxtrain.config.sections import SECTIONS
-from jaxtrain.tasks.metrics import METRICS
 
 HEAD = """\
 # Reference
@@ -31,9 +30,10 @@ def reference() -> str:
             parts += _member(f"Around any {section}", table.common, knobs_of(table.common, table.common_supplied))
         if table.beside is not None:
             parts += _member(f"`{section}` itself", table.beside, knobs_of(table.beside))
-    parts.append("## Metrics\n")
-    for name, function in METRICS.members.items():
-        parts += _member(f"`{name}`", function, {})
+    for title, table in METRIC_TABLES.items():
+        parts.append(f"## {title.replace('_', ' ').capitalize()}\n")
+        for name, function in table.members.items():
+            parts += _member(f"`{name}`", function, {})
     parts.append("## Other sections\n")
     for name, signature in SECTIONS.items():
         parts += _member(f"`{name}`", signature, knobs_of(signature))

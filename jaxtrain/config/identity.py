@@ -25,7 +25,7 @@ LATER = {
         *("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample", "folds", "fold"),
         *("void", "per_example"),
     ),
-    "eval": ("augment",),
+    "eval": ("augment", "host", "higher_is_better"),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 
@@ -35,7 +35,7 @@ LATER_OF_CHECKPOINT = {"result": "best", "init_names": None, "init_layout": "jax
 
 def is_off(value: Any) -> bool:
     """Tells whether a knob is off: None, False or an empty tuple, and not the number 0."""
-    return value is None or value is False or value == ()
+    return value is None or value is False or (isinstance(value, tuple | list) and not value)
 
 
 def difference(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:

@@ -85,7 +85,7 @@ class Family:
     `common` is a function whose keyword arguments, after the first `common_supplied` ones, are knobs of the section
     for every member. `reason_against` returns (what is expected, hint) for imported functions that are no members.
     `product` is what the members build. `beside` is a dataclass for a section of several members, each under a key of
-    its own: its fields are the keys of the section that hold no member.
+    its own: its fields are the keys of the section that hold no member. `key` is the key that names members.
     """
 
     section: str
@@ -97,12 +97,13 @@ class Family:
     reason_against: Callable[[Callable[..., Any]], tuple[str, str] | None] | None = None
     product: Product | None = None
     beside: type | None = None
+    key: str = "name"
 
     def member(self, name: str, path: str = "") -> Callable[..., Any]:
         """Returns a member by its name in the table, or by its import path `module:function`."""
         if name in self.members:
             return self.members[name]
-        key = f"{path or self.section}.name"
+        key = f"{path or self.section}.{self.key}"
         if ":" in name:
             return self._check(key, name, import_member(key, name))
         names = [*self.members, "package.module:function"]

@@ -57,11 +57,17 @@ class Eval:
 
     `augment` names views of each picture over which the outputs of the model are averaged in evaluations, tests and
     predictions, those of pixels moved back: some of flip, flip_vertical and quarter_turns. Each flip doubles the work.
+
+    `host` names functions (predictions, targets) -> {name: number} that are called on the host with a whole split, for
+    metrics that are no sums over examples: of `list host_metrics`, or "package.module:function". Where `metric` is such
+    a number, `higher_is_better` says whether a higher one is better.
     """
 
     every: Duration = "10 %"
     metric: Name = "loss"
     augment: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
+    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True)

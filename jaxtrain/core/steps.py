@@ -18,6 +18,7 @@ from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
 from jaxtrain.core.frozen import join_params
 from jaxtrain.core.guards import keep_finite, run_guarded_call, run_guarded_steps
 from jaxtrain.core.metric import Mean, Metrics, merge
+from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.core.trees import is_float
 from jaxtrain.errors import message
@@ -77,6 +78,13 @@ def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
     key = jax.random.wrap_key_data(state.key)
     _, (_, metrics) = rules.task.loss(params, model_state, batch, key, values, False)
     return _check_metrics(metrics)
+
+
+def predict_step(state: TrainState, inputs: jax.Array, *, rules: Rules) -> Any:
+    """Predicts from a batch of inputs, with averaged parameters if there are any, in a program of its own."""
+    values = rules.schedule(state.step, state.hparams)
+    with outside_loops():
+        return rules.task.predict(*evaluation_weights(state), inputs, values)
 
 
 def step_key(state: TrainState, axis_name: Axes = ()) -> jax.Array:

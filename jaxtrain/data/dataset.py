@@ -99,6 +99,14 @@ class Dataset:
         """Prepares all examples of a split, as `read` does."""
         return self._prepare(name, None)
 
+    def targets(self, name: str) -> np.ndarray:
+        """Returns all targets of a split, (n, ...), as they lie in the data: in their own units and dtype.
+
+        Labels are numbers. Call it after the examples were read, which finds those that are bad (`data.skip_bad`).
+        """
+        part = self.parts[name]
+        return read_rows(part.split.targets, part.source_rows(self._good_places(part, np.arange(len(part)))))
+
     @property
     def has_pictures(self) -> bool:
         """Tells whether inputs can be drawn: (height, width, channels) with one, three or four channels."""
@@ -146,14 +154,18 @@ class Dataset:
 
     def _read(self, part: Part, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reads inputs and targets at these places, and returns their rows; the next place stands for a bad one."""
+        while True:
+            rows = part.source_rows(self._good_places(part, places))
+            values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows), rows
+            if not self._are_bad(part, rows).any():  # those that the reading found
+                return values
+
+    def _good_places(self, part: Part, places: np.ndarray) -> np.ndarray:
+        """Returns the places that are read for these: the next one that is not known as bad, around the end."""
         for _ in range(len(part)):
-            rows = part.source_rows(places)
-            bad = self._are_bad(part, rows)
+            bad = self._are_bad(part, part.source_rows(places))
             if not bad.any():
-                values = read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows), rows
-                bad = self._are_bad(part, rows)  # those that the reading found
-                if not bad.any():
-                    return values
+                return places
             places = np.where(bad, (places + 1) % len(part), places)
         raise none_left(part.split.where("inputs", part.source))
 

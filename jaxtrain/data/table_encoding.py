@@ -177,7 +177,7 @@ class TableEncoding:
 
         Raises DataError for a column that is missing, unknown or of another kind, and for more than memory holds.
         """
-        self._check(table)
+        columns = self.columns_of(table)
         size = len(table) * len(self.names) * 8
         if size > total_memory():
             got = Words(f"{size:,} bytes for {len(table):,} rows of {len(self.names):,} encoded columns")
@@ -187,17 +187,22 @@ class TableEncoding:
         begin = 0
         for column in self.columns:
             end = begin + len(column.names)
-            column.encode(self._values(table, column), encoded[:, begin:end])
+            column.encode(columns[column.name], encoded[:, begin:end])
             begin = end
         return encoded
 
+    def columns_of(self, table: Table) -> dict[str, np.ndarray]:
+        """Returns the columns of a table in their kinds of training; raises DataError where they differ from these."""
+        self._check(table)
+        return {column.name: self._values(table, column) for column in self.columns}
+
     def unseen(self, table: Table) -> dict[str, int]:
         """Returns {column: rows whose category no training row has}, of the columns that have such rows."""
-        self._check(table)
+        columns = self.columns_of(table)
         counts = {}
         for column in self.columns:
             if column.mean is None:
-                values = self._values(table, column)
+                values = columns[column.name]
                 counts[column.name] = int(np.sum((column.places(values) < 0) & ~absent_in(values)))
         return {name: count for name, count in counts.items() if count}
 

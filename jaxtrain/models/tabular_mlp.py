@@ -55,7 +55,7 @@ class TabularMLP(nn.Module):
 
         frequencies: Any = self.param("frequencies", draw, (numbers.shape[1], self.frequencies))
         phases = 2.0 * np.pi * numbers[:, :, None] * frequencies[None]
-        return jnp.concatenate([jnp.sin(phases), jnp.cos(phases)], axis=2).reshape(len(numbers), -1)
+        return jnp.concatenate([jnp.sin(phases), jnp.cos(phases)], axis=2).reshape(numbers.shape[0], -1)
 
     def _embed(self, codes: jax.Array) -> jax.Array:
         """Returns the vectors of codes (batch, columns) as (batch, columns * embedding)."""
@@ -66,4 +66,4 @@ class TabularMLP(nn.Module):
             return vectors.at[begins].set(0.0)  # no training row has an unknown category, so its vector stays
 
         vectors: Any = self.param("embeddings", draw, (sum(self.category_sizes), self.embedding))
-        return vectors[codes + begins[None].astype(np.int32)].reshape(len(codes), -1)
+        return vectors[codes + begins[None].astype(np.int32)].reshape(codes.shape[0], -1)

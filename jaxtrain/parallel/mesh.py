@@ -4,7 +4,7 @@ State and data are replicated on every device; the rows of each batch are sharde
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxtrain.core.batches import Batches, pieces_of
 from jaxtrain.core.frozen import SharedByLanes, map_lanes
 from jaxtrain.core.metric import Metrics
 from jaxtrain.core.state import Rules, TrainState, init_state
-from jaxtrain.core.steps import CallOutput, StepFunction, eval_call, train_call, train_step
+from jaxtrain.core.steps import CallOutput, StepFunction, eval_call, predict_step, train_call, train_step
 from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.shared_programs import shared_program
 
@@ -96,6 +96,23 @@ def compile_eval_call(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches
             total = jitted(state, _shard_rows(piece, mesh), total)
         assert total is not None
         return total
+
+    return call
+
+
+def compile_predict(rules: Rules, mesh: Mesh) -> Callable[[TrainState, Batches | Iterable[Batches]], Iterator[Any]]:
+    """Returns (state, batches) -> the predictions of each batch in turn, on the host and without masked rows.
+
+    Only one batch of predictions lies on the devices at a time.
+    """
+    jitted = shared_program(_jit_predict, rules, mesh)
+
+    def call(state: TrainState, batches: Batches | Iterable[Batches]) -> Iterator[Any]:
+        for piece in pieces_of(batches):
+            for i in range(piece.capacity):
+                batch = Batches(piece.data, piece.rows[i : i + 1], piece.mask[i : i + 1])
+                predictions = jax.device_get(jitted(state, _shard_rows(batch, mesh)))
+                yield jax.tree.map(lambda leaf, kept=piece.mask[i] > 0: leaf[kept], predictions)
 
     return call
 
@@ -216,6 +233,13 @@ def _jit_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:
 
 def _jit_eval_call(rules: Rules, mesh: Mesh) -> Any:
     return jax.jit(functools.partial(eval_call, rules=rules), out_shardings=NamedSharding(mesh, REPLICATED))
+
+
+def _jit_predict(rules: Rules, mesh: Mesh) -> Any:
+    def predict(state: TrainState, batches: Batches) -> Any:
+        return predict_step(state, batches.take(0)["inputs"], rules=rules)
+
+    return jax.jit(predict, out_shardings=NamedSharding(mesh, REPLICATED))
 
 
 def _pmap_train_call(rules: Rules, mesh: Mesh, step: StepFunction) -> Any:

@@ -27,6 +27,10 @@ def check_config(config: Config) -> None:
         raise ConfigError("train.seeds", config["train"]["seeds"], f"1 {trials} have search.seeds seeds")
     if config["parallel"]["backend"] != "mesh":
         raise ConfigError("parallel.backend", config["parallel"]["backend"], f"'mesh' {trials} are lanes")
+    if config["eval"]["host"]:
+        expected = f"() {trials} are evaluated inside one program"
+        hint = "Search by a metric of the task, and give eval.host to the runs that follow"
+        raise ConfigError("eval.host", config["eval"]["host"], expected, hint)
     if config["checkpoint"]["continue_from"] is not None:
         expected = f"None {trials} start at step 0"
         hint = "Take checkpoint.init_from, to start them from the weights of that run"

@@ -1,10 +1,11 @@
 """Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family
@@ -94,9 +95,8 @@ def _rebuilt(build: Callable[[Values, DataInfo], Task], info: DataInfo) -> Task:
     Pictures may have another size than those of the data: crops in training, whole pictures in a prediction.
     """
 
-    def of(values: Values, inputs: Any) -> Task:
-        is_table = isinstance(inputs, Mapping)
-        return build(values, info if is_table else info.resized(inputs.shape[1:]))
+    def of(values: Values, inputs: jax.Array) -> Task:
+        return build(values, info if info.layout else info.resized(inputs.shape[1:]))
 
     return Task(
         init=lambda key, batch, values: build(values, info).init(key, batch, values),

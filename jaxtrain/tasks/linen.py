@@ -49,7 +49,7 @@ def linen_task(
     that `shaped` cannot reshape.
     """
     loss = PerExample(loss, name_of(loss))
-    functions = tuple((name, METRICS.member(name, "task.metrics")) for name in metrics)
+    functions = tuple((name, METRICS.member(name)) for name in metrics)
 
     def reshape(outputs: Any) -> jax.Array:
         try:

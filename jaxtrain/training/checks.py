@@ -21,6 +21,7 @@ from jaxtrain.optimizers.schedules import schedule_of
 from jaxtrain.parallel.mesh import Devices, check_batch, device_mesh
 from jaxtrain.tasks import TASKS
 from jaxtrain.tasks.metrics import METRICS, SEVERAL
+from jaxtrain.tasks.metrics.on_host import HOST_METRICS
 
 
 def check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
@@ -115,13 +116,28 @@ def check_counted(config: Config, why: str) -> None:
         raise ConfigError("train.duration", text, f"epochs or steps {why}", hint)
 
 
-def check_metrics(task: Config, chosen: str) -> None:
-    """Rejects unknown metric names. The metrics of a user's own task are known only once its step is traced."""
+def check_metrics(config: Config) -> None:
+    """Rejects unknown names of metrics, and a direction of one that has its own.
+
+    The metrics of a user's own task are known only once its step is traced, those of `eval.host` once they have run.
+    """
+    task = config["task"]
+    section = config["eval"]
+    chosen = section["metric"]
     names = task.get("metrics", ())
     for name in names:
-        METRICS.member(name, "task.metrics")
+        METRICS.member(name)
+    for name in section["host"]:
+        HOST_METRICS.member(name)
+    if section["host"] and lane_count(config) > config["train"]["seeds"]:
+        hint = "Train each fold alone with data.fold"
+        raise ConfigError("eval.host", section["host"], "() where folds are trained together", hint)
     judges = ("loss", *(name for name in names if name not in SEVERAL))
-    if task["name"] in TASKS.members and chosen not in judges:
+    may_be_on_host = section["host"] and chosen not in ("loss", *names)
+    if section["higher_is_better"] is not None and not may_be_on_host:
+        expected = f"None with eval.metric={chosen}, which is no number of eval.host and has a direction of its own"
+        raise ConfigError("eval.higher_is_better", section["higher_is_better"], expected, "Leave it out")
+    if task["name"] in TASKS.members and not may_be_on_host and chosen not in judges:
         several = "Choose a metric of one number: this one has several"
         hint = several if chosen in names else nearest(chosen, judges)
         raise ConfigError("eval.metric", chosen, one_of(judges), hint)

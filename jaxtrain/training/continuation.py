@@ -147,9 +147,11 @@ def _check_judged(experiment: Experiment, source: _Source) -> None:
 
 def _measure(config: Config) -> Config:
     """Returns the part of a config that decides what the value of an evaluation means."""
-    metric = config["eval"]["metric"]
+    section = config["eval"]
+    metric = section["metric"]
+    on_host = {name: section[name] for name in ("host", "higher_is_better") if section["higher_is_better"] is not None}
     return {
-        "eval": {"metric": metric},
+        "eval": {"metric": metric, **on_host},
         **({"task": config["task"], "loss": config["loss"]} if metric == "loss" else {}),
     }
 

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.data.order import check_batch_size
 from jaxtrain.optimizers import FrozenPaths, Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
-from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, device_mesh
+from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, compile_predict, device_mesh
 from jaxtrain.tasks import make_task, needs_of
 from jaxtrain.tasks.lora import BASE
 from jaxtrain.training.augment_checks import check_augment, check_views
@@ -126,6 +127,13 @@ class Experiment:
         """Dispatches the evaluation of a whole split; the metrics returned are device arrays still being computed."""
         return compile_eval_call(self.rules, self.mesh)(state, self.eval_batches(split))
 
+    def predict(self, state: TrainState, split: str) -> Any:
+        """Predicts a whole split, on the host and in the units of its targets, as `Run.predict` returns them."""
+        pieces = compile_predict(self.rules, self.mesh)(state, self.eval_batches(split))
+        predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
+        info = self.dataset.info
+        return info.restore_targets(predictions) if info.standardised else predictions
+
 
 def build(
     config: Config,
@@ -151,7 +159,7 @@ def build(
         ConfigError: an invalid config, or one that does not suit the data or devices.
         DataError: data that cannot be read or used.
     """
-    check_metrics(config["task"], config["eval"]["metric"])
+    check_metrics(config)
     check_views(config)
     check_schedule_free(config)
     check_adadelta(config)

@@ -231,8 +231,10 @@ def _add_metrics(session: TrainingSession, metrics: dict[str, Mean], steps: int)
     if clash := metrics.keys() & ROW_KEYS:
         got = Words(f"one called {', '.join(sorted(clash))}")
         raise ConfigError("metrics of the task", got, "other names, since rows have these keys", "Rename it")
-    metric = session.experiment.config["eval"]["metric"]
-    if metric not in metrics:  # the metrics of a user's own task are known only once it has run
+    section = session.experiment.config["eval"]
+    metric = section["metric"]
+    is_on_host = section["higher_is_better"] is not None
+    if metric not in metrics and not is_on_host:  # the metrics of a user's own task are known only once it has run
         names = (name for name in metrics if not name.startswith(DIAGNOSTICS))
         raise ConfigError("eval.metric", metric, one_of(names))
     session.bookkeeping.add(metrics, steps)

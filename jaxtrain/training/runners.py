@@ -20,6 +20,7 @@ from jaxtrain.parallel.population import Population, fit_width
 from jaxtrain.training.divergence import explain_divergence, find_last_finite
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.fine_tuning import load_initial_weights
+from jaxtrain.training.host_metrics import add_host_metrics, measure_on_host, stack_lanes
 from jaxtrain.training.shared_frozen import shares_frozen
 
 
@@ -59,7 +60,7 @@ class Runner(Protocol):
         ...
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
-        """Evaluates a whole split."""
+        """Evaluates a whole split, also by the functions of `eval.host`."""
         ...
 
     def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
@@ -124,7 +125,9 @@ class Solo:
 
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Evaluates a split."""
-        return jax.device_get(self.experiment.evaluate(state, split))
+        metrics = jax.device_get(self.experiment.evaluate(state, split))
+        on_host = measure_on_host(self.experiment, state, split)
+        return add_host_metrics(metrics, on_host, self.experiment.config["eval"])
 
     def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
         """Edits the hyperparameters that plateau schedules change."""
@@ -256,7 +259,17 @@ class Lanes:
     def evaluate(self, state: TrainState, split: str) -> Metrics:
         """Evaluates a split in every lane."""
         metrics = self.population.evaluate(state, self.experiment.eval_batches(split))
-        return self._merge(self.population.fetch(metrics), self.population.fetch(state.live))
+        live = self.population.fetch(state.live)
+        on_host = [self._measure_on_host(state, lane, split) if alive else {} for lane, alive in enumerate(live)]
+        metrics = add_host_metrics(self.population.fetch(metrics), stack_lanes(on_host), self.experiment.config["eval"])
+        return self._merge(metrics, live)
+
+    def _measure_on_host(self, state: TrainState, lane: int, split: str) -> Metrics:
+        """Measures one lane by `eval.host`, as its solo run is: the predictions of one lane are held at a time."""
+        if not self.experiment.config["eval"]["host"]:
+            return {}
+        own = replicate(self.population.fetch_lane(state, lane), self.experiment.mesh)
+        return measure_on_host(self.experiment, own, split)
 
     def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
         """Edits the hyperparameters of each lane, using its own metric."""

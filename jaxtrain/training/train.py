@@ -34,6 +34,7 @@ from jaxtrain.training.checks import check_fingerprint, check_preparation, expla
 from jaxtrain.training.continuation import read_continued
 from jaxtrain.training.earlier_sessions import EarlierSessions
 from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.host_metrics import check_host_metrics
 from jaxtrain.training.intervals import over_lanes
 from jaxtrain.training.loop import Clock, Ending, TrainingSession, run_loop, throughput
 from jaxtrain.training.runners import Runner, make_runner
@@ -102,6 +103,7 @@ def train_and_evaluate(
         checksums = ChecksumFile(workdir / "content_checksums.npz", experiment.dataset.checksums)
         checksums.compare()
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
+        check_host_metrics(config, experiment.dataset, state, runner.evaluate)
         kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)
         rows = JsonlTracker(workdir / "metrics.jsonl", kept)
         claim(workdir, config, run)

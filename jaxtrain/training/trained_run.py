@@ -14,8 +14,8 @@ from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.averaging import evaluation_weights
-from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
+from jaxtrain.core.steps import predict_step
 from jaxtrain.data import read_inputs
 from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
@@ -116,12 +116,7 @@ class Run:
 
     @functools.cached_property
     def _predict(self) -> Callable[[TrainState, np.ndarray], jax.Array]:
-        def predict(state: TrainState, inputs: jax.Array) -> jax.Array:
-            values = self.rules.schedule(state.step, state.hparams)
-            with outside_loops():
-                return self.task.predict(*evaluation_weights(state), inputs, values)
-
-        return jax.jit(predict)
+        return jax.jit(functools.partial(predict_step, rules=self.rules))
 
 
 def load_run(

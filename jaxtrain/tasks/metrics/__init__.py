@@ -55,7 +55,7 @@ from jaxtrain.tasks.metrics.regression import (
 from jaxtrain.tasks.shapes import as_examples
 
 METRICS = Family(
-    "metric",
+    "task",
     {
         "accuracy": accuracy,
         "balanced_accuracy": balanced_accuracy,
@@ -101,6 +101,7 @@ METRICS = Family(
         "image_iou": image_iou,
     },
     supplied=("predictions", "targets", "mask"),
+    key="metrics",
 )
 
 OVER_CLASSES = frozenset(name for name in METRICS.members if name.endswith("_per_class")) | {"confusion_matrix"}

@@ -1,0 +1,98 @@
+"""The model card of an export, `README.md`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+CARD = """\
+# {model}: {task}
+
+Exported by {jaxtrain} on {written}, and checked: a fresh process repeats the predictions of the run
+to {worst:.1g} of the spread of an output.
+
+## Intended use
+
+(To be filled in: what the model is for, and what it must not be used for.)
+
+## Inputs and outputs
+
+| name | shape | type |
+|---|---|---|
+{arrays}
+
+{classes}{numbers}`n` is any number of examples. Inputs are raw, as they lie in files; `model.json` describes
+them in full. Where there is an input `..._remainder`, a float64 number `x` enters as `float32(x)` and
+`float32(x - float32(x))`.
+
+## Metrics on the test split
+
+{metrics}
+
+## Use it
+
+With JAX and the package flatbuffers alone; JAX promises to read `model.jaxexp` until {readable_until}:
+
+```python
+import jax
+import numpy as np
+
+with open("model.jaxexp", "rb") as file:
+    model = jax.export.deserialize(bytearray(file.read()))
+inputs = {{{example}}}
+print(jax.jit(model.call)(**inputs))
+```
+
+With jaxtrain, which verifies the checksums first: `jaxtrain.load_export(folder).predict(inputs)`.
+
+`weights.safetensors` holds the weights by their paths, and `examples.safetensors` inputs with their outputs.
+
+## Origin
+
+Config {config}, {members}.
+"""
+
+
+def model_card(description: Mapping[str, Any]) -> str:
+    """Returns the card, in Markdown, of an export with this description."""
+    inputs, outputs = description["inputs"], description["outputs"]
+    rows = [
+        f"| `{name}` | ({', '.join(map(str, array['shape']))}) | {array['dtype']} |"
+        for arrays in (inputs, outputs)
+        for name, array in arrays.items()
+    ]
+    example = ", ".join(f'"{name}": np.zeros({_shape(array)}, "{array["dtype"]}")' for name, array in inputs.items())
+    test = {name: value for name, value in (description["test"] or {}).items() if name != "step"}
+    members = [f"seed {m['seed']} at step {m['step']} (state {m['state'][:16]})" for m in description["run"]["members"]]
+    return CARD.format(
+        model=description["model"],
+        task=description["task"],
+        jaxtrain=f"jaxtrain {description['versions']['jaxtrain'] or ''}".strip(),
+        written=description["written"],
+        worst=max(description["check"]["worst"].values()),
+        arrays="\n".join(rows),
+        classes=_classes(description["class_names"]),
+        numbers=_offset(outputs),
+        metrics="\n".join(f"- {name}: {value}" for name, value in test.items()) or "None was measured.",
+        readable_until=description["readable_until"],
+        example=example,
+        config=description["run"]["config"],
+        members=", ".join(members),
+    )
+
+
+MOST_CLASSES = 100
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:MOST_CLASSES]) + (" ..." if len(names) > MOST_CLASSES else "")
+    return f"Classes, from 0: {shown}.\n\n" if names else ""
+
+
+def _offset(outputs: Mapping[str, Any]) -> str:
+    if "offset" not in outputs.get("numbers", {}):
+        return ""
+    return "`numbers` leave the program standardised: in float64, times `scale` plus `offset` of `model.json`.\n\n"
+
+
+def _shape(array: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the shape of two examples."""
+    return (2, *array["shape"][1:])

@@ -1,0 +1,120 @@
+"""Loads an exported model, and predicts with it."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+from jaxtrain.data.info import DataInfo
+from jaxtrain.errors import StorageError, Words
+from jaxtrain.export.array_inputs import ArrayInputs
+from jaxtrain.export.outputs import restores_on_host
+from jaxtrain.export.table_inputs import TableInputs
+from jaxtrain.files import read_bytes
+from jaxtrain.storage.seals import read_sealed
+
+PROGRAM = "model.jaxexp"
+MANIFEST = "model.json"
+FORMAT = 1
+"""Number of the form of an export's directory."""
+
+SIZES = (1, 8, 64, 512)
+"""Sizes to which the examples of a prediction are padded: at most four programs are compiled."""
+
+COPY = "Copy the directory again, or export the run again"
+
+Outputs = dict[str, np.ndarray]
+
+
+Inputs = ArrayInputs | TableInputs
+
+
+def inputs_of(info: DataInfo) -> Inputs:
+    """Returns the form of the inputs of a model of these data."""
+    return TableInputs(info, info.encoding) if info.encoding else ArrayInputs(info)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model: its description, as `model.json` holds it, and that of its data."""
+
+    folder: Path
+    description: Mapping[str, Any]
+    info: DataInfo
+    program: export.Exported
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, or of several labels, in the order of the logits."""
+        return tuple(self.description["class_names"])
+
+    def predict(self, inputs: Any) -> Outputs:
+        """Predicts from raw inputs (n, ...), or columns by name, whatever n: returns {name of an output: (n, ...)}.
+
+        Raises DataError for inputs that are not like those of training.
+        """
+        arguments = inputs_of(self.info).arguments(inputs)
+        count = len(next(iter(arguments.values())))
+        pieces = [self._predict_piece(arguments, begin) for begin in range(0, max(1, count), SIZES[-1])]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def call(self, arguments: Mapping[str, np.ndarray]) -> Outputs:
+        """Calls the program, which is compiled for each number of examples; numbers are brought to their own units."""
+        outputs = {name: np.asarray(value) for name, value in self._call(**arguments).items()}
+        if restores_on_host(self.info):
+            outputs["numbers"] = self.info.restore_targets(outputs["numbers"])
+        return outputs
+
+    @functools.cached_property
+    def _call(self) -> Callable[..., dict[str, jax.Array]]:
+        return jax.jit(self.program.call)
+
+    def _predict_piece(self, arguments: Mapping[str, np.ndarray], begin: int) -> Outputs:
+        """Predicts at most the largest of the sizes, padded with zeros to one of them."""
+        rows = {name: array[begin : begin + SIZES[-1]] for name, array in arguments.items()}
+        count = len(next(iter(rows.values())))
+        size = next(size for size in SIZES if count <= size)
+        padded = {
+            name: np.concatenate([array, np.zeros((size - count, *array.shape[1:]), array.dtype)])
+            for name, array in rows.items()
+        }
+        return {name: output[:count] for name, output in self.call(padded).items()}
+
+
+def load_export(folder: str | Path) -> ExportedModel:
+    """Loads an exported model; verifies the checksum of each of its files before it loads any.
+
+    Raises StorageError for a directory that holds none, for files that are missing or were changed, and for a program
+    that this version of JAX does not read.
+    """
+    folder = Path(folder)
+    description = read_sealed(folder / MANIFEST, "what the export wrote", COPY)
+    if description.get("format") != FORMAT:
+        got = Words(f"an export of format {description.get('format')}")
+        raise StorageError(str(folder / MANIFEST), got, f"format {FORMAT}", "Use the jaxtrain that wrote it")
+    contents = {name: _read_verified(folder / name, file["sha256"]) for name, file in description["files"].items()}
+    try:
+        program = export.deserialize(bytearray(contents[PROGRAM]))
+    except ValueError as error:  # of a version that JAX no longer reads
+        got = Words(f"a program that JAX {jax.__version__} does not read ({error})")
+        expected = f"one written within six months; JAX {description['versions']['jax']} wrote it"
+        raise StorageError(str(folder / PROGRAM), got, expected, "Export the run again") from error
+    return ExportedModel(folder, description, DataInfo.from_json(description["data"]), program)
+
+
+def sha256_of(content: bytes) -> str:
+    """Returns the sha256 of a file's content, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_verified(path: Path, expected: str) -> bytes:
+    content = read_bytes(path)
+    if sha256_of(content) != expected:
+        raise StorageError(str(path), Words("content that fails its checksum"), "what the export wrote", COPY)
+    return content

@@ -1,0 +1,100 @@
+"""The program of a run's predictions, from raw inputs to outputs in a user's terms, for all platforms at once."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from jaxtrain.core.averaging import evaluation_weights
+from jaxtrain.core.outside_loops import outside_loops
+from jaxtrain.core.trees import named_leaves
+from jaxtrain.errors import UsageError, Words
+from jaxtrain.export.loading import Inputs, inputs_of
+from jaxtrain.export.outputs import Head, head_of
+from jaxtrain.tasks import make_task
+from jaxtrain.tasks.lora import LoRA
+from jaxtrain.training.trained_run import Run
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@dataclass(frozen=True)
+class Member:
+    """The weights of a run for prediction, as NumPy arrays, and its predictions from prepared inputs."""
+
+    params: Any
+    model_state: Any
+    predict: Callable[[Any], jax.Array]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The weights by their paths, such as "params/Dense_0/kernel"."""
+        return dict(named_leaves({"params": self.params, **self.model_state}))
+
+
+def member_of(run: Run) -> Member:
+    """Returns the weights of a run: averaged ones where it has them, adapters merged into what they adapt."""
+    values = jax.device_get(run.rules.schedule(run.state.step, run.state.hparams))
+    params, model_state = jax.device_get(evaluation_weights(run.state))
+    task = run.task
+    section = run.config["lora"]
+    if section["paths"]:
+        params = jax.device_get(LoRA(section["paths"], section["rank"]).merge(params, values))
+        task = make_task({**run.config, "lora": {**section, "paths": None}}, run.info)
+
+    def predict(inputs: Any) -> jax.Array:
+        weights = jax.tree.map(jnp.asarray, (params, model_state))  # models index weights by traced codes
+        with outside_loops():
+            return task.predict(*weights, inputs, values)
+
+    return Member(params, model_state, predict)
+
+
+def program_of(inputs: Inputs, members: Sequence[Member], head: Head) -> Callable[..., dict[str, jax.Array]]:
+    """Returns the function of raw inputs, by name, to outputs by name; several members are joined."""
+
+    def program(**arguments: jax.Array) -> dict[str, jax.Array]:
+        prepared = inputs.prepare(arguments)
+        predictions = [member.predict(prepared) for member in members]
+        return head.outputs(head.join(jnp.stack(predictions)) if len(members) > 1 else predictions[0])
+
+    return program
+
+
+def export_program(run: Run, members: Sequence[Member]) -> bytes:
+    """Exports the program of the runs' predictions for any number of examples; `run` is the first of them.
+
+    Raises UsageError for a model that works with fixed numbers of examples alone, or on one platform alone.
+    """
+    inputs = inputs_of(run.info)
+    program = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
+    (size,) = export.symbolic_shape("n")
+    specs = {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
+    try:
+        with _without_source_places():
+            return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
+    except (TypeError, ValueError, NotImplementedError) as error:  # of the model's operations: JAX has no one class
+        got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
+        expected = "a model of operations that take any number of examples, on any platform"
+        raise UsageError("model.name", got, expected, "Use it by load_run") from error
+
+
+@contextlib.contextmanager
+def _without_source_places() -> Iterator[None]:
+    """Keeps the files and lines of this machine's code out of programs, so that the same run gives the same bytes."""
+    setting = "jax_traceback_in_locations_limit"
+    before = jax.config.values[setting]
+    jax.config.update(setting, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(setting, before)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
