@@ -103,15 +103,18 @@ def test_folds_that_were_interrupted_end_as_undisturbed_ones(whole, tmp_path):
     assert outcome(tmp_path / "cut") == outcome(whole)
 
 
+@pytest.mark.bits
 def test_a_run_of_folds_is_evaluated_and_predicts_by_each_fold(whole, solos):
     inputs = digits(Path()).splits["train"].inputs[:50]
     for fold, solo in enumerate(solos):
         own = load_run(whole, fold=fold)
-        assert own.info.input_mean == load_run(solo).info.input_mean
+        assert own.info.input_mean == load_run(solo, fold=fold).info.input_mean
         if own.step == load_run(solo).step:
             np.testing.assert_array_equal(own.predict(inputs), load_run(solo).predict(inputs))
     with pytest.raises(UsageError, match="fold: got 3; expected one of 0, 1, 2, the folds of"):
         load_run(whole, fold=3)
+    with pytest.raises(UsageError, match="fold: got 0; expected 1, the folds of"):
+        load_run(solos[1], fold=0)
     numbers = evaluate(whole)
     assert numbers["validation"].keys() >= {"loss", "fold_0/loss", "fold_2/loss"}
 

@@ -18,6 +18,7 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.mesh import compile_init, compile_train_call, device_mesh
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.runners import make_runner
 from jaxtrain.training.shared_frozen import shares_frozen
 
 BODY = {"optimizer.frozen": "Dense_[01]", "model.hidden": (32, 16), "train.ema": None}
@@ -194,6 +195,22 @@ def test_adapters_start_at_nothing_and_are_the_only_ones_that_move(source, tmp_p
         hidden = hidden @ merged[f"Dense_{layer}/kernel"] + merged[f"Dense_{layer}/bias"]
         hidden = np.maximum(hidden, 0.0) if layer < 2 else hidden
     np.testing.assert_allclose(adapted.predict(images), hidden, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("adapted_again", [False, True])
+def test_a_run_starts_from_an_adapted_one_where_that_ended(source, tmp_path, adapted_again):
+    given = {**LORA, "model.hidden": (32, 16), "checkpoint.init_from": str(source), "train.ema": 0.9}
+    train_and_evaluate(tiny({**given, "lora.alpha": 7.0, "train.duration": "20 steps"}), tmp_path / "first", quiet=True)
+    first = load_run(tmp_path / "first")
+    config = tiny(
+        {**(given if adapted_again else {"model.hidden": (32, 16)}), "checkpoint.init_from": str(first.workdir)}
+    )
+    found = build(config)
+    state = make_runner(found, train_step).init()
+    images = np.random.default_rng(0).integers(0, 17, (5, 8, 8, 1)).astype(np.float32)
+    predicted = found.rules.task.predict(*evaluation_weights(state), first.info.prepare(images), state.hparams)
+    np.testing.assert_allclose(first.predict(images), predicted, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(first.predict(images), load_run(source).predict(images), atol=1e-2)
 
 
 def test_adapters_of_a_fresh_task_change_nothing():

@@ -118,6 +118,21 @@ def test_a_task_counts_no_void_pixel_in_its_loss_and_metrics(classes):
     assert with_void == pytest.approx(part, rel=1e-5)
 
 
+@pytest.mark.parametrize(("name", "knobs"), [("pad_and_crop", {"pixels": 3.0}), ("rotate", {"degrees": 60.0})])
+def test_what_lies_outside_of_a_moved_mask_is_void(name, knobs):
+    """Pictures of one class alone show no other class, wherever they are moved."""
+    section = {"name": "segmentation", "metrics": ("accuracy",)}
+    given = {"task": section, "model": f"{__name__}:Pixels", "loss": "dice_cross_entropy", "augment": {name: knobs}}
+    images, targets = np.ones((16, 8, 8, 1), np.float32), np.full((16, 8, 8), 2, np.int32)
+    task = make_task(resolve_config(given).config, describe(images, targets, None, 3, void=VOID))
+    batch = {"inputs": jnp.asarray(images), "targets": jnp.asarray(targets)}
+    params = {"Dense_0": {"kernel": jnp.zeros((1, 3)), "bias": jnp.array([0.0, 0.0, 1.0])}}
+    floats = {"loss.smooth": 1.0, "loss.dice_weight": 1.0, **{f"augment.{name}.{k}": v for k, v in knobs.items()}}
+    values = {key: jnp.float32(value) for key, value in floats.items()}
+    _, (_, found) = task.loss(params, {}, batch, jax.random.key(0), values, True)
+    assert found["accuracy"].result() == 1.0
+
+
 def test_a_loss_of_ones_own_must_know_which_pixels_count():
     given = {"task": "segmentation", "model": f"{__name__}:Pixels", "loss": f"{__name__}:without_kept"}
     images = np.zeros((*LABELS.shape, 1), np.float32)

@@ -14,6 +14,7 @@ from jaxtrain.data import load
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 from jaxtrain.search.run import run_search
+from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
 
@@ -185,6 +186,13 @@ def test_models_of_codes_and_of_columns_are_searched_together(tabular):
     trials = [json.loads(line) for line in (folder / "search" / "search" / "trials.jsonl").read_text().splitlines()]
     assert {trial["point"]["model.name"]: trial["status"] for trial in trials} == {"tabular_mlp": "done", "mlp": "done"}
     assert run.info.coded
+
+
+@pytest.mark.parametrize("given", [{"augment.mixup": True}, {"augment.flip": True}, {"eval.augment": ("flip",)}])
+def test_a_table_as_codes_has_no_augmentation_of_arrays(given):
+    config = tiny({"data.name": "breast_cancer", "model.name": "tabular_mlp", "model.hidden": (16,), **given})
+    with pytest.raises(ConfigError, match=r"augment\S*: got a table as .*codes.*; expected inputs that are one array"):
+        build(config)
 
 
 def test_quantiles_and_codes_need_rows(tmp_path):

@@ -1,6 +1,7 @@
 """Low-rank adaptation: trains a product of two small matrices beside each chosen weight, which stays as it is."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +19,25 @@ ADAPTERS = "lora"
 """Key of the trained matrices: path -> {"down": (inputs, rank), "up": (rank, outputs)}."""
 
 
-def is_adapted(params: Any) -> bool:
-    """Returns whether parameters are those of an adapted task."""
-    return isinstance(params, dict) and params.keys() == {BASE, ADAPTERS}
+ALPHA = "lora.alpha"
+"""The hyperparameter that scales the adapters; only adapted runs have it."""
+
+
+def merge_leaves(leaves: Mapping[str, Any], alpha: Any) -> dict[str, Any]:
+    """Returns path -> array of the task's own parameters, with the adapters added, given those of an adapted task."""
+    base = {path.removeprefix(f"{BASE}/"): leaf for path, leaf in leaves.items() if path.startswith(f"{BASE}/")}
+    pairs = [
+        path.removesuffix("/down") for path in leaves if path.startswith(f"{ADAPTERS}/") and path.endswith("/down")
+    ]
+    for pair in pairs:
+        path = pair.removeprefix(f"{ADAPTERS}/")
+        base[path] = _add(base[path], leaves[f"{pair}/down"], leaves[f"{pair}/up"], alpha)
+    return base
+
+
+def _add(weight: Any, down: Any, up: Any, alpha: Any) -> Any:
+    """Returns weight + alpha / rank * down @ up."""
+    return weight + alpha / down.shape[-1] * (down @ up).reshape(weight.shape)
 
 
 class LoRA(NamedTuple):
@@ -53,12 +70,8 @@ class LoRA(NamedTuple):
 
     def merge(self, params: Any, values: Values) -> Any:
         """Returns the task's own parameters with the adapters added to them."""
-        scale = values["lora.alpha"] / self.rank
         base = dict(named_leaves(params[BASE]))
-        added = {
-            path: base[path] + scale * (pair["down"] @ pair["up"]).reshape(base[path].shape)
-            for path, pair in params[ADAPTERS].items()
-        }
+        added = {path: _add(base[path], alpha=values[ALPHA], **pair) for path, pair in params[ADAPTERS].items()}
         return replace_leaves(params[BASE], added)
 
     def _adapters(self, params: Any, key: jax.Array) -> dict[str, dict[str, jax.Array]]:

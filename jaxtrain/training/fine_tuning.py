@@ -16,7 +16,7 @@ from jaxtrain.errors import ConfigError
 from jaxtrain.files import reported_as
 from jaxtrain.storage.ownership import read_owner
 from jaxtrain.storage.safetensors_files import SUFFIX
-from jaxtrain.tasks.lora import BASE, is_adapted
+from jaxtrain.tasks.lora import ALPHA, BASE, merge_leaves
 from jaxtrain.training.bookkeeping import Bookkeeping
 from jaxtrain.training.trained_run import open_checkpoints
 from jaxtrain.training.weights_of_file import read_weights_of_file
@@ -24,14 +24,18 @@ from jaxtrain.training.weights_of_file import read_weights_of_file
 FROZEN = "frozen/"
 """Prefix of the frozen parameters in a checkpoint."""
 
+PARAMS = "params/"
+"""Prefix of the trained parameters in a checkpoint, and of all of them among weights."""
+
 
 def load_initial_weights(
     state: TrainState, section: Mapping[str, Any], rules: Rules, place: Callable[[Any], Any], lanes: int | None = None
 ) -> TrainState:
     """Replaces parameters and model state with those of `checkpoint.init_from`: a run at its best step, or a file.
 
-    Uses the averaged parameters where a run has them. Parameters whose path matches the regular expression
-    `checkpoint.init_except` keep their initial values. The optimizer state is initialized from the new parameters.
+    Uses the averaged parameters where a run has them, and adds the adapters of an adapted run to its weights.
+    Parameters whose path matches the regular expression `checkpoint.init_except` keep their initial values. The
+    optimizer state is initialized from the new parameters.
 
     Args:
         state: the initial state.
@@ -51,11 +55,12 @@ def load_initial_weights(
         return state
     own, shared = take_shared(state)
     params = join_params(own.params, own.frozen if shared is None else shared)
-    base = params[BASE] if is_adapted(params) else params
-    held_once = shared[BASE] if shared is not None and is_adapted(params) else shared
+    is_adapted = ALPHA in own.hparams
+    base = params[BASE] if is_adapted else params
+    held_once = shared[BASE] if shared is not None and is_adapted else shared
     alike = {f"params/{path}" for path, _ in named_leaves(held_once)}
     loaded = _loaded({"params": base, "model_state": own.model_state}, section, lanes, alike)
-    params = {**params, BASE: loaded["params"]} if is_adapted(params) else loaded["params"]
+    params = {**params, BASE: loaded["params"]} if is_adapted else loaded["params"]
     trained, frozen = split_like(state, params)
     parts = {"params": trained, "model_state": loaded["model_state"]}
     state = state.replace(**place({**parts, "frozen": frozen if shared is None else SharedByLanes(frozen)}))
@@ -98,7 +103,10 @@ def _read_weights(section: Mapping[str, Any], wanted: Collection[str]) -> dict[s
 
 
 def _read_weights_of_run(run: Path) -> dict[str, np.ndarray]:
-    """Reads path -> array of parameters and model state, averaged if available, at the best or else the newest step."""
+    """Reads path -> array of parameters and model state at the best or else the newest step.
+
+    They are averaged if available, and adapters are added to the weights that they adapt.
+    """
     with reported_as(ConfigError, "checkpoint.init_from"):
         checkpoints = open_checkpoints(run, read_owner(run))
         exist = checkpoints.exist()
@@ -116,7 +124,18 @@ def _read_weights_of_run(run: Path) -> dict[str, np.ndarray]:
         weights |= {
             f"{name}/{path.removeprefix(prefix)}": leaf for path, leaf in leaves.items() if path.startswith(prefix)
         }
-    return weights if has_average else weights | _schedule_free_averages(leaves)
+    weights = weights if has_average else weights | _schedule_free_averages(leaves)
+    alpha = leaves.get(f"hparams/{ALPHA}")
+    return (
+        weights if alpha is None else _merged(weights, alpha.flat[0])
+    )  # the same in all lanes, which are rejected later
+
+
+def _merged(weights: Mapping[str, np.ndarray], alpha: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the weights of an adapted run as those of its own task."""
+    others = {path: leaf for path, leaf in weights.items() if not path.startswith(PARAMS)}
+    params = {path.removeprefix(PARAMS): leaf for path, leaf in weights.items() if path.startswith(PARAMS)}
+    return others | {f"{PARAMS}{path}": leaf for path, leaf in merge_leaves(params, alpha).items()}
 
 
 def _schedule_free_averages(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

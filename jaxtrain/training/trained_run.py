@@ -135,7 +135,8 @@ def load_run(
     lanes = lane_count(config)
     first = config["seed"]
     seed_lane = _lane("seed", seed, range(first, first + config["train"]["seeds"]), workdir)
-    fold_lane = _lane("fold", fold, range(len(folds)), workdir)
+    first_fold = config["data"]["fold"] or 0  # one that was trained alone keeps its number
+    fold_lane = _lane("fold", fold, range(first_fold, first_fold + len(folds)), workdir)
     lane = max(seed_lane, fold_lane)  # the one that the run has several of
     info = DataInfo.from_json(folds[fold_lane])
     rules = make_rules(config, info)

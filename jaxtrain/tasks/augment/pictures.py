@@ -1,6 +1,6 @@
 """Pictures of a batch: their size, and how pixels are gathered anew, in the inputs and in the targets alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -15,16 +15,24 @@ from jaxtrain.tasks.mixtures import partners_of
 
 def picture_size(batch: Batch) -> tuple[int, int, int]:
     """Returns (examples, height, width); raises ConfigError for inputs that are no pictures."""
-    shape = batch["inputs"].shape
+    shape = demand_array(batch["inputs"], "augment").shape
     if len(shape) != 4:
         got = Words(f"examples of shape {shape[1:]}")
         raise ConfigError("augment", got, "pictures (height, width, channels) for this augmentation", "Leave it out")
     return shape[:3]
 
 
+def demand_array(inputs: Any, key: str) -> jax.Array:
+    """Returns the inputs; raises ConfigError for those of a model that takes the categories of a table as codes."""
+    if isinstance(inputs, Mapping):
+        got = Words(f"a table as {', '.join(inputs)}, for a model that takes categories as codes")
+        raise ConfigError(key, got, "inputs that are one array", "Take a model such as mlp, or leave it out")
+    return inputs
+
+
 def demand_numbers(batch: Batch) -> jax.Array:
     """Returns the inputs; raises ConfigError for integers, such as the places of words in a list."""
-    inputs = batch["inputs"]
+    inputs = demand_array(batch["inputs"], "augment")
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise ConfigError("augment", Words(f"inputs of {inputs.dtype}"), "float inputs for this augmentation")
     return inputs
@@ -41,14 +49,16 @@ Change = Callable[[jax.Array], jax.Array]
 def move(batch: Batch, pixels: Change, labels: Change, boxes: Callable[[Boxes], Boxes] | None = None) -> Batch:
     """Applies a change of geometry: `pixels` to the inputs, `labels` to targets that are maps, `boxes` to boxes.
 
+    What they fill with 0 outside of a picture has the void label in maps of a batch with "void", which nothing counts.
     Raises ConfigError for targets that are boxes if they cannot be moved. Targets of another kind that move with a
     picture would be moved here.
     """
+    void = batch.get("void", 0)
 
     def moved(targets: Any) -> Any:
         if isinstance(targets, Boxes):
             return (boxes or refuse_boxes)(targets)
-        return labels(targets) if are_maps(targets, batch["inputs"]) else targets
+        return labels(targets - void) + void if are_maps(targets, batch["inputs"]) else targets
 
     result = {**batch, "inputs": pixels(batch["inputs"]), "targets": moved(batch["targets"])}
     partners = tuple(partner._replace(targets=moved(partner.targets)) for partner in partners_of(batch))

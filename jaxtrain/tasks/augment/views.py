@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxtrain.core.precision import Module
 from jaxtrain.errors import ConfigError, Words
+from jaxtrain.tasks.augment.pictures import demand_array
 
 
 class View(NamedTuple):
@@ -88,8 +89,8 @@ class AveragedOverViews:
             outputs = view.invert(outputs)
         return outputs
 
-    def _check(self, inputs: jax.Array) -> None:
-        if inputs.ndim != 4:
+    def _check(self, inputs: Any) -> None:
+        if demand_array(inputs, "eval.augment").ndim != 4:
             got = Words(f"{self.names} for examples of shape {inputs.shape[1:]}")
             raise ConfigError("eval.augment", got, "pictures (height, width, channels)", "Leave it out")
         if "quarter_turns" in self.names and inputs.shape[1] != inputs.shape[2]:
