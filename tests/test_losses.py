@@ -24,6 +24,11 @@ MASKS: Any = RANDOM.integers(0, 2, (6, 4)).astype(np.float32)
 NUMBERS: Any = RANDOM.normal(size=(6, 4)).astype(np.float32)
 SHARES: Any = RANDOM.dirichlet(np.full(4, 0.5), 6).astype(np.float32)
 
+CELLS: Any = RANDOM.normal(size=(6, 3, 2, 6)).astype(np.float32)
+BOXES: Any = np.concatenate([RANDOM.integers(-1, 2, (6, 3, 1)), RANDOM.uniform(0.1, 0.5, (6, 3, 4))], axis=2).astype(
+    np.float32
+)
+
 OF_LABELS = ("cross_entropy", "focal")
 OF_MASKS = ("binary_cross_entropy", "binary_focal", "dice", "iou", "tversky", "dice_cross_entropy")
 OVERLAPS = ("dice", "iou", "tversky", "dice_cross_entropy")
@@ -33,6 +38,7 @@ CASES = [
     *((name, PIXELS, REGIONS) for name in (*OF_LABELS, *OVERLAPS)),
     ("kl_divergence", PREDICTIONS, SHARES),
     *((name, PREDICTIONS, NUMBERS) for name in ("mse", "mae", "huber", "log_cosh")),
+    ("focal_giou", CELLS, BOXES),
 ]
 PARAMETERS = [pytest.param(*case, id=f"{case[0]}-{case[2].dtype}-{case[2].ndim}") for case in CASES]
 over_all = pytest.mark.parametrize(("name", "predictions", "targets"), PARAMETERS)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detection_reference import average_precision_by_hand, random_detections
 from sklearn import metrics as sklearn_metrics
 
 from jaxtrain.core.metric import Mean, merge
@@ -38,6 +39,8 @@ TRUTH = RANDOM.integers(0, 2, EXAMPLES).astype(np.int32)
 SCORES = (TRUTH - 0.5 + RANDOM.normal(size=EXAMPLES)).astype(np.float32)
 PAIRS = np.stack([-SCORES, SCORES], axis=1)
 """The scores as two logits, whose difference is twice the score."""
+
+BOXES, DETECTIONS = random_detections(RANDOM, EXAMPLES)
 
 CLASSES = [(LOGITS, LABELS), (REGION_LOGITS, REGIONS), (SCORES, TRUTH), (PAIRS, TRUTH), (MASK_LOGITS, MASKS)]
 TWO = [(SCORES, TRUTH), (PAIRS, TRUTH), (MASK_LOGITS, MASKS)]
@@ -138,6 +141,11 @@ REFERENCES = {
     "mean_iou": (CLASSES, of_chosen(sklearn_metrics.jaccard_score, average="macro")),
     "iou_per_class": (CLASSES, of_each(sklearn_metrics.jaccard_score, average=None, zero_division=0)),
 }
+DETECTED = [(DETECTIONS, BOXES)]
+REFERENCES |= {
+    "mean_average_precision": (DETECTED, lambda p, t: average_precision_by_hand(p, t, np.arange(50, 100, 5) / 100)),
+    "mean_average_precision_50": (DETECTED, lambda p, t: average_precision_by_hand(p, t, [0.5])),
+}
 SEVERAL_LABELS = [(MARK_LOGITS, MARKS)]
 REFERENCES |= {
     "exact_match": (SEVERAL_LABELS, lambda p, t: sklearn_metrics.accuracy_score(t, p > 0)),
@@ -162,6 +170,8 @@ TOLERANCES: dict[str, Any] = {
     "roc_auc_label_mean": {"abs": 4e-3},
     "roc_auc_per_label": {"abs": 4e-3},
     "average_precision": {"abs": 1e-2},
+    "mean_average_precision": {"abs": 2e-3},
+    "mean_average_precision_50": {"abs": 2e-3},
 }
 """The tolerances of metrics that are approximate."""
 CASES = {name: [(p, t, reference) for p, t in data] for name, (data, reference) in REFERENCES.items()}

@@ -274,6 +274,7 @@ SMALL = {
     "resnet": {"width": 4},
     "unet": {"width": 4, "depth": 2},
     "vit": {"width": 8, "layers": 2, "heads": 2},
+    "grid_resnet": {"widths": (4, 8)},
 }
 WITH_NORM = [name for name in MODELS.members if "norm" in MODELS.knobs(name)]
 IMAGE_MODELS = [name for name in MODELS.members if name != "transformer"]
@@ -287,7 +288,7 @@ def test_every_model_gives_its_outputs_and_keeps_only_the_statistics_of_batch_no
     inputs = MODEL_INPUTS.get(name, np.zeros((5, 8, 8, 1), np.float32))
     model = MODELS.members[name](7, **SMALL.get(name, {}), norm=norm)
     outputs, variables = jax.eval_shape(model.init_with_output, KEY, inputs)
-    expected = (5, 8, 8, 7) if name == "unet" else (5, 7)
+    expected = {"unet": (5, 8, 8, 7), "grid_resnet": (5, 2, 2, 7)}.get(name, (5, 7))
     assert (outputs.shape, outputs.dtype) == (expected, jnp.float32)
     assert set(variables) == ({"params", "batch_stats"} if norm == "batch" else {"params"})
 

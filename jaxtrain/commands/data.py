@@ -141,6 +141,10 @@ def _column_lines(dataset: Dataset, encoding: TableEncoding) -> Iterator[str]:
 def _target_lines(dataset: Dataset) -> Iterator[str]:
     info = dataset.info
     dtype = dataset.parts["train"].split.targets.dtype
+    if info.box_classes is not None:
+        classes = "1 class" if info.box_classes == 1 else f"{info.box_classes} classes"
+        yield f"  targets      boxes of {classes}, up to {info.target_shape[0]} in a picture"
+        return
     if info.vocabulary is not None:
         yield "  targets      the tokens one place later"
         return

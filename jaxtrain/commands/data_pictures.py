@@ -1,6 +1,6 @@
 """Pictures of training examples: a grid of images, with masks beside them, histograms of features, frequent tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -27,6 +27,9 @@ MOST_BARS = 8
 LONGEST_LABEL = 20
 MOST_TOKENS = 40
 
+Outline = Callable[[Any, np.ndarray], None]
+"""(axes, target of one picture): draws around what the target holds."""
+
 TIMES = 3
 """How often each example is drawn augmented."""
 
@@ -41,7 +44,8 @@ def draw_examples(dataset: Dataset) -> "Figure":
 def draw_augmented(dataset: Dataset, augmentation: Augmentation, floats: Mapping[str, float]) -> "Figure":
     """Draws images as they are and below each, as often as TIMES, augmented with the config's own strengths.
 
-    Masks are outlined. Colours are those of the data: what lies outside of a picture has the mean of the training part.
+    Masks and boxes are outlined. Colours are those of the data: what lies outside of a picture has the mean of the
+    training part.
     """
     part = dataset.parts["train"]
     places = np.linspace(0, len(part) - 1, min(COLUMNS, len(part))).astype(np.int64)
@@ -50,7 +54,8 @@ def draw_augmented(dataset: Dataset, augmentation: Augmentation, floats: Mapping
     keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(TIMES)]
     augment = jax.jit(augmentation)  # one compilation, in place of one for each operation
     rows = [batch, *(augment(key, batch, values) for key in keys)]
-    return _draw_rows([(_in_colours(dataset, row["inputs"]), np.asarray(row["targets"])) for row in rows])
+    drawn = [(_in_colours(dataset, row["inputs"]), jax.tree.leaves(row["targets"])[0]) for row in rows]
+    return _draw_rows([(pictures, np.asarray(targets)) for pictures, targets in drawn], _outline_of(dataset))
 
 
 def _in_colours(dataset: Dataset, inputs: Any) -> np.ndarray:
@@ -61,7 +66,7 @@ def _in_colours(dataset: Dataset, inputs: Any) -> np.ndarray:
     return np.clip(np.round(raw), 0, 255).astype(np.uint8) if is_bytes else raw
 
 
-def _draw_rows(rows: list[tuple[np.ndarray, np.ndarray]]) -> "Figure":
+def _draw_rows(rows: list[tuple[np.ndarray, np.ndarray]], outline: Outline) -> "Figure":
     """Draws each (pictures, targets) as a row of panels; all grey ones share one scale."""
     from matplotlib.figure import Figure
 
@@ -74,8 +79,7 @@ def _draw_rows(rows: list[tuple[np.ndarray, np.ndarray]]) -> "Figure":
             grey = picture.shape[-1] == 1
             options: dict[str, Any] = {"cmap": "gray", **limits} if grey else {}
             axes.imshow(np.squeeze(picture, -1) if grey else _in_range(picture), **options)
-            if target.shape == picture.shape[:2] and np.ptp(target):
-                axes.contour(target, colors="tab:red", linewidths=0.8)
+            outline(axes, target)
             axes.axis("off")
         line[0].set_title(title, fontsize="small", loc="left")
     return figure
@@ -89,16 +93,44 @@ def _draw_images(dataset: Dataset) -> "Figure":
     masks = dataset.info.target_shape == dataset.info.input_shape[:2]
     pictures = [picture for pair in zip(inputs, targets, strict=True) for picture in (pair if masks else pair[:1])]
     titles = [name for target in targets for name in ([""] * 2 if masks else [_title(dataset, target)])]
+    outline = _outline_boxes if dataset.info.box_classes is not None else _outline_nothing
+    outlined = np.repeat(targets, len(pictures) // len(inputs), axis=0)
     rows = -(-len(pictures) // COLUMNS)
     figure = Figure(figsize=(1.6 * COLUMNS, 1.8 * rows), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")
-    for axes, picture, title in zip(panels, pictures, titles, strict=False):
+    for axes, picture, title, target in zip(panels, pictures, titles, outlined, strict=False):
         grey = picture.ndim == 2 or picture.shape[-1] == 1
         axes.imshow(np.squeeze(picture) if grey else _in_range(picture), cmap="gray" if grey else None)
         axes.set_title(title, fontsize="small")
+        outline(axes, target)
     return figure
+
+
+def _outline_of(dataset: Dataset) -> Outline:
+    """Returns what outlines the targets of a picture, if they have a place in it."""
+    if dataset.info.box_classes is not None:
+        return _outline_boxes
+    return _outline_mask if dataset.info.has_maps else _outline_nothing
+
+
+def _outline_mask(axes: Any, mask: np.ndarray) -> None:
+    if mask.ndim == 2 and np.ptp(mask):
+        axes.contour(mask, colors="tab:red", linewidths=0.8)
+
+
+def _outline_boxes(axes: Any, boxes: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
+    for label, y, x, height, width in boxes:
+        if label >= 0:  # pixels are drawn around whole numbers
+            place = (x - 0.5, y - 0.5)
+            axes.add_patch(Rectangle(place, width, height, fill=False, edgecolor="tab:red", linewidth=0.8))
+
+
+def _outline_nothing(axes: Any, target: np.ndarray) -> None:
+    pass
 
 
 def _draw_tokens(dataset: Dataset, vocabulary: Vocabulary) -> "Figure":

@@ -23,7 +23,7 @@ So a run that met a bad example continues where it stopped, with a higher `skip_
 LATER = {
     "data": (
         *("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample", "folds", "fold"),
-        *("void", "per_example"),
+        *("void", "per_example", "most_boxes"),
     ),
     "eval": ("augment", "host", "higher_is_better"),
 }

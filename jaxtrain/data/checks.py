@@ -32,6 +32,7 @@ def check_source(source: Source, *, labels: bool = True) -> Source:
     train = splits["train"]
     _check_columns(source, train)
     _check_target_names(source, train)
+    _check_boxes(source)
     source = replace(source, splits=splits)
     if not labels:
         return replace(source, classes=None)
@@ -75,6 +76,28 @@ def _check_target_names(source: Source, train: Split) -> None:
     if named and train.targets.shape[1:] != (named,):
         got = Words(f"{named} target names for targets of shape {train.targets.shape}")
         raise DataError(train.where("targets", "train"), got, "a name for each column of targets (n, columns)")
+
+
+def _check_boxes(source: Source) -> None:
+    """Rejects targets that are no boxes where the source says that they are."""
+    if source.box_classes is None:
+        return
+    most = source.box_classes - 1
+    for name, split in source.splits.items():
+        where = split.where("targets", name)
+        if len(split.targets.shape) != 3 or split.targets.shape[2] != 5:
+            got = Words(f"targets of shape {split.targets.shape} as boxes")
+            expected = "the shape (n, most, 5): class, y, x, height and width of each box"
+            raise DataError(where, got, expected, "Fill the rows of absent boxes with -1")
+        if not isinstance(split.targets, np.ndarray):
+            continue
+        labels, sides = split.targets[..., 0], split.targets[..., 3:]
+        wrong = ~np.isin(labels, np.arange(-1, most + 1)) | ((labels >= 0) & (sides <= 0).any(axis=-1))
+        if wrong.any():
+            row, place = np.argwhere(wrong)[0]
+            values = ", ".join(f"{value:g}" for value in split.targets[row, place])
+            expected = f"(class, y, x, height, width) with a class from 0 to {most}, or -1 for none, and sides above 0"
+            raise DataError(where, Words(f"the box ({values}) at targets[{row}, {place}]"), expected)
 
 
 def check_inputs(where: str, inputs: np.ndarray, rows: np.ndarray, field: str = "inputs") -> None:

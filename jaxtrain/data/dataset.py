@@ -296,7 +296,7 @@ def _cut_dataset(
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     described = (stored["train"].inputs, stored["train"].targets, own, source.classes, source.class_names, encoding)
     _check_per_example(settings, len(inputs.shape) - 1)
-    named = {"target_names": source.target_names, "void": source.void}
+    named = {"target_names": source.target_names, "void": source.void, "box_classes": source.box_classes}
     options: dict[str, Any] = {"standardised": standardised, "coded": coded, "per_example": settings.per_example}
     describe_by = functools.partial(describe, *described, **named, **options)
     info = describe_by(sample=sample)

@@ -42,7 +42,8 @@ class DataInfo:
     `encoding` makes inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are.
     `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
     of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
-    which have no statistics, and `classes` is their number.
+    which have no statistics, and `classes` is their number. `box_classes` is the number of classes of targets that are
+    boxes.
     """
 
     input_shape: tuple[int, ...]
@@ -62,6 +63,7 @@ class DataInfo:
     void: int | None = None
     per_example: bool = False
     vocabulary: Vocabulary | None = None
+    box_classes: int | None = None
 
     @property
     def layout(self) -> Layout | None:
@@ -79,7 +81,7 @@ class DataInfo:
     def has_maps(self) -> bool:
         """Tells whether targets hold a value for each pixel of a picture, such as the label of a mask."""
         is_map = len(self.target_shape) >= 2 and self.target_shape[:2] == self.input_shape[:2]
-        return is_map and len(self.input_shape) == 3
+        return is_map and len(self.input_shape) == 3 and self.box_classes is None
 
     def resized(self, shape: tuple[int, ...]) -> "DataInfo":
         """Returns the description of pictures of another size; targets with a value for each pixel follow."""
@@ -90,7 +92,7 @@ class DataInfo:
 
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
-        targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example)
+        targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example, self.box_classes)
         statistics = (self.input_mean, self.input_std) if self.is_raw else self.vocabulary
         return (*shapes, *targets, self.layout, statistics)
 
@@ -230,6 +232,7 @@ def describe(
     standardised: bool = False,
     coded: bool = False,
     target_names: tuple[str, ...] = (),
+    box_classes: int | None = None,
 ) -> DataInfo:
     """Returns the DataInfo of a training split: the `rows` (None: all) of inputs (n, ...) and targets (n, ...).
 
@@ -260,6 +263,7 @@ def describe(
         encoding=encoding,
         coded=coded,
         target_names=target_names,
+        box_classes=box_classes,
         void=void,
         per_example=per_example,
     )

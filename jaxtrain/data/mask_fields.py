@@ -52,9 +52,17 @@ class MaskField:
         """Reads the masks of these rows; raises DataError naming file and row."""
         labels = np.zeros((len(rows), *self.shape[1:]), np.uint8)
         for place, row in enumerate(rows.tolist()):
-            for file in range(self._ends[row] - self._counts[row], self._ends[row]):
-                np.maximum(labels[place], self._read_file(row, file), out=labels[place])
+            for mask in self.read_each(row):
+                np.maximum(labels[place], mask, out=labels[place])
         return labels
+
+    def read_each(self, row: int) -> list[np.ndarray]:
+        """Reads the masks of one row apart, as many as it has files; raises DataError naming file and row."""
+        return [self._read_file(row, file) for file in range(self._ends[row] - self._counts[row], self._ends[row])]
+
+    def where(self, row: int) -> str:
+        """Returns the first mask file of a row, for an error."""
+        return self.files.where(self._ends[row] - self._counts[row])
 
     def check_sizes(self, most: int) -> list[DataError]:
         """Returns the errors of masks of another size than their image, by the headers of at most `most` files."""

@@ -7,6 +7,7 @@ and 1 in one array.
 
 from jaxtrain.config.registry import Family, Product, having
 from jaxtrain.models.cnn import CNN
+from jaxtrain.models.grid_resnet import GridResNet
 from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet import ResNet
 from jaxtrain.models.resnet9 import ResNet9
@@ -25,6 +26,7 @@ MODELS = Family(
         "resnet": ResNet,
         "unet": UNet,
         "vit": ViT,
+        "grid_resnet": GridResNet,
         "transformer": Transformer,
     },
     supplied=("outputs",),

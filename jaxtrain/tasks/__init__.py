@@ -1,4 +1,7 @@
-"""Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data."""
+"""Tasks: three pure functions (init, loss, predict), built from a model, a loss and the description of the data.
+
+A task with an argument `augmentation` augments by itself, by the section `augment` as a function (key, batch, values).
+"""
 
 import functools
 from collections.abc import Callable
@@ -22,6 +25,8 @@ from jaxtrain.tasks.classification import (
     label_distribution,
     multi_label,
 )
+from jaxtrain.tasks.contrastive import contrastive
+from jaxtrain.tasks.detection import detection
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
@@ -59,10 +64,11 @@ def _build_task(
     def build(values: Values, info: DataInfo) -> Task:
         sizes = info.layout.sizes if info.layout else ()
         bound = _Model(model, precision, views, info.has_maps, sizes)
-        built = task(values, bound, PerExample(loss, loss.name), info)
+        built = task(values, bound, PerExample(loss, loss.name), info, augmentation=augmentation)
         return lora.adapt(built) if lora else built
 
-    bare = augmented(_rebuilt(build, info), augmentation)
+    rebuilt = _rebuilt(build, info)
+    bare = rebuilt if task.takes("augmentation") else augmented(rebuilt, augmentation)
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
@@ -140,9 +146,12 @@ TASKS = Family(
         "label_distribution": label_distribution,
         "regression": regression,
         "segmentation": segmentation,
+        "detection": detection,
         "language_modelling": language_modelling,
+        "contrastive": contrastive,
     },
     supplied=("model", "loss", "info"),
+    offered=("augmentation",),
     product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),
 )
 

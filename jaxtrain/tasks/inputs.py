@@ -1,4 +1,4 @@
-"""Prepares inputs inside the program: raw integers are normalised, and rows of a table taken apart."""
+"""Prepares batches inside the program: raw integers are normalised, rows of a table taken apart, boxes marked."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtrain.core.state import Batch
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.table_encoding import Layout
+from jaxtrain.tasks.boxes import Boxes
 
 
 def normalise_inputs(inputs: Any, info: DataInfo) -> Any:
@@ -24,8 +25,9 @@ def normalise_inputs(inputs: Any, info: DataInfo) -> Any:
 
 
 def normalise_batch(batch: Batch, info: DataInfo) -> Batch:
-    """Returns the batch with its inputs normalised."""
-    return {**batch, "inputs": normalise_inputs(batch["inputs"], info)}
+    """Returns the batch with its inputs normalised, and targets that are boxes marked as such."""
+    targets = {} if info.box_classes is None else {"targets": Boxes(jnp.asarray(batch["targets"], jnp.float32))}
+    return {**batch, **targets, "inputs": normalise_inputs(batch["inputs"], info)}
 
 
 def _normalise(inputs: Any, info: DataInfo) -> Any:

@@ -57,6 +57,16 @@ def as_logits_and_labels(predictions: jax.Array, targets: jax.Array) -> tuple[ja
     return predictions.astype(jnp.float32), targets.astype(jnp.int32)[..., None]
 
 
+def as_cells_and_boxes(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns outputs (batch, rows, columns, 4 + classes) and boxes (batch, most, 5); ConfigError for other shapes."""
+    grids = predictions.ndim == 4 and predictions.shape[-1] > 4
+    if not (grids and targets.ndim == 3 and targets.shape[-1] == 5 and len(targets) == len(predictions)):
+        expected = "outputs (batch, rows, columns, 4 + classes) and boxes (batch, most, 5) for this loss"
+        hint = "Take it with task.name=detection"
+        raise ConfigError("loss.name", _shapes(predictions, targets), expected, hint)
+    return predictions.astype(jnp.float32), targets.astype(jnp.float32)
+
+
 def _shapes(predictions: jax.Array, targets: jax.Array) -> Words:
     return Words(f"predictions of shape {predictions.shape} and targets of shape {targets.shape}")
 

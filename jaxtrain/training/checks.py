@@ -143,6 +143,13 @@ def check_metrics(config: Config) -> None:
         raise ConfigError("eval.metric", chosen, one_of(judges), hint)
 
 
+def check_smoothing(config: Config) -> None:
+    """Rejects label smoothing in a contrastive task: the share of a view itself, which is ruled out, costs infinity."""
+    smoothing = config["loss"].get("label_smoothing")
+    if config["task"]["name"] == "contrastive" and smoothing:
+        raise ConfigError("loss.label_smoothing", smoothing, "0.0 with 'contrastive'", "Leave it out")
+
+
 @contextmanager
 def explain_jax_errors(config: Config) -> Iterator[None]:
     """Explains JAX's errors in the words of the config.

@@ -35,6 +35,7 @@ from jaxtrain.training.checks import (
     check_metrics,
     check_plateaus,
     check_schedule_free,
+    check_smoothing,
     warn_of_mini_batches,
 )
 from jaxtrain.training.feed_choice import make_feed
@@ -160,6 +161,7 @@ def build(
         DataError: data that cannot be read or used.
     """
     check_metrics(config)
+    check_smoothing(config)
     check_views(config)
     check_schedule_free(config)
     check_adadelta(config)

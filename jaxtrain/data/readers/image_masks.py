@@ -4,7 +4,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Literal
 
-from jaxtrain.config.schema import Bounds, Name
+from jaxtrain.config.schema import Bounds, Count, Name
+from jaxtrain.data.box_fields import BoxField
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import MOST_HEADERS, ImageField, Size, image_form
 from jaxtrain.data.images import Resampling
@@ -24,6 +25,7 @@ def image_masks(
     size: Size | None = None,
     channels: Literal[1, 3, 4] | None = None,
     resampling: Resampling = "bilinear",
+    most_boxes: Count | None = None,
 ) -> Source:
     """Images, and masks with the same names but for the ending, as images/1.jpg and masks/1.png, for a segmentation.
 
@@ -32,6 +34,8 @@ def image_masks(
     that no loss and no metric counts, such as 255 on the borders of objects. In place of a mask, a
     folder with its name may hold one file for each instance, which are merged: for two classes. Inputs, `size`,
     `channels` and `resampling` are as of `image_folder`; targets (n, height, width) uint8, resized to the nearest.
+    With `most_boxes`, targets are boxes instead, up to so many in an image, for a detection: around each connected part
+    of a mask, or around each instance.
     Raises DataError naming the file or folder that cannot be used.
     """
     if void is not None and void < classes:
@@ -50,7 +54,10 @@ def image_masks(
         places = [f"row {row}" for row, group in enumerate(found) for _ in group]
         targets = MaskField(FileList(root, mask_names, places.__getitem__), counts, inputs, classes, void)
         damaged += targets.check_sizes(MOST_HEADERS // len(parts))
-        splits[split] = Split(inputs, targets, str(root / image_part), str(root / mask_part))
+        field = targets if most_boxes is None else BoxField(targets, most_boxes)
+        splits[split] = Split(inputs, field, str(root / image_part), str(root / mask_part))
+    if most_boxes is not None:
+        return Source(splits, damaged=tuple(damaged), box_classes=classes - 1)
     return Source(splits, classes, void=void, damaged=tuple(damaged))
 
 

@@ -1,4 +1,4 @@
-"""Augmentations that move pixels; targets with a value for each pixel move along."""
+"""Augmentations that move pixels; targets with a value for each pixel, and boxes, move along."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtrain.config.schema import Bounds, Count, Fraction, NonNegative
 from jaxtrain.core.state import Batch
 from jaxtrain.errors import ConfigError, Words
+from jaxtrain.tasks.augment.box_moves import along_lines, turn_boxes
 from jaxtrain.tasks.augment.pictures import gather_lines, move, picture_size, take_lines, take_pixels, warp
 
 Scalar = float | jax.Array
@@ -66,7 +67,7 @@ def random_resized_crop(
     def nearest(maps: jax.Array) -> jax.Array:
         return take_lines(take_lines(maps, _nearest(rows), 1), _nearest(columns), 2)
 
-    return move(batch, linear, nearest)
+    return move(batch, linear, nearest, lambda boxes: along_lines(boxes, rows, columns, (height, width)))
 
 
 def flip(key: jax.Array, batch: Batch, probability: Fraction = 0.5) -> Batch:
@@ -100,7 +101,7 @@ def quarter_turns(key: jax.Array, batch: Batch, probability: Fraction = 0.75) ->
         rows, columns = (_choose(turns, places, shape) for places in ((down, right, up, left), (right, up, left, down)))
         return take_pixels(pictures, rows, columns)
 
-    return move(batch, pixels, pixels)
+    return move(batch, pixels, pixels, lambda boxes: turn_boxes(boxes, turns, height))
 
 
 def rotate(key: jax.Array, batch: Batch, degrees: NonNegative = 15.0) -> Batch:

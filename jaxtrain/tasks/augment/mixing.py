@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtrain.config.schema import Fraction, NonNegative
 from jaxtrain.core.state import Batch
 from jaxtrain.errors import ConfigError, Words
-from jaxtrain.tasks.augment.pictures import are_maps, demand_numbers, picture_size
+from jaxtrain.tasks.augment.pictures import are_maps, demand_numbers, picture_size, refuse_boxes
 from jaxtrain.tasks.augment.values import boxes
+from jaxtrain.tasks.boxes import Boxes
 from jaxtrain.tasks.mixtures import mix_targets, next_example, partners_of
 
 
@@ -32,6 +33,8 @@ def cutmix(key: jax.Array, batch: Batch, alpha: NonNegative = 1.0, probability: 
     """
     examples, height, width = picture_size(batch)
     inputs, targets = batch["inputs"], batch["targets"]
+    if isinstance(targets, Boxes):
+        refuse_boxes(targets)
     share, place = jax.random.split(key)
     side = jnp.sqrt(1.0 - _kept(share, examples, alpha, probability))
     pasted = boxes(place, batch, side * height, side * width)

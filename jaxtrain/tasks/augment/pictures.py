@@ -1,13 +1,15 @@
 """Pictures of a batch: their size, and how pixels are gathered anew, in the inputs and in the targets alike."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
 from jaxtrain.core.state import Batch
 from jaxtrain.errors import ConfigError, Words
+from jaxtrain.tasks.augment.box_moves import along_lines
+from jaxtrain.tasks.boxes import Boxes
 from jaxtrain.tasks.mixtures import partners_of
 
 
@@ -44,15 +46,18 @@ def are_maps(targets: Any, inputs: jax.Array) -> bool:
 Change = Callable[[jax.Array], jax.Array]
 
 
-def move(batch: Batch, pixels: Change, labels: Change) -> Batch:
-    """Applies a change of geometry: `pixels` to the inputs, and `labels` to targets that are maps.
+def move(batch: Batch, pixels: Change, labels: Change, boxes: Callable[[Boxes], Boxes] | None = None) -> Batch:
+    """Applies a change of geometry: `pixels` to the inputs, `labels` to targets that are maps, `boxes` to boxes.
 
     What they fill with 0 outside of a picture has the void label in maps of a batch with "void", which nothing counts.
-    Targets of another kind that move with a picture, such as boxes, would be moved here.
+    Raises ConfigError for targets that are boxes if they cannot be moved. Targets of another kind that move with a
+    picture would be moved here.
     """
     void = batch.get("void", 0)
 
     def moved(targets: Any) -> Any:
+        if isinstance(targets, Boxes):
+            return (boxes or refuse_boxes)(targets)
         return labels(targets - void) + void if are_maps(targets, batch["inputs"]) else targets
 
     result = {**batch, "inputs": pixels(batch["inputs"]), "targets": moved(batch["targets"])}
@@ -70,7 +75,19 @@ def gather_lines(batch: Batch, rows: jax.Array | None = None, columns: jax.Array
     def lines(pictures: jax.Array) -> jax.Array:
         return take_lines(take_lines(pictures, rows, 1), columns, 2)
 
-    return move(batch, lines, lines)
+    return move(batch, lines, lines, lambda boxes: along_lines(boxes, rows, columns, _size(batch, rows, columns)))
+
+
+def refuse_boxes(boxes: Boxes) -> NoReturn:
+    """Raises ConfigError: boxes would not stay boxes."""
+    expected = "an augmentation that keeps boxes upright, such as flip, crop or quarter_turns"
+    raise ConfigError("augment", Words("targets that are boxes"), expected, "Leave it out")
+
+
+def _size(batch: Batch, rows: jax.Array | None, columns: jax.Array | None) -> tuple[int, int]:
+    """Returns height and width of pictures of these lines."""
+    _, height, width = picture_size(batch)
+    return height if rows is None else rows.shape[1], width if columns is None else columns.shape[1]
 
 
 def take_lines(pictures: jax.Array, places: jax.Array | None, axis: int) -> jax.Array:

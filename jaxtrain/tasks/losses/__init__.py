@@ -4,6 +4,7 @@ Losses of masks have an argument `kept`, like the targets, which is false at pix
 """
 
 from jaxtrain.config.registry import Family
+from jaxtrain.tasks.losses.boxes import focal_giou
 from jaxtrain.tasks.losses.classification import binary_cross_entropy, binary_focal, cross_entropy, focal, kl_divergence
 from jaxtrain.tasks.losses.overlap import dice, dice_cross_entropy, iou, tversky
 from jaxtrain.tasks.losses.regression import huber, log_cosh, mae, mse
@@ -24,6 +25,7 @@ LOSSES = Family(
         "iou": iou,
         "tversky": tversky,
         "dice_cross_entropy": dice_cross_entropy,
+        "focal_giou": focal_giou,
     },
     supplied=("predictions", "targets"),
     offered=("kept",),

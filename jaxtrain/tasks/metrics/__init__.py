@@ -17,6 +17,7 @@ from jaxtrain.tasks.metrics.classification import (
     top_3,
     top_5,
 )
+from jaxtrain.tasks.metrics.detection import mean_average_precision, mean_average_precision_50
 from jaxtrain.tasks.metrics.labels import (
     accuracy_per_label,
     exact_match,
@@ -97,6 +98,8 @@ METRICS = Family(
         "iou": iou,
         "mean_iou": mean_iou,
         "iou_per_class": iou_per_class,
+        "mean_average_precision": mean_average_precision,
+        "mean_average_precision_50": mean_average_precision_50,
         "image_dice": image_dice,
         "image_iou": image_iou,
     },
@@ -109,6 +112,9 @@ OVER_CLASSES = frozenset(name for name in METRICS.members if name.endswith("_per
 
 OVER_TARGETS = frozenset(name for name in METRICS.members if name.endswith(("_per_label", "_per_output")))
 """Metrics with a value for each column of targets (n, columns): labels or outputs."""
+
+OF_BOXES = frozenset({"mean_average_precision", "mean_average_precision_50"})
+"""Metrics of detections and boxes; other ones would compare their numbers."""
 
 SEVERAL = OVER_CLASSES | OVER_TARGETS
 """Metrics with more than one value, which cannot be used as `eval.metric`."""
@@ -132,4 +138,4 @@ def measure(
     return metric(predictions, targets, mask, **{name: make() for name, make in known.items() if name in names})
 
 
-__all__ = ["METRICS", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]
+__all__ = ["METRICS", "OF_BOXES", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]
