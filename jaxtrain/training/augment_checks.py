@@ -68,16 +68,16 @@ def check_augment(config: Config, rules: Rules, info: DataInfo, state: TrainStat
 def _check_batch(batch: Batch, seen: Batch) -> None:
     """Rejects a batch of another number of examples, of another dtype, or without targets."""
     for name in ("inputs", "targets"):
-        old, new = (_kinds(of.get(name)) for of in (batch, seen))
+        old, new = (_form(batch.get(name)) for batch in (batch, seen))
         if old != new:
-            found = ", ".join(new) or "no examples"
-            got = Words(f"{name} of {found} for {EXAMPLES}")
-            raise ConfigError("augment", got, f"{name} of {', '.join(old)}, from every member")
+            got = Words(f"{name} of {new[0]}, {new[1][0] if new[1] else 'no'} examples for {EXAMPLES}")
+            raise ConfigError("augment", got, f"{name} of {old[0]}, one for each example, from every member")
 
 
-def _kinds(tree: Any) -> list[str]:
-    """Returns the dtype and the number of examples of each array, in words."""
-    return [f"{leaf.dtype}, {leaf.shape[0] if leaf.shape else 'no'} examples" for leaf in jax.tree.leaves(tree)]
+def _form(field: Any) -> tuple[Any, tuple[int, ...]]:
+    """Returns the dtype and the number of examples of a field of a batch, an array or boxes."""
+    array = next(iter(jax.tree.leaves(field)), None)
+    return getattr(array, "dtype", None), getattr(array, "shape", ())[:1]
 
 
 def _demand_mixed_losses(

@@ -5,8 +5,8 @@ A member is a pure function `(key, batch, **knobs) -> batch`, and draws for each
 (`jaxtrain/tasks/mixtures.py`). Inputs have mean 0 and deviation 1 in each channel of the training
 split, also where the data are bytes: what lies outside of a picture is 0, the mean. A strength of 0 leaves the batch as
 it is, to the bit. Targets with the height and width of the inputs, such as masks, move with the picture, and so do
-`jaxtrain/tasks/boxes.py:Boxes`. Outside of it masks are 0, or the void label of the data, which a batch then holds as
-`void`.
+`jaxtrain/tasks/boxes.py:Boxes`. Outside of a picture masks are 0, or the void label of the data, which a batch then
+holds as `void`.
 """
 
 from collections.abc import Mapping
