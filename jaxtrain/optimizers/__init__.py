@@ -42,16 +42,16 @@ class Optimizer(NamedTuple):
 
 
 class FrozenPaths(NamedTuple):
-    """A regular expression as a mask: true for the parameters whose path it matches."""
+    """Regular expressions as a mask: true for the parameters whose path one of them matches."""
 
-    pattern: str
+    patterns: tuple[str, ...]
 
     def __call__(self, params: Any) -> Any:
         """Returns a tree of bools; raises ConfigError if no parameter is left to train, or none is frozen."""
-        mask = match_paths("optimizer.frozen", self.pattern, params)
+        mask = match_paths("optimizer.frozen", "|".join(self.patterns), params)
         if all(jax.tree.leaves(mask)):
             hint = "Freeze fewer"
-            raise ConfigError("optimizer.frozen", self.pattern, "a pattern that leaves a parameter to train", hint)
+            raise ConfigError("optimizer.frozen", self.patterns[0], "a pattern that leaves a parameter to train", hint)
         return mask
 
 

@@ -209,5 +209,5 @@ def make_rules(config: Config, info: DataInfo) -> Rules:
 def _frozen(config: Config) -> FrozenPaths | None:
     """Returns which parameters are frozen: those of `optimizer.frozen`, and all that adapters are added to."""
     patterns = [config["optimizer"]["frozen"], f"^{BASE}/" if config["lora"]["paths"] else None]
-    given = [pattern for pattern in patterns if pattern is not None]
-    return FrozenPaths("|".join(given)) if given else None
+    given = tuple(pattern for pattern in patterns if pattern is not None)
+    return FrozenPaths(given) if given else None

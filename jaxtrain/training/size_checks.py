@@ -31,7 +31,8 @@ def check_sizes(config: Config, mesh: Devices, state: TrainState, example: Batch
     if needed > limit:
         raise ConfigError("data.eval_batch_size", batch, f"batches of at most {_gib(limit)}, not {_gib(needed)}")
     _check_state(config, state, limit)
-    check_lanes(mesh, state, {"train.seeds" if config["train"]["seeds"] > 1 else "data.folds": lane_count(config)})
+    lanes = {"train.seeds" if config["train"]["seeds"] > 1 else "data.folds": lane_count(config)}
+    check_lanes(mesh, state, lanes, share=True)  # they may share what is frozen; the plan of their program is exact
 
 
 def check_lanes(
