@@ -31,7 +31,7 @@ Outline = Callable[[Any, np.ndarray], None]
 """(axes, target of one picture): draws around what the target holds."""
 
 TIMES = 3
-"""How often each example is drawn augmented."""
+"""Augmented drawings of each example."""
 
 
 def draw_examples(dataset: Dataset) -> "Figure":

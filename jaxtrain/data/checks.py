@@ -91,7 +91,8 @@ def _check_boxes(source: Source) -> None:
             raise DataError(where, got, expected, "Fill the rows of absent boxes with -1")
         if not isinstance(split.targets, np.ndarray):
             continue
-        labels, sides = split.targets[..., 0], split.targets[..., 3:]
+        labels = split.targets[..., 0]
+        sides = split.targets[..., 3:]
         wrong = ~np.isin(labels, np.arange(-1, most + 1)) | ((labels >= 0) & (sides <= 0).any(axis=-1))
         if wrong.any():
             row, place = np.argwhere(wrong)[0]

@@ -20,7 +20,7 @@ def encode_tables(
 ) -> tuple[TableEncoding, Source]:
     """Learns an encoding from the training `rows` (None: all), and returns it with the source of encoded inputs.
 
-    `coded` categories are codes, and numbers have so many `quantiles` (`TableEncoding`).
+    `coded` categories are codes, and numbers have `quantiles` of them (`TableEncoding`).
     Warns of categories in other rows that no training row has. Raises DataError for splits of other columns.
     """
     train: Table = source.splits["train"].inputs

@@ -11,7 +11,7 @@ class Settings:
     """Settings of every source: the data folder (None: $JAXTRAIN_DATA, else data/), splits, batch sizes and feeding.
 
     `seed` determines the splits and the order of the batches. A fraction applies only if the source has no such split.
-    With `quantiles`, each number of a table is followed by its normal rank, learnt from so many quantiles of training.
+    With `quantiles`, each number of a table is followed by its normal rank, learnt from that number of quantiles.
     Rows are assigned to splits at random; with `stratify` each split gets its share of every class, with `group_by` all
     rows with one value of a column lie in one split, and with `order_by` the last rows by a column, such as a time, are
     the test split, and those before them the validation split. `folds` cuts all rows but those of the test split into

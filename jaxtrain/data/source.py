@@ -63,9 +63,9 @@ class Source:
     that do not count. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of
     the training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
     examples that a reader found and left, for `data.skip_bad`. `extra` names further fields of mappings, of any shape
-    and numeric dtype, which a task of one's own gets in its batches beside inputs and targets. `box_classes` says that
-    targets are boxes of so many classes, (n, most, 5): (class, y, x, height, width) in pixels, with y and x of the top
-    left corner, and class -1 for no box.
+    and numeric dtype, which a task of one's own gets in its batches beside inputs and targets. With
+    `box_classes` targets are boxes of that number of classes, (n, most, 5): (class, y, x, height, width) in pixels,
+    with y and x of the top left corner, and class -1 for no box.
     """
 
     splits: Mapping[str, Any]

@@ -140,7 +140,7 @@ class TableEncoding:
     def fit(
         cls, table: Table, rows: np.ndarray | None = None, *, coded: bool = False, quantiles: int | None = None
     ) -> "TableEncoding":
-        """Learns means and categories of the training `rows` (None: all) of a table, and so many quantiles of numbers.
+        """Learns means and categories of the training `rows` (None: all) of a table, and quantiles of its numbers.
 
         Raises DataError for a column without values, and for more than 1,000 categories or one for each row.
         """

@@ -53,7 +53,8 @@ Config {config}, {members}.
 
 def model_card(description: Mapping[str, Any]) -> str:
     """Returns the card, in Markdown, of an export with this description."""
-    inputs, outputs = description["inputs"], description["outputs"]
+    inputs = description["inputs"]
+    outputs = description["outputs"]
     rows = [
         f"| `{name}` | ({', '.join(map(str, array['shape']))}) | {array['dtype']} |"
         for arrays in (inputs, outputs)

@@ -16,7 +16,7 @@ from jaxtrain.storage.result import Result
 from jaxtrain.training.trained_run import Run
 
 PROMISE = datetime.timedelta(days=180)
-"""How long JAX promises to read an exported program."""
+"""The time for which JAX promises to read an exported program."""
 
 
 def describe_export(

@@ -45,7 +45,7 @@ FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "examples of another shape": lambda array: array[..., None],
     "numbers of another type": lambda array: array.astype(np.float16),
 }
-"""What a program must refuse -> how to make it of good rows."""
+"""Kind of input that a program must refuse -> a function that makes it of good rows."""
 
 
 def _demand_refusal(model: ExportedModel, fault: str, arguments: Arguments) -> None:

@@ -14,7 +14,7 @@ Outputs = dict[str, jax.Array]
 
 
 class Head(NamedTuple):
-    """What becomes of the predictions of a task: those of several members are joined, and outputs made of them."""
+    """Joins the predictions of several members of a task, and makes the outputs of an export of them."""
 
     join: Callable[[jax.Array], jax.Array]
     outputs: Callable[[jax.Array], Outputs]

@@ -15,7 +15,7 @@ Columns = dict[str, np.ndarray]
 
 
 class RowsToCheck(NamedTuple):
-    """Raw inputs, an array (n, ...) or columns by name: first so many `usual` rows, then extreme ones."""
+    """Raw inputs, an array (n, ...) or columns by name: first a number of `usual` rows, then extreme ones."""
 
     inputs: Any
     usual: int

@@ -22,7 +22,7 @@ class TableInputs:
     """Numbers, as value and remainder, nan where one is missing, and the codes of categories.
 
     A code is 0 for a category that no training row has, then the place of the category, then, for a missing one, the
-    number of categories plus 1. Codes that there are not count as 0.
+    number of categories plus 1. Unknown codes count as 0.
     """
 
     info: DataInfo

@@ -97,7 +97,8 @@ def _load_runs(workdir: Path, seed: int | None, ensemble: bool, trust: Sequence[
     if first.info.vocabulary is not None:
         got = Words("a run on texts, whose models continue sequences")
         raise UsageError(str(workdir), got, "a run whose examples are independent", "Use it by Run.generate")
-    start, count = first.config["seed"], first.config["train"]["seeds"]
+    start = first.config["seed"]
+    count = first.config["train"]["seeds"]
     if not ensemble:
         return {start if seed is None else seed: first}
     if seed is not None or count == 1:

@@ -62,7 +62,8 @@ def sweep_rates(
         sweep = _Sweep(LaneSweep(setup, points), carried, points.shape[0])
         sweep.train(rates, lengths, say)
         sweep.widen(points, say)
-        rows, readings = sweep.rows, sweep.readings
+        rows = sweep.rows
+        readings = sweep.readings
     return LRRangeResult(method, points.target, rows, readings, points.second, total_steps)
 
 

@@ -67,7 +67,7 @@ class Setup:
     share_frozen: bool = False
 
     def population(self, rules: Rules, lanes: int) -> Population:
-        """Returns the program of so many lanes, at width 1."""
+        """Returns the program of a number of lanes, at width 1."""
         mesh = self.mesh or device_mesh(None)
         return Population(rules, mesh, lanes, step=self.step, share_frozen=self.share_frozen)
 

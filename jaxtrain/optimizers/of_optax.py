@@ -16,7 +16,8 @@ MEAN = "It clips the gradient of each example, and a step has their mean; its pa
 
 def reason_against(function: Callable[..., Any]) -> tuple[str, str] | None:
     """Returns (what is expected, hint) for a function of optax that is no optimizer; None for any other function."""
-    module, name = getattr(function, "__module__", None) or "", getattr(function, "__name__", "")
+    module = getattr(function, "__module__", None) or ""
+    name = getattr(function, "__name__", "")
     if not module.startswith("optax.") or module == OPTIMIZERS_OF_OPTAX:
         return None
     if not module.startswith("optax.contrib."):

@@ -36,6 +36,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Writes name -> array, and texts that describe them."""
-    # The library writes the memory of an array as it lies, which is wrong for a transposed one.
+    # The library copies the memory of an array, which is wrong for a transposed one.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     write_bytes(path, save(contiguous, dict(metadata or {})))

@@ -38,7 +38,8 @@ def giou(boxes: jax.Array, others: jax.Array) -> jax.Array:
     have a gradient, too. Rezatofighi et al. (2019), https://arxiv.org/abs/1902.09630.
     """
     share, union = _overlap(boxes, others)
-    (start, end), (other_start, other_end) = _ends(boxes), _ends(others)
+    start, end = _ends(boxes)
+    other_start, other_end = _ends(others)
     around = jnp.maximum(end, other_end) - jnp.minimum(start, other_start)
     hull = around[..., 0] * around[..., 1]
     return share - _divide(hull - union, hull)
@@ -109,7 +110,8 @@ def _ends(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _overlap(boxes: jax.Array, others: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns IoU and the area of the union, (...) each."""
-    (start, end), (other_start, other_end) = _ends(boxes), _ends(others)
+    start, end = _ends(boxes)
+    other_start, other_end = _ends(others)
     sides = jnp.maximum(jnp.minimum(end, other_end) - jnp.maximum(start, other_start), 0.0)
     common = sides[..., 0] * sides[..., 1]
     union = boxes[..., 2] * boxes[..., 3] + others[..., 2] * others[..., 3] - common

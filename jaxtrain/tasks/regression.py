@@ -28,7 +28,8 @@ def regression(
     mean, std = (np.asarray(values).reshape(1, *shape) for values in (info.target_mean, info.target_std))
     if not info.standardised:
         _check_resolution(mean, std)
-    mean32, std32 = mean.astype(np.float32), std.astype(np.float32)
+    mean32 = mean.astype(np.float32)
+    std32 = std.astype(np.float32)
 
     def standardise(targets: jax.Array) -> jax.Array:
         targets = targets.astype(jnp.float32)

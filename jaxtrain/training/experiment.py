@@ -207,7 +207,7 @@ def make_rules(config: Config, info: DataInfo) -> Rules:
 
 
 def _frozen(config: Config) -> FrozenPaths | None:
-    """Returns which parameters are frozen: those of `optimizer.frozen`, and all that adapters are added to."""
+    """Returns which parameters are frozen: those of `optimizer.frozen`, and the base of adapters."""
     patterns = [config["optimizer"]["frozen"], f"^{BASE}/" if config["lora"]["paths"] else None]
     given = tuple(pattern for pattern in patterns if pattern is not None)
     return FrozenPaths(given) if given else None

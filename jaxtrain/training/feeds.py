@@ -217,7 +217,7 @@ def batches_in_block(dataset: Dataset, size: int, most: int) -> int:
 
 
 def data_shapes(dataset: Dataset, examples: int, mesh: Devices) -> Any:
-    """Returns the shapes of so many prepared examples on the devices."""
+    """Returns the shapes of a number of prepared examples on the devices."""
     shapes = {
         name: jax.ShapeDtypeStruct((examples, *leaf.shape[1:]), leaf.dtype) for name, leaf in dataset.example.items()
     }

@@ -131,7 +131,7 @@ class FoldsOnHost:
         return batches_in_block(self.dataset, len(self._feeds) * size, most)
 
     def _parts(self, block: Rows, examples: int) -> list[Rows]:
-        """Returns the part of each lane in a block: so many examples."""
+        """Returns the part of each lane in a block, by its number of examples."""
         begins = range(0, len(self._feeds) * examples, examples)
         return [{name: array[begin : begin + examples] for name, array in block.items()} for begin in begins]
 
@@ -144,7 +144,7 @@ class FoldsOnHost:
         return {}
 
     def _buffers(self, examples: int) -> Buffers:
-        """Returns the buffers of blocks of so many examples of each lane."""
+        """Returns the buffers of blocks with a number of examples of each lane."""
         return buffers_of(self._pools, self.dataset, len(self._feeds) * examples)
 
 
@@ -153,7 +153,8 @@ def _eval_batches(dataset: Dataset, split: str, size: int) -> tuple[np.ndarray, 
     each = [eval_batches(fold.sizes[split], size) for fold in dataset.folds]
     batches = max(len(rows) for rows, _ in each)
     shape = (len(each), batches, size)
-    all_rows, all_masks = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    all_rows = np.zeros(shape, np.int32)
+    all_masks = np.zeros(shape, np.float32)
     for lane, (rows, mask) in enumerate(each):
         all_rows[lane, : len(rows)] = rows
         all_masks[lane, : len(rows)] = mask

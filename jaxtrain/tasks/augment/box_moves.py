@@ -27,7 +27,8 @@ def turn_boxes(boxes: Boxes, turns: jax.Array, length: int) -> Boxes:
 
 def _along(values: jax.Array, place: int, lines: jax.Array | None, length: int) -> tuple[jax.Array, jax.Array]:
     """Returns start and side of boxes along an axis, (batch, most) each; `lines` are (batch, length)."""
-    start, side = values[..., place], values[..., place + 2]
+    start = values[..., place]
+    side = values[..., place + 2]
     if lines is None:
         return start, side
     first, last = (lines[:, i, None].astype(jnp.float32) for i in (0, -1))
@@ -41,7 +42,8 @@ def _within(
 ) -> Boxes:
     """Returns boxes of these (start, side), cut at the edges of a picture, with the old classes, or -1 if outside."""
     inside = boxes.values[..., 0] >= 0
-    starts, sides = [], []
+    starts = []
+    sides = []
     for (start, side), length in zip((vertical, horizontal), size, strict=True):
         centre = start + side / 2
         inside &= (centre >= 0) & (centre < length)

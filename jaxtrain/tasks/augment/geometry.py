@@ -93,8 +93,10 @@ def quarter_turns(key: jax.Array, batch: Batch, probability: Fraction = 0.75) ->
     whether, which = jax.random.split(key)
     turned = jax.random.bernoulli(whether, probability, (examples, 1, 1))
     turns = jnp.where(turned, jax.random.randint(which, (examples, 1, 1), 1, 4), 0)
-    down, right = _places(height)[..., None], _places(width)[:, None]
-    up, left = height - 1 - down, width - 1 - right
+    down = _places(height)[..., None]
+    right = _places(width)[:, None]
+    up = height - 1 - down
+    left = width - 1 - right
     shape = (examples, height, width)
 
     def pixels(pictures: jax.Array) -> jax.Array:
@@ -152,7 +154,8 @@ def _transform(batch: Batch, matrices: jax.Array, shifts: jax.Array) -> Batch:
 
 def _turn(radians: jax.Array) -> jax.Array:
     """Returns matrices (batch, 2, 2) that turn places (row, column)."""
-    cos, sin = jnp.cos(radians), jnp.sin(radians)
+    cos = jnp.cos(radians)
+    sin = jnp.sin(radians)
     return jnp.stack([jnp.stack([cos, sin], -1), jnp.stack([-sin, cos], -1)], -2)
 
 

@@ -32,7 +32,8 @@ def cutmix(key: jax.Array, batch: Batch, alpha: NonNegative = 1.0, probability: 
     (2019), https://arxiv.org/abs/1905.04899.
     """
     examples, height, width = picture_size(batch)
-    inputs, targets = batch["inputs"], batch["targets"]
+    inputs = batch["inputs"]
+    targets = batch["targets"]
     if isinstance(targets, Boxes):
         refuse_boxes(targets)
     share, place = jax.random.split(key)

@@ -113,8 +113,10 @@ def warp(batch: Batch, rows: jax.Array, columns: jax.Array) -> Batch:
     Inputs are interpolated linearly between the four pixels around a place, where those outside of the picture are 0.
     Targets that are maps take the nearest pixel.
     """
-    top, left = jnp.floor(rows).astype(jnp.int32), jnp.floor(columns).astype(jnp.int32)
-    down, right = (rows - jnp.floor(rows))[..., None], (columns - jnp.floor(columns))[..., None]
+    top = jnp.floor(rows).astype(jnp.int32)
+    left = jnp.floor(columns).astype(jnp.int32)
+    down = (rows - jnp.floor(rows))[..., None]
+    right = (columns - jnp.floor(columns))[..., None]
 
     def linear(pictures: jax.Array) -> jax.Array:
         upper = take_pixels(pictures, top, left) * (1.0 - right) + take_pixels(pictures, top, left + 1) * right

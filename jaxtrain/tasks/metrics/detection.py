@@ -59,9 +59,11 @@ def _average_precision(predictions: jax.Array, targets: jax.Array, mask: jax.Arr
         got = Words(f"predictions of shape {predictions.shape} and targets of shape {targets.shape}")
         hint = "Leave it out: it is a metric of the task 'detection'"
         raise ConfigError("task.metrics", got, "detections (n, 4 + classes) and boxes (m, 5) an example", hint)
-    boxes, scores = predictions[..., :4].astype(jnp.float32), predictions[..., 4:].astype(jnp.float32)
+    boxes = predictions[..., :4].astype(jnp.float32)
+    scores = predictions[..., 4:].astype(jnp.float32)
     classes = scores.shape[-1]
-    true, labels = targets[..., 1:].astype(jnp.float32), targets[..., 0]
+    true = targets[..., 1:].astype(jnp.float32)
+    labels = targets[..., 0]
     labels = jnp.where((labels >= 0) & (labels < classes), labels, classes).astype(jnp.int32)
     levels = jnp.array(thresholds, jnp.float32)
 
@@ -109,7 +111,9 @@ def _bins(scores: jax.Array) -> jax.Array:
 def _mean_area(total: Any, count: Any) -> Any:
     """Returns the area under the precision envelope, averaged over thresholds and the classes that have boxes."""
     sums = np.asarray(total, np.float64)
-    others, matches, boxes = sums[..., :BINS], sums[..., BINS:-1], sums[..., -1:]
+    others = sums[..., :BINS]
+    matches = sums[..., BINS:-1]
+    boxes = sums[..., -1:]
     true_positives = np.cumsum(matches, axis=-1)
     precision = divide(true_positives, true_positives + np.cumsum(others, axis=-1))
     envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
