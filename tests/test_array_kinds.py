@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse
 
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError

@@ -6,7 +6,7 @@ from tiny_runs import tiny
 
 from jaxtrain.config.identity import digest
 from jaxtrain.data.cut import Rule, cut
-from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.order import Weights, batch_indices
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source

@@ -11,7 +11,8 @@ from tiny_runs import config_file, run
 
 from jaxtrain.commands.data import data_report
 from jaxtrain.commands.data_pictures import draw_examples
-from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import diabetes, digits
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.settings import Settings

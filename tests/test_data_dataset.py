@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxtrain.data import info
-from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.info import DataInfo
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist
 from jaxtrain.data.settings import Settings

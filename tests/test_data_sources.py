@@ -167,9 +167,9 @@ def test_a_damaged_table_of_scikit_learn_is_named(tmp_path, monkeypatch, source,
 
 def test_reading_imports_neither_jax_nor_scikit_learn():
     code = (
-        "import sys; from pathlib import Path; from jaxtrain.data import dataset, order, settings;"
+        "import sys; from pathlib import Path; from jaxtrain.data import loading, order, settings;"
         "from jaxtrain.data.readers import arrays, embedded, idx;"
-        "dataset.load_dataset(embedded.digits(Path()), settings.Settings());"
+        "loading.load_dataset(embedded.digits(Path()), settings.Settings());"
         "sys.exit(', '.join({'jax', 'sklearn'} & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])

@@ -13,7 +13,8 @@ from tiny_runs import outcome, tiny
 from jaxtrain import evaluate, load_run
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Task
-from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source

@@ -14,7 +14,7 @@ from tiny_runs import Interrupting, outcome, run, tiny
 
 from jaxtrain.data import info
 from jaxtrain.data.buffers import ALIGNMENT, Buffers
-from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source

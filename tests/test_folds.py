@@ -13,7 +13,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
 from jaxtrain.data.cut import Rule, cut_folds
-from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import breast_cancer, digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import as_source

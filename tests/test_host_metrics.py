@@ -12,7 +12,7 @@ from jaxtrain import load_run, run_search
 from jaxtrain.commands.evaluate import evaluate
 from jaxtrain.config.identity import changes_numbers, digest
 from jaxtrain.config.trust import references
-from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
 from jaxtrain.errors import ConfigError, DataError, Words

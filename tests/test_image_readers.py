@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from jaxtrain.data import image_fields
-from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.fields import Field
 from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import ImageField, read_images
 from jaxtrain.data.images import resize
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.data.readers.image_tables import image_table

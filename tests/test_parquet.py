@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxtrain.data.dataset import load_dataset
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups
 from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
 from jaxtrain.data.settings import Settings

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxtrain.data.dataset import load_dataset
 from jaxtrain.data.info import DataInfo
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import python_source
 from jaxtrain.data.readers.text_files import read_windows, text
 from jaxtrain.data.settings import Settings

@@ -12,10 +12,11 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from jaxtrain.config.registry import Family, knobs_of
-from jaxtrain.data.dataset import Dataset, load_dataset
+from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.image_fields import read_images
 from jaxtrain.data.images import SUFFIXES
 from jaxtrain.data.info import DataInfo
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.arrays import arrays
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits, python_source
