@@ -316,7 +316,8 @@ def halving(options: argparse.Namespace) -> Comparison:
         outcomes_of = {}
         for name, kind in (("halved", "successive"), ("whole", None)):
             experiment, notes = study(options.quick, halving=kind)
-            config = {**experiment.config, "seed": seed, "eval": {"every": "10 %", "metric": "accuracy"}}
+            config = {**experiment.config, "seed": seed}
+            config["eval"] = {**config["eval"], "every": "10 %", "metric": "accuracy"}
             config["train"] = {**config["train"], "duration": "20 steps" if options.quick else "3 epochs"}
             space = read_space(config)
             began = time.perf_counter()

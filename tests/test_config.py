@@ -656,7 +656,8 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
     monkeypatch.setattr(data.Settings, "__getattribute__", noted)
     first = resolve_config(tiny).config
     train_and_evaluate(recorded(first, reads), tmp_path / "first", quiet=True)
-    tuned = resolve_config(tiny, {"checkpoint.init_from": str(tmp_path / "first")}).config
+    adapted = {"checkpoint.init_from": str(tmp_path / "first"), "lora.paths": "kernel"}
+    tuned = resolve_config(tiny, adapted).config
     train_and_evaluate(recorded(tuned, reads), tmp_path / "tuned", quiet=True)
     lr_range_test(recorded(first, reads), tmp_path / "tested")
     streamed = data.Source({"train": [(np.full(3, i), i % 2) for i in range(40)]})

@@ -124,7 +124,7 @@ def test_the_loss_of_a_task_leaves_padding_out_and_its_gradients_too():
 
 def test_classification_refuses_targets_that_are_no_labels():
     with pytest.raises(DataError, match=r"task\.name: got 'classification'; expected .*labels"):
-        made(INPUTS, INPUTS, None)[0].init(KEY, {}, {"model.dropout": 0.0})
+        made(INPUTS, INPUTS, None)[0].init(KEY, {"inputs": INPUTS}, {"model.dropout": 0.0})
 
 
 @pytest.mark.one_fast_of(2)
@@ -173,7 +173,7 @@ def test_a_task_that_wraps_regression_is_refused_targets_that_float32_has_rounde
         INPUTS, 2460000.5 + INPUTS[:, 0].astype(float), task="test_tasks:wrapped_regression", model=MLP
     )
     with pytest.raises(DataError, match=r"targets of mean 24600\d\d\.\d+ and deviation \d\.\d+ in float32; expected"):
-        task.init(KEY, {}, hparams)
+        task.init(KEY, {"inputs": INPUTS}, hparams)
 
 
 def test_regression_takes_whole_numbers_and_refuses_images_as_targets():
@@ -184,7 +184,7 @@ def test_regression_takes_whole_numbers_and_refuses_images_as_targets():
     with pytest.raises(
         DataError, match=r"task\.name: got 'regression' for targets of shape \(4, 4\) an example; expected "
     ):
-        made(INPUTS, np.zeros((64, 4, 4)), task="regression", loss="mse")[0].init(KEY, {}, {})
+        made(INPUTS, np.zeros((64, 4, 4)), task="regression", loss="mse")[0].init(KEY, {"inputs": INPUTS}, {})
 
 
 def blobs(count, size=12):
@@ -267,7 +267,7 @@ def test_tasks_refuse_data_that_they_cannot_learn_from(section, targets, classes
     key = r"task\.class_balance: got a float" if isinstance(section, dict) else rf"task\.name: got '{name}'"
     task, hparams = made(INPUTS, targets, classes, task=section, loss=loss, model=MLP)
     with pytest.raises(DataError, match=rf"{key}.*; expected "):
-        task.init(KEY, {}, hparams)
+        task.init(KEY, {"inputs": INPUTS}, hparams)
 
 
 @pytest.mark.parametrize("task", ["classification", "binary_classification"])
@@ -338,7 +338,9 @@ def test_metrics_of_a_task_are_chosen_by_name_and_an_unknown_one_is_refused():
         task, hparams = made(INPUTS, targets, task={"name": "regression", "metrics": metrics}, loss="mse", model=MLP)
         assert set(measured(task, hparams, INPUTS, targets)) == {"loss", *metrics}
     with pytest.raises(ConfigError) as refusal:
-        made(INPUTS, LABELS, 3, task={"name": "classification", "metrics": ("acuracy",)})[0].init(KEY, {}, {})
+        made(INPUTS, LABELS, 3, task={"name": "classification", "metrics": ("acuracy",)})[0].init(
+            KEY, {"inputs": INPUTS}, {}
+        )
     assert refusal.value.key.startswith("task.metrics")
     assert refusal.value.got == "acuracy"
     assert "accuracy" in refusal.value.expected
