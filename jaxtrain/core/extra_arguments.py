@@ -1,10 +1,11 @@
 """Arguments that some optax transformations need besides gradients, state and parameters."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+from jax.extend import core
 
 
 def extra_arguments(
@@ -30,8 +31,15 @@ def extra_arguments(
     return {name: argument for name, argument in available.items() if name in parameters}
 
 
-def uses_argument(function: Callable[[jax.Array], Any], argument: jax.Array) -> bool:
-    """Traces a function, and returns whether its results depend on its argument."""
-    jaxpr = jax.make_jaxpr(function)(argument).jaxpr
-    used = [*jaxpr.outvars, *(variable for equation in jaxpr.eqns for variable in equation.invars)]
-    return any(variable is jaxpr.invars[0] for variable in used)
+def uses_argument(function: Callable[..., Any], argument: Any, *others: Any) -> bool:
+    """Traces `function(argument, *others)`, and returns whether a result depends on the argument, a tree of arrays."""
+    jaxpr = jax.make_jaxpr(function)(argument, *others).jaxpr
+    reached = set(jaxpr.invars[: len(jax.tree.leaves(argument))])
+
+    def depend(variables: Iterable[Any]) -> bool:
+        return any(variable in reached for variable in variables if not isinstance(variable, core.Literal))
+
+    for equation in jaxpr.eqns:
+        if depend(equation.invars):
+            reached.update(equation.outvars)
+    return depend(jaxpr.outvars)

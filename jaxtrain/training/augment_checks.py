@@ -9,6 +9,7 @@ from flax.errors import ScopeParamShapeError
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.registry import Values
+from jaxtrain.core.extra_arguments import uses_argument
 from jaxtrain.core.frozen import join_params
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.data.info import DataInfo
@@ -92,11 +93,8 @@ def _demand_mixed_losses(
         return task.loss(params, model_state, {**batch, "partners": tuple(partners)}, key, values, True)[0]
 
     shares = [partner.share for partner in partners_of(seen)]
-    program = jax.make_jaxpr(loss)(
-        shares, join_params(state.params, state.frozen), state.model_state, seen, key, values
-    ).jaxpr
-    read = [variable for equation in program.eqns for variable in equation.invars]
-    if not any(variable is share for share in program.invars[: len(shares)] for variable in read):
+    params = join_params(state.params, state.frozen)
+    if not uses_argument(loss, shares, params, state.model_state, seen, key, values):
         got = Words(f"{config['task']['name']!r}, whose loss leaves out the targets of mixed examples")
         hint = (
             "Leave mixup and cutmix out, or make the task by linen_task, which weights the losses by batch['partners']"

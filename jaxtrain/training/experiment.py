@@ -13,8 +13,9 @@ from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
 from jaxtrain.config.seeds import check_seeds, lane_count
 from jaxtrain.core.batches import Batches
+from jaxtrain.core.extra_arguments import uses_argument
 from jaxtrain.core.metric import Mean
-from jaxtrain.core.state import Batch, Rules, TrainState
+from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import train_step
 from jaxtrain.data import Source
 from jaxtrain.data import load as load_data
@@ -76,6 +77,15 @@ class Experiment:
     def schedule(self) -> Schedule:
         """The schedules of the config; the rules of a range test have a schedule of their own."""
         return schedule_of(self.config)
+
+    @functools.cached_property
+    def frozen_depends_on_floats(self) -> bool:
+        """Tells whether a hyperparameter shapes the initial frozen parameters; traced once."""
+
+        def frozen(hparams: Mapping[str, jax.Array], key: jax.Array) -> Any:
+            return init_state(key, self.example, hparams, rules=self.rules).frozen
+
+        return uses_argument(frozen, self.hparams, jax.eval_shape(lambda: jax.random.key(0)))
 
     @property
     def example(self) -> dict[str, np.ndarray]:

@@ -1,12 +1,10 @@
 """Whether runs that are trained as lanes have equal frozen parameters, which are then held once."""
 
 from collections.abc import Collection
-from typing import Any
 
 import jax
 
 from jaxtrain.core.frozen import join_params
-from jaxtrain.core.state import init_state
 from jaxtrain.core.trees import match_paths
 from jaxtrain.training.experiment import Experiment
 
@@ -19,7 +17,7 @@ def shares_frozen(experiment: Experiment, seeds: Collection[int]) -> bool:
     """
     if experiment.rules.is_frozen is None:
         return False
-    return _come_from_elsewhere(experiment) or (len(set(seeds)) == 1 and not _depend_on_floats(experiment))
+    return _come_from_elsewhere(experiment) or (len(set(seeds)) == 1 and not experiment.frozen_depends_on_floats)
 
 
 def _come_from_elsewhere(experiment: Experiment) -> bool:
@@ -33,19 +31,3 @@ def _come_from_elsewhere(experiment: Experiment) -> bool:
     assert is_frozen is not None
     both = jax.tree.map(lambda keep, frozen: keep and frozen, kept, is_frozen(weights["params"]))
     return not any(jax.tree.leaves(both))
-
-
-def _depend_on_floats(experiment: Experiment) -> bool:
-    """Traces the initial weights, and returns whether a frozen one depends on a hyperparameter."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    hparams = dict(experiment.hparams)
-
-    def frozen(hparams: Any, key: jax.Array) -> Any:
-        return init_state(key, experiment.example, hparams, rules=experiment.rules).frozen
-
-    jaxpr = jax.make_jaxpr(frozen)(hparams, key).jaxpr
-    reached: set[Any] = set(jaxpr.invars[: len(hparams)])
-    for equation in jaxpr.eqns:
-        if any(variable in reached for variable in equation.invars if not hasattr(variable, "val")):
-            reached.update(equation.outvars)
-    return any(variable in reached for variable in jaxpr.outvars if not hasattr(variable, "val"))
