@@ -200,8 +200,8 @@ def test_runs_with_either_guard_end_with_the_same_state_and_message(
     assert {name: getattr(found, name) for name in kept} == {name: getattr(expected, name) for name in kept}
     assert (found.status == "done") == ("optimizer.momentum" not in given)
     # A run that has ended is read from its result, where nan is null.
-    losses = [np.nan if (loss := of.last["train"]["loss"]) is None else loss for of in (found, expected)]
-    np.testing.assert_equal(*losses)
+    ours, theirs = (np.nan if (loss := of.last["train"]["loss"]) is None else loss for of in (found, expected))
+    np.testing.assert_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("optimizer", "expected"), [("adamw", True), ("muon", False)])
