@@ -33,7 +33,7 @@ from jaxtrain.files import storage_error
 
 
 class Command(NamedTuple):
-    """A verb: its module in `jaxtrain.commands`, which option it reads ("config", "workdir" or none), a line of help.
+    """A verb: its module in `jaxtrain.commands`, what it reads ("config", "workdir", "export" or none), a line of help.
 
     `run(options)` of the module returns the exit code.
     """
@@ -54,6 +54,7 @@ COMMANDS = {
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
+    "serve": Command("serve", "export", "answers requests with an exported model: serve --export=DIR [--port=8000]"),
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
@@ -62,6 +63,12 @@ VERBS_OF = {
     "--seed": ("export",),
     "--output": ("export", "prepare"),
     "--ensemble": ("export",),
+    "--export": ("serve",),
+    "--host": ("serve",),
+    "--port": ("serve",),
+    "--deadline": ("serve",),
+    "--most-requests": ("serve",),
+    "--most-megabytes": ("serve",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
@@ -171,6 +178,12 @@ def _run(words: Sequence[str]) -> int:
         parsed.seed,
         parsed.output,
         parsed.ensemble,
+        parsed.export,
+        parsed.host,
+        parsed.port,
+        parsed.deadline,
+        parsed.most_requests,
+        parsed.most_megabytes,
     )
     _check_options(verb, options)
     try:
@@ -188,6 +201,10 @@ def _check_options(verb: str, options: Options) -> None:
         raise UsageError("--config", Words("nothing"), "a config file", f"Usage: {USAGE}")
     if reads == "workdir" and options.workdir is None:
         raise UsageError("--workdir", Words("nothing"), "the directory of a run", f"Give {verb} --workdir=DIR")
+    if reads == "export" and options.export is None:
+        raise UsageError("--export", Words("nothing"), "the directory of an export", f"Give {verb} --export=DIR")
+    if reads == "export" and (options.config or options.overrides or options.workdir or options.trust):
+        raise UsageError(verb, Words("a config or a directory of a run"), "--export=DIR alone", "Leave them out")
     if reads == "workdir" and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
@@ -243,6 +260,24 @@ class _OneInteger(_Once):
             raise UsageError(str(option), value, "an integer") from error
 
 
+class _OneCount(_OneInteger):
+    """Stores an option's value as an integer from 1 on."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        super().__call__(parser, namespace, value, option)
+        if getattr(namespace, self.dest) < 1:
+            raise UsageError(str(option), value, "an integer, at least 1")
+
+
+class _Port(_OneInteger):
+    """Stores an option's value as the number of a port."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        super().__call__(parser, namespace, value, option)
+        if not 0 <= getattr(namespace, self.dest) < 2**16:
+            raise UsageError(str(option), value, "a port from 1 to 65535, or 0 for any free one")
+
+
 def _parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {verb:<10}{command.help}" for verb, command in COMMANDS.items())
     parser = _Parser(
@@ -276,6 +311,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the folder that prepare or export writes (export: in the run's directory)",
     )
+    parser.add_argument("--export", action=_Once, metavar="DIR", help="the directory of the export to serve")
+    parser.add_argument("--host", action=_Once, metavar="NAME", help="the address to serve at (default: 127.0.0.1)")
+    parser.add_argument("--port", action=_Port, metavar="N", help="the port to serve at (default: 8000; 0: any free)")
+    counts = {
+        "deadline": ("SECONDS", "in which serve answers a request or refuses it (default: 30)"),
+        "most-requests": ("N", "that serve takes at a time (default: 128)"),
+        "most-megabytes": ("N", "of a request that serve takes (default: 16)"),
+    }
+    for name, (value, meaning) in counts.items():
+        parser.add_argument(f"--{name}", action=_OneCount, metavar=value, help=meaning)
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser
 

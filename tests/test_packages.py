@@ -23,6 +23,7 @@ TIERS = (
     ("parallel", "trackers"),
     ("training",),
     ("export",),
+    ("serve",),
     ("lr_range",),
     ("search",),
     ("commands",),

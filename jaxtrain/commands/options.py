@@ -34,6 +34,12 @@ class Options:
     seed: int | None = None
     output: str | None = None
     ensemble: bool = False
+    export: str | None = None
+    host: str | None = None
+    port: int | None = None
+    deadline: int | None = None
+    most_requests: int | None = None
+    most_megabytes: int | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

@@ -10,7 +10,7 @@ from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.export.card import model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows
 from jaxtrain.export.description import describe_export
-from jaxtrain.export.loading import MANIFEST, PROGRAM
+from jaxtrain.export.loading import EXAMPLES, MANIFEST, PROGRAM
 from jaxtrain.export.program import Member, export_program, member_of
 from jaxtrain.files import (
     exists,
@@ -31,7 +31,6 @@ from jaxtrain.training.checks import check_fingerprint, check_preparation
 from jaxtrain.training.trained_run import Run, load_run, open_run
 
 WEIGHTS = "weights.safetensors"
-EXAMPLES = "examples.safetensors"
 CARD = "README.md"
 
 EXAMPLE_ROWS = 3
