@@ -22,6 +22,9 @@ HEADER_LENGTH = "inference-header-content-length"
 MOST_ROWS = 2**14
 """Examples in a request: small inputs may have large outputs."""
 
+LONGEST_TIMEOUT = 10**12
+"""Microseconds that a client may grant; what is more is as good as this."""
+
 LONGEST_ID = 256
 """Characters of a request's id, which is the only thing of a request that its answer repeats."""
 
@@ -178,6 +181,9 @@ def _read_shape(fields: _Fields, spec: TensorSpec) -> tuple[int, ...]:
     if not fits or tuple(shape[1:]) != spec.shape or shape[0] < 1:
         expected = f"[n, {', '.join(map(str, spec.shape))}]" if spec.shape else "[n]"
         raise bad_request(f"shape of {spec.name!r}", "another one", f"{expected} with n from 1")
+    if shape[0] > MOST_ROWS:
+        key = f"shape of {spec.name!r}"
+        raise Refusal(413, key, "more examples", f"at most {MOST_ROWS} in a request", "Send several requests")
     return tuple(shape)
 
 
@@ -185,10 +191,7 @@ def _count_rows(tensors: Mapping[str, np.ndarray]) -> int:
     counts = {len(tensor) for tensor in tensors.values()}
     if len(counts) > 1:
         raise bad_request("inputs", "different numbers of examples", "one number for all inputs")
-    (count,) = counts
-    if count > MOST_ROWS:
-        raise Refusal(413, "inputs", f"{count} examples", f"at most {MOST_ROWS} in a request", "Send several requests")
-    return count
+    return counts.pop()
 
 
 def _read_outputs(chosen: Sequence[Any], in_binary: bool, interface: Interface) -> dict[str, bool]:
@@ -219,4 +222,4 @@ def _read_seconds(parameters: _Fields) -> float | None:
     microseconds = parameters.get("timeout", int)
     if microseconds < 0:
         raise bad_request("timeout", "a negative time", "microseconds, 0 for any")
-    return microseconds / 1e6 if microseconds else None
+    return min(microseconds, LONGEST_TIMEOUT) / 1e6 if microseconds else None
