@@ -18,7 +18,7 @@ class Answer(NamedTuple):
     """An answer of a server."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Any
     body: bytes
 
     @property

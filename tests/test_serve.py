@@ -1,5 +1,6 @@
 """A real server of an exported model: its answers are the model's, under load, at its limits and until its end."""
 
+import base64
 import json
 import random
 import shutil
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import await_text, chromium, save_picture, set_width
 from hostile_requests import SECRET, hostile_request
 from optional_parts import PEERS
+from PIL import Image
 from served_models import Answer, Server, ask, in_binary, in_json, served
 from sklearn.datasets import load_digits
 from tiny_runs import PATIENCE, run, tiny
@@ -30,7 +33,7 @@ from jaxtrain.training.train import train_and_evaluate
 
 SHORT = {"train.duration": "20 steps", "eval.every": "20 steps"}
 INFER = "/v2/models/mlp/infer"
-PICTURES = load_digits().images.astype(np.uint8).reshape(-1, 8, 8, 1)
+PICTURES = load_digits(return_X_y=True)[0].astype(np.uint8).reshape(-1, 8, 8, 1)
 CLIENTS = 8
 
 
@@ -306,6 +309,51 @@ def test_a_client_of_the_protocol_gets_the_numbers_of_the_model(server: Server, 
         assert found[binary]["class"] == expected["class"].tolist()
     np.testing.assert_allclose(found["all"], expected["probabilities"], atol=1e-5)
     assert "outputs: got a name that the model does not have" in found["error"]
+
+
+WIDTHS = {"desk": 1300, "phone": 400}
+
+
+@pytest.mark.needs("browser")
+@pytest.mark.parametrize("device", WIDTHS)
+def test_the_page_shows_classes_with_probabilities(server: Server, model: ExportedModel, device: str, tmp_path: Path):
+    """A picture that is dropped, numbers that are pasted and an example; nothing is asked of any other address."""
+    image = Image.fromarray(np.kron(PICTURES[0, ..., 0] * 15, np.ones((40, 40), np.uint8)))
+    image.save(tmp_path / "zero.png")
+    encoded = base64.b64encode((tmp_path / "zero.png").read_bytes()).decode()
+    with chromium(tmp_path, f"127.0.0.1:{server.port}") as page:
+        set_width(page, WIDTHS[device])
+        page.open(server.url)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is as wide as its window"
+        page.evaluate("part('examples').querySelector('button').click()")
+        first = model.read_examples()[1]["class"][0]
+        await_text(page, "#result .chosen", str(first))
+        page.evaluate(f"part('values').value = {' '.join(map(str, PICTURES[1].ravel()))!r}; part('predict').click()")
+        await_text(page, "#result .chosen", str(model.predict(PICTURES[1:2])["class"][0]))
+        page.evaluate(DROP.replace("ENCODED", encoded))
+        expected = model.predict(PICTURES[:1])
+        await_text(page, "#result .chosen", str(expected["class"][0]))
+        shown = page.evaluate(
+            "[...document.querySelectorAll('#result td.number')].map(cell => parseFloat(cell.innerText))"
+        )
+        found = np.array(shown)[np.argsort(np.argsort(-expected["probabilities"][0]))]
+        np.testing.assert_allclose(found, 100 * expected["probabilities"][0], atol=3.0, err_msg="the picture is scaled")
+        save_picture(page, tmp_path / f"{device}.png")
+        page.evaluate("part('values').value = '1 2 3'; part('numbers').open = true; part('predict').click()")
+        await_text(page, "#error", "3 numbers; expected 64")
+        assert page.errors == []
+        own = ("data:", "blob:", server.url)
+        assert [address for address in page.requests if not address.startswith(own)] == []
+
+
+DROP = """
+(async () => {
+    const bytes = Uint8Array.from(atob("ENCODED"), (letter) => letter.charCodeAt(0));
+    const carried = new DataTransfer();
+    carried.items.add(new File([bytes], "zero.png", { type: "image/png" }));
+    part("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
+})()
+"""
 
 
 def test_a_model_that_predicts_otherwise_is_never_ready(digits: Path, tmp_path: Path):

@@ -51,12 +51,17 @@ class Interface:
 def interface_of(model: ExportedModel) -> Interface:
     """Returns the interface of an exported model."""
     inputs = inputs_of(model.info)
-    specs = _of_table(inputs) if isinstance(inputs, TableInputs) else [_of_array(inputs.specs)]
     outputs = {
         name: TensorSpec(name, _output_type(output), tuple(output["shape"][1:]))
         for name, output in model.description["outputs"].items()
     }
-    return Interface({spec.name: spec for spec in specs}, outputs, inputs)
+    return Interface(of_inputs(inputs), outputs, inputs)
+
+
+def of_inputs(inputs: Inputs) -> dict[str, TensorSpec]:
+    """Returns what clients send for the inputs of a program."""
+    specs = _of_table(inputs) if isinstance(inputs, TableInputs) else [_of_array(inputs.specs)]
+    return {spec.name: spec for spec in specs}
 
 
 def _of_table(inputs: TableInputs) -> list[TensorSpec]:

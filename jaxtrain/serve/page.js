@@ -7,6 +7,9 @@ const MOST_BARS = 10;
 // The pixels of the picture that was dropped, before white and inversion are applied: RGBA, as many as the model takes.
 let pixels = null;
 
+// What is wrong with the row that was pasted, until it or a field is changed.
+let wrongRow = null;
+
 /* Inputs: each function below returns the tensors of one example, or throws the line to show. */
 
 const size = () => model.inputs[0].shape.reduce((product, length) => product * length, 1);
@@ -37,6 +40,7 @@ function pictureTensor() {
 }
 
 function rowTensors() {
+  if (wrongRow) throw wrongRow;
   return model.inputs.map((input) => {
     const text = part("fields").querySelector(`[data-column="${CSS.escape(input.name)}"]`).value.trim();
     const isNumber = input.datatype !== "BYTES";
@@ -247,6 +251,7 @@ async function predict() {
 /* The page. */
 
 function openExample(example) {
+  wrongRow = null;
   if (model.kind === "table") {
     fillRow(example);
   } else {
@@ -274,13 +279,15 @@ function start() {
   });
   part("predict").addEventListener("click", predict);
   part("pasted").addEventListener("input", () => {
-    showError({ message: "" });
+    wrongRow = null;
     try {
       takeRow();
     } catch (error) {
-      showError(error);
+      wrongRow = error;
     }
+    showError(wrongRow ?? { message: "" });
   });
+  part("fields").addEventListener("input", () => (wrongRow = null));
   for (const id of ["white", "invert"]) {
     part(id).addEventListener("change", () => {
       if (!pixels) return;

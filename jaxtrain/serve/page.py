@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data.info import DataInfo
-from jaxtrain.export.loading import ExportedModel
+from jaxtrain.export.loading import PROGRAM, ExportedModel
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.files import as_json_value, read_text
 from jaxtrain.serve.interface import Interface
@@ -30,11 +30,17 @@ def render_page(model: ExportedModel, interface: Interface, name: str) -> str:
     return string.Template(_read_file("page.html")).substitute(
         title=html.escape(f"{name}: {str(model.description['task']).replace('_', ' ')}"),
         style=_read_file("page.css"),
+        origin=html.escape(_origin(model)),
         model=described.replace("<", "\\u003c"),
         script=script,
         # The page's policy allows only this script, so that markup in a name could never run another.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _origin(model: ExportedModel) -> str:
+    file = model.description["files"][PROGRAM]
+    return f"Exported on {model.description['written']}; {PROGRAM} has the sha256 {file['sha256']}."
 
 
 def _read_file(name: str) -> str:
