@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from browser import await_text, chromium, save_picture, set_width
 from hostile_requests import SECRET, hostile_request
 from optional_parts import PEERS
@@ -26,7 +27,7 @@ from tiny_runs import PATIENCE, run, tiny
 
 from jaxtrain import ExportedModel, export_run, load_export
 from jaxtrain.export.loading import sha256_of
-from jaxtrain.main import main
+from jaxtrain.main import _parse, main
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.storage.seals import without_seal, write_sealed
 from jaxtrain.training.train import train_and_evaluate
@@ -369,6 +370,31 @@ def test_a_model_that_predicts_otherwise_is_never_ready(digits: Path, tmp_path: 
     assert done.returncode == 5, done.stderr
     assert "got 'logits' off by" in done.stderr
     assert done.stdout == ""
+
+
+def test_the_files_for_containers_name_what_is_there(server: Server, digits: Path):
+    """What they copy lies beside them, their command is one of this program, and their probes are served."""
+    lines = (digits / "Dockerfile").read_text().splitlines()
+    copied = next(line for line in lines if line.endswith(" /model/")).split()[1:-1]
+    needed = {"model.json", *json.loads((digits / "model.json").read_text())["files"]}
+    assert {*copied} == needed
+    assert all((digits / name).is_file() for name in copied)
+    python, flag, module, *words = json.loads(
+        next(line.removeprefix("CMD ") for line in lines if line.startswith("CMD "))
+    )
+    assert (python, flag, module) == ("python", "-m", "jaxtrain.main")
+    options = _parse(words)
+    assert (options.words, options.export, options.host, options.port) == (["serve"], "/model", "0.0.0.0", 8000)
+    deployment, service = yaml.safe_load_all((digits / "kubernetes.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["ports"][0]["containerPort"] == options.port
+    probes = {name: container[name]["httpGet"]["path"] for name in ("readinessProbe", "livenessProbe")}
+    assert probes == {"readinessProbe": "/v2/health/ready", "livenessProbe": "/v2/health/live"}
+    assert all(server.ask(path).status == 200 for path in probes.values())
+    annotations = deployment["spec"]["template"]["metadata"]["annotations"]
+    assert server.ask(annotations["prometheus.io/path"]).status == 200
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
 
 
 def test_what_cannot_be_served_is_one_line(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

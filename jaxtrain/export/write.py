@@ -9,6 +9,7 @@ from jaxtrain.data import Dataset, Source, load
 from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.export.card import model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows
+from jaxtrain.export.container import DOCKERFILE, KUBERNETES, dockerfile, kubernetes
 from jaxtrain.export.description import describe_export
 from jaxtrain.export.loading import EXAMPLES, MANIFEST, PROGRAM
 from jaxtrain.export.program import Member, export_program, member_of
@@ -129,6 +130,8 @@ def _write_files(folder: Path, runs: Mapping[int, Run], result: Result, rows: Ch
     write_sealed(folder / MANIFEST, description)
     description["check"] = check_export(folder, rows, first.config["train"]["precision"])
     write_text(folder / CARD, model_card(description))
+    write_text(folder / DOCKERFILE, dockerfile(description, [MANIFEST, *contents]))
+    write_text(folder / KUBERNETES, kubernetes(description))
     write_sealed(folder / MANIFEST, description)
     return description
 
