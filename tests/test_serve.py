@@ -1,5 +1,6 @@
 """A real server of an exported model: its answers are the model's, under load, at its limits and until its end."""
 
+import asyncio
 import base64
 import json
 import random
@@ -28,6 +29,7 @@ from tiny_runs import PATIENCE, run, tiny
 from jaxtrain import ExportedModel, export_run, load_export
 from jaxtrain.export.loading import sha256_of
 from jaxtrain.main import _parse, main
+from jaxtrain.serve.server import _open_socket
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.storage.seals import without_seal, write_sealed
 from jaxtrain.training.train import train_and_evaluate
@@ -214,6 +216,37 @@ def test_sigterm_lets_what_was_admitted_be_answered_and_ends_with_0(digits: Path
         assert server.process.wait(PATIENCE) == 0
         assert server.process.stderr
         assert server.process.stderr.read() == ""
+
+
+def test_a_server_whose_output_nobody_reads_any_more_still_serves_and_ends(
+    digits: Path, model: ExportedModel, tmp_path: Path
+):
+    with served(tmp_path / "server", digits) as server:
+        assert server.process.stdout
+        server.process.stdout.close()
+        assert_answers(server.ask(INFER, in_json(tensors(PICTURES[:2]))), model, PICTURES[:2])
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 0
+
+
+def test_small_answers_are_sent_at_once():
+    """Else the system holds the second part of an answer back until the first is confirmed, after 40 ms."""
+
+    async def has_no_delay() -> bool:
+        accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken = writer.get_extra_info("socket")
+            accepted.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = _open_socket("127.0.0.1", 0)
+        async with await asyncio.start_server(connected, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return bool(await accepted)
+
+    assert asyncio.run(has_no_delay())
 
 
 @pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])

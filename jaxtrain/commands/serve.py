@@ -1,5 +1,7 @@
 """The command `serve`: answers requests with an exported model until it is stopped."""
 
+import contextlib
+
 from jaxtrain.commands.options import Options
 from jaxtrain.errors import UsageError, Words, printable
 
@@ -23,8 +25,9 @@ def run(options: Options) -> int:
     from jaxtrain.parallel.compilation import use_persistent_cache
 
     def say(line: str) -> None:
-        if not options.quiet:
-            print(printable(line), flush=True)
+        with contextlib.suppress(OSError):  # whoever read the output has gone; the clients have not
+            if not options.quiet:
+                print(printable(line), flush=True)
 
     use_persistent_cache()
     model = load_export(options.export)

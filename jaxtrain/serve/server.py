@@ -34,13 +34,22 @@ def serve(model: ExportedModel, host: str, port: int, limits: Limits, say: Calla
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
-    """Returns a listening socket; a port of 0 is any free one."""
+    """Returns a socket that is bound to an address; a port of 0 is any free one."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
+        # asyncio sends small answers at once (TCP_NODELAY) only on sockets that are said to speak TCP.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        family, kind, protocol, _, address = found[0]
+        opened = socket.socket(family, kind, protocol)
+        with contextlib.ExitStack() as failed:
+            failed.enter_context(opened)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+            opened.listen()  # else the port would count as free until the server listens
+            failed.pop_all()
     except (OSError, OverflowError) as error:
         got = Words(f"{host}:{port}, which cannot be opened ({error})")
         raise UsageError("address", got, "an address of this machine and a free port", "Give another port") from error
+    return opened
 
 
 async def _serve(model: ExportedModel, listening: socket.socket, limits: Limits, say: Callable[[str], None]) -> None:
@@ -94,8 +103,8 @@ def _stop_by_signals(say: Callable[[str], None]) -> asyncio.Future[None]:
     def stop(number: int) -> None:
         if stopped.done():
             os._exit(128 + number)
-        say(f"{signal.Signals(number).name}: answers what it has taken, then ends; a second signal ends it at once")
         stopped.set_result(None)
+        say(f"{signal.Signals(number).name}: answers what it has taken, then ends; a second signal ends it at once")
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop, number)
