@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -139,15 +140,25 @@ def test_each_client_gets_its_own_rows_whatever_shares_the_batch(server: Server,
 
 
 def test_rows_whose_clients_left_are_dropped(server: Server, model: ExportedModel):
+    """More requests than the device is done with at once; their clients leave while some of them wait."""
     body, length = in_binary(tensors(np.tile(PICTURES[:64], (200, 1, 1, 1))))
     head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     request = f"{head}Inference-Header-Content-Length: {length}\r\n\r\n".encode() + body
-    before = server.count("jaxtrain_dropped_examples_total")
-    for _ in range(20):
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+    with ExitStack() as clients:
+        for _ in range(30):
+            connection = clients.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
             connection.sendall(request)
+        await_count(server, "jaxtrain_requests_waiting", 5)
+    await_count(server, "jaxtrain_dropped_examples_total", 1)
+    await_count(server, 'jaxtrain_responses_total{code="499"}', 1)
     assert_answers(server.ask(INFER, in_json(tensors(PICTURES[:1]))), model, PICTURES[:1])
-    assert server.count("jaxtrain_dropped_examples_total") > before
+
+
+def await_count(server: Server, name: str, least: float) -> None:
+    """Waits until a sample of the metrics is as large as this."""
+    end = time.monotonic() + PATIENCE
+    while server.count(name) < least:
+        assert time.monotonic() < end, name
 
 
 def test_a_deadline_of_the_client_ends_its_request(server: Server):
@@ -163,11 +174,6 @@ def unfinished(server: Server, body: bytes, held: int) -> socket.socket:
     return connection
 
 
-def wait_for(server: Server, admitted: int) -> None:
-    while server.count("jaxtrain_requests_in_progress") < admitted:
-        pass
-
-
 def receive(connection: socket.socket) -> tuple[int, bytes]:
     """Returns status and body of the answer on a connection."""
     response = HTTPResponse(connection)
@@ -181,7 +187,7 @@ def test_limits_of_requests_time_and_bytes(digits: Path, model: ExportedModel, t
     options = ("--most-requests=2", "--deadline=2", "--most-megabytes=1")
     with served(tmp_path / "server", digits, *options) as server:
         held = [unfinished(server, body, 1) for _ in range(2)]
-        wait_for(server, 2)
+        await_count(server, "jaxtrain_requests_in_progress", 2)
         refused = server.ask(INFER, body)
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
         assert "2 requests in progress" in refused.json["error"]
@@ -200,7 +206,7 @@ def test_sigterm_lets_what_was_admitted_be_answered_and_ends_with_0(digits: Path
     body = in_json(tensors(PICTURES[:2])).encode()
     with served(tmp_path / "server", digits) as server:
         held = unfinished(server, body, 1)
-        wait_for(server, 1)
+        await_count(server, "jaxtrain_requests_in_progress", 1)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.stdout
         assert "SIGTERM" in server.process.stdout.readline()
