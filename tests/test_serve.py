@@ -423,7 +423,7 @@ def test_a_model_that_predicts_otherwise_is_never_ready(digits: Path, tmp_path: 
 
 
 def test_the_files_for_containers_name_what_is_there(server: Server, digits: Path):
-    """What they copy lies beside them, their command is one of this program, and their probes are served."""
+    """They copy files that are there, their command is one of this program, and their probes are served."""
     lines = (digits / "Dockerfile").read_text().splitlines()
     copied = next(line for line in lines if line.endswith(" /model/")).split()[1:-1]
     needed = {"model.json", *json.loads((digits / "model.json").read_text())["files"]}

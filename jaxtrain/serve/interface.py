@@ -1,4 +1,4 @@
-"""What clients send to a model and get from it: raw inputs, as `ExportedModel.predict` takes them, and its outputs."""
+"""Inputs and outputs of a served model as clients see them: raw inputs, as `ExportedModel.predict` takes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
