@@ -131,7 +131,7 @@ class DataInfo:
         """
         if self.vocabulary is None and (not self.is_raw or inputs.dtype.name != self.input_dtype):
             return self.normalise(inputs, rows, out)
-        self._check_shape(inputs)
+        self.check_shape(inputs)
         if self.vocabulary is not None and inputs.dtype.name != self.input_dtype:
             check_tokens(inputs, self.vocabulary)
         # NumPy would copy the whole of an array that is not contiguous.
@@ -149,14 +149,16 @@ class DataInfo:
 
         Raises DataError if the examples have another shape.
         """
-        self._check_shape(inputs)
+        self.check_shape(inputs)
         work = np.float32 if is_small_integer(inputs.dtype) else np.float64
         return _standardise(inputs, self.input_mean, self.input_std, rows, work, out)
 
-    def _check_shape(self, inputs: Any) -> None:
+    def check_shape(self, inputs: Any) -> None:
+        """Raises DataError unless inputs are examples (n, *input_shape)."""
         if inputs.shape[1:] != self.input_shape or len(inputs.shape) == 0:
             expected = f"the shape (n, {', '.join(map(str, self.input_shape))})"
-            raise DataError("inputs", Words(f"the shape {inputs.shape}"), expected)
+            hint = "" if self.encoding is None else "Give the columns by name, as a mapping or a data frame"
+            raise DataError("inputs", Words(f"the shape {inputs.shape}"), expected, hint)
 
     def standardise_targets(
         self, targets: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None

@@ -46,8 +46,8 @@ def predict_rows(runs: Sequence[Run], dataset: Dataset) -> CheckedRows:
     rows = rows_to_check(dataset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", JaxtrainWarning)  # of the category that no training row has
-        predictions = np.stack([run.predict(rows.inputs) for run in runs])
-    arguments = inputs_of(runs[0].info).arguments(rows.inputs)
+        predictions = np.stack([run.predict(rows.inputs, allow_nan=True) for run in runs])
+    arguments = inputs_of(runs[0].info).arguments(rows.inputs, allow_nan=True)
     return CheckedRows(arguments, _outputs(runs, predictions), rows.usual)
 
 

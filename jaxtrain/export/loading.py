@@ -54,12 +54,13 @@ class ExportedModel:
         """The names of the classes, or of several labels, in the order of the logits."""
         return tuple(self.description["class_names"])
 
-    def predict(self, inputs: Any) -> Outputs:
+    def predict(self, inputs: Any, *, allow_nan: bool = False) -> Outputs:
         """Predicts from raw inputs (n, ...), or columns by name, whatever n: returns {name of an output: (n, ...)}.
 
-        Raises DataError for inputs that are not like those of training.
+        Raises DataError for inputs that are not like those of training. Unless `allow_nan`, it also raises for numbers
+        that are not finite, and for a number that is missing in a column that misses none in training.
         """
-        arguments = inputs_of(self.info).arguments(inputs)
+        arguments = inputs_of(self.info).arguments(inputs, allow_nan=allow_nan)
         count = len(next(iter(arguments.values())))
         pieces = [self._predict_piece(arguments, begin) for begin in range(0, max(1, count), SIZES[-1])]
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
