@@ -33,7 +33,9 @@ from jaxtrain.files import storage_error
 
 
 class Command(NamedTuple):
-    """A verb: its module in `jaxtrain.commands`, which option it reads ("config", "workdir" or none), a line of help.
+    """A verb: its module in `jaxtrain.commands`, which option it reads, a line of help.
+
+    It reads "config", "workdir", "model", which is a directory of a run or of an export, or none.
 
     `run(options)` of the module returns the exit code.
     """
@@ -54,14 +56,21 @@ COMMANDS = {
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
+    "predict": Command(
+        "predict", "model", "predicts from files: predict --workdir=DIR|--export=DIR --data=FILES --output=FILE"
+    ),
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
 VERBS_OF = {
     "--accept-edited": ("train", "search"),  # which resume from the files of a directory
-    "--seed": ("export",),
-    "--output": ("export", "prepare"),
+    "--seed": ("export", "predict"),
+    "--output": ("export", "prepare", "predict"),
     "--ensemble": ("export",),
+    "--export": ("predict",),
+    "--data": ("predict",),
+    "--fold": ("predict",),
+    "--skip-bad": ("predict",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
@@ -171,6 +180,10 @@ def _run(words: Sequence[str]) -> int:
         parsed.seed,
         parsed.output,
         parsed.ensemble,
+        parsed.export,
+        tuple(parsed.data),
+        parsed.fold,
+        parsed.skip_bad,
     )
     _check_options(verb, options)
     try:
@@ -188,19 +201,34 @@ def _check_options(verb: str, options: Options) -> None:
         raise UsageError("--config", Words("nothing"), "a config file", f"Usage: {USAGE}")
     if reads == "workdir" and options.workdir is None:
         raise UsageError("--workdir", Words("nothing"), "the directory of a run", f"Give {verb} --workdir=DIR")
-    if reads == "workdir" and (options.config or options.overrides):
+    if reads == "model":
+        _check_model(verb, options)
+    if reads in ("workdir", "model") and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
     if options.output is None and verb == "prepare":
         raise UsageError("--output", Words("nothing"), "the folder to write", "Give prepare --config=FILE --output=DIR")
     for option, verbs in VERBS_OF.items():
-        if getattr(options, option.removeprefix("--").replace("-", "_")) not in (None, False) and verb not in verbs:
+        given = getattr(options, option.removeprefix("--").replace("-", "_"))
+        if given not in (None, False, ()) and verb not in verbs:
             raise UsageError(verb, Words(option), f"it with {one_of(verbs)} alone", f"Leave {option} out")
     if reads is None and options.trust:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
     if reads is None and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
         raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)
+
+
+def _check_model(verb: str, options: Options) -> None:
+    """Raises UsageError unless there is one model, data for it and an output."""
+    if (options.workdir is None) == (options.export is None):
+        got = Words("nothing" if options.workdir is None else "both")
+        raise UsageError("--workdir or --export", got, "the directory of a run, or that of an export")
+    if not options.data:
+        raise UsageError("--data", Words("nothing"), "files to predict from", f"Give {verb} --data=FILES")
+    if options.output is None:
+        expected = "the file to write, named *.csv, *.jsonl, *.parquet or *.npz, or a folder for masks"
+        raise UsageError("--output", Words("nothing"), expected)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -268,13 +296,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--accept-edited", action="store_true", help="takes files of the run that were changed by others as they stand"
     )
-    parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to export")
+    parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to take")
+    parser.add_argument("--fold", action=_OneInteger, metavar="N", help="of a run of folds, the one to take")
+    parser.add_argument("--export", action=_Once, metavar="DIR", help="the directory of an export, to predict with")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="FILES",
+        help="a file, a folder or a pattern such as 'new/*.png', to predict from; may be repeated",
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leaves out examples that predict cannot read")
     parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
     parser.add_argument(
         "--output",
         action=_Once,
-        metavar="DIR",
-        help="the folder that prepare or export writes (export: in the run's directory)",
+        metavar="PATH",
+        help="the folder that prepare or export writes (export: in the run's directory), or the file of predict",
     )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser

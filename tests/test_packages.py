@@ -23,6 +23,7 @@ TIERS = (
     ("parallel", "trackers"),
     ("training",),
     ("export",),
+    ("prediction",),
     ("lr_range",),
     ("search",),
     ("commands",),

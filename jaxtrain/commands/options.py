@@ -34,6 +34,10 @@ class Options:
     seed: int | None = None
     output: str | None = None
     ensemble: bool = False
+    export: str | None = None
+    data: tuple[str, ...] = ()
+    fold: int | None = None
+    skip_bad: bool = False
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

@@ -194,4 +194,5 @@ def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     }
     names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]
     hparams = dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32))
-    return jax.eval_shape(functools.partial(init_state, rules=rules), jax.random.key(0), batch, hparams)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(functools.partial(init_state, rules=rules), key, batch, hparams)
