@@ -1,6 +1,6 @@
 """Arrays to predict from: NumPy files, and images in IDX."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class ArrayExamples:
         """The number of examples."""
         return sum(len(split.inputs) for split in self.splits)
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece]:
         """Yields the examples in their order."""
         for split in self.splits:
             _check(split, self.form)

@@ -1,6 +1,6 @@
 """Examples to predict from, in pieces: what each of their readers returns."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -35,7 +35,7 @@ class Examples(Protocol):
         """The number of examples; None where it is not known before they are read."""
         ...
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece]:
         """Yields the examples in their order; raises DataError naming file and row, unless bad ones are skipped."""
         ...
 

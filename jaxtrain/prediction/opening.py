@@ -99,4 +99,5 @@ def _table_of(path: Path, form: Form) -> str | None:
         parts = [name for name in list_directory(path) if name.endswith(parquet_files.SUFFIXES)]
         return "parquet" if parts else None
     own = form.section["name"]
-    return own if own in FORMATS and form.info.encoding is not None else None
+    is_another = plain.suffix.lower() in (*ARRAYS, *SUFFIXES) or form.info.encoding is None
+    return None if is_another or own not in FORMATS else own

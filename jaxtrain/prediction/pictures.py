@@ -1,6 +1,6 @@
 """Pictures to predict from: files, folders with or without classes or masks, files that a table names, Parquet."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class PictureExamples:
         """The number of pictures."""
         return sum(len(group.ids) for group in self.groups)
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece]:
         """Yields the examples in their order."""
         for group in self.groups:
             field = ImageField(group.contents, image_form_of(self.form))

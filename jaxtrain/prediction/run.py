@@ -1,15 +1,23 @@
 """Predicts from files to a file, a piece at a time."""
 
 import warnings
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from jaxtrain.errors import DataError, JaxtrainWarning, UsageError, Words
-from jaxtrain.files import exists, is_directory, list_directory, make_directory, remove_tree, rename
+from jaxtrain.files import (
+    exists,
+    is_directory,
+    list_directory,
+    make_directory,
+    remove_empty_directory,
+    remove_tree,
+    rename,
+)
 from jaxtrain.prediction.examples import Bad, Examples, Piece
 from jaxtrain.prediction.models import Model, Outputs
 from jaxtrain.prediction.opening import find_paths, open_examples
@@ -50,20 +58,30 @@ def predict_to_file(
     _demand_free(output)
     bad = Bad(skip_bad)
     examples = open_examples(find_paths(data), model.form, bad)
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    with run_lock(unfinished):
-        work = unfinished / "work"
-        remove_tree(work)  # of a call that was killed
-        make_directory(work)
-        try:
-            shown = progress(examples.count, 0, quiet=quiet, description=output.name, unit="example")
-            with closing(make_writer(work, model.form.info, model.class_names)) as writer, shown as bar:
-                predicted = _predict(model, examples, writer, bad, bar)
-                rename(writer.finish(), output)
-        finally:
-            remove_tree(work)
+    with _work_beside(output) as work:
+        shown = progress(examples.count, 0, quiet=quiet, description=output.name, unit="example")
+        with closing(make_writer(work, model.form.info, model.class_names)) as writer, shown as bar:
+            predicted = _predict(model, examples, writer, bad, bar)
+            rename(writer.finish(), output)
     _warn_of_unseen(examples, predicted.examples)
     return predicted
+
+
+@contextmanager
+def _work_beside(output: Path) -> Iterator[Path]:
+    """Makes a folder beside the output for a block, of this process alone, and removes it."""
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    try:
+        with run_lock(unfinished):
+            work = unfinished / "work"
+            remove_tree(work)  # of a call that was killed
+            make_directory(work)
+            try:
+                yield work
+            finally:
+                remove_tree(work)
+    finally:
+        remove_empty_directory(unfinished)
 
 
 def _demand_free(output: Path) -> None:
@@ -78,21 +96,25 @@ def _predict(model: Model, examples: Examples, writer: Writer, bad: Bad, bar: Pr
     count = 0
     measured = 0
     measure = _measure_of(model)
-    for piece in examples.pieces():
-        if len(piece):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", JaxtrainWarning)  # of unknown categories, said once at the end
-                outputs = model.outputs(piece.inputs)
-            prompts = piece.inputs if "text" in outputs else None
-            writer.write(piece.ids, outputs, prompts)
-            measured += _add(measure, piece, outputs) if measure else 0
-            count += len(piece)
-        bar.update(count + len(bad.errors))
+    with closing(examples.pieces()) as pieces:
+        for piece in pieces:
+            if len(piece):
+                outputs = _predict_piece(model, piece)
+                writer.write(piece.ids, outputs, piece.inputs if "text" in outputs else None)
+                measured += _add(measure, piece, outputs) if measure else 0
+                count += len(piece)
+            bar.update(count + len(bad.errors))
     if not count:
         raise bad.errors[0] if bad.errors else DataError("--data", Words("no examples"), "at least one")
     info = model.form.info
     numbers = to_numbers(measure.metrics, Names(info.class_names, info.target_names)) if measure else {}
     return Predicted(count, bad.errors, numbers, measured)
+
+
+def _predict_piece(model: Model, piece: Piece) -> Outputs:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", JaxtrainWarning)  # of unknown categories, said once at the end
+        return model.outputs(piece.inputs)
 
 
 def _measure_of(model: Model) -> Measure | None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,30 +22,33 @@ from jaxtrain.prediction.targets import as_targets
 Knobs = Mapping[str, Any]
 
 
-def _csv_records(file: Path, knobs: Knobs, roles: Roles, inputs: Sequence[str], note_bad: NoteBad) -> Iterator[Records]:
+def _csv_records(
+    file: Path, knobs: Knobs, roles: Roles, inputs: Sequence[str], note_bad: NoteBad
+) -> Generator[Records]:
     return csv_files.iterate_records(file, csv_files.CsvForm.of_knobs(knobs), roles, inputs, note_bad)
 
 
 def _jsonl_records(
     file: Path, knobs: Knobs, roles: Roles, inputs: Sequence[str], note_bad: NoteBad
-) -> Iterator[Records]:
+) -> Generator[Records]:
     """Yields blocks with all columns of training: a field that a whole block lacks is missing in it.
 
     Raises DataError, at the end, for a column that no row has.
     """
     seen: set[str] = set()
     first = None
-    for block in json_lines.iterate_records(file, knobs["drop"], roles.target_names, note_bad):
-        first = first or block
-        seen |= block.columns.keys()
-        absent = np.full(len(block), "", TEXT)
-        yield dataclasses.replace(block, columns={**dict.fromkeys(inputs, absent), **block.columns})
+    with closing(json_lines.iterate_records(file, knobs["drop"], roles.target_names, note_bad)) as blocks:
+        for block in blocks:
+            first = first or block
+            seen |= block.columns.keys()
+            absent = np.full(len(block), "", TEXT)
+            yield dataclasses.replace(block, columns={**dict.fromkeys(inputs, absent), **block.columns})
     lacking = [name for name in inputs if name not in seen]
     if lacking and first is not None:
         raise DataError(first.file, Words(f"no field {lacking[0]!r}"), f"the columns of training: {', '.join(inputs)}")
 
 
-def _parquet_records(file: Path, knobs: Knobs, roles: Roles, *_: Any) -> Iterator[Records]:
+def _parquet_records(file: Path, knobs: Knobs, roles: Roles, *_: Any) -> Generator[Records]:
     return parquet_files.iterate_records(file, roles, knobs["inputs"])
 
 
@@ -53,7 +57,7 @@ class TableFormat:
     """A format of tables: the source of its knobs, and what reads its records in blocks."""
 
     source: Callable[..., Any]
-    records: Callable[..., Iterator[Records]]
+    records: Callable[..., Generator[Records]]
 
 
 FORMATS = {
@@ -76,17 +80,18 @@ class TableExamples:
     count = None
     """How many rows there are is not known before they are read."""
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece]:
         """Yields the examples in their order."""
         encoding = self.form.info.encoding
         assert encoding is not None
         knobs = self.form.knobs(self.format.source)
         roles = roles_of(knobs)
         for file in self.files:
-            for records in self.format.records(file, knobs, roles, [*encoding.kinds], self.bad.note):
-                piece = self._piece(records, roles, str(file))
-                self.unseen.update(encoding.unseen(piece.inputs) if len(piece) else {})
-                yield piece
+            with closing(self.format.records(file, knobs, roles, [*encoding.kinds], self.bad.note)) as blocks:
+                for records in blocks:
+                    piece = self._piece(records, roles, str(file))
+                    self.unseen.update(encoding.unseen(piece.inputs) if len(piece) else {})
+                    yield piece
 
     def _piece(self, records: Records, roles: Roles, file: str) -> Piece:
         encoding = self.form.info.encoding

@@ -1,6 +1,6 @@
 """Prompts to continue: the lines of text files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class Prompts:
     count = None
     """How many lines there are is not known before they are read."""
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece]:
         """Yields the prompts in their order, as objects (n,)."""
         for file in self.files:
             rows: list[int] = []

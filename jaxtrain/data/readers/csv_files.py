@@ -4,7 +4,7 @@ import contextlib
 import csv as csv_format
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +112,7 @@ def read_records(file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] 
 
 def iterate_records(
     file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] = (), note_bad: NoteBad = refuse
-) -> Iterator[Records]:
+) -> Generator[Records]:
     """Yields the rows of a file as `read_records` reads them, a block at a time; `note_bad` gets those of a bad length.
 
     Raises DataError as `read_records`.

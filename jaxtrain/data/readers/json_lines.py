@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,7 +84,7 @@ def read_records(file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...
 
 def iterate_records(
     file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...] = (), note_bad: NoteBad = refuse
-) -> Iterator[Records]:
+) -> Generator[Records]:
     """Yields the rows of a file as `read_records` reads them, a block at a time, with the fields that are in it.
 
     `note_bad` gets the errors of lines that cannot be read. Raises DataError as `read_records`.

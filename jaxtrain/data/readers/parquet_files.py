@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,7 +203,7 @@ def read_records(files: Sequence[Path], inputs: Sequence[str], roles: Roles, *, 
     return Records(columns, places)
 
 
-def iterate_records(file: Path, roles: Roles, inputs: Sequence[str]) -> Iterator[Records]:
+def iterate_records(file: Path, roles: Roles, inputs: Sequence[str]) -> Generator[Records]:
     """Yields the inputs and targets of a new file or folder of parts, to predict from, a block of rows at a time.
 
     `inputs` are the columns that are chosen, all without a role if there are none. Rows are numbered within a part.
