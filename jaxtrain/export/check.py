@@ -15,8 +15,9 @@ import numpy as np
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.export.fresh_process import BATCH_SIZES
-from jaxtrain.export.loading import PROGRAM, Outputs, inputs_of
+from jaxtrain.export.loading import PROGRAM, inputs_of
 from jaxtrain.export.outputs import head_of
+from jaxtrain.export.padded import Outputs
 from jaxtrain.export.rows import rows_to_check
 from jaxtrain.files import remove
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays

@@ -10,8 +10,9 @@ from jaxtrain.config.registry import knobs_of
 from jaxtrain.core.trees import state_digest
 from jaxtrain.data import Settings
 from jaxtrain.data.info import DataInfo
-from jaxtrain.export.loading import FORMAT, Inputs, Outputs, inputs_of, sha256_of
+from jaxtrain.export.loading import FORMAT, Inputs, inputs_of, sha256_of
 from jaxtrain.export.outputs import restores_on_host
+from jaxtrain.export.padded import Outputs
 from jaxtrain.export.program import PLATFORMS
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.storage.environment import describe_environment

@@ -15,6 +15,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import StorageError, Words
 from jaxtrain.export.array_inputs import ArrayInputs
 from jaxtrain.export.outputs import restores_on_host
+from jaxtrain.export.padded import Outputs, PaddedProgram
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.files import read_bytes
 from jaxtrain.storage.seals import read_sealed
@@ -25,12 +26,9 @@ FORMAT = 1
 """Number of the form of an export's directory."""
 
 SIZES = (1, 8, 64, 512)
-"""Sizes to which the examples of a prediction are padded: at most four programs are compiled."""
+"""Sizes to which `predict` pads batches: at most four programs are compiled."""
 
 COPY = "Copy the directory again, or export the run again"
-
-Outputs = dict[str, np.ndarray]
-
 
 Inputs = ArrayInputs | TableInputs
 
@@ -60,32 +58,25 @@ class ExportedModel:
         Raises DataError for inputs that are not like those of training. Unless `allow_nan`, it also raises for numbers
         that are not finite, and for a number that is missing in a column that misses none in training.
         """
-        arguments = inputs_of(self.info).arguments(inputs, allow_nan=allow_nan)
-        count = len(next(iter(arguments.values())))
-        pieces = [self._predict_piece(arguments, begin) for begin in range(0, max(1, count), SIZES[-1])]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return self.in_units(self._padded(inputs_of(self.info).arguments(inputs, allow_nan=allow_nan)))
 
     def call(self, arguments: Mapping[str, np.ndarray]) -> Outputs:
         """Calls the program, which is compiled for each number of examples; numbers are brought to their own units."""
-        outputs = {name: np.asarray(value) for name, value in self._call(**arguments).items()}
-        if restores_on_host(self.info):
-            outputs["numbers"] = self.info.restore_targets(outputs["numbers"])
-        return outputs
+        return self.in_units({name: np.asarray(value) for name, value in self._call(**arguments).items()})
+
+    def in_units(self, outputs: Outputs) -> Outputs:
+        """Returns outputs of the program with numbers in their own units; those that left it standardised in float64."""
+        if not restores_on_host(self.info):
+            return outputs
+        return outputs | {"numbers": self.info.restore_targets(outputs["numbers"])}
 
     @functools.cached_property
     def _call(self) -> Callable[..., dict[str, jax.Array]]:
         return jax.jit(self.program.call)
 
-    def _predict_piece(self, arguments: Mapping[str, np.ndarray], begin: int) -> Outputs:
-        """Predicts at most the largest of the sizes, padded with zeros to one of them."""
-        rows = {name: array[begin : begin + SIZES[-1]] for name, array in arguments.items()}
-        count = len(next(iter(rows.values())))
-        size = next(size for size in SIZES if count <= size)
-        padded = {
-            name: np.concatenate([array, np.zeros((size - count, *array.shape[1:]), array.dtype)])
-            for name, array in rows.items()
-        }
-        return {name: output[:count] for name, output in self.call(padded).items()}
+    @functools.cached_property
+    def _padded(self) -> PaddedProgram:
+        return PaddedProgram(self.program, SIZES)
 
 
 def load_export(folder: str | Path) -> ExportedModel:
