@@ -65,7 +65,7 @@ class ExportedModel:
         return self.in_units({name: np.asarray(value) for name, value in self._call(**arguments).items()})
 
     def in_units(self, outputs: Outputs) -> Outputs:
-        """Returns outputs of the program with numbers in their own units; those that left it standardised in float64."""
+        """Returns outputs of the program with numbers in their own units, in float64 where it standardised them."""
         if not restores_on_host(self.info):
             return outputs
         return outputs | {"numbers": self.info.restore_targets(outputs["numbers"])}
