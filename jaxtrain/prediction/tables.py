@@ -78,7 +78,7 @@ class TableExamples:
     unseen: Counter[str] = field(default_factory=Counter)
 
     count = None
-    """How many rows there are is not known before they are read."""
+    """The number of rows is not known before they are read."""
 
     def pieces(self) -> Generator[Piece]:
         """Yields the examples in their order."""

@@ -23,7 +23,7 @@ class Prompts:
     bad: Bad
 
     count = None
-    """How many lines there are is not known before they are read."""
+    """The number of lines is not known before they are read."""
 
     def pieces(self) -> Generator[Piece]:
         """Yields the prompts in their order, as objects (n,)."""
@@ -41,7 +41,8 @@ class Prompts:
                     prompts.append(prompt)
                     if len(rows) == BLOCK:
                         yield self._piece(file, rows, prompts)
-                        rows, prompts = [], []
+                        rows = []
+                        prompts = []
             if rows:
                 yield self._piece(file, rows, prompts)
 

@@ -15,7 +15,7 @@ from jaxtrain.tasks.shapes import PerExample
 MEASURED = frozenset(
     {"classification", "binary_classification", "multi_label", "label_distribution", "regression", "segmentation"}
 )
-"""Tasks whose predictions are all that their loss and metrics need."""
+"""Tasks whose loss and metrics are functions of predictions and targets alone."""
 
 
 class Measure:
@@ -37,7 +37,7 @@ class Measure:
         return self._total or {}
 
     def add(self, predictions: np.ndarray, targets: np.ndarray) -> None:
-        """Adds predictions (n, ...), as `Run.predict` returns them, and targets (n, ...) as they lie in the data."""
+        """Adds predictions (n, ...), as `Run.predict` returns them, and raw targets (n, ...)."""
         if self._info.standardised:
             predictions, targets = map(self._info.standardise_targets, (predictions, targets))
         elif targets.dtype.kind in "biu":
