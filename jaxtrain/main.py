@@ -71,6 +71,8 @@ VERBS_OF = {
     "--data": ("predict",),
     "--fold": ("predict",),
     "--skip-bad": ("predict",),
+    "--precision": ("export",),
+    "--quantize": ("export",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
@@ -184,6 +186,8 @@ def _run(words: Sequence[str]) -> int:
         tuple(parsed.data),
         parsed.fold,
         parsed.skip_bad,
+        parsed.precision,
+        parsed.quantize,
     )
     _check_options(verb, options)
     try:
@@ -307,6 +311,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a file, a folder or a pattern such as 'new/*.png', to predict from; may be repeated",
     )
     parser.add_argument("--skip-bad", action="store_true", help="leaves out examples that predict cannot read")
+    parser.add_argument(
+        "--precision", action=_Once, metavar="TYPE", help="the type of exported weights: float32 (default) or bfloat16"
+    )
+    parser.add_argument("--quantize", action=_Once, metavar="TYPE", help="rounds exported weights to int8")
     parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
     parser.add_argument(
         "--output",

@@ -38,6 +38,8 @@ class Options:
     data: tuple[str, ...] = ()
     fold: int | None = None
     skip_bad: bool = False
+    precision: str | None = None
+    quantize: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtrain.errors import DataError, JaxtrainWarning, UsageError, Words
+from jaxtrain.export.quality import predictions_of
 from jaxtrain.files import (
     exists,
     is_directory,
@@ -128,8 +129,7 @@ def _add(measure: Measure, piece: Piece, outputs: Outputs) -> int:
     if piece.targets is None or piece.has_target is None:
         return 0
     rows = np.flatnonzero(piece.has_target)
-    predictions = outputs["numbers"] if "numbers" in outputs else outputs["logits"]
-    measure.add(predictions[rows], piece.targets[rows])
+    measure.add(predictions_of(outputs)[rows], piece.targets[rows])
     return len(rows)
 
 

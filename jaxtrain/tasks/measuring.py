@@ -10,10 +10,14 @@ import numpy as np
 from jaxtrain.config.defaults import family
 from jaxtrain.core.metric import Metrics, merge
 from jaxtrain.data.info import DataInfo
+from jaxtrain.tasks.metrics import METRICS
 from jaxtrain.tasks.shapes import PerExample
 
 MEASURED = frozenset(
-    {"classification", "binary_classification", "multi_label", "label_distribution", "regression", "segmentation"}
+    {
+        *("classification", "binary_classification", "multi_label", "label_distribution"),
+        *("regression", "segmentation", "detection"),
+    }
 )
 """Tasks whose loss and metrics are functions of predictions and targets alone."""
 
@@ -72,6 +76,8 @@ class _Given(nn.Module):
 
 def _metrics_of(config: Mapping[str, Any], info: DataInfo) -> Callable[..., Metrics]:
     """Returns the function (predictions, targets, mask) -> metrics of a task whose model makes the predictions."""
+    if info.box_classes is not None:
+        return _metrics_of_boxes(config)
     bound = {name: family(name).bind(config[name]) for name in ("task", "loss")}
     values = {
         f"{section}.{knob}": np.float32(value)
@@ -86,5 +92,15 @@ def _metrics_of(config: Mapping[str, Any], info: DataInfo) -> Callable[..., Metr
     def metrics_of(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Metrics:
         batch = {"inputs": predictions, "targets": targets, "mask": mask, **known}
         return task.loss({}, {}, batch, jax.random.key(0), values, False)[1][1]
+
+    return metrics_of
+
+
+def _metrics_of_boxes(config: Mapping[str, Any]) -> Callable[..., Metrics]:
+    """Returns the metrics of detections; their loss is one of a model's outputs, not of its detections."""
+    functions = {name: METRICS.member(name) for name in config["task"]["metrics"]}
+
+    def metrics_of(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> Metrics:
+        return {name: function(predictions, targets, mask) for name, function in functions.items()}
 
     return metrics_of
