@@ -43,7 +43,7 @@ class DataInfo:
     `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
     of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
     which have no statistics, and `classes` is their number. `box_classes` is the number of classes of targets that are
-    boxes.
+    boxes. `extra` holds (name, shape of an example, dtype in a batch) of the further fields of batches.
     """
 
     input_shape: tuple[int, ...]
@@ -64,6 +64,7 @@ class DataInfo:
     per_example: bool = False
     vocabulary: Vocabulary | None = None
     box_classes: int | None = None
+    extra: tuple[tuple[str, tuple[int, ...], str], ...] = ()
 
     @property
     def layout(self) -> Layout | None:
@@ -185,6 +186,7 @@ class DataInfo:
             values["encoding"] = TableEncoding.from_json(values["encoding"])
         if values.get("vocabulary"):
             values["vocabulary"] = vocabulary_from_json(values["vocabulary"])
+        values["extra"] = tuple((name, tuple(shape), dtype) for name, shape, dtype in values.get("extra", ()))
         return cls(**values)  # pyright: ignore[reportArgumentType]
 
 

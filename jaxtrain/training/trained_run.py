@@ -191,8 +191,15 @@ def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     batch = {
         "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), info.input_dtype),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
+        **{name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, shape, dtype in info.extra},
     }
     names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]
     hparams = dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(functools.partial(init_state, rules=rules), key, batch, hparams)
+    try:
+        return jax.eval_shape(functools.partial(init_state, rules=rules), key, batch, hparams)
+    except KeyError as error:
+        if info.extra or not error.args or error.args[0] in batch:
+            raise
+        got = Words(f"a run whose task reads the field {error.args[0]!r}, which earlier versions did not describe")
+        raise UsageError("data", got, "a run that describes its further fields", "Train it again") from error
