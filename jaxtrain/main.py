@@ -69,7 +69,7 @@ VERBS_OF = {
     "--ensemble": ("export",),
     "--export": ("predict",),
     "--data": ("predict",),
-    "--fold": ("predict",),
+    "--fold": ("export", "predict"),
     "--skip-bad": ("predict",),
     "--precision": ("export",),
     "--quantize": ("export",),

@@ -14,7 +14,7 @@ def run(options: Options) -> int:
     """Exports the run in `--workdir`; returns 0."""
     assert options.workdir is not None
     use_persistent_cache()
-    chosen = {"seed": options.seed, "ensemble": options.ensemble, "trust": options.trust}
+    chosen = {"seed": options.seed, "fold": options.fold, "ensemble": options.ensemble, "trust": options.trust}
     weights = {"precision": options.precision or "float32", "quantize": options.quantize}
     folder, description = export_run(options.workdir, options.output, **chosen, **weights)
     options.show(export_report(folder, description))

@@ -45,6 +45,7 @@ def export_run(
     output: str | Path | None = None,
     *,
     seed: int | None = None,
+    fold: int | None = None,
     ensemble: bool = False,
     precision: str = "float32",
     quantize: str | None = None,
@@ -53,8 +54,9 @@ def export_run(
 ) -> tuple[Path, dict[str, Any]]:
     """Exports a finished run to `output` (None: `export` in its directory), and returns it with its description.
 
-    `seed` selects one seed of a run of several (None: the first), and `ensemble` joins all of them. `data` are those
-    that were given in Python to train it. An export that fails its check is not left behind, and an earlier one stays.
+    `seed` selects one seed of a run of several (None: the first), `fold` one fold, and `ensemble` joins all seeds.
+    `data` are those that were given in Python to train it. An export that fails its check is not left behind, and an
+    earlier one stays.
 
     `precision` "bfloat16" rounds weights of several axes to it, and `quantize` "int8" to 255 levels in each output
     channel; the program computes as before. Such an export is measured beside the run, and must not be worse by much
@@ -69,13 +71,13 @@ def export_run(
     target = workdir / "export" if output is None else Path(output)
     result = _finished(workdir)
     _demand_free(target)
-    runs = _load_runs(workdir, seed, ensemble, trust)
-    dataset = _dataset(workdir, trust, data)
+    runs = _load_runs(workdir, seed, fold, ensemble, trust)
+    dataset = _dataset(workdir, fold, trust, data)
     unfinished = target.with_name(f".{target.name}.unfinished")
     remove_tree(unfinished)
     make_directory(unfinished)
     try:
-        description = _write_files(unfinished, runs, result, dataset, storage)
+        description = _write_files(unfinished, runs, result, dataset, storage, fold)
         _replace(target, unfinished)
     finally:
         remove_tree(unfinished)
@@ -101,8 +103,10 @@ def _demand_free(target: Path) -> None:
         raise UsageError(str(target), got, "a new directory, or that of an export", "Give another --output")
 
 
-def _load_runs(workdir: Path, seed: int | None, ensemble: bool, trust: Sequence[str]) -> dict[int, Run]:
-    first = load_run(workdir, seed, trust)
+def _load_runs(
+    workdir: Path, seed: int | None, fold: int | None, ensemble: bool, trust: Sequence[str]
+) -> dict[int, Run]:
+    first = load_run(workdir, seed, trust, fold=fold)
     if first.info.vocabulary is not None:
         got = Words("a run on texts, whose models continue sequences")
         raise UsageError(str(workdir), got, "a run whose examples are independent", "Use it by Run.generate")
@@ -116,15 +120,19 @@ def _load_runs(workdir: Path, seed: int | None, ensemble: bool, trust: Sequence[
     return {start: first} | {number: load_run(workdir, number, trust) for number in range(start + 1, start + count)}
 
 
-def _dataset(workdir: Path, trust: Sequence[str], data: Source | None) -> Dataset:
+def _dataset(workdir: Path, fold: int | None, trust: Sequence[str], data: Source | None) -> Dataset:
+    """Returns the dataset of a run, or of a fold of it."""
     config, bookkeeping, _ = open_run(workdir, trust)
-    if bookkeeping.folds:
-        hint = "Train a run without folds and export that: models of folds are for estimates"
-        raise UsageError(str(workdir), Words("a run of folds"), "a run of one model", hint)
+    if bookkeeping.folds and fold is None:
+        hint = f"Give --fold=0 to --fold={len(bookkeeping.folds) - 1}, or train a run on all of the data"
+        raise UsageError(str(workdir), Words("a run of folds"), "one of its models", hint)
     dataset = load(config["data"], data, **needs_of(config))
     check_fingerprint(dataset, bookkeeping.fingerprint)
-    check_preparation(dataset, bookkeeping.info)
-    return dataset
+    if not bookkeeping.folds or fold is None:
+        check_preparation(dataset, bookkeeping.info)
+        return dataset
+    check_preparation(dataset.folds[fold], bookkeeping.folds[fold])
+    return dataset.folds[fold]
 
 
 def _storage(precision: str, quantize: str | None) -> Storage:
@@ -141,7 +149,7 @@ def _storage(precision: str, quantize: str | None) -> Storage:
 
 
 def _write_files(
-    folder: Path, runs: Mapping[int, Run], result: Result, dataset: Dataset, storage: Storage
+    folder: Path, runs: Mapping[int, Run], result: Result, dataset: Dataset, storage: Storage, fold: int | None
 ) -> dict[str, Any]:
     """Writes all files of an export into a new directory, checks them, and returns the description."""
     members = {seed: member_of(run).stored(storage) for seed, run in runs.items()}
@@ -153,7 +161,8 @@ def _write_files(
     _write_weights(folder / WEIGHTS, members, first)
     _write_examples(folder / EXAMPLES, rows)
     contents = {name: read_bytes(folder / name) for name in (PROGRAM, WEIGHTS, EXAMPLES)}
-    description = {**describe_export(runs, result, contents, rows.outputs), "weights": storage, "quality": None}
+    description = describe_export(runs, result, contents, rows.outputs) | {"weights": storage, "quality": None}
+    description["run"]["fold"] = fold
     write_sealed(folder / MANIFEST, description)
     tolerance = tolerance_of(first.config["train"]["precision"], storage)
     description["check"] = check_export(folder, rows, tolerance)
