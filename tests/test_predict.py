@@ -609,22 +609,52 @@ def test_one_logit_for_two_classes_gives_both_their_probabilities():
 # Texts
 
 
-def test_a_language_model_continues_each_line(tmp_path: Path):
-    (tmp_path / "words.txt").write_text("the cat sat. a dog ran! " * 60)
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a text of characters; exported with weights in int8, too."""
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "words.txt").write_text("the cat sat. a dog ran! " * 60)
     given = {
-        **{"data.name": "text", "data.path": str(tmp_path), "data.file": "words.txt", "data.context": 16},
-        **{"task.name": "language_modelling", "model.name": "transformer", "model.width": 8, "model.layers": 1},
-        **{"model.heads": 2, "model.dropout": 0.0, "data.batch_size": 8},
+        **{"data.name": "text", "data.path": str(folder), "data.file": "words.txt", "data.context": 16},
+        **{"data.tokens": "characters", "task.name": "language_modelling", "model.name": "transformer"},
+        **{"model.width": 8, "model.layers": 1, "model.heads": 2, "model.dropout": 0.0, "data.batch_size": 8},
     }
-    train_and_evaluate(tiny({**SHORT, **given}), tmp_path / "run", quiet=True)
+    train_and_evaluate(tiny({**SHORT, **given}), folder / "run", quiet=True)
+    assert main(["export", f"--workdir={folder / 'run'}", "--quiet", "--quantize=int8"]) == 0
+    description = json.loads((folder / "run/export/model.json").read_text())
+    assert description["quality"]["export"].keys() == {"loss", "accuracy", "perplexity", "bits_per_byte"}
+    export_run(folder / "run")
+    return folder / "run"
+
+
+def test_a_language_model_continues_each_line(texts: Path, tmp_path: Path):
     (tmp_path / "prompts.txt").write_text("the cat\na dog ran\n")
-    predict(tmp_path / "run", tmp_path / "prompts.txt", tmp_path / "out.csv")
-    loaded = load_run(tmp_path / "run")
+    predict(texts, tmp_path / "prompts.txt", tmp_path / "out.csv")
+    loaded = load_run(texts)
     assert column(tmp_path / "out.csv", "prompt") == ["the cat", "a dog ran"]
     assert column(tmp_path / "out.csv", "text") == [loaded.generate("the cat"), loaded.generate("a dog ran")]
     (tmp_path / "gap.txt").write_text("the cat\n\na dog ran")
     with pytest.raises(DataError, match=r"gap\.txt, line 2: got an empty line"):
-        predict(tmp_path / "run", tmp_path / "gap.txt", tmp_path / "out.csv")
+        predict(texts, tmp_path / "gap.txt", tmp_path / "out.csv")
+    model = ExportModel(load_export(texts / "export"))
+    predict_to_file(model, [str(tmp_path / "prompts.txt")], tmp_path / "export.csv")
+    assert (tmp_path / "export.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+
+
+def test_an_export_of_a_text_has_the_logits_of_the_run_and_draws_as_it_does(texts: Path, digits: Path):
+    run, model = load_run(texts), load_export(texts / "export")
+    assert run.info.vocabulary is not None
+    tokens = run.info.vocabulary.encode("the cat sat. a dog ran! ")[None, :16]
+    np.testing.assert_allclose(model.predict(tokens)["logits"], run.predict(tokens), atol=1e-5)
+    for prompt in ("t", "the cat sat. a d", "the cat sat. a dog ran! the cat"):  # one, a full window, more than one
+        for drawing in ({"temperature": 0.0}, {"seed": 3}, {"top_k": 2, "temperature": 0.7}):
+            assert model.generate(prompt, 40, **drawing) == run.generate(prompt, 40, **drawing)
+    with pytest.raises(DataError, match="expected tokens, integers from 0 to"):
+        model.predict(tokens.astype(np.int64) + 100)
+    with pytest.raises(UsageError, match="at least one token"):
+        model.generate("")
+    with pytest.raises(UsageError, match="generate: got a model that was not trained on a text"):
+        load_export(digits / "export").generate("the")
 
 
 # Files and processes

@@ -19,6 +19,9 @@ from jaxtrain.training.trained_run import Run
 PIECE = 512
 """Examples that are predicted at a time."""
 
+WINDOWS = 8
+"""Windows of a text that are predicted at a time: each has logits at every position."""
+
 MOST_LOST = 0.01
 """The most that a metric whose best value is 1 may fall, such as one point of accuracy."""
 
@@ -48,9 +51,10 @@ def measure_quality(folder: Path, runs: Sequence[Run], dataset: Dataset) -> Qual
     split = next(name for name in ("test", "validation", "train") if name in dataset.parts)
     exported = load_export(folder)
     targets = dataset.targets(split)
-    measures = [Measure(run.config, run.info, PIECE) for _ in range(2)]
-    for begin in range(0, len(targets), PIECE):
-        places = np.arange(begin, min(begin + PIECE, len(targets)))
+    piece = PIECE if run.info.vocabulary is None else WINDOWS
+    measures = [Measure(run.config, run.info, piece) for _ in range(2)]
+    for begin in range(0, len(targets), piece):
+        places = np.arange(begin, min(begin + piece, len(targets)))
         inputs = raw_inputs(dataset, split, places)
         of_runs = np.stack([member.predict(inputs, allow_nan=True) for member in runs])
         for measure, outputs in zip(

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.fields import read_rows
+from jaxtrain.data.info import DataInfo
 from jaxtrain.data.table_encoding import ColumnEncoding, TableEncoding
 from jaxtrain.data.tables import TEXT
 
@@ -26,7 +27,12 @@ def rows_to_check(dataset: Dataset) -> RowsToCheck:
     split = "validation" if "validation" in dataset.parts else "train"
     count = len(dataset.parts[split])
     places = np.unique(np.linspace(0, count - 1, min(count, MOST_ROWS)).astype(np.int64))
+    if dataset.info.vocabulary is not None:
+        places = places[:: -(-len(places) // _most_windows(dataset.info))]
     values = raw_inputs(dataset, split, places)
+    if dataset.info.vocabulary is not None:
+        limits = [np.full_like(values[0], token) for token in (0, dataset.info.vocabulary.size - 1)]
+        return RowsToCheck(np.concatenate([values, np.stack(limits)]), len(places))
     if dataset.info.is_raw:
         return RowsToCheck(_with_extremes_of_type(values), len(places))
     if dataset.info.encoding is None:
@@ -35,9 +41,14 @@ def rows_to_check(dataset: Dataset) -> RowsToCheck:
     return RowsToCheck({name: _with_extremes(column) for name, column in values.items()}, len(places))
 
 
+def _most_windows(info: DataInfo) -> int:
+    """Returns the windows of a text whose logits take at most 64 MiB; at least two."""
+    return max(2, 2**24 // (info.input_shape[0] * (info.classes or 1)))
+
+
 def raw_inputs(dataset: Dataset, split: str, places: np.ndarray) -> Any:
     """Returns the examples at places of a split as a user gives them: an array (n, ...), or columns by name."""
-    if dataset.info.is_raw:
+    if dataset.info.is_raw or dataset.info.vocabulary is not None:
         return dataset.read(split, places)["inputs"]
     part = dataset.parts[split]
     values = read_rows(part.split.inputs, part.source_rows(places))

@@ -107,9 +107,6 @@ def _load_runs(
     workdir: Path, seed: int | None, fold: int | None, ensemble: bool, trust: Sequence[str]
 ) -> dict[int, Run]:
     first = load_run(workdir, seed, trust, fold=fold)
-    if first.info.vocabulary is not None:
-        got = Words("a run on texts, whose models continue sequences")
-        raise UsageError(str(workdir), got, "a run whose examples are independent", "Use it by Run.generate")
     start = first.config["seed"]
     count = first.config["train"]["seeds"]
     if not ensemble:

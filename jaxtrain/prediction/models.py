@@ -95,6 +95,8 @@ class ExportModel:
 
     def outputs(self, inputs: Any) -> Outputs:
         """Predicts by the exported program."""
+        if self.model.info.vocabulary is not None:
+            return {"text": np.array([self.model.generate(prompt) for prompt in inputs], object)}
         return self.model.predict(inputs)
 
 
