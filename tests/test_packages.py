@@ -24,6 +24,7 @@ TIERS = (
     ("training",),
     ("export",),
     ("serve",),
+    ("prediction",),
     ("lr_range",),
     ("search",),
     ("commands",),

@@ -28,8 +28,9 @@ from sklearn.datasets import load_digits
 from tiny_runs import PATIENCE, run, tiny
 
 from jaxtrain import ExportedModel, export_run, load_export
+from jaxtrain.commands.flags import parse
 from jaxtrain.export.loading import sha256_of
-from jaxtrain.main import _parse, main
+from jaxtrain.main import main
 from jaxtrain.serve.server import _open_socket
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.storage.seals import without_seal, write_sealed
@@ -433,7 +434,7 @@ def test_the_files_for_containers_name_what_is_there(server: Server, digits: Pat
         next(line.removeprefix("CMD ") for line in lines if line.startswith("CMD "))
     )
     assert (python, flag, module) == ("python", "-m", "jaxtrain.main")
-    options = _parse(words)
+    options = parse(words, {})
     assert (options.words, options.export, options.host, options.port) == (["serve"], "/model", "0.0.0.0", 8000)
     deployment, service = yaml.safe_load_all((digits / "kubernetes.yaml").read_text())
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
