@@ -245,6 +245,8 @@ def test_a_server_whose_output_nobody_reads_any_more_still_serves_and_ends(
         assert_answers(server.ask(INFER, in_json(tensors(PICTURES[:2]))), model, PICTURES[:2])
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0
+        assert server.process.stderr
+        assert server.process.stderr.read() == ""
 
 
 def test_small_answers_are_sent_at_once():
