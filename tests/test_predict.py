@@ -47,6 +47,11 @@ def column(path: Path, name: str) -> list[str]:
     return [row[name] for row in rows_of(path)]
 
 
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as archive:
+        return dict(archive)
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
     exact = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exact / exact.sum(axis=1, keepdims=True)
@@ -99,7 +104,7 @@ def test_csv_holds_classes_and_probabilities_and_metrics_are_those_of_scikit_lea
 
 def test_arrays_hold_the_predictions_of_the_run_to_the_bit(digits: Path, archive: Path, tmp_path: Path):
     predict(digits, archive, tmp_path / "out.npz")
-    found = np.load(tmp_path / "out.npz")
+    found = arrays_of(tmp_path / "out.npz")
     np.testing.assert_array_equal(found["logits"], load_run(digits).predict(images()[0]))
     np.testing.assert_array_equal(found["class"], found["logits"].argmax(axis=1))
     assert found["id"].tolist() == list(range(1797))
@@ -121,7 +126,7 @@ def test_an_export_predicts_without_the_run(digits: Path, archive: Path, tmp_pat
     by_run = predict(digits, archive, tmp_path / "run.npz")
     model = ExportModel(load_export(tmp_path / "export"))
     by_export = predict_to_file(model, [str(archive)], tmp_path / "export.npz")
-    found, expected = (np.load(tmp_path / name) for name in ("export.npz", "run.npz"))
+    found, expected = (arrays_of(tmp_path / name) for name in ("export.npz", "run.npz"))
     assert set(found) == set(expected)
     np.testing.assert_array_equal(found["logits"], load_export(digits / "export").predict(images()[0])["logits"])
     np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-6)
@@ -147,7 +152,7 @@ def test_idx_files_have_their_labels_beside_them(digits: Path, tmp_path: Path):
     content = (tmp_path / "t10k-labels-idx1-ubyte.gz").read_bytes()
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content))
     labelled = predict(digits, tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "a.npz")
-    logits = np.load(tmp_path / "a.npz")["logits"]
+    logits = arrays_of(tmp_path / "a.npz")["logits"]
     assert labelled.metrics["accuracy"] == pytest.approx(accuracy_score(targets, logits.argmax(axis=1)))
 
 
@@ -334,7 +339,7 @@ def test_each_format_of_tables_is_read_in_blocks(
     reordered = [dict(reversed(row.items())) for row in PEOPLE]
     FORMATS[name](tmp_path / f"new.{name}", reordered)
     predicted = predict(table, tmp_path / f"new.{name}", tmp_path / "out.npz")
-    found = np.load(tmp_path / "out.npz")
+    found = arrays_of(tmp_path / "out.npz")
     expected = load_run(table).predict(columns_of(PEOPLE))
     np.testing.assert_allclose(found["logits"], expected, atol=1e-6)
     assert found["id"].tolist() == list(range(COUNT))
@@ -362,7 +367,7 @@ def test_a_table_predicts_by_its_export_alike(table: Path, tmp_path: Path):
     by_run = predict(table, tmp_path / "new.csv", tmp_path / "run.npz")
     model = ExportModel(load_export(table / "export"))
     by_export = predict_to_file(model, [str(tmp_path / "new.csv")], tmp_path / "export.npz")
-    found, expected = (np.load(tmp_path / name)["logits"] for name in ("export.npz", "run.npz"))
+    found, expected = (arrays_of(tmp_path / name)["logits"] for name in ("export.npz", "run.npz"))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert by_export.metrics == pytest.approx(by_run.metrics, rel=1e-4)
 
@@ -522,7 +527,7 @@ def test_pictures_that_a_table_or_parquet_holds(pictures: Path, folders: Path, t
         model = RunModel(loaded)
         object.__setattr__(loaded, "config", {**loaded.config, "data": section})
         predicted = predict_to_file(model, [str(data)], tmp_path / f"{name}.npz")
-        found = np.load(tmp_path / f"{name}.npz")
+        found = arrays_of(tmp_path / f"{name}.npz")
         np.testing.assert_array_equal(found["logits"], expected)
         assert predicted.measured == len(names)
         assert found["id"].tolist() == (names if name == "image_table" else list(range(len(names))))
@@ -569,7 +574,7 @@ def test_masks_are_pictures_in_a_folder_whose_values_are_labels(masks: Path, tmp
     ):
         predict(masks, root, tmp_path / "out.csv")
     predict(masks, str(root / "images" / "*.png"), tmp_path / "out.npz")
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["mask"], found)
+    np.testing.assert_array_equal(arrays_of(tmp_path / "out.npz")["mask"], found)
 
 
 # Rows
@@ -750,4 +755,4 @@ def test_data_given_in_python_are_predicted_from_files(tmp_path: Path):
     as_csv(tmp_path / "new.csv", without)
     predict(tmp_path / "run", tmp_path / "new.csv", tmp_path / "out.npz")
     expected = load_run(tmp_path / "run").predict(columns)
-    np.testing.assert_allclose(np.load(tmp_path / "out.npz")["logits"], expected, atol=1e-6)
+    np.testing.assert_allclose(arrays_of(tmp_path / "out.npz")["logits"], expected, atol=1e-6)
