@@ -23,6 +23,7 @@ TIERS = (
     ("parallel", "trackers"),
     ("training",),
     ("export",),
+    ("serve",),
     ("prediction",),
     ("lr_range",),
     ("search",),

@@ -35,6 +35,11 @@ class Options:
     output: str | None = None
     ensemble: bool = False
     export: str | None = None
+    host: str | None = None
+    port: int | None = None
+    deadline: int | None = None
+    most_requests: int | None = None
+    most_megabytes: int | None = None
     data: tuple[str, ...] = ()
     fold: int | None = None
     skip_bad: bool = False

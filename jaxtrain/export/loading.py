@@ -21,10 +21,12 @@ from jaxtrain.export.padded import Outputs, PaddedProgram
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.export.token_inputs import TokenInputs
 from jaxtrain.files import read_bytes
+from jaxtrain.storage.safetensors_files import read_arrays
 from jaxtrain.storage.seals import read_sealed
 
 PROGRAM = "model.jaxexp"
 MANIFEST = "model.json"
+EXAMPLES = "examples.safetensors"
 FORMAT = 1
 """Number of the form of an export's directory."""
 
@@ -94,6 +96,15 @@ class ExportedModel:
         if not restores_on_host(self.info):
             return outputs
         return outputs | {"numbers": self.info.restore_targets(outputs["numbers"])}
+
+    def read_examples(self) -> tuple[dict[str, np.ndarray], Outputs]:
+        """Reads a few rows, as arguments of the program, and the outputs that the run predicts from them."""
+        arrays = read_arrays(self.folder / EXAMPLES)
+        inputs, outputs = (
+            {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}
+            for part in ("inputs/", "outputs/")
+        )
+        return inputs, outputs
 
     @functools.cached_property
     def _call(self) -> Callable[..., dict[str, jax.Array]]:

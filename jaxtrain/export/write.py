@@ -9,8 +9,9 @@ from jaxtrain.data import Dataset, Source, load
 from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.export.card import model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows, tolerance_of
+from jaxtrain.export.container import DOCKERFILE, KUBERNETES, dockerfile, kubernetes
 from jaxtrain.export.description import describe_export
-from jaxtrain.export.loading import MANIFEST, PROGRAM
+from jaxtrain.export.loading import EXAMPLES, MANIFEST, PROGRAM
 from jaxtrain.export.program import Member, export_program, member_of
 from jaxtrain.export.quality import demand_quality, measure_quality
 from jaxtrain.export.stored_weights import Storage
@@ -33,7 +34,6 @@ from jaxtrain.training.checks import check_fingerprint, check_preparation
 from jaxtrain.training.trained_run import Run, load_run, open_run
 
 WEIGHTS = "weights.safetensors"
-EXAMPLES = "examples.safetensors"
 CARD = "README.md"
 
 EXAMPLE_ROWS = 3
@@ -167,6 +167,8 @@ def _write_files(
         demand_quality(quality, "--quantize" if storage == "int8" else "--precision")
         description["quality"] = quality._asdict()
     write_text(folder / CARD, model_card(description))
+    write_text(folder / DOCKERFILE, dockerfile(description, [MANIFEST, *contents]))
+    write_text(folder / KUBERNETES, kubernetes(description))
     write_sealed(folder / MANIFEST, description)
     return description
 
