@@ -23,7 +23,9 @@ from jaxtrain.errors import DataError, JaxtrainError, JaxtrainWarning, StorageEr
 from jaxtrain.main import main
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.prediction import arrays
+from jaxtrain.prediction.examples import Bad
 from jaxtrain.prediction.models import ExportModel, RunModel
+from jaxtrain.prediction.opening import open_examples
 from jaxtrain.prediction.rows import Layout
 from jaxtrain.prediction.run import Predicted, predict_to_file
 from jaxtrain.training.train import train_and_evaluate
@@ -448,8 +450,11 @@ def test_rows_of_a_table_that_cannot_be_read_are_named_or_left_out(name: str, ta
 
 def test_what_is_wrong_with_the_file_is_not_skipped_row_by_row(table: Path, tmp_path: Path):
     as_csv(tmp_path / "new.csv", [{"age": 3.0, "jobs": "cook", "noise": 1}] * 3)
+    bad = Bad(skip=True)
+    examples = open_examples([tmp_path / "new.csv"], RunModel(load_run(table)).form, bad)
     with pytest.raises(DataError, match=r"new\.csv: got no column 'job' but 'jobs'"):
-        predict(table, tmp_path / "new.csv", tmp_path / "out.csv", skip_bad=True)
+        list(examples.pieces())
+    assert not bad.errors
 
 
 def test_a_column_number_as_target_stays_the_target_in_a_new_file(tmp_path: Path):
