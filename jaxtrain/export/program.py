@@ -1,7 +1,7 @@
 """The program of a run's predictions, from raw inputs to outputs in a user's terms, for all platforms at once."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +25,15 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 @dataclass(frozen=True)
 class Member:
-    """The weights of a run for prediction, as NumPy arrays, and its predictions from prepared inputs."""
+    """The weights of a run for prediction, as NumPy arrays, and its predictions from weights and prepared inputs."""
 
-    params: Any
-    model_state: Any
-    predict: Callable[[Any], jax.Array]
+    weights: dict[str, Any]
+    predict: Callable[[Any, Any], jax.Array]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The weights by their paths, such as "params/Dense_0/kernel"."""
-        return dict(named_leaves({"params": self.params, **self.model_state}))
+        return dict(named_leaves(self.weights))
 
 
 def member_of(run: Run) -> Member:
@@ -47,20 +46,21 @@ def member_of(run: Run) -> Member:
         params = jax.device_get(LoRA(section["paths"], section["rank"]).merge(params, values))
         task = make_task({**run.config, "lora": {**section, "paths": None}}, run.info)
 
-    def predict(inputs: Any) -> jax.Array:
-        weights = jax.tree.map(jnp.asarray, (params, model_state))  # models index weights by traced codes
+    def predict(weights: Any, inputs: Any) -> jax.Array:
+        arrays = jax.tree.map(jnp.asarray, weights)  # models index weights by traced codes
+        state = {name: arrays[name] for name in model_state}
         with outside_loops():
-            return task.predict(*weights, inputs, values)
+            return task.predict(arrays["params"], state, inputs, values)
 
-    return Member(params, model_state, predict)
+    return Member({"params": params, **model_state}, predict)
 
 
 def program_of(inputs: Inputs, members: Sequence[Member], head: Head) -> Callable[..., dict[str, jax.Array]]:
-    """Returns the function of raw inputs, by name, to outputs by name; several members are joined."""
+    """Returns the function of the members' weights and raw inputs, by name, to outputs by name; members are joined."""
 
-    def program(**arguments: jax.Array) -> dict[str, jax.Array]:
+    def program(weights: Sequence[Any], arguments: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         prepared = inputs.prepare(arguments)
-        predictions = [member.predict(prepared) for member in members]
+        predictions = [member.predict(own, prepared) for member, own in zip(members, weights, strict=True)]
         return head.outputs(head.join(jnp.stack(predictions)) if len(members) > 1 else predictions[0])
 
     return program
@@ -72,9 +72,13 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     Raises UsageError for a model that works with fixed numbers of examples alone, or on one platform alone.
     """
     inputs = inputs_of(run.info)
-    program = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
-    (size,) = export.symbolic_shape("n")
-    specs = {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
+    of_weights = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
+    weights = [member.weights for member in members]
+
+    def program(**arguments: jax.Array) -> dict[str, jax.Array]:
+        return of_weights(weights, arguments)
+
+    specs = batched(inputs)
     try:
         with _without_source_places():
             return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
@@ -82,6 +86,12 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
         got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
         expected = "a model of operations that take any number of examples, on any platform"
         raise UsageError("model.name", got, expected, "Use it by load_run") from error
+
+
+def batched(inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the arguments of the program for any number n of examples."""
+    (size,) = export.symbolic_shape("n")
+    return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
 
 
 @contextlib.contextmanager

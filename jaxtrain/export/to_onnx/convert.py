@@ -1,0 +1,105 @@
+"""Walks a jaxpr, and adds the form of each of its equations to a graph."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from jaxtrain.errors import UsageError, Words
+from jaxtrain.export.to_onnx.calls import CALLS, LOOPS
+from jaxtrain.export.to_onnx.decompositions import DECOMPOSITIONS
+from jaxtrain.export.to_onnx.elementwise import ANY_TYPE, ARITHMETIC
+from jaxtrain.export.to_onnx.equation import Equation
+from jaxtrain.export.to_onnx.graph import Graph
+from jaxtrain.export.to_onnx.indexing import ACCUMULATIONS, INDEXING
+from jaxtrain.export.to_onnx.layout import cast, expand, widen
+from jaxtrain.export.to_onnx.places import PLACES
+from jaxtrain.export.to_onnx.products import PRODUCTS
+from jaxtrain.export.to_onnx.reductions import REDUCTIONS
+from jaxtrain.export.to_onnx.values import Value, held_dtype
+from jaxtrain.export.to_onnx.windows import PADS, WINDOWS
+
+
+class Form(NamedTuple):
+    """The function of a primitive, and what its operands must be.
+
+    `computes`: of a type with which runtimes compute. `in_full`: of their own shape, not standing for repeated numbers.
+    """
+
+    convert: Callable[..., Value | list[Value]]
+    computes: bool
+    in_full: bool
+
+
+FORMS: Mapping[str, Form] = {
+    **{name: Form(function, True, False) for name, function in ARITHMETIC.items()},
+    **{name: Form(function, False, False) for name, function in (ANY_TYPE | CALLS).items()},
+    **{name: Form(f, True, True) for name, f in (REDUCTIONS | PRODUCTS | WINDOWS | ACCUMULATIONS).items()},
+    **{name: Form(function, False, True) for name, function in (PLACES | PADS | INDEXING | LOOPS).items()},
+}
+"""Primitive of JAX -> its form."""
+
+
+def inline(graph: Graph, program: Any, operands: Sequence[Value], layer: str = "") -> list[Value]:
+    """Adds a program, closed or without constants, to a graph; returns its results, which may stand for repeated ones.
+
+    Raises UsageError for a primitive without a form, which it names with its layer.
+    """
+    jaxpr = getattr(program, "jaxpr", program)
+    constants = [graph.constant(constant) for constant in getattr(program, "consts", ())]
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *operands], strict=True))
+
+    def read(variable: Any) -> Value:
+        if isinstance(variable, core.Literal):
+            return graph.constant(variable.val, held_dtype(variable.aval.dtype))
+        return known[variable]
+
+    for equation in jaxpr.eqns:
+        known.update(zip(equation.outvars, _add(graph, equation, [*map(read, equation.invars)], layer), strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _add(graph: Graph, equation: Any, operands: Sequence[Value], outer: str) -> Sequence[Value]:
+    """Adds an equation; returns its results."""
+    own = str(equation.source_info.name_stack)
+    layer = "/".join(filter(None, (outer, own)))
+    graph.layer = layer
+    try:
+        return _results(graph, equation, operands, layer)
+    except (TypeError, NotImplementedError) as error:
+        raise _refusal(equation, layer, str(error)) from error
+
+
+def _results(graph: Graph, equation: Any, operands: Sequence[Value], layer: str) -> Sequence[Value]:
+    shapes = [tuple(variable.aval.shape) for variable in equation.outvars]
+    dtypes = [held_dtype(variable.aval.dtype) for variable in equation.outvars]
+    if all(0 in shape for shape in shapes):
+        return [Value("nothing", shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    name = equation.primitive.name
+    if name in DECOMPOSITIONS:
+        arguments = [jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in equation.invars]
+        function = partial(DECOMPOSITIONS[name], **equation.params)
+        return inline(graph, jax.make_jaxpr(function)(*arguments), operands, layer)
+    if name not in FORMS:
+        raise TypeError(f"{name!r}")
+    form = FORMS[name]
+    if form.in_full:
+        operands = [expand(graph, value, v.aval.shape) for value, v in zip(operands, equation.invars, strict=True)]
+    if form.computes:
+        operands = [widen(graph, value) for value in operands]
+    described = Equation(equation.params, shapes, dtypes, partial(inline, layer=layer))
+    results = form.convert(graph, described, *operands)
+    several = results if isinstance(results, list) else [results]
+    return [cast(graph, value, dtype) for value, dtype in zip(several, dtypes, strict=True)]
+
+
+def _refusal(equation: Any, layer: str, what: str) -> UsageError:
+    from jax._src import source_info_util
+
+    place = source_info_util.summarize(equation.source_info)
+    where = f"{layer} ({place})" if layer else place
+    hint = "Leave onnx out, or use another layer"
+    return UsageError("--format", Words(f"onnx for a model with {what} in {where}"), "operations that ONNX has", hint)

@@ -1,0 +1,133 @@
+"""Primitives that move numbers: shapes, axes, parts, joins."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.export.to_onnx.equation import Equation
+from jaxtrain.export.to_onnx.graph import Graph, Spec
+from jaxtrain.export.to_onnx.layout import (
+    END,
+    cast,
+    concatenate,
+    cut,
+    elementwise,
+    expand,
+    iota,
+    reshape,
+    scalar_of,
+    size_of,
+    transpose,
+)
+from jaxtrain.export.to_onnx.values import Dimension, Value, is_static
+
+Function = Callable[..., Value | list[Value]]
+
+
+def _shape(graph: Graph, equation: Equation, value: Value) -> Value:
+    return reshape(graph, value, equation.spec.shape)
+
+
+def _transpose(graph: Graph, equation: Equation, value: Value) -> Value:
+    return transpose(graph, value, equation.params["permutation"])
+
+
+def _broadcast(graph: Graph, equation: Equation, value: Value) -> Value:
+    """Inserts axes of length 1, along which the value stands for a repeated one."""
+    kept = dict(zip(equation.params["broadcast_dimensions"], value.shape, strict=True))
+    return reshape(graph, value, tuple(kept.get(axis, 1) for axis in range(len(equation.shapes[0]))))
+
+
+def _iota(graph: Graph, equation: Equation) -> Value:
+    axis = equation.params["dimension"]
+    shape = equation.spec.shape
+    counted = iota(graph, shape[axis], equation.spec.dtype)
+    return reshape(graph, counted, tuple(size if place == axis else 1 for place, size in enumerate(shape)))
+
+
+def _concatenate(graph: Graph, equation: Equation, *values: Value) -> Value:
+    return concatenate(graph, values, equation.params["dimension"])
+
+
+def _slice(graph: Graph, equation: Equation, value: Value) -> Value:
+    params = equation.params
+    steps = params["strides"] or (1,) * len(value.shape)
+    shape = equation.spec.shape
+    axes = [a for a, size in enumerate(value.shape) if size != shape[a] or params["start_indices"][a] != 0]
+    if not axes:
+        return value
+    starts, ends = (graph.sizes([params[key][axis] for axis in axes]) for key in ("start_indices", "limit_indices"))
+    strides = graph.integers([steps[axis] for axis in axes])
+    return graph.add("Slice", value, starts, ends, graph.integers(axes), strides, result=Spec(shape, value.dtype))
+
+
+def _reverse(graph: Graph, equation: Equation, value: Value) -> Value:
+    axes = list(equation.params["dimensions"])
+    back = [graph.integers([number] * len(axes)) for number in (-1, -END, -1)]
+    starts, ends, strides = back
+    return graph.add(
+        "Slice", value, starts, ends, graph.integers(axes), strides, result=Spec(value.shape, value.dtype)
+    )
+
+
+def _split(graph: Graph, equation: Equation, value: Value) -> list[Value]:
+    axis = equation.params["axis"]
+    parts = []
+    begin = 0
+    for size, shape in zip(equation.params["sizes"], equation.shapes, strict=True):
+        ends = (graph.sizes([begin]), graph.sizes([begin + size]))
+        parts.append(cut(graph, value, [axis], *ends, tuple(shape)))
+        begin += size
+    return parts
+
+
+def _dynamic_slice(graph: Graph, equation: Equation, value: Value, *starts: Value) -> Value:
+    """Cuts a part of fixed sizes at places that are computed, moved so that all of it lies inside."""
+    sizes = equation.spec.shape
+    axes = [axis for axis in range(len(sizes)) if sizes[axis] != value.shape[axis]]
+    if not axes:
+        return value
+    begins = [_start(graph, starts[axis], value.shape[axis] - sizes[axis]) for axis in axes]
+    first = concatenate(graph, begins, 0)
+    lengths = graph.sizes([sizes[axis] for axis in axes])
+    return cut(graph, value, axes, first, elementwise(graph, "Add", first, lengths), sizes)
+
+
+def _start(graph: Graph, start: Value, last: Dimension) -> Value:
+    """Returns a start as int64 of shape (1,), at least 0 and at most `last`."""
+    wide = reshape(graph, cast(graph, start, np.int64), (1,))
+    return elementwise(graph, "Max", graph.integers([0]), elementwise(graph, "Min", wide, graph.sizes([last])))
+
+
+def _size(graph: Graph, equation: Equation) -> Value:
+    return size_of(graph, equation.params["dim"], equation.spec.dtype)
+
+
+def _tile(graph: Graph, equation: Equation, value: Value) -> Value:
+    return graph.add("Tile", value, graph.sizes(equation.params["reps"]), result=Spec(equation.spec.shape, value.dtype))
+
+
+def _stack(graph: Graph, equation: Equation, *values: Value) -> Value:
+    axis = equation.params["axis"]
+    rows = [reshape(graph, value, (*value.shape[:axis], 1, *value.shape[axis:])) for value in values]
+    return concatenate(graph, rows, axis)
+
+
+PLACES: dict[str, Function] = {
+    "reshape": _shape,
+    "squeeze": _shape,
+    "expand_dims": _shape,
+    "transpose": _transpose,
+    "broadcast_in_dim": _broadcast,
+    "iota": _iota,
+    "concatenate": _concatenate,
+    "slice": _slice,
+    "rev": _reverse,
+    "split": _split,
+    "stack": _stack,
+    "dynamic_slice": _dynamic_slice,
+    "dim_as_value": _size,
+    "tile": _tile,
+}
+"""Primitive -> its function of operands as they are."""

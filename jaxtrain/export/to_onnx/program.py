@@ -1,0 +1,124 @@
+"""The program of a run's predictions as a model of ONNX."""
+
+import json
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import onnx
+from onnx import helper
+
+from jaxtrain.core.trees import named_leaves
+from jaxtrain.data.info import DataInfo
+from jaxtrain.errors import UsageError, Words
+from jaxtrain.export.loading import Inputs, inputs_of
+from jaxtrain.export.outputs import head_of, restores_on_host
+from jaxtrain.export.program import Member, batched, program_of
+from jaxtrain.export.to_onnx.convert import inline
+from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph, describe_value
+from jaxtrain.export.to_onnx.layout import cast, elementwise, expand
+from jaxtrain.export.to_onnx.values import Value, held_dtype
+from jaxtrain.training.trained_run import Run
+
+MOST_BYTES = 2**31 - 1
+"""The size of a file of protocol buffers."""
+
+REMAINDER = "_remainder"
+
+
+def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
+    """Returns the model for any number of examples, weights inside; `members` by their seeds, `run` is the first.
+
+    Inputs and outputs have the names of `model.jaxexp`. Where that takes a value and its remainder, this takes float64,
+    and numbers that leave that standardised leave this in their own units, as float64.
+
+    Raises UsageError for an operation without a form in ONNX, which it names, and for more than 2 GB.
+    """
+    inputs = inputs_of(run.info)
+    specs = batched(inputs)
+    graph = Graph()
+    arguments = _take_inputs(graph, specs)
+    weights = [member.weights for member in members.values()]
+    program = program_of(inputs, [*members.values()], head_of(run.config["task"]["name"], run.info))
+    traced, results = jax.make_jaxpr(program, return_shape=True)(jax.tree.map(_spec_of, weights), specs)
+    operands = [*_constants(graph, members), *(arguments[name] for name in sorted(specs))]
+    outputs = dict(zip(sorted(results), inline(graph, traced, operands), strict=True))
+    shapes = {name: tuple(result.shape) for name, result in results.items()}
+    described = [_give(graph, name, expand(graph, outputs[name], shapes[name]), run.info) for name in results]
+    model = helper.make_model(
+        graph.finish(run.config["model"]["name"], described),
+        producer_name="jaxtrain",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+    helper.set_model_props(model, {"task": run.config["task"]["name"], "class_names": json.dumps(run.class_names)})
+    return _serialise(model)
+
+
+def describe_inputs(inputs: Inputs) -> dict[str, dict[str, object]]:
+    """Returns {name: shape and type} of the inputs."""
+    return {
+        name: {"shape": ["n", *spec.shape], "dtype": "float64" if name + REMAINDER in inputs.specs else spec.dtype.name}
+        for name, spec in inputs.specs.items()
+        if not name.endswith(REMAINDER)
+    }
+
+
+def _take_inputs(graph: Graph, specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Value]:
+    """Adds the inputs; returns the arguments of the program, of which some are parts of float64."""
+    arguments = {}
+    for name, spec in specs.items():
+        if name.endswith(REMAINDER):
+            continue
+        parts = name + REMAINDER in specs
+        given = graph.input(name, spec.shape, np.float64 if parts else spec.dtype)
+        arguments[name] = cast(graph, given, spec.dtype)
+        if parts:
+            arguments[name + REMAINDER] = _remainder(graph, given, arguments[name])
+    return arguments
+
+
+def _remainder(graph: Graph, number: Value, value: Value) -> Value:
+    """Returns what float32 does not hold of float64 numbers; 0 for what is no number, or too large for float32."""
+    rest = elementwise(graph, "Sub", number, cast(graph, value, np.float64))
+    is_nan = elementwise(graph, "IsNaN", value, dtype=np.bool_)
+    is_infinite = elementwise(graph, "IsInf", value, dtype=np.bool_)
+    is_none = elementwise(graph, "Or", is_nan, is_infinite)
+    zero = graph.constant(0.0, np.float32)
+    return elementwise(graph, "Where", is_none, zero, cast(graph, rest, np.float32), dtype=np.float32)
+
+
+def _spec_of(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+
+
+def _constants(graph: Graph, members: Mapping[int, Member]) -> list[Value]:
+    """Returns the weights under their paths in `weights.safetensors`, in the order of the leaves."""
+    prefixes = [f"seed_{seed}/" if len(members) > 1 else "" for seed in members]
+    return [
+        graph.constant(leaf, held_dtype(leaf.dtype), prefix + path)
+        for prefix, member in zip(prefixes, members.values(), strict=True)
+        for path, leaf in named_leaves(member.weights)
+    ]
+
+
+def _give(graph: Graph, name: str, value: Value, info: DataInfo) -> onnx.ValueInfoProto:
+    """Adds an output; numbers that float32 cannot hold are brought to their own units."""
+    graph.layer = ""
+    if name == "numbers" and restores_on_host(info):
+        shape = (1, *info.target_shape)
+        scale, offset = (
+            graph.constant(np.reshape(numbers, shape), np.float64) for numbers in (info.target_std, info.target_mean)
+        )
+        scaled = elementwise(graph, "Mul", cast(graph, value, np.float64), scale)
+        value = elementwise(graph, "Add", scaled, offset)
+    graph.rename(value, name)
+    return describe_value(name, value)
+
+
+def _serialise(model: onnx.ModelProto) -> bytes:
+    size = model.ByteSize()
+    if size > MOST_BYTES:
+        hint = "Leave onnx out"
+        raise UsageError("--format", Words(f"onnx for a model of {size:,} bytes"), f"at most {MOST_BYTES:,}", hint)
+    return model.SerializeToString(deterministic=True)
