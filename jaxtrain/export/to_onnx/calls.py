@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
 from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph, Spec, describe_value
@@ -101,7 +100,17 @@ def _barrier(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     return list(operands)
 
 
-INLINED = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "checkpoint")
+INLINED = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "remat",
+    "remat2",
+    "checkpoint",
+)
 
 CALLS: dict[str, Function] = {
     **dict.fromkeys(INLINED, _call),

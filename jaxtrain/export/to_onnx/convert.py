@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.extend import core
 
 from jaxtrain.errors import UsageError, Words
@@ -99,7 +98,6 @@ def _results(graph: Graph, equation: Any, operands: Sequence[Value], layer: str)
 def _refusal(equation: Any, layer: str, what: str) -> UsageError:
     from jax._src import source_info_util
 
-    place = source_info_util.summarize(equation.source_info)
-    where = f"{layer} ({place})" if layer else place
+    where = " at ".join(filter(None, (layer, source_info_util.summarize(equation.source_info)))) or "its outputs"
     hint = "Leave onnx out, or use another layer"
     return UsageError("--format", Words(f"onnx for a model with {what} in {where}"), "operations that ONNX has", hint)

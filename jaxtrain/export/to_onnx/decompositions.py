@@ -30,10 +30,16 @@ def _cube_root(value: jax.Array, **_: Any) -> jax.Array:
 
 def _angle(rise: jax.Array, run: jax.Array) -> jax.Array:
     """Returns the angle of points (run, rise) in all four quadrants."""
-    half = jnp.where((run < 0.0) | ((run == 0.0) & jnp.signbit(run)), jnp.pi, 0.0)
-    turn = jnp.where((rise < 0.0) | ((rise == 0.0) & jnp.signbit(rise)), -half, half)
-    upright = jnp.sign(rise) * (jnp.pi / 2.0)
-    return jnp.where(run == 0.0, jnp.where(rise == 0.0, turn, upright), jnp.arctan(rise / jnp.where(run == 0, 1.0, run)) + turn)
+    straight = jnp.where(run == 0.0, 1.0, run)
+    half = jnp.where(_is_negative(run), jnp.pi, 0.0)
+    turn = jnp.where(_is_negative(rise), -half, half)
+    upright = jnp.where(rise == 0.0, turn, jnp.sign(rise) * (jnp.pi / 2.0))
+    return jnp.where(run == 0.0, upright, jnp.arctan(rise / straight) + turn)
+
+
+def _is_negative(value: jax.Array) -> jax.Array:
+    """Tells which numbers are negative, -0.0 among them."""
+    return (value < 0.0) | (1.0 / value < 0.0)
 
 
 def _at_most(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -61,7 +67,7 @@ def _update(operand: jax.Array, update: jax.Array, *starts: jax.Array) -> jax.Ar
         places = jnp.arange(length) - start
         spread = jnp.take(spread, jnp.clip(places, 0, size - 1), axis=axis, mode="clip")
         lies_inside = (places >= 0) & (places < size)
-        inside &= lies_inside.reshape((-1,) + (1,) * (operand.ndim - axis - 1))
+        inside &= lies_inside.reshape([-1 if place == axis else 1 for place in range(operand.ndim)])
     return jnp.where(inside, spread, operand)
 
 

@@ -109,7 +109,16 @@ UNARY = {
     **{"asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh"},
     **{"asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh"},
 }
-BINARY = {"add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow"}
+BINARY = {
+    "add": "Add",
+    "add_any": "Add",
+    "sub": "Sub",
+    "mul": "Mul",
+    "div": "Div",
+    "max": "Max",
+    "min": "Min",
+    "pow": "Pow",
+}
 COMPARISONS = {"eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual"}
 
 ARITHMETIC: dict[str, Function] = {
@@ -128,7 +137,9 @@ ARITHMETIC: dict[str, Function] = {
 }
 """Primitive -> its function of operands that were brought to a type with which runtimes compute."""
 
-TRUTHS: dict[str, Function] = {name: _same(op) for name, op in (("and", "And"), ("or", "Or"), ("xor", "Xor"), ("not", "Not"))}
+TRUTHS: dict[str, Function] = {
+    name: _same(op) for name, op in (("and", "And"), ("or", "Or"), ("xor", "Xor"), ("not", "Not"))
+}
 BITS: dict[str, Function] = {
     "and": _same("BitwiseAnd"),
     "or": _same("BitwiseOr"),

@@ -16,6 +16,9 @@ OPSET = 18
 IR_VERSION = 8
 """Version of the file, of the same time."""
 
+UNNAMED = "constant"
+"""The name of known values that are no weights."""
+
 Operand = Value | None
 
 
@@ -36,7 +39,7 @@ class Graph:
         self.layer = parent.layer if parent else ""
         self._names = parent._names if parent else set[str]()
         self._parent = parent
-        self._initializers: dict[Value, str] = {}
+        self._initializers: dict[Any, Value] = {}  # weights by themselves, other numbers by their content
         self._sizes: dict[tuple[int, int], Value] = {}
 
     def input(self, name: str, shape: Shape, dtype: Any) -> Value:
@@ -45,7 +48,7 @@ class Graph:
         self.inputs.append(value)
         return value
 
-    def constant(self, content: Any, dtype: Any = None, name: str = "constant") -> Value:
+    def constant(self, content: Any, dtype: Any = None, name: str = UNNAMED) -> Value:
         """Returns a known value, which becomes an initializer of this name once an operation needs it."""
         array = np.asarray(content, dtype)
         return Value(name, array.shape, array.dtype, array)
@@ -59,7 +62,9 @@ class Graph:
         (value,) = self.add_several(operation, *operands, results=[result], **attributes)
         return value
 
-    def add_several(self, operation: str, *operands: Operand, results: Sequence[Spec], **attributes: Any) -> list[Value]:
+    def add_several(
+        self, operation: str, *operands: Operand, results: Sequence[Spec], **attributes: Any
+    ) -> list[Value]:
         """Adds an operation; its results are known at once where its operands are."""
         if all(operand is None or operand.is_known for operand in operands) and operation != "Loop":
             return self._evaluate(operation, operands, len(results), attributes)
@@ -81,15 +86,16 @@ class Graph:
 
     def name_of(self, value: Value) -> str:
         """Returns the name under which operations find a value; a known one becomes an initializer."""
-        if not value.is_known:
+        if value.content is None:
             if value.is_empty:
                 raise TypeError("an array without numbers")
             return value.name
         if self._parent:
             return self._parent.name_of(value)
-        if value not in self._initializers:
-            self._initializers[value] = self._unused(value.name)
-        return self._initializers[value]
+        key = value if value.name != UNNAMED else (value.content.dtype, value.shape, value.content.tobytes())
+        if key not in self._initializers:
+            self._initializers[key] = Value(self._unused(value.name), value.shape, value.dtype, value.content)
+        return self._initializers[key].name
 
     def sizes(self, shape: Iterable[Dimension]) -> Value:
         """Returns dimensions as a vector of int64, computed from the number of examples where they depend on it."""
@@ -121,9 +127,11 @@ class Graph:
         given = {f"input{i}": operand.content for i, operand in enumerate(operands) if operand}
         names = [f"input{i}" if operand else "" for i, operand in enumerate(operands)]
         node = helper.make_node(operation, names, [f"output{i}" for i in range(results)], **attributes)
-        named = (operand.name for operand in operands if operand and operand.name != "constant")
-        name = next(named, "constant")
-        return [self.constant(found, name=name) for found in ReferenceEvaluator(_model_of(node, given)).run(None, given)]
+        named = (operand.name for operand in operands if operand and operand.name != UNNAMED)
+        name = next(named, UNNAMED)
+        return [
+            self.constant(found, name=name) for found in ReferenceEvaluator(_model_of(node, given)).run(None, given)
+        ]
 
     def _unused(self, name: str) -> str:
         """Returns the name, with a number where it is taken, and takes it."""
@@ -138,8 +146,8 @@ class Graph:
     def finish(self, name: str, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
         """Returns the graph with these outputs."""
         initializers = [
-            numpy_helper.from_array(np.ascontiguousarray(value.content).reshape(value.shape), initializer)
-            for value, initializer in self._initializers.items()
+            numpy_helper.from_array(np.ascontiguousarray(value.content).reshape(value.shape), value.name)
+            for value in self._initializers.values()
         ]
         inputs = [describe_value(value.name, value) for value in self.inputs]
         return helper.make_graph(self.nodes, name, inputs, outputs, initializers)

@@ -28,13 +28,10 @@ def _gather(graph: Graph, equation: Equation, operand: Value, indices: Value) ->
     sizes = params["slice_sizes"]
     layout = params["dimension_numbers"]
     indexed = layout.start_index_map
-    paired = layout.operand_batching_dims
     operand = _narrow(graph, operand, sizes, indexed)
     starts = _starts(graph, indices, [operand.shape[axis] - sizes[axis] for axis in indexed])
-    taken = _take_one(graph, operand, starts, equation) if len(indices.shape) == 1 and starts.places.is_known else None
-    if taken is None:
-        taken = _take(graph, operand, starts, equation, paired)
-    result = reshape(graph, taken, equation.spec.shape)
+    take = _take_one if len(indices.shape) == 1 else _take
+    result = reshape(graph, take(graph, operand, starts, equation), equation.spec.shape)
     if params["mode"] != Mode.FILL_OR_DROP or _is_true(starts.inside):
         return result
     return _fill(graph, equation, result, starts.inside)
@@ -67,7 +64,7 @@ def _is_true(value: Value) -> bool:
 
 
 def _take_one(graph: Graph, operand: Value, starts: Starts, equation: Equation) -> Value:
-    """Cuts the only part, at a known place."""
+    """Cuts the only part."""
     axes = equation.params["dimension_numbers"].start_index_map
     sizes = equation.params["slice_sizes"]
     lengths = graph.sizes([sizes[axis] for axis in axes])
@@ -76,11 +73,12 @@ def _take_one(graph: Graph, operand: Value, starts: Starts, equation: Equation) 
     return cut(graph, operand, axes, starts.places, ends, shape)
 
 
-def _take(graph: Graph, operand: Value, starts: Starts, equation: Equation, paired: Sequence[int]) -> Value:
+def _take(graph: Graph, operand: Value, starts: Starts, equation: Equation) -> Value:
     """Takes parts by places of single numbers, with axes in the order of the result; axes of length 1 may lack."""
     layout = equation.params["dimension_numbers"]
     sizes = equation.params["slice_sizes"]
     indexed = layout.start_index_map
+    paired = layout.operand_batching_dims
     spans = [axis for axis in indexed if sizes[axis] != 1]
     rest = [axis for axis in range(len(operand.shape)) if axis not in indexed and axis not in paired]
     batch = range(len(starts.places.shape) - 1)

@@ -1,7 +1,6 @@
 """Primitives that move numbers: shapes, axes, parts, joins."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,14 +12,12 @@ from jaxtrain.export.to_onnx.layout import (
     concatenate,
     cut,
     elementwise,
-    expand,
     iota,
     reshape,
-    scalar_of,
     size_of,
     transpose,
 )
-from jaxtrain.export.to_onnx.values import Dimension, Value, is_static
+from jaxtrain.export.to_onnx.values import Dimension, Value
 
 Function = Callable[..., Value | list[Value]]
 
@@ -66,9 +63,7 @@ def _reverse(graph: Graph, equation: Equation, value: Value) -> Value:
     axes = list(equation.params["dimensions"])
     back = [graph.integers([number] * len(axes)) for number in (-1, -END, -1)]
     starts, ends, strides = back
-    return graph.add(
-        "Slice", value, starts, ends, graph.integers(axes), strides, result=Spec(value.shape, value.dtype)
-    )
+    return graph.add("Slice", value, starts, ends, graph.integers(axes), strides, result=Spec(value.shape, value.dtype))
 
 
 def _split(graph: Graph, equation: Equation, value: Value) -> list[Value]:

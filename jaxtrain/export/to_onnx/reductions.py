@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph, Spec
-from jaxtrain.export.to_onnx.layout import cast, elementwise, size_of, reshape
+from jaxtrain.export.to_onnx.layout import reshape, size_of
 from jaxtrain.export.to_onnx.values import Value
 
 Function = Callable[..., Value | list[Value]]
