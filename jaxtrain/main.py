@@ -62,6 +62,7 @@ VERBS_OF = {
     "--seed": ("export",),
     "--output": ("export", "prepare"),
     "--ensemble": ("export",),
+    "--format": ("export",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
@@ -171,6 +172,7 @@ def _run(words: Sequence[str]) -> int:
         parsed.seed,
         parsed.output,
         parsed.ensemble,
+        parsed.format,
     )
     _check_options(verb, options)
     try:
@@ -270,6 +272,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to export")
     parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
+    parser.add_argument(
+        "--format",
+        action=_Once,
+        metavar="NAMES",
+        help="what export writes beside program and weights: onnx,mlflow (default: what is installed)",
+    )
     parser.add_argument(
         "--output",
         action=_Once,

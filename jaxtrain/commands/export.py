@@ -13,7 +13,8 @@ def run(options: Options) -> int:
     """Exports the run in `--workdir`; returns 0."""
     assert options.workdir is not None
     use_persistent_cache()
-    chosen = {"seed": options.seed, "ensemble": options.ensemble, "trust": options.trust}
+    formats = None if options.format is None else options.format.split(",")
+    chosen = {"seed": options.seed, "ensemble": options.ensemble, "formats": formats, "trust": options.trust}
     folder, description = export_run(options.workdir, options.output, **chosen)
     options.show(export_report(folder, description))
     return 0
@@ -22,13 +23,17 @@ def run(options: Options) -> int:
 def export_report(folder: Path, description: Mapping[str, Any]) -> list[str]:
     """Formats the output of `export`."""
     check = description["check"]
-    worst = ", ".join(f"{name} {distance:.1e}" for name, distance in check["worst"].items())
     sizes = ", ".join(map(str, check["batch_sizes"]))
+    worst = [
+        f"  {file}: {', '.join(f'{name} {distance:.1e}' for name, distance in outputs.items())}"
+        for file, outputs in check["worst"].items()
+    ]
     files = [f"  {name:<22}{file['bytes']:>14,} bytes" for name, file in description["files"].items()]
     return [
         f"{description['model']} of {description['task']}, for {', '.join(description['platforms'])}",
         *files,
         f"  a fresh process repeats the run on {check['rows']} rows in batches of {sizes};",
-        f"  largest difference, of the spread: {worst} (at most {check['tolerance']:.0e})",
+        f"  largest difference of each output, of its spread (at most {check['tolerance']:.0e}):",
+        *worst,
         f"wrote {folder}; JAX promises to read it until {description['readable_until']}",
     ]

@@ -68,7 +68,7 @@ def model_card(description: Mapping[str, Any]) -> str:
         task=description["task"],
         jaxtrain=f"jaxtrain {description['versions']['jaxtrain'] or ''}".strip(),
         written=description["written"],
-        worst=max(description["check"]["worst"].values()),
+        worst=max(max(outputs.values()) for outputs in description["check"]["worst"].values()),
         arrays="\n".join(rows),
         classes=_classes(description["class_names"]),
         numbers=_offset(outputs),

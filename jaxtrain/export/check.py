@@ -62,22 +62,29 @@ def _outputs(runs: Sequence[Run], predictions: np.ndarray) -> Outputs:
 
 
 def check_export(folder: Path, rows: CheckedRows, precision: str) -> dict[str, Any]:
-    """Compares the predictions of a fresh process with those of the run, at several batch sizes.
+    """Compares the predictions of a fresh process with those of the run, at several batch sizes, for each program.
 
-    Returns {"tolerance", "worst": {output: largest difference, relative to its spread}, "rows", "batch_sizes"}. Raises
-    StorageError for an export that differs by more, or answers what it must refuse.
+    Returns {"tolerance", "worst": {file: {output: largest difference, relative to its spread}}, "rows", "batch_sizes"}.
+    Raises StorageError for an export that differs by more, or answers what it must refuse.
     """
     found = _predict_afresh(folder, rows.arguments)
     tolerance = TOLERANCES[precision]
-    worst = dict.fromkeys(rows.outputs, 0.0)
-    for name, expected in rows.outputs.items():
-        for size in BATCH_SIZES:
-            distance = _distance(found[f"{size}/{name}"], expected, rows)
-            worst[name] = max(worst[name], distance)
-            if not distance <= tolerance:
-                got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
-                raise StorageError(PROGRAM, got, f"at most {tolerance:g}, the predictions of the run", HINT)
+    worst: dict[str, dict[str, float]] = {}
+    for file in dict.fromkeys(key.partition("/")[0] for key in found):
+        worst[file] = {name: _worst(found, file, name, rows, tolerance) for name in rows.outputs}
     return {"tolerance": tolerance, "worst": worst, "rows": len(rows), "batch_sizes": list(BATCH_SIZES)}
+
+
+def _worst(found: Mapping[str, np.ndarray], file: str, name: str, rows: CheckedRows, tolerance: float) -> float:
+    """Returns the largest difference of an output; raises StorageError for one beyond the tolerance."""
+    worst = 0.0
+    for size in BATCH_SIZES:
+        distance = _distance(found[f"{file}/{size}/{name}"], rows.outputs[name], rows)
+        worst = max(worst, distance)
+        if not distance <= tolerance:
+            got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
+            raise StorageError(file, got, f"at most {tolerance:g}, the predictions of the run", HINT)
+    return worst
 
 
 def _distance(found: np.ndarray, expected: np.ndarray, rows: CheckedRows) -> float:

@@ -11,6 +11,7 @@ from jaxtrain.export.loading import FORMAT, Inputs, Outputs, inputs_of, sha256_o
 from jaxtrain.export.outputs import restores_on_host
 from jaxtrain.export.program import PLATFORMS
 from jaxtrain.export.table_inputs import TableInputs
+from jaxtrain.export.to_onnx.names import describe_inputs as describe_onnx_inputs
 from jaxtrain.storage.environment import describe_environment
 from jaxtrain.storage.result import Result
 from jaxtrain.training.trained_run import Run
@@ -19,19 +20,15 @@ PROMISE = datetime.timedelta(days=180)
 """The time for which JAX promises to read an exported program."""
 
 
-def describe_export(
-    runs: Mapping[int, Run], result: Result, contents: Mapping[str, bytes], outputs: Outputs
-) -> dict[str, Any]:
-    """Returns the content of `model.json`, but for the check.
+def describe_export(runs: Mapping[int, Run], result: Result, outputs: Outputs) -> dict[str, Any]:
+    """Returns the content of `model.json`, but for files and check.
 
-    `runs` are the members, by their seeds; `outputs` show names, shapes and dtypes, and `contents` are those of the
-    files beside it.
+    `runs` are the members, by their seeds; `outputs` show names, shapes and dtypes.
     """
     run = next(iter(runs.values()))
     today = datetime.datetime.now(datetime.UTC).date()
     return {
         "format": FORMAT,
-        "files": {name: {"sha256": sha256_of(file), "bytes": len(file)} for name, file in contents.items()},
         "task": run.config["task"]["name"],
         "model": run.config["model"]["name"],
         "platforms": PLATFORMS,
@@ -51,6 +48,19 @@ def describe_export(
         "readable_until": (today + PROMISE).isoformat(),
         "test": result.test,
     }
+
+
+def describe_files(contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Returns {name: checksum and size} of the files beside the description."""
+    return {name: {"sha256": sha256_of(file), "bytes": len(file)} for name, file in contents.items()}
+
+
+def describe_onnx(inputs: Inputs, outputs: Outputs) -> dict[str, Any]:
+    """Returns the inputs and outputs of `model.onnx`: float64 where `model.jaxexp` needs more than one float32."""
+    described = {
+        name: {"shape": ["n", *output.shape[1:]], "dtype": output.dtype.name} for name, output in outputs.items()
+    }
+    return {"inputs": describe_onnx_inputs(inputs), "outputs": described}
 
 
 def _describe_inputs(inputs: Inputs) -> dict[str, Any]:

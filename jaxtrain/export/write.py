@@ -1,17 +1,21 @@
-"""Writes an export: weights, program, examples, description and card, checked before they take their place."""
+"""Writes an export: weights, programs, examples, description and card, checked before they take their place."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.core.trees import leaf_digests
 from jaxtrain.data import Dataset, Source, load
-from jaxtrain.errors import StorageError, UsageError, Words
+from jaxtrain.errors import JaxtrainWarning, StorageError, UsageError, Words
 from jaxtrain.export.card import model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows
-from jaxtrain.export.description import describe_export
-from jaxtrain.export.loading import MANIFEST, PROGRAM
+from jaxtrain.export.description import describe_export, describe_files, describe_onnx
+from jaxtrain.export.formats import Formats, choose_formats
+from jaxtrain.export.loading import MANIFEST, PROGRAM, inputs_of
+from jaxtrain.export.mlflow_files import mlflow_files
 from jaxtrain.export.program import Member, export_program, member_of
+from jaxtrain.export.to_onnx.names import MODEL as ONNX
 from jaxtrain.files import (
     exists,
     list_directory,
@@ -44,13 +48,16 @@ def export_run(
     *,
     seed: int | None = None,
     ensemble: bool = False,
+    formats: Sequence[str] | None = None,
     trust: Sequence[str] = (),
     data: Source | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Exports a finished run to `output` (None: `export` in its directory), and returns it with its description.
 
-    `seed` selects one seed of a run of several (None: the first), and `ensemble` joins all of them. `data` are those
-    that were given in Python to train it. An export that fails its check is not left behind, and an earlier one stays.
+    `seed` selects one seed of a run of several (None: the first), and `ensemble` joins all of them. `formats` name what
+    is written beside program and weights, "onnx" and "mlflow" (None: what is installed, without "onnx" for a model that
+    ONNX cannot express, which is a warning). `data` are those that were given in Python to train it. An export that
+    fails its check is not left behind, and an earlier one stays.
 
     Raises UsageError for a directory without a finished run, a model that cannot be exported, and an output that holds
     something else; StorageError for an export that fails its check; DataError if the data differ from those of
@@ -58,6 +65,7 @@ def export_run(
     """
     workdir = Path(workdir)
     target = workdir / "export" if output is None else Path(output)
+    chosen = choose_formats(formats)
     result = _finished(workdir)
     _demand_free(target)
     runs = _load_runs(workdir, seed, ensemble, trust)
@@ -66,7 +74,7 @@ def export_run(
     remove_tree(unfinished)
     make_directory(unfinished)
     try:
-        description = _write_files(unfinished, runs, result, rows)
+        description = _write_files(unfinished, runs, result, rows, chosen)
         _replace(target, unfinished)
     finally:
         remove_tree(unfinished)
@@ -118,20 +126,44 @@ def _dataset(workdir: Path, trust: Sequence[str], data: Source | None) -> Datase
     return dataset
 
 
-def _write_files(folder: Path, runs: Mapping[int, Run], result: Result, rows: CheckedRows) -> dict[str, Any]:
+def _write_files(
+    folder: Path, runs: Mapping[int, Run], result: Result, rows: CheckedRows, formats: Formats
+) -> dict[str, Any]:
     """Writes all files of an export into a new directory, checks them, and returns the description."""
     members = {seed: member_of(run) for seed, run in runs.items()}
     first = next(iter(runs.values()))
-    write_bytes(folder / PROGRAM, export_program(first, [*members.values()]))
+    description = describe_export(runs, result, rows.outputs)
+    contents = {PROGRAM: export_program(first, [*members.values()])}
+    if "onnx" in formats.names and (model := _convert(first, members, demanded=formats.demanded)):
+        contents[ONNX] = model
+        description["onnx"] = describe_onnx(inputs_of(first.info), rows.outputs)
+    if "mlflow" in formats.names:
+        contents |= mlflow_files(description)
+    for name, content in contents.items():
+        make_directory((folder / name).parent)
+        write_bytes(folder / name, content)
     _write_weights(folder / WEIGHTS, members, first)
     _write_examples(folder / EXAMPLES, rows)
-    contents = {name: read_bytes(folder / name) for name in (PROGRAM, WEIGHTS, EXAMPLES)}
-    description = describe_export(runs, result, contents, rows.outputs)
+    written = {name: read_bytes(folder / name) for name in (*contents, WEIGHTS, EXAMPLES)}
+    description["files"] = describe_files(written)
     write_sealed(folder / MANIFEST, description)
     description["check"] = check_export(folder, rows, first.config["train"]["precision"])
     write_text(folder / CARD, model_card(description))
     write_sealed(folder / MANIFEST, description)
     return description
+
+
+def _convert(run: Run, members: Mapping[int, Member], *, demanded: bool) -> bytes | None:
+    """Returns the model of ONNX; None, with a warning, for one without a form there, unless that was asked for."""
+    from jaxtrain.export.to_onnx.program import onnx_program
+
+    try:
+        return onnx_program(run, members)
+    except UsageError as error:
+        if demanded:
+            raise
+        warnings.warn(JaxtrainWarning(ONNX, error.got, error.expected, "It is left out"), stacklevel=2)
+    return None
 
 
 def _write_weights(path: Path, members: Mapping[int, Member], run: Run) -> None:

@@ -1,6 +1,6 @@
 """A graph of ONNX that grows by one operation at a time; operations on known values are done at once."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,10 +159,12 @@ def describe_value(name: str, value: Value) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
 
 
-def _model_of(node: onnx.NodeProto, given: dict[str, Any]) -> onnx.ModelProto:
-    describe: Callable[[str], onnx.ValueInfoProto] = lambda name: helper.make_tensor_value_info(
-        name, helper.np_dtype_to_tensor_dtype(given[name].dtype), given[name].shape
-    )
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
-    graph = helper.make_graph([node], "known", [describe(name) for name in given], outputs)
+def _model_of(node: onnx.NodeProto, given: Mapping[str, Any]) -> onnx.ModelProto:
+    """Returns a model of one operation on arrays."""
+    inputs = [_describe_array(name, array) for name, array in given.items()]
+    graph = helper.make_graph([node], "known", inputs, [onnx.ValueInfoProto(name=name) for name in node.output])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+
+
+def _describe_array(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)

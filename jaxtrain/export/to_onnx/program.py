@@ -11,19 +11,18 @@ from onnx import helper
 from jaxtrain.core.trees import named_leaves
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import UsageError, Words
-from jaxtrain.export.loading import Inputs, inputs_of
+from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of, restores_on_host
 from jaxtrain.export.program import Member, batched, program_of
 from jaxtrain.export.to_onnx.convert import inline
 from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph, describe_value
 from jaxtrain.export.to_onnx.layout import cast, elementwise, expand
+from jaxtrain.export.to_onnx.names import REMAINDER
 from jaxtrain.export.to_onnx.values import Value, held_dtype
 from jaxtrain.training.trained_run import Run
 
 MOST_BYTES = 2**31 - 1
 """The size of a file of protocol buffers."""
-
-REMAINDER = "_remainder"
 
 
 def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
@@ -53,15 +52,6 @@ def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
     )
     helper.set_model_props(model, {"task": run.config["task"]["name"], "class_names": json.dumps(run.class_names)})
     return _serialise(model)
-
-
-def describe_inputs(inputs: Inputs) -> dict[str, dict[str, object]]:
-    """Returns {name: shape and type} of the inputs."""
-    return {
-        name: {"shape": ["n", *spec.shape], "dtype": "float64" if name + REMAINDER in inputs.specs else spec.dtype.name}
-        for name, spec in inputs.specs.items()
-        if not name.endswith(REMAINDER)
-    }
 
 
 def _take_inputs(graph: Graph, specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Value]:
