@@ -12,7 +12,7 @@ import pytest
 from jax import export, lax
 
 from jaxtrain.export.to_onnx.convert import inline
-from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph, describe_value
+from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph
 from jaxtrain.export.to_onnx.layout import expand
 from jaxtrain.export.to_onnx.values import held_dtype
 
@@ -41,9 +41,7 @@ def converted(function: Callable[..., Any], *specs: jax.ShapeDtypeStruct) -> onn
     outputs = []
     for i, (value, shape) in enumerate(zip(found, jax.tree.leaves(shapes), strict=True)):
         assert value.dtype == held_dtype(shape.dtype)
-        full = expand(graph, value, shape.shape)
-        graph.rename(full, f"y{i}")
-        outputs.append(describe_value(f"y{i}", full))
+        outputs.append(graph.name_output(expand(graph, value, shape.shape), f"y{i}"))
     opset = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(graph.finish("test", outputs), ir_version=IR_VERSION, opset_imports=opset)
     onnx.checker.check_model(model, full_check=True)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.export.fresh_process import BATCH_SIZES
-from jaxtrain.export.loading import PROGRAM, Outputs, inputs_of
+from jaxtrain.export.loading import Outputs, inputs_of
 from jaxtrain.export.outputs import head_of
 from jaxtrain.export.rows import rows_to_check
 from jaxtrain.files import remove
@@ -70,7 +70,7 @@ def check_export(folder: Path, rows: CheckedRows, precision: str) -> dict[str, A
     found = _predict_afresh(folder, rows.arguments)
     tolerance = TOLERANCES[precision]
     worst: dict[str, dict[str, float]] = {}
-    for file in dict.fromkeys(key.partition("/")[0] for key in found):
+    for file in sorted({key.partition("/")[0] for key in found}):
         worst[file] = {name: _worst(found, file, name, rows, tolerance) for name in rows.outputs}
     return {"tolerance": tolerance, "worst": worst, "rows": len(rows), "batch_sizes": list(BATCH_SIZES)}
 
@@ -122,7 +122,7 @@ def _predict_afresh(folder: Path, arguments: Mapping[str, np.ndarray]) -> dict[s
     done = subprocess.run(command, env=variables, capture_output=True, text=True)
     if done.returncode:
         reason = next(iter(reversed(done.stderr.strip().splitlines())), f"exit code {done.returncode}")
-        raise StorageError(PROGRAM, Words(f"a fresh process that failed ({reason})"), "one that predicts", HINT)
+        raise StorageError("export", Words(f"a fresh process that failed ({reason})"), "one that predicts", HINT)
     found = read_arrays(results)
     remove(given)
     remove(results)

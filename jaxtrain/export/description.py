@@ -12,6 +12,7 @@ from jaxtrain.export.outputs import restores_on_host
 from jaxtrain.export.program import PLATFORMS
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.export.to_onnx.names import describe_inputs as describe_onnx_inputs
+from jaxtrain.export.to_onnx.names import name_outputs
 from jaxtrain.storage.environment import describe_environment
 from jaxtrain.storage.result import Result
 from jaxtrain.training.trained_run import Run
@@ -55,11 +56,13 @@ def describe_files(contents: Mapping[str, bytes]) -> dict[str, Any]:
     return {name: {"sha256": sha256_of(file), "bytes": len(file)} for name, file in contents.items()}
 
 
-def describe_onnx(inputs: Inputs, outputs: Outputs) -> dict[str, Any]:
+def describe_onnx(info: DataInfo, outputs: Outputs) -> dict[str, Any]:
     """Returns the inputs and outputs of `model.onnx`: float64 where `model.jaxexp` needs more than one float32."""
-    described = {
-        name: {"shape": ["n", *output.shape[1:]], "dtype": output.dtype.name} for name, output in outputs.items()
-    }
+    inputs = inputs_of(info)
+    described = {}
+    for name, own in name_outputs(outputs, inputs.specs).items():
+        is_exact = name == "numbers" and restores_on_host(info)
+        described[own] = _describe_array(name, outputs[name]) | ({"dtype": "float64"} if is_exact else {})
     return {"inputs": describe_onnx_inputs(inputs), "outputs": described}
 
 
@@ -78,8 +81,14 @@ def _describe_inputs(inputs: Inputs) -> dict[str, Any]:
 
 
 def _describe_output(name: str, output: Any, info: DataInfo) -> dict[str, Any]:
-    described = {"shape": ["n", *output.shape[1:]], "dtype": output.dtype.name}
+    described = _describe_array(name, output)
     if name == "numbers" and restores_on_host(info):
         # The program returns (number - offset) / scale, which float32 holds.
-        described |= {"dtype": "float32", "offset": info.target_mean, "scale": info.target_std}
+        described |= {"offset": info.target_mean, "scale": info.target_std}
     return described
+
+
+def _describe_array(name: str, output: Any) -> dict[str, Any]:
+    """Returns shape and type of an output; a run predicts numbers in float64, and a program in float32."""
+    dtype = "float32" if name == "numbers" else output.dtype.name
+    return {"shape": ["n", *output.shape[1:]], "dtype": dtype}

@@ -16,6 +16,7 @@ import numpy as np
 from jax import export
 
 PROGRAM = "model.jaxexp"
+MANIFEST = "model.json"
 
 SIZES = (1, 8, 64, 512)
 """Sizes to which examples are padded: at most four programs are compiled."""
@@ -33,8 +34,9 @@ class ExportedModel:
 
     def __init__(self, folder: str | Path) -> None:
         """Loads the export in a folder; raises ValueError for a program that was changed since it was written."""
-        self.description = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
-        content = (Path(folder) / PROGRAM).read_bytes()
+        folder = Path(folder)
+        self.description = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = (folder / PROGRAM).read_bytes()
         if hashlib.sha256(content).hexdigest() != self.description["files"][PROGRAM]["sha256"]:
             raise ValueError(f"{PROGRAM}: got content that fails its checksum; expected what the export wrote")
         self._call = jax.jit(export.deserialize(bytearray(content)).call)

@@ -71,13 +71,16 @@ def mlflow_files(description: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _describe_inputs(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the signature of the inputs: columns of a table, or one array without a name."""
+    """Returns the signature of the inputs: columns of a table, or one array without a name.
+
+    Numbers are of "any" type: as "double", MLflow would refuse whole numbers, which data frames hold as integers.
+    """
     if "inputs" in inputs:
         is_exact = "inputs" + REMAINDER in inputs
         return [_tensor(inputs["inputs"] | ({"dtype": "float64"} if is_exact else {}))]
     numbers = inputs.get("numbers", {}).get("columns", ())
     categories = inputs.get("codes", {}).get("columns", ())
-    kinds = {**dict.fromkeys(numbers, "double"), **dict.fromkeys(categories, "string")}
+    kinds = {**dict.fromkeys(numbers, "any"), **dict.fromkeys(categories, "string")}
     return [{"type": kind, "name": name, "required": True} for name, kind in kinds.items()]
 
 

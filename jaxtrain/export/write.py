@@ -12,7 +12,7 @@ from jaxtrain.export.card import model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows
 from jaxtrain.export.description import describe_export, describe_files, describe_onnx
 from jaxtrain.export.formats import Formats, choose_formats
-from jaxtrain.export.loading import MANIFEST, PROGRAM, inputs_of
+from jaxtrain.export.loading import MANIFEST, PROGRAM
 from jaxtrain.export.mlflow_files import mlflow_files
 from jaxtrain.export.program import Member, export_program, member_of
 from jaxtrain.export.to_onnx.names import MODEL as ONNX
@@ -136,7 +136,7 @@ def _write_files(
     contents = {PROGRAM: export_program(first, [*members.values()])}
     if "onnx" in formats.names and (model := _convert(first, members, demanded=formats.demanded)):
         contents[ONNX] = model
-        description["onnx"] = describe_onnx(inputs_of(first.info), rows.outputs)
+        description["onnx"] = describe_onnx(first.info, rows.outputs)
     if "mlflow" in formats.names:
         contents |= mlflow_files(description)
     for name, content in contents.items():

@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+from jax._src import source_info_util
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.to_onnx.calls import CALLS, LOOPS
@@ -15,7 +17,7 @@ from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph
 from jaxtrain.export.to_onnx.indexing import ACCUMULATIONS, INDEXING
 from jaxtrain.export.to_onnx.layout import cast, expand, widen
-from jaxtrain.export.to_onnx.places import PLACES
+from jaxtrain.export.to_onnx.places import PLACES, REPETITIONS
 from jaxtrain.export.to_onnx.products import PRODUCTS
 from jaxtrain.export.to_onnx.reductions import REDUCTIONS
 from jaxtrain.export.to_onnx.values import Value, held_dtype
@@ -35,11 +37,18 @@ class Form(NamedTuple):
 
 FORMS: Mapping[str, Form] = {
     **{name: Form(function, True, False) for name, function in ARITHMETIC.items()},
-    **{name: Form(function, False, False) for name, function in (ANY_TYPE | CALLS).items()},
+    **{name: Form(function, False, False) for name, function in (ANY_TYPE | CALLS | REPETITIONS).items()},
     **{name: Form(f, True, True) for name, f in (REDUCTIONS | PRODUCTS | WINDOWS | ACCUMULATIONS).items()},
     **{name: Form(function, False, True) for name, function in (PLACES | PADS | INDEXING | LOOPS).items()},
 }
 """Primitive of JAX -> its form."""
+
+
+def without_unused(program: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """Leaves out what no result needs, such as random keys of layers that are random in training alone."""
+    used = [True] * len(program.jaxpr.outvars)
+    jaxpr, _ = partial_eval.dce_jaxpr(program.jaxpr, used, instantiate=True)
+    return core.ClosedJaxpr(jaxpr, program.consts)
 
 
 def inline(graph: Graph, program: Any, operands: Sequence[Value], layer: str = "") -> list[Value]:
@@ -66,10 +75,11 @@ def _add(graph: Graph, equation: Any, operands: Sequence[Value], outer: str) -> 
     own = str(equation.source_info.name_stack)
     layer = "/".join(filter(None, (outer, own)))
     graph.layer = layer
+    graph.place = source_info_util.summarize(equation.source_info) or graph.place
     try:
         return _results(graph, equation, operands, layer)
     except (TypeError, NotImplementedError) as error:
-        raise _refusal(equation, layer, str(error)) from error
+        raise _refusal(graph, layer, str(error)) from error
 
 
 def _results(graph: Graph, equation: Any, operands: Sequence[Value], layer: str) -> Sequence[Value]:
@@ -95,9 +105,7 @@ def _results(graph: Graph, equation: Any, operands: Sequence[Value], layer: str)
     return [cast(graph, value, dtype) for value, dtype in zip(several, dtypes, strict=True)]
 
 
-def _refusal(equation: Any, layer: str, what: str) -> UsageError:
-    from jax._src import source_info_util
-
-    where = " at ".join(filter(None, (layer, source_info_util.summarize(equation.source_info)))) or "its outputs"
-    hint = "Leave onnx out, or use another layer"
-    return UsageError("--format", Words(f"onnx for a model with {what} in {where}"), "operations that ONNX has", hint)
+def _refusal(graph: Graph, layer: str, what: str) -> UsageError:
+    where = " at ".join(filter(None, (layer, graph.place)))
+    got = Words(f"onnx for a model with {what} in {where or 'an unknown place'}")
+    return UsageError("--format", got, "operations that ONNX has", "Leave onnx out, or use another layer")

@@ -37,7 +37,8 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[Value] = []
         self.layer = parent.layer if parent else ""
-        self._names = parent._names if parent else set[str]()
+        self.place = parent.place if parent else ""
+        self._names: dict[str, int] = parent._names if parent else {}  # and the last number of each
         self._parent = parent
         self._initializers: dict[Any, Value] = {}  # weights by themselves, other numbers by their content
         self._sizes: dict[tuple[int, int], Value] = {}
@@ -68,9 +69,10 @@ class Graph:
         """Adds an operation; its results are known at once where its operands are."""
         if all(operand is None or operand.is_known for operand in operands) and operation != "Loop":
             return self._evaluate(operation, operands, len(results), attributes)
-        names = [self._unused(f"{self.layer}/{operation}" if self.layer else operation) for _ in results]
         given = [self.name_of(operand) if operand else "" for operand in operands]
-        self.nodes.append(helper.make_node(operation, given, names, name=names[0], **attributes))
+        names = [self._unused("value") for _ in results]
+        place = self._unused(f"{self.layer}/{operation}" if self.layer else operation)
+        self.nodes.append(helper.make_node(operation, given, names, name=place, **attributes))
         return [Value(name, spec.shape, np.dtype(spec.dtype)) for name, spec in zip(names, results, strict=True)]
 
     def output(self, value: Value) -> Value:
@@ -79,10 +81,11 @@ class Graph:
         self.nodes.append(helper.make_node("Identity", [self.name_of(value)], [name]))
         return Value(name, value.shape, value.dtype)
 
-    def rename(self, value: Value, name: str) -> None:
-        """Gives a value the name of an output of the graph."""
-        self._names.add(name)
+    def name_output(self, value: Value, name: str) -> onnx.ValueInfoProto:
+        """Gives a value the name of an output of the graph, which it describes."""
+        self._names.setdefault(name, 0)
         self.nodes.append(helper.make_node("Identity", [self.name_of(value)], [name], name=f"output/{name}"))
+        return describe_value(name, value)
 
     def name_of(self, value: Value) -> str:
         """Returns the name under which operations find a value; a known one becomes an initializer."""
@@ -135,12 +138,11 @@ class Graph:
 
     def _unused(self, name: str) -> str:
         """Returns the name, with a number where it is taken, and takes it."""
-        count = 0
         candidate = name
         while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._names.add(candidate)
+            self._names[name] += 1
+            candidate = f"{name}_{self._names[name]}"
+        self._names[candidate] = 0
         return candidate
 
     def finish(self, name: str, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:

@@ -23,7 +23,12 @@ Function = Callable[..., Value | list[Value]]
 
 
 def _shape(graph: Graph, equation: Equation, value: Value) -> Value:
-    return reshape(graph, value, equation.spec.shape)
+    """Changes the shape; a weight that only gets axes of length 1 before its own stands for the result as it is."""
+    shape = equation.spec.shape
+    before = len(shape) - len(value.shape)
+    if value.is_known and shape == (1,) * before + value.shape:
+        return value
+    return reshape(graph, value, shape)
 
 
 def _transpose(graph: Graph, equation: Equation, value: Value) -> Value:
@@ -31,9 +36,13 @@ def _transpose(graph: Graph, equation: Equation, value: Value) -> Value:
 
 
 def _broadcast(graph: Graph, equation: Equation, value: Value) -> Value:
-    """Inserts axes of length 1, along which the value stands for a repeated one."""
-    kept = dict(zip(equation.params["broadcast_dimensions"], value.shape, strict=True))
-    return reshape(graph, value, tuple(kept.get(axis, 1) for axis in range(len(equation.shapes[0]))))
+    """Inserts axes of length 1, along which the value stands for a repeated one; before the others none is needed."""
+    axes = equation.params["broadcast_dimensions"]
+    rank = len(equation.shapes[0])
+    if list(axes) == list(range(rank - len(axes), rank)):
+        return value
+    kept = dict(zip(axes, (1,) * (len(axes) - len(value.shape)) + tuple(value.shape), strict=True))
+    return reshape(graph, value, tuple(kept.get(axis, 1) for axis in range(rank)))
 
 
 def _iota(graph: Graph, equation: Equation) -> Value:
@@ -99,6 +108,11 @@ def _size(graph: Graph, equation: Equation) -> Value:
     return size_of(graph, equation.params["dim"], equation.spec.dtype)
 
 
+def _empty(graph: Graph, equation: Equation) -> Value:
+    """Returns zeros for numbers that are written before they are read."""
+    return graph.constant(np.zeros((1,) * len(equation.shapes[0])), equation.spec.dtype)
+
+
 def _tile(graph: Graph, equation: Equation, value: Value) -> Value:
     return graph.add("Tile", value, graph.sizes(equation.params["reps"]), result=Spec(equation.spec.shape, value.dtype))
 
@@ -114,7 +128,6 @@ PLACES: dict[str, Function] = {
     "squeeze": _shape,
     "expand_dims": _shape,
     "transpose": _transpose,
-    "broadcast_in_dim": _broadcast,
     "iota": _iota,
     "concatenate": _concatenate,
     "slice": _slice,
@@ -124,5 +137,10 @@ PLACES: dict[str, Function] = {
     "dynamic_slice": _dynamic_slice,
     "dim_as_value": _size,
     "tile": _tile,
+    "empty": _empty,
+    "empty2": _empty,
 }
 """Primitive -> its function of operands as they are."""
+
+REPETITIONS: dict[str, Function] = {"broadcast_in_dim": _broadcast}
+"""Primitive -> its function of an operand that may stand for a repeated one."""

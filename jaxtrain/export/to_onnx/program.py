@@ -14,10 +14,10 @@ from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of, restores_on_host
 from jaxtrain.export.program import Member, batched, program_of
-from jaxtrain.export.to_onnx.convert import inline
-from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph, describe_value
+from jaxtrain.export.to_onnx.convert import inline, without_unused
+from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph
 from jaxtrain.export.to_onnx.layout import cast, elementwise, expand
-from jaxtrain.export.to_onnx.names import REMAINDER
+from jaxtrain.export.to_onnx.names import REMAINDER, name_outputs
 from jaxtrain.export.to_onnx.values import Value, held_dtype
 from jaxtrain.training.trained_run import Run
 
@@ -28,8 +28,9 @@ MOST_BYTES = 2**31 - 1
 def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
     """Returns the model for any number of examples, weights inside; `members` by their seeds, `run` is the first.
 
-    Inputs and outputs have the names of `model.jaxexp`. Where that takes a value and its remainder, this takes float64,
-    and numbers that leave that standardised leave this in their own units, as float64.
+    Inputs and outputs have the names of `model.jaxexp`, but for an output with the name of an input. Where that takes a
+    value and its remainder, this takes float64, and numbers that leave that standardised leave this in their own units,
+    as float64.
 
     Raises UsageError for an operation without a form in ONNX, which it names, and for more than 2 GB.
     """
@@ -40,10 +41,13 @@ def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
     weights = [member.weights for member in members.values()]
     program = program_of(inputs, [*members.values()], head_of(run.config["task"]["name"], run.info))
     traced, results = jax.make_jaxpr(program, return_shape=True)(jax.tree.map(_spec_of, weights), specs)
+    traced = without_unused(traced)
     operands = [*_constants(graph, members), *(arguments[name] for name in sorted(specs))]
     outputs = dict(zip(sorted(results), inline(graph, traced, operands), strict=True))
     shapes = {name: tuple(result.shape) for name, result in results.items()}
-    described = [_give(graph, name, expand(graph, outputs[name], shapes[name]), run.info) for name in results]
+    names = name_outputs(results, specs)
+    given = {name: _in_own_units(graph, name, expand(graph, outputs[name], shapes[name]), run.info) for name in names}
+    described = [graph.name_output(given[name], own) for name, own in names.items()]
     model = helper.make_model(
         graph.finish(run.config["model"]["name"], described),
         producer_name="jaxtrain",
@@ -92,18 +96,15 @@ def _constants(graph: Graph, members: Mapping[int, Member]) -> list[Value]:
     ]
 
 
-def _give(graph: Graph, name: str, value: Value, info: DataInfo) -> onnx.ValueInfoProto:
-    """Adds an output; numbers that float32 cannot hold are brought to their own units."""
+def _in_own_units(graph: Graph, name: str, value: Value, info: DataInfo) -> Value:
+    """Returns an output; numbers that float32 cannot hold in their own units are brought to these as float64."""
     graph.layer = ""
-    if name == "numbers" and restores_on_host(info):
-        shape = (1, *info.target_shape)
-        scale, offset = (
-            graph.constant(np.reshape(numbers, shape), np.float64) for numbers in (info.target_std, info.target_mean)
-        )
-        scaled = elementwise(graph, "Mul", cast(graph, value, np.float64), scale)
-        value = elementwise(graph, "Add", scaled, offset)
-    graph.rename(value, name)
-    return describe_value(name, value)
+    if name != "numbers" or not restores_on_host(info):
+        return value
+    shape = (1, *info.target_shape)
+    statistics = (info.target_std, info.target_mean)
+    scale, offset = (graph.constant(np.reshape(numbers, shape), np.float64) for numbers in statistics)
+    return elementwise(graph, "Add", elementwise(graph, "Mul", cast(graph, value, np.float64), scale), offset)
 
 
 def _serialise(model: onnx.ModelProto) -> bytes:

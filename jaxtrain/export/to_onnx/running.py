@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 
 from jaxtrain.errors import StorageError, Words
-from jaxtrain.export.to_onnx.names import MODEL, REMAINDER
+from jaxtrain.export.to_onnx.names import MODEL, PREDICTED, REMAINDER
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -27,10 +27,11 @@ def open_model(content: bytes) -> Callable[[Arrays], dict[str, np.ndarray]]:
         got = Words(f"a model that is refused ({next(iter(str(error).splitlines()), type(error).__name__)})")
         raise StorageError(MODEL, got, "one that passes ONNX's full check and runs in onnxruntime") from error
     names = [output.name for output in session.get_outputs()]
+    of_program = [name.removeprefix(PREDICTED) for name in names]
 
     def predict(arguments: Arrays) -> dict[str, np.ndarray]:
         try:
-            return dict(zip(names, session.run(names, _joined(arguments)), strict=True))
+            return dict(zip(of_program, session.run(names, _joined(arguments)), strict=True))
         except Exception as error:  # InvalidArgument of onnxruntime is no subclass of anything more telling
             raise ValueError(str(error)) from error
 
