@@ -62,7 +62,7 @@ def assert_equal(function: Callable[..., Any], *examples: np.ndarray, tolerance:
     for size in SIZES:
         given = [array[:size] for array in examples]
         names = [i.name for i in running.get_inputs()]
-        found = running.run(None, {name: given[int(name[1:])] for name in names})
+        found: Any = running.run(None, {name: given[int(name[1:])] for name in names})
         expected = jax.tree.leaves(jax.jit(function)(*given))
         for mine, theirs in zip(found, expected, strict=True):
             assert mine.shape == theirs.shape
@@ -282,7 +282,7 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
 def test_convolutions(name: str):
     options = {"window_strides": (1, 1), "padding": "SAME", **CONVOLUTIONS[name]}
     groups = options.get("feature_group_count", 1)
-    kernel = draw((3, 2, 4 // groups, 6), seed=6)
+    kernel = jnp.asarray(draw((3, 2, 4 // groups, 6), seed=6))
     layout = ("NHWC", "HWIO", "NHWC")
     assert_equal(
         lambda x: lax.conv_general_dilated(x, kernel, dimension_numbers=layout, **options), IMAGES, tolerance=1e-5
@@ -291,9 +291,13 @@ def test_convolutions(name: str):
 
 def test_convolutions_of_other_layouts_and_ranks():
     assert_equal(
-        lambda x: lax.conv_general_dilated(x.reshape(-1, 28, 9), draw((5, 28, 3)), (2,), "SAME"), IMAGES, tolerance=1e-5
+        lambda x: lax.conv_general_dilated(x.reshape(-1, 28, 9), jnp.asarray(draw((5, 28, 3))), (2,), "SAME"),
+        IMAGES,
+        tolerance=1e-5,
     )
-    assert_equal(lambda x: lax.conv_transpose(x, draw((2, 2, 4, 3)), (2, 2), "SAME"), IMAGES, tolerance=1e-5)
+    assert_equal(
+        lambda x: lax.conv_transpose(x, jnp.asarray(draw((2, 2, 4, 3))), (2, 2), "SAME"), IMAGES, tolerance=1e-5
+    )
 
 
 def test_pooling():

@@ -1,7 +1,6 @@
 """ONNX: whole models, with what comes before and after them, give the numbers of the program of JAX."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def perturbed(member: Member) -> Member:
     return Member(jax.tree.map(move, member.weights), member.predict)
 
 
-def untrained(tmp_path: Path, given: Mapping[str, Any], data: Source) -> Run:
+def untrained(tmp_path: Path, given: dict[str, Any], data: Source) -> Run:
     config = resolve_config({}, {"data.name": "memory", "data.batch_size": 8, "parallel.mesh": 1, **flat(given)}).config
     experiment = build(config, data=data)
     return Run(tmp_path, config, experiment.dataset.info, experiment.rules, 0, experiment.init())
@@ -159,7 +158,7 @@ class Own(nn.Module):
         rows = inputs.reshape(*inputs.shape[:2], -1)
         if self.spectrum:
             rows = Spectrum()(rows)
-        hidden = nn.RNN(nn.GRUCell(8))(rows)
+        hidden: Any = nn.RNN(nn.GRUCell(8))(rows)
         return nn.Dense(self.outputs)(nn.LayerNorm()(hidden[:, -1]))
 
 
@@ -291,7 +290,7 @@ def test_numbers_far_from_0_leave_in_their_own_units_as_float64(tmp_path: Path):
     assert described["onnx"]["inputs"]["inputs"]["dtype"] == "float64"
     assert described["onnx"]["outputs"]["numbers"]["dtype"] == "float64"
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    (found,) = session.run(["numbers"], {"inputs": inputs[:20]})
+    found: Any = session.run(["numbers"], {"inputs": inputs[:20]})[0]
     np.testing.assert_allclose(found, load_run(tmp_path / "run").predict(inputs[:20]), rtol=0, atol=1e-6)
 
 

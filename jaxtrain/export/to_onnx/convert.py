@@ -62,7 +62,8 @@ def inline(graph: Graph, program: Any, operands: Sequence[Value], layer: str = "
 
     def read(variable: Any) -> Value:
         if isinstance(variable, core.Literal):
-            return graph.constant(variable.val, held_dtype(variable.aval.dtype))
+            aval: Any = variable.aval
+            return graph.constant(variable.val, held_dtype(aval.dtype))
         return known[variable]
 
     for equation in jaxpr.eqns:

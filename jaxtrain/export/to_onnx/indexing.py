@@ -85,7 +85,7 @@ def _take(graph: Graph, operand: Value, starts: Starts, equation: Equation) -> V
     first = list(layout.start_indices_batching_dims)
     rows = [*first, *(axis for axis in batch if axis not in first)]
     places = transpose(graph, starts.places, [*rows, len(rows)])
-    places = _spread(graph, places, [sizes[axis] for axis in indexed])
+    places = _spread(graph, places, tuple(sizes[axis] for axis in indexed))
     source = transpose(graph, operand, [*paired, *indexed, *rest])
     shape = (*places.shape[:-1], *(operand.shape[axis] for axis in rest))
     taken = graph.add("GatherND", source, places, result=Spec(shape, operand.dtype), batch_dims=len(paired))

@@ -1,6 +1,7 @@
 """Runs `model.onnx` in onnxruntime, to check it."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,8 @@ def open_model(content: bytes) -> Callable[[Arrays], dict[str, np.ndarray]]:
 
     def predict(arguments: Arrays) -> dict[str, np.ndarray]:
         try:
-            return dict(zip(of_program, session.run(names, _joined(arguments)), strict=True))
+            found: Any = session.run(names, _joined(arguments))
+            return dict(zip(of_program, found, strict=True))
         except Exception as error:  # InvalidArgument of onnxruntime is no subclass of anything more telling
             raise ValueError(str(error)) from error
 
@@ -45,6 +47,7 @@ def _joined(arguments: Arrays) -> dict[str, np.ndarray]:
         if name.endswith(REMAINDER):
             continue
         rest = arguments.get(name + REMAINDER)
-        is_whole = rest is None or array.dtype != np.float32
-        joined[name] = array if is_whole else array.astype(np.float64) + rest
+        if rest is not None and array.dtype == np.float32:
+            array = array.astype(np.float64) + rest
+        joined[name] = array
     return joined

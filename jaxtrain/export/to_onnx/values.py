@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import dtypes, export
 
@@ -40,10 +41,10 @@ class Value:
 
 def held_dtype(dtype: Any) -> np.dtype:
     """Returns the type that a graph holds for a type of JAX: float32 for all narrower floats, which CPUs lack."""
-    if dtypes.issubdtype(dtype, dtypes.extended):
+    if jnp.issubdtype(dtype, dtypes.extended):
         raise TypeError(f"the type {dtype}")
     held = np.dtype(dtype)
-    is_narrow = dtypes.issubdtype(held, np.floating) and held.itemsize < 4
+    is_narrow = jnp.issubdtype(held, np.floating) and held.itemsize < 4
     return np.dtype(np.float32) if is_narrow else held
 
 
@@ -57,7 +58,8 @@ def linear_form(dimension: Dimension) -> tuple[int, int]:
     if not export.is_symbolic_dim(dimension):
         return 0, int(dimension)
     (symbol,) = dimension.get_vars()
-    at_1, at_2, at_5 = (dimension._evaluate({symbol: count}) for count in (1, 2, 5))
+    evaluate: Any = dimension._evaluate
+    at_1, at_2, at_5 = (evaluate({symbol: count}) for count in (1, 2, 5))
     slope = at_2 - at_1
     if at_5 != at_1 + 4 * slope:
         raise TypeError(f"the size {dimension}")
