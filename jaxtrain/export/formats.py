@@ -13,7 +13,7 @@ OPTIONAL = ("onnx", "mlflow")
 """Formats that can be left out."""
 
 PACKAGES = ("onnx", "onnxruntime")
-"""What writes and checks a model of ONNX."""
+"""The packages that write and check a model of ONNX."""
 
 
 class Formats(NamedTuple):

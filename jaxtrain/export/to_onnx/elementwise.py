@@ -95,7 +95,7 @@ def _select(graph: Graph, equation: Equation, which: Value, *cases: Value) -> Va
 
 
 def _as_it_is(graph: Graph, equation: Equation, value: Value) -> Value:
-    """Returns the operand; the conversion of a result to its type is all that is done."""
+    """Returns the operand: every result is brought to its type afterwards."""
     return value
 
 

@@ -43,7 +43,9 @@ def spread(graph: Graph, value: Value, axis: int, factor: int, fill: Value | Non
     """Puts `factor` - 1 numbers between neighbours along an axis."""
     if factor == 1:
         return value
-    before, size, after = value.shape[:axis], value.shape[axis], value.shape[axis + 1 :]
+    before = value.shape[:axis]
+    size = value.shape[axis]
+    after = value.shape[axis + 1 :]
     apart = reshape(graph, value, (*before, size, 1, *after))
     pads = [(0, factor - 1) if place == axis + 1 else (0, 0) for place in range(len(apart.shape))]
     joined = reshape(graph, pad(graph, apart, pads, fill), (*before, size * factor, *after))
