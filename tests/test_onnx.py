@@ -164,6 +164,19 @@ def test_reductions(name: str):
     assert_equal(REDUCTIONS[name], X, tolerance=5e-6)
 
 
+def test_a_picture_of_one_value_has_its_mean_however_many_pixels_it_has():
+    """Else rounding, divided by a deviation that should be 0, becomes a picture."""
+    constant = np.full((5, 96, 96, 1), 3.3370237, np.float32)
+
+    def centre(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        row = x.reshape(-1, 9216)
+        return x - x.mean(axis=(1, 2), keepdims=True), row - row.mean(axis=1, keepdims=True)
+
+    model = converted(centre, jax.ShapeDtypeStruct(constant.shape, constant.dtype))
+    for found in session(model.SerializeToString()).run(None, {"x0": constant}):
+        assert np.abs(np.asarray(found)).max() == 0.0
+
+
 W = draw((3, 6), seed=2)
 PLACES: dict[str, Callable[[Any], Any]] = {
     "reshape": lambda x: (x.reshape(-1, 12), x.reshape(-1), x.reshape(x.shape[0], 2, 2, 3), x[:, None], x[..., None]),

@@ -18,6 +18,7 @@ from jaxtrain.export.fresh_process import BATCH_SIZES
 from jaxtrain.export.loading import Outputs, inputs_of
 from jaxtrain.export.outputs import head_of
 from jaxtrain.export.rows import rows_to_check
+from jaxtrain.export.to_onnx.names import MODEL
 from jaxtrain.files import remove
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.training.trained_run import Run
@@ -26,6 +27,7 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 """Precision of the run -> largest difference, relative to the spread of an output."""
 
 HINT = "Report it with the config of the run"
+HINTS = {MODEL: f"Leave it out by --format=mlflow. {HINT}"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def _worst(found: Mapping[str, np.ndarray], file: str, name: str, rows: CheckedR
         worst = max(worst, distance)
         if not distance <= tolerance:
             got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
-            raise StorageError(file, got, f"at most {tolerance:g}, the predictions of the run", HINT)
+            expected = f"at most {tolerance:g}, the predictions of the run"
+            raise StorageError(file, got, expected, HINTS.get(file, HINT))
     return worst
 
 

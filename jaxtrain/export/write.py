@@ -156,10 +156,13 @@ def _write_files(
 def _convert(run: Run, members: Mapping[int, Member], *, demanded: bool) -> bytes | None:
     """Returns the model of ONNX; None, with a warning, for one without a form there, unless that was asked for."""
     from jaxtrain.export.to_onnx.program import onnx_program
+    from jaxtrain.export.to_onnx.running import open_model
 
     try:
-        return onnx_program(run, members)
-    except UsageError as error:
+        model = onnx_program(run, members)
+        open_model(model)  # raises where onnxruntime lacks an operation for these types
+        return model
+    except (UsageError, StorageError) as error:
         if demanded:
             raise
         warnings.warn(JaxtrainWarning(ONNX, error.got, error.expected, "It is left out"), stacklevel=2)

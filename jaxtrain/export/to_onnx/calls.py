@@ -8,7 +8,7 @@ import numpy as np
 from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph, Spec, describe_value
 from jaxtrain.export.to_onnx.layout import cast, concatenate, elementwise, expand, reshape
-from jaxtrain.export.to_onnx.values import Value
+from jaxtrain.export.to_onnx.values import NoFormError, Value
 
 Function = Callable[..., list[Value]]
 
@@ -27,7 +27,7 @@ def _scan(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     params = equation.params
     length = params["length"]
     if not isinstance(length, int) or length > LONGEST_SCAN:
-        raise TypeError(f"a loop of {length} steps, more than {LONGEST_SCAN},")
+        raise NoFormError(f"a loop of {length} steps, more than {LONGEST_SCAN},")
     constants = operands[: params["num_consts"]]
     carry = list(operands[len(constants) : len(constants) + params["num_carry"]])
     series = operands[len(constants) + len(carry) :]

@@ -9,7 +9,7 @@ from jax._src import source_info_util
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from jaxtrain.errors import UsageError, Words
+from jaxtrain.errors import JaxtrainError, UsageError, Words
 from jaxtrain.export.to_onnx.calls import CALLS, LOOPS
 from jaxtrain.export.to_onnx.decompositions import DECOMPOSITIONS
 from jaxtrain.export.to_onnx.elementwise import ANY_TYPE, ARITHMETIC
@@ -20,7 +20,7 @@ from jaxtrain.export.to_onnx.layout import cast, expand, widen
 from jaxtrain.export.to_onnx.places import PLACES, REPETITIONS
 from jaxtrain.export.to_onnx.products import PRODUCTS
 from jaxtrain.export.to_onnx.reductions import REDUCTIONS
-from jaxtrain.export.to_onnx.values import Value, held_dtype
+from jaxtrain.export.to_onnx.values import NoFormError, Value, held_dtype
 from jaxtrain.export.to_onnx.windows import PADS, WINDOWS
 
 
@@ -57,30 +57,38 @@ def inline(graph: Graph, program: Any, operands: Sequence[Value], layer: str = "
     Raises UsageError for a primitive without a form, which it names with its layer.
     """
     jaxpr = getattr(program, "jaxpr", program)
-    constants = [graph.constant(constant) for constant in getattr(program, "consts", ())]
-    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *operands], strict=True))
+    constants = dict(zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True))
+    known = dict(zip(jaxpr.invars, operands, strict=True))
 
     def read(variable: Any) -> Value:
+        dtype = variable.aval.dtype
         if isinstance(variable, core.Literal):
-            aval: Any = variable.aval
-            return graph.constant(variable.val, held_dtype(aval.dtype))
+            return graph.constant(variable.val, held_dtype(dtype))
+        if variable not in known:
+            known[variable] = graph.constant(constants[variable], held_dtype(dtype))
         return known[variable]
 
     for equation in jaxpr.eqns:
-        known.update(zip(equation.outvars, _add(graph, equation, [*map(read, equation.invars)], layer), strict=True))
+        known.update(zip(equation.outvars, _add(graph, equation, read, layer), strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _add(graph: Graph, equation: Any, operands: Sequence[Value], outer: str) -> Sequence[Value]:
+def _add(graph: Graph, equation: Any, read: Callable[[Any], Value], outer: str) -> Sequence[Value]:
     """Adds an equation; returns its results."""
     own = str(equation.source_info.name_stack)
     layer = "/".join(filter(None, (outer, own)))
     graph.layer = layer
     graph.place = source_info_util.summarize(equation.source_info) or graph.place
+    name = equation.primitive.name
     try:
-        return _results(graph, equation, operands, layer)
-    except (TypeError, NotImplementedError) as error:
-        raise _refusal(graph, layer, str(error)) from error
+        return _results(graph, equation, [*map(read, equation.invars)], layer)
+    except JaxtrainError:  # of an equation inside this one
+        raise
+    except NoFormError as error:
+        raise _refusal(graph, layer, f"{name!r} ({error})" if str(error) else repr(name)) from error
+    except Exception as error:  # of JAX, NumPy or ONNX, for parameters that nobody thought of
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _refusal(graph, layer, f"{name!r}, which failed ({reason})") from error
 
 
 def _results(graph: Graph, equation: Any, operands: Sequence[Value], layer: str) -> Sequence[Value]:
@@ -94,7 +102,7 @@ def _results(graph: Graph, equation: Any, operands: Sequence[Value], layer: str)
         function = partial(DECOMPOSITIONS[name], **equation.params)
         return inline(graph, jax.make_jaxpr(function)(*arguments), operands, layer)
     if name not in FORMS:
-        raise TypeError(f"{name!r}")
+        raise NoFormError
     form = FORMS[name]
     if form.in_full:
         operands = [expand(graph, value, v.aval.shape) for value, v in zip(operands, equation.invars, strict=True)]

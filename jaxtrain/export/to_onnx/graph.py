@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from jaxtrain.export.to_onnx.values import Dimension, Shape, Value, is_static, linear_form
+from jaxtrain.export.to_onnx.values import Dimension, NoFormError, Shape, Value, is_static, linear_form
 
 OPSET = 18
 """Version of the operations: runtimes since 2023 have them."""
@@ -91,7 +91,7 @@ class Graph:
         """Returns the name under which operations find a value; a known one becomes an initializer."""
         if value.content is None:
             if value.is_empty:
-                raise TypeError("an array without numbers")
+                raise NoFormError("an array without numbers")
             return value.name
         if self._parent:
             return self._parent.name_of(value)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph, Spec
 from jaxtrain.export.to_onnx.layout import cast, cut, elementwise, reshape, transpose
-from jaxtrain.export.to_onnx.values import Shape, Value, is_static
+from jaxtrain.export.to_onnx.values import NoFormError, Shape, Value, is_static
 from jaxtrain.export.to_onnx.windows import pad
 
 Mode = jax.lax.GatherScatterMode
@@ -108,7 +108,7 @@ def _spread(graph: Graph, places: Value, sizes: Shape) -> Value:
     if not spans:
         return places
     if not is_static(spans):
-        raise TypeError("parts as long as the number of examples")
+        raise NoFormError("parts as long as the number of examples")
     grid = np.moveaxis(np.indices([int(size) for size in sizes]), 0, -1).reshape(*spans, len(sizes))
     apart = reshape(graph, places, (*places.shape[:-1], *(1,) * len(spans), len(sizes)))
     return elementwise(graph, "Add", apart, graph.integers(grid))
@@ -137,13 +137,13 @@ def _scatter(reduction: str) -> Callable[..., Value]:
     def write(graph: Graph, equation: Equation, operand: Value, indices: Value, updates: Value) -> Value:
         layout = equation.params["dimension_numbers"]
         if layout.operand_batching_dims:
-            raise TypeError("paired axes of a scatter")
+            raise NoFormError("paired axes of a scatter")
         indexed = layout.scatter_dims_to_operand_dims
         kept = [axis for axis in range(len(operand.shape)) if axis not in layout.inserted_window_dims]
         sizes = dict(zip(kept, (updates.shape[axis] for axis in layout.update_window_dims), strict=True))
         rest = [axis for axis in range(len(operand.shape)) if axis not in indexed]
         if any(sizes.get(axis) != operand.shape[axis] for axis in rest):
-            raise TypeError("parts of a scatter that are shorter than an axis")
+            raise NoFormError("parts of a scatter that are shorter than an axis")
         spans = [sizes.get(axis, 1) for axis in indexed]
         starts = _starts(graph, indices, [operand.shape[a] - size for a, size in zip(indexed, spans, strict=True)])
         places = _spread(graph, starts.places, tuple(spans))

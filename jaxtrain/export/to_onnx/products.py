@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph, Spec
 from jaxtrain.export.to_onnx.layout import collapse, reshape, transpose
-from jaxtrain.export.to_onnx.values import Value
+from jaxtrain.export.to_onnx.values import NoFormError, Value
 from jaxtrain.export.to_onnx.windows import insert_zeros, pad_edges
 
 
@@ -33,7 +33,7 @@ def _convolve(graph: Graph, equation: Equation, inputs: Value, kernel: Value) ->
     """A convolution over any number of axes, with strides, padding, dilations and groups."""
     params = equation.params
     if params["batch_group_count"] != 1:
-        raise TypeError("groups of examples of a convolution")
+        raise NoFormError("groups of examples of a convolution")
     layout = params["dimension_numbers"]
     inputs = transpose(graph, inputs, layout.lhs_spec)
     kernel = transpose(graph, kernel, layout.rhs_spec)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-import onnx
 from onnx import helper
 
 from jaxtrain.core.trees import named_leaves
@@ -22,7 +21,7 @@ from jaxtrain.export.to_onnx.values import Value, held_dtype
 from jaxtrain.training.trained_run import Run
 
 MOST_BYTES = 2**31 - 1
-"""The size of a file of protocol buffers."""
+"""The largest size of a file of protocol buffers."""
 
 
 def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
@@ -34,6 +33,7 @@ def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
 
     Raises UsageError for an operation without a form in ONNX, which it names, and for more than 2 GB.
     """
+    _demand_size(members)
     inputs = inputs_of(run.info)
     specs = batched(inputs)
     graph = Graph()
@@ -55,7 +55,15 @@ def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
     helper.set_model_props(model, {"task": run.config["task"]["name"], "class_names": json.dumps(run.class_names)})
-    return _serialise(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def _demand_size(members: Mapping[int, Member]) -> None:
+    """Raises UsageError for weights that no file of protocol buffers holds."""
+    size = sum(array.nbytes for member in members.values() for array in member.arrays.values())
+    if size > MOST_BYTES:
+        got = Words(f"onnx for a model of {size:,} bytes")
+        raise UsageError("--format", got, f"at most {MOST_BYTES:,}, the size of its files", "Leave onnx out")
 
 
 def _take_inputs(graph: Graph, specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Value]:
@@ -105,11 +113,3 @@ def _in_own_units(graph: Graph, name: str, value: Value, info: DataInfo) -> Valu
     statistics = (info.target_std, info.target_mean)
     scale, offset = (graph.constant(np.reshape(numbers, shape), np.float64) for numbers in statistics)
     return elementwise(graph, "Add", elementwise(graph, "Mul", cast(graph, value, np.float64), scale), offset)
-
-
-def _serialise(model: onnx.ModelProto) -> bytes:
-    size = model.ByteSize()
-    if size > MOST_BYTES:
-        hint = "Leave onnx out"
-        raise UsageError("--format", Words(f"onnx for a model of {size:,} bytes"), f"at most {MOST_BYTES:,}", hint)
-    return model.SerializeToString(deterministic=True)

@@ -1,28 +1,45 @@
 """Primitives that reduce axes, accumulate along one, or sort it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph, Spec
-from jaxtrain.export.to_onnx.layout import reshape, size_of
-from jaxtrain.export.to_onnx.values import Value
+from jaxtrain.export.to_onnx.layout import cast, reshape, size_of
+from jaxtrain.export.to_onnx.values import NoFormError, Value, is_static, product
 
 Function = Callable[..., Value | list[Value]]
+
+MANY = 256
+"""Numbers from which on their sum in float32 is too coarse for what is divided by a small deviation."""
+
+MANY_FEATURES = 4096
+"""The same along one axis, whose sums are also those of norms over features, which float64 would slow down."""
 
 
 def _reduce(operation: str) -> Function:
     """Returns the function of a reduction over axes, which are left out of the result."""
+    return lambda graph, equation, value: _reduce_axes(graph, operation, value, equation.params["axes"])
 
-    def reduce(graph: Graph, equation: Equation, value: Value) -> Value:
-        axes = equation.params["axes"]
-        if not axes:
-            return value
-        shape = tuple(size for axis, size in enumerate(value.shape) if axis not in axes)
-        return graph.add(operation, value, graph.integers(list(axes)), result=Spec(shape, value.dtype), keepdims=0)
 
-    return reduce
+def _reduce_axes(graph: Graph, operation: str, value: Value, axes: Sequence[int]) -> Value:
+    if not axes:
+        return value
+    shape = tuple(size for axis, size in enumerate(value.shape) if axis not in axes)
+    return graph.add(operation, value, graph.integers(list(axes)), result=Spec(shape, value.dtype), keepdims=0)
+
+
+def _sum(graph: Graph, equation: Equation, value: Value) -> Value:
+    """Sums many numbers in float64, such as the pixels of a picture.
+
+    Runtimes add numbers one after another, so that rounding grows with their count, where XLA adds partial sums.
+    """
+    axes = equation.params["axes"]
+    count = product([value.shape[axis] for axis in axes])
+    is_long = is_static([count]) and count >= (MANY if len(axes) > 1 else MANY_FEATURES)
+    exact = cast(graph, value, np.float64) if is_long and value.dtype == np.float32 else value
+    return _reduce_axes(graph, "ReduceSum", exact, axes)
 
 
 def _place_of(operation: str) -> Function:
@@ -45,7 +62,7 @@ def _accumulate(graph: Graph, equation: Equation, value: Value) -> Value:
 def _sort(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     """Sorts along an axis by the first operand, equal numbers in their order; the others follow it."""
     if equation.params["num_keys"] != 1:
-        raise TypeError("several keys of a sort")
+        raise NoFormError("several keys of a sort")
     axis = equation.params["dimension"]
     keys, *others = operands
     length = size_of(graph, keys.shape[axis])
@@ -69,7 +86,7 @@ def _largest(graph: Graph, value: Value, count: Value, shape: tuple, axis: int, 
 
 
 REDUCTIONS: dict[str, Function] = {
-    "reduce_sum": _reduce("ReduceSum"),
+    "reduce_sum": _sum,
     "reduce_prod": _reduce("ReduceProd"),
     "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"),

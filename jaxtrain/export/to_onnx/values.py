@@ -15,6 +15,10 @@ Dimension = Any
 Shape = tuple[Dimension, ...]
 
 
+class NoFormError(Exception):
+    """Says what of a primitive has no form in ONNX; nothing for all of it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
     """A value by its name, and its content where that is known already.
@@ -42,7 +46,7 @@ class Value:
 def held_dtype(dtype: Any) -> np.dtype:
     """Returns the type that a graph holds for a type of JAX: float32 for all narrower floats, which CPUs lack."""
     if jnp.issubdtype(dtype, dtypes.extended):
-        raise TypeError(f"the type {dtype}")
+        raise NoFormError(f"the type {dtype}")
     held = np.dtype(dtype)
     is_narrow = jnp.issubdtype(held, np.floating) and held.itemsize < 4
     return np.dtype(np.float32) if is_narrow else held
@@ -54,7 +58,7 @@ def is_static(dimensions: Sequence[Dimension]) -> bool:
 
 
 def linear_form(dimension: Dimension) -> tuple[int, int]:
-    """Returns (a, b) of a dimension a * n + b; raises TypeError for another function of the number of examples n."""
+    """Returns (a, b) of a dimension a * n + b; raises NoFormError for another function of the number of examples n."""
     if not export.is_symbolic_dim(dimension):
         return 0, int(dimension)
     (symbol,) = dimension.get_vars()
@@ -62,7 +66,7 @@ def linear_form(dimension: Dimension) -> tuple[int, int]:
     at_1, at_2, at_5 = (evaluate({symbol: count}) for count in (1, 2, 5))
     slope = at_2 - at_1
     if at_5 != at_1 + 4 * slope:
-        raise TypeError(f"the size {dimension}")
+        raise NoFormError(f"the size {dimension}")
     return slope, at_1 - slope
 
 

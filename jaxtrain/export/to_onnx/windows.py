@@ -9,7 +9,7 @@ import numpy as np
 from jaxtrain.export.to_onnx.equation import Equation
 from jaxtrain.export.to_onnx.graph import Graph, Spec
 from jaxtrain.export.to_onnx.layout import elementwise, reshape, transpose
-from jaxtrain.export.to_onnx.values import Dimension, Value, product
+from jaxtrain.export.to_onnx.values import Dimension, NoFormError, Value, product
 
 Pads = Sequence[tuple[int, int]]
 
@@ -66,7 +66,7 @@ def _pool(operation: str, fill: float) -> Callable[..., Value]:
     def reduce(graph: Graph, equation: Equation, value: Value) -> Value:
         params = equation.params
         if any(factor != 1 for factor in params["base_dilation"]):
-            raise TypeError("dilated inputs of a window")
+            raise NoFormError("dilated inputs of a window")
         padded = pad(graph, value, params["padding"], graph.constant(fill, value.dtype))
         windows = params["window_dimensions"]
         spatial = [axis for axis in range(len(windows)) if windows[axis] > 1 or params["window_strides"][axis] > 1]
@@ -99,7 +99,7 @@ def _smallest(graph: Graph, value: Value, result: Spec, attributes: Any) -> Valu
 
 def _sum(graph: Graph, value: Value, result: Spec, attributes: Any) -> Value:
     if any(factor != 1 for factor in attributes["dilations"]):
-        raise TypeError("dilated windows of a sum")
+        raise NoFormError("dilated windows of a sum")
     kept = {name: attributes[name] for name in ("kernel_shape", "strides")}
     mean = graph.add("AveragePool", value, result=result, **kept)
     return elementwise(graph, "Mul", mean, graph.constant(math.prod(kept["kernel_shape"]), value.dtype))
