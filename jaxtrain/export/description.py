@@ -4,11 +4,15 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import digest
+from jaxtrain.config.registry import knobs_of
 from jaxtrain.core.trees import state_digest
+from jaxtrain.data import Settings
 from jaxtrain.data.info import DataInfo
-from jaxtrain.export.loading import FORMAT, Inputs, Outputs, inputs_of, sha256_of
+from jaxtrain.export.loading import FORMAT, Inputs, inputs_of, sha256_of
 from jaxtrain.export.outputs import restores_on_host
+from jaxtrain.export.padded import Outputs
 from jaxtrain.export.program import PLATFORMS
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.export.to_onnx.names import describe_inputs as describe_onnx_inputs
@@ -36,6 +40,7 @@ def describe_export(runs: Mapping[int, Run], result: Result, outputs: Outputs) -
         "inputs": _describe_inputs(inputs_of(run.info)),
         "outputs": {name: _describe_output(name, output, run.info) for name, output in outputs.items()},
         "class_names": run.class_names,
+        "config": _describe_config(run.config),
         "data": run.info.to_json(),
         "run": {
             "config": digest(run.config),
@@ -64,6 +69,13 @@ def describe_onnx(info: DataInfo, outputs: Outputs) -> dict[str, Any]:
         is_exact = name == "numbers" and restores_on_host(info)
         described[own] = _describe_array(name, outputs[name]) | ({"dtype": "float64"} if is_exact else {})
     return {"inputs": describe_onnx_inputs(inputs), "outputs": described}
+
+
+def _describe_config(config: Config) -> dict[str, Any]:
+    """Returns what reads files and measures predictions: how the source read them, the task and the loss."""
+    settings = knobs_of(Settings)
+    data = {name: value for name, value in config["data"].items() if name not in settings}
+    return {"data": data, "task": config["task"], "loss": config["loss"]}
 
 
 def _describe_inputs(inputs: Inputs) -> dict[str, Any]:

@@ -75,12 +75,13 @@ class ExportedModel:
     def _arguments(self, model_input: Any) -> Arrays:
         """Returns the arguments of the program."""
         inputs = self.description["inputs"]
-        if "inputs" not in inputs:
+        if any("columns" in array for array in inputs.values()):
             return self._of_table(model_input)
-        given = model_input["inputs"] if isinstance(model_input, Mapping) else model_input
-        if "inputs" + REMAINDER in inputs:
-            return _split("inputs", np.asarray(given, np.float64))
-        return {"inputs": _exactly(np.asarray(given), np.dtype(inputs["inputs"]["dtype"]))}
+        name = next(iter(inputs))
+        given = model_input[name] if isinstance(model_input, Mapping) else model_input
+        if name + REMAINDER in inputs:
+            return _split(name, np.asarray(given, np.float64))
+        return {name: _exactly(np.asarray(given), np.dtype(inputs[name]["dtype"]))}
 
     def _of_table(self, columns: Any) -> Arrays:
         """Returns numbers, in two parts, and the codes of categories."""

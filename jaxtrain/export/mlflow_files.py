@@ -75,9 +75,9 @@ def _describe_inputs(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Numbers are of "any" type: as "double", MLflow would refuse whole numbers, which data frames hold as integers.
     """
-    if "inputs" in inputs:
-        is_exact = "inputs" + REMAINDER in inputs
-        return [_tensor(inputs["inputs"] | ({"dtype": "float64"} if is_exact else {}))]
+    if not any("columns" in array for array in inputs.values()):
+        name, array = next(iter(inputs.items()))
+        return [_tensor(array | ({"dtype": "float64"} if name + REMAINDER in inputs else {}))]
     numbers = inputs.get("numbers", {}).get("columns", ())
     categories = inputs.get("codes", {}).get("columns", ())
     kinds = {**dict.fromkeys(numbers, "any"), **dict.fromkeys(categories, "string")}

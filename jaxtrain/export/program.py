@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,10 +12,11 @@ from jax import export
 
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.outside_loops import outside_loops
-from jaxtrain.core.trees import named_leaves
+from jaxtrain.core.state import Task
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.loading import Inputs, inputs_of
 from jaxtrain.export.outputs import Head, head_of
+from jaxtrain.export.stored_weights import Storage, plain_weights, restore_weight, store_weights, stored_arrays
 from jaxtrain.tasks import make_task
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.training.trained_run import Run
@@ -25,15 +26,34 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 @dataclass(frozen=True)
 class Member:
-    """The weights of a run for prediction, as NumPy arrays, and its predictions from weights and prepared inputs."""
+    """The weights of a run for prediction, as an export stores them, and what predicts with them.
 
-    weights: dict[str, Any]
-    predict: Callable[[Any, Any], jax.Array]
+    `values` are the hyperparameters of the step, by name.
+    """
+
+    params: Any
+    model_state: Any
+    task: Task
+    values: Mapping[str, np.ndarray]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The weights by their paths, such as "params/Dense_0/kernel"."""
-        return dict(named_leaves(self.weights))
+        return stored_arrays({"params": self.params, **self.model_state})
+
+    def predict(self, inputs: Any) -> jax.Array:
+        """Predicts from prepared inputs, inside a program."""
+        weights = jax.tree.map(restore_weight, (self.params, self.model_state))
+        with outside_loops():
+            return self.task.predict(*weights, inputs, self.values)
+
+    def stored(self, storage: Storage) -> "Member":
+        """Returns the member with its weights in a storage."""
+        return replace(self, params=store_weights(self.params, storage))
+
+    def plain(self) -> "Member":
+        """Returns the member with its weights as float32, rounded as they are stored."""
+        return replace(self, params=plain_weights(self.params))
 
 
 def member_of(run: Run) -> Member:
@@ -45,22 +65,15 @@ def member_of(run: Run) -> Member:
     if section["paths"]:
         params = jax.device_get(LoRA(section["paths"], section["rank"]).merge(params, values))
         task = make_task({**run.config, "lora": {**section, "paths": None}}, run.info)
-
-    def predict(weights: Any, inputs: Any) -> jax.Array:
-        arrays = jax.tree.map(jnp.asarray, weights)  # models index weights by traced codes
-        state = {name: arrays[name] for name in model_state}
-        with outside_loops():
-            return task.predict(arrays["params"], state, inputs, values)
-
-    return Member({"params": params, **model_state}, predict)
+    return Member(params, model_state, task, values)
 
 
 def program_of(inputs: Inputs, members: Sequence[Member], head: Head) -> Callable[..., dict[str, jax.Array]]:
-    """Returns the function of the members' weights and raw inputs, by name, to outputs by name; members are joined."""
+    """Returns the function of raw inputs, by name, to outputs by name; several members are joined."""
 
-    def program(weights: Sequence[Any], arguments: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def program(**arguments: jax.Array) -> dict[str, jax.Array]:
         prepared = inputs.prepare(arguments)
-        predictions = [member.predict(own, prepared) for member, own in zip(members, weights, strict=True)]
+        predictions = [member.predict(prepared) for member in members]
         return head.outputs(head.join(jnp.stack(predictions)) if len(members) > 1 else predictions[0])
 
     return program
@@ -72,12 +85,7 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     Raises UsageError for a model that works with fixed numbers of examples alone, or on one platform alone.
     """
     inputs = inputs_of(run.info)
-    of_weights = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
-    weights = [member.weights for member in members]
-
-    def program(**arguments: jax.Array) -> dict[str, jax.Array]:
-        return of_weights(weights, arguments)
-
+    program = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
     specs = batched(inputs)
     try:
         with _without_source_places():

@@ -12,7 +12,8 @@ from typing import Any
 from jaxtrain.errors import StorageError, Words, message
 from jaxtrain.storage.json_lines import JsonLines, Line, read_lines
 from jaxtrain.storage.seals import SEAL, chain
-from jaxtrain.trackers.base import ROW_KEYS, Row
+from jaxtrain.trackers.base import ROW_KEYS, Histogram, Row
+from jaxtrain.trackers.figures import Picture
 
 Mark = dict[str, Any]
 """Record of the rows before a checkpoint: {"count": their number, "seal": a seal over them in order}."""
@@ -57,8 +58,20 @@ class JsonlTracker:
         self._lines.flush()
         return dict(self._mark)
 
-    def text(self, name: str, text: str) -> None:
+    def text(self, name: str, text: str, step: int = 0) -> None:
         """Does nothing: the file holds only metrics, and config.json holds the config."""
+
+    def performance(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing: plots/record.jsonl holds it."""
+
+    def image(self, step: int, name: str, picture: Picture) -> None:
+        """Does nothing: plots/record.jsonl holds it."""
+
+    def histogram(self, step: int, name: str, histogram: Histogram) -> None:
+        """Does nothing: plots/record.jsonl holds it."""
+
+    def artifact(self, path: Path) -> None:
+        """Does nothing: the file is in the run's directory."""
 
     def close(self) -> None:
         """Closes the file."""

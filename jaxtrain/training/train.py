@@ -28,6 +28,7 @@ from jaxtrain.storage.result import Result, write_result
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.open import open_trackers
+from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.checks import check_fingerprint, check_preparation, explain_jax_errors
@@ -43,6 +44,9 @@ from jaxtrain.training.timed_duration import with_timed_duration
 
 RANGE_TEST = "jaxtrain.lr_range.from_config"
 """Imported by name, and only for `lr_range.before_training`: the module belongs to a package above this one."""
+
+ARTIFACTS = ("config.json", "environment.json", "result.json")
+"""The files of a run that trackers are told of at its end."""
 
 
 def train_and_evaluate(
@@ -114,6 +118,7 @@ def train_and_evaluate(
             lines.say(f"resuming at step {resumed:,} of {total:,}")
         bar = opened.enter_context(progress(total, first, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
+        pictures = PictureFiles(workdir, resumed)
         session = TrainingSession(
             experiment=experiment,
             runner=runner,
@@ -125,7 +130,7 @@ def train_and_evaluate(
             checkpoints=checkpoints,
             checksums=checksums,
             rows=rows,
-            tracker=opened.enter_context(open_trackers(config, workdir, rows, trackers, bar, total)),
+            tracker=opened.enter_context(open_trackers(config, workdir, rows, trackers, bar, total, pictures)),
             bar=bar,
             stop=stop,
             compiled=compiled,
@@ -227,6 +232,8 @@ def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
     _report_bad_examples(session, workdir / "skipped_examples.json")
     write_json(workdir / "environment.json", describe_environment() | {"data_fingerprint": dataset.fingerprint})
     write_result(workdir, result)
+    for name in ARTIFACTS:
+        session.tracker.artifact(workdir / name)
     return result
 
 

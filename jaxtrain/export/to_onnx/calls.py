@@ -93,7 +93,7 @@ def _while(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     (again,) = equation.inline(body, params["cond_jaxpr"], [*of_condition, *after])
     outputs = [body.output(value) for value in (reshape(body, again, ()), *after)]
     content = body.finish("body", [describe_value(value.name, value) for value in outputs])
-    return graph.add_several("Loop", None, goes_on, *begin, results=specs, body=content)
+    return graph.add_several("Loop", None, goes_on, *begin, results=specs, at_once=False, body=content)
 
 
 def _barrier(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:

@@ -58,16 +58,16 @@ class Graph:
         """Returns a known value of int64, as shapes and axes are given."""
         return self.constant(content, np.int64)
 
-    def add(self, operation: str, *operands: Operand, result: Spec, **attributes: Any) -> Value:
+    def add(self, operation: str, *operands: Operand, result: Spec, at_once: bool = True, **attributes: Any) -> Value:
         """Adds an operation of one result."""
-        (value,) = self.add_several(operation, *operands, results=[result], **attributes)
+        (value,) = self.add_several(operation, *operands, results=[result], at_once=at_once, **attributes)
         return value
 
     def add_several(
-        self, operation: str, *operands: Operand, results: Sequence[Spec], **attributes: Any
+        self, operation: str, *operands: Operand, results: Sequence[Spec], at_once: bool = True, **attributes: Any
     ) -> list[Value]:
-        """Adds an operation; its results are known at once where its operands are."""
-        if all(operand is None or operand.is_known for operand in operands) and operation != "Loop":
+        """Adds an operation; its results are known where its operands are, unless not `at_once`."""
+        if at_once and all(operand is None or operand.is_known for operand in operands):
             return self._evaluate(operation, operands, len(results), attributes)
         given = [self.name_of(operand) if operand else "" for operand in operands]
         names = [self._unused("value") for _ in results]

@@ -1,7 +1,9 @@
 """The program of a run's predictions as a model of ONNX."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,8 +15,9 @@ from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of, restores_on_host
 from jaxtrain.export.program import Member, batched, program_of
+from jaxtrain.export.stored_weights import Quantized
 from jaxtrain.export.to_onnx.convert import inline, without_unused
-from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph
+from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph, Spec
 from jaxtrain.export.to_onnx.layout import cast, elementwise, expand
 from jaxtrain.export.to_onnx.names import REMAINDER, name_outputs
 from jaxtrain.export.to_onnx.values import Value, held_dtype
@@ -38,8 +41,13 @@ def onnx_program(run: Run, members: Mapping[int, Member]) -> bytes:
     specs = batched(inputs)
     graph = Graph()
     arguments = _take_inputs(graph, specs)
-    weights = [member.weights for member in members.values()]
-    program = program_of(inputs, [*members.values()], head_of(run.config["task"]["name"], run.info))
+    head = head_of(run.config["task"]["name"], run.info)
+    weights = [_weights(member.plain()) for member in members.values()]
+
+    def program(weights: Sequence[Any], arguments: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        own = [_with_weights(member, arrays) for member, arrays in zip(members.values(), weights, strict=True)]
+        return program_of(inputs, own, head)(**arguments)
+
     traced, results = jax.make_jaxpr(program, return_shape=True)(jax.tree.map(_spec_of, weights), specs)
     traced = without_unused(traced)
     operands = [*_constants(graph, members), *(arguments[name] for name in sorted(specs))]
@@ -90,18 +98,42 @@ def _remainder(graph: Graph, number: Value, value: Value) -> Value:
     return elementwise(graph, "Where", is_none, zero, cast(graph, rest, np.float32), dtype=np.float32)
 
 
-def _spec_of(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+def _weights(member: Member) -> dict[str, Any]:
+    return {"params": member.params, **member.model_state}
+
+
+def _with_weights(member: Member, arrays: Mapping[str, Any]) -> Member:
+    """Returns a member that predicts with other arrays."""
+    state = {name: arrays[name] for name in member.model_state}
+    return replace(member, params=arrays["params"], model_state=state)
+
+
+def _spec_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype)
 
 
 def _constants(graph: Graph, members: Mapping[int, Member]) -> list[Value]:
     """Returns the weights under their paths in `weights.safetensors`, in the order of the leaves."""
     prefixes = [f"seed_{seed}/" if len(members) > 1 else "" for seed in members]
     return [
-        graph.constant(leaf, held_dtype(leaf.dtype), prefix + path)
+        _restored(graph, leaf, prefix + path)
         for prefix, member in zip(prefixes, members.values(), strict=True)
-        for path, leaf in named_leaves(member.weights)
+        for path, leaf in named_leaves(_weights(member))
     ]
+
+
+def _restored(graph: Graph, leaf: Any, name: str) -> Value:
+    """Returns a weight; one that is stored in fewer bytes becomes float32 where the model runs."""
+    if isinstance(leaf, Quantized):
+        parts = (graph.constant(leaf.values, name=name), graph.constant(leaf.scale, name=f"{name}_scale"))
+        result = Spec(leaf.values.shape, np.dtype(np.float32))
+        return graph.add("DequantizeLinear", *parts, result=result, at_once=False, axis=leaf.values.ndim - 1)
+    stored = graph.constant(np.asarray(leaf), name=name)
+    held = held_dtype(stored.dtype)
+    if held == stored.dtype:
+        return stored
+    to = helper.np_dtype_to_tensor_dtype(held)
+    return graph.add("Cast", stored, result=Spec(stored.shape, held), at_once=False, to=to)
 
 
 def _in_own_units(graph: Graph, name: str, value: Value, info: DataInfo) -> Value:
