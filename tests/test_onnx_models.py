@@ -266,6 +266,21 @@ def test_the_command_writes_a_model_whose_initializers_are_the_weights(
     assert json.loads({entry.key: entry.value for entry in model.metadata_props}["class_names"]) == list("0123456789")
 
 
+@pytest.mark.parametrize(
+    ("chosen", "stored"),
+    [({"quantize": "int8"}, onnx.TensorProto.INT8), ({"precision": "bfloat16"}, onnx.TensorProto.BFLOAT16)],
+)
+def test_rounded_weights_are_stored_as_they_are(
+    chosen: dict[str, str], stored: int, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(write, "demand_quality", lambda *given: None)  # of a run of a few steps
+    folder, described = export_run(digits, tmp_path / "rounded", formats=["onnx"], **chosen)
+    types = {array.name: array.data_type for array in onnx.load(folder / "model.onnx").graph.initializer}
+    assert types["params/Dense_0/kernel"] == stored
+    assert types["params/Dense_0/bias"] == onnx.TensorProto.FLOAT
+    assert max(described["check"]["worst"]["model.onnx"].values()) <= described["check"]["tolerance"]
+
+
 def test_an_ensemble_holds_the_weights_of_all_seeds(digits: Path, tmp_path: Path):
     folder, _ = export_run(digits, tmp_path / "all", ensemble=True, formats=["onnx"])
     names = {array.name for array in onnx.load(folder / "model.onnx").graph.initializer}

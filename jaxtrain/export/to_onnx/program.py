@@ -123,13 +123,20 @@ def _constants(graph: Graph, members: Mapping[int, Member]) -> list[Value]:
 
 
 def _restored(graph: Graph, leaf: Any, name: str) -> Value:
-    """Returns a weight; one that is stored in fewer bytes becomes float32 where the model runs."""
-    if isinstance(leaf, Quantized):
-        parts = (graph.constant(leaf.values, name=name), graph.constant(leaf.scale, name=f"{name}_scale"))
-        result = Spec(leaf.values.shape, np.dtype(np.float32))
-        return graph.add("DequantizeLinear", *parts, result=result, at_once=False, axis=leaf.values.ndim - 1)
-    stored = graph.constant(np.asarray(leaf), name=name)
-    held = held_dtype(stored.dtype)
+    """Returns a weight; one that is stored in fewer bytes becomes float32 where the model is loaded.
+
+    Integers are multiplied by their scale. Runtimes take DequantizeLinear as leave to round activations, too.
+    """
+    if not isinstance(leaf, Quantized):
+        return _as_float(graph, graph.constant(np.asarray(leaf), name=name))
+    values = _as_float(graph, graph.constant(leaf.values, name=name), np.dtype(np.float32))
+    scale = graph.constant(leaf.scale, name=f"{name}_scale")
+    return graph.add("Mul", values, scale, result=Spec(values.shape, values.dtype), at_once=False)
+
+
+def _as_float(graph: Graph, stored: Value, dtype: np.dtype | None = None) -> Value:
+    """Returns stored numbers in the type that the graph holds for them, converted where the model is loaded."""
+    held = dtype or held_dtype(stored.dtype)
     if held == stored.dtype:
         return stored
     to = helper.np_dtype_to_tensor_dtype(held)
