@@ -93,6 +93,11 @@ FLAGS = {
     "--ensemble": Flag("joins all seeds of a run", verbs=("export",)),
     "--precision": Flag("the type of the weights: float32 (default) or bfloat16", "TYPE", verbs=("export",)),
     "--quantize": Flag("the type to which weights are rounded: int8", "TYPE", verbs=("export",)),
+    "--format": Flag(
+        "what is written beside program and weights: onnx, mlflow, or both with a comma (default: what is installed)",
+        "NAMES",
+        verbs=("export",),
+    ),
     "--export": Flag("the directory of an export", "DIR", verbs=("predict", "serve")),
     "--data": Flag(
         "a file, a folder or a pattern such as 'new/*.png'; may be repeated",

@@ -45,6 +45,7 @@ class Options:
     skip_bad: bool = False
     precision: str | None = None
     quantize: str | None = None
+    format: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:
