@@ -62,6 +62,7 @@ VERBS_OF = {
     "--seed": ("export",),
     "--output": ("export", "prepare"),
     "--ensemble": ("export",),
+    "--profile": ("train",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
@@ -171,6 +172,7 @@ def _run(words: Sequence[str]) -> int:
         parsed.seed,
         parsed.output,
         parsed.ensemble,
+        parsed.profile,
     )
     _check_options(verb, options)
     try:
@@ -191,6 +193,8 @@ def _check_options(verb: str, options: Options) -> None:
     if reads == "workdir" and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
+    if options.profile is not None and options.profile < 1:
+        raise UsageError("--profile", options.profile, "a number of steps, at least 1")
     if options.output is None and verb == "prepare":
         raise UsageError("--output", Words("nothing"), "the folder to write", "Give prepare --config=FILE --output=DIR")
     for option, verbs in VERBS_OF.items():
@@ -270,6 +274,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to export")
     parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
+    parser.add_argument(
+        "--profile", action=_OneInteger, metavar="STEPS", help="traces so many steps of train with JAX's profiler"
+    )
     parser.add_argument(
         "--output",
         action=_Once,
