@@ -1,5 +1,6 @@
 """A headless Chromium without a network, driven through its own protocol over two pipes; no package is needed."""
 
+import base64
 import json
 import os
 import select
@@ -59,10 +60,26 @@ class Page:
 
     def open(self, path: Path) -> None:
         """Opens a file and waits until it is loaded; errors and requests of the previous page are dropped."""
+        self.visit(path.resolve().as_uri())
+
+    def visit(self, address: str) -> None:
+        """Opens an address, as `open` does a file."""
         self.errors, self.requests, self._loaded = [], [], False
-        self.call("Page.navigate", {"url": path.resolve().as_uri()})
+        self.call("Page.navigate", {"url": address})
         while not self._loaded:
             self._take(self._read())
+
+    def wait(self, expression: str) -> Any:
+        """Waits until a JavaScript expression is neither false nor empty, and returns its value."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := self.evaluate(expression)):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.2)
+        return found
+
+    def screenshot(self, path: Path) -> None:
+        """Writes what the window shows as PNG."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", {"format": "png"})["data"]))
 
     def evaluate(self, expression: str) -> Any:
         """Returns the value of a JavaScript expression, which must be JSON."""
@@ -120,9 +137,20 @@ class Page:
         return json.loads(message)
 
 
+def _reaching(port: int) -> list[str]:
+    """Returns flags by which a browser reaches one port of this machine, and nothing else."""
+    return [
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        f"--proxy-bypass-list=<-loopback>;127.0.0.1:{port}",
+    ]
+
+
 @contextmanager
-def chromium(folder: Path) -> Iterator[Page]:
-    """Starts a browser with a new profile in this folder, and ends it; a test that calls this needs "browser"."""
+def chromium(folder: Path, port: int | None = None) -> Iterator[Page]:
+    """Starts a browser with a new profile in this folder, and ends it; a test that calls this needs "browser".
+
+    It reaches the server at a `port` of 127.0.0.1, or nothing.
+    """
     program = shutil.which("chromium")
     assert program
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
@@ -130,7 +158,7 @@ def chromium(folder: Path) -> Iterator[Page]:
     launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(theirs_in), str(theirs_out), program]
     with (folder / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
-            [*launch, *FLAGS, *profile],
+            [*launch, *FLAGS, *profile, *([] if port is None else _reaching(port))],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_trackers import read_events
-from tiny_runs import Interrupting, run, start, tiny
+from tiny_runs import Interrupting, tiny
 
 from jaxtrain.config.identity import digest
 from jaxtrain.config.resolve import resolve_config
@@ -156,25 +155,6 @@ def test_what_a_kill_kept_from_being_drawn_is_drawn_by_the_resumed_run(tmp_path)
     after = shown(tmp_path)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     assert {key for key in changed if not key[1].startswith("changes")} == set()
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_shows_each_step_and_name_once(tmp_path):
-    options = ("--config.train.duration=2000 steps", "--config.eval.every=100 steps", "--config.log.every=50 steps",
-               "--config.checkpoint.every=100 steps", "--config.track.pictures=100 steps",
-               "--config.track.histograms=100 steps", "--config.data.name=digits", "--workdir=run")  # fmt: skip
-    for kill in (2, 5, 9):
-        process = start(tmp_path, *options)
-        try:
-            while len(list((tmp_path / "run" / "plots" / "examples" / "fixed").glob("*.png"))) < kill:
-                assert process.poll() is None
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    assert run(tmp_path, *options).returncode == 0
-    found = shown(tmp_path / "run")
-    assert {step for step, tag in found if tag == "examples/fixed"} == set(range(100, 2001, 100))
-    assert {step for step, tag in found if tag == "parameters/Dense_0/kernel"} == set(range(100, 2001, 100))
 
 
 # ---- what goes wrong

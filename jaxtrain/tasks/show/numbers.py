@@ -34,7 +34,12 @@ def _show(
 
 
 def _in_words(row: np.ndarray) -> str:
-    return ", ".join(f"{value:.4g}" for value in row)
+    return ", ".join(map(_readable, row))
+
+
+def _readable(value: float) -> str:
+    """Writes a number to four digits, a large one as a whole number."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _columns(values: np.ndarray) -> np.ndarray:
@@ -59,7 +64,7 @@ def _charts(true: np.ndarray, said: np.ndarray, name: str) -> Charts:
     places = np.unique(np.linspace(0, len(true) - 1, min(len(true), MOST_POINTS)).astype(int))
     x = true[places]
     scatter = Curve(f"{len(true):,} examples, R² {explained:.3f}", x, said[places], points=True)
-    rest = Curve(f"root mean square {deviation:.4g}", x, residuals[places], points=True)
+    rest = Curve(f"root mean square {_readable(deviation)}", x, residuals[places], points=True)
     unit = f"true {name}, in its unit"
     return Charts(
         (

@@ -22,7 +22,7 @@ from jaxtrain.trackers.drawing.canvas import (
 )
 
 SIDE = 340
-LEFT = 74
+LEFT = 102
 RIGHT = 18
 TOP = TITLE + 20
 BOTTOM = 54
