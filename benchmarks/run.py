@@ -2,8 +2,8 @@
 
 It also compares what the loop of a run takes with a hand-written program that places the same raw bytes, and a run
 that is logged every 2 steps with one that is logged once. Each is timed by its own clock, in turns; on a machine with
-other work compare the lowest and highest ratio before you trust the middle one. Last, the command with all that is shown
-of a run (`track`) is compared with the command without, in CPU seconds from the start of the process to its exit.
+other work compare the lowest and highest ratio before you trust the middle one. Last, the command with all that is
+shown of a run (`track`) is compared with the command without, in CPU seconds from the start of the process to its exit.
 
 python benchmarks/run.py [--seconds=60] [--output=FILE.json] [--quick]
 """
@@ -40,8 +40,7 @@ LOGGED_BAR = 1.10  # logged every 2 steps, of logged once
 TRACKED_BAR = 1.02  # CPU seconds of a run of at least a minute with all that is shown of it, of one without
 TRACKED = ("fashion_mnist_mlp", "fashion_mnist_cnn")
 SHOWN = {"track.layers": True}
-NOT_TRACKED = ("fashion_mnist_mlp", "fashion_mnist_cnn")
-SHOWN = {
+NOT_SHOWN = {
     "track.tensorboard": False,
     "track.pictures": None,
     "track.histograms": None,
@@ -122,7 +121,7 @@ def tracked(config: str, seconds: float, rounds: int) -> timing.Ratio:
     return timing.ratio(f"{config}, {steps:,} steps, not tracked", "CPU s", ours, theirs, TRACKED_BAR)
 
 
-def command_seconds(config: str, steps: int, overrides: Mapping[str, Any]) -> float:
+def command_seconds(config: str, steps: int, overrides: Mapping[str, object]) -> float:
     """Returns the CPU seconds of the command, from the start of its process to its exit."""
     more = {"train.duration": f"{steps} steps", **overrides}
     with tempfile.TemporaryDirectory() as folder:

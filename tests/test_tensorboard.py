@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -106,10 +105,10 @@ def test_a_run_killed_with_pictures_on_their_way_shows_each_step_and_name_once(t
         process = start(tmp_path, *options)
         deadline = time.monotonic() + PATIENCE
         while len(list((tmp_path / "run/plots/examples/fixed").glob("*.png"))) < pictures:
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.communicate()
     assert run(tmp_path, *options).returncode == 0
     found = read(tmp_path / "run")
     steps = list(range(20, 601, 20))
