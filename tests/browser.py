@@ -26,10 +26,8 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
     # Addresses that need no resolver lead to a port where nothing listens.
     "--proxy-server=http://127.0.0.1:9",
-    "--proxy-bypass-list=<-loopback>",
     "--remote-debugging-pipe",
 )
 
@@ -58,14 +56,10 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path) -> None:
-        """Opens a file and waits until it is loaded; errors and requests of the previous page are dropped."""
-        self.visit(path.resolve().as_uri())
-
-    def visit(self, address: str) -> None:
-        """Opens an address, as `open` does a file."""
+    def open(self, place: Path | str) -> None:
+        """Opens a file or an address and waits until it is loaded; errors and requests of the last page are dropped."""
         self.errors, self.requests, self._loaded = [], [], False
-        self.call("Page.navigate", {"url": address})
+        self.call("Page.navigate", {"url": place if isinstance(place, str) else place.resolve().as_uri()})
         while not self._loaded:
             self._take(self._read())
 
@@ -76,10 +70,6 @@ class Page:
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.2)
         return found
-
-    def screenshot(self, path: Path) -> None:
-        """Writes what the window shows as PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", {"format": "png"})["data"]))
 
     def evaluate(self, expression: str) -> Any:
         """Returns the value of a JavaScript expression, which must be JSON."""
@@ -137,28 +127,49 @@ class Page:
         return json.loads(message)
 
 
-def _reaching(port: int) -> list[str]:
-    """Returns flags by which a browser reaches one port of this machine, and nothing else."""
-    return [
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        f"--proxy-bypass-list=<-loopback>;127.0.0.1:{port}",
-    ]
+def set_width(page: Page, width: int) -> None:
+    """Gives the window a width in pixels, that of a phone or of a desk."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    page.call("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def save_picture(page: Page, path: Path) -> None:
+    """Writes the whole page as a PNG, to be looked at."""
+    found = page.call("Page.captureScreenshot", {"captureBeyondViewport": True})
+    path.write_bytes(base64.b64decode(found["data"]))
+
+
+def await_text(page: Page, selector: str, text: str) -> None:
+    """Waits until an element of the page shows a text."""
+    script = f"""new Promise((resolve) => {{
+        const begin = performance.now();
+        const shown = () => document.querySelector({selector!r})?.innerText ?? "nothing";
+        const look = () => shown() === {text!r} || performance.now() - begin > {1000 * PATIENCE / 4}
+            ? resolve(shown()) : setTimeout(look, 5);
+        look();
+    }})"""
+    assert page.evaluate(script) == text
 
 
 @contextmanager
-def chromium(folder: Path, port: int | None = None) -> Iterator[Page]:
+def chromium(folder: Path, server: str = "") -> Iterator[Page]:
     """Starts a browser with a new profile in this folder, and ends it; a test that calls this needs "browser".
 
-    It reaches the server at a `port` of 127.0.0.1, or nothing.
+    It reaches no network but the `server`, such as "127.0.0.1:8000", if it is given.
     """
     program = shutil.which("chromium")
     assert program
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     profile = [f"--user-data-dir={folder / 'profile'}", f"--disk-cache-dir={folder / 'cache'}"]
+    names = f", EXCLUDE {server.partition(':')[0]}" if server else ""
+    reached = [
+        f"--host-resolver-rules=MAP * ~NOTFOUND{names}",
+        f"--proxy-bypass-list=<-loopback>{';' if server else ''}{server}",
+    ]
     launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(theirs_in), str(theirs_out), program]
     with (folder / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
-            [*launch, *FLAGS, *profile, *([] if port is None else _reaching(port))],
+            [*launch, *FLAGS, *profile, *reached],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -162,10 +162,10 @@ def count(page: Page, tag: str, least: int) -> int:
 @pytest.mark.slow
 @pytest.mark.needs("browser")
 def test_its_pages_show_charts_pictures_histograms_texts_and_runs(runs, tmp_path):
-    with tensorboard(runs) as port, chromium(tmp_path, port) as page:
+    with tensorboard(runs) as port, chromium(tmp_path, f"127.0.0.1:{port}") as page:
 
         def visit(name: str) -> None:
-            page.visit(f"http://127.0.0.1:{port}/?{name}#{name}")
+            page.open(f"http://127.0.0.1:{port}/?{name}#{name}")
 
         visit("scalars")
         assert count(page, "tf-scalar-card", 3) >= 3

@@ -142,20 +142,23 @@ def train_call(
     return end, CallOutput(metrics, dict(values), end.live, kept, tried)
 
 
-def eval_call(state: TrainState, batches: Batches, total: Metrics | None = None, *, rules: Rules) -> Metrics:
-    """Evaluates all batches and adds their metrics to `total`, those of the batches before."""
+def eval_call(
+    state: TrainState,
+    batches: Batches,
+    total: Metrics | None = None,
+    count: jax.Array | None = None,
+    *,
+    rules: Rules,
+) -> Metrics:
+    """Evaluates the first `count` batches, or all, and adds their metrics to `total`, those of the batches before."""
 
-    def evaluate(i: jax.Array) -> Metrics:
+    def evaluate(i: jax.Array | int) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 
-    def body(total: Metrics, i: jax.Array) -> tuple[Metrics, None]:
-        return merge(total, evaluate(i)), None
-
-    indices = jnp.arange(batches.capacity)
-    if total is not None:
-        return lax.scan(body, total, indices)[0]
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, indices[0]))
-    return lax.scan(body, zeros, indices)[0]
+    if total is None:
+        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, 0))
+    last = batches.capacity if count is None else count
+    return lax.fori_loop(0, last, lambda i, total: merge(total, evaluate(i)), total)
 
 
 def _measures_norms(step: StepFunction) -> bool:

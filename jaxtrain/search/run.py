@@ -33,6 +33,7 @@ from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
 from jaxtrain.search.samplers import SAMPLERS, exhaustion, make_sampler, number_of_trials
 from jaxtrain.search.session import Session
+from jaxtrain.search.shapes import shapes_line
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
@@ -118,12 +119,14 @@ def run_search(
         config = with_batch(config, owner)
         if is_chosen:
             _say_batch(config["search"], say)
+        programs.most_lanes = min(config["search"]["batch"], trials) * config["search"]["seeds"]
         space = read_space(config)
         demand_same(folder, config, owner)
         _check_lanes(programs.experiment(config), config["search"], trials)
         direction = higher_is_better(programs.experiment(config))
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
+        say(shapes_line(space, trials))
         demand_places(folder)
         make_directory(folder)
         sealed = owner is None or owner.seals
