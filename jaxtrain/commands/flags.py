@@ -90,6 +90,7 @@ FLAGS = {
         "PATH",
         verbs=("export", "prepare", "predict"),
     ),
+    "--profile": Flag("the number of steps that JAX's profiler traces", "STEPS", Count, ("train",)),
     "--ensemble": Flag("joins all seeds of a run", verbs=("export",)),
     "--precision": Flag("the type of the weights: float32 (default) or bfloat16", "TYPE", verbs=("export",)),
     "--quantize": Flag("the type to which weights are rounded: int8", "TYPE", verbs=("export",)),

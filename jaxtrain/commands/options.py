@@ -34,6 +34,7 @@ class Options:
     seed: int | None = None
     output: str | None = None
     ensemble: bool = False
+    profile: int | None = None
     export: str | None = None
     host: str | None = None
     port: int | None = None

@@ -22,7 +22,12 @@ def run(options: Options) -> int:
 
     use_persistent_cache()
     result = train_and_evaluate(
-        config, workdir, quiet=options.quiet, accept_edited=options.accept_edited, began=options.began
+        config,
+        workdir,
+        quiet=options.quiet,
+        accept_edited=options.accept_edited,
+        began=options.began,
+        profile=options.profile or 0,
     )
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
     return result.exit_code
@@ -84,12 +89,14 @@ def _files(workdir: Path) -> Iterator[str]:
         "result.json": "how the run ended",
         "content_checksums.npz": "a checksum of each file that was read, compared when the run continues",
         "checkpoints": "saved states: the newest and the best",
+        "plugins": "traces of JAX's profiler for TensorBoard",
+        "plots": "pictures of predictions, and a record of them and of histograms",
     }
     for name, purpose in purposes.items():
         if exists(workdir / name):
             yield f"  {name:<24}{purpose}"
     if any(name.startswith("events.") for name in list_directory(workdir)):
-        yield f"  {'events.*':<24}the same metrics for TensorBoard"
+        yield f"  {'events.*':<24}metrics, pictures and histograms for TensorBoard"
 
 
 def _next_commands(result: Result, workdir: Path) -> Iterator[str]:
