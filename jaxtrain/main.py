@@ -54,6 +54,9 @@ COMMANDS = {
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
+    "sync": Command(
+        "sync", "workdir", "sends to an MLflow server what it lacks of a run or a search: sync --workdir=DIR"
+    ),
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
 }
 
@@ -62,6 +65,7 @@ VERBS_OF = {
     "--seed": ("export",),
     "--output": ("export", "prepare"),
     "--ensemble": ("export",),
+    "--uri": ("sync",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
@@ -171,6 +175,7 @@ def _run(words: Sequence[str]) -> int:
         parsed.seed,
         parsed.output,
         parsed.ensemble,
+        parsed.uri,
     )
     _check_options(verb, options)
     try:
@@ -275,6 +280,9 @@ def _parser() -> argparse.ArgumentParser:
         action=_Once,
         metavar="DIR",
         help="the folder that prepare or export writes (export: in the run's directory)",
+    )
+    parser.add_argument(
+        "--uri", action=_Once, metavar="ADDRESS", help="the server that sync sends to (default: that of the config)"
     )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser

@@ -34,6 +34,7 @@ class Options:
     seed: int | None = None
     output: str | None = None
     ensemble: bool = False
+    uri: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

@@ -1,19 +1,44 @@
 """Opens the trackers of a run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import hyperparameters, schedule_entries
 from jaxtrain.config.identity import to_json
+from jaxtrain.storage.environment import describe_environment
+from jaxtrain.storage.ownership import Owner, read_owner
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.composite import CompositeTracker
 from jaxtrain.trackers.console import ConsoleTracker
 from jaxtrain.trackers.event_files import TensorBoardTracker
 from jaxtrain.trackers.jsonl import JsonlTracker
+from jaxtrain.trackers.mlflow_files import ending_of, environment_of, run_sender
+from jaxtrain.trackers.mlflow_rest import check_server
+from jaxtrain.trackers.mlflow_tracker import Follower, MlflowTracker
 from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.trackers.progress import Progress
+
+
+def check_trackers(config: Config) -> None:
+    """Raises ConfigError, before a run starts, if a server that it is mirrored on could never take it."""
+    section = mlflow_section(config)
+    if section:
+        check_server(section)
+
+
+def mlflow_section(config: Config) -> Config | None:
+    """Returns `track.mlflow` of a config whose run is sent to a server while it trains; None for others."""
+    section = config["track"]["mlflow"]
+    return section if section and section["uri"] != "file" else None
+
+
+def send_rest(config: Config, workdir: Path, owner: Owner | None, say: Callable[[str], None]) -> None:
+    """Sends what the server of a run that has ended may lack of it, for a bounded time."""
+    if owner and (section := mlflow_section(config)):
+        sender = run_sender(workdir, owner, section, config, say, lambda: environment_of(workdir))
+        Follower(sender, workdir, say).close(ending_of(workdir))
 
 
 @contextmanager
@@ -36,6 +61,9 @@ def open_trackers(
     mirrors: list[Tracker] = [ConsoleTracker(bar.say, total, constant), pictures]
     if config["track"]["tensorboard"]:
         mirrors.append(TensorBoardTracker(workdir, primary.rows(), bar.say, pictures.exhibits(), total))
+    if (section := mlflow_section(config)) and (owner := read_owner(workdir)):
+        sender = run_sender(workdir, owner, section, config, bar.say, describe_environment)
+        mirrors.append(MlflowTracker(sender, workdir, bar.say))
     tracker = CompositeTracker([primary, *mirrors, *extra], bar.say)
     tracker.text("config", f"```json\n{to_json(config)}\n```")
     try:
