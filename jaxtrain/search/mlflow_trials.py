@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.files import exists, list_directory, read_json
+from jaxtrain.files import exists, full_path, list_directory, read_json
 from jaxtrain.search.identity import without_storage
 from jaxtrain.search.study import read_appended_outcomes
 from jaxtrain.search.trials import Outcome
@@ -120,8 +120,8 @@ def search_sender(
     worker = "" if folder.name == "search" else f" {folder.name}"
     identity = Identity(
         folder=folder,
-        id=owner.id or str(folder.absolute()),
-        name=section["run"] or f"search {workdir.absolute().name}{worker}",
+        id=owner.id or full_path(str(folder)),
+        name=section["run"] or f"search {Path(full_path(str(workdir))).name}{worker}",
         section=section,
         config=without_storage(config),
         started=milliseconds(written(folder / "run.json")),

@@ -5,7 +5,6 @@ import math
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config, flatten
@@ -34,11 +33,11 @@ def too_long(config: Config) -> list[str]:
     return [name for name, value in flatten({**config, "track": {}}).items() if len(str(value)) > LONGEST_PARAM]
 
 
-def tags_of(run: str, workdir: Path, environment: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, str]:
+def tags_of(run: str, workdir: str, environment: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, str]:
     """Returns the tags of a run: its id and directory, commit, versions, host and devices, and the user's own."""
     known = {
         RUN_TAG: run,
-        "jaxtrain.directory": str(workdir),
+        "jaxtrain.directory": workdir,
         "mlflow.user": _user(),
         "mlflow.source.name": "jaxtrain",
         "mlflow.source.type": "LOCAL",

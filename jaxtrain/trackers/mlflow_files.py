@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.errors import StorageError
-from jaxtrain.files import exists, read_bytes, read_json
+from jaxtrain.files import exists, full_path, read_bytes, read_json
 from jaxtrain.storage.ownership import Owner
 from jaxtrain.trackers.base import Row
 from jaxtrain.trackers.jsonl import read_appended_rows
@@ -137,8 +137,8 @@ def run_sender(
     """Makes the sender of the run that owns a directory; for the arguments see `Identity`."""
     identity = Identity(
         folder=workdir,
-        id=owner.id or str(workdir.absolute()),
-        name=section["run"] or workdir.absolute().name,
+        id=owner.id or full_path(str(workdir)),
+        name=section["run"] or Path(full_path(str(workdir))).name,
         section=section,
         config=config,
         started=_started(workdir, sealed=owner.seals),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.files import exists, file_time
+from jaxtrain.files import exists, file_time, full_path
 from jaxtrain.trackers.mlflow_content import RUN_TAG, params_of, tags_of, too_long
 from jaxtrain.trackers.mlflow_ledger import Batch, Key, Ledger
 from jaxtrain.trackers.mlflow_rest import PROXIED, Json, MlflowServer, Refused, ServerDown
@@ -70,7 +70,7 @@ class MlflowRun:
         """
         identity = self.identity
         self.experiment = self.server.make_experiment(identity.section["experiment"])
-        tags = tags_of(identity.id, identity.folder.absolute(), identity.environment(), identity.section["tags"])
+        tags = tags_of(identity.id, full_path(str(identity.folder)), identity.environment(), identity.section["tags"])
         found = self._find()
         if found is None:
             found = self.server.create_run(self.experiment, identity.name, identity.started, {RUN_TAG: identity.id})
