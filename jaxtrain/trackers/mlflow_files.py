@@ -31,6 +31,9 @@ FILES = ("result.json", "config.json", "config_difference.json", "environment.js
 """The files of a run that are sent when it ends, in this order."""
 
 
+PICTURES_TAG = {"mlflow.loggedImages": "True"}
+
+
 class Sender(Protocol):
     """What sends a run or a search: `run` is that of the server."""
 
@@ -58,6 +61,7 @@ class RunSender:
         self._rows_read = 0
         self._exhibits_read = 0
         self._ending: str | None = None
+        self._is_tagged = False
 
     def end(self, status: str) -> None:
         """Lets the next `send` also set the status of the server's run and send the files of the run's end."""
@@ -110,7 +114,14 @@ class RunSender:
             self.run.put([text_path(exhibit)], exhibit["text"].encode())
         elif picture := read_picture(self._workdir, exhibit):
             self.run.put(picture_paths(self.run.id, exhibit), picture.png)
+            self._tag_pictures()
         self.run.note([key])
+
+    def _tag_pictures(self) -> None:
+        """Tells the server's pages once that there are pictures; they look for none otherwise."""
+        if not self._is_tagged:
+            self.run.server.log(self.run.id, tags=PICTURES_TAG)
+            self._is_tagged = True
 
 
 def send_files(run: MlflowRun, names: Iterable[str]) -> None:
