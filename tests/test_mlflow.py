@@ -346,6 +346,8 @@ def test_rows_that_were_on_their_way_when_a_run_was_killed_are_there_once_though
         resumed = sender_of(workdir)
         resumed.send()
         resumed.run.close()
+    made_run(workdir, uri, "anew", rows=6, begin=20_000.0)
+    sync(workdir, server.uri)  # the same server under another address
     (found,) = server.runs("anew")
     values = server.metrics(found)
     assert {step for step, _ in values} == {1, 2, 3, 4, 5, 6}
@@ -443,7 +445,15 @@ def test_what_is_no_server_for_the_run_is_an_error_before_it_trains(answer: byte
 
 
 @pytest.mark.parametrize(
-    "uri", ["sqlite:///runs.db", "127.0.0.1:5000", "http://", "http://me:secret@host", "http://h:x"]
+    "uri",
+    [
+        "sqlite:///runs.db",
+        "http://host/#/experiments",
+        "127.0.0.1:5000",
+        "http://",
+        "http://me:secret@host",
+        "http://h:x",
+    ],
 )
 def test_an_address_that_is_none_is_an_error_of_the_config(uri: str):
     with pytest.raises(ConfigError, match=r"track\.mlflow\.uri: got .*; expected .*http://HOST:PORT"):

@@ -84,6 +84,7 @@ def _files(workdir: Path) -> Iterator[str]:
         "result.json": "how the run ended",
         "content_checksums.npz": "a checksum of each file that was read, compared when the run continues",
         "checkpoints": "saved states: the newest and the best",
+        "mlflow": "what the MLflow server has of the run",
     }
     for name, purpose in purposes.items():
         if exists(workdir / name):

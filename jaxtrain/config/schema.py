@@ -123,7 +123,9 @@ class ServerUri:
             valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:  # a port that is no number, or brackets without their pair
             return False
-        return valid and value.isprintable() and " " not in value and not (parts.username or parts.query)
+        return (
+            valid and value.isprintable() and " " not in value and not (parts.username or parts.query or parts.fragment)
+        )
 
     def __str__(self) -> str:
         """Describes the constraint in words."""

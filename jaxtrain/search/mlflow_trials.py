@@ -96,10 +96,10 @@ class SearchSender:
     def _send_end(self, status: str) -> None:
         """Sends the best value, the status, and the files of the search's end."""
         ended = written(self._folder / "result.json")
-        best = _result(self._folder).get("best")
-        key: Key = ("best", best["trial"], "", 0) if best else ("best", -1, "", 0)
-        if best and not self.run.has(key):
-            self.run.log(Batch((key,), [metric("best value", best["value"], ended, best["trial"])]))
+        if best := _result(self._folder).get("best"):
+            key: Key = ("best", best["trial"], "", 0)
+            if not self.run.has(key):
+                self.run.log(Batch((key,), [metric("best value", best["value"], ended, best["trial"])]))
         of_status: Key = ("status", milliseconds(ended), status, 0)
         if not self.run.has(of_status):
             self.run.set_status(status, ended)

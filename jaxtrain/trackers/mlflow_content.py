@@ -1,4 +1,4 @@
-"""What of a run an MLflow server shows, made of the run's files: parameters, tags, metrics, names of pictures."""
+"""Makes of a run's files what an MLflow server shows: parameters, tags, metrics, names of pictures."""
 
 import getpass
 import math

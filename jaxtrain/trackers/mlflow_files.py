@@ -35,7 +35,7 @@ PICTURES_TAG = {"mlflow.loggedImages": "True"}
 
 
 class Sender(Protocol):
-    """What sends a run or a search: `run` is that of the server."""
+    """Sends a run or a search; `run` is that of the server."""
 
     run: MlflowRun
 
@@ -44,7 +44,7 @@ class Sender(Protocol):
         ...
 
     def send(self) -> None:
-        """Sends what is new. Where it raises ServerDown or Refused, the next call goes on from there."""
+        """Sends what is new. Where it raises ServerDown or Refused, the next call continues there."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What an MLflow server has of a run, noted in the run's folder `mlflow/`, so that everything is sent once.
+"""Notes, in a run's folder `mlflow/`, of all that an MLflow server has of it, so that each thing is sent once.
 
 The run's own files are the truth, and whatever of them is not noted here is still to be sent. Metrics that are on their
 way lie in `sending.json`: where a kill left it open whether the server took them, exactly the same are sent again,
@@ -18,7 +18,7 @@ from jaxtrain.storage.seals import read_sealed, write_sealed
 FOLDER = "mlflow"
 
 Key = tuple[str, int, str, int]
-"""What identifies something that is sent: its kind, such as "row", its step, its split or name, and the part of it."""
+"""Identifies something that is sent: its kind, such as "row", its step, its split or name, and the part of it."""
 
 
 class Batch(NamedTuple):
@@ -41,13 +41,13 @@ class Ledger:
         self._kept = [line.row for line in read_lines(self._path, _is_note) if line.row is not None and line.trusted]
         runs = [note["run"] for note in self._kept if note.get("uri") == uri]
         self.run: str | None = runs[-1] if runs else None
-        self._sent = {_key(item) for note in self._kept if note["run"] == self.run for item in note.get("sent", [])}
+        self._sent = self._noted_of(self.run)
 
     def begin(self, run: str) -> None:
-        """Notes the id under which the server knows the run; of another id nothing was sent."""
+        """Notes the id under which the server at this address knows the run; it may be known from another address."""
         if run != self.run:
             self.run = run
-            self._sent = set()
+            self._sent = self._noted_of(run)
             self._append({"run": run, "uri": self._uri})
 
     def has(self, key: Key) -> bool:
@@ -82,6 +82,9 @@ class Ledger:
         if self._lines is not None:
             self._lines.close()
             self._lines = None
+
+    def _noted_of(self, run: str | None) -> set[Key]:
+        return {_key(item) for note in self._kept if note["run"] == run for item in note.get("sent", [])}
 
     def _append(self, note: dict[str, Any]) -> None:
         if self._lines is None:

@@ -43,7 +43,7 @@ class ServerDown(Exception):
 
 
 class NoMlflow(ServerDown):
-    """What answers is no MLflow server, or one whose answers are damaged."""
+    """Something else than an MLflow server answers, or the answer is damaged."""
 
 
 class Refused(Exception):
@@ -201,7 +201,8 @@ def check_server(section: Config, seconds: float = CHECK_SECONDS, key: str = "tr
     Returns "" if so, and the reason where it does not answer now. Raises ConfigError if it never could: what answers is
     no MLflow server, refuses the user, or has deleted the experiment. `key` is that of the address in the error.
     """
-    uri, name = section["uri"], section["experiment"]
+    uri = section["uri"]
+    name = section["experiment"]
     try:
         found = MlflowServer(uri, seconds).experiment(name)
     except NoMlflow as error:

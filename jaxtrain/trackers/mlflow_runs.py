@@ -9,13 +9,13 @@ from typing import Any
 from jaxtrain.config.defaults import Config
 from jaxtrain.files import exists, file_time, full_path
 from jaxtrain.trackers.mlflow_content import RUN_TAG, params_of, tags_of, too_long
-from jaxtrain.trackers.mlflow_ledger import Batch, Key, Ledger
+from jaxtrain.trackers.mlflow_ledger import FOLDER, Batch, Key, Ledger
 from jaxtrain.trackers.mlflow_rest import PROXIED, Json, MlflowServer, Refused, ServerDown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a run of the server is made of.
+    """Properties of a run of the server.
 
     folder: the directory of the run or of the search; id: by which the server's run is found again; name: what it is
     called; section: a resolved `track.mlflow`; config: whose values are its parameters; started: Unix milliseconds;
@@ -128,7 +128,7 @@ class MlflowRun:
         if found is None:
             return next(self.server.find_runs(self.experiment, RUN_TAG, self.identity.id), None)
         if found["info"].get("lifecycle_stage") == "deleted":
-            folder = self.identity.folder / "mlflow"
+            folder = self.identity.folder / FOLDER
             raise Refused("DELETED", f"its run {self.id} was deleted; restore it there, or remove {folder}")
         return found
 
