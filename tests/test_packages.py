@@ -23,6 +23,8 @@ TIERS = (
     ("parallel", "trackers"),
     ("training",),
     ("export",),
+    ("serve",),
+    ("prediction",),
     ("lr_range",),
     ("search",),
     ("commands",),

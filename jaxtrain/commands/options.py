@@ -34,6 +34,17 @@ class Options:
     seed: int | None = None
     output: str | None = None
     ensemble: bool = False
+    export: str | None = None
+    host: str | None = None
+    port: int | None = None
+    deadline: int | None = None
+    most_requests: int | None = None
+    most_megabytes: int | None = None
+    data: tuple[str, ...] = ()
+    fold: int | None = None
+    skip_bad: bool = False
+    precision: str | None = None
+    quantize: str | None = None
     uri: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
