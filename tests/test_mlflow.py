@@ -277,6 +277,7 @@ def test_a_server_that_fails_now_and_then_has_every_value_once(server: MlflowSer
         for number in range(1, 13):
             made_run(workdir, uri, name, rows=number)
             if number == 7:  # a session that begins with what another left
+                sender.run.close()
                 sender = sender_of(workdir)
             try:
                 sender.send()
@@ -287,6 +288,7 @@ def test_a_server_that_fails_now_and_then_has_every_value_once(server: MlflowSer
                 sender.end("FAILED")
                 sender.send()
                 server.tag(server.runs(name)[0], "done", "yes")
+        sender.run.close()
     (found,) = server.runs(name)
     assert server.metrics(found) == pytest.approx(expected(workdir), nan_ok=True)
     assert len(expected(workdir)) == 24
@@ -341,6 +343,7 @@ def test_rows_that_were_on_their_way_when_a_run_was_killed_are_there_once_though
         made_run(workdir, uri, "anew", rows=5)
         with pytest.raises(ServerDown):
             killed.send()
+        killed.run.close()
         is_cut = False
         made_run(workdir, uri, "anew", rows=6, begin=9000.0)
         resumed = sender_of(workdir)
@@ -356,11 +359,12 @@ def test_rows_that_were_on_their_way_when_a_run_was_killed_are_there_once_though
 @pytest.mark.needs("peers")
 def test_a_run_killed_and_resumed_goes_on_under_its_id_with_every_value_once(server: MlflowServer, tmp_path: Path):
     given = {"train.duration": "6000 steps", "log.every": "50 steps", "eval.every": "500 steps"}
-    given |= {"checkpoint.every": "2000 steps", "track.tensorboard": False}
+    given |= {"checkpoint.every": "2000 steps"}
     config = config_file(tmp_path, given)
     workdir = tmp_path / "run"
-    tracked = [f"--config.track.mlflow.uri={server.uri}", "--config.track.mlflow.experiment=resumed"]
-    arguments = [f"--config={config}", f"--workdir={workdir}", *tracked]
+    tracked = {"mlflow.uri": server.uri, "mlflow.experiment": "resumed", "tensorboard": False}
+    arguments = [f"--config={config}", f"--workdir={workdir}"]
+    arguments += [f"--config.track.{key}={value}" for key, value in tracked.items()]
 
     def sent() -> int:
         path = workdir / "mlflow" / "sent.jsonl"

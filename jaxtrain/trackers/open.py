@@ -14,17 +14,15 @@ from jaxtrain.trackers.composite import CompositeTracker
 from jaxtrain.trackers.console import ConsoleTracker
 from jaxtrain.trackers.event_files import TensorBoardTracker
 from jaxtrain.trackers.jsonl import JsonlTracker
-from jaxtrain.trackers.mlflow_files import ending_of, environment_of, run_sender
-from jaxtrain.trackers.mlflow_rest import check_server
-from jaxtrain.trackers.mlflow_tracker import Follower, MlflowTracker
 from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.trackers.progress import Progress
 
 
 def check_trackers(config: Config) -> None:
     """Raises ConfigError, before a run starts, if a server that it is mirrored on could never take it."""
-    section = mlflow_section(config)
-    if section:
+    if section := mlflow_section(config):
+        from jaxtrain.trackers.mlflow_rest import check_server
+
         check_server(section)
 
 
@@ -37,6 +35,9 @@ def mlflow_section(config: Config) -> Config | None:
 def send_rest(config: Config, workdir: Path, owner: Owner | None, say: Callable[[str], None]) -> None:
     """Sends what the server of a run that has ended may lack of it, for a bounded time."""
     if owner and (section := mlflow_section(config)):
+        from jaxtrain.trackers.mlflow_files import ending_of, environment_of, run_sender
+        from jaxtrain.trackers.mlflow_tracker import Follower
+
         sender = run_sender(workdir, owner, section, config, say, lambda: environment_of(workdir))
         Follower(sender, workdir, say).close(ending_of(workdir))
 
@@ -62,6 +63,9 @@ def open_trackers(
     if config["track"]["tensorboard"]:
         mirrors.append(TensorBoardTracker(workdir, primary.rows(), bar.say, pictures.exhibits(), total))
     if (section := mlflow_section(config)) and (owner := read_owner(workdir)):
+        from jaxtrain.trackers.mlflow_files import run_sender
+        from jaxtrain.trackers.mlflow_tracker import MlflowTracker
+
         sender = run_sender(workdir, owner, section, config, bar.say, describe_environment)
         mirrors.append(MlflowTracker(sender, workdir, bar.say))
     tracker = CompositeTracker([primary, *mirrors, *extra], bar.say)
