@@ -1,6 +1,7 @@
 """Mirrors a run on an MLflow server, from a background thread that follows the run's files."""
 
 import contextlib
+import shlex
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ class Follower:
         """Starts the thread, which first of all sends what earlier sessions left; `say` is called from it."""
         self._sender = sender
         self._uri = sender.run.server.uri
-        self._remedy = f"sync --workdir={workdir}"
+        self._remedy = f"python -m jaxtrain.main sync --workdir={shlex.quote(str(workdir))}"
         self._say = say
         self._is_new = threading.Event()
         self._closing = threading.Event()
@@ -55,9 +56,9 @@ class Follower:
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
             self._sender.run.give_up()
-            self._fail(f"{self._uri} is too slow")
+            self._stopped = True
         if self._stopped:
-            self._tell(f"MLflow: not all was sent; `{self._remedy}` sends the rest")
+            self._tell(f"MLflow: {self._uri} has not got all; later: {self._remedy}")
 
     def _run(self) -> None:
         pause = PAUSE_SECONDS
