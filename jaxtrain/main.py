@@ -56,6 +56,9 @@ COMMANDS = {
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
+    "sync": Command(
+        "sync", "workdir", "sends to an MLflow server what it lacks of a run or a search: sync --workdir=DIR"
+    ),
     "serve": Command("serve", "export", "answers requests with an exported model: serve --export=DIR [--port=8000]"),
     "predict": Command(
         "predict", "model", "predicts from files: predict --workdir=DIR|--export=DIR --data=FILES --output=FILE"

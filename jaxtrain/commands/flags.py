@@ -112,6 +112,7 @@ FLAGS = {
     "--deadline": Flag("in which a request is answered or refused (default: 30)", "SECONDS", Count, ("serve",)),
     "--most-requests": Flag("of requests that are taken at a time (default: 128)", "N", Count, ("serve",)),
     "--most-megabytes": Flag("of a request, at most (default: 16)", "N", Count, ("serve",)),
+    "--uri": Flag("the MLflow server to send to (default: that of the config)", "ADDRESS", verbs=("sync",)),
     "--debug": Flag("prints the traceback of an error"),
 }
 """Option -> what it is. Each but --debug is a field of `Options`."""

@@ -47,6 +47,7 @@ class Options:
     precision: str | None = None
     quantize: str | None = None
     format: str | None = None
+    uri: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

@@ -91,6 +91,7 @@ def _files(workdir: Path) -> Iterator[str]:
         "checkpoints": "saved states: the newest and the best",
         "plugins": "traces of JAX's profiler for TensorBoard",
         "plots": "pictures of predictions, and a record of them and of histograms",
+        "mlflow": "what the MLflow server has of the run",
     }
     for name, purpose in purposes.items():
         if exists(workdir / name):
