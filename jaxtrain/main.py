@@ -35,12 +35,14 @@ from jaxtrain.files import storage_error
 class Command(NamedTuple):
     """A verb: its module in `jaxtrain.commands`, which option it reads ("config", "workdir" or none), a line of help.
 
-    `run(options)` of the module returns the exit code.
+    `run(options)` of the module returns the exit code. `words` are those that may follow the verb: none, one ("NAME"),
+    or one or more ("DIR...").
     """
 
     module: str
     reads: str | None
     help: str
+    words: str = ""
 
 
 COMMANDS = {
@@ -54,14 +56,22 @@ COMMANDS = {
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
-    "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
+    "compare": Command(
+        "compare", None, "compares finished runs, over seeds and by seed, and plots them: compare DIR...", "DIR..."
+    ),
+    "list": Command(
+        "listing", None, "lists the families, or one family's members and their knobs: list optimizers", "NAME"
+    ),
 }
 
 VERBS_OF = {
     "--accept-edited": ("train", "search"),  # which resume from the files of a directory
     "--seed": ("export",),
-    "--output": ("export", "prepare"),
+    "--output": ("export", "prepare", "compare"),
     "--ensemble": ("export",),
+    "--metric": ("compare",),
+    "--sort": ("compare",),
+    "--json": ("compare",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
@@ -157,9 +167,7 @@ def _run(words: Sequence[str]) -> int:
     verb, *more = parsed.words or ["train"]
     if verb not in COMMANDS:
         raise UsageError("verb", verb, one_of(COMMANDS), nearest(verb, COMMANDS))
-    if len(more) > (1 if verb == "list" else 0):
-        expected = "at most one name" if verb == "list" else "options alone"
-        raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
+    _check_words(verb, more)
     options = Options(
         tuple(more),
         overrides,
@@ -171,6 +179,9 @@ def _run(words: Sequence[str]) -> int:
         parsed.seed,
         parsed.output,
         parsed.ensemble,
+        parsed.metric,
+        parsed.sort,
+        parsed.json,
     )
     _check_options(verb, options)
     try:
@@ -179,6 +190,17 @@ def _run(words: Sequence[str]) -> int:
         if options.config is None:
             raise
         raise options.explain_preparation(error) from error
+
+
+def _check_words(verb: str, words: Sequence[str]) -> None:
+    """Raises UsageError for words after a verb that takes none or fewer, and where some are missing."""
+    allowed = COMMANDS[verb].words
+    if allowed == "DIR..." and not words:
+        got = Words("nothing")
+        raise UsageError(verb, got, "directories of runs, or folders of many", f"Give {verb} DIR...")
+    if allowed != "DIR..." and len(words) > (1 if allowed else 0):
+        expected = "at most one name" if allowed else "options alone"
+        raise UsageError(verb, Words(f"the stray argument {words[-1]!r}"), expected, f"Usage: {USAGE}")
 
 
 def _check_options(verb: str, options: Options) -> None:
@@ -200,7 +222,7 @@ def _check_options(verb: str, options: Options) -> None:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
     if reads is None and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
-        raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)
+        raise UsageError(verb, Words("a config or a directory"), f"{verb} {COMMANDS[verb].words}", hint)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -273,8 +295,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         action=_Once,
-        metavar="DIR",
-        help="the folder that prepare or export writes (export: in the run's directory)",
+        metavar="PATH",
+        help="the folder that prepare or export writes (export: in the run's directory), the picture of compare",
+    )
+    parser.add_argument("--metric", action=_Once, metavar="NAME", help="the metric to compare (default: eval.metric)")
+    parser.add_argument(
+        "--sort",
+        action=_Once,
+        metavar="KEY",
+        help="best, last, test, seconds, name, or a key of the config that differs",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="prints one JSON document (docs/json.md); lines go to the standard error"
     )
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser

@@ -9,6 +9,13 @@ WIDTH = 8.5
 """Width of a figure in inches; one of many dimensions is wider."""
 
 
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Colours of lines that most people with a colour deficiency tell apart (Okabe and Ito), without yellow."""
+
+DASHES = ("solid", (0, (5, 1.6)), (0, (6, 1.6, 1.4, 1.6)), (0, (1.4, 1.2)))
+"""Dashes of lines, so that they are told apart without colours, too."""
+
+
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
     """Returns an empty figure of this size in inches."""
     from matplotlib.figure import Figure
