@@ -59,6 +59,7 @@ COMMANDS = {
     "compare": Command(
         "compare", None, "compares finished runs, over seeds and by seed, and plots them: compare DIR...", "DIR..."
     ),
+    "report": Command("report", "workdir", "writes a run as a page that opens offline: report --workdir=DIR"),
     "list": Command(
         "listing", None, "lists the families, or one family's members and their knobs: list optimizers", "NAME"
     ),

@@ -11,6 +11,7 @@ from jaxtrain.reports.comparison_document import comparison_document
 from jaxtrain.reports.comparison_picture import draw_comparison
 from jaxtrain.reports.differences import Difference
 from jaxtrain.reports.figures import format_value
+from jaxtrain.reports.saved_runs import SavedRun
 from jaxtrain.reports.seed_groups import SeedGroup
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.intervals import Interval
@@ -35,7 +36,7 @@ def run(options: Options) -> int:
 def comparison_report(found: Comparison) -> list[str]:
     """Formats the output of `compare`."""
     better = "higher" if found.higher_is_better else "lower"
-    where = {"best": "at the best evaluation", "last": "at the last evaluation", "test": "on test"}[found.state]
+    where = {"best": "at the best evaluation", "last": "at the end", "test": "on test"}[found.state]
     configs = _count(len(found.groups), "config")
     lines = [f"{configs} in {_count(len(found.runs), 'run')}, by {found.metric} {where} ({better} is better)"]
     lines += [
@@ -61,7 +62,7 @@ def _more(count: int, what: str) -> list[str]:
     return [f"  and {count:,} more {what}"] if count > 0 else []
 
 
-def _repeated(found: Comparison) -> Iterator[object]:
+def _repeated(found: Comparison) -> Iterator[SavedRun]:
     for group in found.groups:
         yield from group.repeated
 

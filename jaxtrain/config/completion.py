@@ -61,7 +61,7 @@ def _beside_defaults(section: str) -> Config:
 def member_defaults(section: str, name: str | None) -> Config:
     """Returns the defaults of a member of our tables, as JSON holds them; none for a function of a user's."""
     table = family(section)
-    if name not in table.members:
+    if name is None or name not in table.members:
         return {}
     knobs = table.knobs(name)
     return _as_json({key: knob.default for key, knob in knobs.items() if knob.default is not MISSING})

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jaxtrain.errors import UsageError, Words
-from jaxtrain.files import exists, is_directory, list_directory, real_path
+from jaxtrain.files import is_directory, list_directory, real_path
 
 LEVELS = 4
 """How far below a folder its runs are looked for."""
@@ -57,6 +57,11 @@ def _below(folder: Path, levels: int) -> Iterator[Path]:
                 yield from _below(inner, levels - 1)
 
 
-def is_run(folder: Path) -> bool:
-    """Tells whether a directory is that of a run."""
-    return exists(folder) and _is_run(folder)
+def demand_run(folder: Path) -> None:
+    """Raises UsageError unless a directory is that of a run."""
+    if is_search(folder):
+        own = folder if folder.name == "search" else folder / "search"
+        hint = f"Open {own}/report.html, or train {own}/best_config.json"
+        raise UsageError(str(folder), Words("a search, whose trials are not runs"), "the directory of a run", hint)
+    if not is_directory(folder) or not _is_run(folder):
+        raise UsageError(str(folder), Words("a directory without a run"), "the directory of a run")

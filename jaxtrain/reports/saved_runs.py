@@ -43,6 +43,11 @@ class SavedRun:
         return self.config["eval"]["metric"]
 
     @property
+    def unit(self) -> str:
+        """What the lanes of the run are: "seed" or "fold"."""
+        return "fold" if self.lanes == FOLD else "seed"
+
+    @property
     def lanes(self) -> str:
         """The prefix of the numbers of single seeds or folds; empty for a run of one."""
         if lane_count(self.config) == 1:
@@ -68,17 +73,22 @@ class SavedRun:
         """The step of the best evaluation; None if there was none."""
         return self.result.best["step"] if self.result and self.result.best else None
 
+    @property
+    def last_split(self) -> str:
+        """The split of the last numbers: "validation", or "train" where nothing was evaluated."""
+        return "validation" if self.result and self.result.last.get("validation") else "train"
+
     def numbers(self, state: str) -> dict[str, Any]:
         """Returns the numbers of one of STATES, by name, those of single seeds among them; empty where there are none.
 
-        Best and last are measured on validation; without that split, the last are those of training.
+        Best and last are measured on validation; without an evaluation, the last are those of training.
         """
         if self.result is None:
             return {}
         if state == "test":
             return self.result.test or {}
         if state == "last":
-            return self.result.last.get("validation") or self.result.last.get("train") or {}
+            return self.result.last.get(self.last_split) or {}
         row = (r for r in self.rows if r["split"] == "validation" and r["step"] == self.best_step)
         return next(row, {})
 

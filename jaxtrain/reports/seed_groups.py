@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.config.identity import changes_numbers, to_json
-from jaxtrain.core.metric_names import FOLD
 from jaxtrain.reports.saved_runs import SavedRun
 from jaxtrain.storage.result import Result
 from jaxtrain.training.intervals import Interval, interval
@@ -29,7 +28,7 @@ class SeedGroup:
     @property
     def unit(self) -> str:
         """What the numbers are averaged over: "seed" or "fold"."""
-        return "fold" if self.runs[0].lanes == FOLD else "seed"
+        return self.runs[0].unit
 
     @cached_property
     def numbers(self) -> list[int]:
