@@ -389,7 +389,7 @@ def test_twenty_groups_share_a_picture_whose_best_are_coloured_and_named(runs, t
     figure = draw_comparison(compare_runs([tmp_path / "many"]))
     left, right = figure.axes
     assert [line.get_color() for line in left.get_lines()] == list(COLOURS)
-    assert all(len(axes.collections[-1].get_segments()) == 20 - len(COLOURS) for axes in (left, right))
+    assert all(len(axes.collections[-1].get_paths()) == 20 - len(COLOURS) for axes in (left, right))
     (legend,) = figure.legends
     assert len(legend.get_texts()) == len(COLOURS)
     assert legend.get_title().get_text() == "The 7 best of 20 configs; grey: the others"

@@ -16,6 +16,9 @@ from jaxtrain.reports.seed_groups import SeedGroup
 from jaxtrain.trackers.figures import render
 from jaxtrain.training.intervals import Interval
 
+DPI = 96
+"""Pixels of an inch of the picture, which is wide."""
+
 MOST_ROWS = 40
 MOST_KEYS = 8
 MOST_LEFT_OUT = 20
@@ -27,7 +30,7 @@ def run(options: Options) -> int:
     picture = Path(options.output) if options.output else found.folder / "comparison.png"
     demand_writable(picture)
     make_directory(picture.parent)
-    write_bytes(picture, render(draw_comparison(found)).png)
+    write_bytes(picture, render(draw_comparison(found), DPI).png)
     options.show([*comparison_report(found), f"wrote {picture}: the curves"])
     options.show_document("compare", {**comparison_document(found), "picture": str(picture)})
     return 0

@@ -89,7 +89,7 @@ def _draw_line(axes: "Axes", line: Line) -> None:
         axes.plot(line.steps, line.values, linewidth=0.8, alpha=0.45, zorder=1.5, **look)
         return
     if len(line.steps) < 2:
-        look |= {"linestyle": "none", "marker": line.marker or "o", "markersize": 8, "zorder": 3}
+        look |= {"linestyle": "none", "marker": line.marker or "s", "markersize": 8, "zorder": 3}
     else:
         look |= {"linewidth": 1.8, "marker": line.marker, "markersize": 4}
     axes.plot(line.steps, line.values, label=shorten(line.name, 44), **look)
