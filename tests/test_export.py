@@ -266,7 +266,7 @@ def test_the_check_finds_the_export_of_another_seed(digits: Path, tmp_path: Path
     outputs = {k: np.asarray(v) for k, v in head_of("classification", run.info).outputs(logits).items()}
     rows = CheckedRows(inputs_of(run.info).arguments(images()), outputs, usual=10)
     with pytest.raises(StorageError, match="'logits' off by"):
-        check_export(tmp_path / "copy", rows, "float32")
+        check_export(tmp_path / "copy", rows, 1e-5)
 
 
 def test_inputs_that_differ_from_those_of_training_are_refused(digits: Path):

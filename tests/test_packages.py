@@ -23,6 +23,8 @@ TIERS = (
     ("parallel", "trackers"),
     ("training",),
     ("export", "reports"),
+    ("serve",),
+    ("prediction",),
     ("lr_range",),
     ("search",),
     ("commands",),

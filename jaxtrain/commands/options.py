@@ -41,6 +41,17 @@ class Options:
     metric: str | None = None
     sort: str | None = None
     json: bool = False
+    export: str | None = None
+    host: str | None = None
+    port: int | None = None
+    deadline: int | None = None
+    most_requests: int | None = None
+    most_megabytes: int | None = None
+    data: tuple[str, ...] = ()
+    fold: int | None = None
+    skip_bad: bool = False
+    precision: str | None = None
+    quantize: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

@@ -6,7 +6,7 @@ from typing import Any
 CARD = """\
 # {model}: {task}
 
-Exported by {jaxtrain} on {written}, and checked: a fresh process repeats the predictions of the run
+Exported by {jaxtrain} on {written}, and checked: a fresh process repeats the predictions of the run{rounded}
 to {worst:.1g} of the spread of an output.
 
 ## Intended use
@@ -26,7 +26,7 @@ them in full. Where there is an input `..._remainder`, a float64 number `x` ente
 ## Metrics on the test split
 
 {metrics}
-
+{quality}
 ## Use it
 
 With JAX and the package flatbuffers alone; JAX promises to read `model.jaxexp` until {readable_until}:
@@ -73,11 +73,26 @@ def model_card(description: Mapping[str, Any]) -> str:
         classes=_classes(description["class_names"]),
         numbers=_offset(outputs),
         metrics="\n".join(f"- {name}: {value}" for name, value in test.items()) or "None was measured.",
+        rounded=", with its weights rounded to int8," if description["weights"] == "int8" else "",
+        quality=_quality(description),
         readable_until=description["readable_until"],
         example=example,
         config=description["run"]["config"],
         members=", ".join(members),
     )
+
+
+def _quality(description: Mapping[str, Any]) -> str:
+    """Returns a table of what rounded weights cost."""
+    if description["weights"] == "float32":
+        return ""
+    opening = f"\nThe weights are stored in {description['weights']}, and computed with as float32."
+    quality = description["quality"]
+    if quality is None:
+        return f"{opening} What that costs was not measured.\n"
+    rows = [f"| {name} | {value} | {quality['export'][name]} |" for name, value in quality["run"].items()]
+    table = "\n".join(["| | the run | this export |", "|---|---|---|", *rows])
+    return f"{opening} On the {quality['examples']} examples of the {quality['split']} split:\n\n{table}\n"
 
 
 MOST_CLASSES = 100

@@ -4,11 +4,15 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import digest
+from jaxtrain.config.registry import knobs_of
 from jaxtrain.core.trees import state_digest
+from jaxtrain.data import Settings
 from jaxtrain.data.info import DataInfo
-from jaxtrain.export.loading import FORMAT, Inputs, Outputs, inputs_of, sha256_of
+from jaxtrain.export.loading import FORMAT, Inputs, inputs_of, sha256_of
 from jaxtrain.export.outputs import restores_on_host
+from jaxtrain.export.padded import Outputs
 from jaxtrain.export.program import PLATFORMS
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.storage.environment import describe_environment
@@ -38,6 +42,7 @@ def describe_export(
         "inputs": _describe_inputs(inputs_of(run.info)),
         "outputs": {name: _describe_output(name, output, run.info) for name, output in outputs.items()},
         "class_names": run.class_names,
+        "config": _describe_config(run.config),
         "data": run.info.to_json(),
         "run": {
             "config": digest(run.config),
@@ -51,6 +56,13 @@ def describe_export(
         "readable_until": (today + PROMISE).isoformat(),
         "test": result.test,
     }
+
+
+def _describe_config(config: Config) -> dict[str, Any]:
+    """Returns what reads files and measures predictions: how the source read them, the task and the loss."""
+    settings = knobs_of(Settings)
+    data = {name: value for name, value in config["data"].items() if name not in settings}
+    return {"data": data, "task": config["task"], "loss": config["loss"]}
 
 
 def _describe_inputs(inputs: Inputs) -> dict[str, Any]:
