@@ -5,6 +5,8 @@ Tests that compare the bits of programs that differ keep some of LLVM's, by the 
 program round otherwise than a run alone. What must hold of a user's own programs is marked `optimized`.
 """
 
+import functools
+import itertools
 import os
 import platform
 import shutil
@@ -15,6 +17,7 @@ from typing import Any
 import jax
 import pytest
 from jax._src import compiler
+from jax._src.interpreters import mlir
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -41,6 +44,26 @@ def _with_options(*arguments: Any, **options: Any) -> Any:
 
 
 compiler.get_compile_options = _with_options
+
+_new_context = mlir.make_ir_context
+LOWERINGS_OF_A_CONTEXT = 200
+_lowered = itertools.count()
+
+
+@functools.lru_cache(maxsize=1)
+def _context(_: int) -> Any:
+    return _new_context()
+
+
+def _shared_context() -> Any:
+    """Returns the MLIR context of so many programs: to make one takes as long as to lower a small program.
+
+    It keeps the constants of its programs, so another takes its place from time to time.
+    """
+    return _context(next(_lowered) // LOWERINGS_OF_A_CONTEXT)
+
+
+mlir.make_ir_context = _shared_context
 
 
 def compile_as(item: pytest.Item) -> None:
