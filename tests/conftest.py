@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _keep_temporary_files_in_memory() -> None:
-    """Spares the tests the waits for a disk, which tiny runs wait for longer than they compute; TMPDIR chooses itself."""
+    """Spares tiny runs their waits for a disk, which are longer than the runs; a TMPDIR that is given is kept."""
     if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
@@ -58,6 +58,7 @@ def _keep_temporary_files_in_memory() -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     costs.mark_slow(items)
+    programs.sort_by_options(items)
 
 
 def pytest_collection_finish() -> None:

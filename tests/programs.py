@@ -66,11 +66,28 @@ def _shared_context() -> Any:
 mlir.make_ir_context = _shared_context
 
 
+WAYS = {"bits": BITS, "unfused": UNFUSED, "optimized": {}}
+
+
+def _options_of(item: pytest.Item) -> dict[str, Any]:
+    """Returns the options of the mark that is closest to the test: its own before that of its file."""
+    return next((WAYS[mark.name] for mark in item.iter_markers() if mark.name in WAYS), QUICK)
+
+
+def sort_by_options(items: list[pytest.Item]) -> None:
+    """Puts the tests of a file that compile alike behind each other, those that compare bits first.
+
+    So programs are dropped once, and what a fixture of the file trains has the bits that its tests compare.
+    """
+    files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+    ways = [*WAYS.values(), QUICK]
+    items.sort(key=lambda item: (files[item.path], ways.index(_options_of(item))))
+
+
 def compile_as(item: pytest.Item) -> None:
     """Chooses how this process compiles by the marks of a test; what was compiled otherwise is dropped."""
     global _options
-    ways = {"optimized": {}, "unfused": UNFUSED, "bits": BITS}
-    chosen = next((options for mark, options in ways.items() if item.get_closest_marker(mark)), QUICK)
+    chosen = _options_of(item)
     if chosen != _options:
         jax.clear_caches()
         _options = chosen
