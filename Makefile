@@ -26,15 +26,16 @@ FOUND = $(shell $(PYTHON) -c '$(PROBE)' 2>/dev/null)
 HELD := $(shell $(RUN) -c 'import sys, pip; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 AGAIN = make $(or $(firstword $(MAKECMDGOALS)),train) PYTHON=python3.12
 
-.PHONY: help train test lock format docs clean FORCE
+.PHONY: help train test peers lock format docs clean FORCE
 
 help:
 	@echo "make train    train configs/digits.py"
 	@echo "make test     check format, lint and types, then run the tests (FAST=1 skips the slow ones)"
+	@echo "make peers    create .venv-peers, with programs that some tests run: MLflow, TensorBoard and others"
 	@echo "make format   format the code and apply the fixes of the linter"
 	@echo "make docs     generate docs/reference.md from the code"
 	@echo "make lock     update both lock files from pyproject.toml"
-	@echo "make clean    remove .venv and the caches; keeps runs/"
+	@echo "make clean    remove the environments and the caches; keeps runs/"
 
 train: $(VENV)/core.stamp
 	$(RUN) -m jaxtrain.main --config=configs/digits.py
@@ -44,6 +45,10 @@ test: $(VENV)/dev.stamp
 	$(RUN) -m ruff check
 	$(RUN) -m basedpyright --pythonpath $(RUN)
 	$(RUN) -m pytest $(PYTEST_FLAGS) $(if $(FAST),-m 'not slow')
+
+peers: $(VENV)/pyvenv.cfg
+	@$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip -qq --disable-pip-version-check --no-input install --only-binary :all: -r tests/peers.txt
 
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix
@@ -55,10 +60,10 @@ docs: $(VENV)/core.stamp
 lock: $(VENV)/pyvenv.cfg
 	@$(PIP) install --root-user-action ignore uv
 	$(COMPILE) pyproject.toml --output-file requirements.lock
-	$(COMPILE) pyproject.toml --extra dev --extra search --extra parquet --extra text --constraints requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra dev --extra search --extra parquet --extra text --extra onnx --extra serve --constraints requirements.lock --output-file requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .venv-peers .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(error) prints one line; a failing command would add a line of make's own.

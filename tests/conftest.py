@@ -35,7 +35,7 @@ _costs = costs.Ledger()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--alone", action="store_true", help="drop programs before each test: count what it needs alone")
     parser.addoption("--costs", metavar="FILE", help="write CPU seconds and compilations of each test to a file")
-    parser.addoption("--bare", action="store_true", help="treat real data, a browser and a database as missing")
+    parser.addoption("--bare", action="store_true", help="treat data, browser, database and peers as missing")
 
 
 def pytest_configure(config: pytest.Config) -> None:

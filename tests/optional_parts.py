@@ -1,4 +1,4 @@
-"""Parts that some tests need and a machine may lack: real data, a browser, a database server, a disk to fill.
+"""Parts that some tests need and a machine may lack: real data, a browser, servers, a disk to fill.
 
 A test names them with `@pytest.mark.needs("browser")`. Where one is missing it is skipped, and the suite's last line
 says how to enable it; CI fails instead, except for the data, which nobody can install.
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+PEERS = Path(__file__).parent.parent / ".venv-peers" / "bin" / "python"
+"""The interpreter of an environment with the packages of peers.txt."""
 
 
 class Part(NamedTuple):
@@ -37,13 +40,14 @@ PARTS = {
     "data": Part("real data", "set JAXTRAIN_DATA to a folder that holds fashion_mnist/", _has_data, installable=False),
     "browser": Part("a browser", "apt-get install chromium", lambda: shutil.which("chromium") is not None),
     "database": Part("a database", "apt-get install postgresql", lambda: postgres_program("initdb") is not None),
+    "peers": Part("MLflow, TensorBoard and a client of the inference protocol", "make peers", PEERS.is_file),
     **{
         name: Part(f"the package {name}", f"pip install {name}", lambda name=name: bool(find_spec(name)), False)
         for name in ("datasets", "equinox", "grain", "torch")
     },
     "root": Part("root", "run as root, to mount a small disk", lambda: os.geteuid() == 0, installable=False),
 }
-OPTIONAL = ("data", "browser", "database")  # what --bare hides
+OPTIONAL = ("data", "browser", "database", "peers")  # what --bare hides
 
 
 def reason(name: str) -> str:

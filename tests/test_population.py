@@ -179,6 +179,44 @@ def test_lanes_spread_over_devices_are_the_same_lanes() -> None:
 
 
 @pytest.mark.bits
+@pytest.mark.parametrize("lanes", [1, 2, 3, 5, 8])
+def test_fewer_lanes_of_a_wide_program_are_spread_over_the_devices(lanes: int) -> None:
+    """Two devices and a program of eight lanes: each device has half of the live ones, and each equals its solo run."""
+    found = experiment(devices=2)
+    population = Population(found.rules, found.mesh, lanes=8).with_lanes(lanes)
+    rates = [1e-3 * (lane + 1) for lane in range(lanes)]
+    states = population.init(range(lanes), with_rates(found, rates), example(found))
+    live = [np.asarray(shard.data).sum() for shard in states.live.addressable_shards]
+    assert sum(live) == lanes
+    assert max(live) - min(live) <= 1
+    states, output = trained(population, found, states)
+    assert len(output.live) == lanes
+    assert output.live.all()
+    solos = [state_digest(solo(experiment(), seed, rate)) for seed, rate in enumerate(rates)]
+    assert [state_digest(population.fetch_lane(states, lane)) for lane in range(lanes)] == solos
+    saved = population.fetch(states)
+    assert_lanes_equal(population.fetch(population.place(saved)), saved)
+    narrower, kept = population.gather(states, [lanes - 1])
+    assert state_digest(narrower.fetch_lane(kept, 0)) == solos[-1]
+
+
+def assert_lanes_equal(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_dead_lane_is_not_evaluated() -> None:
+    found = experiment()
+    population = Population(found.rules, found.mesh, lanes=3)
+    states = population.init([0, 1, 2], with_rates(found, [1e-3] * 3), example(found))
+    whole = population.fetch(population.evaluate(states, found.eval_batches("validation")))
+    dead = states.replace(live=population.spread(np.array([True, False, True])))
+    metrics = population.fetch(population.evaluate(dead, found.eval_batches("validation")))
+    assert (whole["loss"].count > 0).all()
+    assert metrics["loss"].count[1] == 0.0
+    for lane in (0, 2):
+        assert metrics["loss"].sum[lane] == whole["loss"].sum[lane]
+
+
 def test_survivors_go_on_to_the_bit_in_a_narrower_program() -> None:
     """Two of five lanes, gathered in another order, equal the same lanes in the wide program."""
     found = experiment()

@@ -203,4 +203,4 @@ def test_a_plan_says_what_a_budget_buys():
     assert "the comparison, 4 full runs, comes on top" in line
     timed = {**given, "search": {**given["search"], "budget": "1 hour"}}
     assert "at the pace of a single run" in _search_lines(timed, plan(given))[0]
-    assert _search_lines(config(), plan(given)) == []
+    assert _search_lines(config(), plan(given)) == ["a search of 32 trials, programs: one serves all trials"]

@@ -10,9 +10,12 @@ from tiny_runs import tiny
 
 from jaxtrain.parallel import shared_programs
 from jaxtrain.search import programs as search_programs
+from jaxtrain.search.batch import Batch
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.results import Findings
 from jaxtrain.search.run import run_search
+from jaxtrain.search.shapes import count_shapes, shapes_line
+from jaxtrain.search.space import read_space
 
 WIDTHS = ((5,), (6,), (7,), (9,))
 ONE_WIDTH = 3  # programs: one initialises, one trains, one evaluates
@@ -80,6 +83,42 @@ def test_a_search_of_many_widths_keeps_few_programs_and_finds_the_same(
     assert told == [(o.trial, o.status, o.value, o.step, o.curve) for o in few.outcomes]
     gc.collect()
     assert not [ref for ref in made if ref() is not None], "nothing holds a program that was dropped"
+
+
+SHAPES = {
+    "model": {"hidden": ("choice", ((5,), (6,)))},
+    "optimizer": {"name": ("choice", ("adamw", "sgd")), "momentum": ("grid", (0.0, 0.9))},
+}
+
+
+def test_a_search_says_how_many_programs_it_needs_and_compiles_none_after_its_first_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts: list[int] = []
+    run = Batch.run
+
+    def run_and_count(batch: Batch, work: Any) -> Any:
+        yield from run(batch, work)
+        counts.append(batch.compiled.count)
+
+    monkeypatch.setattr(Batch, "run", run_and_count)
+    space = {"model": SHAPES["model"], "optimizer": {"learning_rate": ("log_uniform", 1e-3, 1e-1)}}
+    options = {"search.trials": 13, "search.batch": 4, "search.sampler": "random", "search.compare_seeds": 1}
+    run_search(tiny({"search.space": space, **options, "track.tensorboard": False}), tmp_path)
+    assert "programs: up to 3, by model.hidden; each is compiled when a trial first needs it" in capfd.readouterr().err
+    assert len(counts) > 3
+    assert counts[-1] > 0
+    assert len(set(counts[2:])) == 1, "however many trials of a shape a batch has, and in the comparison, too"
+
+
+def test_the_shapes_of_a_space_are_counted() -> None:
+    """Two widths by two optimizers; sgd's momentum is a float, and so no shape."""
+    assert count_shapes(read_space(tiny({"search.space": SHAPES}))) == 5, "the config's own width is one more"
+    own = {**SHAPES, "model": {"hidden": ("choice", (tiny({})["model"]["hidden"], (6,)))}}
+    assert count_shapes(read_space(tiny({"search.space": own}))) == 4
+    floats = tiny({"search.space": {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 1e-1)}}})
+    assert count_shapes(read_space(floats)) == 1
+    assert shapes_line(read_space(floats), 8) == "programs: one serves all trials"
 
 
 def compiled_in_process() -> int:

@@ -254,7 +254,7 @@ def test_tensorboard_holds_each_value_under_name_and_split(tmp_path):
     tracker.close()
     assert read_scalars(tmp_path / "run") == {
         (5, "loss/train"): 0.5,
-        (5, "optimizer.learning_rate/train"): pytest.approx(1e-3),
+        (5, "hyperparameters/optimizer.learning_rate"): pytest.approx(1e-3),
         (5, "loss/validation"): 0.25,
     }
 
@@ -384,7 +384,12 @@ def test_kills_and_resumes_leave_the_rows_and_events_of_a_run_that_was_never_kil
     assert timeless_rows(killed) == timeless_rows(whole)
     assert read_scalars(killed) == read_scalars(whole)
     assert len(read_scalars(whole)) == 2 * 400 + 40
-    texts = [value.tag for event in read_events(killed) for value in event.summary.value if value.HasField("tensor")]
+    texts = [
+        value.tag
+        for event in read_events(killed)
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "text"
+    ]
     assert len(texts) == 1
 
 

@@ -88,7 +88,7 @@ def test_floats_without_a_schedule_are_recorded_and_not_printed(tmp_path, capfd)
     printed = [*capfd.readouterr().err.splitlines(), *train_report(result, tmp_path)]
     rate = float(np.float32(0.001))
     assert tracker.rows[0]["optimizer.learning_rate"] == rate
-    assert read_scalars(tmp_path)[20, "optimizer.learning_rate/train"] == rate
+    assert read_scalars(tmp_path)[20, "hyperparameters/optimizer.learning_rate"] == rate
     assert any("train" in line and "loss" in line for line in printed)
     assert not [line for line in printed if "optimizer." in line]
 

@@ -38,7 +38,7 @@ def run(options: Options) -> int:
     planned = plan(config)
     if planned.curves.values:
         draw_schedules(planned, picture)
-    options.show([*plan_report(planned, picture, options.again()), *_search_lines(config, planned)])
+    options.show([*_search_lines(config, planned), *plan_report(planned, picture, options.again())])
     return 0
 
 
@@ -109,9 +109,18 @@ def plan_report(planned: Plan, picture: Path, arguments: list[str]) -> list[str]
 
 
 def _search_lines(config: Config, planned: Plan) -> list[str]:
-    """Says what `search.budget` buys, if it is set."""
-    if config["search"]["budget"] is None:
+    """Says how many programs a search of the config needs, or what `search.budget` buys."""
+    if config["search"]["budget"] is None and not config["search"]["space"]:
         return []
+    if config["search"]["budget"] is None:
+        from jaxtrain.search.budget import with_trials
+        from jaxtrain.search.samplers import number_of_trials
+        from jaxtrain.search.shapes import shapes_line
+        from jaxtrain.search.space import read_space
+
+        space = read_space(with_trials(config))
+        trials = number_of_trials(space)
+        return [f"a search of {trials:,} trials, {shapes_line(space, trials)}"]
     from jaxtrain.search.budget import describe_purchase
 
     seconds = None if planned.epoch_seconds is None else sum(planned.epoch_seconds) * planned.epochs

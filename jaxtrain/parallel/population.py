@@ -66,19 +66,28 @@ def lane_calls(
     return _map_lanes(chunk, call, (None, None), (states, batches.own), width)
 
 
+_Evaluated = tuple[tuple[TrainState, Metrics | None], Any]
+"""State and totals of a lane, or of several along a leading axis, and rows and mask of its own batches."""
+
+
 def lane_evals(
     lanes: tuple[TrainState, Metrics | None], frozen: Any, batches: Batches, *, rules: Rules, width: int = 1
 ) -> Metrics:
-    """Evaluates the batches in every lane of (states, totals), `width` at a time, and adds the metrics to the totals.
+    """Evaluates the batches in every live lane of (states, totals), `width` at a time; adds the metrics to the totals.
 
     Sums and counts have a leading lane axis. `frozen` are the parameters that all lanes share, or None.
     """
 
-    def call(lane: tuple[tuple[TrainState, Metrics | None], Any], batches: Batches) -> Metrics:
+    def call(lane: _Evaluated, batches: Batches, count: jax.Array) -> Metrics:
         (state, total), own = lane
-        return eval_call(_with_frozen(state, frozen), batches.of_lane(own), total, rules=rules)
+        return eval_call(_with_frozen(state, frozen), batches.of_lane(own), total, count, rules=rules)
 
-    return _map_lanes(lambda lanes, call: call(lanes, batches), call, (None,), (lanes, batches.own), width)
+    def chunk(lanes: _Evaluated, call: Callable[..., Any]) -> Metrics:
+        # Evaluate nothing if all lanes of the chunk are dead, as in lane_calls.
+        (states, _), _ = lanes
+        return call(lanes, batches, jnp.where(states.live.any(), batches.capacity, 0))
+
+    return _map_lanes(chunk, call, (None, None), (lanes, batches.own), width)
 
 
 def _with_frozen(state: TrainState, frozen: Any) -> TrainState:
@@ -128,7 +137,8 @@ class Population:
     """Programs that initialise, train and evaluate `lanes` runs on the devices, `width` lanes at a time on each.
 
     Rules and step are those of a solo run. States have a leading axis of `padded` lanes, a multiple of the lanes that
-    all devices take at a time. Lanes beyond `lanes` are padding: dead copies of the last lane, which `fetch` removes.
+    all devices take at a time. Each device has as many of the `lanes`, but for one, and after them padding: dead copies
+    of the last lane, which `fetch` removes.
     min_lanes: lower limit of the lanes that the program is compiled for, so that fewer lanes share a program.
     share_frozen: whether the lanes share the frozen parameters, which `init` then makes from the first lane's seed.
     They are held once on each device, without a lane axis.
@@ -152,6 +162,11 @@ class Population:
     def effective_width(self) -> int:
         """Number of lanes that a device takes at a time: `width`, but at most its share."""
         return min(self.width, self._share)
+
+    @property
+    def padding_is_free(self) -> bool:
+        """Whether lanes of padding take no time, as dead lanes that are taken one by one."""
+        return self.effective_width == 1
 
     @property
     def _share(self) -> int:
@@ -188,12 +203,14 @@ class Population:
 
     def fetch(self, tree: Any) -> Any:
         """Copies states, outputs or metrics to the host, without the padding."""
-        return map_lanes(lambda leaf: leaf[: self.lanes], jax.device_get(tree))
+        places = self._places
+        is_view = places[-1] == self.lanes - 1  # there is no padding between lanes
+        return map_lanes(lambda leaf: leaf[: self.lanes] if is_view else leaf[places], jax.device_get(tree))
 
     def gather(self, states: TrainState, lanes: Sequence[int]) -> tuple["Population", TrainState]:
         """Returns a smaller population of the given lanes, in this order, and its states."""
         smaller = replace(self, lanes=len(lanes), min_lanes=0)
-        order = np.asarray(lanes)[smaller._padded_order()]
+        order = self._places[np.asarray(lanes)[smaller._padded_order()]]
         return smaller, smaller._kill_padding(self._pick(states, order))
 
     def with_lanes(self, lanes: int) -> "Population":
@@ -203,7 +220,7 @@ class Population:
     def copy(self, states: TrainState, source: Sequence[int], destination: Sequence[int]) -> TrainState:
         """Copies lanes `source` over lanes `destination`, including their hyperparameters and keys."""
         order = np.arange(self.padded)
-        order[np.asarray(destination)] = np.asarray(source)
+        order[self._places[np.asarray(destination)]] = self._places[np.asarray(source)]
         return self._pick(states, order)
 
     def _pick(self, states: TrainState, order: np.ndarray) -> TrainState:
@@ -213,7 +230,8 @@ class Population:
     def replace_lane(self, states: TrainState, lane: int, single: TrainState) -> TrainState:
         """Overwrites one lane by the state of a solo run."""
         own, frozen = take_shared(states)
-        return put_shared(replace_lane(own, lane, _without_frozen(single, frozen), self.mesh), frozen)
+        place = int(self._places[lane])
+        return put_shared(replace_lane(own, place, _without_frozen(single, frozen), self.mesh), frozen)
 
     def edit(self, states: TrainState, edit: Callable[[Values], Values]) -> TrainState:
         """Changes the hyperparameters of live lanes on the host; `edit` maps name -> (lanes,) to new values."""
@@ -234,7 +252,8 @@ class Population:
     def fetch_lane(self, states: TrainState, lane: int) -> TrainState:
         """Copies the state of one lane to the host, in the form of a solo run's state."""
         own, frozen = take_shared(states)
-        return _with_frozen(jax.tree.map(lambda leaf: np.asarray(leaf[lane]), own), jax.device_get(frozen))
+        place = int(self._places[lane])
+        return _with_frozen(jax.tree.map(lambda leaf: np.asarray(leaf[place]), own), jax.device_get(frozen))
 
     def plan_bytes(self, hparams: Mapping[str, Any], batches: Batches) -> int:
         """Returns the bytes that a call needs on each device, by XLA's memory analysis; runs nothing.
@@ -276,9 +295,17 @@ class Population:
         _check_seeds(seeds)
         return broadcast(seeds, np.uint32), {name: broadcast(values, np.float32) for name, values in hparams.items()}
 
+    @property
+    def _places(self) -> np.ndarray:
+        """The place of each lane on the padded axis, of which every device has an equal part."""
+        device, place = np.divmod(np.arange(self.lanes), -(-self.lanes // self.mesh.size))
+        return device * (self.padded // self.mesh.size) + place
+
     def _padded_order(self) -> np.ndarray:
         """Returns the lane at each place of the padded axis; padding repeats the last lane."""
-        return np.minimum(np.arange(self.padded), self.lanes - 1)
+        order = np.full(self.padded, self.lanes - 1)
+        order[self._places] = np.arange(self.lanes)
+        return order
 
     def _pad(self, batches: Batches) -> Batches:
         """Returns the batches with those of the last lane for the padding, where each lane has its own."""
@@ -287,8 +314,8 @@ class Population:
     def _kill_padding(self, states: TrainState) -> TrainState:
         if self.padded == self.lanes:
             return states
-        live = np.asarray(states.live) & (np.arange(self.padded) < self.lanes)
-        return states.replace(live=self.spread(live))
+        is_lane = np.isin(np.arange(self.padded), self._places)
+        return states.replace(live=self.spread(np.asarray(states.live) & is_lane))
 
 
 def _first_of(hparams: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -30,6 +30,11 @@ class Lanes(Protocol):
         """The number of lanes of the states on the devices, padding included; None if they have no lane axis."""
         ...
 
+    @property
+    def padding_is_free(self) -> bool:
+        """Whether lanes of padding take no time."""
+        ...
+
     def spread(self, tree: Any) -> Any:
         """Places a tree on the devices with the sharding of the states."""
         ...
@@ -71,6 +76,7 @@ class OneByOne:
     share_frozen: bool = False
     lanes: int = 1
     padded: int | None = None
+    padding_is_free: bool = False
 
     def spread(self, tree: Any) -> Any:
         """Replicates a tree over the devices."""

@@ -17,7 +17,7 @@ from jaxtrain.core.trees import tree_bytes
 from jaxtrain.data import Source
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.memory import memory_limit
-from jaxtrain.parallel.population import Population, fit_width
+from jaxtrain.parallel.population import Population, fit_width, preferred_width
 from jaxtrain.parallel.shared_programs import drop_all_programs, drop_programs
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import Trial
@@ -31,6 +31,7 @@ PROBE_STEPS = 5  # steps over which a program is timed before it runs
 MAX_WIDENING = 1.5  # reuse a program of up to this many times the lanes needed, which is cheaper than compiling another
 MOST_PROGRAMS = 24  # compiled programs that a search keeps; each takes about 7 MB of memory of the host
 MAX_CHUNK = 1024  # most lanes stepped together: more are no faster, and a kill loses more work
+PADDING_BYTES = 2**28  # states up to which a program is made for as many lanes as a batch has, since padding is free
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,12 @@ class Programs:
     """Groups trials into programs; caches experiments, data and lanes for later batches.
 
     Of the compiled programs it keeps MOST_PROGRAMS, those that were used last. `data` are those given in Python.
+    `most_lanes` is the number of lanes of a whole batch: where padding is free, one program of so many lanes serves
+    all trials of a shape, however many of them a batch has.
     """
 
     data: Source | None = None
+    most_lanes: int = 0
     _experiments: dict[str, Experiment] = field(default_factory=dict)
     _by_data: dict[str, Experiment] = field(default_factory=dict)
     _lanes: dict[str, dict[tuple[int, bool], Lanes]] = field(default_factory=dict)
@@ -111,11 +115,18 @@ class Programs:
         cached = self._lanes.setdefault(key, {})
         if (count, share) not in cached:
             alike = [lanes for (_, shared), lanes in cached.items() if shared == share]
-            wide_enough = [lanes for lanes in alike if count <= lanes.lanes <= MAX_WIDENING * count]
+            wide_enough = [lanes for lanes in alike if _serves(lanes, count)]
             narrowest = min(wide_enough, key=lambda lanes: lanes.lanes, default=None)
-            cached[count, share] = narrowest or _fit_lanes(experiment, count, share)
+            cached[count, share] = narrowest or self._make_lanes(experiment, count, share)
         self._note_use(key)
         return cached[count, share]
+
+    def _make_lanes(self, experiment: Experiment, count: int, share: bool) -> Lanes:
+        """Makes a program for `count` lanes, or for those of a whole batch where padding is free."""
+        if preferred_width(count, experiment.config["parallel"]["width"], share_frozen=share) == 1:
+            room = PADDING_BYTES // _state_bytes(experiment, share)
+            count = max(count, min(self.most_lanes, room))
+        return _fit_lanes(experiment, count, share)
 
     def is_compiled(self, experiment: Experiment) -> bool:
         """Tells whether the programs of an experiment are among those that are kept."""
@@ -155,6 +166,11 @@ def signature(config: Config) -> str:
     return to_json({**shape, **dict.fromkeys(hyperparameters(config), "float"), "seed": None})
 
 
+def _serves(lanes: Lanes, count: int) -> bool:
+    """Tells whether a program is wide enough for `count` lanes, and not much slower than one made for them."""
+    return count <= lanes.lanes and (lanes.padding_is_free or lanes.lanes <= MAX_WIDENING * count)
+
+
 def _fit_lanes(experiment: Experiment, count: int, share: bool) -> Lanes:
     """Chooses how many lanes are stepped together, by halving until the compiler's memory estimate fits."""
     mesh = experiment.mesh
@@ -176,9 +192,14 @@ def _fit_lanes(experiment: Experiment, count: int, share: bool) -> Lanes:
 
 def _lanes_whose_states_fit(experiment: Experiment, share: bool) -> int:
     """Returns an upper bound on lanes from their states alone, which exist three times: input, output, host copy."""
+    limit = experiment.mesh.size * memory_limit(experiment.mesh)
+    return max(1, limit // (3 * _state_bytes(experiment, share)))
+
+
+def _state_bytes(experiment: Experiment, share: bool) -> int:
+    """Returns the bytes of the state of one lane, without the frozen parameters that lanes share."""
     state = experiment.state_shapes()
-    own = tree_bytes(state.replace(frozen=None) if share else state)
-    return max(1, experiment.mesh.size * memory_limit(experiment.mesh) // (3 * own))
+    return tree_bytes(state.replace(frozen=None) if share else state)
 
 
 def plan_line(trials: int, chunks: Sequence[tuple[int, int]], seconds: float) -> str:

@@ -27,17 +27,20 @@ from jaxtrain.search.budget import store, with_bought, with_trials
 from jaxtrain.search.comparison import compare
 from jaxtrain.search.halving import rung_fractions
 from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, with_batch, without_storage
+from jaxtrain.search.mlflow_trials import mirror_search, search_ending
 from jaxtrain.search.pace import affordable_runs
 from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
 from jaxtrain.search.samplers import SAMPLERS, exhaustion, make_sampler, number_of_trials
 from jaxtrain.search.session import Session
+from jaxtrain.search.shapes import shapes_line
 from jaxtrain.search.space import Space, Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
 from jaxtrain.storage.ownership import claim, new_id, read_owner
 from jaxtrain.storage.seals import read_if_sealed
+from jaxtrain.trackers.open import check_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_jax_errors
 from jaxtrain.training.experiment import Experiment
@@ -97,6 +100,7 @@ def run_search(
     began = time.perf_counter()
     config = with_trials(with_given(config, data))
     check_config(config)
+    check_trackers(config)
     budget = config["search"]["budget"]
     if budget is None:
         number_of_trials(read_space(config))  # raises for a grid of too many points, before anything is written
@@ -118,12 +122,14 @@ def run_search(
         config = with_batch(config, owner)
         if is_chosen:
             _say_batch(config["search"], say)
+        programs.most_lanes = min(config["search"]["batch"], trials) * config["search"]["seeds"]
         space = read_space(config)
         demand_same(folder, config, owner)
         _check_lanes(programs.experiment(config), config["search"], trials)
         direction = higher_is_better(programs.experiment(config))
         rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
         _check_static_values(space, programs)
+        say(shapes_line(space, trials))
         demand_places(folder)
         make_directory(folder)
         sealed = owner is None or owner.seals
@@ -137,6 +143,7 @@ def run_search(
         claim(folder, without_storage(config), run)
         done = len(study.outcomes())
         bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
+        mirror = opened.enter_context(mirror_search(config, folder, Path(workdir), bar.say))
         session = Session(
             name=name or Path(workdir).name or "search",
             config=config,
@@ -150,13 +157,17 @@ def run_search(
             stop=stop,
             compiled=compiled,
             bar=bar,
+            mirror=mirror,
             before=_seconds_before(folder, bar.say),
         )
         try:
             run_batches(session)
-            return _finish(session)
+            result = _finish(session)
+            mirror.status = search_ending(folder)
+            return result
         except Interrupted:
             session.note_seconds()
+            mirror.status = "KILLED"
             return SearchResult("interrupted", session.findings, folder, stop.signal)
 
 
@@ -182,6 +193,7 @@ def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -
     _announce(session, batch, work)
     for ended in batch.run(work):
         session.study.tell(ended)
+        session.mirror.wake()
         session.note_seconds()
         _show_rung(session, batch, work, ended)
     if files:

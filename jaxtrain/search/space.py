@@ -3,7 +3,7 @@
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -147,7 +147,7 @@ class Space:
         """Whether two draws may be equal: under some choice of members, no range of floats is active."""
         if self.is_finite or not self.member_dimensions:
             return self.is_finite
-        return any(all(dimension.values is not None for dimension in active) for _, active in self._combinations())
+        return any(all(dimension.values is not None for dimension in active) for _, active in self.combinations())
 
     def finite(self) -> tuple[Dimension, ...]:
         """Returns the dimensions; raises ConfigError for a range without a count."""
@@ -162,17 +162,17 @@ class Space:
     def size(self) -> int:
         """Counts the points of a finite space."""
         self.finite()
-        return sum(math.prod(_length(d.values or ()) for d in active) for _, active in self._combinations())
+        return sum(count_points(active) for _, active in self.combinations())
 
     def points(self) -> Iterator[Point]:
         """Yields every point of a finite space; the last dimension varies fastest."""
-        for members, active in self._combinations():
+        for members, active in self.combinations():
             for values in itertools.product(*(dimension.values or () for dimension in active)):
                 yield members | {d.key: value for d, value in zip(active, values, strict=True)}
 
     def ends(self) -> Iterator[tuple[Point, Dimension, Any]]:
         """Yields (chosen members, active dimension, one of its boundary values), the member dimensions first."""
-        for members, active in self._combinations():
+        for members, active in self.combinations():
             yield from ((members, dimension, members[dimension.key]) for dimension in self.member_dimensions)
             for dimension in active:
                 yield from ((members, dimension, value) for value in dimension.ends)
@@ -189,11 +189,16 @@ class Space:
             self._names[key] = frozenset(flatten(resolve_config(self.config, members).config))
         return [d for d in self.dimensions if d.key not in members and d.key in self._names[key]]
 
-    def _combinations(self) -> Iterator[tuple[Point, Sequence[Dimension]]]:
+    def combinations(self) -> Iterator[tuple[Point, Sequence[Dimension]]]:
         """Yields each choice of members, with the other dimensions that are active under it."""
         for names in itertools.product(*(dimension.choices for dimension in self.member_dimensions)):
             members = {d.key: name for d, name in zip(self.member_dimensions, names, strict=True)}
             yield members, self._active(members)
+
+
+def count_points(dimensions: Iterable[Dimension]) -> int:
+    """Counts the combinations of the values of dimensions, none of which is a range of floats."""
+    return math.prod(_length(dimension.values or ()) for dimension in dimensions)
 
 
 def identify(point: Point) -> tuple[Any, ...]:

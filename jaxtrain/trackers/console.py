@@ -3,8 +3,11 @@
 import math
 import numbers
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
 from jaxtrain.core.metric_names import is_printed
+from jaxtrain.trackers.base import Histogram
+from jaxtrain.trackers.figures import Picture
 
 SPLIT_WIDTH = len("validation")
 NUMBER_WIDTH = 8
@@ -26,8 +29,20 @@ class ConsoleTracker:
         start = f"step {step:>{len(self._total)},}/{self._total}  {split:<{SPLIT_WIDTH}}"
         self._say("  ".join([start, *shown]).rstrip())
 
-    def text(self, name: str, text: str) -> None:
+    def text(self, name: str, text: str, step: int = 0) -> None:
         """Does nothing: lines show only metrics."""
+
+    def performance(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing: lines show only metrics."""
+
+    def image(self, step: int, name: str, picture: Picture) -> None:
+        """Does nothing: lines show only metrics."""
+
+    def histogram(self, step: int, name: str, histogram: Histogram) -> None:
+        """Does nothing: lines show only metrics."""
+
+    def artifact(self, path: Path) -> None:
+        """Does nothing: the command names the files that it wrote."""
 
     def close(self) -> None:
         """Does nothing."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words, message
-from jaxtrain.storage.json_lines import JsonLines, Line, read_lines
+from jaxtrain.storage.json_lines import JsonLines, Line, read_appended, read_lines
 from jaxtrain.storage.seals import SEAL, chain
-from jaxtrain.trackers.base import ROW_KEYS, Row
+from jaxtrain.trackers.base import ROW_KEYS, Histogram, Row
+from jaxtrain.trackers.figures import Picture
 
 Mark = dict[str, Any]
 """Record of the rows before a checkpoint: {"count": their number, "seal": a seal over them in order}."""
@@ -57,8 +58,20 @@ class JsonlTracker:
         self._lines.flush()
         return dict(self._mark)
 
-    def text(self, name: str, text: str) -> None:
+    def text(self, name: str, text: str, step: int = 0) -> None:
         """Does nothing: the file holds only metrics, and config.json holds the config."""
+
+    def performance(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing: plots/record.jsonl holds it."""
+
+    def image(self, step: int, name: str, picture: Picture) -> None:
+        """Does nothing: plots/record.jsonl holds it."""
+
+    def histogram(self, step: int, name: str, histogram: Histogram) -> None:
+        """Does nothing: plots/record.jsonl holds it."""
+
+    def artifact(self, path: Path) -> None:
+        """Does nothing: the file is in the run's directory."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -88,6 +101,11 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
 def read_record(path: Path, *, sealed: bool) -> list[Line]:
     """Reads the lines of a metrics.jsonl; with `sealed` False those without a seal are trusted, too."""
     return read_lines(path, _is_row, sealed=sealed)
+
+
+def read_appended_rows(path: Path, offset: int, *, sealed: bool) -> tuple[list[Row], int]:
+    """Reads the trusted rows of a metrics.jsonl after a number of bytes; returns them, and the bytes read so far."""
+    return read_appended(path, offset, _is_row, sealed=sealed)
 
 
 def counted_rows(record: Sequence[Line], mark: Mark | None, step: int) -> list[Row] | None:
