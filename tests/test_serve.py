@@ -225,6 +225,17 @@ def test_sigterm_lets_what_was_admitted_be_answered_and_ends_with_0(digits: Path
         assert server.process.stderr.read() == ""
 
 
+def test_a_second_signal_ends_the_server_at_once(digits: Path, tmp_path: Path):
+    body = in_json(tensors(PICTURES[:2])).encode()
+    with served(tmp_path / "server", digits) as server, unfinished(server, body, 1):
+        await_count(server, "jaxtrain_requests_in_progress", 1)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.stdout
+        assert "SIGINT" in server.process.stdout.readline()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 128 + signal.SIGTERM
+
+
 def test_a_server_whose_output_nobody_reads_any_more_still_serves_and_ends(
     digits: Path, model: ExportedModel, tmp_path: Path
 ):
@@ -413,7 +424,7 @@ def test_a_model_that_predicts_otherwise_is_never_ready(digits: Path, tmp_path: 
 
 
 def test_the_files_for_containers_name_what_is_there(server: Server, digits: Path):
-    """What they copy lies beside them, their command is one of this program, and their probes are served."""
+    """They copy files that are there, their command is one of this program, and their probes are served."""
     lines = (digits / "Dockerfile").read_text().splitlines()
     copied = next(line for line in lines if line.endswith(" /model/")).split()[1:-1]
     needed = {"model.json", *json.loads((digits / "model.json").read_text())["files"]}

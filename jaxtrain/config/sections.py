@@ -1,10 +1,11 @@
 """The sections of a config without members: one dataclass each, whose fields are the keys with their defaults."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from jaxtrain.config.durations import Duration, Total
-from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability
+from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability, ServerAddress
 from jaxtrain.config.search_budget import SearchBudget
 from jaxtrain.config.trial_value import TrialValue
 
@@ -133,6 +134,21 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Mlflow:
+    """The MLflow server that receives a run or a search, at the address `uri`, and what it is called there.
+
+    The section is None unless one of its keys is given. With "file" as the `uri` nothing is sent, and the command
+    `sync --uri=ADDRESS` sends the run later, from its files. `run` is the name of the run (None: that of its
+    directory). `tags` are texts by name, as in `track.mlflow.tags.team=vision`.
+    """
+
+    uri: ServerAddress
+    experiment: Name = "jaxtrain"
+    run: Name | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Parallel:
     """Distribution of a step over the local devices: a mesh of `mesh` devices (None: all), with `jit` or `pmap`.
 
@@ -214,3 +230,6 @@ SECTIONS: dict[str, type] = {
     "lr_range": LRRange,
     "search": Search,
 }
+
+NESTED: dict[str, type] = {"track.mlflow": Mlflow}
+"""Sections within sections, by dotted names; each is None unless one of its keys is given."""

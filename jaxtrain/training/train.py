@@ -28,7 +28,7 @@ from jaxtrain.storage.ownership import Owner, claim, demand_own, new_id, read_ow
 from jaxtrain.storage.result import Result, write_result
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.jsonl import JsonlTracker
-from jaxtrain.trackers.open import open_trackers
+from jaxtrain.trackers.open import check_trackers, open_trackers, send_rest
 from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
@@ -94,7 +94,9 @@ def train_and_evaluate(
         ended = earlier.result(lines.say)
         if ended is not None and ended.status != "interrupted":
             lines.say(f"{workdir}: this run has already ended at step {ended.step:,}; nothing to do")
+            send_rest(config, workdir, owner, lines.say)
             return ended
+        check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
         experiment = _build_experiment(config, workdir, lines.say, data)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
