@@ -271,7 +271,7 @@ def test_the_command_writes_a_model_whose_initializers_are_the_weights(
     [({"quantize": "int8"}, onnx.TensorProto.INT8), ({"precision": "bfloat16"}, onnx.TensorProto.BFLOAT16)],
 )
 def test_rounded_weights_are_stored_as_they_are(
-    chosen: dict[str, str], stored: int, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chosen: dict[str, Any], stored: int, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(write, "demand_quality", lambda *given: None)  # of a run of a few steps
     folder, described = export_run(digits, tmp_path / "rounded", formats=["onnx"], **chosen)
