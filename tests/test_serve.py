@@ -446,7 +446,10 @@ def test_a_model_that_predicts_otherwise_is_never_ready(digits: Path, tmp_path: 
 def test_the_files_for_containers_name_what_is_there(server: Server, digits: Path):
     """They copy files that are there, their command is one of this program, and their probes are served."""
     lines = (digits / "Dockerfile").read_text().splitlines()
-    copied = next(line for line in lines if line.endswith(" /model/")).split()[1:-1]
+    copies = [line.split()[1:] for line in lines if line.startswith("COPY ") and " /model/" in line]
+    copied = [name for *names, _ in copies for name in names]
+    for *names, folder in copies:
+        assert {name.rpartition("/")[0] for name in names} == {folder.removeprefix("/model/").rstrip("/")}
     needed = {"model.json", *json.loads((digits / "model.json").read_text())["files"]}
     assert {*copied} == needed
     assert all((digits / name).is_file() for name in copied)
