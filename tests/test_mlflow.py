@@ -433,6 +433,7 @@ def test_a_run_without_its_server_ends_as_any_other(tmp_path: Path, capfd: pytes
         (http(200, b"<html>Hello</html>"), "status 200 and 18 bytes that are no JSON object"),
         (http(404, b"nothing"), "status 404 and 7 bytes that are no JSON object"),
         (http(200, b'{"a": 1}'), "JSON without 'experiment'"),
+        (http(404, b'{"detail": "Not Found"}'), "status 404 without an error_code"),
         (b"SSH-2.0-OpenSSH\r\n", "what is no HTTP (BadStatusLine)"),
         (http(403, b"{}"), "refuses (status 403: it asks for another user or password)"),
         (http(200, b'{"experiment": {"experiment_id": "1", "lifecycle_stage": "deleted"}}'), "track.mlflow.experiment"),
