@@ -38,7 +38,7 @@ MEMORY_BAR = 1.05
 
 @dataclass
 class Load:
-    """What a load of requests took: milliseconds of each, and all of their seconds."""
+    """Times of a load of requests: milliseconds of each, and seconds of all together."""
 
     milliseconds: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -138,7 +138,7 @@ def send_load(port: int, requests: int, seed: int) -> Load:
 
 
 def request_of(size: int) -> bytes:
-    """Returns the bytes of a request of so many digits."""
+    """Returns the bytes of a request of `size` digits."""
     pixels = np.random.default_rng(size).integers(17, size=(size, 8, 8, 1), dtype=np.uint8).tobytes()
     given = {"name": "inputs", "datatype": "UINT8", "shape": [size, 8, 8, 1]}
     request = {

@@ -37,12 +37,14 @@ class Command(NamedTuple):
 
     It reads "config", "workdir", "export", "model", which is a directory of a run or of an export, or none.
 
-    `run(options)` of the module returns the exit code.
+    `run(options)` of the module returns the exit code. `words` are those that may follow the verb: none, one ("NAME"),
+    or one or more ("DIR...").
     """
 
     module: str
     reads: str | None
     help: str
+    words: str = ""
 
 
 COMMANDS = {
@@ -63,7 +65,13 @@ COMMANDS = {
     "predict": Command(
         "predict", "model", "predicts from files: predict --workdir=DIR|--export=DIR --data=FILES --output=FILE"
     ),
-    "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
+    "compare": Command(
+        "compare", None, "compares finished runs, over seeds and by seed, and plots them: compare DIR...", "DIR..."
+    ),
+    "report": Command("report", "workdir", "writes a run as a page that opens offline: report --workdir=DIR"),
+    "list": Command(
+        "listing", None, "lists the families, or one family's members and their knobs: list optimizers", "NAME"
+    ),
 }
 
 
@@ -158,9 +166,7 @@ def _run(words: Sequence[str]) -> int:
     verb, *more = parsed.words or ["train"]
     if verb not in COMMANDS:
         raise UsageError("verb", verb, one_of(COMMANDS), nearest(verb, COMMANDS))
-    if len(more) > (1 if verb == "list" else 0):
-        expected = "at most one name" if verb == "list" else "options alone"
-        raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
+    _check_words(verb, more)
     options = Options(tuple(more), overrides, **values_of(parsed))
     _check_options(verb, options)
     try:
@@ -169,6 +175,16 @@ def _run(words: Sequence[str]) -> int:
         if options.config is None:
             raise
         raise options.explain_preparation(error) from error
+
+
+def _check_words(verb: str, words: Sequence[str]) -> None:
+    """Raises UsageError for words after a verb that takes none or fewer, and where some are missing."""
+    allowed = COMMANDS[verb].words
+    if allowed == "DIR..." and not words:
+        raise UsageError(verb, Words("nothing"), "directories of runs, or folders of many", f"Give {verb} DIR...")
+    if allowed != "DIR..." and len(words) > (1 if allowed else 0):
+        expected = "at most one name" if allowed else "options alone"
+        raise UsageError(verb, Words(f"the stray argument {words[-1]!r}"), expected, f"Usage: {USAGE}")
 
 
 def _check_options(verb: str, options: Options) -> None:
@@ -194,7 +210,7 @@ def _check_options(verb: str, options: Options) -> None:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
     if reads is None and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
-        raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)
+        raise UsageError(verb, Words("a config or a directory"), f"{verb} {COMMANDS[verb].words}", hint)
 
 
 def _check_export(verb: str, options: Options) -> None:

@@ -63,6 +63,14 @@ class Page:
         while not self._loaded:
             self._take(self._read())
 
+    def wait(self, expression: str) -> Any:
+        """Waits until a JavaScript expression is neither false nor empty, and returns its value."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := self.evaluate(expression)):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.2)
+        return found
+
     def evaluate(self, expression: str) -> Any:
         """Returns the value of a JavaScript expression, which must be JSON."""
         found = self.call("Runtime.evaluate", {"expression": expression, "returnByValue": True, "awaitPromise": True})

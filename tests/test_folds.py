@@ -131,7 +131,8 @@ def test_a_fold_is_exported_with_the_statistics_of_its_own_rows(whole, tmp_path,
     np.save(tmp_path / "new.npy", inputs)
     words = [f"--data={tmp_path / 'new.npy'}", f"--output={tmp_path / 'out.npz'}", "--quiet"]
     assert main(["predict", f"--workdir={whole}", "--fold=2", *words]) == 0
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["logits"], own.predict(inputs))
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_array_equal(found["logits"], own.predict(inputs))
     assert main(["export", f"--workdir={whole}", f"--output={tmp_path / 'none'}"]) == 2
     assert "got a run of folds; expected one of its models. Give --fold=0 to --fold=2" in capsys.readouterr().err
 

@@ -94,7 +94,7 @@ def test_nothing_left_to_train_is_refused():
         build(tiny({"optimizer.frozen": "Dense"}))
 
 
-@pytest.mark.bits
+@pytest.mark.unfused
 def test_lanes_that_share_the_frozen_parameters_are_their_solo_runs_to_the_bit():
     found = build(tiny(BODY))
     rates = np.asarray([1e-3, 1e-2, 3e-2], np.float32)
@@ -152,7 +152,7 @@ def scaled(model, loss, info, spread: float = 0.1):
     return pytree_task(make, lambda w, x, key, train: x.reshape(len(x), -1) @ w[0] @ w[1], loss)
 
 
-@pytest.mark.bits
+@pytest.mark.unfused
 @pytest.mark.parametrize("given", [BODY, LORA])
 def test_seeds_that_start_from_another_run_share_and_resume(source, tmp_path, given):
     given = {**given, "model.hidden": (32, 16), "checkpoint.init_from": str(source), "train.seeds": 2}

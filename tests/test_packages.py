@@ -22,7 +22,7 @@ TIERS = (
     ("storage", "tasks", "models", "optimizers"),
     ("parallel", "trackers"),
     ("training",),
-    ("export",),
+    ("export", "reports"),
     ("serve",),
     ("prediction",),
     ("lr_range",),

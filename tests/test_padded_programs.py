@@ -7,6 +7,7 @@ import pytest
 from jax import export
 
 from jaxtrain.export.padded import PaddedProgram
+from jaxtrain.parallel.compilation import count_compilations
 
 SIZES = (1, 4, 16)
 WEIGHTS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -50,10 +51,14 @@ def test_any_number_of_examples_has_its_outputs_after_as_many_compilations_as_si
 
 def test_sizes_are_compiled_when_first_needed_or_ahead(exported: export.Exported):
     padded = PaddedProgram(exported, SIZES)
-    padded(rows(3))
-    padded(rows(4))
-    assert padded.compilations == 1
-    padded.compile_all()
+    with count_compilations() as made:
+        padded(rows(3))
+        padded(rows(4))
+    assert made.count == padded.compilations == 1
+    with count_compilations() as made:
+        padded.compile_all()
+        padded(rows(40))
+    assert made.count == len(SIZES) - 1
     assert padded.compilations == len(SIZES)
 
 

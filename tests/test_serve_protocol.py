@@ -12,6 +12,7 @@ import pytest
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.tables import Table
+from jaxtrain.data.vocabulary import Characters
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.serve.interface import Interface, of_inputs
 from jaxtrain.serve.metrics import Metrics
@@ -89,6 +90,16 @@ def test_numbers_far_from_0_are_one_float64_for_a_client():
     arguments = FAR.arguments(read(FAR, given).tensors)
     whole = arguments["inputs"].astype(np.float64) + arguments["inputs_remainder"]
     np.testing.assert_allclose(whole, [[1000000.1, 999999.9]], rtol=0, atol=1e-8)
+
+
+def test_tokens_are_an_input_by_their_name():
+    vocabulary = Characters.fit("abc", "the text")
+    statistics: tuple[tuple[float, ...], ...] = ((), (), (), ())
+    of = interface(DataInfo((4,), 3, (4,), *statistics, input_dtype="uint8", vocabulary=vocabulary))
+    given = {"name": "tokens", "datatype": "UINT8", "shape": [1, 4], "data": [0, 1, 2, 0]}
+    assert of.arguments(read(of, given).tensors)["tokens"].tolist() == [[0, 1, 2, 0]]
+    with pytest.raises(Refusal, match="values that differ in kind"):
+        of.arguments(read(of, {**given, "data": [0, 1, 2, 200]}).tensors)
 
 
 WRONG_INPUTS = {

@@ -16,7 +16,8 @@ def run(options: Options) -> int:
     use_persistent_cache()
     chosen = {"seed": options.seed, "fold": options.fold, "ensemble": options.ensemble, "trust": options.trust}
     weights = {"precision": options.precision or "float32", "quantize": options.quantize}
-    folder, description = export_run(options.workdir, options.output, **chosen, **weights)
+    formats = None if options.format is None else options.format.split(",")
+    folder, description = export_run(options.workdir, options.output, formats=formats, **chosen, **weights)
     options.show(export_report(folder, description))
     return 0
 
@@ -24,7 +25,10 @@ def run(options: Options) -> int:
 def export_report(folder: Path, description: Mapping[str, Any]) -> list[str]:
     """Formats the output of `export`."""
     check = description["check"]
-    worst = ", ".join(f"{name} {distance:.1e}" for name, distance in check["worst"].items())
+    worst = [
+        f"  {file}: {', '.join(f'{name} {distance:.1e}' for name, distance in outputs.items())}"
+        for file, outputs in check["worst"].items()
+    ]
     sizes = ", ".join(map(str, check["batch_sizes"]))
     files = [f"  {name:<22}{file['bytes']:>14,} bytes" for name, file in description["files"].items()]
     rounded = ", with its weights rounded to int8," if description["weights"] == "int8" else ""
@@ -33,7 +37,8 @@ def export_report(folder: Path, description: Mapping[str, Any]) -> list[str]:
         *_quality_lines(description),
         *files,
         f"  a fresh process repeats the run{rounded} on {check['rows']} rows in batches of {sizes};",
-        f"  largest difference, of the spread: {worst} (at most {check['tolerance']:.0e})",
+        f"  largest difference of each output, of its spread (at most {check['tolerance']:.0e}):",
+        *worst,
         f"wrote {folder}; JAX promises to read it until {description['readable_until']}",
     ]
 

@@ -88,11 +88,17 @@ FLAGS = {
     "--output": Flag(
         "the folder or file to write; export writes to the run's directory where there is none",
         "PATH",
-        verbs=("export", "prepare", "predict"),
+        verbs=("export", "prepare", "predict", "compare"),
     ),
+    "--profile": Flag("the number of steps that JAX's profiler traces", "STEPS", Count, ("train",)),
     "--ensemble": Flag("joins all seeds of a run", verbs=("export",)),
     "--precision": Flag("the type of the weights: float32 (default) or bfloat16", "TYPE", verbs=("export",)),
     "--quantize": Flag("the type to which weights are rounded: int8", "TYPE", verbs=("export",)),
+    "--format": Flag(
+        "what is written beside program and weights: onnx, mlflow, or both with a comma (default: what is installed)",
+        "NAMES",
+        verbs=("export",),
+    ),
     "--export": Flag("the directory of an export", "DIR", verbs=("predict", "serve")),
     "--data": Flag(
         "a file, a folder or a pattern such as 'new/*.png'; may be repeated",
@@ -107,6 +113,11 @@ FLAGS = {
     "--most-requests": Flag("of requests that are taken at a time (default: 128)", "N", Count, ("serve",)),
     "--most-megabytes": Flag("of a request, at most (default: 16)", "N", Count, ("serve",)),
     "--uri": Flag("the MLflow server to send to (default: that of the config)", "ADDRESS", verbs=("sync",)),
+    "--metric": Flag("the metric to compare (default: eval.metric)", "NAME", verbs=("compare",)),
+    "--sort": Flag("best, last, test, seconds, name, or a key that differs", "KEY", verbs=("compare",)),
+    "--json": Flag(
+        "prints one JSON document (docs/json.md); lines for people go to the standard error", verbs=("compare",)
+    ),
     "--debug": Flag("prints the traceback of an error"),
 }
 """Option -> what it is. Each but --debug is a field of `Options`."""

@@ -116,9 +116,21 @@ class Log:
 
 @dataclass(frozen=True)
 class Track:
-    """Trackers that mirror metrics.jsonl."""
+    """Trackers that mirror metrics.jsonl, and what is shown of a run beside its metrics. None of it changes a number.
+
+    `pictures` is the interval at which a run shows its predictions of fixed validation examples, `examples` of them
+    (None: no pictures); at its end it shows what summarises the split, and the worst and the best of it. `histograms`
+    is the interval of histograms of parameters (None: none). Both are taken at the first evaluation or checkpoint after
+    each interval. `layers` adds the norms of each array of parameters, of its gradient and of its update to the
+    metrics. `performance` records the speed of the machine.
+    """
 
     tensorboard: bool = True
+    pictures: Duration | None = "10 %"
+    examples: Annotated[int, Bounds(1, 256)] = 16
+    histograms: Duration | None = "10 %"
+    layers: bool = False
+    performance: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.export.fresh_process import BATCH_SIZES
-from jaxtrain.export.loading import PROGRAM, inputs_of
+from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of
 from jaxtrain.export.padded import Outputs
 from jaxtrain.export.program import Member
 from jaxtrain.export.rows import rows_to_check
 from jaxtrain.export.stored_weights import Storage
+from jaxtrain.export.to_onnx.names import MODEL
 from jaxtrain.files import remove
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.training.trained_run import Run
@@ -31,6 +32,7 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 """Precision of the run or of its stored weights -> largest difference, relative to the spread of an output."""
 
 HINT = "Report it with the config of the run"
+HINTS = {MODEL: f"Leave it out by --format=mlflow. {HINT}"}
 
 
 @dataclass(frozen=True)
@@ -90,21 +92,29 @@ def tolerance_of(precision: str, storage: Storage) -> float:
 
 
 def check_export(folder: Path, rows: CheckedRows, tolerance: float) -> dict[str, Any]:
-    """Compares the predictions of a fresh process with those of the run, at several batch sizes.
+    """Compares the predictions of a fresh process with those of the run, at several batch sizes, for each program.
 
-    Returns {"tolerance", "worst": {output: largest difference, relative to its spread}, "rows", "batch_sizes"}. Raises
-    StorageError for an export that differs by more, or answers what it must refuse.
+    Returns {"tolerance", "worst": {file: {output: largest difference, relative to its spread}}, "rows", "batch_sizes"}.
+    Raises StorageError for an export that differs by more, or answers what it must refuse.
     """
     found = _predict_afresh(folder, rows.arguments)
-    worst = dict.fromkeys(rows.outputs, 0.0)
-    for name, expected in rows.outputs.items():
-        for size in BATCH_SIZES:
-            distance = _distance(found[f"{size}/{name}"], expected, rows)
-            worst[name] = max(worst[name], distance)
-            if not distance <= tolerance:
-                got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
-                raise StorageError(PROGRAM, got, f"at most {tolerance:g}, the predictions of the run", HINT)
+    worst: dict[str, dict[str, float]] = {}
+    for file in sorted({key.partition("/")[0] for key in found}):
+        worst[file] = {name: _worst(found, file, name, rows, tolerance) for name in rows.outputs}
     return {"tolerance": tolerance, "worst": worst, "rows": len(rows), "batch_sizes": list(BATCH_SIZES)}
+
+
+def _worst(found: Mapping[str, np.ndarray], file: str, name: str, rows: CheckedRows, tolerance: float) -> float:
+    """Returns the largest difference of an output; raises StorageError for one beyond the tolerance."""
+    worst = 0.0
+    for size in BATCH_SIZES:
+        distance = _distance(found[f"{file}/{size}/{name}"], rows.outputs[name], rows)
+        worst = max(worst, distance)
+        if not distance <= tolerance:
+            got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
+            expected = f"at most {tolerance:g}, the predictions of the run"
+            raise StorageError(file, got, expected, HINTS.get(file, HINT))
+    return worst
 
 
 def _distance(found: np.ndarray, expected: np.ndarray, rows: CheckedRows) -> float:
@@ -142,7 +152,7 @@ def _predict_afresh(folder: Path, arguments: Mapping[str, np.ndarray]) -> dict[s
     done = subprocess.run(command, env=variables, capture_output=True, text=True)
     if done.returncode:
         reason = next(iter(reversed(done.stderr.strip().splitlines())), f"exit code {done.returncode}")
-        raise StorageError(PROGRAM, Words(f"a fresh process that failed ({reason})"), "one that predicts", HINT)
+        raise StorageError("export", Words(f"a fresh process that failed ({reason})"), "one that predicts", HINT)
     found = read_arrays(results)
     remove(given)
     remove(results)

@@ -18,7 +18,7 @@ FROM python:{python}-slim
 COPY wheels/ /wheels/
 # The release of JAX that the export was checked with.
 RUN pip install --no-cache-dir "$(echo /wheels/jaxtrain-*.whl)[serve]" jax=={jax} && useradd --create-home model
-COPY {files} /model/
+{copies}
 USER model
 EXPOSE 8000
 # A list starts no shell, so that SIGTERM reaches the server, which then answers what it has taken and ends.
@@ -76,7 +76,15 @@ def dockerfile(description: Mapping[str, Any], files: Iterable[str]) -> str:
     """Returns the Dockerfile of an export with this description, which copies the `files` of its folder."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     jax = description["versions"]["jax"]
-    return _DOCKERFILE.format(name=_name_of(description), python=python, jax=jax, files=" ".join(files))
+    return _DOCKERFILE.format(name=_name_of(description), python=python, jax=jax, copies=_copies(files))
+
+
+def _copies(files: Iterable[str]) -> str:
+    """Returns the instructions that copy files into the image, each folder by one of its own."""
+    folders: dict[str, list[str]] = {}
+    for name in files:
+        folders.setdefault(name.rpartition("/")[0], []).append(name)
+    return "\n".join(f"COPY {' '.join(names)} /model/{folder and folder + '/'}" for folder, names in folders.items())
 
 
 def kubernetes(description: Mapping[str, Any]) -> str:

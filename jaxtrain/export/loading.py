@@ -85,7 +85,7 @@ class ExportedModel:
         return vocabulary.decode(drawn[0])
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
-        return self._padded({"tokens": tokens})["logits"]
+        return self._padded({"inputs": tokens})["logits"]
 
     def call(self, arguments: Mapping[str, np.ndarray]) -> Outputs:
         """Calls the program, which is compiled for each number of examples; numbers are brought to their own units."""

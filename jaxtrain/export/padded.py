@@ -16,7 +16,7 @@ class PaddedProgram:
     """An exported program that is compiled for a few `sizes` of a batch, at most once for each.
 
     A batch is padded with zeros to the smallest size that holds it, and one above the largest size is split. An example
-    gives the same bits whatever stands beside it in a size; between sizes the last bits differ.
+    gives the same bits with any neighbours in a batch of one size; between sizes the last bits differ.
     """
 
     def __init__(self, program: export.Exported, sizes: Sequence[int]) -> None:

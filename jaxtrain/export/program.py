@@ -86,8 +86,7 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     """
     inputs = inputs_of(run.info)
     program = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
-    (size,) = export.symbolic_shape("n")
-    specs = {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
+    specs = batched(inputs)
     try:
         with _without_source_places():
             return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
@@ -95,6 +94,12 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
         got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
         expected = "a model of operations that take any number of examples, on any platform"
         raise UsageError("model.name", got, expected, "Use it by load_run") from error
+
+
+def batched(inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the arguments of the program for any number n of examples."""
+    (size,) = export.symbolic_shape("n")
+    return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ class TokenInputs:
     @property
     def specs(self) -> Specs:
         """The argument of the program."""
-        return {"tokens": jax.ShapeDtypeStruct(self.info.input_shape, self.info.input_dtype)}
+        return {"inputs": jax.ShapeDtypeStruct(self.info.input_shape, self.info.input_dtype)}
 
     def arguments(self, inputs: Any, *, allow_nan: bool = False) -> dict[str, np.ndarray]:
         """Returns the argument for tokens (n, context); raises DataError for what are none."""
@@ -32,8 +32,8 @@ class TokenInputs:
         if isinstance(tokens, Table):
             raise DataError("inputs", Words("columns by name"), "tokens, since this run was trained on a text")
         check_tokens(tokens, self.vocabulary)
-        return {"tokens": tokens.astype(self.info.input_dtype, copy=False)}
+        return {"inputs": tokens.astype(self.info.input_dtype, copy=False)}
 
     def prepare(self, arguments: Arrays) -> Any:
         """Returns the inputs of the task inside the program."""
-        return arguments["tokens"]
+        return arguments["inputs"]

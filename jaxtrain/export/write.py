@@ -1,20 +1,24 @@
 """Writes an export: weights, program, examples, description and card, checked before they take their place."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.core.trees import leaf_digests
 from jaxtrain.data import Dataset, Source, load
-from jaxtrain.errors import StorageError, UsageError, Words, one_of
+from jaxtrain.errors import JaxtrainWarning, StorageError, UsageError, Words, one_of
 from jaxtrain.export.card import model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows, tolerance_of
 from jaxtrain.export.container import DOCKERFILE, KUBERNETES, dockerfile, kubernetes
-from jaxtrain.export.description import describe_export
+from jaxtrain.export.description import describe_export, describe_files, describe_onnx
+from jaxtrain.export.formats import Formats, choose_formats
 from jaxtrain.export.loading import EXAMPLES, MANIFEST, PROGRAM
+from jaxtrain.export.mlflow_files import mlflow_files
 from jaxtrain.export.program import Member, export_program, member_of
 from jaxtrain.export.quality import demand_quality, measure_quality
 from jaxtrain.export.stored_weights import Storage
+from jaxtrain.export.to_onnx.names import MODEL as ONNX
 from jaxtrain.files import (
     exists,
     list_directory,
@@ -49,6 +53,7 @@ def export_run(
     ensemble: bool = False,
     precision: str = "float32",
     quantize: str | None = None,
+    formats: Sequence[str] | None = None,
     trust: Sequence[str] = (),
     data: Source | None = None,
 ) -> tuple[Path, dict[str, Any]]:
@@ -57,6 +62,9 @@ def export_run(
     `seed` selects one seed of a run of several (None: the first), `fold` one fold, and `ensemble` joins all seeds.
     `data` are those that were given in Python to train it. An export that fails its check is not left behind, and an
     earlier one stays.
+
+    `formats` name what is written beside program and weights, "onnx" and "mlflow" (None: what is installed, without
+    "onnx" for a model that ONNX cannot express, which is a warning).
 
     `precision` "bfloat16" rounds weights of several axes to it, and `quantize` "int8" to 255 levels in each output
     channel; the program computes as before. Such an export is measured beside the run, and must not be worse by much
@@ -68,6 +76,7 @@ def export_run(
     """
     workdir = Path(workdir)
     storage = _storage(precision, quantize)
+    chosen = choose_formats(formats)
     target = workdir / "export" if output is None else Path(output)
     result = _finished(workdir)
     _demand_free(target)
@@ -77,7 +86,7 @@ def export_run(
     remove_tree(unfinished)
     make_directory(unfinished)
     try:
-        description = _write_files(unfinished, runs, result, dataset, storage, fold)
+        description = _write_files(unfinished, runs, result, dataset, storage, fold, chosen)
         _replace(target, unfinished)
     finally:
         remove_tree(unfinished)
@@ -146,7 +155,13 @@ def _storage(precision: str, quantize: str | None) -> Storage:
 
 
 def _write_files(
-    folder: Path, runs: Mapping[int, Run], result: Result, dataset: Dataset, storage: Storage, fold: int | None
+    folder: Path,
+    runs: Mapping[int, Run],
+    result: Result,
+    dataset: Dataset,
+    storage: Storage,
+    fold: int | None,
+    formats: Formats,
 ) -> dict[str, Any]:
     """Writes all files of an export into a new directory, checks them, and returns the description."""
     members = {seed: member_of(run).stored(storage) for seed, run in runs.items()}
@@ -154,12 +169,20 @@ def _write_files(
     first = all_runs[0]
     rounded = [member.plain() for member in members.values()] if storage == "int8" else []
     rows = predict_rows(all_runs, dataset, rounded)
-    write_bytes(folder / PROGRAM, export_program(first, [*members.values()]))
+    description = describe_export(runs, result, rows.outputs) | {"weights": storage, "quality": None}
+    description["run"]["fold"] = fold
+    programs = {PROGRAM: export_program(first, [*members.values()])}
+    if "onnx" in formats.names and (model := _convert(first, members, demanded=formats.demanded)):
+        programs[ONNX] = model
+        description["onnx"] = describe_onnx(first.info, rows.outputs)
+    texts = mlflow_files(description) if "mlflow" in formats.names else {}
+    for name, content in (programs | texts).items():
+        make_directory((folder / name).parent)
+        write_bytes(folder / name, content)
     _write_weights(folder / WEIGHTS, members, first)
     _write_examples(folder / EXAMPLES, rows)
-    contents = {name: read_bytes(folder / name) for name in (PROGRAM, WEIGHTS, EXAMPLES)}
-    description = describe_export(runs, result, contents, rows.outputs) | {"weights": storage, "quality": None}
-    description["run"]["fold"] = fold
+    contents = {name: read_bytes(folder / name) for name in (*programs, WEIGHTS, EXAMPLES, *texts)}
+    description["files"] = describe_files(contents)
     write_sealed(folder / MANIFEST, description)
     tolerance = tolerance_of(first.config["train"]["precision"], storage)
     description["check"] = check_export(folder, rows, tolerance)
@@ -171,6 +194,22 @@ def _write_files(
     write_text(folder / KUBERNETES, kubernetes(description))
     write_sealed(folder / MANIFEST, description)
     return description
+
+
+def _convert(run: Run, members: Mapping[int, Member], *, demanded: bool) -> bytes | None:
+    """Returns the model of ONNX; None, with a warning, for one without a form there, unless that was asked for."""
+    from jaxtrain.export.to_onnx.program import onnx_program
+    from jaxtrain.export.to_onnx.running import open_model
+
+    try:
+        model = onnx_program(run, members)
+        open_model(model)  # raises where onnxruntime lacks an operation for these types
+        return model
+    except (UsageError, StorageError) as error:
+        if demanded:
+            raise
+        warnings.warn(JaxtrainWarning(ONNX, error.got, error.expected, "It is left out"), stacklevel=2)
+    return None
 
 
 def _write_weights(path: Path, members: Mapping[int, Member], run: Run) -> None:

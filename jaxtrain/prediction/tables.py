@@ -117,22 +117,26 @@ def roles_of(knobs: Knobs) -> Roles:
     return Roles.of_knobs({**knobs, "target": target if is_named else ()})
 
 
-def usable_rows(records: Records, convert: Callable[[Records], Any], bad: Bad) -> np.ndarray:
+def usable_rows(
+    records: Records, convert: Callable[[Records], Any], bad: Bad, known: Mapping[str, DataError] = {}
+) -> np.ndarray:
     """Returns the numbers of the records that can be converted, and notes the others, which halving finds.
 
-    Raises DataError for what is wrong with the file, not with a row.
+    `known` are errors by their place, which say more where they come of many rows. Raises DataError for what is wrong
+    with the file, not with a row.
     """
     try:
         convert(records)
     except DataError as error:
         if not bad.skip:
             raise
+        known = {error.key: error, **known}
         if len(records) > 1:
             halves = np.array_split(np.arange(len(records)), 2)
-            return np.concatenate([half[usable_rows(records.take(half), convert, bad)] for half in halves])
+            return np.concatenate([half[usable_rows(records.take(half), convert, bad, known)] for half in halves])
         if error.key != records.places(0):
             raise
-        bad.note(error)
+        bad.note(known[error.key])
         return np.arange(0)
     return np.arange(len(records))
 

@@ -1,4 +1,4 @@
-"""What clients send to a model and get from it: raw inputs, as `ExportedModel.predict` takes them, and its outputs."""
+"""Inputs and outputs of a served model as clients see them: raw inputs, as `ExportedModel.predict` takes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ Tensors = Mapping[str, np.ndarray]
 class Interface:
     """Inputs and outputs of a model by name.
 
-    An array is one input; a table has an input for each of its columns, (n,): numbers, or texts for categories.
+    An array is one input, as are tokens; a table has an input for each of its columns, (n,): numbers, or texts for
+    categories.
     """
 
     inputs: Mapping[str, TensorSpec]
@@ -34,9 +35,9 @@ class Interface:
         """Returns the arguments of the program for all inputs; raises Refusal for numbers that no model takes."""
         for name, tensor in tensors.items():
             self._demand_finite(name, tensor)
-        is_table = isinstance(self.of_program, TableInputs)
+        given = tensors if isinstance(self.of_program, TableInputs) else next(iter(tensors.values()))
         try:
-            return self.of_program.arguments(tensors if is_table else tensors["inputs"])
+            return self.of_program.arguments(given)
         except DataError as error:  # whose line may hold a value of the client
             raise bad_request("inputs", "values that differ in kind", "values like those of training") from error
 
@@ -78,10 +79,10 @@ def _may_miss(column: ColumnEncoding) -> bool:
 
 
 def _of_array(specs: Specs) -> TensorSpec:
-    spec = specs["inputs"]
-    # Two float32 in the program are one number for a client.
-    dtype = np.dtype(np.float64) if "inputs_remainder" in specs else spec.dtype
-    return TensorSpec("inputs", datatype_of(dtype), tuple(spec.shape))
+    name, spec = next(iter(specs.items()))
+    # Two float32 in the program, a value and its remainder, are one number for a client.
+    dtype = spec.dtype if len(specs) == 1 else np.dtype(np.float64)
+    return TensorSpec(name, datatype_of(dtype), tuple(spec.shape))
 
 
 def _output_type(output: Mapping[str, Any]) -> str:

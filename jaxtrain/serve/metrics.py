@@ -37,7 +37,7 @@ class Histogram:
 
 
 class Metrics:
-    """What a server counts. The device thread counts batches, the thread of the connections all else."""
+    """Counts of a server. The device thread counts batches, the thread of the connections all else."""
 
     def __init__(self, sizes: Iterable[int]) -> None:
         self.responses: dict[int, int] = {}
@@ -52,7 +52,7 @@ class Metrics:
         self.responses[status] = self.responses.get(status, 0) + 1
 
     def count_batch(self, rows: int, size: int, seconds: float) -> None:
-        """Counts a batch of so many rows, padded to a size."""
+        """Counts a batch of some rows, padded to a size."""
         self.rows += rows
         self.batches[size] += 1
         self.batch_seconds += seconds

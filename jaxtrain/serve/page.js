@@ -255,9 +255,10 @@ function openExample(example) {
   if (model.kind === "table") {
     fillRow(example);
   } else {
-    part("values").value = example.inputs.join(" ");
+    const values = example[model.inputs[0].name];
+    part("values").value = values.join(" ");
     part("numbers").open = true;
-    if (model.kind === "picture") showSeen(example.inputs);
+    if (model.kind === "picture") showSeen(values);
   }
   predict();
 }

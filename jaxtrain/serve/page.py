@@ -84,10 +84,11 @@ def _examples(model: ExportedModel, interface: Interface) -> list[dict[str, Any]
         return []
     if isinstance(interface.of_program, TableInputs):
         return _rows_of_table(interface.of_program, arguments)
-    inputs = arguments["inputs"]
-    if "inputs_remainder" in arguments:
-        inputs = inputs.astype(np.float64) + arguments["inputs_remainder"]
-    return [{"inputs": example.ravel().tolist()} for example in inputs]
+    (name,) = interface.inputs
+    values = arguments[name]
+    if len(arguments) > 1:
+        values = values.astype(np.float64) + arguments[f"{name}_remainder"]
+    return [{name: example.ravel().tolist()} for example in values]
 
 
 def _rows_of_table(inputs: TableInputs, arguments: dict[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -103,7 +104,9 @@ def _rows_of_table(inputs: TableInputs, arguments: dict[str, np.ndarray]) -> lis
 
 def _white(info: DataInfo, examples: list[dict[str, Any]]) -> float:
     """Returns the value of white in pictures, as far as the examples tell: 255, 16 of the digits, or 1."""
-    largest = max((max(example["inputs"]) for example in examples if "inputs" in example), default=255)
+    if _kind(info) != "picture":
+        return 1
+    largest = max((max(example["inputs"]) for example in examples), default=255)
     if info.is_raw and largest > 100:
         return 255
     return next((limit for limit in (1, 16, 100, 255) if largest <= limit), largest)

@@ -31,7 +31,7 @@ LONGEST_ID = 256
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """A request that was checked: tensors (rows, ...) by name, and what is to be answered in which form.
+    """A request that was checked: tensors (rows, ...) by name, and the outputs that the client wants.
 
     `outputs` are the names of the outputs, and whether each is wanted in binary. `seconds` is the time that the client
     grants, None for any.

@@ -10,7 +10,7 @@ from jaxtrain.export.loading import ExportedModel
 from jaxtrain.export.padded import PaddedProgram
 
 SLACK = 4.0
-"""How far from its examples a program may be, in tolerances of the export's check: other machines round otherwise."""
+"""Largest difference from the examples, in tolerances of the export's check: other machines round otherwise."""
 
 ACCELERATOR_TOLERANCE = 2e-2
 """The same for GPUs and TPUs, which multiply float32 in fewer bits by default."""
@@ -38,7 +38,7 @@ def check_examples(model: ExportedModel, program: PaddedProgram, is_stopped: Cal
 
 
 def _repeat(array: np.ndarray, size: int) -> np.ndarray:
-    """Returns so many rows, the first ones again where there are fewer."""
+    """Returns `size` rows, the first ones again where there are fewer."""
     return array[np.arange(size) % len(array)]
 
 

@@ -68,7 +68,7 @@ async def _serve(model: ExportedModel, listening: socket.socket, limits: Limits,
             await stopped
         await service.drain()
     finally:
-        service.device.stop()
+        await asyncio.to_thread(service.device.stop)  # a compilation may take minutes, in which signals are heard
         server.should_exit = True
         await listens
 

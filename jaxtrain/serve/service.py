@@ -19,7 +19,7 @@ State = Literal["starting", "ready", "draining"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes: requests at a time, seconds from the begin of a request to its answer, bytes of a body."""
+    """Limits of a server: requests at a time, seconds from the begin of a request to its answer, bytes of a body."""
 
     requests: int
     seconds: float

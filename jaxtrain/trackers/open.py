@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from jaxtrain.config.defaults import Config
+from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.config.hparams import hyperparameters, schedule_entries
 from jaxtrain.config.identity import to_json
 from jaxtrain.storage.environment import describe_environment
@@ -16,6 +17,9 @@ from jaxtrain.trackers.event_files import TensorBoardTracker
 from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.trackers.progress import Progress
+
+COMPARED = ("seed", "task", "model", "loss", "optimizer", "augment", "schedule", "train")
+"""The sections whose values TensorBoard's page HPARAMS compares; more columns than these hide them."""
 
 
 def check_trackers(config: Config) -> None:
@@ -61,7 +65,8 @@ def open_trackers(
     constant = hyperparameters(config).keys() - scheduled  # recorded in every row, and always the same on a terminal
     mirrors: list[Tracker] = [ConsoleTracker(bar.say, total, constant), pictures]
     if config["track"]["tensorboard"]:
-        mirrors.append(TensorBoardTracker(workdir, primary.rows(), bar.say, pictures.exhibits(), total))
+        own = compared(config)
+        mirrors.append(TensorBoardTracker(workdir, primary.rows(), bar.say, pictures.exhibits(), total, own))
     if (section := mlflow_section(config)) and (owner := read_owner(workdir)):
         from jaxtrain.trackers.mlflow_files import run_sender
         from jaxtrain.trackers.mlflow_tracker import MlflowTracker
@@ -74,3 +79,11 @@ def open_trackers(
         yield tracker
     finally:
         tracker.close()
+
+
+def compared(config: Config) -> dict[str, Any]:
+    """Returns the values by which runs are compared, by dotted names: those that are set and that trials vary."""
+    kept = {name: section for name, section in config.items() if name in COMPARED}
+    data = {name: config["data"][name] for name in ("name", "batch_size")}
+    known = flatten({**kept, "data": data})
+    return {name: value for name, value in known.items() if value is not None and value != () and value is not False}
