@@ -31,7 +31,7 @@ from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.trackers.mlflow_files import RunSender, run_sender
 from jaxtrain.trackers.mlflow_rest import MOST_METRICS, ServerDown, check_server, key_of
 from jaxtrain.trackers.mlflow_tracker import CLOSE_SECONDS, MlflowTracker
-from jaxtrain.trackers.picture_files import PictureFiles
+from jaxtrain.trackers.picture_files import PictureFiles, read_exhibits
 from jaxtrain.training.train import train_and_evaluate
 
 PNG = bytes.fromhex(
@@ -433,6 +433,7 @@ def test_a_run_without_its_server_ends_as_any_other(tmp_path: Path, capfd: pytes
         (http(200, b"<html>Hello</html>"), "status 200 and 18 bytes that are no JSON object"),
         (http(404, b"nothing"), "status 404 and 7 bytes that are no JSON object"),
         (http(200, b'{"a": 1}'), "JSON without 'experiment'"),
+        (http(404, b'{"detail": "Not Found"}'), "status 404 without an error_code"),
         (b"SSH-2.0-OpenSSH\r\n", "what is no HTTP (BadStatusLine)"),
         (http(403, b"{}"), "refuses (status 403: it asks for another user or password)"),
         (http(200, b'{"experiment": {"experiment_id": "1", "lifecycle_stage": "deleted"}}'), "track.mlflow.experiment"),
@@ -548,11 +549,15 @@ def test_a_run_that_was_not_tracked_is_sent_later(
         assert "--uri: got nothing; expected the address of a server" in capsys.readouterr().err
         assert main(["sync", f"--workdir={workdir}", f"--uri={server.uri}/"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0] == "sent 7 rows, 4 files"
+        shown = [exhibit for exhibit in read_exhibits(workdir) if exhibit["kind"] == "image"]
+        assert lines[0].startswith("sent 7 rows, ")
+        assert lines[0].endswith(f", {len(shown)} pictures")
         assert lines[1].startswith(f"  {server.uri}/#/experiments/")
         (found,) = [found for found in server.runs() if found["info"]["run_name"] == name]
         assert of_rows(server.metrics(found)) == expected(workdir)
         assert named(found["data"]["tags"])["host"]
+        pictures = [path for path in server.artifacts(found) if path.startswith("images/")]
+        assert len(pictures) == 2 * len(shown) > 0  # each with its preview
 
 
 @pytest.mark.needs("peers")
