@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -433,3 +434,20 @@ def test_flattened_settings_hold_no_seed(runs):
     for group in compare_runs([runs]).groups:
         assert not {"seed", "train.seeds"} & group.settings.keys()
         assert "train.duration" in flatten(group.runs[0].config)
+
+
+def test_the_page_on_documents_names_every_key(runs, tmp_path, capsys):
+    """docs/json.md and the document have the same keys."""
+    assert main(["compare", str(runs), "--json", "--quiet", f"--output={tmp_path / 'curves.png'}"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    page = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
+    general, _, own = page.partition("## compare")
+    whole, _, group = own.partition("A group is")
+    described = [set(re.findall(r"^\| (`.*?`) \|", part, re.MULTILINE)) for part in (general, whole, group)]
+    general_keys, keys, group_keys = (
+        {name for cell in part for name in re.findall(r"`(\w+)`", cell)} for part in described
+    )
+    assert document.keys() == general_keys | keys
+    assert all(found.keys() == group_keys for found in document["groups"])
+    difference = next(found["difference"]["best"] for found in document["groups"] if found["difference"]["best"])
+    assert set(re.findall(r'"(\w+)"', group.partition("A difference is `")[2].partition("`")[0])) == difference.keys()

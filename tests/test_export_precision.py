@@ -20,9 +20,9 @@ from jaxtrain.export.program import export_program, member_of
 from jaxtrain.export.quality import MOST_LOSS, Quality, demand_quality
 from jaxtrain.export.stored_weights import Quantized, plain_weights, store_weights
 from jaxtrain.main import main
-from jaxtrain.tasks.measuring import Measure, is_measured
 from jaxtrain.training.bookkeeping import to_numbers
 from jaxtrain.training.experiment import build
+from jaxtrain.training.measuring import Measure, is_measured
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import Run
 

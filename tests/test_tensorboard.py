@@ -99,8 +99,9 @@ def test_its_own_reader_finds_what_a_run_wrote(runs):
 @pytest.mark.slow
 def test_a_run_killed_with_pictures_on_their_way_shows_each_step_and_name_once(tmp_path):
     every = {f"{section}.every": "20 steps" for section in ("eval", "log", "checkpoint")}
-    config = config_file(tmp_path, {**EVERY, **every, "train.duration": "600 steps"})
-    options = (f"--config={config}", "--workdir=run")
+    config = config_file(tmp_path, {**every, "train.duration": "600 steps"})
+    shown = [f"--config.track.{what}=20 steps" for what in ("pictures", "histograms")]
+    options = (f"--config={config}", "--config.track.layers=True", *shown, "--workdir=run")
     for pictures in (3, 9):
         process = start(tmp_path, *options)
         deadline = time.monotonic() + PATIENCE

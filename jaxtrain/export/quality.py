@@ -12,8 +12,8 @@ from jaxtrain.export.check import joined_outputs
 from jaxtrain.export.loading import load_export
 from jaxtrain.export.padded import Outputs
 from jaxtrain.export.rows import raw_inputs
-from jaxtrain.tasks.measuring import Measure, is_measured
 from jaxtrain.training.bookkeeping import Names, Numbers, to_numbers
+from jaxtrain.training.measuring import Measure, is_measured
 from jaxtrain.training.trained_run import Run
 
 PIECE = 512

@@ -25,9 +25,9 @@ from jaxtrain.prediction.opening import find_paths, open_examples
 from jaxtrain.prediction.tables import TableExamples
 from jaxtrain.prediction.writers import Writer, writer_of
 from jaxtrain.storage.locks import run_lock
-from jaxtrain.tasks.measuring import Measure, is_measured
 from jaxtrain.trackers.progress import Progress, progress
 from jaxtrain.training.bookkeeping import Names, Numbers, to_numbers
+from jaxtrain.training.measuring import Measure, is_measured
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,14 @@ class Comparison:
     @cached_property
     def folder(self) -> Path:
         """The folder that holds all of the runs."""
-        parents = [run.workdir.absolute().parent for run in self.runs]
+        parents = [run.place.parent for run in self.runs]
         return next(
             place for place in (parents[0], *parents[0].parents) if all(p.is_relative_to(place) for p in parents)
         )
 
     def name_of(self, run: SavedRun) -> str:
         """Returns the directory of a run as seen from the folder of all."""
-        return str(run.workdir.absolute().relative_to(self.folder))
+        return str(run.place.relative_to(self.folder))
 
     def name_of_group(self, group: SeedGroup) -> str:
         """Returns the name of a group's first run, and the number of others."""

@@ -80,12 +80,13 @@ def _draw_panel(axes: "Axes", split: str, metric: str, ranked: Sequence[SeedGrou
         look: dict[str, Any] = {"color": COLOURS[place], "linestyle": DASHES[place % len(DASHES)]}
         on_top = len(COLOURS) - place
         if len(curve.steps) and not np.isnan(curve.low).all():
-            band = axis.clip(curve.low), axis.clip(curve.high)
-            axes.fill_between(curve.steps, *band, color=look["color"], alpha=0.14, linewidth=0, zorder=1)
+            axes.fill_between(
+                curve.steps, curve.low, curve.high, color=look["color"], alpha=0.14, linewidth=0, zorder=1
+            )
         marker = "o" if len(curve.steps) < 2 else None
         width = 2.2 if place == 0 else 1.5
-        axes.plot(curve.steps, axis.clip(curve.mean), linewidth=width, marker=marker, zorder=2 + on_top, **look)
-    others = [np.stack([own.steps, axis.clip(own.mean)], axis=1) for own in curves[len(COLOURS) :]]
+        axes.plot(curve.steps, curve.mean, linewidth=width, marker=marker, zorder=2 + on_top, **look)
+    others = [np.stack([own.steps, own.mean], axis=1) for own in curves[len(COLOURS) :]]
     axes.add_collection(LineCollection(others, colors="#b4b9c2", linewidths=0.7, zorder=1.5))
     axes.autoscale_view()
     axes.set_ylim(*axis.limits)

@@ -29,7 +29,7 @@ def find_directories(folders: Iterable[str | Path]) -> list[Path]:
         below = list(_below(folder, LEVELS))
         if not below:
             got = Words("a folder without a run")
-            hint = "Train one into it with --workdir, or name another folder"
+            hint = "Train a run in it, or name another folder"
             raise UsageError(str(folder), got, "the directory of a run, or a folder of runs", hint)
         for place in below:
             found.setdefault(real_path(place), place)

@@ -12,7 +12,7 @@ from jaxtrain.training.intervals import Interval
 
 def title_of(run: SavedRun) -> str:
     """Returns the title: how the run ended and the number that counts most."""
-    name = run.workdir.absolute().name
+    name = run.place.name
     result = run.result
     if result is None:
         step = max((row["step"] for row in run.rows), default=0)

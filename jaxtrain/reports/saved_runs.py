@@ -11,7 +11,7 @@ from jaxtrain.config.section_traits import TRAITS
 from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.metric_names import DIAGNOSTICS, FOLD, SEED
 from jaxtrain.errors import ConfigError, StorageError, Words
-from jaxtrain.files import exists, read_json
+from jaxtrain.files import exists, full_path, read_json
 from jaxtrain.storage.ownership import read_owner
 from jaxtrain.storage.result import Result, read_result
 from jaxtrain.trackers.base import ROW_KEYS, Row
@@ -36,6 +36,11 @@ class SavedRun:
     rows: list[Row]
     environment: dict[str, Any]
     damage: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Path:
+        """The directory, from the root of the file system."""
+        return Path(full_path(str(self.workdir)))
 
     @property
     def metric(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtrain.config.durations import steps_of
@@ -187,7 +188,11 @@ class Gallery:
             )
         is_new = not self._files.has(step, "text", "generated text")
         if self._experiment.dataset.info.vocabulary is not None and is_new:
-            self._work.guard("generated text", lambda: self._generate(state, step))
+            one = self._runner.one(state)
+            values = self._experiment.rules.schedule(one.step, one.hparams)
+            # Copies: the next call takes the arrays of the state, while these are still read.
+            weights = jax.tree.map(np.array, jax.device_get((*evaluation_weights(one), values)))
+            self._work.put("generated text", lambda: self._generate(weights, step))
 
     def _call_show(self, *arguments: np.ndarray) -> Shown:
         return _call("show", self._views.show, *arguments)
@@ -245,20 +250,16 @@ class Gallery:
 
     # ---- texts
 
-    def _generate(self, state: TrainState, step: int) -> None:
+    def _generate(self, weights: tuple[Any, Any, Any], step: int) -> None:
         """Continues the beginnings of fixed examples."""
         experiment = self._experiment
         vocabulary = experiment.dataset.info.vocabulary
         assert vocabulary is not None
         prompts = self._fixed[0][:PROMPTS, :PROMPT_TOKENS]
-        one = self._runner.one(state)
-        values = experiment.rules.schedule(one.step, one.hparams)
-        weights = (*evaluation_weights(one), values)
         context = experiment.dataset.info.input_shape[0]
         drawn = generate(experiment.rules.task, weights, prompts, DRAWN_TOKENS, context=context)
         pairs = zip(map(vocabulary.decode, prompts), map(vocabulary.decode, drawn), strict=True)
-        text = "\n\n---\n\n".join(_as_markdown(*pair) for pair in pairs)
-        self._work.put("generated text", lambda: self._hand_out(step, "generated text", text))
+        self._hand_out(step, "generated text", "\n\n---\n\n".join(_as_markdown(*pair) for pair in pairs))
 
     # ---- histograms
 
