@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxtrain.tasks import linen_task, make_task
     from jaxtrain.tasks.nnx_modules import nnx_task
     from jaxtrain.tasks.pytrees import pytree_task
+    from jaxtrain.training.debugging.run import debug_run
     from jaxtrain.training.experiment import build
     from jaxtrain.training.generation import generate
     from jaxtrain.training.train import train_and_evaluate
@@ -65,6 +66,7 @@ _HOMES = {
     ),
     "tasks.nnx_modules": ("nnx_task",),
     "tasks.pytrees": ("pytree_task",),
+    "training.debugging.run": ("debug_run",),
     "training.experiment": ("build",),
     "training.generation": ("generate",),
     "training.train": ("train_and_evaluate",),
@@ -87,6 +89,7 @@ __all__ = [
     "Task",
     "TrainState",
     "build",
+    "debug_run",
     "default_config",
     "dropout",
     "eval_step",

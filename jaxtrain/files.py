@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -357,6 +358,17 @@ def remove_empty_directory(path: Path) -> None:
     """Removes a directory that is empty, as far as the system lets it."""
     with contextlib.suppress(OSError):
         path.rmdir()
+
+
+@contextlib.contextmanager
+def temporary_directory(prefix: str) -> Iterator[Path]:
+    """Makes a directory for temporary files for a block, and removes it afterwards with all that is in it."""
+    with guarded(Path(tempfile.gettempdir()), "written"):
+        path = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield path
+    finally:
+        remove_tree(path)
 
 
 @contextlib.contextmanager

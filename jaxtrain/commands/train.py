@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtrain.commands.options import Options, command, quote, use_a_host_device_per_core
+from jaxtrain.commands.options import Options, command, join, quote, use_a_host_device_per_core
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
+from jaxtrain.config.debug_modes import debug_modes
+from jaxtrain.config.defaults import Config
 from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.metric_names import is_printed
 from jaxtrain.storage.result import Result
@@ -21,6 +23,8 @@ def run(options: Options) -> int:
     from jaxtrain.training.train import train_and_evaluate
 
     use_persistent_cache()
+    if debug_modes(config):
+        return _debug(options, config, workdir)
     result = train_and_evaluate(
         config,
         workdir,
@@ -30,6 +34,19 @@ def run(options: Options) -> int:
         profile=options.profile or 0,
     )
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
+    return result.exit_code
+
+
+def _debug(options: Options, config: Config, workdir: Path) -> int:
+    """Runs a debug mode; returns the exit code that the run would have had."""
+    from jaxtrain.training.debugging.run import debug_run
+
+    result = debug_run(config, workdir, say=lambda line: options.show([line]), quiet=options.quiet)
+    words = [word for word in options.again() if not word.startswith("--config.debug.")]
+    lines = [result.reason] if result.reason else []
+    if result.status == "done":
+        lines += ["next:", f"  {command()} {join(words)}"]
+    options.show(lines, result.reason if result.status == "diverged" else "")
     return result.exit_code
 
 

@@ -35,6 +35,7 @@ TRAITS = {
     "checkpoint": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "log": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "track": Traits(in_program=False, changes_numbers=False, per_trial=False),
+    "debug": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "search": Traits(in_program=False, changes_numbers=False, per_trial=False),
 }
 

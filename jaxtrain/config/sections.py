@@ -219,6 +219,21 @@ class Search:
     study: Name | None = None
 
 
+@dataclass(frozen=True)
+class Debug:
+    """Tries in place of a run, which leave its own files alone; one at a time, by the command `train`.
+
+    `smoke` takes two steps and does all that follows them, in a temporary directory that is removed. `overfit` trains
+    on so many fixed batches and evaluates on the same, in `debug/overfit` of the run's directory, and says whether they
+    were learned. `strict` trains in `debug/strict`, up to the first operation of a step that gives what is not a
+    number, takes an index out of bounds or divides by zero, and names it.
+    """
+
+    smoke: bool = False
+    overfit: Count | None = None
+    strict: bool = False
+
+
 SECTIONS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
@@ -229,6 +244,7 @@ SECTIONS: dict[str, type] = {
     "parallel": Parallel,
     "lr_range": LRRange,
     "search": Search,
+    "debug": Debug,
 }
 
 NESTED: dict[str, type] = {"track.mlflow": Mlflow}

@@ -22,7 +22,7 @@ Rows = dict[str, np.ndarray]
 
 
 class Part(NamedTuple):
-    """A split of the dataset: the ascending row numbers that it takes from the split `source`; None: all rows."""
+    """A split of the dataset: the row numbers that it takes from the split `source`; None: all rows."""
 
     split: Split
     rows: np.ndarray | None = None
@@ -35,6 +35,10 @@ class Part(NamedTuple):
     def source_rows(self, places: np.ndarray) -> np.ndarray:
         """Returns the rows, in the split of the source, of places in this one."""
         return places if self.rows is None else self.rows[places]
+
+    def pick(self, places: np.ndarray) -> "Part":
+        """Returns the part with the examples at these places alone, in their order."""
+        return Part(self.split, self.source_rows(places), self.source)
 
     @property
     def is_decoded(self) -> bool:

@@ -41,6 +41,18 @@ class Weights:
         return np.searchsorted(self.sums, places, side="right").astype(np.int32)
 
 
+class InOrder(Weights):
+    """Draws each of `examples` once, always in the same order: all epochs have the same batches."""
+
+    def __init__(self, examples: int) -> None:
+        """Takes the number of examples."""
+        self.sums = np.arange(1.0, examples + 1.0)
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """Returns all rows in order, int32."""
+        return np.arange(len(self.sums), dtype=np.int32)
+
+
 def batch_indices(
     step: int, count: int, *, examples: int, batch_size: int, seed: int, weights: Weights | None = None
 ) -> np.ndarray:

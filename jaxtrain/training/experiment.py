@@ -1,13 +1,14 @@
 """An experiment: dataset, devices, rules and durations, built from a resolved config."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxtrain.config.debug_modes import reject_debug_modes
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
@@ -153,6 +154,7 @@ def build(
     folds: bool = False,
     beside: Experiment | None = None,
     data: Source | None = None,
+    cut: Callable[[Dataset], Dataset] | None = None,
 ) -> Experiment:
     """Builds the experiment of a resolved config, and reads its data.
 
@@ -165,11 +167,13 @@ def build(
         folds: whether all folds of `data.folds` may be trained together.
         beside: an experiment on the same data and devices, whose dataset and placed splits are reused.
         data: data given in Python; None: those that the config names.
+        cut: returns the part of the dataset that is used; its description stays that of all data.
 
     Raises:
         ConfigError: an invalid config, or one that does not suit the data or devices.
         DataError: data that cannot be read or used.
     """
+    reject_debug_modes(config)
     check_metrics(config)
     check_smoothing(config)
     check_views(config)
@@ -183,6 +187,7 @@ def build(
     dataset = beside.dataset if beside else load_data(config["data"], data, **needs_of(config))
     if not beside:
         check_targets(config, dataset)
+    dataset = cut(dataset) if cut else dataset
     shared = {"device_splits": beside.device_splits, "feeds": beside.feeds} if beside else {}
     check_batch_size(config["data"]["batch_size"], min(fold.sizes["train"] for fold in dataset.folds or (dataset,)))
     rules = make_rules(config, dataset.info)

@@ -17,6 +17,7 @@ from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import named_leaves, state_digest
 from jaxtrain.data import Source, with_given
+from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import exists, read_json, write_json
 from jaxtrain.parallel.compilation import count_compilations
@@ -64,6 +65,7 @@ def train_and_evaluate(
     accept_edited: bool = False,
     began: float | None = None,
     profile: int = 0,
+    cut: Callable[[Dataset], Dataset] | None = None,
 ) -> Result:
     """Trains a resolved config in a directory, or resumes the run in it, and tests the best state at the end.
 
@@ -82,6 +84,7 @@ def train_and_evaluate(
             names them. Else the run goes back to the newest checkpoint before the change.
         began: the reading of `time.perf_counter()` at which a duration such as "10 minutes" begins; None: now.
         profile: the number of steps that JAX's profiler traces.
+        cut: returns the part of the dataset that the run uses, as in `build`.
     """
     began = time.perf_counter() if began is None else began
     workdir = Path(workdir)
@@ -98,7 +101,7 @@ def train_and_evaluate(
             return ended
         check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
-        experiment = _build_experiment(config, workdir, lines.say, data)
+        experiment = _build_experiment(config, workdir, lines.say, data, cut)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         experiment = with_timed_duration(
@@ -162,10 +165,16 @@ def train_and_evaluate(
         return _finish(session, run_loop(session), workdir)
 
 
-def _build_experiment(config: Config, workdir: Path, say: Callable[[str], None], data: Source | None) -> Experiment:
+def _build_experiment(
+    config: Config,
+    workdir: Path,
+    say: Callable[[str], None],
+    data: Source | None,
+    cut: Callable[[Dataset], Dataset] | None,
+) -> Experiment:
     """Builds the experiment, with the suggested learning rate if `lr_range.before_training` is set."""
     if not config["lr_range"]["before_training"]:
-        return build(config, data=data, folds=True)
+        return build(config, data=data, folds=True, cut=cut)
     range_test = importlib.import_module(RANGE_TEST)
     range_test.check(config)
     return range_test.apply_suggestion(build(config, data=data), workdir, say)
