@@ -52,6 +52,7 @@ COMMANDS = {
     ),
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
+    "check": Command("check", "config", "asks why a config might not train, before it does: --only=a,b --skip=a,b"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
     "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
@@ -62,12 +63,17 @@ VERBS_OF = {
     "--seed": ("export",),
     "--output": ("export", "prepare"),
     "--ensemble": ("export",),
+    "--only": ("check",),
+    "--skip": ("check",),
 }
 """Option -> the verbs that read it; all verbs read the others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 0 done, 2 usage or config, 3 data, 4 diverged, 5 storage."""
+    """Runs one command; returns its exit code.
+
+    0 done, 2 usage or config, 3 data, 4 diverged, 5 storage, 6 a check that found a fault.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the encoding of the terminal may lack a character
@@ -171,6 +177,8 @@ def _run(words: Sequence[str]) -> int:
         parsed.seed,
         parsed.output,
         parsed.ensemble,
+        parsed.only,
+        parsed.skip,
     )
     _check_options(verb, options)
     try:
@@ -276,6 +284,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the folder that prepare or export writes (export: in the run's directory)",
     )
+    parser.add_argument("--only", action=_Once, metavar="NAMES", help="the questions of check to ask, with commas")
+    parser.add_argument("--skip", action=_Once, metavar="NAMES", help="the questions of check to leave out")
     parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
     return parser
 

@@ -34,6 +34,8 @@ class Options:
     seed: int | None = None
     output: str | None = None
     ensemble: bool = False
+    only: str | None = None
+    skip: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

@@ -191,6 +191,19 @@ class Search:
     study: Name | None = None
 
 
+@dataclass(frozen=True)
+class Check:
+    """What the command `check` may take and asks besides its own questions.
+
+    `seconds` bound the time of all questions together; where a step takes less than 5 ms they get at most 60. `questions`
+    are functions of your own, as "package.module:function", which take a `jaxtrain.check.context.Context` and return a
+    `jaxtrain.check.answers.Answer`.
+    """
+
+    seconds: Positive = 180.0
+    questions: tuple[str, ...] = ()
+
+
 SECTIONS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
@@ -201,4 +214,5 @@ SECTIONS: dict[str, type] = {
     "parallel": Parallel,
     "lr_range": LRRange,
     "search": Search,
+    "check": Check,
 }

@@ -1,0 +1,360 @@
+"""Questions about learning: what a few dozen steps of the config's own optimizer reach, and what they must not."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
+from jaxtrain.check.context import Context, is_regulariser
+from jaxtrain.check.references import references
+from jaxtrain.check.short_runs import Outcome, ShortRuns
+from jaxtrain.core.trees import state_digest
+
+QUICK_STEP = 5e-3
+"""Seconds of a step below which all questions together take at most QUICK_SECONDS."""
+
+QUICK_SECONDS = 60.0
+
+POINTS = 200
+"""Steps at which a schedule is looked at."""
+
+IDLE = 1e-6
+"""The share of its largest value below which a scheduled value is called 0."""
+
+TRIED = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
+"""Rates of the short range test, as multiples of the config's."""
+
+TEST_STEPS = (12, 60)
+"""The least and the most steps of a run of the short range test."""
+
+GAIN = 0.05
+"""The least gain, relative to the initial loss, by which rates can be compared: batches alone move it by 0.02."""
+
+FAR_TOO_LOW = 0.25
+"""The share of the best rate's gain that the config's whole way (rate times steps) must reach in a short run."""
+
+FAR_TOO_HIGH = 0.1
+"""The share of the best rate's gain that the config's rate, or a tenth of it, must reach after warming up."""
+
+DECAY = 0.5
+"""The size of the decay's part of an update, relative to the gradient's, from which it takes the weights.
+
+At initial weights usual settings reach 0.001 to 0.1.
+"""
+
+BAND = (1e-6, 0.3)
+"""The change of an array of parameters by one update, relative to its size, that leaves room to learn."""
+
+LEARNED_STEPS = (60, 400)
+"""The least and the most steps of the runs on true and shuffled labels."""
+
+BETTER = 0.02
+"""The share of the initial loss by which true labels must beat shuffled ones on examples held out."""
+
+OVERFITTED = (0.5, 0.9)
+"""The shares of the way from the initial loss to its least value that a run on one batch must reach: else a fault,
+else a warning."""
+
+BATCH_EXAMPLES = 16
+"""Examples of the batch that is learned by heart."""
+
+
+def schedule(context: Context) -> Answer:
+    """Which values do schedules take at the start, in the middle and at the end, and are they 0 for most of the run?"""
+    experiment = context.experiment
+    targets = experiment.schedule.targets
+    if not targets:
+        return not_asked("nothing is scheduled")
+    curves = _curves(context)
+    told = []
+    for name in targets:
+        curve = curves[name]
+        told.append(f"{name} {curve[0]:.3g}, {curve[len(curve) // 2]:.3g}, {curve[-1]:.3g}")
+        largest = np.abs(curve).max()
+        idle = float((np.abs(curve) <= IDLE * largest).mean()) if largest else 1.0
+        if name == _target(context) and idle > 0.5:
+            return fault(
+                f"{'; '.join(told)}: it is 0 for {idle:.0%} of the run",
+                "nothing is learned in most of the run",
+                "Check the length and the knobs of the schedule: fractions are of the run, not steps",
+            )
+    return ok(f"at the start, in the middle and at the end: {'; '.join(told)}")
+
+
+def decay(context: Context) -> Answer:
+    """Does the decay of the weights leave them room to grow?"""
+    names = [name for name in context.values if name.startswith("optimizer.") and is_regulariser(name)]
+    found = {name: float(context.experiment.hparams[name]) for name in names}
+    if not any(found.values()):
+        return not_asked("weights do not decay")
+    runs = short_runs(context)
+    peak = _peak(context) if _target(context) in context.experiment.hparams else None
+    without = runs.run(1, rate=peak).state.params
+    decayed = runs.run(1, rate=peak, hparams=found).state.params
+    size = _norm(jax.tree.map(jnp.subtract, without, context.state.params))
+    if not size:
+        return not_asked("there is no update without the decay")
+    share = _norm(jax.tree.map(jnp.subtract, decayed, without)) / size
+    text = f"{', '.join(f'{name} = {value:g}' for name, value in found.items())}: {share:.2g} of the gradient's part"
+    if share > DECAY:
+        return fault(
+            text,
+            "the decay outweighs the gradients, and shrinks the weights to nothing",
+            "Lower it: usual values are 1e-4 to 0.1",
+        )
+    return ok(text)
+
+
+def rate(context: Context) -> Answer:
+    """Does the config's learning rate lie in the interval of a short range test?"""
+    target = _target(context)
+    if target not in context.experiment.hparams:
+        return not_asked(f"the optimizer has no {target}")
+    test = range_test(context)
+    if isinstance(test, str):
+        return not_asked(test)
+    outcomes, steps, peak = test
+    gains = {share: _gain(outcome) for share, outcome in outcomes.items()}
+    begin = next(iter(outcomes.values())).begin
+    best = max(gains, key=lambda share: gains[share])
+    text = f"{target} {peak:.3g} at its peak; of {steps} steps the best is {best * peak:.3g}"
+    if gains[best] < GAIN * max(abs(begin), 1e-6):
+        return not_asked(f"{text}, and no rate lowers the loss by more than {GAIN:.0%}")
+    way = _gain_of_whole_way(context, gains, steps)
+    text += f"; it gains {gains[1.0] / gains[best]:.0%} of the best, its whole way {way / gains[best]:.0%}"
+    if way < FAR_TOO_LOW * gains[best]:
+        return fault(
+            text,
+            "the rate is so low that the whole run does not get where the best rate is in these steps",
+            f"Raise it, to {best * peak:.2g} for example; the command lr_range finds it",
+        )
+    if best < 1 and max(gains[1.0], gains[0.1]) < FAR_TOO_HIGH * gains[best]:
+        return fault(
+            text,
+            "the rate is so high that steps jump over what they should find, even after warming up",
+            f"Lower it, to {best * peak:.2g} for example; the command lr_range finds it",
+        )
+    if best < 0.1 and gains[1.0] < FAR_TOO_HIGH * gains[best]:
+        return warning(
+            text,
+            "the rate may be too high",
+            f"Try {best * peak:.2g}, a longer warm-up, or the command lr_range",
+        )
+    return ok(text)
+
+
+def range_test(context: Context) -> tuple[dict[float, Outcome], int, float] | str:
+    """Returns the outcome of each rate tried, the number of steps, and the config's peak; or why it was not run."""
+    return context.once("range test", lambda: _run_range_test(context))
+
+
+def _run_range_test(context: Context) -> tuple[dict[float, Outcome], int, float] | str:
+    runs = short_runs(context)
+    least, most = TEST_STEPS
+    time_left = 0.35 * context.left
+    steps = int(min(most, time_left / (len(TRIED) * max(runs.step_seconds, 1e-6))))
+    if steps < least:
+        return f"{len(TRIED)} runs of {least} steps take longer than the {time_left:.0f} s there are"
+    peak = _peak(context)
+    if not peak:
+        return "the rate is 0"
+    found = {}
+    context.say(f"rate: {len(TRIED)} runs of {steps} steps")
+    for share in TRIED:
+        found[share] = runs.run(steps, rate=share * peak, warm_up=max(1, steps // 3))
+    return found, steps, peak
+
+
+def _gain(outcome: Outcome) -> float:
+    return max(0.0, outcome.begin - outcome.end) if outcome.live else 0.0
+
+
+def _gain_of_whole_way(context: Context, gains: dict[float, float], steps: int) -> float:
+    """Returns the gain of the best rate tried whose way in these steps is no longer than that of the whole run.
+
+    The way is the sum of the rates of all steps: a low rate of a long run goes as far as a high one of a few steps. The
+    gain between two rates tried is interpolated over their logarithms.
+    """
+    curve = _curves(context).get(_target(context))
+    mean = 1.0 if curve is None else float(curve.mean() / max(curve.max(), 1e-30))
+    reach = mean * context.experiment.lengths.total / steps
+    shares = sorted(gains)
+    best_so_far = np.maximum.accumulate([gains[share] for share in shares])
+    return float(np.interp(math.log10(max(reach, 1e-12)), np.log10(shares), best_so_far))
+
+
+def same_step(context: Context) -> Answer:
+    """Do two runs of the same steps give the same state?"""
+    runs = short_runs(context)
+    if 6 * runs.step_seconds > 0.2 * context.left:
+        return not_asked("steps take too long")
+    digests = [state_digest(runs.run(3).state) for _ in range(2)]
+    if digests[0] == digests[1]:
+        return ok("the same state after three steps, to the bit")
+    return warning(
+        "two runs of the same three steps differ",
+        "the model or the loss calls code with a state of its own, or an operation adds up in a random order",
+        "Draw random numbers from the key that is given; on a GPU try XLA_FLAGS=--xla_gpu_deterministic_ops=true",
+    )
+
+
+def updates(context: Context) -> Answer:
+    """Do updates change the parameters by a sane share of their size?"""
+    runs = short_runs(context)
+    target = _target(context)
+    rate = _peak(context) if target in context.experiment.hparams else None
+    outcome = runs.run(1, rate=rate)
+    if not outcome.live:
+        return fault("one step at the peak of the rate leaves the finite numbers", "the rate is too high", "Lower it")
+    arrays = {path: leaf for path, leaf in context.named_params.items() if leaf.ndim >= 2}
+    moved = {path: share for path, share in runs.moved(outcome.state).items() if path in arrays}
+    if not moved:
+        return not_asked("no arrays of weights")
+    middle = float(np.median(list(moved.values())))
+    text = f"a step at the peak of the rate changes arrays of weights by {min(moved.values()):.1e} to "
+    text += f"{max(moved.values()):.1e} of their size"
+    low, high = BAND
+    if middle > high:
+        return warning(text, "the rate is high: one step replaces much of the weights", "Lower it, or warm up longer")
+    if middle < low:
+        return warning(text, "the rate is low: the weights hardly move", "Raise it; the command lr_range finds it")
+    return ok(text)
+
+
+def shuffled_labels(context: Context) -> Answer:
+    """Do true labels teach more about new examples than shuffled ones?"""
+    if context.task_name == "contrastive":
+        return not_asked("a contrastive task has no labels")
+    runs = short_runs(context)
+    best = best_rate(context)
+    least, most = LEARNED_STEPS
+    steps = int(min(most, 0.4 * context.left / (3 * max(runs.step_seconds, 1e-6))))
+    if steps < least:
+        return not_asked(f"three runs of {least} steps take longer than the time there is")
+    context.say(f"shuffled labels: {steps} steps")
+    true = _learned(context, steps)
+    if not math.isfinite(true.judged):
+        return not_asked("there are no examples held out" if true.live else "the run on true labels diverges")
+    order = np.random.default_rng(3).permutation(len(runs.rows["inputs"]))
+    shuffled = runs.run(steps, rate=best, data={**runs.rows, "targets": runs.rows["targets"][order]}, judge=True)
+    begin = runs.run(1, rate=0.0, judge=True).judged
+    other = shuffled.judged if math.isfinite(shuffled.judged) else math.inf
+    text = f"after {steps} steps the loss of examples held out is {true.judged:.4g}, with shuffled labels {other:.4g}"
+    if true.judged < other - BETTER * abs(min(begin, other)):
+        return ok(text)
+    return fault(
+        text,
+        "labels do not belong to their inputs: one of them was shuffled, sorted or moved without the other; or the "
+        "inputs say nothing about them",
+        "Look at examples with their targets (the command data draws them), and at how the two are joined",
+    )
+
+
+def zero_inputs(context: Context) -> Answer:
+    """Does the model learn more from its inputs than from zeros?"""
+    runs = short_runs(context)
+    least, most = LEARNED_STEPS
+    steps = int(min(most, 0.4 * context.left / (2 * max(runs.step_seconds, 1e-6))))
+    if steps < least:
+        return not_asked(f"two runs of {least} steps take longer than the time there is")
+    true = _learned(context, steps)
+    context.say(f"zeros for inputs: {steps} steps")
+    zeros = runs.run(len(true.losses), rate=best_rate(context), data=runs.rows | {"inputs": 0 * runs.rows["inputs"]})
+    text = f"after {len(true.losses)} steps the training loss is {true.end:.4g}, with zeros for inputs {zeros.end:.4g}"
+    if not true.live:
+        return not_asked("the run diverges")
+    if true.end < zeros.end - 0.5 * BETTER * abs(true.begin):
+        return ok(text)
+    return fault(
+        text,
+        "the model learns the mean of the targets and nothing of the inputs",
+        "Check what reaches the model (the command data draws it), and whether the inputs say anything on the targets",
+    )
+
+
+def overfit(context: Context) -> Answer:
+    """Can a few examples be learned by heart, to near the least value of the loss?"""
+    runs = short_runs(context)
+    steps = int(min(300, 0.6 * context.left / max(runs.step_seconds, 1e-6)))
+    if steps < 50:
+        return not_asked("50 steps take longer than the time there is")
+    found = references(context)
+    count = min(runs.size, BATCH_EXAMPLES if not context.info.vocabulary and not context.info.has_maps else 2)
+    rows = np.resize(runs.order(1)[0][:count], (steps, runs.size)).astype(np.int32)
+    context.say(f"one batch by heart: {steps} steps")
+    outcome = runs.run(steps, rate=best_rate(context), order=rows)
+    text = f"the loss of {count} examples goes from {outcome.begin:.4g} to {outcome.end:.4g} in {steps} steps"
+    if found is None:
+        if outcome.end < outcome.begin - GAIN * abs(outcome.begin):
+            return ok(text)
+        bottom = -math.inf
+    else:
+        bottom = found.truth
+    way = (outcome.begin - outcome.end) / (outcome.begin - bottom) if bottom < outcome.begin else 0.0
+    if found is not None:
+        text += f", {way:.0%} of the way to {bottom:.3g}"
+    if found is not None and way >= OVERFITTED[1]:
+        return ok(text)
+    return (fault if way < OVERFITTED[0] else warning)(
+        text,
+        "the model cannot even learn a few examples by heart: a part of it does not learn, its outputs have the wrong "
+        "form, or equal inputs have different targets",
+        "Look at the questions on gradients, outputs and labels; try a wider model",
+    )
+
+
+def _learned(context: Context, steps: int) -> Outcome:
+    """Returns the run on the true data at the best rate, which several questions compare with."""
+    return context.once("learned", lambda: short_runs(context).run(steps, rate=best_rate(context), judge=True))
+
+
+def best_rate(context: Context) -> float | None:
+    """Returns the rate of the short range test that gains most; None for the config's own."""
+    if _target(context) not in context.experiment.hparams:
+        return None
+    test = range_test(context)
+    if isinstance(test, str):
+        return _peak(context)
+    outcomes, _, peak = test
+    return max(outcomes, key=lambda share: _gain(outcomes[share])) * peak
+
+
+def short_runs(context: Context) -> ShortRuns:
+    """Returns the short runs of a context, compiled once; where steps are quick, all questions get less time."""
+    runs = context.once("short runs", lambda: ShortRuns(context, _target(context)))
+    if runs.step_seconds < QUICK_STEP:
+        context.seconds = min(context.seconds, QUICK_SECONDS)
+    return runs
+
+
+def _target(context: Context) -> str:
+    return context.config["lr_range"]["target"]
+
+
+def _peak(context: Context) -> float:
+    """Returns the largest value that the rate takes in the run."""
+    curve = _curves(context).get(_target(context))
+    return float(context.experiment.hparams[_target(context)]) if curve is None else float(np.abs(curve).max())
+
+
+def _curves(context: Context) -> dict[str, np.ndarray]:
+    """Returns the scheduled values over the run, at evenly spaced steps."""
+    return context.once("curves", lambda: _scheduled(context))
+
+
+def _scheduled(context: Context) -> dict[str, np.ndarray]:
+    experiment = context.experiment
+    names = experiment.schedule.targets
+    if not names:
+        return {}
+    steps = np.unique(np.linspace(0, experiment.lengths.total - 1, POINTS).round().astype(np.int32))
+    hparams = {name: jnp.asarray(value) for name, value in experiment.hparams.items()}
+    scheduled = jax.jit(jax.vmap(lambda step: [experiment.rules.schedule(step, hparams)[name] for name in names]))
+    return dict(zip(names, map(np.asarray, scheduled(steps)), strict=True))
+
+
+def _norm(tree: Any) -> float:
+    return math.sqrt(sum(float(np.square(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(tree)))
