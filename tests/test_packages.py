@@ -25,6 +25,7 @@ TIERS = (
     ("export",),
     ("lr_range",),
     ("search",),
+    ("check",),
     ("commands",),
     ("main",),
 )

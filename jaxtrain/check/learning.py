@@ -51,8 +51,11 @@ BAND = (1e-6, 0.3)
 LEARNED_STEPS = (60, 400)
 """The least and the most steps of the runs on true and shuffled labels."""
 
+SHUFFLES = 3
+"""Orders of the labels that are tried, since one of them may do well by chance on few examples."""
+
 BETTER = 0.02
-"""The share of the initial loss by which true labels must beat shuffled ones on examples held out."""
+"""The share of the loss by which true labels must beat the best of the shuffled ones on examples held out."""
 
 OVERFITTED = (0.5, 0.9)
 """The shares of the way from the initial loss to its least value that a run on one batch must reach: else a fault,
@@ -229,21 +232,24 @@ def shuffled_labels(context: Context) -> Answer:
     if context.task_name == "contrastive":
         return not_asked("a contrastive task has no labels")
     runs = short_runs(context)
-    best = best_rate(context)
-    least, most = LEARNED_STEPS
-    steps = int(min(most, 0.4 * context.left / (3 * max(runs.step_seconds, 1e-6))))
-    if steps < least:
-        return not_asked(f"three runs of {least} steps take longer than the time there is")
-    context.say(f"shuffled labels: {steps} steps")
+    steps = _steps_to_learn(context, 1 + SHUFFLES)
+    if not steps:
+        return not_asked(f"{1 + SHUFFLES} runs of {LEARNED_STEPS[0]} steps take longer than the time there is")
+    context.say(f"shuffled labels: {1 + SHUFFLES} runs of {steps} steps")
     true = _learned(context, steps)
     if not math.isfinite(true.judged):
         return not_asked("there are no examples held out" if true.live else "the run on true labels diverges")
-    order = np.random.default_rng(3).permutation(len(runs.rows["inputs"]))
-    shuffled = runs.run(steps, rate=best, data={**runs.rows, "targets": runs.rows["targets"][order]}, judge=True)
-    begin = runs.run(1, rate=0.0, judge=True).judged
-    other = shuffled.judged if math.isfinite(shuffled.judged) else math.inf
-    text = f"after {steps} steps the loss of examples held out is {true.judged:.4g}, with shuffled labels {other:.4g}"
-    if true.judged < other - BETTER * abs(min(begin, other)):
+    others = []
+    for seed in range(SHUFFLES):
+        order = np.random.default_rng(seed).permutation(len(runs.rows["inputs"]))
+        data = {**runs.rows, "targets": runs.rows["targets"][order]}
+        judged = runs.run(len(true.losses), rate=best_rate(context), data=data, judge=True).judged
+        others.append(judged if math.isfinite(judged) else math.inf)
+    text = (
+        f"in {len(true.losses)} steps the loss of examples held out falls to {true.judged:.4g}, with shuffled labels "
+    )
+    text += f"to {min(others):.4g} at best"
+    if true.judged < min(others) - BETTER * abs(min(others)):
         return ok(text)
     return fault(
         text,
@@ -256,17 +262,15 @@ def shuffled_labels(context: Context) -> Answer:
 def zero_inputs(context: Context) -> Answer:
     """Does the model learn more from its inputs than from zeros?"""
     runs = short_runs(context)
-    least, most = LEARNED_STEPS
-    steps = int(min(most, 0.4 * context.left / (2 * max(runs.step_seconds, 1e-6))))
-    if steps < least:
-        return not_asked(f"two runs of {least} steps take longer than the time there is")
+    steps = _steps_to_learn(context, 2)
+    if not steps:
+        return not_asked(f"two runs of {LEARNED_STEPS[0]} steps take longer than the time there is")
     true = _learned(context, steps)
-    context.say(f"zeros for inputs: {steps} steps")
     zeros = runs.run(len(true.losses), rate=best_rate(context), data=runs.rows | {"inputs": 0 * runs.rows["inputs"]})
     text = f"after {len(true.losses)} steps the training loss is {true.end:.4g}, with zeros for inputs {zeros.end:.4g}"
     if not true.live:
         return not_asked("the run diverges")
-    if true.end < zeros.end - 0.5 * BETTER * abs(true.begin):
+    if true.end < zeros.end - BETTER * abs(zeros.end):
         return ok(text)
     return fault(
         text,
@@ -304,6 +308,13 @@ def overfit(context: Context) -> Answer:
         "form, or equal inputs have different targets",
         "Look at the questions on gradients, outputs and labels; try a wider model",
     )
+
+
+def _steps_to_learn(context: Context, runs: int) -> int:
+    """Returns the steps of each of some runs that the time allows, 0 where that is too few."""
+    least, most = LEARNED_STEPS
+    steps = int(min(most, 0.4 * context.left / (runs * max(short_runs(context).step_seconds, 1e-6))))
+    return steps if steps >= least else 0
 
 
 def _learned(context: Context, steps: int) -> Outcome:

@@ -1,5 +1,6 @@
 """Questions about the model and the loss at initial weights: what depends on what, and what must not."""
 
+import jax
 import numpy as np
 
 from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
@@ -77,17 +78,27 @@ def loss(context: Context) -> Answer:
 
 
 def masked_rows(context: Context) -> Answer:
-    """Is the loss in evaluation independent of masked rows, which pad the last batch?"""
+    """Is the loss independent of masked rows, which pad the last batch of an evaluation?"""
     first, second, third = context.parts
     alone = context.evaluate(joined(first, second, (1, 0)))
     beside = context.evaluate(joined(first, _larger(context, third), (1, 0)))
     text = f"loss {alone[1]:.5g} and {beside[1]:.5g} beside other masked rows"
-    if np.allclose(alone, beside, rtol=_tolerance(context), equal_nan=True):
-        return ok(text)
-    return fault(
-        text,
-        "padding rows count in the loss, so the numbers of an evaluation depend on the size of its batches",
-        "Compute one number for each example, and add them up with jaxtrain.Mean.of(numbers, batch['mask'])",
+    if not np.allclose(alone, beside, rtol=_tolerance(context), equal_nan=True):
+        return fault(
+            text,
+            "padding rows count in the loss, so the numbers of an evaluation depend on the size of its batches",
+            "Compute one number for each example, and add them up with jaxtrain.Mean.of(numbers, batch['mask'])",
+        )
+    if context.task_name == "contrastive" or jax.tree.leaves(context.state.model_state):
+        return ok(f"{text}; in training batch statistics, or views of the batch, may mix")
+    trained = context.train_loss(joined(first, second, (1, 0)))
+    moved = context.train_loss(joined(first, third, (1, 0)))
+    if np.isclose(trained, moved, rtol=_tolerance(context), equal_nan=True):
+        return ok(f"{text}; in training, too")
+    return warning(
+        f"{text}; in training {trained:.5g} and {moved:.5g}",
+        "examples are mixed in training, or masked rows count in it",
+        "Keep the first axis apart, also where `train` is true",
     )
 
 
@@ -137,25 +148,7 @@ def mixing(context: Context) -> Answer:
             "over the batch",
             "Keep the first axis apart: `reshape(inputs.shape[0], -1)`, means over the axes after the first",
         )
-    return _mixing_in_training(context, text)
-
-
-def _mixing_in_training(context: Context, text: str) -> Answer:
-    """Asks the same of training, where only batch statistics may mix."""
-    import jax
-
-    if context.task_name == "contrastive" or jax.tree.leaves(context.state.model_state):
-        return ok(f"{text}; in training batch statistics, or views of the batch, may")
-    first, second, third = context.parts
-    alone = context.train_loss(joined(first, second, (1, 0)))
-    beside = context.train_loss(joined(first, third, (1, 0)))
-    if np.isclose(alone, beside, rtol=_tolerance(context)):
-        return ok(f"{text}, in training, too")
-    return warning(
-        f"{text}; in training the loss of half a batch moves from {alone:.5g} to {beside:.5g}",
-        "examples are mixed in training, or masked rows count in it",
-        "Keep the first axis apart, also where `train` is true",
-    )
+    return ok(text)
 
 
 def uses_inputs(context: Context) -> Answer:

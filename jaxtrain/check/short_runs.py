@@ -28,15 +28,18 @@ WARM_UP = "check.warm_up"
 HELD_OUT = 0.2
 """The share of the training examples that judges short runs of a config without a validation split."""
 
-JUDGED = 1_000
-"""Examples that judge a short run."""
+JUDGED = 16
+"""Batches, of at most 1,000 examples in all, that judge a short run."""
+
+JUDGEMENTS = 8
+"""How often a run is judged on its way; the best counts, so that learning by heart does not hide what was learned."""
 
 
 class Outcome(NamedTuple):
     """What a short run reached.
 
-    losses: the training loss of each step; judged: the loss on the examples held out, nan if not asked; live: whether
-    all numbers stayed finite; state: the state at its end.
+    losses: the training loss of each step; judged: the least loss on the examples held out, of some times on the way,
+    nan if not asked; live: whether all numbers stayed finite; state: the state at its end.
     """
 
     losses: np.ndarray
@@ -98,12 +101,13 @@ class ShortRuns:
         """Reads the examples, and keeps some of them apart where there is no validation split."""
         context = self._context
         rows = dict(context.rows("train"))
+        most = min(1_000, JUDGED * self.size)
         if "validation" in context.dataset.sizes:
-            judged = {name: values[:JUDGED] for name, values in context.rows("validation").items()}
+            judged = {name: values[:most] for name, values in context.rows("validation").items()}
         else:
             order = np.random.default_rng(2).permutation(len(rows["inputs"]))
             kept = max(self.size, round((1 - HELD_OUT) * len(order)))
-            judged = {name: values[order[kept:][:JUDGED]] for name, values in rows.items()}
+            judged = {name: values[order[kept:][:most]] for name, values in rows.items()}
             rows = {name: values[order[:kept]] for name, values in rows.items()}
         self.rows = rows
         self.judged_rows = judged
@@ -137,8 +141,10 @@ class ShortRuns:
         placed = self._data if data is None else replicate(dict(data), self._mesh)
         batches = self.order(steps) if order is None else order
         losses: list[np.ndarray] = []
-        for begin in range(0, steps, CAPACITY):
-            count = min(CAPACITY, steps - begin)
+        judged: list[float] = []
+        length = min(CAPACITY, max(10, steps // JUDGEMENTS)) if judge else CAPACITY
+        for begin in range(0, steps, length):
+            count = min(length, steps - begin)
             rows = np.zeros((CAPACITY, self.size), np.int32)
             rows[:count] = batches[begin : begin + count]
             state, output = self._call(state, Batches(placed, rows), count)
@@ -146,9 +152,10 @@ class ShortRuns:
             losses.append(np.asarray(loss.finish(loss.sum[:count], loss.count[:count]), np.float64))
             if not bool(output.live):
                 break
-        live = bool(state.live) and bool(np.isfinite(np.concatenate(losses)).all())
-        judged = self._judge(state) if judge and live else math.nan
-        return Outcome(np.concatenate(losses), judged, live, state)
+            judged += [self._judge(state)] if judge else []
+        whole = np.concatenate(losses)
+        live = bool(state.live) and bool(np.isfinite(whole).all())
+        return Outcome(whole, min(judged, default=math.nan), live, state)
 
     def _judge(self, state: TrainState) -> float:
         """Returns the loss of a state on the examples held out, with its current weights."""
