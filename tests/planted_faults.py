@@ -112,6 +112,7 @@ def _given(task: TaskName, seed: int) -> dict[str, Any]:
         "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
         "train": {"duration": "20 epochs"},
         "parallel": {"mesh": 1},
+        "check": {"seconds": 1800.0},  # on a busy machine all questions are asked, too
     }
 
 

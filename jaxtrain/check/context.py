@@ -25,6 +25,14 @@ from jaxtrain.training.fine_tuning import load_initial_weights
 
 Made = TypeVar("Made")
 
+SECONDS = 180.0
+"""Seconds of all questions together, unless the config says otherwise."""
+
+QUICK_STEP = 5e-3
+"""Seconds of a step below which they get QUICK_SECONDS."""
+
+QUICK_SECONDS = 60.0
+
 MOST_ROWS = 10_000
 """Examples of a split that are looked at."""
 
@@ -56,7 +64,7 @@ class Context:
         self.config = config
         self.step = step
         self.say = say
-        self.seconds: float = config["check"]["seconds"]
+        self.seconds: float = config["check"]["seconds"] or SECONDS
         self.began = time.perf_counter()
         self._data = data
         self._kept: dict[str, Any] = {}
@@ -71,6 +79,11 @@ class Context:
     def left(self) -> float:
         """The seconds that are left for all questions."""
         return self.began + self.seconds - time.perf_counter()
+
+    def learn_pace(self, step_seconds: float) -> None:
+        """Takes note of the time of a step: where steps are quick, all questions get less time."""
+        if step_seconds < QUICK_STEP and self.config["check"]["seconds"] is None:
+            self.seconds = QUICK_SECONDS
 
     @functools.cached_property
     def experiment(self) -> Experiment:

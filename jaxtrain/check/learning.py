@@ -13,11 +13,6 @@ from jaxtrain.check.references import references
 from jaxtrain.check.short_runs import Outcome, ShortRuns
 from jaxtrain.core.trees import state_digest
 
-QUICK_STEP = 5e-3
-"""Seconds of a step below which all questions together take at most QUICK_SECONDS."""
-
-QUICK_SECONDS = 60.0
-
 POINTS = 200
 """Steps at which a schedule is looked at."""
 
@@ -38,6 +33,12 @@ FAR_TOO_LOW = 0.25
 
 FAR_TOO_HIGH = 0.1
 """The share of the best rate's gain that the config's rate, or a tenth of it, must reach after warming up."""
+
+REPLACED = 1.0
+"""The change of the weights by one step, relative to their size, from which steps replace what was learned."""
+
+REPLACED_GAIN = 0.5
+"""The share of the best rate's gain below which such steps are a fault."""
 
 DECAY = 0.5
 """The size of the decay's part of an update, relative to the gradient's, from which it takes the weights.
@@ -134,9 +135,11 @@ def rate(context: Context) -> Answer:
             "the rate is so low that the whole run does not get where the best rate is in these steps",
             f"Raise it, to {best * peak:.2g} for example; the command lr_range finds it",
         )
-    if best < 1 and max(gains[1.0], gains[0.1]) < FAR_TOO_HIGH * gains[best]:
+    lost = gains[1.0] / gains[best]
+    size = _median(_moved(context))
+    if best < 1 and (max(lost, gains[0.1] / gains[best]) < FAR_TOO_HIGH or (lost < REPLACED_GAIN and size > REPLACED)):
         return fault(
-            text,
+            f"{text}; a step changes weights by {size:.2g} of their size",
             "the rate is so high that steps jump over what they should find, even after warming up",
             f"Lower it, to {best * peak:.2g} for example; the command lr_range finds it",
         )
@@ -206,17 +209,12 @@ def same_step(context: Context) -> Answer:
 
 def updates(context: Context) -> Answer:
     """Do updates change the parameters by a sane share of their size?"""
-    runs = short_runs(context)
-    target = _target(context)
-    rate = _peak(context) if target in context.experiment.hparams else None
-    outcome = runs.run(1, rate=rate)
-    if not outcome.live:
-        return fault("one step at the peak of the rate leaves the finite numbers", "the rate is too high", "Lower it")
-    arrays = {path: leaf for path, leaf in context.named_params.items() if leaf.ndim >= 2}
-    moved = {path: share for path, share in runs.moved(outcome.state).items() if path in arrays}
+    moved = _moved(context)
     if not moved:
         return not_asked("no arrays of weights")
-    middle = float(np.median(list(moved.values())))
+    if not all(map(math.isfinite, moved.values())):
+        return fault("one step at the peak of the rate leaves the finite numbers", "the rate is too high", "Lower it")
+    middle = _median(moved)
     text = f"a step at the peak of the rate changes arrays of weights by {min(moved.values()):.1e} to "
     text += f"{max(moved.values()):.1e} of their size"
     low, high = BAND
@@ -225,6 +223,20 @@ def updates(context: Context) -> Answer:
     if middle < low:
         return warning(text, "the rate is low: the weights hardly move", "Raise it; the command lr_range finds it")
     return ok(text)
+
+
+def _moved(context: Context) -> dict[str, float]:
+    """Returns path -> the change of each array of weights by a step at the peak of the rate, relative to its size."""
+    runs = short_runs(context)
+    rate = _peak(context) if _target(context) in context.experiment.hparams else None
+    outcome = context.once("one step", lambda: runs.run(1, rate=rate))
+    changes = runs.moved(outcome.state) if outcome.live else {}
+    weights = [path for path, leaf in context.named_params.items() if leaf.ndim >= 2]
+    return {path: changes.get(path, math.inf) for path in weights if not changes or path in changes}
+
+
+def _median(changes: dict[str, float]) -> float:
+    return float(np.median(list(changes.values()))) if changes else 0.0
 
 
 def shuffled_labels(context: Context) -> Answer:
@@ -334,10 +346,9 @@ def best_rate(context: Context) -> float | None:
 
 
 def short_runs(context: Context) -> ShortRuns:
-    """Returns the short runs of a context, compiled once; where steps are quick, all questions get less time."""
+    """Returns the short runs of a context, whose program is compiled once."""
     runs = context.once("short runs", lambda: ShortRuns(context, _target(context)))
-    if runs.step_seconds < QUICK_STEP:
-        context.seconds = min(context.seconds, QUICK_SECONDS)
+    context.learn_pace(runs.step_seconds)
     return runs
 
 

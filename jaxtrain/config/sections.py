@@ -195,12 +195,12 @@ class Search:
 class Check:
     """What the command `check` may take and asks besides its own questions.
 
-    `seconds` bound the time of all questions together; where a step takes less than 5 ms they get at most 60. `questions`
-    are functions of your own, as "package.module:function", which take a `jaxtrain.check.context.Context` and return a
-    `jaxtrain.check.answers.Answer`.
+    `seconds` bound the time of all questions together (None: 60 where a step takes less than 5 ms, else 180).
+    `questions` are functions of your own, as "package.module:function", which take a `jaxtrain.check.context.Context`
+    and return a `jaxtrain.check.answers.Answer`.
     """
 
-    seconds: Positive = 180.0
+    seconds: Positive | None = None
     questions: tuple[str, ...] = ()
 
 
