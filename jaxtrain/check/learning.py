@@ -40,6 +40,9 @@ REPLACED = 1.0
 REPLACED_GAIN = 0.5
 """The share of the best rate's gain below which such steps are a fault."""
 
+STIFLED = 0.1
+"""The share of a short run's gain that must be left with the config's dropout, smoothing and decay."""
+
 DECAY = 0.5
 """The size of the decay's part of an update, relative to the gradient's, from which it takes the weights.
 
@@ -118,6 +121,8 @@ def rate(context: Context) -> Answer:
     if target not in context.experiment.hparams:
         return not_asked(f"the optimizer has no {target}")
     test = range_test(context)
+    if not _peak(context):
+        return fault("the rate is 0", "nothing is learned", "Give a rate above 0; the command lr_range finds one")
     if isinstance(test, str):
         return not_asked(test)
     outcomes, steps, peak = test
@@ -190,6 +195,45 @@ def _gain_of_whole_way(context: Context, gains: dict[float, float], steps: int) 
     shares = sorted(gains)
     best_so_far = np.maximum.accumulate([gains[share] for share in shares])
     return float(np.interp(math.log10(max(reach, 1e-12)), np.log10(shares), best_so_far))
+
+
+def regularisers(context: Context) -> Answer:
+    """Does the run still learn with its own dropout, smoothing and decay?"""
+    found = {name: float(value) for name, value in context.values.items() if is_regulariser(name)}
+    chosen = {name: value for name, value in found.items() if value}
+    if not chosen:
+        return not_asked("there is no dropout, smoothing or decay")
+    test = range_test(context) if _target(context) in context.experiment.hparams else "the optimizer has no rate"
+    if isinstance(test, str):
+        return not_asked(test)
+    outcomes, steps, peak = test
+    best = max(outcomes, key=lambda share: _gain(outcomes[share]))
+    gain = _gain(outcomes[best])
+    if gain < GAIN * abs(outcomes[best].begin):
+        return not_asked("without them nothing is learned in a short run either")
+    given = short_runs(context).run(steps, rate=best * peak, warm_up=max(1, steps // 3), hparams=chosen)
+    text = f"{', '.join(f'{name} = {value:g}' for name, value in chosen.items())}: in {steps} steps a run gains "
+    text += f"{_gain(given) / gain:.0%} of what it gains without"
+    if _gain(given) < STIFLED * gain:
+        return fault(text, "regularisation keeps the model from learning", "Lower these, one after the other")
+    return ok(text)
+
+
+def averages(context: Context) -> Answer:
+    """Do averaged weights follow the run before it ends?"""
+    decay = context.config["train"]["ema"]
+    if decay is None:
+        return not_asked("weights are not averaged")
+    total = context.experiment.lengths.total
+    horizon = math.inf if decay >= 1 else 1 / (1 - decay)
+    text = f"train.ema = {decay:g} averages over {horizon:.4g} steps, of {total:,} in all"
+    if horizon > total:
+        return (fault if horizon > 10 * total else warning)(
+            text,
+            "what is evaluated lags behind what is trained, up to the end",
+            "Lower train.ema, such that 1 / (1 - ema) is a tenth of the steps or less",
+        )
+    return ok(text)
 
 
 def same_step(context: Context) -> Answer:

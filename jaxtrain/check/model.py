@@ -6,6 +6,7 @@ import numpy as np
 from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
 from jaxtrain.check.context import Context, as_array, joined
 from jaxtrain.check.references import BINARY, CLASSES, describe, elements, references
+from jaxtrain.training.task_checks import check_task
 
 SAME = 1e-3
 """The difference, relative to the spread of the outputs, up to which two outputs are equal but for rounding.
@@ -79,6 +80,7 @@ def loss(context: Context) -> Answer:
 
 def masked_rows(context: Context) -> Answer:
     """Is the loss independent of masked rows, which pad the last batch of an evaluation?"""
+    experiment = context.experiment
     first, second, third = context.parts
     alone = context.evaluate(joined(first, second, (1, 0)))
     beside = context.evaluate(joined(first, _larger(context, third), (1, 0)))
@@ -89,6 +91,7 @@ def masked_rows(context: Context) -> Answer:
             "padding rows count in the loss, so the numbers of an evaluation depend on the size of its batches",
             "Compute one number for each example, and add them up with jaxtrain.Mean.of(numbers, batch['mask'])",
         )
+    check_task(experiment.rules, context.config, context.dataset, experiment.hparams)  # metrics of the user's own
     if context.task_name == "contrastive" or jax.tree.leaves(context.state.model_state):
         return ok(f"{text}; in training batch statistics, or views of the batch, may mix")
     trained = context.train_loss(joined(first, second, (1, 0)))

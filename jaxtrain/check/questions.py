@@ -21,6 +21,7 @@ DATA: Mapping[str, Question] = {
     "duplicates": data_splits.duplicates,
     "contradictions": data_splits.contradictions,
     "leak": data_inputs.leak,
+    "augmentation": data_inputs.augmentation,
 }
 MODEL: Mapping[str, Question] = {
     "weights": model.weights,
@@ -40,9 +41,11 @@ MODEL: Mapping[str, Question] = {
 }
 LEARNING: Mapping[str, Question] = {
     "schedule": learning.schedule,
+    "averages": learning.averages,
     "decay": learning.decay,
     "rate": learning.rate,
     "updates": learning.updates,
+    "regularisers": learning.regularisers,
     "same_step": learning.same_step,
     "shuffled_labels": learning.shuffled_labels,
     "zero_inputs": learning.zero_inputs,

@@ -29,6 +29,9 @@ SCALED = (0.1, 4.0)
 UNSCALED = 30.0
 """The deviation, or mean, from which inputs that are not scaled keep a network from learning: a fault."""
 
+FAINT = 1e-6
+"""The ratio of the gradients of two arrays of weights, root mean squares, from which one of them vanishes."""
+
 STEP = 1e-2
 """The step of a finite difference, relative to the norm of the parameters it moves.
 
@@ -132,6 +135,16 @@ def gradients(context: Context) -> Answer:
             f"{text}; none reaches {', '.join(lost[:3])}{more}",
             "these parameters stay as they are: they are unused, or lie behind stop_gradient, an argmax or a rounding",
             "Remove what stops the gradient, or freeze the parameters by name (`optimizer.frozen`)",
+        )
+    sizes = {path: _root_mean_square(leaf) for path, leaf in found[1].items() if leaf.ndim >= 2 and leaf.any()}
+    faintest = min(sizes, key=lambda path: sizes[path], default="")
+    apart = sizes[faintest] / max(sizes.values()) if sizes else 1.0
+    text += f"; those of weights are at most {1 / apart:.2g} times apart"
+    if apart < FAINT:
+        return warning(
+            f"{text}, faintest in {faintest}",
+            "gradients vanish on their way back: early layers hardly learn",
+            "Take fewer layers, rectifiers in place of sigmoids, norms or residual connections",
         )
     return ok(text)
 
