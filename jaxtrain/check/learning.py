@@ -1,7 +1,7 @@
 """Questions about learning: what a few dozen steps of the config's own optimizer reach, and what they must not."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,11 @@ TRIED = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
 TEST_STEPS = (12, 60)
 """The least and the most steps of a run of the short range test."""
 
+NEARLY_BEST = 0.9
+"""The share of the best rate's gain with which a lower rate is preferred: it is steadier in longer runs."""
+
 GAIN = 0.05
-"""The least gain, relative to the initial loss, by which rates can be compared: batches alone move it by 0.02."""
+"""The least gain, relative to the loss of a run that stands still, by which rates can be compared."""
 
 FAR_TOO_LOW = 0.25
 """The share of the best rate's gain that the config's whole way (rate times steps) must reach in a short run."""
@@ -65,8 +68,14 @@ OVERFITTED = (0.5, 0.9)
 """The shares of the way from the initial loss to its least value that a run on one batch must reach: else a fault,
 else a warning."""
 
+OVERFIT_STEPS = (50, 300)
+"""The least and the most steps of a run on one batch."""
+
 BATCH_EXAMPLES = 16
-"""Examples of the batch that is learned by heart."""
+"""Examples of the batch that is learned by heart; two where each has many targets, as a text or a mask."""
+
+PARAMETERS_EACH = 4
+"""Trained parameters that a model needs for each target that it learns by heart."""
 
 
 def schedule(context: Context) -> Answer:
@@ -125,12 +134,10 @@ def rate(context: Context) -> Answer:
         return fault("the rate is 0", "nothing is learned", "Give a rate above 0; the command lr_range finds one")
     if isinstance(test, str):
         return not_asked(test)
-    outcomes, steps, peak = test
-    gains = {share: _gain(outcome) for share, outcome in outcomes.items()}
-    begin = next(iter(outcomes.values())).begin
+    gains, still, steps, peak = test
     best = max(gains, key=lambda share: gains[share])
     text = f"{target} {peak:.3g} at its peak; of {steps} steps the best is {best * peak:.3g}"
-    if gains[best] < GAIN * max(abs(begin), 1e-6):
+    if gains[best] < GAIN * max(abs(still), 1e-6):
         return not_asked(f"{text}, and no rate lowers the loss by more than {GAIN:.0%}")
     way = _gain_of_whole_way(context, gains, steps)
     text += f"; it gains {gains[1.0] / gains[best]:.0%} of the best, its whole way {way / gains[best]:.0%}"
@@ -157,12 +164,25 @@ def rate(context: Context) -> Answer:
     return ok(text)
 
 
-def range_test(context: Context) -> tuple[dict[float, Outcome], int, float] | str:
-    """Returns the outcome of each rate tried, the number of steps, and the config's peak; or why it was not run."""
+class RangeTest(NamedTuple):
+    """What a short range test found.
+
+    gains: by how much each rate, as a multiple of the config's peak, ends below a run that stands still on the same
+    batches; still: the loss of that run; steps: of each run; peak: the largest rate of the config's run.
+    """
+
+    gains: dict[float, float]
+    still: float
+    steps: int
+    peak: float
+
+
+def range_test(context: Context) -> RangeTest | str:
+    """Returns the short range test, which is run once; or why it was not run."""
     return context.once("range test", lambda: _run_range_test(context))
 
 
-def _run_range_test(context: Context) -> tuple[dict[float, Outcome], int, float] | str:
+def _run_range_test(context: Context) -> RangeTest | str:
     runs = short_runs(context)
     least, most = TEST_STEPS
     time_left = 0.35 * context.left
@@ -172,15 +192,14 @@ def _run_range_test(context: Context) -> tuple[dict[float, Outcome], int, float]
     peak = _peak(context)
     if not peak:
         return "the rate is 0"
-    found = {}
-    context.say(f"rate: {len(TRIED)} runs of {steps} steps")
-    for share in TRIED:
-        found[share] = runs.run(steps, rate=share * peak, warm_up=max(1, steps // 3))
-    return found, steps, peak
+    context.say(f"rate: {1 + len(TRIED)} runs of {steps} steps")
+    still = runs.run(steps, rate=0.0).end
+    ends = {share: runs.run(steps, rate=share * peak, warm_up=_warm_up(steps)).end for share in TRIED}
+    return RangeTest({share: max(0.0, still - end) for share, end in ends.items()}, still, steps, peak)
 
 
-def _gain(outcome: Outcome) -> float:
-    return max(0.0, outcome.begin - outcome.end) if outcome.live else 0.0
+def _warm_up(steps: int) -> int:
+    return max(1, steps // 3)
 
 
 def _gain_of_whole_way(context: Context, gains: dict[float, float], steps: int) -> float:
@@ -206,15 +225,16 @@ def regularisers(context: Context) -> Answer:
     test = range_test(context) if _target(context) in context.experiment.hparams else "the optimizer has no rate"
     if isinstance(test, str):
         return not_asked(test)
-    outcomes, steps, peak = test
-    best = max(outcomes, key=lambda share: _gain(outcomes[share]))
-    gain = _gain(outcomes[best])
-    if gain < GAIN * abs(outcomes[best].begin):
+    best = max(test.gains, key=lambda share: test.gains[share])
+    if test.gains[best] < GAIN * abs(test.still):
         return not_asked("without them nothing is learned in a short run either")
-    given = short_runs(context).run(steps, rate=best * peak, warm_up=max(1, steps // 3), hparams=chosen)
-    text = f"{', '.join(f'{name} = {value:g}' for name, value in chosen.items())}: in {steps} steps a run gains "
-    text += f"{_gain(given) / gain:.0%} of what it gains without"
-    if _gain(given) < STIFLED * gain:
+    runs = short_runs(context)
+    still = runs.run(test.steps, rate=0.0, hparams=chosen).end
+    given = runs.run(test.steps, rate=best * test.peak, warm_up=_warm_up(test.steps), hparams=chosen).end
+    share = max(0.0, still - given) / test.gains[best]
+    text = f"{', '.join(f'{name} = {value:g}' for name, value in chosen.items())}: in {test.steps} steps a "
+    text += f"run gains {share:.0%} of what it gains without"
+    if share < STIFLED:
         return fault(text, "regularisation keeps the model from learning", "Lower these, one after the other")
     return ok(text)
 
@@ -338,25 +358,24 @@ def zero_inputs(context: Context) -> Answer:
 def overfit(context: Context) -> Answer:
     """Can a few examples be learned by heart, to near the least value of the loss?"""
     runs = short_runs(context)
-    steps = int(min(300, 0.6 * context.left / max(runs.step_seconds, 1e-6)))
-    if steps < 50:
-        return not_asked("50 steps take longer than the time there is")
+    steps = int(min(OVERFIT_STEPS[1], 0.3 * context.left / max(runs.step_seconds, 1e-6)))
+    if steps < OVERFIT_STEPS[0]:
+        return not_asked(f"{OVERFIT_STEPS[0]} steps take longer than the time there is")
     found = references(context)
-    count = min(runs.size, BATCH_EXAMPLES if not context.info.vocabulary and not context.info.has_maps else 2)
+    count = _learnable(context)
     rows = np.resize(runs.order(1)[0][:count], (steps, runs.size)).astype(np.int32)
     context.say(f"one batch by heart: {steps} steps")
-    outcome = runs.run(steps, rate=best_rate(context), order=rows)
+    best = best_rate(context)
+    outcome = runs.run(steps, rate=best, order=rows)
+    bottom = found.truth if found else min(0.0, outcome.end)
+    if best is not None and _way(outcome, bottom) < OVERFITTED[1]:  # a lower rate is steadier
+        outcome = min(outcome, runs.run(steps, rate=0.1 * best, order=rows), key=lambda outcome: outcome.end)
+    way = _way(outcome, bottom)
     text = f"the loss of {count} examples goes from {outcome.begin:.4g} to {outcome.end:.4g} in {steps} steps"
-    if found is None:
-        if outcome.end < outcome.begin - GAIN * abs(outcome.begin):
-            return ok(text)
-        bottom = -math.inf
-    else:
-        bottom = found.truth
-    way = (outcome.begin - outcome.end) / (outcome.begin - bottom) if bottom < outcome.begin else 0.0
-    if found is not None:
-        text += f", {way:.0%} of the way to {bottom:.3g}"
-    if found is not None and way >= OVERFITTED[1]:
+    if found is None and outcome.end < outcome.begin - GAIN * abs(outcome.begin):
+        return ok(f"{text}; its least value is not known")
+    text += f", {way:.0%} of the way to {bottom:.3g}"
+    if way >= OVERFITTED[1]:
         return ok(text)
     return (fault if way < OVERFITTED[0] else warning)(
         text,
@@ -364,6 +383,19 @@ def overfit(context: Context) -> Answer:
         "form, or equal inputs have different targets",
         "Look at the questions on gradients, outputs and labels; try a wider model",
     )
+
+
+def _learnable(context: Context) -> int:
+    """Returns how many examples the model can be asked to learn by heart: it needs some parameters for each target."""
+    trained = sum(leaf.size for leaf in jax.tree.leaves(context.state.params))
+    each = max(1, int(np.prod(context.info.target_shape, dtype=np.int64)))
+    most = BATCH_EXAMPLES if each < 16 else 2
+    return max(1, min(most, context.config["data"]["batch_size"], trained // (PARAMETERS_EACH * each)))
+
+
+def _way(outcome: Outcome, bottom: float) -> float:
+    """Returns the share of the way from the initial loss to its least value that a run has gone."""
+    return (outcome.begin - outcome.end) / (outcome.begin - bottom) if bottom < outcome.begin else 0.0
 
 
 def _steps_to_learn(context: Context, runs: int) -> int:
@@ -379,14 +411,14 @@ def _learned(context: Context, steps: int) -> Outcome:
 
 
 def best_rate(context: Context) -> float | None:
-    """Returns the rate of the short range test that gains most; None for the config's own."""
+    """Returns the lowest rate of the short range test that gains nearly as much as the best; None: the config's own."""
     if _target(context) not in context.experiment.hparams:
         return None
     test = range_test(context)
     if isinstance(test, str):
         return _peak(context)
-    outcomes, _, peak = test
-    return max(outcomes, key=lambda share: _gain(outcomes[share])) * peak
+    enough = NEARLY_BEST * max(test.gains.values())
+    return min(share for share, gain in test.gains.items() if gain >= enough) * test.peak
 
 
 def short_runs(context: Context) -> ShortRuns:

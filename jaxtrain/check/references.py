@@ -53,6 +53,7 @@ def _predictions(context: Context, targets: np.ndarray) -> tuple[list[jax.Array]
         return None
     classes = info.classes or 2
     if name in CLASSES and not (name == "segmentation" and classes <= 2):
+        targets = targets.astype(np.int64)  # bytes would wrap around
         right = CERTAIN * jax.nn.one_hot(targets, classes)
         wrong = CERTAIN * jax.nn.one_hot((targets + 1) % classes, classes)
         return [right, jnp.zeros(right.shape), wrong], math.log(classes)
