@@ -104,9 +104,10 @@ def _draw_distributions(context: Context) -> "Figure":
     panels = figure.subplots(-(-(shown + 1) // columns), columns, squeeze=False).ravel()
     for axes in panels[shown + 1 :]:
         axes.remove()
-    kind = "token" if context.info.vocabulary is not None else "feature" if inputs["train"].ndim == 2 else "channel"
+    kind = "feature" if inputs["train"].ndim == 2 else "channel"
     for place in range(shown):
-        _draw_lines(panels[place], {name: values[:, place] for name, values in features.items()}, f"{kind} {place}")
+        title = "tokens" if context.info.vocabulary is not None else f"{kind} {place}"
+        _draw_lines(panels[place], {name: values[:, place] for name, values in features.items()}, title)
     targets = {name: np.asarray(context.rows(name)["targets"], np.float64).ravel() for name in splits}
     _draw_lines(panels[shown], targets, "targets")
     panels[0].legend(fontsize="x-small")
@@ -123,7 +124,8 @@ def _draw_lines(axes: "Axes", values: Mapping[str, np.ndarray], title: str) -> N
     for name, own in values.items():
         counts, _ = np.histogram(own, edges)
         axes.step(edges[:-1], counts / max(1, counts.sum()), where="mid", label=name, linewidth=1.2)
-    axes.set_title(title, fontsize="small", loc="left")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"{title}: share of values", fontsize="small", loc="left")
     axes.tick_params(labelsize="x-small")
 
 
@@ -144,10 +146,11 @@ def _draw_layers(context: Context) -> "Figure":
     if dead:
         left.plot([max(share, 1e-3) for share, _ in dead], [i for _, i in dead], "x", label="share of dead units")
     _name_rows(left, names)
-    right.plot([max(own, 1e-12) for _, (own, _) in sizes], range(len(sizes)), "o", label="parameters")
-    right.plot([max(gradient, 1e-12) for _, (_, gradient) in sizes], range(len(sizes)), "o", label="gradients")
+    for place, name in enumerate(("parameters", "gradients")):  # a logarithmic axis leaves zeros out
+        right.plot([size[place] or np.nan for _, size in sizes], range(len(sizes)), "o", label=name)
     _name_rows(right, [path for path, _ in sizes])
-    right.set_xlabel("root mean square")
+    left.set_xlabel("of a batch at initial weights")
+    right.set_xlabel("root mean square; zeros are left out")
     return figure
 
 
