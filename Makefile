@@ -60,7 +60,7 @@ docs: $(VENV)/core.stamp
 lock: $(VENV)/pyvenv.cfg
 	@$(PIP) install --root-user-action ignore uv
 	$(COMPILE) pyproject.toml --output-file requirements.lock
-	$(COMPILE) pyproject.toml --extra dev --extra search --extra parquet --extra text --constraints requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra dev --extra search --extra parquet --extra text --extra onnx --extra serve --constraints requirements.lock --output-file requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .ruff_cache build dist

@@ -18,7 +18,8 @@ from jaxtrain import build, load_config
 from jaxtrain.training.experiment import Experiment
 
 QUICK = "--quick" in sys.argv  # to see that a benchmark runs, a few random images do
-SIZES = {"train": 2_000, "t10k": 500} if QUICK else {"train": 60_000, "t10k": 10_000}
+SIZES = {"train": 600, "t10k": 200} if QUICK else {"train": 60_000, "t10k": 10_000}
+SMALLER = {"data.batch_size": 16} if QUICK else {}
 
 
 @functools.cache
@@ -55,4 +56,4 @@ def _write_random_images(folder: Path) -> None:
 def experiment(config: str, overrides: Mapping[str, Any]) -> tuple[Experiment, list[str]]:
     """Builds configs/<config>.py with overrides; returns the experiment and a note on its data."""
     notes = use_data()
-    return build(load_config(ROOT / "configs" / f"{config}.py", overrides)), [*notes]
+    return build(load_config(ROOT / "configs" / f"{config}.py", {**SMALLER, **overrides})), [*notes]

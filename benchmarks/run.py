@@ -1,8 +1,9 @@
 """Compares a whole run, with evaluation, logging and checkpoints, with its bare compiled calls and evaluations.
 
-It also compares what the loop of a run takes with a hand-written program that places the same raw bytes, and a run that
-is logged every 2 steps with one that is logged once. Each is timed by its own clock, in turns; on a machine with
-other work compare the lowest and highest ratio before you trust the middle one.
+It also compares what the loop of a run takes with a hand-written program that places the same raw bytes, and a run
+that is logged every 2 steps with one that is logged once. Each is timed by its own clock, in turns; on a machine with
+other work compare the lowest and highest ratio before you trust the middle one. Last, the command with all that is
+shown of a run (`track`) is compared with the command without, in CPU seconds from the start of the process to its exit.
 
 python benchmarks/run.py [--seconds=60] [--output=FILE.json] [--quick]
 """
@@ -12,9 +13,12 @@ import contextlib
 import dataclasses
 import math
 import os
+import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,15 @@ BAR = 0.95
 SHORT_BAR = 1.25  # of 1,404 steps of the MLP by hand
 LONG_BAR = 1.05  # of 20,000
 LOGGED_BAR = 1.10  # logged every 2 steps, of logged once
+TRACKED_BAR = 1.02  # CPU seconds of a run of at least a minute with all that is shown of it, of one without
+TRACKED = ("fashion_mnist_mlp", "fashion_mnist_cnn")
+SHOWN = {"track.layers": True}
+NOT_SHOWN = {
+    "track.tensorboard": False,
+    "track.pictures": None,
+    "track.histograms": None,
+    "track.performance": False,
+}
 
 
 def main() -> None:
@@ -65,6 +78,7 @@ def main() -> None:
         with_hand_written(short_steps, rounds, SHORT_BAR),
         with_hand_written(long_steps, rounds, LONG_BAR),
         logged_often(logged_steps, rounds),
+        *(tracked(name, options.seconds, rounds) for name in TRACKED[: 1 if options.quick else None]),
     ]
     timing.report("A whole run (ours) and bare calls with the same evaluations (theirs)", ratios, notes, options.output)
 
@@ -95,6 +109,37 @@ def logged_often(steps: int, rounds: int) -> timing.Ratio:
     often, once = (loop_experiment("fashion_mnist_cnn", steps, log) for log in ("2 steps", f"{steps} steps"))
     took = own_seconds({"ours": lambda: loop_seconds(often), "theirs": lambda: loop_seconds(once)}, rounds)
     return timing.ratio(f"CNN, {steps} steps, logged once", "s", took["ours"], took["theirs"], LOGGED_BAR)
+
+
+def tracked(config: str, seconds: float, rounds: int) -> timing.Ratio:
+    """Compares the command with everything that a run shows at default intervals with the command without."""
+    tried = 4 if images.QUICK else 100
+    second_per_step = loop_seconds(loop_experiment(config, tried, f"{tried} steps")) / tried
+    steps = 20 if images.QUICK else math.ceil(seconds / second_per_step)
+    pairs = [[command_seconds(config, steps, chosen) for chosen in (SHOWN, NOT_SHOWN)] for _ in range(rounds)]
+    ours, theirs = zip(*pairs, strict=True)
+    return timing.ratio(f"{config}, {steps:,} steps, not tracked", "CPU s", ours, theirs, TRACKED_BAR)
+
+
+def command_seconds(config: str, steps: int, overrides: Mapping[str, object]) -> float:
+    """Returns the CPU seconds of the command, from the start of its process to its exit."""
+    more = {"train.duration": f"{steps} steps", **overrides}
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = [f"--config.{name}={value}" for name, value in more.items()]
+        file = timing.ROOT / "configs" / f"{config}.py"
+        words = [
+            sys.executable,
+            "-m",
+            "jaxtrain.main",
+            f"--config={file}",
+            f"--workdir={folder}/run",
+            "--quiet",
+            *chosen,
+        ]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(words, cwd=timing.ROOT, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @dataclasses.dataclass(frozen=True)

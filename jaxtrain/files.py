@@ -6,6 +6,7 @@ Only regular files are opened: a device may have no end, and a named pipe waits 
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import math
 import os
@@ -142,6 +143,12 @@ def list_directory(path: Path) -> list[str]:
             return sorted(os.listdir(path))
         except FileNotFoundError:
             return []
+
+
+def find_matching(pattern: str) -> list[Path]:
+    """Returns the sorted paths that a pattern such as "data/*.png" matches; raises StorageError as `list_directory`."""
+    with guarded(pattern, "read"):
+        return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
 
 
 def user_folder(variable: str, default: str) -> Path:

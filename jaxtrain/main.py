@@ -3,7 +3,6 @@
 Modules that import JAX are imported only when a command needs them, so `--help` and usage errors are fast.
 """
 
-import argparse
 import importlib
 import io
 import logging
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from jaxtrain.commands.flags import FLAGS, field_of, parse, values_of
 from jaxtrain.commands.options import USAGE, Options, split_overrides
 from jaxtrain.errors import (
     JaxtrainError,
@@ -33,14 +33,18 @@ from jaxtrain.files import storage_error
 
 
 class Command(NamedTuple):
-    """A verb: its module in `jaxtrain.commands`, which option it reads ("config", "workdir" or none), a line of help.
+    """A verb: its module in `jaxtrain.commands`, which option it reads, a line of help.
 
-    `run(options)` of the module returns the exit code.
+    It reads "config", "workdir", "export", "model", which is a directory of a run or of an export, or none.
+
+    `run(options)` of the module returns the exit code. `words` are those that may follow the verb: none, one ("NAME"),
+    or one or more ("DIR...").
     """
 
     module: str
     reads: str | None
     help: str
+    words: str = ""
 
 
 COMMANDS = {
@@ -55,18 +59,21 @@ COMMANDS = {
     "check": Command("check", "config", "asks why a config might not train, before it does: --only=a,b --skip=a,b"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
-    "list": Command("listing", None, "lists the families, or one family's members and their knobs: list optimizers"),
+    "sync": Command(
+        "sync", "workdir", "sends to an MLflow server what it lacks of a run or a search: sync --workdir=DIR"
+    ),
+    "serve": Command("serve", "export", "answers requests with an exported model: serve --export=DIR [--port=8000]"),
+    "predict": Command(
+        "predict", "model", "predicts from files: predict --workdir=DIR|--export=DIR --data=FILES --output=FILE"
+    ),
+    "compare": Command(
+        "compare", None, "compares finished runs, over seeds and by seed, and plots them: compare DIR...", "DIR..."
+    ),
+    "report": Command("report", "workdir", "writes a run as a page that opens offline: report --workdir=DIR"),
+    "list": Command(
+        "listing", None, "lists the families, or one family's members and their knobs: list optimizers", "NAME"
+    ),
 }
-
-VERBS_OF = {
-    "--accept-edited": ("train", "search"),  # which resume from the files of a directory
-    "--seed": ("export",),
-    "--output": ("export", "prepare"),
-    "--ensemble": ("export",),
-    "--only": ("check",),
-    "--skip": ("check",),
-}
-"""Option -> the verbs that read it; all verbs read the others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,28 +165,13 @@ def run_command() -> NoReturn:
 
 def _run(words: Sequence[str]) -> int:
     overrides, rest = split_overrides(words)
-    parsed = _parse(rest)
+    parsed = parse(rest, {verb: command.help for verb, command in COMMANDS.items()})
     warnings.simplefilter("ignore" if parsed.quiet else "default", JaxtrainWarning)
     verb, *more = parsed.words or ["train"]
     if verb not in COMMANDS:
         raise UsageError("verb", verb, one_of(COMMANDS), nearest(verb, COMMANDS))
-    if len(more) > (1 if verb == "list" else 0):
-        expected = "at most one name" if verb == "list" else "options alone"
-        raise UsageError(verb, Words(f"the stray argument {more[-1]!r}"), expected, f"Usage: {USAGE}")
-    options = Options(
-        tuple(more),
-        overrides,
-        parsed.config,
-        parsed.workdir,
-        parsed.quiet,
-        parsed.accept_edited,
-        tuple(parsed.trust),
-        parsed.seed,
-        parsed.output,
-        parsed.ensemble,
-        parsed.only,
-        parsed.skip,
-    )
+    _check_words(verb, more)
+    options = Options(tuple(more), overrides, **values_of(parsed))
     _check_options(verb, options)
     try:
         return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
@@ -189,6 +181,16 @@ def _run(words: Sequence[str]) -> int:
         raise options.explain_preparation(error) from error
 
 
+def _check_words(verb: str, words: Sequence[str]) -> None:
+    """Raises UsageError for words after a verb that takes none or fewer, and where some are missing."""
+    allowed = COMMANDS[verb].words
+    if allowed == "DIR..." and not words:
+        raise UsageError(verb, Words("nothing"), "directories of runs, or folders of many", f"Give {verb} DIR...")
+    if allowed != "DIR..." and len(words) > (1 if allowed else 0):
+        expected = "at most one name" if allowed else "options alone"
+        raise UsageError(verb, Words(f"the stray argument {words[-1]!r}"), expected, f"Usage: {USAGE}")
+
+
 def _check_options(verb: str, options: Options) -> None:
     """Raises UsageError for a missing or needless --config or --workdir, before anything heavy is imported."""
     reads = COMMANDS[verb].reads
@@ -196,110 +198,49 @@ def _check_options(verb: str, options: Options) -> None:
         raise UsageError("--config", Words("nothing"), "a config file", f"Usage: {USAGE}")
     if reads == "workdir" and options.workdir is None:
         raise UsageError("--workdir", Words("nothing"), "the directory of a run", f"Give {verb} --workdir=DIR")
-    if reads == "workdir" and (options.config or options.overrides):
+    if reads == "export":
+        _check_export(verb, options)
+    if reads == "model":
+        _check_model(verb, options)
+    if reads in ("workdir", "model") and (options.config or options.overrides):
         hint = "Leave the config and its overrides out: the run's own config.json is used"
         raise UsageError(verb, Words("a config"), "--workdir=DIR alone", hint)
     if options.output is None and verb == "prepare":
         raise UsageError("--output", Words("nothing"), "the folder to write", "Give prepare --config=FILE --output=DIR")
-    for option, verbs in VERBS_OF.items():
-        if getattr(options, option.removeprefix("--").replace("-", "_")) not in (None, False) and verb not in verbs:
-            raise UsageError(verb, Words(option), f"it with {one_of(verbs)} alone", f"Leave {option} out")
+    for name, flag in FLAGS.items():
+        if flag.verbs and verb not in flag.verbs and getattr(options, field_of(name)) not in (None, False, ()):
+            raise UsageError(verb, Words(name), f"it with {one_of(flag.verbs)} alone", f"Leave {name} out")
     if reads is None and options.trust:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
     if reads is None and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
-        raise UsageError(verb, Words("a config or a directory"), f"{verb} or {verb} NAME", hint)
+        raise UsageError(verb, Words("a config or a directory"), f"{verb} {COMMANDS[verb].words}", hint)
+
+
+def _check_export(verb: str, options: Options) -> None:
+    """Raises UsageError unless an export is all that is given to read."""
+    if options.export is None:
+        raise UsageError("--export", Words("nothing"), "the directory of an export", f"Give {verb} --export=DIR")
+    if options.config or options.overrides or options.workdir or options.trust:
+        raise UsageError(verb, Words("a config or a directory of a run"), "--export=DIR alone", "Leave them out")
+
+
+def _check_model(verb: str, options: Options) -> None:
+    """Raises UsageError unless there is one model, data for it and an output."""
+    if (options.workdir is None) == (options.export is None):
+        got = Words("nothing" if options.workdir is None else "both")
+        raise UsageError("--workdir or --export", got, "the directory of a run, or that of an export")
+    if not options.data:
+        raise UsageError("--data", Words("nothing"), "files to predict from", f"Give {verb} --data=FILES")
+    if options.output is None:
+        expected = "the file to write, named *.csv, *.jsonl, *.parquet or *.npz, or a folder for masks"
+        raise UsageError("--output", Words("nothing"), expected)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """Prints a warning as one line: our own as `warning: ...`, others under the name of their class."""
     kind = "warning" if issubclass(category, JaxtrainWarning) else category.__name__
     print(f"{kind}: {message}", file=sys.stderr)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Argument parser that raises UsageError in place of printing its usage and exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        option, _, reason = message.removeprefix("argument ").partition(": ")
-        got = "nothing" if reason == "expected one argument" else reason.replace("ignored", "the") or message
-        raise UsageError(
-            option if reason else "command line", Words(got), "options of the usual form", f"Usage: {USAGE}"
-        )
-
-
-class _Once(argparse.Action):
-    """Stores an option's value; rejects a repeated option and an empty value."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
-        if getattr(namespace, self.dest) is not None:
-            got = Words(f"two values, {getattr(namespace, self.dest)!r} and {value!r}")
-            raise UsageError(str(option), got, "one value")
-        if not value:
-            raise UsageError(str(option), Words("nothing"), f"{option}={self.metavar}")
-        setattr(namespace, self.dest, value)
-
-
-class _OneInteger(_Once):
-    """Stores an option's value as an integer; rejects other texts."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
-        super().__call__(parser, namespace, value, option)
-        try:
-            setattr(namespace, self.dest, int(value))
-        except ValueError as error:
-            raise UsageError(str(option), value, "an integer") from error
-
-
-def _parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:<10}{command.help}" for verb, command in COMMANDS.items())
-    parser = _Parser(
-        "jaxtrain",
-        usage=USAGE,
-        allow_abbrev=False,
-        epilog=f"verbs:\n{verbs}\n\n--config.KEY=VALUE overrides any key of the config; 'list' shows the keys.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--config", action=_Once, metavar="FILE", help="a .py file with get_config(), or a config.json")
-    parser.add_argument(
-        "--workdir", action=_Once, metavar="DIR", help="the run's directory (default: runs/<config>-<hash>)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="prints only errors")
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="lets a config.json of somebody else name functions of a module",
-    )
-    parser.add_argument(
-        "--accept-edited", action="store_true", help="takes files of the run that were changed by others as they stand"
-    )
-    parser.add_argument("--seed", action=_OneInteger, metavar="N", help="of a run of several seeds, the one to export")
-    parser.add_argument("--ensemble", action="store_true", help="exports all seeds of a run, joined")
-    parser.add_argument(
-        "--output",
-        action=_Once,
-        metavar="DIR",
-        help="the folder that prepare or export writes (export: in the run's directory)",
-    )
-    parser.add_argument("--only", action=_Once, metavar="NAMES", help="the questions of check to ask, with commas")
-    parser.add_argument("--skip", action=_Once, metavar="NAMES", help="the questions of check to leave out")
-    parser.add_argument("--debug", action="store_true", help="prints the traceback of an error")
-    return parser
-
-
-def _parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line without its overrides; options and words may come in any order."""
-    parser = _parser()
-    options, unknown = parser.parse_known_intermixed_args(words)
-    if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        hint = nearest(unknown[0].partition("=")[0], known)
-        got = Words(f"the unknown option {unknown[0]!r}")
-        raise UsageError("command line", got, one_of([*known, "--config.KEY=VALUE"]), hint)
-    return options
 
 
 if __name__ == "__main__":

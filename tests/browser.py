@@ -1,5 +1,6 @@
 """A headless Chromium without a network, driven through its own protocol over two pipes; no package is needed."""
 
+import base64
 import json
 import os
 import select
@@ -25,10 +26,8 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
     # Addresses that need no resolver lead to a port where nothing listens.
     "--proxy-server=http://127.0.0.1:9",
-    "--proxy-bypass-list=<-loopback>",
     "--remote-debugging-pipe",
 )
 
@@ -57,12 +56,20 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path) -> None:
-        """Opens a file and waits until it is loaded; errors and requests of the previous page are dropped."""
+    def open(self, place: Path | str) -> None:
+        """Opens a file or an address and waits until it is loaded; errors and requests of the last page are dropped."""
         self.errors, self.requests, self._loaded = [], [], False
-        self.call("Page.navigate", {"url": path.resolve().as_uri()})
+        self.call("Page.navigate", {"url": place if isinstance(place, str) else place.resolve().as_uri()})
         while not self._loaded:
             self._take(self._read())
+
+    def wait(self, expression: str) -> Any:
+        """Waits until a JavaScript expression is neither false nor empty, and returns its value."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := self.evaluate(expression)):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.2)
+        return found
 
     def evaluate(self, expression: str) -> Any:
         """Returns the value of a JavaScript expression, which must be JSON."""
@@ -120,17 +127,49 @@ class Page:
         return json.loads(message)
 
 
+def set_width(page: Page, width: int) -> None:
+    """Gives the window a width in pixels, that of a phone or of a desk."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    page.call("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def save_picture(page: Page, path: Path) -> None:
+    """Writes the whole page as a PNG, to be looked at."""
+    found = page.call("Page.captureScreenshot", {"captureBeyondViewport": True})
+    path.write_bytes(base64.b64decode(found["data"]))
+
+
+def await_text(page: Page, selector: str, text: str) -> None:
+    """Waits until an element of the page shows a text."""
+    script = f"""new Promise((resolve) => {{
+        const begin = performance.now();
+        const shown = () => document.querySelector({selector!r})?.innerText ?? "nothing";
+        const look = () => shown() === {text!r} || performance.now() - begin > {1000 * PATIENCE / 4}
+            ? resolve(shown()) : setTimeout(look, 5);
+        look();
+    }})"""
+    assert page.evaluate(script) == text
+
+
 @contextmanager
-def chromium(folder: Path) -> Iterator[Page]:
-    """Starts a browser with a new profile in this folder, and ends it; a test that calls this needs "browser"."""
+def chromium(folder: Path, server: str = "") -> Iterator[Page]:
+    """Starts a browser with a new profile in this folder, and ends it; a test that calls this needs "browser".
+
+    It reaches no network but the `server`, such as "127.0.0.1:8000", if it is given.
+    """
     program = shutil.which("chromium")
     assert program
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     profile = [f"--user-data-dir={folder / 'profile'}", f"--disk-cache-dir={folder / 'cache'}"]
+    names = f", EXCLUDE {server.partition(':')[0]}" if server else ""
+    reached = [
+        f"--host-resolver-rules=MAP * ~NOTFOUND{names}",
+        f"--proxy-bypass-list=<-loopback>{';' if server else ''}{server}",
+    ]
     launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(theirs_in), str(theirs_out), program]
     with (folder / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
-            [*launch, *FLAGS, *profile],
+            [*launch, *FLAGS, *profile, *reached],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=log,

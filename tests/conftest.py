@@ -24,6 +24,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MANY_MAPS = 30_000
+MEMORY = Path("/dev/shm")  # Linux's file system in memory
+ROOM = 4 * 2**30
 CACHE = pytest.StashKey[Path | None]()
 
 _skipped: list[str] = []
@@ -37,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _keep_temporary_files_in_memory()
     if config.getoption("--bare"):
         os.environ.pop("JAXTRAIN_DATA", None)
     os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="jaxtrain-settings-")  # not the user's own key
@@ -46,9 +49,16 @@ def pytest_configure(config: pytest.Config) -> None:
         programs.use_cache(worker or "main")
 
 
+def _keep_temporary_files_in_memory() -> None:
+    """Spares tiny runs their waits for a disk, which are longer than the runs; a TMPDIR that is given is kept."""
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     costs.mark_slow(items)
+    programs.sort_by_options(items)
 
 
 def pytest_collection_finish() -> None:

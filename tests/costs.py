@@ -2,11 +2,15 @@
 
 Operations that JAX runs outside of a compiled function are programs, too, of one operation each. They are counted
 apart and not limited: the first test of a worker that needs one compiles it, and which that is is chance.
+
+`python -m tests.costs costs.json > tests/dear_tests.txt` chooses the slow tests anew, from what `--costs` measured.
 """
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +24,12 @@ from jaxtrain.parallel.compilation import COMPILED
 
 LIMIT = 40
 """The programs that a test may compile or fetch from the cache unless it is marked `slow`."""
+
+BUDGET = 4.0
+"""The CPU seconds of each file in `make test FAST=1`: its cheapest tests that fit, and at least one."""
+
+DEAR = Path(__file__).with_name("dear_tests.txt")
+"""The tests that do not fit, `test_file.py::test_name`, each on a line."""
 
 FETCHED = "/jax/compilation_cache/cache_hits"
 
@@ -58,10 +68,38 @@ def is_operation(program: str) -> bool:
     return hasattr(jax.lax, name) or hasattr(jnp, name)
 
 
+def name_of(test: str) -> str:
+    """Returns `test_file.py::test_name` of the id of a test or of one of its cases."""
+    return test.partition("[")[0].rpartition("/")[2]
+
+
+def read_dear_tests() -> set[str]:
+    """Reads the names of the tests that do not fit into the budget of their file."""
+    return set(DEAR.read_text().splitlines())
+
+
+def choose_dear_tests(costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns the tests that do not fit, of those that are not marked slow themselves; costs are those of `--costs`."""
+    files: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for test, cost in costs.items():
+        if cost and not cost["slow"]:
+            files[name_of(test).partition("::")[0]][name_of(test)] += cost["cpu"]
+    dear: list[str] = []
+    for tests in files.values():
+        spent = 0.0
+        for number, name in enumerate(sorted(tests, key=lambda name: tests[name])):
+            spent += tests[name]
+            dear += [name] if number and spent > BUDGET else []
+    return sorted(dear)
+
+
 def mark_slow(items: Sequence[pytest.Item]) -> None:
-    """Marks the cases of tests that have the mark `one_fast_of` slow, but for one of so many."""
+    """Marks dear tests slow, and the cases of tests with the mark `one_fast_of` but for one of so many."""
+    dear = read_dear_tests()
     seen: dict[str, int] = {}
     for item in items:
+        if name_of(item.nodeid) in dear:
+            item.add_marker(pytest.mark.slow("dear"))
         if marker := item.get_closest_marker("one_fast_of"):
             test = item.nodeid.partition("[")[0]
             if seen.setdefault(test, 0) % marker.args[0]:
@@ -103,6 +141,7 @@ def settle(item: pytest.Item) -> None:
         "shared": _current.shared,
         "operations": _current.operations,
         "fetched": _current.fetched,
+        "slow": any(not mark.args for mark in item.iter_markers("slow")),  # whatever the table of dear tests says
     }
     item.user_properties.append(("cost", cost))
     if own > LIMIT and item.get_closest_marker("slow") is None:
@@ -129,3 +168,7 @@ class Ledger:
         """Writes the costs as JSON, the dearest test first."""
         ordered = sorted(self.costs.items(), key=lambda item: -item[1].get("cpu", 0.0))
         path.write_text(json.dumps(dict(ordered), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    print("\n".join(choose_dear_tests(json.loads(Path(sys.argv[1]).read_text()))))

@@ -5,6 +5,8 @@ Tests that compare the bits of programs that differ keep some of LLVM's, by the 
 program round otherwise than a run alone. What must hold of a user's own programs is marked `optimized`.
 """
 
+import functools
+import itertools
 import os
 import platform
 import shutil
@@ -15,6 +17,7 @@ from typing import Any
 import jax
 import pytest
 from jax._src import compiler
+from jax._src.interpreters import mlir
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -42,12 +45,49 @@ def _with_options(*arguments: Any, **options: Any) -> Any:
 
 compiler.get_compile_options = _with_options
 
+_new_context = mlir.make_ir_context
+LOWERINGS_OF_A_CONTEXT = 200
+_lowered = itertools.count()
+
+
+@functools.lru_cache(maxsize=1)
+def _context(_: int) -> Any:
+    return _new_context()
+
+
+def _shared_context() -> Any:
+    """Returns the MLIR context of so many programs: to make one takes as long as to lower a small program.
+
+    It keeps the constants of its programs, so another takes its place from time to time.
+    """
+    return _context(next(_lowered) // LOWERINGS_OF_A_CONTEXT)
+
+
+mlir.make_ir_context = _shared_context
+
+
+WAYS = {"bits": BITS, "unfused": UNFUSED, "optimized": {}}
+
+
+def _options_of(item: pytest.Item) -> dict[str, Any]:
+    """Returns the options of the mark that is closest to the test: its own before that of its file."""
+    return next((WAYS[mark.name] for mark in item.iter_markers() if mark.name in WAYS), QUICK)
+
+
+def sort_by_options(items: list[pytest.Item]) -> None:
+    """Puts the tests of a file that compile alike behind each other, those that compare bits first.
+
+    So programs are dropped once, and what a fixture of the file trains has the bits that its tests compare.
+    """
+    files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+    ways = [*WAYS.values(), QUICK]
+    items.sort(key=lambda item: (files[item.path], ways.index(_options_of(item))))
+
 
 def compile_as(item: pytest.Item) -> None:
     """Chooses how this process compiles by the marks of a test; what was compiled otherwise is dropped."""
     global _options
-    ways = {"optimized": {}, "unfused": UNFUSED, "bits": BITS}
-    chosen = next((options for mark, options in ways.items() if item.get_closest_marker(mark)), QUICK)
+    chosen = _options_of(item)
     if chosen != _options:
         jax.clear_caches()
         _options = chosen

@@ -90,6 +90,7 @@ def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
         "MLP, 20 steps, by hand",
         "MLP, 40 steps, by hand",
         "CNN, 4 steps, logged once",
+        "fashion_mnist_mlp, 20 steps, not tracked",
     ]
     assert "steps a run" in printed
 
@@ -169,3 +170,12 @@ def test_duration_runs_a_command_for_a_time(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "duration")
     assert [made["config"] for made in found["runs"]] == ["digits"]
     assert "of 1 within -5% and +2% of 30 s" in printed
+
+
+@pytest.mark.slow
+def test_serving_loads_servers_in_turns_and_looks_at_memory(tmp_path: Path) -> None:
+    printed, found = run(tmp_path, "serving")
+    compared = names(found)
+    assert compared[:2] == ["jit, first", "jit, first, p99"]
+    assert compared[-1] == "memory after 500 and 50 requests"
+    assert "ours, again:" in printed

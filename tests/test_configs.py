@@ -1,4 +1,4 @@
-"""Every shipped config names its command, and a small version of it runs two steps."""
+"""Every shipped config names its command, and a small version of it runs two steps and is exported."""
 
 import ast
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import ROOT
 
-from jaxtrain import load_config
+from jaxtrain import export_run, load_config
 from jaxtrain.data import SOURCES
 from jaxtrain.training.train import train_and_evaluate
 
@@ -45,7 +45,7 @@ def needing(path):
 
 @pytest.mark.filterwarnings("ignore:.*with a category of .* that no training row has")  # one country of `adult`
 @pytest.mark.parametrize("path", [needing(path) for path in CONFIGS])
-def test_a_config_runs_two_steps(path, tmp_path, monkeypatch):
+def test_a_config_runs_two_steps_and_is_exported_in_all_formats(path, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXTRAIN_DATA", str(Path(os.environ.get("JAXTRAIN_DATA", "data")).resolve()))
     monkeypatch.chdir(tmp_path)
     if path.stem in WRITTEN:
@@ -60,3 +60,7 @@ def test_a_config_runs_two_steps(path, tmp_path, monkeypatch):
     result = train_and_evaluate(load_config(path, small | shrunk), tmp_path / "run", quiet=True)
     assert (result.status, result.step) == ("done", 2)
     assert result.test is not None
+    _, described = export_run(tmp_path / "run", formats=["onnx", "mlflow"])
+    assert {"model.jaxexp", "model.onnx", "MLmodel", "weights.safetensors"} <= described["files"].keys()
+    assert described["check"]["worst"].keys() == {"model.jaxexp", "model.onnx"}
+    assert described["files"]["model.onnx"]["bytes"] < 1.01 * described["files"]["weights.safetensors"]["bytes"] + 2**16

@@ -2,9 +2,11 @@
 
 import importlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,13 +16,16 @@ from jaxtrain import evaluate, load_run
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Task
 from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.info import DataInfo
 from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
-from jaxtrain.errors import DataError, StorageError
+from jaxtrain.errors import DataError, StorageError, UsageError
 from jaxtrain.tasks.classification import classification
+from jaxtrain.training.experiment import make_rules
 from jaxtrain.training.train import train_and_evaluate
+from jaxtrain.training.trained_run import _state_shapes
 
 SPLIT = digits(Path()).splits["train"]
 IMAGES = SPLIT.inputs[:300]
@@ -438,3 +443,27 @@ def test_a_further_field_that_cannot_be_used_is_one_line(weight, expected):
         load_dataset(as_source(Source({"train": fields}, extra=("weight",)), "mine"), Settings(test_fraction=0)).split(
             "train"
         )
+
+
+def sized(model, loss, info):
+    """A task whose parameters have the shape of a further field."""
+    task = weighted(model, loss, info)
+
+    def init(key, batch, values):
+        params, state = task.init(key, batch, values)
+        return {**params, "scale": jnp.ones(batch["ink"].shape[1:])}, state
+
+    return task._replace(init=init)
+
+
+def test_a_run_whose_init_reads_a_further_field_is_loaded(tmp_path):
+    config = tiny({"task.name": f"{__name__}:sized", **SHORT})
+    train_and_evaluate(config, tmp_path / "run", data=with_fields("arrays"), quiet=True)
+    run = load_run(tmp_path / "run")
+    assert run.info.extra == (("weight", (), "float32"), ("ink", (5,), "uint8"))
+    assert run.state.params["scale"].shape == (5,)
+    assert run.predict(IMAGES[:2]).shape == (2, 10)
+    info = {name: value for name, value in run.info.to_json().items() if name != "extra"}
+    earlier = DataInfo.from_json(json.loads(json.dumps(info)))
+    with pytest.raises(UsageError, match=r"^data: got a run whose task reads the field 'ink', which earlier versions"):
+        _state_shapes(run.config, earlier, make_rules(run.config, earlier))

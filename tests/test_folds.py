@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_runs import Interrupting, config_file, outcome, result_of, run, tiny
 
-from jaxtrain import Source, evaluate, load_run
+from jaxtrain import Source, evaluate, load_export, load_run
 from jaxtrain.config.identity import digest
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
@@ -18,6 +18,7 @@ from jaxtrain.data.readers.embedded import breast_cancer, digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import as_source
 from jaxtrain.errors import ConfigError, UsageError
+from jaxtrain.main import main
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.experiment import build
@@ -117,6 +118,23 @@ def test_a_run_of_folds_is_evaluated_and_predicts_by_each_fold(whole, solos):
         load_run(solos[1], fold=0)
     numbers = evaluate(whole)
     assert numbers["validation"].keys() >= {"loss", "fold_0/loss", "fold_2/loss"}
+
+
+def test_a_fold_is_exported_with_the_statistics_of_its_own_rows(whole, tmp_path, capsys):
+    inputs = digits(Path()).splits["train"].inputs[:50]
+    assert main(["export", f"--workdir={whole}", f"--output={tmp_path / 'two'}", "--fold=2", "--quiet"]) == 0
+    model = load_export(tmp_path / "two")
+    assert model.description["run"]["fold"] == 2
+    own = load_run(whole, fold=2)
+    np.testing.assert_allclose(model.predict(inputs)["logits"], own.predict(inputs), atol=1e-5)
+    assert abs(own.predict(inputs) - load_run(whole, fold=0).predict(inputs)).max() > 1e-2
+    np.save(tmp_path / "new.npy", inputs)
+    words = [f"--data={tmp_path / 'new.npy'}", f"--output={tmp_path / 'out.npz'}", "--quiet"]
+    assert main(["predict", f"--workdir={whole}", "--fold=2", *words]) == 0
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_array_equal(found["logits"], own.predict(inputs))
+    assert main(["export", f"--workdir={whole}", f"--output={tmp_path / 'none'}"]) == 2
+    assert "got a run of folds; expected one of its models. Give --fold=0 to --fold=2" in capsys.readouterr().err
 
 
 @pytest.mark.bits

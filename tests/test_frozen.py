@@ -13,9 +13,10 @@ from jaxtrain import Population, build, load_run, lr_range_test, run_search, tra
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.frozen import join_params, split_params
 from jaxtrain.core.steps import train_step
-from jaxtrain.core.trees import named_leaves, state_digest
-from jaxtrain.errors import ConfigError
+from jaxtrain.core.trees import leaf_digests, named_leaves, state_digest
+from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.mesh import compile_init, compile_train_call, device_mesh
+from jaxtrain.storage.checkpoint_files import Manifest, read_leaves
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.runners import make_runner
@@ -93,7 +94,7 @@ def test_nothing_left_to_train_is_refused():
         build(tiny({"optimizer.frozen": "Dense"}))
 
 
-@pytest.mark.bits
+@pytest.mark.unfused
 def test_lanes_that_share_the_frozen_parameters_are_their_solo_runs_to_the_bit():
     found = build(tiny(BODY))
     rates = np.asarray([1e-3, 1e-2, 3e-2], np.float32)
@@ -151,7 +152,7 @@ def scaled(model, loss, info, spread: float = 0.1):
     return pytree_task(make, lambda w, x, key, train: x.reshape(len(x), -1) @ w[0] @ w[1], loss)
 
 
-@pytest.mark.bits
+@pytest.mark.unfused
 @pytest.mark.parametrize("given", [BODY, LORA])
 def test_seeds_that_start_from_another_run_share_and_resume(source, tmp_path, given):
     given = {**given, "model.hidden": (32, 16), "checkpoint.init_from": str(source), "train.seeds": 2}
@@ -250,3 +251,17 @@ def test_merging_adds_a_product_to_a_kernel_of_any_rank():
     merged = LoRA("kernel", 2).merge(params, {"lora.alpha": np.float32(6.0)})
     expected = kernel + 3.0 * np.einsum("hwir,ro->hwio", pair["down"].reshape(3, 3, 2, 2), pair["up"])
     np.testing.assert_allclose(merged["kernel"], expected, rtol=1e-5)
+
+
+def test_a_state_of_an_earlier_version_says_why_it_does_not_fit(tmp_path):
+    """Then frozen parameters lay among the others."""
+    experiment = build(tiny(BODY))
+    state = experiment.init()
+    whole = state.replace(params=join_params(state.params, state.frozen), frozen=None)
+    manifest = Manifest(leaf_digests(jax.device_get(whole)), {}, {})
+    with pytest.raises(
+        UsageError, match=r"got a run whose frozen parameters lie among the others, as in earlier versions"
+    ):
+        read_leaves(tmp_path, manifest, state)
+    with pytest.raises(UsageError, match=r"got a state that does not fit this run \(params/Dense_0/bias: missing"):
+        read_leaves(tmp_path, Manifest(leaf_digests(jax.device_get(state)), {}, {}), whole)

@@ -1,4 +1,4 @@
-"""A run killed twenty times with `kill -9` ends as one that was never killed, in every file."""
+"""A run killed ten times with `kill -9` ends as one that was never killed, in every file."""
 
 import random
 import time
@@ -11,8 +11,8 @@ from tiny_runs import config_file, outcome, run, start
 
 from jaxtrain.trackers.jsonl import read_rows
 
-STEPS = 3000
-KILLS = 20
+STEPS = 1500
+KILLS = 10
 GIVEN = {
     "train.duration": f"{STEPS} steps",
     "train.early_stopping": f"{STEPS // 2} steps",
@@ -57,9 +57,9 @@ def aims(workdir: Path, dice: random.Random) -> dict[str, Callable[[], bool]]:
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_the_run_that_was_never_killed(tmp_path):
+def test_ten_kills_leave_the_run_that_was_never_killed(tmp_path):
     """Compares digest, best, test, and the rows of metrics.jsonl and of the event files; the kills are seeded."""
-    dice = random.Random(7)
+    dice = random.Random(11)  # draws every moment twice or more in ten
     config = config_file(tmp_path, GIVEN)
     arguments = [f"--config={config}", "--quiet"]
     assert run(tmp_path, *arguments, "--workdir=whole").returncode == 0
@@ -74,7 +74,7 @@ def test_twenty_kills_leave_the_run_that_was_never_killed(tmp_path):
         # A fast disk must not bring the run to its end before the last kill.
         while not questions[moment]() and newest(killed) < before + STEPS // (KILLS + 5):
             assert process.poll() is None, f"it ended before kill {number}: {process.communicate()}"
-            time.sleep(0.0005)
+            time.sleep(0.001)
         process.kill()
         process.communicate()
         begun.append(before)

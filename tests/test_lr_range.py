@@ -25,7 +25,7 @@ from jaxtrain.parallel.population import Population
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.feeds import Pieces
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.unfused
 RATES = np.geomspace(1e-5, 10.0, 7)
 SEEDS = (0, 3)
 STEPS = 20
@@ -73,6 +73,7 @@ def solo(found: Experiment, seed: int, rate: float) -> tuple[TrainState, np.ndar
 # By lanes
 
 
+@pytest.mark.bits
 def test_the_loss_at_a_rate_is_that_of_its_solo_run_to_the_bit():
     """On the validation split. All losses differ, so swapped rates or seeds fail the test."""
     found = experiment()
@@ -268,6 +269,7 @@ def test_a_step_of_ones_own_is_the_one_that_is_taken(method):
 # The caller's objects are unchanged
 
 
+@pytest.mark.bits
 @pytest.mark.one_fast_of(4)
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("method", ["lanes", "ramp"])

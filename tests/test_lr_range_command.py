@@ -35,7 +35,7 @@ from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.unfused
 SMALL = {
     "lr_range.rates": 8,
     "lr_range.seeds": 2,
@@ -196,6 +196,7 @@ def test_a_second_float_through_the_verb(tmp_path):
     assert f"--config.{TARGET}={result.suggestion:.3g} --config.optimizer.momentum={best:.3g}" in found.out
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_with_four_host_devices_the_losses_are_the_same(done, tmp_path):
     """In a process of its own, on all devices, with a batch that does not divide over them: lanes are not split."""

@@ -30,7 +30,7 @@ from jaxtrain.tasks import make_task
 from jaxtrain.training.experiment import Experiment, build, make_rules
 from jaxtrain.training.train import train_and_evaluate
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.unfused
 BFLOAT16 = {"train.precision": "bfloat16"}
 EVERYTHING = {
     "model.norm": "batch",

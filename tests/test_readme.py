@@ -4,7 +4,9 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +108,33 @@ def test_every_command_runs_in_order(folder: Path) -> None:
         outputs |= own or run_in_turn(folder, together)
     assert "done at step" in outputs[f"{COMMAND}--config=configs/digits.py"]
     assert (folder / "runs" / "second" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_three_commands_lead_to_a_served_prediction(folder: Path) -> None:
+    """The commands of the section on serving as they stand there, but for the port; then its request."""
+    section = README.partition("### Serve it")[2]
+    commands, request = (block["code"] for block in itertools.islice(BLOCK.finditer(section), 2))
+    train, export, serve = commands.splitlines()
+    run_in_turn(folder, [train, export])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+    server = subprocess.Popen(
+        shlex.split(f"{serve} --port=0"), cwd=folder, env=variables, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout
+        address = server.stdout.readline().split()[-1]
+        assert "http://127.0.0.1:8000/" in request
+        answered = run(folder, ["bash", "-c", request.replace("http://127.0.0.1:8000/", address)]).stdout
+        chosen, probabilities = json.loads(answered)["outputs"]
+        assert chosen["data"] == [0]
+        assert probabilities["data"][0] > 0.5
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE) == 0
+    finally:
+        server.kill()
+        server.communicate()
 
 
 @pytest.mark.slow

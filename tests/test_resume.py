@@ -43,7 +43,7 @@ def test_resumed_equals_uninterrupted_however_the_calls_are_cut(whole, tmp_path,
 
 def test_a_run_interrupted_before_its_first_step_saves_it_and_goes_on(whole, tmp_path):
     class Early(Interrupting):
-        def text(self, name: str, text: str) -> None:
+        def text(self, name: str, text: str, step: int = 0) -> None:
             self.write(99, "train", {})
             time.sleep(0.1)  # so that the signal arrives before the first call is dispatched
 

@@ -28,7 +28,7 @@ from jaxtrain.search.trials import Outcome
 from jaxtrain.storage.seals import add_seal, without_seal
 from jaxtrain.training.signals import Interruption, interruptions
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.unfused
 RATES = {"optimizer": {"learning_rate": ("log_uniform", 1e-4, 1e-1)}}
 SMALL = {
     "search.trials": 9,
@@ -85,6 +85,7 @@ def alone(outcome: Outcome, seed: int, base: Config, folder: Path) -> float:
     return best["value"]
 
 
+@pytest.mark.bits
 def test_a_trial_is_the_run_of_its_config_for_every_seed(tmp_path):
     base = config(search__seeds=2, search__trials=3)
     result = run_search(base, tmp_path / "study", quiet=True)
@@ -98,6 +99,7 @@ def test_a_trial_is_the_run_of_its_config_for_every_seed(tmp_path):
     )
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.parametrize("patience", ["20 steps", "15 steps", "5 steps"])
 def test_early_stopping_counts_as_in_a_run(patience, tmp_path):
@@ -115,6 +117,7 @@ def last_rows(folder: Path, count: int) -> list[float]:
     return [row["loss"] for row in timeless_rows(folder) if row["split"] == "validation"][-count:]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(("value", "count"), [("last", 1), ("mean of last 2", 2), ("mean of last 99", 6)])
 @pytest.mark.parametrize("patience", [None, "10 steps"])
 def test_a_value_of_the_last_evaluations_is_that_of_the_run(value, count, patience, tmp_path):
@@ -155,6 +158,7 @@ def test_a_study_killed_and_resumed_has_the_same_values_of_last_evaluations(tmp_
     assert told(tmp_path / "stopped") == told(tmp_path / "whole")
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("value", ["best", "last"])
 def test_the_best_config_ends_with_the_state_that_the_value_assumed(value, tmp_path):
     rates = {"optimizer": {"learning_rate": ("grid", (0.3, 0.5))}}
@@ -186,6 +190,7 @@ def test_a_value_that_is_none_is_refused_with_the_forms(value):
         config(search__value=value)
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_trials_start_from_another_runs_weights_as_runs_do(tmp_path):
     train_and_evaluate(tiny({"seed": 5}), tmp_path / "first", quiet=True)
@@ -197,6 +202,7 @@ def test_trials_start_from_another_runs_weights_as_runs_do(tmp_path):
     assert outcome.value != alone(outcome, 0, fresh, tmp_path / "fresh")
 
 
+@pytest.mark.bits
 @pytest.mark.one_fast_of(2)
 @pytest.mark.parametrize("halving", ["successive", "hyperband"])
 def test_a_survivor_of_halving_equals_its_unhalved_run(halving, tmp_path):
@@ -263,6 +269,7 @@ def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
     assert outcome.value == alone(outcome, 0, base, tmp_path / "alone")
 
 
+@pytest.mark.bits
 def test_a_trial_that_diverges_is_a_result_and_leaves_its_neighbours_alone(tmp_path, pictures):
     space = {"optimizer": {"learning_rate": ("grid", (3e-3, 1e30, 1e-2))}}
     base = config(space, search__sampler="grid", optimizer__name="sgd")
@@ -323,6 +330,7 @@ def test_asha_is_refused_in_a_study_of_one_process(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, {"search__halving": "successive", "search__sampler": "sobol"}])
 def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_path, monkeypatch):
@@ -334,6 +342,7 @@ def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_pat
     assert told(tmp_path / "cut") == told(tmp_path / "whole")
 
 
+@pytest.mark.bits
 def test_trials_too_big_to_share_a_device_run_one_by_one(tmp_path, monkeypatch):
     import jaxtrain.parallel.population
     import jaxtrain.search.programs
@@ -392,6 +401,7 @@ def test_a_study_that_was_stopped_goes_on_with_another_number_of_trials(more, tm
     assert {number: found[number] for number in range(9)} == told(tmp_path / "whole")
 
 
+@pytest.mark.bits
 def test_a_study_whose_sampler_learns_is_extended_in_the_batches_that_it_began_with(tmp_path):
     """By default a batch is a quarter of the trials: the points of the first study must come again."""
     given = {"search__sampler": "tpe", "search__batch": None, "train__duration": "5 steps", "eval__every": "5 steps"}
@@ -403,6 +413,7 @@ def test_a_study_whose_sampler_learns_is_extended_in_the_batches_that_it_began_w
     assert {number: found[number] for number in before} == before
 
 
+@pytest.mark.bits
 def test_a_study_that_was_stopped_goes_on_where_lanes_fit_one_by_one(tmp_path, monkeypatch):
     import jaxtrain.parallel.population
     import jaxtrain.search.programs
@@ -539,6 +550,7 @@ def test_files_hold_no_address_of_a_database(tmp_path):
         assert "study.db" not in (result.folder / name).read_text()
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_path):
     result = run_search(config(search__trials=4), tmp_path / "study", quiet=True)
@@ -553,6 +565,7 @@ def test_the_best_config_is_accepted_and_trains_to_the_value_of_its_trial(tmp_pa
     )
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_the_best_is_compared_on_unused_seeds_as_runs_of_its_config(tmp_path):
     base = config(search__trials=4, search__seeds=2, search__compare_seeds=3)
@@ -619,6 +632,7 @@ def test_all_diverged_writes_the_report_and_exits_with_4(halving, tmp_path):
     assert not (tmp_path / "study/search/best_config.json").exists()
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_one_device_and_four_give_the_same_trials(tmp_path):
     path = study_file(tmp_path, search__seeds=2, search__halving="successive", parallel__mesh=None)

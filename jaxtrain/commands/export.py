@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.commands.options import Options
+from jaxtrain.commands.summary import format_numbers, select_readable
 from jaxtrain.export.write import export_run
 from jaxtrain.parallel.compilation import use_persistent_cache
 
@@ -13,8 +14,10 @@ def run(options: Options) -> int:
     """Exports the run in `--workdir`; returns 0."""
     assert options.workdir is not None
     use_persistent_cache()
-    chosen = {"seed": options.seed, "ensemble": options.ensemble, "trust": options.trust}
-    folder, description = export_run(options.workdir, options.output, **chosen)
+    chosen = {"seed": options.seed, "fold": options.fold, "ensemble": options.ensemble, "trust": options.trust}
+    weights = {"precision": options.precision or "float32", "quantize": options.quantize}
+    formats = None if options.format is None else options.format.split(",")
+    folder, description = export_run(options.workdir, options.output, formats=formats, **chosen, **weights)
     options.show(export_report(folder, description))
     return 0
 
@@ -22,13 +25,32 @@ def run(options: Options) -> int:
 def export_report(folder: Path, description: Mapping[str, Any]) -> list[str]:
     """Formats the output of `export`."""
     check = description["check"]
-    worst = ", ".join(f"{name} {distance:.1e}" for name, distance in check["worst"].items())
+    worst = [
+        f"  {file}: {', '.join(f'{name} {distance:.1e}' for name, distance in outputs.items())}"
+        for file, outputs in check["worst"].items()
+    ]
     sizes = ", ".join(map(str, check["batch_sizes"]))
     files = [f"  {name:<22}{file['bytes']:>14,} bytes" for name, file in description["files"].items()]
+    rounded = ", with its weights rounded to int8," if description["weights"] == "int8" else ""
     return [
         f"{description['model']} of {description['task']}, for {', '.join(description['platforms'])}",
+        *_quality_lines(description),
         *files,
-        f"  a fresh process repeats the run on {check['rows']} rows in batches of {sizes};",
-        f"  largest difference, of the spread: {worst} (at most {check['tolerance']:.0e})",
+        f"  a fresh process repeats the run{rounded} on {check['rows']} rows in batches of {sizes};",
+        f"  largest difference of each output, of its spread (at most {check['tolerance']:.0e}):",
+        *worst,
         f"wrote {folder}; JAX promises to read it until {description['readable_until']}",
     ]
+
+
+def _quality_lines(description: Mapping[str, Any]) -> list[str]:
+    """Formats what rounded weights cost."""
+    if description["weights"] == "float32":
+        return []
+    quality = description["quality"]
+    if quality is None:
+        return [f"  weights in {description['weights']}; the metrics of this task are not measured from predictions"]
+    lines = [f"  weights in {description['weights']}; on {quality['examples']:,} examples of {quality['split']}:"]
+    for who in ("run", "export"):
+        lines.append(f"    {who:<7}{format_numbers(select_readable(quality[who]))}")
+    return lines

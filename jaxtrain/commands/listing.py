@@ -10,7 +10,7 @@ from jaxtrain.commands.summary import format_value
 from jaxtrain.config.defaults import FAMILIES, family
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.schema import MISSING, Knob
-from jaxtrain.config.sections import SECTIONS
+from jaxtrain.config.sections import NESTED, SECTIONS
 from jaxtrain.errors import UsageError, nearest, one_of
 from jaxtrain.tasks.metrics import METRICS
 from jaxtrain.tasks.metrics.on_host import HOST_METRICS
@@ -52,7 +52,8 @@ def members(name: str) -> list[str]:
     if table := METRIC_TABLES.get(name) or METRIC_TABLES.get(f"{name}s"):
         return [line for member, function in table.members.items() for line in (member, *_help_lines(function))]
     if name in SECTIONS:
-        return [name, f"    {_first_line(SECTIONS[name])}", *_knob_lines(knobs_of(SECTIONS[name]))]
+        lines = [name, f"    {_first_line(SECTIONS[name])}", *_knob_lines(knobs_of(SECTIONS[name]))]
+        return [*lines, *(line for path in NESTED if path.startswith(f"{name}.") for line in _nested_lines(path))]
     if name not in singular:
         names = [*map(plural, FAMILIES), *METRIC_TABLES, *SECTIONS]
         raise UsageError("list", name, one_of(names), nearest(name, names))
@@ -78,6 +79,10 @@ def _member_lines(section: str) -> Iterator[str]:
         yield f"{section} itself"
         yield f"    {_first_line(table.beside)}"
         yield from _knob_lines(knobs_of(table.beside))
+
+
+def _nested_lines(path: str) -> list[str]:
+    return [path, f"    {_first_line(NESTED[path])}", *_knob_lines(knobs_of(NESTED[path]))]
 
 
 def _knob_lines(knobs: Mapping[str, Knob]) -> list[str]:

@@ -8,7 +8,7 @@ from jaxtrain.commands.listing import METRIC_TABLES, default_of, plural
 from jaxtrain.config.defaults import FAMILIES, family
 from jaxtrain.config.registry import knobs_of
 from jaxtrain.config.schema import Knob
-from jaxtrain.config.sections import SECTIONS
+from jaxtrain.config.sections import NESTED, SECTIONS
 
 HEAD = """\
 # Reference
@@ -35,7 +35,7 @@ def reference() -> str:
         for name, function in table.members.items():
             parts += _member(f"`{name}`", function, {})
     parts.append("## Other sections\n")
-    for name, signature in SECTIONS.items():
+    for name, signature in {**SECTIONS, **NESTED}.items():
         parts += _member(f"`{name}`", signature, knobs_of(signature))
     return "\n".join(parts)
 

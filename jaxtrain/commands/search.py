@@ -19,6 +19,7 @@ SEARCH_FILES = (
     ("comparison.json", "the best trial and the config's own values on unused seeds"),
     ("pictures", "the pictures of the report as PNG"),
     ("tensorboard", "the hyperparameter table for TensorBoard"),
+    ("mlflow", "what the MLflow server has of the search"),
 )
 
 OF_A_WORKER = {"trials.jsonl": "a line for each trial that this worker trained; the report has those of all workers"}

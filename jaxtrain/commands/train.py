@@ -8,8 +8,8 @@ from jaxtrain.commands.options import Options, command, quote, use_a_host_device
 from jaxtrain.commands.summary import format_number, format_numbers, select_readable
 from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.metric_names import is_printed
-from jaxtrain.files import exists, list_directory
 from jaxtrain.storage.result import Result
+from jaxtrain.storage.run_files import list_run_files
 
 
 def run(options: Options) -> int:
@@ -22,7 +22,12 @@ def run(options: Options) -> int:
 
     use_persistent_cache()
     result = train_and_evaluate(
-        config, workdir, quiet=options.quiet, accept_edited=options.accept_edited, began=options.began
+        config,
+        workdir,
+        quiet=options.quiet,
+        accept_edited=options.accept_edited,
+        began=options.began,
+        profile=options.profile or 0,
     )
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
     return result.exit_code
@@ -39,7 +44,7 @@ def train_report(result: Result, workdir: Path) -> list[str]:
         f"speed: {speed['examples_per_second']:,.0f} examples/s, {speed['milliseconds_per_step']:.3g} ms/step, "
         f"{speed['compile_seconds']:.1f} s of compilation, {speed['data_wait_share']:.1%} of the time waiting for data"
     )
-    lines += [f"wrote {workdir}/:", *_files(workdir)]
+    lines += [f"wrote {workdir}/:", *(f"  {name:<24}{purpose}" for name, purpose in list_run_files(workdir))]
     return [*lines, "next:", *(f"  {line}" for line in _next_commands(result, workdir))]
 
 
@@ -71,25 +76,6 @@ def _lane_lines(lanes: Mapping[str, Any], kind: str) -> Iterator[str]:
             yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}"
     for number, step in lanes["diverged"].items():
         yield f"  {kind} {number} diverged after step {step}"
-
-
-def _files(workdir: Path) -> Iterator[str]:
-    """Yields the files in a run's directory with their purpose."""
-    purposes = {
-        "config.json": "the resolved config",
-        "run.json": "the run's id and config, by which it knows its directory",
-        "config_difference.json": "what differs from the default config",
-        "environment.json": "versions, devices, commit, fingerprint of the data",
-        "metrics.jsonl": "one row for each logged or evaluated step",
-        "result.json": "how the run ended",
-        "content_checksums.npz": "a checksum of each file that was read, compared when the run continues",
-        "checkpoints": "saved states: the newest and the best",
-    }
-    for name, purpose in purposes.items():
-        if exists(workdir / name):
-            yield f"  {name:<24}{purpose}"
-    if any(name.startswith("events.") for name in list_directory(workdir)):
-        yield f"  {'events.*':<24}the same metrics for TensorBoard"
 
 
 def _next_commands(result: Result, workdir: Path) -> Iterator[str]:

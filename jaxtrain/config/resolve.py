@@ -17,7 +17,7 @@ from jaxtrain.config.files import read, to_plain
 from jaxtrain.config.hparams import chosen_members, hyperparameters, schedule_entries, unschedulable_reason
 from jaxtrain.config.registry import knobs_of, resolve
 from jaxtrain.config.schema import Bounds, Knob, as_python, is_config_value
-from jaxtrain.config.sections import SECTIONS
+from jaxtrain.config.sections import NESTED, SECTIONS
 from jaxtrain.errors import ConfigError, Words, nearest, one_of, unknown
 
 SEED = Knob("seed", (int,), (Bounds(0, 2**32 - 1),))
@@ -71,7 +71,10 @@ def resolve_config(
     merged["search"] = _as_section("search", merged["search"])
     space = merged["search"].pop("space", None)
     for section, signature in SECTIONS.items():
-        config[section] = resolve(knobs_of(signature), _as_section(section, merged[section]), section)
+        entries = _as_section(section, merged[section])
+        inner = {path: entries.pop(path.rpartition(".")[2], None) for path in NESTED if path.startswith(f"{section}.")}
+        config[section] = resolve(knobs_of(signature), entries, section)
+        config[section] |= {path.rpartition(".")[2]: _resolve_nested(path, given) for path, given in inner.items()}
     config["search"]["space"] = _resolve_space(space)
     config["schedule"] = _resolve_schedules(merged["schedule"], config, overrides, notes)
     return ResolvedConfig(config, tuple(notes))
@@ -122,6 +125,23 @@ def _resolve_several(section: str, path: str, given: Any, overrides: Mapping[str
             config[key] = _resolve_member(section, f"{path}.{key}", named, overrides, notes)
     _check_order(config, path)
     return config
+
+
+def _resolve_nested(path: str, given: Any) -> Config | None:
+    """Resolves a section within a section; None while it is off. A mapping in it, such as tags, has keys of its own."""
+    if is_none(given):
+        return None
+    signature = NESTED[path]
+    entries = _as_section(path, given)
+    free = {name: entries.pop(name, {}) for name in signature.__dataclass_fields__ if name not in knobs_of(signature)}
+    texts = {name: _as_texts(f"{path}.{name}", inner) for name, inner in free.items()}
+    return resolve(knobs_of(signature), entries, path) | texts
+
+
+def _as_texts(path: str, given: Any) -> dict[str, str]:
+    if any(isinstance(text, Mapping | list | tuple) for text in _as_section(path, given).values()):
+        raise ConfigError(path, given, "a text for each name", f"Set one as {path}.NAME=TEXT")
+    return {name: str(text) for name, text in given.items() if not is_none(text)}
 
 
 def _check_order(config: Config, path: str) -> None:
@@ -210,7 +230,8 @@ def _set_key(config: Config, key: str, value: Any) -> None:
     for depth, section in enumerate(sections):
         inner = config.get(section)
         is_switch = sections[0] == "augment" and depth == 1 and as_python(inner) in (True, False, None)
-        if is_switch or (sections[0] == "schedule" and is_none(inner)):
+        is_off = is_none(inner) and (sections[0] == "schedule" or ".".join(sections[: depth + 1]) in NESTED)
+        if is_switch or is_off:
             config[section] = {}
         elif isinstance(inner, str) and sections[0] in FAMILIES and (depth == 0 or sections[0] == "schedule"):
             config[section] = {"name": inner}

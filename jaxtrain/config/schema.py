@@ -6,6 +6,7 @@ import math
 import re
 import sys
 import types
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
@@ -110,6 +111,28 @@ class NotEmpty:
 
 
 @dataclass(frozen=True)
+class ServerUri:
+    """The address of a server, or "file"; a password has its place in a variable, since a run saves its config."""
+
+    def accepts(self, value: Any) -> bool:
+        """Returns whether a string is such an address; accepts other types."""
+        if not isinstance(value, str) or value == "file":
+            return True
+        try:
+            parts = urllib.parse.urlsplit(value)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, or brackets without their pair
+            return False
+        return (
+            valid and value.isprintable() and " " not in value and not (parts.username or parts.query or parts.fragment)
+        )
+
+    def __str__(self) -> str:
+        """Describes the constraint in words."""
+        return "http://HOST:PORT or https://HOST without a password, or 'file'"
+
+
+@dataclass(frozen=True)
 class AtMost:
     """A tuple with a limited number of elements."""
 
@@ -135,6 +158,7 @@ Count = Annotated[int, Bounds(1)]
 Widths = Annotated[tuple[int, ...], Bounds(1), AtMost(MOST_LAYERS)]
 Name = Annotated[str, NotEmpty()]
 Pattern = Annotated[str, RegularExpression(), NotEmpty()]
+ServerAddress = Annotated[str, ServerUri()]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """The sections of a config without members: one dataclass each, whose fields are the keys with their defaults."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from jaxtrain.config.durations import Duration, Total
-from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability
+from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Probability, ServerAddress
 from jaxtrain.config.search_budget import SearchBudget
 from jaxtrain.config.trial_value import TrialValue
 
@@ -115,9 +116,36 @@ class Log:
 
 @dataclass(frozen=True)
 class Track:
-    """Trackers that mirror metrics.jsonl."""
+    """Trackers that mirror metrics.jsonl, and what is shown of a run beside its metrics. None of it changes a number.
+
+    `pictures` is the interval at which a run shows its predictions of fixed validation examples, `examples` of them
+    (None: no pictures); at its end it shows what summarises the split, and the worst and the best of it. `histograms`
+    is the interval of histograms of parameters (None: none). Both are taken at the first evaluation or checkpoint after
+    each interval. `layers` adds the norms of each array of parameters, of its gradient and of its update to the
+    metrics. `performance` records the speed of the machine.
+    """
 
     tensorboard: bool = True
+    pictures: Duration | None = "10 %"
+    examples: Annotated[int, Bounds(1, 256)] = 16
+    histograms: Duration | None = "10 %"
+    layers: bool = False
+    performance: bool = True
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """The MLflow server that receives a run or a search, at the address `uri`, and what it is called there.
+
+    The section is None unless one of its keys is given. With "file" as the `uri` nothing is sent, and the command
+    `sync --uri=ADDRESS` sends the run later, from its files. `run` is the name of the run (None: that of its
+    directory). `tags` are texts by name, as in `track.mlflow.tags.team=vision`.
+    """
+
+    uri: ServerAddress
+    experiment: Name = "jaxtrain"
+    run: Name | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,3 +244,6 @@ SECTIONS: dict[str, type] = {
     "search": Search,
     "check": Check,
 }
+
+NESTED: dict[str, type] = {"track.mlflow": Mlflow}
+"""Sections within sections, by dotted names; each is None unless one of its keys is given."""

@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from jaxtrain.core.metric import Mean, Metrics
+from jaxtrain.core.metric_names import BY_LAYER
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.trees import is_float
 
@@ -31,21 +32,31 @@ NORMS_OF_UPDATES = ("norm_update", "norm_parameter")
 
 
 def keep_finite(
-    update: Callable[[Any], TrainState], gradients: Any, state: TrainState, metrics: Metrics, measure_norms: Any
+    update: Callable[[Any], TrainState],
+    gradients: Any,
+    state: TrainState,
+    metrics: Metrics,
+    measure_norms: Any,
+    by_layer: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Returns `update(gradients)`; the state as it is, not live, if that or the loss is not finite.
 
-    Norms of the update are added to the metrics if `measure_norms`. Metrics of a state that is not live are nan.
+    Norms of the update are added to the metrics if `measure_norms`, also those of each array with `by_layer`. Metrics
+    of a state that is not live are nan.
     """
     live = state.live & _all_finite((update(gradients), metrics["loss"]))
 
+    def measure(before: Any, after: Any) -> dict[str, jax.Array]:
+        return _norms(before, after, by_layer)
+
     def skip(gradients: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        return state, dict.fromkeys(NORMS_OF_UPDATES, jnp.zeros(()))
+        shapes = jax.eval_shape(measure, state.params, state.params)
+        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def keep(gradients: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         # Computed again, in place: XLA would have to keep an update that was judged beside the old state.
         moved = update(gradients)
-        return moved, lax.cond(measure_norms, _norms, lambda *_: skip(gradients)[1], state.params, moved.params)
+        return moved, lax.cond(measure_norms, measure, lambda *_: skip(gradients)[1], state.params, moved.params)
 
     kept, norms = lax.cond(live, keep, skip, gradients)
     metrics |= {name: Mean(norm, jnp.asarray(measure_norms, jnp.float32)) for name, norm in norms.items()}
@@ -68,7 +79,9 @@ def run_guarded_steps(take_step: TakeStep, state: TrainState, steps: jax.Array, 
     return end, stacked, kept, jnp.minimum(kept + 1, steps)
 
 
-def run_guarded_call(take_step: TakeStep, state: TrainState, steps: jax.Array, capacity: int) -> Guarded:
+def run_guarded_call(
+    take_step: TakeStep, state: TrainState, steps: jax.Array, capacity: int, by_layer: bool = False
+) -> Guarded:
     """Takes `steps` steps, and measures the norms of the last update; a call that diverges returns its initial state.
 
     Replaying the call with fewer steps gives the last finite state.
@@ -90,7 +103,8 @@ def run_guarded_call(take_step: TakeStep, state: TrainState, steps: jax.Array, c
     carry = (start, state, _empty_rows(take_step, state, capacity), state.params)
     (_, end, stacked, before), _ = lax.scan(run_until, carry, jnp.stack([steps - 1, steps]))
     is_last = (jnp.arange(capacity) == steps - 1).astype(jnp.float32)
-    norms = {name: Mean(is_last * norm, is_last) for name, norm in _norms(before, end.params).items()}
+    measured = _norms(before, end.params, by_layer)
+    norms = {name: Mean(jnp.multiply.outer(is_last, norm), is_last) for name, norm in measured.items()}
     live = state.live & _all_finite((end, stacked["loss"]))
     return _select(live, end, state), stacked | norms, jnp.where(live, steps, 0), steps
 
@@ -108,11 +122,17 @@ def _nan_unless(live: jax.Array, total: jax.Array) -> jax.Array:
     return jnp.where(live, total, jnp.nan) if is_float(total) else total
 
 
-def _norms(before: Any, after: Any) -> dict[str, jax.Array]:
-    """Returns the L2 norms of an update and of the parameters after it."""
-    trees = (jax.tree.map(jnp.subtract, after, before), after)
-    norms = (optax.tree.norm(tree).astype(jnp.float32) for tree in trees)
-    return dict(zip(NORMS_OF_UPDATES, norms, strict=True))
+def _norms(before: Any, after: Any, by_layer: bool) -> dict[str, jax.Array]:
+    """Returns the L2 norms of an update and of the parameters after it; with `by_layer` also those of each array."""
+    trees = dict(zip(NORMS_OF_UPDATES, (jax.tree.map(jnp.subtract, after, before), after), strict=True))
+    norms = {name: optax.tree.norm(tree).astype(jnp.float32) for name, tree in trees.items()}
+    own = {name + BY_LAYER: norms_by_layer(tree) for name, tree in trees.items()} if by_layer else {}
+    return norms | own
+
+
+def norms_by_layer(tree: Any) -> jax.Array:
+    """Returns the L2 norm of each leaf, float32 (leaves,)."""
+    return jnp.stack([jnp.sqrt(jnp.square(leaf.astype(jnp.float32)).sum()) for leaf in jax.tree.leaves(tree)])
 
 
 def _empty_rows(take_step: TakeStep, state: TrainState, capacity: int) -> Metrics:

@@ -1,6 +1,7 @@
 """Prefixes in the names of numbers, and which names are printed. Imports no JAX: consoles and commands read it."""
 
 NORMS = "norm_"  # prefix of the norms that a call measures on its last step only
+BY_LAYER = "_by_layer"  # suffix of norms of each array of parameters, in the order of the tree's leaves
 SEED = "seed_"  # prefix of the numbers of one seed: "seed_3/loss"
 FOLD = "fold_"  # prefix of the numbers of one fold: "fold_3/loss"
 DIAGNOSTICS = (NORMS, SEED, FOLD)

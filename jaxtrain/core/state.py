@@ -24,19 +24,26 @@ def cannot_decode(*arguments: Any) -> Any:
 
 
 class Task(NamedTuple):
-    """A learning problem as three pure functions, and a fourth for sequences that can be continued.
+    """A learning problem as three pure functions; others, each optional, continue sequences and show what was learned.
 
     init(key, batch, values) -> (params, model_state)
     loss(params, model_state, batch, key, values, train) -> (loss, (model_state, {name: Mean})), with a metric "loss"
     predict(params, model_state, inputs, values) -> outputs
     decode(params, model_state, tokens, values, cache, position) -> (logits, cache), for tasks that continue sequences
-    `values` are the hyperparameters of the current step, full name -> float32 scalar.
+    show(inputs, targets, predictions) -> a description of `core/pictures.py`, or several by name
+    summarise(targets, predictions) -> {name: description} of a whole split
+    wrongness(targets, predictions) -> how wrong each prediction is, (n,)
+    `values` are the hyperparameters of the current step, full name -> float32 scalar. The last three run on the host:
+    inputs and targets are arrays as they lie in the data, and predictions are in the units of the targets.
     """
 
     init: Callable[..., Any]
     loss: Callable[..., Any]
     predict: Callable[..., Any]
     decode: Callable[..., Any] = cannot_decode
+    show: Callable[..., Any] | None = None
+    summarise: Callable[..., Any] | None = None
+    wrongness: Callable[..., Any] | None = None
 
 
 class Rules(NamedTuple):
@@ -47,6 +54,7 @@ class Rules(NamedTuple):
     accumulate: number of micro-batches that each batch is split into
     is_frozen(params) -> a tree of bools, true for the parameters that no step changes; None: all are trained
     guard_steps: whether each step of a call is judged before its update is kept, for large states (`core/guards.py`)
+    norms_by_layer: whether norms are measured for each array of parameters, too
     """
 
     task: Task
@@ -55,6 +63,7 @@ class Rules(NamedTuple):
     accumulate: int = 1
     is_frozen: Callable[[Any], Any] | None = None
     guard_steps: bool = False
+    norms_by_layer: bool = False
 
 
 class TrainState(struct.PyTreeNode):

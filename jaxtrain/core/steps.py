@@ -16,8 +16,9 @@ from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
 from jaxtrain.core.frozen import join_params
-from jaxtrain.core.guards import keep_finite, run_guarded_call, run_guarded_steps
+from jaxtrain.core.guards import keep_finite, norms_by_layer, run_guarded_call, run_guarded_steps
 from jaxtrain.core.metric import Mean, Metrics, merge
+from jaxtrain.core.metric_names import BY_LAYER
 from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.core.trees import is_float
@@ -54,7 +55,7 @@ def train_step(
     values = rules.schedule(state.step, state.hparams)
     losses = _micro_batch_losses(state, batch, values, rules, axis_name)
     (parts, gradients), model_state, metrics = _differentiate(losses, state.params, axis_name)
-    metrics |= {"norm_gradient": _gradient_norm(gradients, measure_norms)}
+    metrics |= _gradient_norms(gradients, measure_norms, rules.norms_by_layer)
 
     def update(gradients: Any) -> TrainState:
         params, opt_state = _update_params(state, gradients, parts, losses, rules.optimizer(values), axis_name)
@@ -67,7 +68,7 @@ def train_step(
         )
 
     if guard:
-        return keep_finite(update, gradients, state, metrics, measure_norms)
+        return keep_finite(update, gradients, state, metrics, measure_norms, rules.norms_by_layer)
     return update(gradients), metrics
 
 
@@ -132,7 +133,8 @@ def train_call(
         stepped, metrics = step(trained.replace(frozen=state.frozen), batches.take(i), **options, **norms)
         return stepped.replace(frozen=None), _check_metrics(metrics)
 
-    run = run_guarded_steps if guards_steps else run_guarded_call
+    in_call = functools.partial(run_guarded_call, by_layer=rules.norms_by_layer)
+    run = run_guarded_steps if guards_steps else in_call
     end, metrics, kept, tried = run(take_step, state.replace(frozen=None), steps, batches.capacity)
     end = end.replace(frozen=state.frozen)
     metrics = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), metrics)  # a state dead at the start counts 0
@@ -250,11 +252,17 @@ def _pmean(tree: Any, axis_name: Axes) -> Any:
     return jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name) if is_float(leaf) else leaf, tree)
 
 
-def _gradient_norm(gradients: Any, measure: bool | jax.Array) -> Mean:
-    """Returns the global L2 norm with count 1 if `measure`, else 0 with count 0."""
+def _gradient_norms(gradients: Any, measure: bool | jax.Array, by_layer: bool) -> Metrics:
+    """Returns the global L2 norm with count 1 if `measure`, else 0 with count 0; with `by_layer` also of each array."""
     measure = jnp.asarray(measure)
-    norm = lax.cond(measure, lambda: optax.tree.norm(gradients).astype(jnp.float32), lambda: jnp.zeros(()))
-    return Mean(norm, measure.astype(jnp.float32))
+
+    def measured(norm: Callable[[Any], jax.Array]) -> Mean:
+        shape = jax.eval_shape(norm, gradients).shape
+        value = lax.cond(measure, lambda: norm(gradients).astype(jnp.float32), lambda: jnp.zeros(shape))
+        return Mean(value, measure.astype(jnp.float32))
+
+    norms = {"norm_gradient": optax.tree.norm} | ({"norm_gradient" + BY_LAYER: norms_by_layer} if by_layer else {})
+    return {name: measured(norm) for name, norm in norms.items()}
 
 
 def _check_metrics(metrics: Metrics) -> Metrics:

@@ -17,6 +17,7 @@ from jaxtrain.data.image_fields import read_images
 from jaxtrain.data.images import SUFFIXES
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.loading import load_dataset
+from jaxtrain.data.new_inputs import check_numbers
 from jaxtrain.data.readers.arrays import arrays
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
 from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits, python_source
@@ -106,19 +107,24 @@ def _by_key(section: Mapping[str, Any]) -> dict[str, Any]:
     return {f"data.{knob}": value for knob, value in section.items()}
 
 
-def read_inputs(section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path]) -> np.ndarray:
+def read_inputs(
+    section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path], *, allow_nan: bool = False
+) -> np.ndarray:
     """Reads the inputs of new files, to predict from, as the source of a resolved section read those of training.
 
     Files are pictures, one an example, or tables, or Parquet files of pictures; a target in them may be absent. Texts
-    are read in a row, as windows. Raises DataError naming file and row, and UsageError for a source whose files hold no
-    inputs alone.
+    are read in a row, as windows. Raises DataError naming file and row, unless `allow_nan` also for a number that is
+    missing in a column that misses none in training, and UsageError for a source whose files hold no inputs alone.
     """
     name = section["name"]
     if info.vocabulary is not None:
         return read_windows(files, info, section.get("encoding", "utf-8"))
     if name in TABLES and info.encoding is not None:
         kinds = info.encoding.kinds
-        return np.concatenate([info.encode(TABLES[name](Path(file), section, kinds)) for file in files])
+        tables = [TABLES[name](Path(file), section, kinds) for file in files]
+        for table in () if allow_nan else tables:
+            check_numbers(table, info)
+        return np.concatenate([info.encode(table) for table in tables])
     if name == "parquet" and not all(str(file).lower().endswith(SUFFIXES) for file in files):
         form = (info.input_shape, info.input_dtype)
         return np.concatenate([read_parquet_images(Path(file), section, *form) for file in files])

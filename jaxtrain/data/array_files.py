@@ -46,12 +46,17 @@ class GrowingArray:
             write_all(self._file, np.ascontiguousarray(rows, self._dtype).tobytes())
         self._rows += len(rows)
 
-    def close(self) -> None:
+    def complete(self) -> None:
         """Writes the number of rows, and closes the file."""
         with guarded(self._path, "written"), self._file:
             self._file.seek(0)
             self._write_header()
             os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file, complete or not."""
+        with guarded(self._path, "written"):
+            self._file.close()
 
     def _write_header(self) -> None:
         # NumPy leaves room in a header for the digits of a first axis that grows, so the rows stay where they are.

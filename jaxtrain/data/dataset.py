@@ -203,12 +203,16 @@ def as_batch_values(values: np.ndarray, where: str, name: str, rows: np.ndarray)
     """
     if values.dtype.kind == "f":
         check_inputs(where, values, rows, name)
-        return values.astype(np.float32, copy=False)
-    if is_small_integer(values.dtype):
-        return values
-    if values.size and (values.min() < -(2**31) or values.max() >= 2**31):
+    elif values.size and (values.min() < -(2**31) or values.max() >= 2**31):
         raise DataError(where, Words(f"{name} of dtype {values.dtype} beyond int32"), "integers below 2**31")
-    return values.astype(np.int32)
+    return values.astype(batch_dtype(values.dtype), copy=False)
+
+
+def batch_dtype(dtype: np.dtype) -> np.dtype:
+    """Returns the dtype of a further field in a batch, by that in the data."""
+    if is_small_integer(dtype):
+        return dtype
+    return np.dtype(np.float32 if dtype.kind == "f" else np.int32)
 
 
 def _add_to(digest: Any, array: np.ndarray | Field, stamp: bytes = b"") -> None:

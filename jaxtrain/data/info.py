@@ -43,7 +43,7 @@ class DataInfo:
     `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
     of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
     which have no statistics, and `classes` is their number. `box_classes` is the number of classes of targets that are
-    boxes.
+    boxes. `extra` holds (name, shape of an example, dtype in a batch) of the further fields of batches.
     """
 
     input_shape: tuple[int, ...]
@@ -64,6 +64,7 @@ class DataInfo:
     per_example: bool = False
     vocabulary: Vocabulary | None = None
     box_classes: int | None = None
+    extra: tuple[tuple[str, tuple[int, ...], str], ...] = ()
 
     @property
     def layout(self) -> Layout | None:
@@ -131,7 +132,7 @@ class DataInfo:
         """
         if self.vocabulary is None and (not self.is_raw or inputs.dtype.name != self.input_dtype):
             return self.normalise(inputs, rows, out)
-        self._check_shape(inputs)
+        self.check_shape(inputs)
         if self.vocabulary is not None and inputs.dtype.name != self.input_dtype:
             check_tokens(inputs, self.vocabulary)
         # NumPy would copy the whole of an array that is not contiguous.
@@ -149,14 +150,16 @@ class DataInfo:
 
         Raises DataError if the examples have another shape.
         """
-        self._check_shape(inputs)
+        self.check_shape(inputs)
         work = np.float32 if is_small_integer(inputs.dtype) else np.float64
         return _standardise(inputs, self.input_mean, self.input_std, rows, work, out)
 
-    def _check_shape(self, inputs: Any) -> None:
+    def check_shape(self, inputs: Any) -> None:
+        """Raises DataError unless inputs are examples (n, *input_shape)."""
         if inputs.shape[1:] != self.input_shape or len(inputs.shape) == 0:
             expected = f"the shape (n, {', '.join(map(str, self.input_shape))})"
-            raise DataError("inputs", Words(f"the shape {inputs.shape}"), expected)
+            hint = "" if self.encoding is None else "Give the columns by name, as a mapping or a data frame"
+            raise DataError("inputs", Words(f"the shape {inputs.shape}"), expected, hint)
 
     def standardise_targets(
         self, targets: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None
@@ -183,6 +186,7 @@ class DataInfo:
             values["encoding"] = TableEncoding.from_json(values["encoding"])
         if values.get("vocabulary"):
             values["vocabulary"] = vocabulary_from_json(values["vocabulary"])
+        values["extra"] = tuple((name, tuple(shape), dtype) for name, shape, dtype in values.get("extra", ()))
         return cls(**values)  # pyright: ignore[reportArgumentType]
 
 

@@ -15,7 +15,7 @@ from jaxtrain.data.checks import check_source, check_table, is_labels
 from jaxtrain.data.checksums import checksums_of
 from jaxtrain.data.class_names import mark_labels, number_labels
 from jaxtrain.data.cut import Rule, column, counts_of, cut, cut_folds, make_rule
-from jaxtrain.data.dataset import Dataset, Part
+from jaxtrain.data.dataset import Dataset, Part, batch_dtype
 from jaxtrain.data.encoded import encode_tables, encode_texts
 from jaxtrain.data.held import hold, hold_labels
 from jaxtrain.data.info import DataInfo, describe, describe_tokens, statistics_rows
@@ -100,10 +100,16 @@ def _cut_dataset(
         info = describe_by(sample=sample[~passed])
     if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
+    info = replace(info, extra=_extra(source.splits["train"]))
     parts = {name: Part(stored["train"], rows) for name, rows in rows.items()}
     parts |= {name: Part(split, source=name) for name, split in stored.items() if name not in parts}
     weights = _weights(settings.sample, source, own, info)
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+
+
+def _extra(train: Split) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """Returns (name, shape of an example, dtype in a batch) of further fields."""
+    return tuple((name, values.shape[1:], batch_dtype(values.dtype).name) for name, values in train.extra.items())
 
 
 def _check_per_example(settings: Settings, axes: int) -> None:

@@ -138,11 +138,11 @@ def _write_in_order(split: InOrder, inputs: Path, targets: Path, advance: Advanc
             labels.append(np.stack([pair[1] for pair in pairs]))
         count += len(pairs)
         advance(len(pairs))
-    growing.close()
+    growing.complete()
     if labels is None:
         write_field(targets, np.array(names))
     else:
-        labels.close()
+        labels.complete()
     return count
 
 

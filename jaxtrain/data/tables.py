@@ -53,6 +53,11 @@ class Places:
         part = bisect_right(self._starts, number) - 1
         return f"{self.files[part]}, {self._unit} {number - self._starts[part]}"
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number of each row's line or row, counted through all files."""
+        return self._numbers
+
     def take(self, rows: np.ndarray) -> "Places":
         """Returns the places of these rows."""
         return Places(self.files, self._numbers[rows], self._unit, self._starts)

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from jaxtrain.data.info import DataInfo
-from jaxtrain.data.plain_arrays import plain_array
-from jaxtrain.data.source import as_inputs
+from jaxtrain.data.new_inputs import as_new_inputs
 from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, Words
 from jaxtrain.export.two_floats import fits_one_float, split, standardise
@@ -33,15 +32,11 @@ class ArrayInputs:
         specs = {"inputs": jax.ShapeDtypeStruct(self.info.input_shape, self.info.input_dtype)}
         return specs if self._fits else specs | {"inputs_remainder": specs["inputs"]}
 
-    def arguments(self, inputs: Any) -> dict[str, np.ndarray]:
+    def arguments(self, inputs: Any, *, allow_nan: bool = False) -> dict[str, np.ndarray]:
         """Returns the arguments for raw inputs (n, ...); raises DataError for what is none."""
-        given = as_inputs(inputs, "inputs")
-        if isinstance(given, Table):
+        plain = as_new_inputs(inputs, self.info, allow_nan=allow_nan or self.info.is_raw)  # no integer is nan
+        if isinstance(plain, Table):
             raise DataError("inputs", Words("columns by name"), "an array, since this run was not trained on a table")
-        plain = plain_array(given, "inputs", "inputs")
-        if plain.shape[1:] != self.info.input_shape or plain.ndim == 0:
-            expected = f"the shape (n, {', '.join(map(str, self.info.input_shape))})"
-            raise DataError("inputs", Words(f"the shape {plain.shape}"), expected)
         if self.info.is_raw:
             return {"inputs": _as_integers(plain, np.dtype(self.info.input_dtype))}
         numbers = split(plain)

@@ -6,7 +6,7 @@ from typing import Any
 CARD = """\
 # {model}: {task}
 
-Exported by {jaxtrain} on {written}, and checked: a fresh process repeats the predictions of the run
+Exported by {jaxtrain} on {written}, and checked: a fresh process repeats the predictions of the run{rounded}
 to {worst:.1g} of the spread of an output.
 
 ## Intended use
@@ -26,7 +26,7 @@ them in full. Where there is an input `..._remainder`, a float64 number `x` ente
 ## Metrics on the test split
 
 {metrics}
-
+{quality}
 ## Use it
 
 With JAX and the package flatbuffers alone; JAX promises to read `model.jaxexp` until {readable_until}:
@@ -42,12 +42,29 @@ print(jax.jit(model.call)(**inputs))
 ```
 
 With jaxtrain, which verifies the checksums first: `jaxtrain.load_export(folder).predict(inputs)`.
-
+{onnx}{mlflow}
 `weights.safetensors` holds the weights by their paths, and `examples.safetensors` inputs with their outputs.
 
 ## Origin
 
 Config {config}, {members}.
+"""
+
+ONNX = """
+In onnxruntime and others that read ONNX, for which a value and its remainder are one float64:
+
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = {{{example}}}
+print(dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs))))
+```
+"""
+
+MLFLOW = """
+With MLflow: `mlflow.pyfunc.load_model(folder).predict(inputs)`, or `mlflow models serve -m FOLDER --env-manager local`.
 """
 
 
@@ -60,7 +77,6 @@ def model_card(description: Mapping[str, Any]) -> str:
         for arrays in (inputs, outputs)
         for name, array in arrays.items()
     ]
-    example = ", ".join(f'"{name}": np.zeros({_shape(array)}, "{array["dtype"]}")' for name, array in inputs.items())
     test = {name: value for name, value in (description["test"] or {}).items() if name != "step"}
     members = [f"seed {m['seed']} at step {m['step']} (state {m['state'][:16]})" for m in description["run"]["members"]]
     return CARD.format(
@@ -68,16 +84,33 @@ def model_card(description: Mapping[str, Any]) -> str:
         task=description["task"],
         jaxtrain=f"jaxtrain {description['versions']['jaxtrain'] or ''}".strip(),
         written=description["written"],
-        worst=max(description["check"]["worst"].values()),
+        worst=max(max(outputs.values()) for outputs in description["check"]["worst"].values()),
         arrays="\n".join(rows),
         classes=_classes(description["class_names"]),
         numbers=_offset(outputs),
         metrics="\n".join(f"- {name}: {value}" for name, value in test.items()) or "None was measured.",
+        rounded=", with its weights rounded to int8," if description["weights"] == "int8" else "",
+        quality=_quality(description),
         readable_until=description["readable_until"],
-        example=example,
+        example=_example(inputs),
+        onnx=ONNX.format(example=_example(description["onnx"]["inputs"])) if "onnx" in description else "",
+        mlflow=MLFLOW if "MLmodel" in description["files"] else "",
         config=description["run"]["config"],
         members=", ".join(members),
     )
+
+
+def _quality(description: Mapping[str, Any]) -> str:
+    """Returns a table of what rounded weights cost."""
+    if description["weights"] == "float32":
+        return ""
+    opening = f"\nThe weights are stored in {description['weights']}, and computed with as float32."
+    quality = description["quality"]
+    if quality is None:
+        return f"{opening} What that costs was not measured.\n"
+    rows = [f"| {name} | {value} | {quality['export'][name]} |" for name, value in quality["run"].items()]
+    table = "\n".join(["| | the run | this export |", "|---|---|---|", *rows])
+    return f"{opening} On the {quality['examples']} examples of the {quality['split']} split:\n\n{table}\n"
 
 
 MOST_CLASSES = 100
@@ -92,6 +125,11 @@ def _offset(outputs: Mapping[str, Any]) -> str:
     if "offset" not in outputs.get("numbers", {}):
         return ""
     return "`numbers` leave the program standardised: in float64, times `scale` plus `offset` of `model.json`.\n\n"
+
+
+def _example(inputs: Mapping[str, Any]) -> str:
+    """Returns the code of two examples of zeros, as the items of a dict."""
+    return ", ".join(f'"{name}": np.zeros({_shape(array)}, "{array["dtype"]}")' for name, array in inputs.items())
 
 
 def _shape(array: Mapping[str, Any]) -> tuple[int, ...]:

@@ -9,23 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.export.fresh_process import BATCH_SIZES
-from jaxtrain.export.loading import PROGRAM, Outputs, inputs_of
+from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of
+from jaxtrain.export.padded import Outputs
+from jaxtrain.export.program import Member
 from jaxtrain.export.rows import rows_to_check
+from jaxtrain.export.stored_weights import Storage
+from jaxtrain.export.to_onnx.names import MODEL
 from jaxtrain.files import remove
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.training.trained_run import Run
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
-"""Precision of the run -> largest difference, relative to the spread of an output."""
+"""Precision of the run or of its stored weights -> largest difference, relative to the spread of an output."""
 
 HINT = "Report it with the config of the run"
+HINTS = {MODEL: f"Leave it out by --format=mlflow. {HINT}"}
 
 
 @dataclass(frozen=True)
@@ -41,17 +48,35 @@ class CheckedRows:
         return len(next(iter(self.arguments.values())))
 
 
-def predict_rows(runs: Sequence[Run], dataset: Dataset) -> CheckedRows:
-    """Predicts rows of the data with each of the runs, whose predictions are joined."""
+def predict_rows(runs: Sequence[Run], dataset: Dataset, rounded: Sequence[Member] = ()) -> CheckedRows:
+    """Predicts rows of the data with each of the runs, whose predictions are joined.
+
+    Where the weights are `rounded`, to float32 numbers, the predictions are by these in the place of the runs' own.
+    """
     rows = rows_to_check(dataset)
+    run = runs[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", JaxtrainWarning)  # of the category that no training row has
-        predictions = np.stack([run.predict(rows.inputs) for run in runs])
-    arguments = inputs_of(runs[0].info).arguments(rows.inputs)
-    return CheckedRows(arguments, _outputs(runs, predictions), rows.usual)
+        if rounded:
+            prepared = run.info.prepare(rows.inputs if run.info.encoding is None else run.info.encode(rows.inputs))
+            predictions = np.stack([_predict_prepared(member, prepared, run.info) for member in rounded])
+        else:
+            predictions = np.stack([run.predict(rows.inputs, allow_nan=True) for run in runs])
+    arguments = inputs_of(run.info).arguments(rows.inputs, allow_nan=True)
+    return CheckedRows(arguments, joined_outputs(runs, predictions), rows.usual)
 
 
-def _outputs(runs: Sequence[Run], predictions: np.ndarray) -> Outputs:
+def _predict_prepared(member: Member, prepared: np.ndarray, info: DataInfo) -> np.ndarray:
+    """Predicts as `Run.predict`, with the weights of a member, by one program."""
+    program = jax.jit(member.predict)
+    size = BATCH_SIZES[-1]
+    filled = np.resize(prepared, (-(-len(prepared) // size) * size, *prepared.shape[1:]))
+    pieces = [np.asarray(program(filled[begin : begin + size])) for begin in range(0, len(filled), size)]
+    predictions = np.concatenate(pieces)[: len(prepared)]
+    return info.restore_targets(predictions) if info.standardised else predictions
+
+
+def joined_outputs(runs: Sequence[Run], predictions: np.ndarray) -> Outputs:
     """Returns the outputs that belong to predictions (runs, n, ...); numbers of a regression are in their units."""
     run = runs[0]
     if run.info.standardised:
@@ -61,23 +86,35 @@ def _outputs(runs: Sequence[Run], predictions: np.ndarray) -> Outputs:
     return {name: np.asarray(output) for name, output in head.outputs(joined).items()}
 
 
-def check_export(folder: Path, rows: CheckedRows, precision: str) -> dict[str, Any]:
-    """Compares the predictions of a fresh process with those of the run, at several batch sizes.
+def tolerance_of(precision: str, storage: Storage) -> float:
+    """Returns the tolerance for a run of a precision with weights of a storage; int8 is compared as it is rounded."""
+    return max(TOLERANCES[precision], TOLERANCES.get(storage, 0.0))
 
-    Returns {"tolerance", "worst": {output: largest difference, relative to its spread}, "rows", "batch_sizes"}. Raises
-    StorageError for an export that differs by more, or answers what it must refuse.
+
+def check_export(folder: Path, rows: CheckedRows, tolerance: float) -> dict[str, Any]:
+    """Compares the predictions of a fresh process with those of the run, at several batch sizes, for each program.
+
+    Returns {"tolerance", "worst": {file: {output: largest difference, relative to its spread}}, "rows", "batch_sizes"}.
+    Raises StorageError for an export that differs by more, or answers what it must refuse.
     """
     found = _predict_afresh(folder, rows.arguments)
-    tolerance = TOLERANCES[precision]
-    worst = dict.fromkeys(rows.outputs, 0.0)
-    for name, expected in rows.outputs.items():
-        for size in BATCH_SIZES:
-            distance = _distance(found[f"{size}/{name}"], expected, rows)
-            worst[name] = max(worst[name], distance)
-            if not distance <= tolerance:
-                got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
-                raise StorageError(PROGRAM, got, f"at most {tolerance:g}, the predictions of the run", HINT)
+    worst: dict[str, dict[str, float]] = {}
+    for file in sorted({key.partition("/")[0] for key in found}):
+        worst[file] = {name: _worst(found, file, name, rows, tolerance) for name in rows.outputs}
     return {"tolerance": tolerance, "worst": worst, "rows": len(rows), "batch_sizes": list(BATCH_SIZES)}
+
+
+def _worst(found: Mapping[str, np.ndarray], file: str, name: str, rows: CheckedRows, tolerance: float) -> float:
+    """Returns the largest difference of an output; raises StorageError for one beyond the tolerance."""
+    worst = 0.0
+    for size in BATCH_SIZES:
+        distance = _distance(found[f"{file}/{size}/{name}"], rows.outputs[name], rows)
+        worst = max(worst, distance)
+        if not distance <= tolerance:
+            got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
+            expected = f"at most {tolerance:g}, the predictions of the run"
+            raise StorageError(file, got, expected, HINTS.get(file, HINT))
+    return worst
 
 
 def _distance(found: np.ndarray, expected: np.ndarray, rows: CheckedRows) -> float:
@@ -115,7 +152,7 @@ def _predict_afresh(folder: Path, arguments: Mapping[str, np.ndarray]) -> dict[s
     done = subprocess.run(command, env=variables, capture_output=True, text=True)
     if done.returncode:
         reason = next(iter(reversed(done.stderr.strip().splitlines())), f"exit code {done.returncode}")
-        raise StorageError(PROGRAM, Words(f"a fresh process that failed ({reason})"), "one that predicts", HINT)
+        raise StorageError("export", Words(f"a fresh process that failed ({reason})"), "one that predicts", HINT)
     found = read_arrays(results)
     remove(given)
     remove(results)

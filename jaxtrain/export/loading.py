@@ -11,32 +11,37 @@ import jax
 import numpy as np
 from jax import export
 
+from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
-from jaxtrain.errors import StorageError, Words
+from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.export.array_inputs import ArrayInputs
+from jaxtrain.export.generation import generate
 from jaxtrain.export.outputs import restores_on_host
+from jaxtrain.export.padded import Outputs, PaddedProgram
 from jaxtrain.export.table_inputs import TableInputs
+from jaxtrain.export.token_inputs import TokenInputs
 from jaxtrain.files import read_bytes
+from jaxtrain.storage.safetensors_files import read_arrays
 from jaxtrain.storage.seals import read_sealed
 
 PROGRAM = "model.jaxexp"
 MANIFEST = "model.json"
+EXAMPLES = "examples.safetensors"
 FORMAT = 1
 """Number of the form of an export's directory."""
 
 SIZES = (1, 8, 64, 512)
-"""Sizes to which the examples of a prediction are padded: at most four programs are compiled."""
+"""Sizes to which `predict` pads batches: at most four programs are compiled."""
 
 COPY = "Copy the directory again, or export the run again"
 
-Outputs = dict[str, np.ndarray]
-
-
-Inputs = ArrayInputs | TableInputs
+Inputs = ArrayInputs | TableInputs | TokenInputs
 
 
 def inputs_of(info: DataInfo) -> Inputs:
     """Returns the form of the inputs of a model of these data."""
+    if info.vocabulary is not None:
+        return TokenInputs(info, info.vocabulary)
     return TableInputs(info, info.encoding) if info.encoding else ArrayInputs(info)
 
 
@@ -54,37 +59,60 @@ class ExportedModel:
         """The names of the classes, or of several labels, in the order of the logits."""
         return tuple(self.description["class_names"])
 
-    def predict(self, inputs: Any) -> Outputs:
+    def predict(self, inputs: Any, *, allow_nan: bool = False) -> Outputs:
         """Predicts from raw inputs (n, ...), or columns by name, whatever n: returns {name of an output: (n, ...)}.
 
-        Raises DataError for inputs that are not like those of training.
+        Raises DataError for inputs that are not like those of training. Unless `allow_nan`, it also raises for numbers
+        that are not finite, and for a number that is missing in a column that misses none in training.
         """
-        arguments = inputs_of(self.info).arguments(inputs)
-        count = len(next(iter(arguments.values())))
-        pieces = [self._predict_piece(arguments, begin) for begin in range(0, max(1, count), SIZES[-1])]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return self.in_units(self._padded(inputs_of(self.info).arguments(inputs, allow_nan=allow_nan)))
+
+    def generate(
+        self, prompt: str, length: int = 200, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> str:
+        """Returns `length` tokens of text that continue a prompt, as `Run.generate` does, which is quicker.
+
+        Raises UsageError for a model of other data, and for an empty prompt.
+        """
+        vocabulary = self.info.vocabulary
+        if vocabulary is None:
+            raise UsageError("generate", Words("a model that was not trained on a text"), "one that was")
+        tokens = vocabulary.encode(prompt)
+        warn_of_unknown(tokens, vocabulary, "prompt")
+        chosen = {"temperature": temperature, "top_k": top_k, "seed": seed}
+        context = self.info.input_shape[0]
+        drawn = generate(self._logits, tokens[None], length, context=context, **chosen)
+        return vocabulary.decode(drawn[0])
+
+    def _logits(self, tokens: np.ndarray) -> np.ndarray:
+        return self._padded({"inputs": tokens})["logits"]
 
     def call(self, arguments: Mapping[str, np.ndarray]) -> Outputs:
         """Calls the program, which is compiled for each number of examples; numbers are brought to their own units."""
-        outputs = {name: np.asarray(value) for name, value in self._call(**arguments).items()}
-        if restores_on_host(self.info):
-            outputs["numbers"] = self.info.restore_targets(outputs["numbers"])
-        return outputs
+        return self.in_units({name: np.asarray(value) for name, value in self._call(**arguments).items()})
+
+    def in_units(self, outputs: Outputs) -> Outputs:
+        """Returns outputs of the program with numbers in their own units, in float64 where it standardised them."""
+        if not restores_on_host(self.info):
+            return outputs
+        return outputs | {"numbers": self.info.restore_targets(outputs["numbers"])}
+
+    def read_examples(self) -> tuple[dict[str, np.ndarray], Outputs]:
+        """Reads a few rows, as arguments of the program, and the outputs that the run predicts from them."""
+        arrays = read_arrays(self.folder / EXAMPLES)
+        inputs, outputs = (
+            {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}
+            for part in ("inputs/", "outputs/")
+        )
+        return inputs, outputs
 
     @functools.cached_property
     def _call(self) -> Callable[..., dict[str, jax.Array]]:
         return jax.jit(self.program.call)
 
-    def _predict_piece(self, arguments: Mapping[str, np.ndarray], begin: int) -> Outputs:
-        """Predicts at most the largest of the sizes, padded with zeros to one of them."""
-        rows = {name: array[begin : begin + SIZES[-1]] for name, array in arguments.items()}
-        count = len(next(iter(rows.values())))
-        size = next(size for size in SIZES if count <= size)
-        padded = {
-            name: np.concatenate([array, np.zeros((size - count, *array.shape[1:]), array.dtype)])
-            for name, array in rows.items()
-        }
-        return {name: output[:count] for name, output in self.call(padded).items()}
+    @functools.cached_property
+    def _padded(self) -> PaddedProgram:
+        return PaddedProgram(self.program, SIZES)
 
 
 def load_export(folder: str | Path) -> ExportedModel:

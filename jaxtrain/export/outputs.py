@@ -45,6 +45,11 @@ def _exclusive(decision: str) -> Head:
     return Head(join, outputs)
 
 
+def _next_token() -> Head:
+    """The head of a language model: the logits of the next token at each position."""
+    return Head(_exclusive("").join, lambda logits: {"logits": logits})
+
+
 def _separate(decision: str) -> Head:
     """The head of labels each of which is true or not: it is where its logit is above 0."""
 
@@ -81,5 +86,6 @@ HEADS: dict[str, Callable[[DataInfo], Head]] = {
     "binary_classification": lambda info: _separate("class"),
     "multi_label": lambda info: _separate("labels"),
     "regression": _numbers,
+    "language_modelling": lambda info: _next_token(),
 }
 """Name of a task -> its head."""

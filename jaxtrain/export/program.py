@@ -1,8 +1,8 @@
 """The program of a run's predictions, from raw inputs to outputs in a user's terms, for all platforms at once."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,10 +12,11 @@ from jax import export
 
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.outside_loops import outside_loops
-from jaxtrain.core.trees import named_leaves
+from jaxtrain.core.state import Task
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.loading import Inputs, inputs_of
 from jaxtrain.export.outputs import Head, head_of
+from jaxtrain.export.stored_weights import Storage, plain_weights, restore_weight, store_weights, stored_arrays
 from jaxtrain.tasks import make_task
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.training.trained_run import Run
@@ -25,16 +26,34 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 @dataclass(frozen=True)
 class Member:
-    """The weights of a run for prediction, as NumPy arrays, and its predictions from prepared inputs."""
+    """The weights of a run for prediction, as an export stores them, and what predicts with them.
+
+    `values` are the hyperparameters of the step, by name.
+    """
 
     params: Any
     model_state: Any
-    predict: Callable[[Any], jax.Array]
+    task: Task
+    values: Mapping[str, np.ndarray]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The weights by their paths, such as "params/Dense_0/kernel"."""
-        return dict(named_leaves({"params": self.params, **self.model_state}))
+        return stored_arrays({"params": self.params, **self.model_state})
+
+    def predict(self, inputs: Any) -> jax.Array:
+        """Predicts from prepared inputs, inside a program."""
+        weights = jax.tree.map(restore_weight, (self.params, self.model_state))
+        with outside_loops():
+            return self.task.predict(*weights, inputs, self.values)
+
+    def stored(self, storage: Storage) -> "Member":
+        """Returns the member with its weights in a storage."""
+        return replace(self, params=store_weights(self.params, storage))
+
+    def plain(self) -> "Member":
+        """Returns the member with its weights as float32, rounded as they are stored."""
+        return replace(self, params=plain_weights(self.params))
 
 
 def member_of(run: Run) -> Member:
@@ -46,13 +65,7 @@ def member_of(run: Run) -> Member:
     if section["paths"]:
         params = jax.device_get(LoRA(section["paths"], section["rank"]).merge(params, values))
         task = make_task({**run.config, "lora": {**section, "paths": None}}, run.info)
-
-    def predict(inputs: Any) -> jax.Array:
-        weights = jax.tree.map(jnp.asarray, (params, model_state))  # models index weights by traced codes
-        with outside_loops():
-            return task.predict(*weights, inputs, values)
-
-    return Member(params, model_state, predict)
+    return Member(params, model_state, task, values)
 
 
 def program_of(inputs: Inputs, members: Sequence[Member], head: Head) -> Callable[..., dict[str, jax.Array]]:
@@ -73,8 +86,7 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     """
     inputs = inputs_of(run.info)
     program = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
-    (size,) = export.symbolic_shape("n")
-    specs = {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
+    specs = batched(inputs)
     try:
         with _without_source_places():
             return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
@@ -82,6 +94,12 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
         got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
         expected = "a model of operations that take any number of examples, on any platform"
         raise UsageError("model.name", got, expected, "Use it by load_run") from error
+
+
+def batched(inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the arguments of the program for any number n of examples."""
+    (size,) = export.symbolic_shape("n")
+    return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data.info import DataInfo
+from jaxtrain.data.new_inputs import check_numbers
 from jaxtrain.data.source import as_inputs
 from jaxtrain.data.table_encoding import LARGEST_QUANTILE, ColumnEncoding, TableEncoding
 from jaxtrain.data.tables import Table, absent_in
@@ -46,12 +47,14 @@ class TableInputs:
         """The columns of categories, in the order of the argument."""
         return [column for column in self.encoding.columns if column.kind == "category"]
 
-    def arguments(self, inputs: Any) -> dict[str, np.ndarray]:
+    def arguments(self, inputs: Any, *, allow_nan: bool = False) -> dict[str, np.ndarray]:
         """Returns the arguments for columns by name; raises DataError where they differ from those of training."""
         given = as_inputs(inputs, "inputs")
         if not isinstance(given, Table):
             got = Words(f"an object of type {type(inputs).__name__}")
             raise DataError("inputs", got, "columns by name, as a mapping or a data frame")
+        if not allow_nan:
+            check_numbers(given, self.info)
         columns = self.encoding.columns_of(given)
         values = [columns[column.name] for column in self.numbers]
         found = {}

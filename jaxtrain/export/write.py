@@ -1,17 +1,24 @@
 """Writes an export: weights, program, examples, description and card, checked before they take their place."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.core.trees import leaf_digests
 from jaxtrain.data import Dataset, Source, load
-from jaxtrain.errors import StorageError, UsageError, Words
+from jaxtrain.errors import JaxtrainWarning, StorageError, UsageError, Words, one_of
 from jaxtrain.export.card import model_card
-from jaxtrain.export.check import CheckedRows, check_export, predict_rows
-from jaxtrain.export.description import describe_export
-from jaxtrain.export.loading import MANIFEST, PROGRAM
+from jaxtrain.export.check import CheckedRows, check_export, predict_rows, tolerance_of
+from jaxtrain.export.container import DOCKERFILE, KUBERNETES, dockerfile, kubernetes
+from jaxtrain.export.description import describe_export, describe_files, describe_onnx
+from jaxtrain.export.formats import Formats, choose_formats
+from jaxtrain.export.loading import EXAMPLES, MANIFEST, PROGRAM
+from jaxtrain.export.mlflow_files import mlflow_files
 from jaxtrain.export.program import Member, export_program, member_of
+from jaxtrain.export.quality import demand_quality, measure_quality
+from jaxtrain.export.stored_weights import Storage
+from jaxtrain.export.to_onnx.names import MODEL as ONNX
 from jaxtrain.files import (
     exists,
     list_directory,
@@ -31,7 +38,6 @@ from jaxtrain.training.checks import check_fingerprint, check_preparation
 from jaxtrain.training.trained_run import Run, load_run, open_run
 
 WEIGHTS = "weights.safetensors"
-EXAMPLES = "examples.safetensors"
 CARD = "README.md"
 
 EXAMPLE_ROWS = 3
@@ -43,30 +49,44 @@ def export_run(
     output: str | Path | None = None,
     *,
     seed: int | None = None,
+    fold: int | None = None,
     ensemble: bool = False,
+    precision: str = "float32",
+    quantize: str | None = None,
+    formats: Sequence[str] | None = None,
     trust: Sequence[str] = (),
     data: Source | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Exports a finished run to `output` (None: `export` in its directory), and returns it with its description.
 
-    `seed` selects one seed of a run of several (None: the first), and `ensemble` joins all of them. `data` are those
-    that were given in Python to train it. An export that fails its check is not left behind, and an earlier one stays.
+    `seed` selects one seed of a run of several (None: the first), `fold` one fold, and `ensemble` joins all seeds.
+    `data` are those that were given in Python to train it. An export that fails its check is not left behind, and an
+    earlier one stays.
 
-    Raises UsageError for a directory without a finished run, a model that cannot be exported, and an output that holds
-    something else; StorageError for an export that fails its check; DataError if the data differ from those of
-    training.
+    `formats` name what is written beside program and weights, "onnx" and "mlflow" (None: what is installed, without
+    "onnx" for a model that ONNX cannot express, which is a warning).
+
+    `precision` "bfloat16" rounds weights of several axes to it, and `quantize` "int8" to 255 levels in each output
+    channel; the program computes as before. Such an export is measured beside the run, and must not be worse by much
+    (`export/quality.py`).
+
+    Raises UsageError for a directory without a finished run, a model that cannot be exported, an output that holds
+    something else, and rounded weights that cost too much; StorageError for an export that fails its check; DataError
+    if the data differ from those of training.
     """
     workdir = Path(workdir)
+    storage = _storage(precision, quantize)
+    chosen = choose_formats(formats)
     target = workdir / "export" if output is None else Path(output)
     result = _finished(workdir)
     _demand_free(target)
-    runs = _load_runs(workdir, seed, ensemble, trust)
-    rows = predict_rows([*runs.values()], _dataset(workdir, trust, data))
+    runs = _load_runs(workdir, seed, fold, ensemble, trust)
+    dataset = _dataset(workdir, fold, trust, data)
     unfinished = target.with_name(f".{target.name}.unfinished")
     remove_tree(unfinished)
     make_directory(unfinished)
     try:
-        description = _write_files(unfinished, runs, result, rows)
+        description = _write_files(unfinished, runs, result, dataset, storage, fold, chosen)
         _replace(target, unfinished)
     finally:
         remove_tree(unfinished)
@@ -92,11 +112,10 @@ def _demand_free(target: Path) -> None:
         raise UsageError(str(target), got, "a new directory, or that of an export", "Give another --output")
 
 
-def _load_runs(workdir: Path, seed: int | None, ensemble: bool, trust: Sequence[str]) -> dict[int, Run]:
-    first = load_run(workdir, seed, trust)
-    if first.info.vocabulary is not None:
-        got = Words("a run on texts, whose models continue sequences")
-        raise UsageError(str(workdir), got, "a run whose examples are independent", "Use it by Run.generate")
+def _load_runs(
+    workdir: Path, seed: int | None, fold: int | None, ensemble: bool, trust: Sequence[str]
+) -> dict[int, Run]:
+    first = load_run(workdir, seed, trust, fold=fold)
     start = first.config["seed"]
     count = first.config["train"]["seeds"]
     if not ensemble:
@@ -107,31 +126,90 @@ def _load_runs(workdir: Path, seed: int | None, ensemble: bool, trust: Sequence[
     return {start: first} | {number: load_run(workdir, number, trust) for number in range(start + 1, start + count)}
 
 
-def _dataset(workdir: Path, trust: Sequence[str], data: Source | None) -> Dataset:
+def _dataset(workdir: Path, fold: int | None, trust: Sequence[str], data: Source | None) -> Dataset:
+    """Returns the dataset of a run, or of a fold of it."""
     config, bookkeeping, _ = open_run(workdir, trust)
-    if bookkeeping.folds:
-        hint = "Train a run without folds and export that: models of folds are for estimates"
-        raise UsageError(str(workdir), Words("a run of folds"), "a run of one model", hint)
+    if bookkeeping.folds and fold is None:
+        hint = f"Give --fold=0 to --fold={len(bookkeeping.folds) - 1}, or train a run on all of the data"
+        raise UsageError(str(workdir), Words("a run of folds"), "one of its models", hint)
     dataset = load(config["data"], data, **needs_of(config))
     check_fingerprint(dataset, bookkeeping.fingerprint)
-    check_preparation(dataset, bookkeeping.info)
-    return dataset
+    if not bookkeeping.folds or fold is None:
+        check_preparation(dataset, bookkeeping.info)
+        return dataset
+    check_preparation(dataset.folds[fold], bookkeeping.folds[fold])
+    return dataset.folds[fold]
 
 
-def _write_files(folder: Path, runs: Mapping[int, Run], result: Result, rows: CheckedRows) -> dict[str, Any]:
+def _storage(precision: str, quantize: str | None) -> Storage:
+    """Returns the type of stored weights; raises UsageError for one that there is not, and for both at once."""
+    for option, given, known in (
+        ("--precision", precision, ("float32", "bfloat16")),
+        ("--quantize", quantize, ("int8",)),
+    ):
+        if given is not None and given not in known:
+            raise UsageError(option, given, one_of(known))
+    if quantize is not None and precision != "float32":
+        raise UsageError("--quantize", Words(f"it with --precision={precision}"), "one of the two")
+    return "int8" if quantize else "bfloat16" if precision == "bfloat16" else "float32"
+
+
+def _write_files(
+    folder: Path,
+    runs: Mapping[int, Run],
+    result: Result,
+    dataset: Dataset,
+    storage: Storage,
+    fold: int | None,
+    formats: Formats,
+) -> dict[str, Any]:
     """Writes all files of an export into a new directory, checks them, and returns the description."""
-    members = {seed: member_of(run) for seed, run in runs.items()}
-    first = next(iter(runs.values()))
-    write_bytes(folder / PROGRAM, export_program(first, [*members.values()]))
+    members = {seed: member_of(run).stored(storage) for seed, run in runs.items()}
+    all_runs = [*runs.values()]
+    first = all_runs[0]
+    rounded = [member.plain() for member in members.values()] if storage == "int8" else []
+    rows = predict_rows(all_runs, dataset, rounded)
+    description = describe_export(runs, result, rows.outputs) | {"weights": storage, "quality": None}
+    description["run"]["fold"] = fold
+    programs = {PROGRAM: export_program(first, [*members.values()])}
+    if "onnx" in formats.names and (model := _convert(first, members, demanded=formats.demanded)):
+        programs[ONNX] = model
+        description["onnx"] = describe_onnx(first.info, rows.outputs)
+    texts = mlflow_files(description) if "mlflow" in formats.names else {}
+    for name, content in (programs | texts).items():
+        make_directory((folder / name).parent)
+        write_bytes(folder / name, content)
     _write_weights(folder / WEIGHTS, members, first)
     _write_examples(folder / EXAMPLES, rows)
-    contents = {name: read_bytes(folder / name) for name in (PROGRAM, WEIGHTS, EXAMPLES)}
-    description = describe_export(runs, result, contents, rows.outputs)
+    contents = {name: read_bytes(folder / name) for name in (*programs, WEIGHTS, EXAMPLES, *texts)}
+    description["files"] = describe_files(contents)
     write_sealed(folder / MANIFEST, description)
-    description["check"] = check_export(folder, rows, first.config["train"]["precision"])
+    tolerance = tolerance_of(first.config["train"]["precision"], storage)
+    description["check"] = check_export(folder, rows, tolerance)
+    if storage != "float32" and (quality := measure_quality(folder, all_runs, dataset)):
+        demand_quality(quality, "--quantize" if storage == "int8" else "--precision")
+        description["quality"] = quality._asdict()
     write_text(folder / CARD, model_card(description))
+    write_text(folder / DOCKERFILE, dockerfile(description, [MANIFEST, *contents]))
+    write_text(folder / KUBERNETES, kubernetes(description))
     write_sealed(folder / MANIFEST, description)
     return description
+
+
+def _convert(run: Run, members: Mapping[int, Member], *, demanded: bool) -> bytes | None:
+    """Returns the model of ONNX; None, with a warning, for one without a form there, unless that was asked for."""
+    from jaxtrain.export.to_onnx.program import onnx_program
+    from jaxtrain.export.to_onnx.running import open_model
+
+    try:
+        model = onnx_program(run, members)
+        open_model(model)  # raises where onnxruntime lacks an operation for these types
+        return model
+    except (UsageError, StorageError) as error:
+        if demanded:
+            raise
+        warnings.warn(JaxtrainWarning(ONNX, error.got, error.expected, "It is left out"), stacklevel=2)
+    return None
 
 
 def _write_weights(path: Path, members: Mapping[int, Member], run: Run) -> None:

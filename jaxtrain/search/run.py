@@ -27,6 +27,7 @@ from jaxtrain.search.budget import store, with_bought, with_trials
 from jaxtrain.search.comparison import compare
 from jaxtrain.search.halving import rung_fractions
 from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, with_batch, without_storage
+from jaxtrain.search.mlflow_trials import mirror_search, search_ending
 from jaxtrain.search.pace import affordable_runs
 from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
@@ -39,6 +40,7 @@ from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
 from jaxtrain.storage.ownership import claim, new_id, read_owner
 from jaxtrain.storage.seals import read_if_sealed
+from jaxtrain.trackers.open import check_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_jax_errors
 from jaxtrain.training.experiment import Experiment
@@ -98,6 +100,7 @@ def run_search(
     began = time.perf_counter()
     config = with_trials(with_given(config, data))
     check_config(config)
+    check_trackers(config)
     budget = config["search"]["budget"]
     if budget is None:
         number_of_trials(read_space(config))  # raises for a grid of too many points, before anything is written
@@ -140,6 +143,7 @@ def run_search(
         claim(folder, without_storage(config), run)
         done = len(study.outcomes())
         bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
+        mirror = opened.enter_context(mirror_search(config, folder, Path(workdir), bar.say))
         session = Session(
             name=name or Path(workdir).name or "search",
             config=config,
@@ -153,13 +157,17 @@ def run_search(
             stop=stop,
             compiled=compiled,
             bar=bar,
+            mirror=mirror,
             before=_seconds_before(folder, bar.say),
         )
         try:
             run_batches(session)
-            return _finish(session)
+            result = _finish(session)
+            mirror.status = search_ending(folder)
+            return result
         except Interrupted:
             session.note_seconds()
+            mirror.status = "KILLED"
             return SearchResult("interrupted", session.findings, folder, stop.signal)
 
 
@@ -185,6 +193,7 @@ def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -
     _announce(session, batch, work)
     for ended in batch.run(work):
         session.study.tell(ended)
+        session.mirror.wake()
         session.note_seconds()
         _show_rung(session, batch, work, ended)
     if files:

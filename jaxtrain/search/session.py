@@ -11,6 +11,7 @@ from jaxtrain.files import list_directory
 from jaxtrain.parallel.compilation import Compilations
 from jaxtrain.search.batch import Batch
 from jaxtrain.search.batch_checkpoint import WorkFiles
+from jaxtrain.search.mlflow_trials import SearchMirror
 from jaxtrain.search.programs import Programs
 from jaxtrain.search.results import Findings
 from jaxtrain.search.space import Space, Trial
@@ -25,8 +26,8 @@ class Session:
     """The context that the phases of a search share.
 
     name: of the config; folder: of this process; run: the id of the study in it; trials: their number in the study;
-    stop: pending signals; compiled: counts compilations; pace: signature -> seconds of a step of one lane, as measured;
-    began: when this session started (perf_counter);
+    stop: pending signals; compiled: counts compilations; mirror: the search on an MLflow server; pace: signature ->
+    seconds of a step of one lane, as measured; began: when this session started (perf_counter);
     before: seconds of earlier sessions.
     """
 
@@ -42,6 +43,7 @@ class Session:
     stop: Interruption
     compiled: Compilations
     bar: Progress
+    mirror: SearchMirror
     pace: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
     before: float = 0.0

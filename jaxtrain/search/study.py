@@ -9,7 +9,7 @@ from jaxtrain.errors import UsageError, Words, message
 from jaxtrain.search.samplers import Sampler
 from jaxtrain.search.space import Space, Trial
 from jaxtrain.search.trials import NO_VALUE, STATUSES, Outcome, Values
-from jaxtrain.storage.json_lines import JsonLines, read_lines
+from jaxtrain.storage.json_lines import JsonLines, read_appended, read_lines
 
 
 class Ledger:
@@ -55,6 +55,12 @@ class Ledger:
     def close(self) -> None:
         """Closes the file."""
         self._lines.close()
+
+
+def read_appended_outcomes(path: Path, offset: int, *, sealed: bool) -> tuple[list[Outcome], int]:
+    """Reads the trusted outcomes of a ledger after a number of bytes; returns them, and the bytes read so far."""
+    rows, read = read_appended(path, offset, _is_outcome, sealed=sealed)
+    return list(map(Outcome.from_json, rows)), read
 
 
 class Study(Protocol):

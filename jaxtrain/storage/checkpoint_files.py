@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.core.trees import LeafTable, first_difference, leaf_digests
+from jaxtrain.core.trees import LeafTable, first_difference, leaf_digests, named_leaves
 from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.files import exists, guarded, is_file, open_file, read_json, write_text
 
@@ -114,14 +114,28 @@ def read_leaves(place: Path, manifest: Manifest, target: Any) -> Leaves:
     table = manifest.leaves
     difference = None if target is None else first_difference(table, target)
     if difference:
-        got = Words(f"a state that does not fit this run ({difference})")
-        hint = "Give another directory, or the model and optimizer of that run"
-        raise UsageError(str(place), got, "a state of the same structure", hint)
+        raise _misfit(place, table, target, difference)
     # First the files: Orbax leaves errors of its threads on the terminal when it meets a damaged one.
     _demand_equal({path: _file_digest(place / path) for path in manifest.files}, manifest.files)
     leaves = _orbax_restore(place / "state", table)
     _demand_equal(leaf_digests(leaves), table)
     return leaves
+
+
+FROZEN = "frozen/"
+"""Where the parameters that no step changes lie in a state."""
+
+
+def _misfit(place: Path, table: LeafTable, target: Any, difference: str) -> UsageError:
+    """Returns the error of a state of another structure, which says why where an earlier version wrote it."""
+    has_frozen = any(path.startswith(FROZEN) for path, _ in named_leaves(target))
+    if has_frozen and not any(path.startswith(FROZEN) for path in table):
+        got = Words("a run whose frozen parameters lie among the others, as in earlier versions")
+        hint = "Start another run from its weights by checkpoint.init_from, or use the version that began it"
+        return UsageError(str(place), got, "frozen parameters that lie apart", hint)
+    got = Words(f"a state that does not fit this run ({difference})")
+    hint = "Give another directory, or the model and optimizer of that run"
+    return UsageError(str(place), got, "a state of the same structure", hint)
 
 
 def _demand_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ PACKAGES = ("jaxtrain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns versions, devices, git commit and whether files differ from it (None outside a repository), as JSON."""
+    """Returns versions, host, devices, git commit, and whether files differ from it (None without a repository)."""
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "host": socket.gethostname(),
         "processor": _processor(),
         "packages": {name: _version(name) for name in PACKAGES},
         "backend": jax.default_backend(),

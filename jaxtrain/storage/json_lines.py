@@ -83,6 +83,21 @@ def read_lines(path: Path, is_row: IsRow, *, sealed: bool = True) -> list[Line]:
     return lines
 
 
+def read_appended(path: Path, offset: int, is_row: IsRow, *, sealed: bool = True) -> tuple[list[Row], int]:
+    """Reads the trusted rows that a file holds after a number of bytes; returns them, and the bytes read so far.
+
+    A last line whose writing has not ended is left for the next call. A missing file is an empty one.
+    """
+    if not exists(path):
+        return [], offset
+    with guarded(path, "read"), open_file(path) as file:
+        file.seek(offset)
+        content = file.read()
+    whole = content[: content.rfind(b"\n") + 1]
+    lines = [_line(number, text, is_row, sealed) for number, text in enumerate(whole.splitlines(), start=1)]
+    return [line.row for line in lines if line.row is not None and line.trusted], offset + len(whole)
+
+
 def _line(number: int, text: bytes, is_row: IsRow, sealed: bool) -> Line:
     content = _parse(text)
     if not isinstance(content, dict):

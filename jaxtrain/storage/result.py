@@ -80,4 +80,11 @@ def _is_result(content: Any) -> bool:
         and type(content["step"]) is int
         and isinstance(content["last"], dict)
         and isinstance(content["throughput"], dict)
+        and isinstance(content["seconds"], int | float)
+        and (content["best"] is None or _is_best(content["best"]))
+        and (content["test"] is None or isinstance(content["test"], dict))
     )
+
+
+def _is_best(content: Any) -> bool:
+    return isinstance(content, dict) and content.keys() == {"step", "metric", "value"} and type(content["step"]) is int

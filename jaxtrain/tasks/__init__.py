@@ -34,8 +34,9 @@ from jaxtrain.tasks.lora import LoRA
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 from jaxtrain.tasks.shapes import PerExample
+from jaxtrain.tasks.show.views import Views
 
-__all__ = ["TASKS", "linen_task", "make_task", "needs_of"]
+__all__ = ["TASKS", "linen_task", "make_task", "needs_of", "views_of"]
 
 
 def make_task(config: Config, info: DataInfo) -> Task:
@@ -46,6 +47,19 @@ def make_task(config: Config, info: DataInfo) -> Task:
     lora = LoRA(config["lora"]["paths"], config["lora"]["rank"]) if config["lora"]["paths"] else None
     augmentation = augmentation_of(config)
     return _build_task(bound["task"], bound["model"], bound["loss"], augmentation, views, info, precision, lora)
+
+
+def views_of(config: Config, info: DataInfo, values: Values) -> Views:
+    """Returns the functions by which a run of a resolved config is looked at; those that its task lacks are None.
+
+    They are made for this description of the data, with its names, while programs of the task are shared by others.
+    """
+    bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
+    precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
+    model = _Model(bound["model"], precision, (), info.has_maps, info.layout.sizes if info.layout else ())
+    loss = PerExample(bound["loss"], bound["loss"].name)
+    built = bound["task"](values, model, loss, info, augmentation=augmentation_of(config))
+    return Views(*(getattr(built, name, None) for name in Views._fields))
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,6 +14,8 @@ from jaxtrain.errors import DataError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 from jaxtrain.tasks.losses.classification import class_weights
 from jaxtrain.tasks.shapes import reshape_outputs
+from jaxtrain.tasks.show.classes import views_of_classes
+from jaxtrain.tasks.show.labels import views_of_labels
 
 
 def classification(
@@ -33,12 +35,13 @@ def classification(
         hint = "Take a task that fits the targets"
         raise DataError("task.name", "classification", "data with integer labels, one for each example", hint)
     classes = info.classes
-    return linen_task(
+    task = linen_task(
         lambda values: model(values, classes),
         _balance_classes(loss, info, class_balance),
         metrics,
         shaped=lambda outputs: reshape_outputs(outputs, (classes,), model),
     )
+    return task._replace(**views_of_classes(info)._asdict())
 
 
 def binary_classification(
@@ -57,12 +60,14 @@ def binary_classification(
         got = Words(f"'binary_classification' for {info.classes} classes")
         hint = "Take 'classification' for more"
         raise DataError("task.name", got, "labels 0 and 1", hint)
-    return linen_task(
+    task = linen_task(
         lambda values: model(values, math.prod(shape)),
         _balance_classes(loss, info, class_balance),
         metrics,
         shaped=lambda outputs: reshape_outputs(outputs, shape, model),
     )
+    views = views_of_labels(info) if math.prod(shape) > 1 else views_of_classes(info)
+    return task._replace(**views._asdict())
 
 
 def multi_label(
@@ -79,12 +84,13 @@ def multi_label(
         got = Words(f"'multi_label' for targets of shape {info.target_shape} an example")
         raise DataError("task.name", got, "a list of labels, or a row of 0 and 1, for each example")
     (labels,) = info.target_shape
-    return linen_task(
+    task = linen_task(
         lambda values: model(values, labels),
         loss,
         metrics,
         shaped=lambda outputs: reshape_outputs(outputs, (labels,), model),
     )
+    return task._replace(**views_of_labels(info)._asdict())
 
 
 def label_distribution(model: ModelFunction, loss: LossFunction, info: DataInfo, metrics: tuple[str, ...] = ()) -> Task:
@@ -93,12 +99,13 @@ def label_distribution(model: ModelFunction, loss: LossFunction, info: DataInfo,
         got = Words(f"'label_distribution' for targets of shape {info.target_shape} an example")
         raise DataError("task.name", got, "a row of probabilities for each example")
     shape = info.target_shape
-    return linen_task(
+    task = linen_task(
         lambda values: model(values, *shape),
         loss,
         metrics,
         shaped=lambda outputs: reshape_outputs(outputs, shape, model),
     )
+    return task._replace(**views_of_classes(info)._asdict())
 
 
 def _balance_classes(loss: LossFunction, info: DataInfo, beta: Any) -> LossFunction:

@@ -12,6 +12,7 @@ from jaxtrain.tasks.boxes import Boxes, detect
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 from jaxtrain.tasks.metrics import METRICS, OF_BOXES
 from jaxtrain.tasks.shapes import describe, name_of
+from jaxtrain.tasks.show.detections import views_of_boxes
 
 
 def detection(
@@ -55,7 +56,7 @@ def detection(
         found = detect(outputs.astype(jnp.float32), candidates, overlap)
         return jnp.concatenate([found[..., :4] * pixels, found[..., 4:]], axis=-1)
 
-    return linen_task(
+    task = linen_task(
         lambda values: model(values, size),
         loss,
         metrics,
@@ -64,3 +65,4 @@ def detection(
         measured=lambda outputs, targets: (detect(outputs.astype(jnp.float32), candidates, overlap), targets),
         in_units=in_pixels,
     )
+    return task._replace(**views_of_boxes(info)._asdict())

@@ -11,6 +11,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 from jaxtrain.tasks.shapes import reshape_outputs
+from jaxtrain.tasks.show.numbers import views_of_numbers
 
 
 def regression(
@@ -35,7 +36,7 @@ def regression(
         targets = targets.astype(jnp.float32)
         return targets if info.standardised else (targets - mean32) / std32
 
-    return linen_task(
+    task = linen_task(
         lambda values: model(values, math.prod(shape)),
         loss,
         metrics,
@@ -45,6 +46,7 @@ def regression(
         measured=lambda predictions, targets: (predictions * std32, targets * std32),
         in_units=lambda predictions: predictions if info.standardised else predictions * std32 + mean32,
     )
+    return task._replace(**views_of_numbers(info)._asdict())
 
 
 FARTHEST = 1e5

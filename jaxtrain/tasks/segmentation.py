@@ -12,6 +12,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import ConfigError, Words
 from jaxtrain.tasks.linen import LossFunction, ModelFunction, linen_task
 from jaxtrain.tasks.shapes import PerExample, name_of, reshape_outputs
+from jaxtrain.tasks.show.masks import views_of_masks
 
 
 def segmentation(
@@ -32,7 +33,7 @@ def segmentation(
         return jnp.where(kept(targets), targets, 0)
 
     has_void = info.void is not None
-    return linen_task(
+    task = linen_task(
         lambda values: model(values, math.prod(axes)),
         _without_void(loss, kept, labels) if has_void else loss,
         metrics,
@@ -40,6 +41,7 @@ def segmentation(
         measured=lambda outputs, targets: (outputs, labels(targets) if has_void else targets),
         known={"kept": kept} if has_void else {},
     )
+    return task._replace(**views_of_masks(info)._asdict())
 
 
 def _without_void(

@@ -53,12 +53,14 @@ class TensorBoardTracker:
         say: Callable[[str], None],
         exhibits: Iterable[Exhibit] = (),
         total: int = 1,
+        point: Mapping[str, Any] | None = None,
     ) -> None:
-        """Starts the background thread; `say` is called from it."""
+        """Starts the background thread; `say` is called from it. `point` are the values by which runs are compared."""
         with guarded(Path(directory), "written"):
             self._directory = Path(directory).absolute()
         self._say = say
         self._total = total
+        self._point = dict(point or {})
         self._shown = 0
         self._charts = summaries.Charts()
         self._stopped = threading.Event()
@@ -125,10 +127,14 @@ class TensorBoardTracker:
         # Not SummaryWriter: a full disk ends its thread, and its bounded queue then blocks for ever.
         with contextlib.closing(RecordWriter(_new_file(self._directory))) as writer:
             writer.write(summaries.version(time.time()).SerializeToString())
+            if self._point:
+                writer.write(summaries.session(time.time(), self._point)[0].SerializeToString())
             for message in [*self._of_rows(rows), *self._of_exhibits(exhibits)]:
                 self._write(writer, message)
             writer.flush()
             self._follow(writer)
+            if self._point:
+                writer.write(summaries.session(time.time(), self._point)[1].SerializeToString())
 
     def _of_rows(self, rows: list[Row]) -> Iterator[Message]:
         now = time.time()
@@ -191,16 +197,11 @@ def write_picture(directory: str | os.PathLike[str], name: str, png: bytes, widt
 def write_hparams(directory: str | os.PathLike[str], point: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
     """Writes one trial for TensorBoard's page of hyperparameters, replacing our earlier event files in the directory.
 
-    The event file holds the metrics as scalars, from which the page reads them. Values that are neither numbers nor
-    booleans are written as text. There is no experiment: the page would show the columns of one only, whichever it met
-    first; from trials alone it shows those of all searches in a folder.
+    The event file holds the metrics as scalars, from which the page reads them.
     """
-    from tensorboardX.summary import hparams
-
-    known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
     points = [{"tag": name, "simple_value": summaries.finite_or_nan(value)} for name, value in metrics.items()]
-    _experiment, *session = hparams(known, metrics)
-    _write_file(Path(directory), [*session, {"value": points}])
+    events: tuple[Any, Any] = summaries.session(time.time(), point)
+    _write_file(Path(directory), [*(one.summary for one in events), {"value": points}])
 
 
 def _write_file(directory: Path, contents: Iterable[object]) -> None:

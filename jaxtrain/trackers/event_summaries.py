@@ -94,6 +94,19 @@ def histogram(wall_time: float, step: int, name: str, counted: Histogram) -> "Ev
     return event(wall_time, step, summary={"value": [{"tag": name, "histo": content}]})
 
 
+def session(wall_time: float, point: Mapping[str, Any]) -> tuple["Event", "Event"]:
+    """Returns the begin and the end of a run or trial for the page HPARAMS, which reads metrics from scalars.
+
+    Values that are neither numbers nor booleans are written as text. There is no experiment: the page would show the
+    columns of one only, whichever it met first; from sessions alone it shows those of all runs in a folder.
+    """
+    from tensorboardX.summary import hparams
+
+    known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in point.items()}
+    _experiment, begin, end = hparams(known, {})
+    return event(wall_time, 0, summary=begin), event(wall_time, 0, summary=end)
+
+
 class Charts:
     """The charts of the page CUSTOM SCALARS: the splits of each metric together."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.errors import StorageError, Words, message
-from jaxtrain.storage.json_lines import JsonLines, Line, read_lines
+from jaxtrain.storage.json_lines import JsonLines, Line, read_appended, read_lines
 from jaxtrain.storage.seals import SEAL, chain
 from jaxtrain.trackers.base import ROW_KEYS, Histogram, Row
 from jaxtrain.trackers.figures import Picture
@@ -101,6 +101,11 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
 def read_record(path: Path, *, sealed: bool) -> list[Line]:
     """Reads the lines of a metrics.jsonl; with `sealed` False those without a seal are trusted, too."""
     return read_lines(path, _is_row, sealed=sealed)
+
+
+def read_appended_rows(path: Path, offset: int, *, sealed: bool) -> tuple[list[Row], int]:
+    """Reads the trusted rows of a metrics.jsonl after a number of bytes; returns them, and the bytes read so far."""
+    return read_appended(path, offset, _is_row, sealed=sealed)
 
 
 def counted_rows(record: Sequence[Line], mark: Mark | None, step: int) -> list[Row] | None:

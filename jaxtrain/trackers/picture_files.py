@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxtrain.errors import StorageError
 from jaxtrain.files import exists, make_directory, read_bytes, remove, write_bytes
-from jaxtrain.storage.json_lines import JsonLines, read_lines
+from jaxtrain.storage.json_lines import JsonLines, read_appended, read_lines
 from jaxtrain.trackers.base import Histogram
 from jaxtrain.trackers.figures import Picture
 
@@ -107,6 +107,11 @@ def read_exhibits(workdir: Path) -> list[Exhibit]:
     """Returns the lines of plots/record.jsonl that are as the run wrote them; none if there is no file."""
     lines = read_lines(workdir / FOLDER / RECORD, _is_exhibit)
     return [line.row for line in lines if line.row is not None and line.trusted]
+
+
+def read_appended_exhibits(workdir: Path, offset: int) -> tuple[list[Exhibit], int]:
+    """Reads the trusted lines of plots/record.jsonl after a number of bytes; returns them, and all bytes read."""
+    return read_appended(workdir / FOLDER / RECORD, offset, _is_exhibit)
 
 
 def read_picture(workdir: Path, exhibit: Exhibit) -> Picture | None:

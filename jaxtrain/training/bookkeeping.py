@@ -7,18 +7,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxtrain.core.guards import NORMS_OF_UPDATES
 from jaxtrain.core.metric import Mean, as_loss
-from jaxtrain.core.metric_names import NORMS
+from jaxtrain.core.metric_names import BY_LAYER, NORMS
 from jaxtrain.tasks.metrics import OVER_CLASSES, OVER_TARGETS
 
 Numbers = dict[str, float]
 
 
 class Names(NamedTuple):
-    """The names of classes, and of the columns of targets; empty where they have none."""
+    """The names of classes, of the columns of targets, and of arrays of parameters; empty where there are none."""
 
     classes: Sequence[str] = ()
     targets: Sequence[str] = ()
+    layers: Sequence[str] = ()
 
 
 UNNAMED = Names()
@@ -41,6 +43,7 @@ class Bookkeeping:
         rows: the mark of the rows in metrics.jsonl at the time; None in checkpoints of earlier versions.
         edited: the files that were changed by others and accepted as they stood.
         folds: description of the data of each fold, where all are trained together.
+        layers: the paths of the trained parameters, where norms are measured by layer; not saved.
     """
 
     info: dict[str, Any]
@@ -55,6 +58,7 @@ class Bookkeeping:
     rows: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)
     folds: list[dict[str, Any]] = field(default_factory=list)
+    layers: Sequence[str] = ()
 
     @property
     def best_step(self) -> int | None:
@@ -64,7 +68,7 @@ class Bookkeeping:
     @property
     def names(self) -> Names:
         """The names of classes and of targets."""
-        return Names(self.info.get("class_names", ()), self.info.get("target_names", ()))
+        return Names(self.info.get("class_names", ()), self.info.get("target_names", ()), self.layers)
 
     def add(self, metrics: dict[str, Mean], steps: int) -> None:
         """Adds the metrics of a call, stacked over steps, in float64; norms are replaced by those of the last step.
@@ -81,7 +85,7 @@ class Bookkeeping:
     def numbers(self, metrics: dict[str, Mean]) -> Numbers:
         """Computes the metrics from the sums; `metrics` provides the formula of each."""
         summed = {name: metrics[name].replace(sum=np.array(s), count=c) for name, (s, c) in self.sums.items()}
-        return to_numbers(summed, self.names)
+        return with_ratios(to_numbers(summed, self.names))
 
     def drain(self, metrics: dict[str, Mean]) -> Numbers:
         """Computes the metrics of a row and resets the sums."""
@@ -100,7 +104,7 @@ class Bookkeeping:
 
     def to_json(self) -> dict[str, Any]:
         """Returns a dict that JSON can represent exactly."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "layers"}
 
 
 def to_numbers(metrics: dict[str, Mean], names: Names = UNNAMED) -> Numbers:
@@ -115,8 +119,21 @@ def to_numbers(metrics: dict[str, Mean], names: Names = UNNAMED) -> Numbers:
     }
 
 
+def with_ratios(numbers: Numbers) -> Numbers:
+    """Adds the norm of each layer's update over that of its parameters, as "norm_update_to_parameter/<layer>"."""
+    update, parameter = (f"{name}/" for name in NORMS_OF_UPDATES)
+    pairs = {name.removeprefix(update): value for name, value in numbers.items() if name.startswith(update)}
+    ratios = {
+        f"norm_update_to_parameter/{layer}": value / norm if (norm := numbers[parameter + layer]) else math.nan
+        for layer, value in pairs.items()
+    }
+    return numbers | ratios
+
+
 def _with_names(key: str, name: str, names: Names) -> str:
     """Replaces the places in the key of a metric over classes or targets by their names."""
+    if name.endswith(BY_LAYER) and names.layers:
+        return f"{name.removesuffix(BY_LAYER)}/{names.layers[int(key.rpartition('/')[2])]}"
     metric = name.rpartition("/")[2]
     own = names.classes if metric in OVER_CLASSES else names.targets if metric in OVER_TARGETS else ()
     if not own or key == name:

@@ -43,7 +43,7 @@ def generate(
         UsageError: no prompt, or a number outside of its range.
         ConfigError: a task or a model that cannot continue a sequence.
     """
-    _check(prompt, length, temperature, top_k)
+    check_generation(prompt, length, temperature, top_k)
     half = max(1, (context + 1) // 2)
     known = prompt.shape[1] if prompt.shape[1] <= context else half
     tokens = np.zeros((len(prompt), context + 1), np.int32)
@@ -69,7 +69,8 @@ def _compiled(task: Task, top_k: int | None) -> Callable[..., jax.Array]:
     return jax.jit(functools.partial(extend, task=task, top_k=top_k))
 
 
-def _check(prompt: np.ndarray, length: int, temperature: float, top_k: int | None) -> None:
+def check_generation(prompt: np.ndarray, length: int, temperature: float, top_k: int | None) -> None:
+    """Raises UsageError for prompts (batch, n) without a token, and for a number outside of its range."""
     if prompt.ndim != 2 or prompt.shape[1] < 1:
         raise UsageError("prompt", prompt.shape, "at least one token, in the shape (batch, n)")
     if length < 1:

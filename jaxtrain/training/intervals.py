@@ -35,6 +35,24 @@ def interval(values: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def unpaired(values: np.ndarray, others: np.ndarray) -> Interval:
+    """Returns the difference of two means, and its 95 % confidence interval by Welch's t; NaN for a single value.
+
+    For values of different seeds, (n,) and (m,); those of the same seeds are paired: `interval(values - others)`.
+    """
+    from scipy.special import stdtrit
+
+    difference = float(values.mean() - others.mean())
+    if len(values) < 2 or len(others) < 2:
+        return Interval(difference, math.nan, math.nan)
+    parts = np.array([own.var(ddof=1) / len(own) for own in (values, others)])
+    if parts.sum() == 0:
+        return Interval(difference, difference, difference)
+    freedom = parts.sum() ** 2 / (parts**2 / (np.array([len(values), len(others)]) - 1)).sum()
+    half = float(stdtrit(freedom, 0.975) * math.sqrt(parts.sum()))
+    return Interval(difference, difference - half, difference + half)
+
+
 def over_lanes(numbers: Numbers, kind: str) -> dict[str, dict[str, Any]]:
     """Returns name -> mean, sample std, low and high of the mean's 95 % confidence interval, and each lane's value.
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 
+from jaxtrain.config.section_traits import PROGRAM
 from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.metric import Mean
@@ -24,6 +25,9 @@ from jaxtrain.trackers.jsonl import JsonlTracker
 from jaxtrain.trackers.progress import Progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
 from jaxtrain.training.experiment import Experiment
+from jaxtrain.training.performance import Performance, Reading
+from jaxtrain.training.pictures import Gallery
+from jaxtrain.training.profile import Profile
 from jaxtrain.training.runners import Runner
 from jaxtrain.training.signals import Interruption
 
@@ -91,6 +95,9 @@ class TrainingSession:
     checksums: ChecksumFile
     rows: JsonlTracker
     tracker: Tracker
+    gallery: Gallery
+    performance: Performance
+    profile: Profile
     bar: Progress
     stop: Interruption
     compiled: Compilations
@@ -108,6 +115,7 @@ def run_loop(session: TrainingSession) -> Ending:
     """Trains until the run is done, interrupted or diverged, and saves the last finite state."""
     if session.saved_at is None and session.at > 0:  # from here on the run does without the one that it continues
         _save(session)
+    session.gallery.begin(session.state, session.at)
     try:
         ending = _loop(session)
     except NonFinite as diverged:
@@ -129,13 +137,17 @@ def _loop(session: TrainingSession) -> Ending:
     max_steps = 1
     while session.at < lengths.total and session.stop.signal is None and not _out_of_patience(session):
         with _time_steps(session) as elapsed:
-            newest = _dispatch(session, min(max_steps, lengths.next(session.at) - session.at))
+            session.profile.begin(session.at > session.began_at)
+            most = session.profile.limit(max_steps)
+            newest = _dispatch(session, min(most, lengths.next(session.at) - session.at))
+            session.profile.end(newest.steps, newest.output)
             _read_output(session, pending)
             pending = newest
             if pauses := lengths.pauses_at(session.at):
                 _read_output(session, pending)
                 pending = None
         max_steps = next_call_steps(newest.steps, elapsed(), session.experiment.capacity)
+        _record_performance(session, newest.end if pauses else newest.begin)
         if pauses:
             _evaluate_and_save(session)
     _read_output(session, pending)
@@ -212,14 +224,23 @@ def _read_output(session: TrainingSession, call: PendingCall | None) -> None:
         _write_row(session, call.end, "train", session.bookkeeping.drain(output.metrics) | applied)
 
 
+def _record_performance(session: TrainingSession, step: int) -> None:
+    """Records how fast the steps since the last row were, if those up to this step were read and a row was written."""
+    lengths = session.experiment.lengths
+    is_new = step > session.began_at and lengths.due(lengths.log, step)
+    if is_new and session.experiment.config["track"]["performance"]:
+        reading = Reading(step, session.clock.steps, session.clock.data)
+        session.tracker.performance(step, session.performance.read(reading, session.compiled.seconds))
+
+
 def _applied_floats(session: TrainingSession, output: CallOutput) -> Numbers:
-    """Returns the values that the last step applied: every float of the optimizer, and whatever follows a schedule.
+    """Returns the values that the last step applied: every float of the sections of the program, scheduled or not.
 
     A float whose value depends on the seed is also returned as "seed_3/<name>".
     """
     targets = session.experiment.schedule.targets
     names = {key: key.rpartition("/")[2] for key in output.values}
-    applied = [key for key, name in names.items() if name in targets or name.startswith("optimizer.")]
+    applied = [key for key, name in names.items() if name in targets or name.partition(".")[0] in PROGRAM]
     return {key: float(output.values[key]) for key in applied}
 
 
@@ -247,6 +268,7 @@ def _evaluate_and_save(session: TrainingSession) -> None:
     improved = False
     if lengths.due(lengths.eval, session.at) and "validation" in session.experiment.dataset.sizes:
         improved = _evaluate(session)
+    session.gallery.visit(session.state, session.at)
     if improved or lengths.due(lengths.checkpoint, session.at):
         _save(session)
 

@@ -81,6 +81,10 @@ class Runner(Protocol):
         """Returns number of a lane -> its last finite step, for the lanes that diverged while others continue."""
         ...
 
+    def one(self, state: TrainState) -> TrainState:
+        """Returns the state of one run on the devices: of lanes that of the first which has not diverged."""
+        ...
+
 
 @dataclass(frozen=True)
 class Solo:
@@ -149,6 +153,10 @@ class Solo:
     def diverged_lanes(self, state: TrainState) -> dict[int, int]:
         """Returns an empty dict: a single run that diverges ends."""
         return {}
+
+    def one(self, state: TrainState) -> TrainState:
+        """Returns the state."""
+        return state
 
 
 @dataclass(frozen=True)
@@ -268,8 +276,7 @@ class Lanes:
         """Measures one lane by `eval.host`, as its solo run is: the predictions of one lane are held at a time."""
         if not self.experiment.config["eval"]["host"]:
             return {}
-        own = replicate(self.population.fetch_lane(state, lane), self.experiment.mesh)
-        return measure_on_host(self.experiment, own, split)
+        return measure_on_host(self.experiment, self._place_lane(state, lane), split)
 
     def after_evaluation(self, state: TrainState, metrics: Metrics) -> TrainState:
         """Edits the hyperparameters of each lane, using its own metric."""
@@ -298,6 +305,13 @@ class Lanes:
         live, steps = self.population.fetch((state.live, state.step))
         lanes = zip(self.numbers, live, steps, strict=True)
         return {number: int(step) for number, alive, step in lanes if not alive}
+
+    def one(self, state: TrainState) -> TrainState:
+        """Returns the state of the first live lane."""
+        return self._place_lane(state, int(np.argmax(self.population.fetch(state.live))))
+
+    def _place_lane(self, state: TrainState, lane: int) -> TrainState:
+        return replicate(self.population.fetch_lane(state, lane), self.experiment.mesh)
 
     def _merge(self, metrics: Metrics, counted: np.ndarray) -> Metrics:
         """Sums metrics over lanes where `counted`, bool (lanes, ...), holds, and adds each lane's own by name."""

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtrain.config.identity import from_default
 from jaxtrain.core.metric_names import FOLD, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
-from jaxtrain.core.trees import state_digest
+from jaxtrain.core.trees import named_leaves, state_digest
 from jaxtrain.data import Source, with_given
 from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import exists, read_json, write_json
@@ -27,7 +28,7 @@ from jaxtrain.storage.ownership import Owner, claim, demand_own, new_id, read_ow
 from jaxtrain.storage.result import Result, write_result
 from jaxtrain.trackers.base import Tracker
 from jaxtrain.trackers.jsonl import JsonlTracker
-from jaxtrain.trackers.open import open_trackers
+from jaxtrain.trackers.open import check_trackers, open_trackers, send_rest
 from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.bookkeeping import Bookkeeping, Numbers, to_numbers
@@ -38,6 +39,9 @@ from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.host_metrics import check_host_metrics
 from jaxtrain.training.intervals import over_lanes
 from jaxtrain.training.loop import Clock, Ending, TrainingSession, run_loop, throughput
+from jaxtrain.training.performance import Performance
+from jaxtrain.training.pictures import Gallery
+from jaxtrain.training.profile import Profile
 from jaxtrain.training.runners import Runner, make_runner
 from jaxtrain.training.signals import interruptions
 from jaxtrain.training.timed_duration import with_timed_duration
@@ -59,6 +63,7 @@ def train_and_evaluate(
     quiet: bool = False,
     accept_edited: bool = False,
     began: float | None = None,
+    profile: int = 0,
 ) -> Result:
     """Trains a resolved config in a directory, or resumes the run in it, and tests the best state at the end.
 
@@ -76,6 +81,7 @@ def train_and_evaluate(
         accept_edited: whether to accept rows and results that others changed; `Result.edited`
             names them. Else the run goes back to the newest checkpoint before the change.
         began: the reading of `time.perf_counter()` at which a duration such as "10 minutes" begins; None: now.
+        profile: the number of steps that JAX's profiler traces.
     """
     began = time.perf_counter() if began is None else began
     workdir = Path(workdir)
@@ -88,7 +94,9 @@ def train_and_evaluate(
         ended = earlier.result(lines.say)
         if ended is not None and ended.status != "interrupted":
             lines.say(f"{workdir}: this run has already ended at step {ended.step:,}; nothing to do")
+            send_rest(config, workdir, owner, lines.say)
             return ended
+        check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
         experiment = _build_experiment(config, workdir, lines.say, data)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
@@ -103,10 +111,14 @@ def train_and_evaluate(
             total=(checkpoints.newest_memory() or {}).get("total"),
         )
         opened.callback(experiment.close)
+        if config["track"]["layers"]:
+            experiment = replace(experiment, rules=experiment.rules._replace(norms_by_layer=True))
         runner = make_runner(experiment, step)
         checksums = ChecksumFile(workdir / "content_checksums.npz", experiment.dataset.checksums)
         checksums.compare()
         state, bookkeeping, resumed = start(experiment, runner, checkpoints, ended, earlier.reason_against)
+        if config["track"]["layers"]:
+            bookkeeping.layers = tuple(path for path, _ in named_leaves(runner.shapes().params))
         check_host_metrics(config, experiment.dataset, state, runner.evaluate)
         kept = [] if resumed is None else earlier.kept_rows(resumed, bookkeeping)
         rows = JsonlTracker(workdir / "metrics.jsonl", kept)
@@ -119,6 +131,14 @@ def train_and_evaluate(
         bar = opened.enter_context(progress(total, first, quiet=quiet, description=workdir.name))
         checkpoints.say = bar.say
         pictures = PictureFiles(workdir, resumed)
+        tracker = opened.enter_context(open_trackers(config, workdir, rows, trackers, bar, total, pictures))
+        gallery = Gallery(experiment, runner, tracker, pictures, bar.say)
+        opened.callback(gallery.close)
+        trace = Profile(workdir, profile, bar.say)
+        opened.callback(trace.close)
+        performance = Performance(experiment)
+        if config["track"]["performance"]:
+            gallery.later("FLOP of a step", performance.count)
         session = TrainingSession(
             experiment=experiment,
             runner=runner,
@@ -130,7 +150,10 @@ def train_and_evaluate(
             checkpoints=checkpoints,
             checksums=checksums,
             rows=rows,
-            tracker=opened.enter_context(open_trackers(config, workdir, rows, trackers, bar, total, pictures)),
+            tracker=tracker,
+            gallery=gallery,
+            performance=performance,
+            profile=trace,
             bar=bar,
             stop=stop,
             compiled=compiled,
@@ -212,7 +235,7 @@ def _clock(config: Config, began: float | None) -> Clock:
 def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
     """Tests the state that is the result if the run is done, and writes the result and the environment."""
     dataset = session.experiment.dataset
-    test = _test(session) if ending.status == "done" and "test" in dataset.sizes else None
+    test = _look_at_result(session) if ending.status == "done" else None
     result = Result(
         status=ending.status,
         step=session.at,
@@ -255,20 +278,32 @@ def _over_lanes(session: TrainingSession, test: Numbers | None, kind: str) -> di
     return {**statistics, "diverged": session.runner.diverged_lanes(session.state)} if statistics else None
 
 
-def _test(session: TrainingSession) -> Numbers:
-    """Evaluates the test split once, with the state that is the run's result."""
+def _look_at_result(session: TrainingSession) -> Numbers | None:
+    """Tests the state that is the run's result on the test split, if there is one, and shows what it predicts."""
+    has_test = "test" in session.experiment.dataset.sizes
+    if not has_test and session.experiment.config["track"]["pictures"] is None:
+        return None
+    state, step = _result_state(session)
+    session.gallery.finish(state, step)
+    return _test(session, state, step) if has_test else None
+
+
+def _result_state(session: TrainingSession) -> tuple[TrainState, int]:
+    """Returns the state that is the run's result, and its step: the best one, or the last."""
     best_step = session.bookkeeping.best_step
-    state = session.state
-    step = session.at
-    if best_step is not None and best_step != session.at:
-        try:
-            restored = session.checkpoints.restore(session.runner.shapes(), best_step)
-        except StorageError as error:
-            session.bar.say(f"{error}. Testing the last state instead of the best")
-        else:
-            assert restored is not None
-            state = session.runner.place(restored.state)
-            step = best_step
+    if best_step is None or best_step == session.at:
+        return session.state, session.at
+    try:
+        restored = session.checkpoints.restore(session.runner.shapes(), best_step)
+    except StorageError as error:
+        session.bar.say(f"{error}. Testing the last state instead of the best")
+        return session.state, session.at
+    assert restored is not None
+    return session.runner.place(restored.state), best_step
+
+
+def _test(session: TrainingSession, state: TrainState, step: int) -> Numbers:
+    """Evaluates the test split once."""
     numbers = to_numbers(session.runner.evaluate(state, "test"), session.bookkeeping.names)
     session.tracker.write(step, "test", numbers)
     return {"step": step, **numbers}

@@ -19,8 +19,7 @@ from jaxtrain.core.steps import predict_step
 from jaxtrain.data import read_inputs
 from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
-from jaxtrain.data.plain_arrays import plain_array
-from jaxtrain.data.source import as_inputs
+from jaxtrain.data.new_inputs import as_new_inputs, as_stored_integers
 from jaxtrain.data.tables import Table
 from jaxtrain.errors import StorageError, UsageError, Words, one_of
 from jaxtrain.optimizers.schedules import schedule_of
@@ -52,27 +51,30 @@ class Run:
         """The task: its functions init, loss and predict; that of a regression has standardised targets (`info`)."""
         return self.rules.task
 
-    def predict(self, inputs: Any) -> np.ndarray:
+    def predict(self, inputs: Any, *, allow_nan: bool = False) -> np.ndarray:
         """Predicts from raw inputs (n, ...), in the units of the data files, with averaged parameters if there are any.
 
         A run that was trained on a table takes columns by name, too: a mapping or a data frame. Returns float32 logits
-        (n, classes) for classification, and for regression float64 values in the units of the targets. Raises DataError
-        for inputs that are no plain array of numbers, such as a masked or a sparse one, and for examples of another
-        shape, or other columns, than those of the training data.
+        (n, classes) for classification, and for regression float64 values in the units of the targets. Compiles at most
+        four programs, whatever n. Raises DataError for inputs that are no plain array of numbers, such as a masked or a
+        sparse one, and for examples of another shape, or other columns, than those of the training data. Unless
+        `allow_nan`, it also raises for numbers that are not finite, and for a number that is missing in a column that
+        misses none in training.
         """
-        given = as_inputs(inputs, "inputs")
-        plain = self.info.encode(given) if isinstance(given, Table) else plain_array(given, "inputs", "inputs")
+        given = as_new_inputs(inputs, self.info, allow_nan=allow_nan)
+        plain = self.info.encode(given) if isinstance(given, Table) else as_stored_integers(given, self.info)
         most = self.config["data"]["eval_batch_size"]
         pieces = [self._predict_piece(plain[begin : begin + most]) for begin in range(0, max(1, len(plain)), most)]
         predictions = np.concatenate(pieces)
         return self.info.restore_targets(predictions) if self.info.standardised else predictions
 
-    def predict_files(self, *files: str | Path) -> np.ndarray:
+    def predict_files(self, *files: str | Path, allow_nan: bool = False) -> np.ndarray:
         """Predicts from files like those of training: pictures, one an example, or tables, with or without a target.
 
-        Raises DataError naming file and row.
+        Raises DataError naming file and row; for `allow_nan` see `predict`.
         """
-        return self.predict(read_inputs(self.config["data"], self.info, files))
+        inputs = read_inputs(self.config["data"], self.info, files, allow_nan=allow_nan)
+        return self.predict(inputs, allow_nan=allow_nan)
 
     def generate(
         self, prompt: str, length: int = 200, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
@@ -189,7 +191,15 @@ def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     batch = {
         "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), info.input_dtype),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
+        **{name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, shape, dtype in info.extra},
     }
     names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]
     hparams = dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32))
-    return jax.eval_shape(functools.partial(init_state, rules=rules), jax.random.key(0), batch, hparams)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    try:
+        return jax.eval_shape(functools.partial(init_state, rules=rules), key, batch, hparams)
+    except KeyError as error:
+        if info.extra or not error.args or error.args[0] in batch:
+            raise
+        got = Words(f"a run whose task reads the field {error.args[0]!r}, which earlier versions did not describe")
+        raise UsageError("data", got, "a run that describes its further fields", "Train it again") from error

@@ -1,5 +1,6 @@
 """A source of NumPy files: one .npz, or a folder of .npy; pickled objects are never loaded."""
 
+import functools
 import io
 import math
 import zipfile
@@ -7,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from jaxtrain.files import exists, guarded, is_directory, list_directory, open_f
 
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
 NUMBERS = "an array of numbers"
+NEW_INPUTS = "Save the ones to predict from alone, as by numpy.savez(file, inputs=...)"
 SAVE_AGAIN = "Save it again, as by numpy.savez(file, train_inputs=..., train_targets=...)"
 NO_PICKLES = "Save numbers, as by array.astype(float): pickled Python objects and other formats are never loaded"
 EXPECTED = "train_inputs and train_targets (or inputs and targets), with validation_* and test_* where there are any"
@@ -27,6 +29,9 @@ DESCRIPTION = "description.json"
 
 MAPPED_BYTES = 2**26
 """Size of a file of .npy from which on it is memory-mapped."""
+
+
+Made = TypeVar("Made")
 
 
 class _Header(NamedTuple):
@@ -50,7 +55,7 @@ def arrays(path: Path, file: str) -> Source:
         return _described(source, place / DESCRIPTION) if exists(place / DESCRIPTION) else source
     if not exists(place):
         raise missing("arrays", f"{file} (an .npz, or a folder of .npy files)", path)
-    return _read_archive(place)
+    return _read_archive(place, _load_splits)
 
 
 def _described(source: Source, file: Path) -> Source:
@@ -68,14 +73,29 @@ def _described(source: Source, file: Path) -> Source:
     return replace(source, classes=given[0], class_names=given[1], columns=columns)
 
 
-def _read_archive(place: Path) -> Source:
+def read_new_arrays(place: Path) -> Split:
+    """Reads inputs to predict from: a .npy file, or an .npz or a folder of .npy with targets where it has them.
+
+    Arrays are named `inputs` and `targets`, or as those of one split; a single array is inputs. Targets are None where
+    there are none. Raises DataError naming the file and array that are missing, damaged or hold Python objects.
+    """
+    if is_directory(place):
+        files = {Path(name).stem: place / name for name in list_directory(place) if name.endswith(".npy")}
+        return _new_split(place, set(files), lambda name: str(files[name]), lambda name: _load_file(files[name]))
+    if place.suffix.lower() == ".npy":
+        return _new_split(place, {place.stem}, lambda _: str(place), lambda _: _load_file(place))
+    return _read_archive(place, _new_split)
+
+
+def _read_archive(place: Path, make: Callable[..., Made]) -> Made:
+    """Returns what `make(place, names, title, load)` makes of the arrays of an .npz file."""
     try:
         with open_file(place) as stream:  # opened here, since NumPy does not close a damaged file
             archive: Any = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.lib.npyio.NpzFile):
                 assert archive.zip is not None
                 members = _members(place, stream, archive.zip)
-                return _load_splits(
+                return make(
                     place,
                     members,
                     lambda name: f"{place}[{name}]",
@@ -151,17 +171,36 @@ def _load_splits(
     place: Path, stored: Iterable[str], title: Callable[[str], str], load: Callable[[str], np.ndarray]
 ) -> Source:
     """Loads the arrays of each split; `title` names an array in errors."""
-
-    def read(name: str) -> np.ndarray:
-        try:
-            return load(name)
-        except JaxtrainError:
-            raise
-        except Exception as error:  # damage can raise anything
-            raise DataError(title(name), Words("an array that cannot be read"), NUMBERS, _hint(error)) from error
-
+    read = functools.partial(_read_array, title, load)
     pairs = _array_names(place, set(stored)).items()
     return Source({split: Split(read(x), read(y), title(x), title(y)) for split, (x, y) in pairs})
+
+
+def _new_split(
+    place: Path, stored: Iterable[str], title: Callable[[str], str], load: Callable[[str], np.ndarray]
+) -> Split:
+    """Loads the arrays to predict from; `title` names an array in errors."""
+    names = sorted(stored)
+    pairs = [pair for pair in (("inputs", "targets"), *NAMES.values()) if pair[0] in names]
+    if len(names) == 1:
+        pairs = [(names[0], "")]
+    if len(pairs) != 1:
+        got = Words(f"the arrays {', '.join(names)}" if names else "no arrays")
+        raise DataError(str(place), got, "one array of inputs, and targets where there are any", NEW_INPUTS)
+    inputs, targets = pairs[0]
+    read = functools.partial(_read_array, title, load)
+    if targets not in names:
+        return Split(read(inputs), None, title(inputs))
+    return Split(read(inputs), read(targets), title(inputs), title(targets))
+
+
+def _read_array(title: Callable[[str], str], load: Callable[[str], np.ndarray], name: str) -> np.ndarray:
+    try:
+        return load(name)
+    except JaxtrainError:
+        raise
+    except Exception as error:  # damage can raise anything
+        raise DataError(title(name), Words("an array that cannot be read"), NUMBERS, _hint(error)) from error
 
 
 def _array_names(place: Path, stored: set[str]) -> dict[str, tuple[str, str]]:

@@ -4,7 +4,7 @@ import contextlib
 import csv as csv_format
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,15 @@ import numpy as np
 
 from jaxtrain.config.schema import Name
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts, parse_numbers
-from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
+from jaxtrain.data.readers.records import (
+    NoteBad,
+    Records,
+    Roles,
+    find_files,
+    inputs_alone,
+    make_source,
+    refuse,
+)
 from jaxtrain.data.readers.text_lines import open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
@@ -71,8 +79,7 @@ def read_csv_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, Kin
     DataError naming file and line.
     """
     roles = Roles.of_knobs(knobs)
-    form = CsvForm(knobs["header"], knobs["names"], knobs["delimiter"], knobs["encoding"])
-    return inputs_alone(read_records(file, form, roles, list(kinds)), roles, kinds)
+    return inputs_alone(read_records(file, CsvForm.of_knobs(knobs), roles, list(kinds)), roles, kinds)
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,31 @@ class CsvForm:
     delimiter: Delimiter | None = None
     encoding: str = "utf-8"
 
+    @classmethod
+    def of_knobs(cls, knobs: Mapping[str, Any]) -> "CsvForm":
+        """Returns the form of the files that a run was trained on."""
+        return cls(knobs["header"], knobs["names"], knobs["delimiter"], knobs["encoding"])
+
 
 def read_records(file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] = ()) -> Records:
     """Reads all rows of a file as texts; `inputs` are the columns of training, of a file to predict from.
 
     Raises DataError for an empty file, rows of another length, quotes that are never closed, bytes that are no text,
     and column names that are missing or doubled.
+    """
+    parts = list(iterate_records(file, form, roles, inputs))
+    names = list(parts[0].columns)
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
+    lines = np.concatenate([part.places.numbers for part in parts])
+    return Records(columns, Places([str(file)], lines), parts[0].remedy)
+
+
+def iterate_records(
+    file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] = (), note_bad: NoteBad = refuse
+) -> Generator[Records]:
+    """Yields the rows of a file as `read_records` reads them, a block at a time; `note_bad` gets those of a bad length.
+
+    Raises DataError as `read_records`.
     """
     with open_lines(file, form.encoding) as text:
         rows = _rows(file, text, form.delimiter or _delimiter(file, form.encoding))
@@ -102,9 +128,27 @@ def read_records(file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] 
             hint = "Set data.header=False if it is a row of values"
             raise DataError(str(file), Words("a header and no rows"), "at least one row", hint)
         named = _names(f"{file}, line {line}", top if has_header else None, len(top), form, roles, inputs)
-        columns, lines = _columns(file, itertools.chain(first[has_header:], rows), len(top), line)
-    remedy = "Name the columns by data.names if its first line holds values" if has_header else ""
-    return Records(dict(zip(named, columns, strict=True)), Places([str(file)], lines), remedy)
+        remedy = "Name the columns by data.names if its first line holds values" if has_header else ""
+        numbered = enumerate(itertools.chain(first[has_header:], rows))
+        while block := list(itertools.islice(numbered, BLOCK)):
+            kept = list(_of_length(file, block, len(top), line, note_bad))
+            places = Places([str(file)], np.array([at for _, at, _ in kept], np.int64))
+            cells = zip(*(row for _, _, row in kept), strict=True) if kept else ([] for _ in named)
+            columns = [as_texts(column, places) for column in cells]
+            numbers = np.array([number for number, _, _ in kept], np.int64)
+            yield Records(dict(zip(named, columns, strict=True)), places, remedy, numbers)
+
+
+def _of_length(
+    file: Path, rows: list[tuple[int, tuple[int, list[str]]]], width: int, first: int, note_bad: NoteBad
+) -> Iterator[tuple[int, int, list[str]]]:
+    """Yields (number, line, cells) of the rows of a width, that of line `first`."""
+    for number, (line, row) in rows:
+        if len(row) == width:
+            yield number, line, row
+            continue
+        hint = "Write a value that holds the delimiter in quotes, or set data.delimiter"
+        note_bad(DataError(f"{file}, line {line}", Words(f"{len(row)} cells"), f"{width}, as in line {first}", hint))
 
 
 def _rows(file: Path, text: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -202,22 +246,3 @@ def _names(
         hint = f"Leave it out, by data.drop=('column_{blank[0]}',), or name it"
         raise DataError(where, Words(f"no name for the column {blank[0]}"), "a name for each column", hint)
     return [name or f"column_{i}" for i, name in enumerate(named)]
-
-
-def _columns(
-    file: Path, rows: Iterator[tuple[int, list[str]]], width: int, first: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Returns the columns, and the line (n,) at which each row begins; `first` is the line that sets the width."""
-    blocks: list[list[np.ndarray]] = []
-    lines: list[int] = []
-    while block := list(itertools.islice(rows, BLOCK)):
-        begin = len(lines)
-        for line, row in block:
-            if len(row) != width:
-                hint = "Write a value that holds the delimiter in quotes, or set data.delimiter"
-                got = Words(f"{len(row)} cells")
-                raise DataError(f"{file}, line {line}", got, f"{width}, as in line {first}", hint)
-            lines.append(line)
-        places = Places([str(file)], np.array(lines[begin:]))
-        blocks.append([as_texts(column, places) for column in zip(*(row for _, row in block), strict=True)])
-    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)], np.array(lines)

@@ -61,7 +61,7 @@ def image_table(
     else:
         records = csv_files.read_records(table, csv_files.CsvForm(header, names, delimiter, encoding), roles)
     roles = roles.name_target(records)
-    images = _file_names(records, image, root)
+    images = file_names(records, image, root)
     values = make_targets(records, roles, None)
     chosen = {"train": np.arange(len(images))} if split_column is None else rows_of_splits(records, roles)
     files = {
@@ -85,7 +85,7 @@ def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
     return columns
 
 
-def _file_names(records: Records, image: str, root: Path) -> list[str]:
+def file_names(records: Records, image: str, root: Path) -> list[str]:
     """Returns the image of each row relative to the root; raises DataError if it is missing or leads out of it."""
     inside: set[str] = set()  # folders whose links were followed
     names = []

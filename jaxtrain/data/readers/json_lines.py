@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +11,15 @@ import numpy as np
 from jaxtrain.config.schema import Name
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
 from jaxtrain.data.readers.label_lists import as_text
-from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
+from jaxtrain.data.readers.records import (
+    NoteBad,
+    Records,
+    Roles,
+    find_files,
+    inputs_alone,
+    make_source,
+    refuse,
+)
 from jaxtrain.data.readers.text_lines import open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
@@ -66,27 +74,39 @@ def read_records(file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...
 
     Raises DataError for a line that is no object, or a field that is no value.
     """
-    blocks: list[dict[str, np.ndarray]] = []
-    lengths: list[int] = []
-    with open_lines(file) as text:
-        rows = _rows(file, text, frozenset(drop), frozenset(targets))
-        while block := list(itertools.islice(rows, BLOCK)):
-            places = Places([str(file)], np.arange(len(block)) + sum(lengths) + 1)
-            names = dict.fromkeys(name for row in block for name in row)
-            blocks.append({name: as_texts([row.get(name, "") for row in block], places) for name in names})
-            lengths.append(len(block))
-    if not lengths:
-        raise DataError(str(file), Words("an empty file"), "one JSON object a line")
-    absent = [np.full(length, "", TEXT) for length in lengths]
+    parts = list(iterate_records(file, drop, targets))
     columns = {
-        name: np.concatenate([part.get(name, empty) for part, empty in zip(blocks, absent, strict=True)])
-        for name in dict.fromkeys(name for part in blocks for name in part)
+        name: np.concatenate([part.columns.get(name, np.full(len(part.places.numbers), "", TEXT)) for part in parts])
+        for name in dict.fromkeys(name for part in parts for name in part.columns)
     }
-    return Records(columns, Places([str(file)], np.arange(sum(lengths)) + 1))
+    return Records(columns, Places([str(file)], np.concatenate([part.places.numbers for part in parts])))
 
 
-def _rows(file: Path, lines: Iterator[str], drop: frozenset[str], targets: frozenset[str]) -> Iterator[Fields]:
-    """Yields the fields of each line; blank lines at the end are left out."""
+def iterate_records(
+    file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...] = (), note_bad: NoteBad = refuse
+) -> Generator[Records]:
+    """Yields the rows of a file as `read_records` reads them, a block at a time, with the fields that are in it.
+
+    `note_bad` gets the errors of lines that cannot be read. Raises DataError as `read_records`.
+    """
+    with open_lines(file) as text:
+        rows = _rows(file, text, frozenset(drop), frozenset(targets), note_bad)
+        first = next(rows, None)
+        if first is None:
+            raise DataError(str(file), Words("an empty file"), "one JSON object a line")
+        rows = itertools.chain([first], rows)
+        while block := list(itertools.islice(rows, BLOCK)):
+            lines = np.array([line for line, _ in block])
+            places = Places([str(file)], lines)
+            names = dict.fromkeys(name for _, row in block for name in row)
+            columns = {name: as_texts([row.get(name, "") for _, row in block], places) for name in names}
+            yield Records(columns, places, rows=lines - 1)
+
+
+def _rows(
+    file: Path, lines: Iterator[str], drop: frozenset[str], targets: frozenset[str], note_bad: NoteBad
+) -> Iterator[tuple[int, Fields]]:
+    """Yields (line, its fields); blank lines at the end are left out."""
     blank = 0
     for line, text in enumerate(lines, 1):
         where = f"{file}, line {line}"
@@ -96,8 +116,12 @@ def _rows(file: Path, lines: Iterator[str], drop: frozenset[str], targets: froze
         if blank:
             raise DataError(f"{file}, line {blank}", Words("a blank line"), "a JSON object", "Remove it")
         fields: Fields = {}
-        _flatten(_parse(text, where), "", drop, targets, where, fields)
-        yield fields
+        try:
+            _flatten(_parse(text, where), "", drop, targets, where, fields)
+        except DataError as error:
+            note_bad(error)
+            continue
+        yield line, fields
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,9 @@ from jaxtrain.errors import DataError, Words, nearest, one_of
 from jaxtrain.files import is_directory, list_directory
 
 SUFFIXES = (".parquet", ".pq")
+
+BLOCK = 2**16
+"""Rows of a new file that are read at a time."""
 
 
 def parquet(
@@ -84,13 +87,24 @@ def read_parquet_images(file: Path, knobs: Mapping[str, Any], shape: tuple[int, 
     `knobs` are those of `parquet` that the run was trained with, `shape` and `dtype` those of its inputs. Raises
     DataError naming file and row, and for a file without images or a shape that is none of images.
     """
+    form = given_form(shape, dtype, size=knobs["size"], channels=knobs["channels"], resampling=knobs["resampling"])
+    return read_all(ImageField(image_column(file, Roles.of_knobs(knobs), knobs["inputs"]), form))
+
+
+def image_column(file: Path, roles: Roles, inputs: Sequence[str]) -> ByteColumn:
+    """Returns the compressed images of a new file or folder of parts; raises DataError for one without images."""
     files = _files(file)
-    roles = Roles(knobs["target"], knobs["drop"], knobs["split_column"])
-    image = _image_column(files[0], _inputs(_known(files[0]), knobs["inputs"], roles))
+    image = _image_column(files[0], _inputs(_known(files[0]), inputs, roles))
     if image is None:
         raise DataError(str(file), Words("no column of images"), "one, as in training")
-    form = given_form(shape, dtype, size=knobs["size"], channels=knobs["channels"], resampling=knobs["resampling"])
-    return read_all(ImageField(ByteColumn(RowGroups(files, image)), form))
+    return ByteColumn(RowGroups(files, image))
+
+
+def target_records(file: Path, roles: Roles) -> Records | None:
+    """Returns the targets of a new file or folder of parts; None where it has no column of them."""
+    files = _files(file)
+    names = [name for name in _known(files[0]) if name in roles.targets]
+    return read_records(files, names, roles, others=False) if names else None
 
 
 def _images(records: Records, column: str) -> ByteColumn:
@@ -189,12 +203,38 @@ def read_records(files: Sequence[Path], inputs: Sequence[str], roles: Roles, *, 
     return Records(columns, places)
 
 
+def iterate_records(file: Path, roles: Roles, inputs: Sequence[str]) -> Generator[Records]:
+    """Yields the inputs and targets of a new file or folder of parts, to predict from, a block of rows at a time.
+
+    `inputs` are the columns that are chosen, all without a role if there are none. Rows are numbered within a part.
+    """
+    for part in _files(file):
+        known = _known(part)  # says what to do where pyarrow is not installed
+        import pyarrow as pa
+
+        chosen = [*_inputs(known, inputs, roles), *(name for name in known if name in roles.targets)]
+        begin = 0
+        with opened(part) as parquet_file:
+            for batch in parquet_file.iter_batches(BLOCK, columns=_holders(parquet_file, chosen)):
+                found = {name: column for name, column in _flat(pa.Table.from_batches([batch])) if name in chosen}
+                rows = np.arange(begin, begin + batch.num_rows)
+                begin += batch.num_rows
+                texts = roles.types.categories
+                columns = {n: as_array(n, column, str(part), texts=n in texts) for n, column in found.items()}
+                yield Records(columns, Places([str(part)], rows, "row"), rows=rows)
+
+
 def _read(parquet_file: Any, chosen: Sequence[str]) -> dict[str, Any]:
     """Returns columns of an open file by their dotted names."""
+    read = parquet_file.read(columns=_holders(parquet_file, chosen))
+    return {name: column for name, column in _flat(read) if name in chosen}
+
+
+def _holders(parquet_file: Any, chosen: Sequence[str]) -> list[str]:
+    """Returns the columns of an open file that are chosen, or that hold a field that is."""
     top = parquet_file.schema_arrow.names
     holders = [name if name in top else next(n for n in top if name.startswith(f"{n}.")) for name in chosen]
-    read = parquet_file.read(columns=list(dict.fromkeys(holders)))
-    return {name: column for name, column in _flat(read) if name in chosen}
+    return list(dict.fromkeys(holders))
 
 
 def _flat(table: Any) -> Iterator[tuple[str, Any]]:

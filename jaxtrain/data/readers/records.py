@@ -30,12 +30,24 @@ from jaxtrain.files import exists
 class Records:
     """The columns (n,) of a file: texts as they are written, or numbers where the file has types.
 
-    `remedy` says what to do where a column is unknown.
+    `remedy` says what to do where a column is unknown. `rows` (n,) are the numbers of its rows in the file, from 0,
+    where it holds some of them.
     """
 
     columns: Mapping[str, np.ndarray]
     places: Places
     remedy: str = ""
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return len(next(iter(self.columns.values()), ()))
+
+    def take(self, rows: np.ndarray) -> "Records":
+        """Returns these rows, in their order."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        numbers = rows if self.rows is None else self.rows[rows]
+        return Records(columns, self.places.take(rows), self.remedy, numbers)
 
     @property
     def file(self) -> str:
@@ -84,8 +96,9 @@ class Roles:
     @classmethod
     def of_knobs(cls, knobs: Mapping[str, Any]) -> "Roles":
         """Returns the roles by which a run was trained, for new files to predict from."""
-        types = ColumnTypes(knobs["missing"], knobs["numbers"], knobs["categories"])
-        return cls(knobs["target"], knobs["drop"], knobs["split_column"], types)
+        types = ColumnTypes(knobs["missing"], knobs.get("numbers", ()), knobs["categories"])
+        of_targets = (knobs.get("target_strip", ""), knobs.get("target_separator", ""))
+        return cls(knobs["target"], knobs["drop"], knobs["split_column"], types, *of_targets)
 
     def name_target(self, records: Records) -> "Roles":
         """Returns the roles with the target's name; raises DataError for one that names no column."""
@@ -103,6 +116,14 @@ class Roles:
             raise ConfigError("data.target", self.target, expected)
         return dataclasses.replace(self, target=names if isinstance(self.target, tuple) else names[0])
 
+    def name_new_target(self, records: Records, kinds: Mapping[str, Kind]) -> "Roles":
+        """Returns the roles with the target's name in a new file, "" where it has none; `kinds` are of the inputs."""
+        if not isinstance(self.target, int):
+            return self
+        names = list(records.columns)
+        target = names[self.target] if -len(names) <= self.target < len(names) else ""
+        return dataclasses.replace(self, target="" if target in kinds else target)
+
     def _name_of_target(self, target: str | int, records: Records) -> str:
         columns = list(records.columns)
         if isinstance(target, str):
@@ -116,6 +137,15 @@ class Roles:
         """Returns the names of the columns that are inputs."""
         others = (*self.targets, self.split_column, *self.drop)
         return [name for name in records.columns if name not in others]
+
+
+NoteBad = Callable[[DataError], None]
+"""Takes the error of a row that cannot be read, and raises it, or passes over the row."""
+
+
+def refuse(error: DataError) -> None:
+    """Raises the error of a row."""
+    raise error
 
 
 MakeInputs = Callable[[Records, Roles, Mapping[str, Kind]], Any]
@@ -214,12 +244,7 @@ def inputs_alone(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> T
 
     `kinds` are those of the training table. Raises DataError naming file and line.
     """
-    target = roles.target
-    if isinstance(target, int):
-        names = list(records.columns)
-        target = names[target] if -len(names) <= target < len(names) else ""
-        target = "" if target in kinds else target
-    return make_table(records, dataclasses.replace(roles, target=target), kinds)
+    return make_table(records, roles.name_new_target(records, kinds), kinds)
 
 
 def rows_of_splits(records: Records, roles: Roles) -> dict[str, np.ndarray]:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from jaxtrain.config.resolve import accepts
-from jaxtrain.search.report.scales import format_value, scale_of
+from jaxtrain.reports.figures import format_value
+from jaxtrain.search.report.scales import scale_of
 from jaxtrain.search.space import Dimension, Point, Space
 from jaxtrain.search.trials import Outcome
 

@@ -3,8 +3,8 @@
 import math
 
 from jaxtrain.config.trial_value import in_words
+from jaxtrain.reports.figures import format_value
 from jaxtrain.search.report.edges import next_ranges
-from jaxtrain.search.report.scales import format_value
 from jaxtrain.search.results import Comparison, Findings
 from jaxtrain.training.intervals import Interval
 

@@ -3,16 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxtrain.search.report.value_axis import ValueAxis
+from jaxtrain.reports.value_axis import ValueAxis
 from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-WIDTH = 8.5
-"""Width of a picture in inches; pictures of many dimensions are wider."""
 
 LINK = "#trial-"
 """Prefix of a mark's link; the trial's number follows."""
@@ -30,13 +27,6 @@ BROKEN: tuple[float, tuple[float, float]] = (0.0, (3.0, 1.5))
 
 RAMP = ("#b3c6dd", "#8a6fd1", "#d6006e")
 """Colours from the worst value to the best, readable on white and on black."""
-
-
-def new_figure(height: float, width: float = WIDTH) -> "Figure":
-    """Returns an empty figure of this size in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def ramp() -> Callable[[float], Any]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrain.search.report.marks import BROKEN, LINK, MARKS, WIDTH, new_figure, ramp
-from jaxtrain.search.report.scales import BELOW, Scale, scale_of, shorten
-from jaxtrain.search.report.value_axis import ValueAxis, value_axis
+from jaxtrain.reports.figures import WIDTH, new_figure, shorten
+from jaxtrain.reports.value_axis import ValueAxis, value_axis
+from jaxtrain.search.report.marks import BROKEN, LINK, MARKS, ramp
+from jaxtrain.search.report.scales import BELOW, Scale, scale_of
 from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import NO_VALUE, Outcome
 
@@ -76,7 +77,7 @@ def _path(outcome: Outcome, scales: Sequence[Scale], axis: ValueAxis) -> np.ndar
     """
     heights = [scale.place(outcome.point[scale.key]) if scale.key in outcome.point else math.nan for scale in scales]
     low, high = sorted((axis.worst, axis.best))
-    heights.append((axis.height(outcome) - low) / (high - low))
+    heights.append((axis.height(outcome.value) - low) / (high - low))
     positions = np.arange(len(heights))[:, None] + np.array([-0.02, 0.02])
     return np.stack([positions.ravel(), np.repeat(heights, 2)], axis=1)
 
@@ -85,7 +86,7 @@ def _colour(outcome: Outcome, axis: ValueAxis, colours: Callable[[float], Any], 
     from matplotlib.colors import to_rgba
 
     lost = outcome.status in NO_VALUE
-    return to_rgba(MARKS[outcome.status]["color"] if lost else colours(axis.goodness(outcome) ** 2), opacity)
+    return to_rgba(MARKS[outcome.status]["color"] if lost else colours(axis.goodness(outcome.value) ** 2), opacity)
 
 
 def _draw_axis(axes: "Axes", x: float, ends: tuple[float, float], ticks: Sequence[tuple[float, str]]) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxtrain.reports.figures import new_figure, shorten
+from jaxtrain.reports.value_axis import value_axis
 from jaxtrain.search.report.importance import find_importances
-from jaxtrain.search.report.marks import BROKEN, LINK, legend, new_figure, ramp, ring, scatter, value_side
+from jaxtrain.search.report.marks import BROKEN, LINK, legend, ramp, ring, scatter, value_side
 from jaxtrain.search.report.parallel_coordinates import parallel_coordinates
-from jaxtrain.search.report.scales import shorten
 from jaxtrain.search.report.slices import slices
-from jaxtrain.search.report.value_axis import value_axis
 from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
 
@@ -37,13 +37,13 @@ def history(findings: Findings) -> "Figure":
     if numbers:
         look = {"color": "#e08a1e", "linewidth": 1.6, "zorder": 1}
         axes.step(numbers, axis.clip(values), where="post", label="best so far", gid="history-best", **look)
-    scatter(axes, outcomes, [(outcome.trial, axis.height(outcome)) for outcome in outcomes], "history")
+    scatter(axes, outcomes, [(outcome.trial, axis.height(outcome.value)) for outcome in outcomes], "history")
     if findings.best:
-        ring(axes, (findings.best.trial, axis.height(findings.best)))
+        ring(axes, (findings.best.trial, axis.height(findings.best.value)))
     value_side(axes, axis, findings)
     axes.locator_params("x", integer=True)
     axes.set_xlabel("trial")
-    axes.set_title("History" + axis.note(outcomes), loc="left", fontsize="medium")
+    axes.set_title("History" + axis.note(outcome.value for outcome in outcomes), loc="left", fontsize="medium")
     legend(figure, axes)
     return figure
 

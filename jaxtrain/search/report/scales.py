@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrain.reports.figures import format_value
 from jaxtrain.search.space import Dimension
 from jaxtrain.search.trials import Outcome
 
@@ -92,19 +93,6 @@ def scale_of(dimension: Dimension, outcomes: Iterable[Outcome]) -> Scale:
     misfits = dict.fromkeys(format_value(value) for value in tried if not _fits(value, logarithmic))
     numbers = sorted(set(fitting)) if dimension.kind == "grid" else ()
     return Scale(dimension.key, min(fitting), max(fitting), logarithmic, (), tuple(numbers), tuple(misfits))
-
-
-def format_value(value: Any) -> str:
-    """Formats a value of a config or a result in few characters and one line."""
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e+")
-    return " ".join(str(value).split()) or "''"
-
-
-def shorten(text: str, length: int = 22) -> str:
-    """Shortens a text for a picture, and escapes dollar signs, which would start a formula."""
-    cut = text if len(text) <= length else text[: length - 1] + "…"
-    return cut.replace("$", r"\$")
 
 
 def _is_number(value: Any) -> bool:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrain.search.report.marks import legend, new_figure, ring, scatter, value_side
-from jaxtrain.search.report.scales import Scale, scale_of, shorten
-from jaxtrain.search.report.value_axis import ValueAxis, value_axis
+from jaxtrain.reports.figures import new_figure, shorten
+from jaxtrain.reports.value_axis import ValueAxis, value_axis
+from jaxtrain.search.report.marks import legend, ring, scatter, value_side
+from jaxtrain.search.report.scales import Scale, scale_of
 from jaxtrain.search.results import Findings
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def slices(findings: Findings) -> "Figure":
         _slice(panel, scale, findings, axis)
     for panel in panels[len(scales) :]:
         panel.set_visible(False)
-    figure.suptitle("Slices" + axis.note(findings.outcomes), x=0.01, ha="left", fontsize="medium")
+    note = axis.note(outcome.value for outcome in findings.outcomes)
+    figure.suptitle(f"Slices{note}", x=0.01, ha="left", fontsize="medium")
     legend(figure, *panels[: len(scales)])
     return figure
 
@@ -45,7 +47,7 @@ def slices(findings: Findings) -> "Figure":
 def _slice(axes: "Axes", scale: Scale, findings: Findings, axis: ValueAxis) -> None:
     outcomes = [outcome for outcome in findings.outcomes if scale.key in outcome.point]
     x = np.array([scale.place(outcome.point[scale.key]) for outcome in outcomes])
-    y = np.array([axis.height(outcome) for outcome in outcomes])
+    y = np.array([axis.height(outcome.value) for outcome in outcomes])
     if scale.few:
         _boxes(axes, x, y, 0.64 * scale.room)
     if scale.names:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaxtrain.search.report.scales import format_value
+from jaxtrain.reports.figures import format_value
 from jaxtrain.search.results import Findings
 from jaxtrain.search.trials import Outcome
 from jaxtrain.training.intervals import Interval

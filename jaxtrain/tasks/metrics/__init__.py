@@ -116,6 +116,14 @@ OVER_TARGETS = frozenset(name for name in METRICS.members if name.endswith(("_pe
 OF_BOXES = frozenset({"mean_average_precision", "mean_average_precision_50"})
 """Metrics of detections and boxes; other ones would compare their numbers."""
 
+LOWER_IS_BETTER = frozenset(
+    {
+        *("perplexity", "bits_per_byte", "calibration_error"),
+        *("mse", "rmse", "mae", "mse_per_output", "rmse_per_output", "mae_per_output"),
+    }
+)
+"""The metrics that are errors, as losses are; a confusion matrix has no direction."""
+
 SEVERAL = OVER_CLASSES | OVER_TARGETS
 """Metrics with more than one value, which cannot be used as `eval.metric`."""
 
@@ -138,4 +146,14 @@ def measure(
     return metric(predictions, targets, mask, **{name: make() for name, make in known.items() if name in names})
 
 
-__all__ = ["METRICS", "OF_BOXES", "OVER_CLASSES", "OVER_TARGETS", "SEVERAL", "Mean", "measure", "merge"]
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "OF_BOXES",
+    "OVER_CLASSES",
+    "OVER_TARGETS",
+    "SEVERAL",
+    "Mean",
+    "measure",
+    "merge",
+]

@@ -1,4 +1,4 @@
-"""The axis of the trials' values, limited so that very bad trials do not flatten the rest."""
+"""An axis of values, limited so that very bad ones do not flatten the rest."""
 
 import math
 from collections.abc import Iterable
@@ -7,38 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.search.trials import Outcome
-
 REACH = 4.0
 """Length of the axis, as a multiple of the distance between the best value and the median."""
 
 
 @dataclass(frozen=True)
 class ValueAxis:
-    """An axis from `worst` to `best`; worse trials, and those without a value, are drawn on the edge at `worst`."""
+    """An axis from `worst` to `best`; worse values, and what has none, are drawn on the edge at `worst`."""
 
     worst: float
     best: float
 
-    def height(self, outcome: Outcome) -> float:
-        """Returns the position of a trial."""
-        return self.worst if outcome.value is None else float(self.clip(outcome.value))
+    def height(self, value: float | None) -> float:
+        """Returns the position of a value."""
+        return self.worst if value is None else float(self.clip(value))
 
     def clip(self, values: Any) -> np.ndarray:
         """Moves values beyond the edge, and nan, onto the edge."""
         low, high = sorted((self.worst, self.best))
         return np.clip(np.nan_to_num(np.asarray(values, float), nan=self.worst), low, high)
 
-    def goodness(self, outcome: Outcome) -> float:
-        """Returns 0 for a trial on the edge to 1 for one as good as the best."""
-        return (self.height(outcome) - self.worst) / (self.best - self.worst)
+    def goodness(self, value: float | None) -> float:
+        """Returns 0 for a value on the edge to 1 for one as good as the best."""
+        return (self.height(value) - self.worst) / (self.best - self.worst)
 
-    def note(self, outcomes: Iterable[Outcome]) -> str:
+    def note(self, values: Iterable[float | None]) -> str:
         """Returns a note on the number of trials whose value is beyond the edge, or that no trial has a value."""
-        values = [o.value for o in outcomes if o.value is not None]
-        if not values:
+        known = [value for value in values if value is not None]
+        if not known:
             return " (no trial has a value)"
-        count = sum(float(self.clip(value)) != value for value in values)
+        count = sum(float(self.clip(value)) != value for value in known)
         return f" ({count} worse than the edge {'is' if count == 1 else 'are'} drawn on it)" if count else ""
 
     @property

@@ -1,0 +1,54 @@
+"""The command `predict`: predicts from files by a run or an export, and writes a table, arrays or masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtrain.commands.options import Options
+from jaxtrain.commands.summary import format_numbers, select_readable
+from jaxtrain.errors import DataError, UsageError
+from jaxtrain.export.loading import load_export
+from jaxtrain.parallel.compilation import use_persistent_cache
+from jaxtrain.prediction.models import ExportModel, Model, RunModel
+from jaxtrain.prediction.run import Predicted, predict_to_file
+from jaxtrain.training.trained_run import load_run
+
+MOST_LISTED = 20
+"""Examples that were left out and are listed."""
+
+
+def run(options: Options) -> int:
+    """Predicts from `--data` to `--output`; returns 0."""
+    assert options.output is not None
+    use_persistent_cache()
+    model = _load(options)
+    chosen = {"skip_bad": options.skip_bad, "quiet": options.quiet}
+    predicted = predict_to_file(model, options.data, options.output, **chosen)
+    options.show(prediction_report(predicted, Path(options.output)))
+    return 0
+
+
+def _load(options: Options) -> Model:
+    if options.export is None:
+        assert options.workdir is not None
+        return RunModel(load_run(options.workdir, options.seed, options.trust, fold=options.fold))
+    for option, given in (("--seed", options.seed), ("--fold", options.fold)):
+        if given is not None:
+            raise UsageError(option, given, "none for an export, which is of one model", f"Leave {option} out")
+    return ExportModel(load_export(options.export))
+
+
+def prediction_report(predicted: Predicted, output: Path) -> list[str]:
+    """Formats the output of `predict`."""
+    lines = [f"wrote {output}: {predicted.examples:,} predictions"]
+    if predicted.measured:
+        numbers = format_numbers(select_readable(predicted.metrics))
+        lines.append(f"  {numbers} (on {predicted.measured:,} examples with a target)")
+    return lines + _skipped_lines(predicted.skipped)
+
+
+def _skipped_lines(skipped: Sequence[DataError]) -> list[str]:
+    if not skipped:
+        return []
+    listed = [f"  {error}" for error in skipped[:MOST_LISTED]]
+    more = [f"  and {len(skipped) - MOST_LISTED:,} more"] if len(skipped) > MOST_LISTED else []
+    return [f"left out {len(skipped):,} examples that cannot be read:", *listed, *more]

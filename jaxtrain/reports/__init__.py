@@ -1,0 +1,1 @@
+"""Finished runs as others see them: how several compare, and a page and pictures of one."""

@@ -1,0 +1,46 @@
+"""Histograms of parameters, and of how far they moved, from samples of their numbers."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain.core.trees import named_leaves
+from jaxtrain.trackers.base import Histogram
+
+BINS = 32
+MOST_NUMBERS = 10_000
+"""Numbers of an array that are counted, evenly spaced."""
+
+Samples = dict[str, np.ndarray]
+"""Path of an array -> at most about MOST_NUMBERS of its numbers."""
+
+
+def sample_leaves(tree: Any) -> Samples:
+    """Copies samples of all arrays of floats to the host; those of a larger array are taken on its device."""
+    samples = {path: _sample(leaf) for path, leaf in named_leaves(tree)}
+    return {path: np.array(sample, np.float32) for path, sample in jax.device_get(samples).items()}
+
+
+def _sample(leaf: Any) -> Any:
+    """Returns evenly spaced numbers; an odd distance meets all columns of the usual even widths."""
+    distance = -(-leaf.size // MOST_NUMBERS) | 1
+    flat = np.asarray(leaf).reshape(-1) if leaf.nbytes <= HOST_BYTES else leaf.reshape(-1)
+    return flat[::distance]
+
+
+HOST_BYTES = 2**22
+"""Bytes up to which an array is copied whole: on the device, each shape needs a program of its own."""
+
+
+def count_numbers(sample: np.ndarray) -> Histogram | None:
+    """Returns the histogram of the finite numbers of a sample; None without any."""
+    finite = sample[np.isfinite(sample)].astype(np.float64)
+    if not finite.size:
+        return None
+    low = float(finite.min())
+    high = float(finite.max())
+    if low == high:  # numbers that are all equal get a bin around them
+        low, high = low - 0.5 * max(abs(low), 1e-6), high + 0.5 * max(abs(high), 1e-6)
+    counts, _ = np.histogram(finite, BINS, (low, high))
+    return Histogram(low, high, tuple(counts.tolist()), float(finite.sum()), float(np.square(finite).sum()))
