@@ -295,8 +295,10 @@ def _moved(context: Context) -> dict[str, float]:
     rate = _peak(context) if _target(context) in context.experiment.hparams else None
     outcome = context.once("one step", lambda: runs.run(1, rate=rate))
     changes = runs.moved(outcome.state) if outcome.live else {}
-    weights = [path for path, leaf in context.named_params.items() if leaf.ndim >= 2]
-    return {path: changes.get(path, math.inf) for path in weights if not changes or path in changes}
+    weights = [path for path, leaf in context.named_params.items() if leaf.ndim >= 2 and leaf.any()]
+    found = {path: changes.get(path, math.inf) for path in weights if not changes or path in changes}
+    # Behind a last layer that begins at 0 nothing moves in the first step.
+    return {path: change for path, change in found.items() if change} or found
 
 
 def _median(changes: dict[str, float]) -> float:

@@ -104,7 +104,8 @@ def activations(context: Context) -> Answer:
             "initial weights are far too large: the model is certain and wrong, and gradients explode",
             "Initialise weights by the number of inputs (lecun, he)",
         )
-    vanished = [layer for layer in products[:-1] if layer.deviation < VANISHED]
+    # Outputs that are exactly 0 come from weights of 0, as at the end of a residual block.
+    vanished = [layer for layer in products[:-1] if 0 < layer.deviation < VANISHED]
     if vanished:
         return fault(
             f"{vanished[0].name} has outputs of deviation {vanished[0].deviation:.2g}; {text}",
