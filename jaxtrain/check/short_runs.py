@@ -167,7 +167,8 @@ class ShortRuns:
         places = np.arange(-(-count // size) * size)
         rows = np.where(places < count, places, 0).astype(np.int32).reshape(-1, size)
         mask = (places < count).astype(np.float32).reshape(-1, size)
-        metrics = jax.device_get(self._evaluate(state, Batches(self._judged, rows, mask)))
+        quiet = state.replace(hparams=self._start.hparams)  # smoothing changes the loss of an evaluation, too
+        metrics = jax.device_get(self._evaluate(quiet, Batches(self._judged, rows, mask)))
         return metrics["loss"].result()
 
     def moved(self, state: TrainState) -> dict[str, float]:
