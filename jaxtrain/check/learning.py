@@ -53,6 +53,9 @@ DECAY = (0.5, 2.0)
 In the sound configs of the tests and of the digits it is at most 0.011; a weight decay of 5 with AdamW reaches 0.7.
 """
 
+FIRST_STEPS = 3
+"""Steps over which the size of an update is averaged."""
+
 BAND = (1e-6, 0.3)
 """The change of an array of parameters by one update, relative to its size, that leaves room to learn."""
 
@@ -294,15 +297,14 @@ def updates(context: Context) -> Answer:
 
 
 def _moved(context: Context) -> dict[str, float]:
-    """Returns path -> the change of each array of weights by a step at the peak of the rate, relative to its size."""
+    """Returns path -> the mean change of each array of weights by a step at the peak rate, relative to its size."""
     runs = short_runs(context)
     rate = _peak(context) if _target(context) in context.experiment.hparams else None
-    outcome = context.once("one step", lambda: runs.run(1, rate=rate))
+    # Behind a last layer that begins at 0 nothing moves in the first step.
+    outcome = context.once("first steps", lambda: runs.run(FIRST_STEPS, rate=rate))
     changes = runs.moved(outcome.state) if outcome.live else {}
     weights = [path for path, leaf in context.named_params.items() if leaf.ndim >= 2 and leaf.any()]
-    found = {path: changes.get(path, math.inf) for path in weights if not changes or path in changes}
-    # Behind a last layer that begins at 0 nothing moves in the first step.
-    return {path: change for path, change in found.items() if change} or found
+    return {path: changes.get(path, math.inf) / FIRST_STEPS for path in weights if not changes or path in changes}
 
 
 def _median(changes: dict[str, float]) -> float:
