@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from jaxtrain.check import data_inputs, data_splits, data_targets, learning, machine, model, signals
+from jaxtrain.check import data_inputs, data_splits, data_targets, learning, machine, model, rates, signals
 from jaxtrain.check.answers import Answer
 from jaxtrain.check.context import Context
 from jaxtrain.config.registry import import_member
@@ -40,12 +40,12 @@ MODEL: Mapping[str, Question] = {
     "finite_differences": signals.finite_differences,
 }
 LEARNING: Mapping[str, Question] = {
-    "schedule": learning.schedule,
-    "averages": learning.averages,
-    "decay": learning.decay,
-    "rate": learning.rate,
-    "updates": learning.updates,
-    "regularisers": learning.regularisers,
+    "schedule": rates.schedule,
+    "averages": rates.averages,
+    "decay": rates.decay,
+    "rate": rates.rate,
+    "updates": rates.updates,
+    "regularisers": rates.regularisers,
     "same_step": learning.same_step,
     "shuffled_labels": learning.shuffled_labels,
     "zero_inputs": learning.zero_inputs,
