@@ -30,7 +30,7 @@ from jaxtrain.tasks.metrics import LOWER_IS_BETTER, METRICS
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.train import train_and_evaluate
 
-COMMON = {"eval.metric": "accuracy", "track.tensorboard": False}
+COMMON = {"eval.metric": "accuracy", "track.tensorboard": False, "track.pictures": None}
 SHOWN = ("run.json", "config.json", "result.json", "metrics.jsonl", "environment.json")
 
 
