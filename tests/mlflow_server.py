@@ -91,11 +91,6 @@ class MlflowServer:
             files |= self.artifacts(run, file["path"]) if file["is_dir"] else {file["path"]: int(file["file_size"])}
         return files
 
-    def tag(self, run: dict[str, Any], key: str, value: str) -> None:
-        """Sets a tag of a run."""
-        body = {"run_id": run["info"]["run_id"], "key": key, "value": value}
-        self._ask("runs/set-tag", json.dumps(body).encode())
-
     def delete(self, run: dict[str, Any]) -> None:
         """Deletes a run."""
         self._ask("runs/delete", json.dumps({"run_id": run["info"]["run_id"]}).encode())

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_trackers import never, read_events
+from tiny_runs import PATIENCE
 
+from jaxtrain.trackers import event_files
 from jaxtrain.trackers.base import Histogram
 from jaxtrain.trackers.composite import CompositeTracker
 from jaxtrain.trackers.event_files import SHOWN_BYTES, TensorBoardTracker
@@ -128,14 +130,17 @@ def test_a_record_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_pa
     assert len(memory.images) == 2
 
 
-def test_an_event_file_stays_below_its_bound_and_keeps_pictures_of_the_whole_run(tmp_path):
-    noise = np.random.default_rng(0).bytes(400_000)
+def test_an_event_file_stays_below_its_bound_and_keeps_pictures_of_the_whole_run(tmp_path, monkeypatch):
+    assert SHOWN_BYTES < 20e6
+    monkeypatch.setattr(event_files, "SHOWN_BYTES", 100_000)
+    monkeypatch.setattr(event_files, "CLOSE_SECONDS", PATIENCE)
+    noise = np.random.default_rng(0).bytes(2_500)
     tracker = TensorBoardTracker(tmp_path, [], never, total=100)
     for step in range(1, 101):
         tracker.image(step, "large", Picture(noise, 1, 1))
     tracker.close()
     (path,) = tmp_path.glob("*tfevents*")
-    assert SHOWN_BYTES * 0.9 < path.stat().st_size < 20e6
+    assert 90_000 < path.stat().st_size < 105_000
     steps = [step for step, *_ in shown(tmp_path)]
     assert (steps[0], steps[-1]) == (1, 100)
     assert max(np.diff(steps)) <= 5

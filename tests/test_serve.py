@@ -236,17 +236,31 @@ def test_a_second_signal_ends_the_server_at_once(digits: Path, tmp_path: Path):
         assert server.process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
-def test_a_server_whose_output_nobody_reads_any_more_still_serves_and_ends(
-    digits: Path, model: ExportedModel, tmp_path: Path
-):
-    with served(tmp_path / "server", digits) as server:
-        assert server.process.stdout
-        server.process.stdout.close()
+def test_a_server_whose_output_nobody_reads_serves_and_ends(digits: Path, model: ExportedModel, tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start(tmp_path, "serve", f"--export={digits}", f"--port={port}")
+    try:
+        assert process.stdout
+        process.stdout.close()
+        server = Server(process, f"http://127.0.0.1:{port}/")
+        while not is_ready(server):
+            assert process.poll() is None
         assert_answers(server.ask(INFER, in_json(tensors(PICTURES[:2]))), model, PICTURES[:2])
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(PATIENCE) == 0
-        assert server.process.stderr
-        assert server.process.stderr.read() == ""
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def is_ready(server: Server) -> bool:
+    """Tells whether a server is ready, also while it does not listen yet."""
+    try:
+        return server.ask("/v2/health/ready").status == 200
+    except ConnectionError:
+        time.sleep(0.01)
+        return False
 
 
 def test_small_answers_are_sent_at_once():
@@ -432,7 +446,10 @@ def test_a_model_that_predicts_otherwise_is_never_ready(digits: Path, tmp_path: 
 def test_the_files_for_containers_name_what_is_there(server: Server, digits: Path):
     """They copy files that are there, their command is one of this program, and their probes are served."""
     lines = (digits / "Dockerfile").read_text().splitlines()
-    copied = next(line for line in lines if line.endswith(" /model/")).split()[1:-1]
+    copies = [line.split()[1:] for line in lines if line.startswith("COPY ") and " /model/" in line]
+    copied = [name for *names, _ in copies for name in names]
+    for *names, folder in copies:
+        assert {name.rpartition("/")[0] for name in names} == {folder.removeprefix("/model/").rstrip("/")}
     needed = {"model.json", *json.loads((digits / "model.json").read_text())["files"]}
     assert {*copied} == needed
     assert all((digits / name).is_file() for name in copied)
