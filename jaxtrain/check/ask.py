@@ -18,7 +18,7 @@ FRAMES = 4
 
 
 def ask(context: Context, questions: Mapping[str, Question]) -> Iterator[tuple[str, Answer]]:
-    """Yields (name, answer) of each question; one that raises is not asked, and the others go on.
+    """Yields (name, answer) of each question; one that raises is not asked, and the others are.
 
     Raises JaxtrainError where the config cannot be built or its data cannot be read: no question can be asked then.
     Numbers in the data that are not finite are a fault of the question "inputs".

@@ -1,4 +1,4 @@
-"""What the questions of `check` may look at, made when it is first asked for: data, task, state, compiled functions."""
+"""The context of a question: data, task, state and compiled functions, each made when it is first asked for."""
 
 import functools
 import time

@@ -153,7 +153,8 @@ def _foretold(features: np.ndarray, targets: np.ndarray, classes: bool) -> np.nd
     the accuracy beyond that of the commonest class, for numbers the coefficient of determination.
     """
     chosen = features[:, : 2**13]
-    learn, judge = slice(0, None, 2), slice(1, None, 2)
+    learn = slice(0, None, 2)
+    judge = slice(1, None, 2)
     scores = np.zeros(chosen.shape[1])
     if len(targets) < 20:
         return scores

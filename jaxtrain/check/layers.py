@@ -1,4 +1,4 @@
-"""What happens inside a model, layer by layer, for any function: its traced program is run and looked at.
+"""Measures the layers of any function: its traced program is run, and each product and rectifier is looked at.
 
 A layer is a product with weights (a matrix product or a convolution), a rectifier, or another nonlinearity. Layers are
 named by the path of the module where the library says it, else by the line of the code. Bodies of compiled loops

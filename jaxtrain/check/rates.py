@@ -145,7 +145,7 @@ def rate(context: Context) -> Answer:
 
 
 class RangeTest(NamedTuple):
-    """What a short range test found.
+    """The result of a short range test.
 
     gains: by how much each rate, as a multiple of the config's peak, ends below a run that stands still on the same
     batches; still: the loss of that run; steps: of each run; peak: the largest rate of the config's run.

@@ -1,4 +1,4 @@
-"""What the loss of a config costs for known predictions: the truth, and a guess by chance.
+"""Evaluates the loss of a config for known predictions: the truth, and a guess by chance.
 
 They are known for tasks of the table, whose targets have a known meaning; the loss may be the user's own.
 """

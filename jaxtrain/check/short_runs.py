@@ -32,11 +32,11 @@ JUDGED = 16
 """Batches, of at most 1,000 examples in all, that judge a short run."""
 
 JUDGEMENTS = 8
-"""How often a run is judged on its way; the best counts, so that learning by heart does not hide what was learned."""
+"""Times that a run is judged on its way; the best counts, so that learning by heart does not hide what was learned."""
 
 
 class Outcome(NamedTuple):
-    """What a short run reached.
+    """The result of a short run.
 
     losses: the training loss of each step; judged: the least loss on the examples held out, of some times on the way,
     nan if not asked; live: whether all numbers stayed finite; state: the state at its end.
