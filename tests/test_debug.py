@@ -14,7 +14,7 @@ from faulty_models import raise_by
 from tiny_runs import config_file, tiny
 
 import jaxtrain
-from jaxtrain import debug_run
+from jaxtrain import Source, Split, debug_run
 from jaxtrain.config.identity import digest
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.errors import ConfigError, StorageError, UsageError
@@ -131,7 +131,7 @@ def test_smoke_finds_a_state_that_comes_back_otherwise(tmp_path, temporary, monk
 
 def test_smoke_takes_data_in_python(tmp_path):
     inputs = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
-    data = {"train": (inputs, np.arange(200) % 3)}
+    data = Source({"train": Split(inputs, np.arange(200) % 3)})
     lines: list[str] = []
     result = debug_run(tiny(SPARE | {"debug.smoke": True}), tmp_path / "run", data=data, say=lines.append)
     assert result.status == "done"

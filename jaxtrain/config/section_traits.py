@@ -37,6 +37,7 @@ TRAITS = {
     "track": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "debug": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "search": Traits(in_program=False, changes_numbers=False, per_trial=False),
+    "check": Traits(in_program=False, changes_numbers=False, per_trial=False),
 }
 
 PROGRAM = tuple(section for section, traits in TRAITS.items() if traits.in_program)

@@ -234,6 +234,19 @@ class Debug:
     strict: bool = False
 
 
+@dataclass(frozen=True)
+class Check:
+    """What the command `check` may take and asks besides its own questions.
+
+    `seconds` bound the time of all questions together (None: 60 where a step takes less than 5 ms, else 180).
+    `questions` are functions of your own, as "package.module:function", which take a `jaxtrain.check.context.Context`
+    and return a `jaxtrain.check.answers.Answer`.
+    """
+
+    seconds: Positive | None = None
+    questions: tuple[str, ...] = ()
+
+
 SECTIONS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
@@ -245,6 +258,7 @@ SECTIONS: dict[str, type] = {
     "lr_range": LRRange,
     "search": Search,
     "debug": Debug,
+    "check": Check,
 }
 
 NESTED: dict[str, type] = {"track.mlflow": Mlflow}

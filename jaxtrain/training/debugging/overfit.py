@@ -1,7 +1,7 @@
 """Overfits a few fixed batches: a model that cannot learn them by heart will not learn the whole data either."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ MEANING = {
     ),
     "NOT learned": (
         "  Usual causes: a learning rate that is far too low or too high (the command lr_range finds one); a loss that",
-        "  does not fit the outputs or has the wrong sign; a layer that stops the gradient; inputs that do not reach the",
-        "  output or are not normalised.",
+        "  does not fit the outputs or has the wrong sign; a layer that stops the gradient; inputs that do not reach",
+        "  the output or are not normalised.",
     ),
 }
 """What each verdict usually means."""
@@ -130,7 +130,7 @@ def _entropy(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def verdict(rows: list[Mapping[str, Any]], entropy: float, count: int) -> Iterator[str]:
+def verdict(rows: Sequence[Mapping[str, Any]], entropy: float, count: int) -> Iterator[str]:
     """Yields whether each loss of the rows, that of a run or of each lane, came near its minimum, and what that means.
 
     The yardstick is the loss of the first training row, or the entropy of the labels where that is lower.

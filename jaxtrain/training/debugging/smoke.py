@@ -16,6 +16,7 @@ from jaxtrain.files import remove, temporary_directory
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.result import Result
 from jaxtrain.storage.run_files import list_run_files
+from jaxtrain.trackers.base import Tracker
 from jaxtrain.training.train import train_and_evaluate
 
 STEPS = 2
@@ -29,7 +30,7 @@ WHAT = {"train": "training step", "test": "checkpoint, pictures and evaluation o
 
 
 @dataclass
-class Stopwatch:
+class Stopwatch(Tracker):
     """Says each thing that passed, and the seconds since the last one; it is a tracker of the run."""
 
     say: Callable[[str], None]
@@ -51,9 +52,6 @@ class Stopwatch:
         if not self.started:
             self.started = True
             self.passed("data, model and trackers")
-
-    def close(self) -> None:
-        """Does nothing: what follows is said by the caller."""
 
 
 def smoke(config: Config, workdir: Path, *, data: Source | None, say: Callable[[str], None], quiet: bool) -> Result:
