@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtrain.files import remove, temporary_directory
 from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.result import Result
 from jaxtrain.storage.run_files import list_run_files
-from jaxtrain.trackers.base import Tracker
+from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.train import train_and_evaluate
 
 STEPS = 2
@@ -29,19 +29,20 @@ WHAT = {"train": "training step", "test": "checkpoint, pictures and evaluation o
 """What has passed when a row of a split is written; of another: its evaluation."""
 
 
-@dataclass
-class Stopwatch(Tracker):
+class Stopwatch(MemoryTracker):
     """Says each thing that passed, and the seconds since the last one; it is a tracker of the run."""
 
-    say: Callable[[str], None]
-    last: float = field(default_factory=time.perf_counter)
-    started: bool = False
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Starts the watch."""
+        super().__init__()
+        self._say = say
+        self._last = time.perf_counter()
 
     def passed(self, what: str) -> None:
         """Says that something passed."""
         now = time.perf_counter()
-        self.say(f"passed  {now - self.last:7.2f} s  {what}")
-        self.last = now
+        self._say(f"passed  {now - self._last:7.2f} s  {what}")
+        self._last = now
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Says that a step was taken or a split was evaluated."""
@@ -49,9 +50,9 @@ class Stopwatch(Tracker):
 
     def text(self, name: str, text: str, step: int = 0) -> None:
         """Says that the run can start, when the first text comes, which is that of the config."""
-        if not self.started:
-            self.started = True
+        if not self.texts:
             self.passed("data, model and trackers")
+        super().text(name, text, step)
 
 
 def smoke(config: Config, workdir: Path, *, data: Source | None, say: Callable[[str], None], quiet: bool) -> Result:
