@@ -49,7 +49,9 @@ def run(options: Options) -> int:
     finally:
         remove_empty_directory(unfinished)
     told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    options.show([f"wrote {output}: {told} examples", "next:", f"  {command()} {join(_again(options, output))}"])
+    again = _again(options, output)
+    options.show([f"wrote {output}: {told} examples", "next:", f"  {command()} {join(again)}"])
+    options.document.show({"output": options.output, "examples": counts, "arguments": again})
     return 0
 
 

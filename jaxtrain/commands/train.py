@@ -1,6 +1,7 @@
 """The command `train`: trains a config, or resumes the run in its directory."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ def run(options: Options) -> int:
         profile=options.profile or 0,
     )
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
+    options.document.show(train_document(result, workdir))
     return result.exit_code
+
+
+def train_document(result: Result, workdir: Path) -> dict[str, Any]:
+    """Returns what `train` tells programs."""
+    return {"workdir": str(workdir), **asdict(result), "files": [name for name, _ in list_run_files(workdir)]}
 
 
 def train_report(result: Result, workdir: Path) -> list[str]:
