@@ -31,7 +31,7 @@ SAID = "printed by a config"
 
 
 class Answer(NamedTuple):
-    """What a command printed, and how it ended."""
+    """The exit code of a command, its document, and its lines for people."""
 
     code: int
     document: dict[str, Any]

@@ -35,7 +35,7 @@ _SOURCE = re.compile(r"https?://|scikit-learn's|`optax\.|\boptax's|\((1[789]|20)
 
 @dataclass(frozen=True)
 class Entry:
-    """What `list NAME` shows of a member or a section: its line of help, the source of its formula, its knobs."""
+    """A member or a section as `list NAME` shows it: its line of help, the source of its formula, its knobs."""
 
     name: str
     help: str
