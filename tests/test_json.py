@@ -237,17 +237,24 @@ def test_only_the_first_document_is_printed():
     assert json.loads(stream.getvalue()) == {"verb": None, "format": FORMAT, "a": 1}
 
 
-def test_an_output_that_takes_nothing_ends_in_one_line():
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["list", "losses", "--quiet"], 5, "error: a stream: got the error 'No space left on device'"),
+        (["tain"], 2, "error: verb: got 'tain'"),
+    ],
+)
+def test_an_output_that_takes_nothing_ends_in_one_line(words: list[str], code: int, told: str):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            command("list", "losses", "--json", "--quiet"),
+            command(*words, "--json"),
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env=environment(PYTHONUNBUFFERED=""),
         )
-    assert done.returncode == 5
-    assert done.stderr.splitlines()[-1].startswith("error: a stream: got the error 'No space left on device'")
+    assert done.returncode == code
+    assert done.stderr.splitlines()[-1].startswith(told)
     assert "Traceback" not in done.stderr
 
 
