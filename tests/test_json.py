@@ -89,6 +89,7 @@ def answers(place: Path) -> dict[str, Answer]:
     for verb, words in {
         "list": ["optimizers"],
         "data": [config, f"--workdir={place / 'data'}"],
+        "check": [config, f"--workdir={place / 'check'}", "--only=classes,balance"],
         "plan": [config, f"--workdir={place / 'plan'}"],
         "lr_range": [config, f"--workdir={place / 'range'}"],
         "prepare": [f"--config={config_file(place)}", f"--output={place / 'prepared'}"],
@@ -116,7 +117,7 @@ def test_a_verb_prints_the_document_that_the_page_describes(verb: str, answers: 
     assert faults(document, verb) == []
     assert (document["verb"], document["format"]) == (verb, FORMAT)
     assert lines, "lines for people go to the standard error"
-    assert (SAID in lines) == (verb in ("data", "plan", "lr_range", "search", "train"))
+    assert (SAID in lines) == (verb in ("data", "check", "plan", "lr_range", "search", "train"))
 
 
 @pytest.mark.slow
@@ -141,6 +142,9 @@ def test_documents_repeat_what_is_in_the_files(place: Path, answers: dict[str, A
     assert len(Path(documents["predict"]["output"]).read_text().splitlines()) == 241
     assert documents["data"]["examples"] == {"train": 192, "validation": 24, "test": 24}
     assert documents["plan"]["steps"] == result["step"]
+    asked = json.loads((place / "check" / "check" / "result.json").read_text())
+    assert {key: documents["check"][key] for key in asked} == asked
+    assert list(asked["answers"]) == ["classes", "balance"]
     drawn = [documents["plan"]["picture"], documents["compare"]["picture"], *documents["data"]["pictures"]]
     assert all(Path(path).is_file() for path in [*drawn, *documents["lr_range"]["files"], documents["report"]["page"]])
 

@@ -116,6 +116,8 @@ FLAGS = {
     "--metric": Flag("the metric to compare (default: eval.metric)", "NAME", verbs=("compare",)),
     "--sort": Flag("best, last, test, seconds, name, or a key that differs", "KEY", verbs=("compare",)),
     "--json": Flag("prints one JSON document (docs/json.md); lines for people go to the standard error"),
+    "--only": Flag("the questions to ask, with commas", "NAMES", verbs=("check",)),
+    "--skip": Flag("the questions to leave out, with commas", "NAMES", verbs=("check",)),
     "--debug": Flag("prints the traceback of an error"),
 }
 """Option -> what it is. Each is a field of `Options`, but those of OF_MAIN."""
