@@ -23,7 +23,7 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, StorageError, UsageError
-from jaxtrain.export import check
+from jaxtrain.export import check, write
 from jaxtrain.export.check import CheckedRows, check_export
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of
@@ -31,6 +31,7 @@ from jaxtrain.export.program import export_program, member_of
 from jaxtrain.export.rows import decode
 from jaxtrain.export.two_floats import centre, split
 from jaxtrain.main import main
+from jaxtrain.storage.locks import run_lock
 from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import Run
@@ -344,6 +345,50 @@ def test_what_cannot_be_exported_is_one_line(digits: Path, tmp_path: Path, capsy
     assert main(["evaluate", f"--workdir={digits}", "--ensemble"]) == 2
     assert "evaluate: got --ensemble; expected it with export alone" in capsys.readouterr().err
     assert (tmp_path / "other" / "thesis.tex").read_text() == "mine"
+
+
+def test_an_output_takes_no_place_of_anything_but_an_export(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(digits / "export", tmp_path / "export")
+    (tmp_path / "export" / "wheels").mkdir()
+    with pytest.raises(UsageError, match="got a directory that holds 'wheels'; expected a new directory, or that of"):
+        export_run(digits, tmp_path / "export")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for output in (".", tmp_path / "empty" / ".."):
+        with pytest.raises(UsageError, match="expected a path that ends in a name|got a directory that holds"):
+            export_run(digits, output)
+    assert [*Path().iterdir()] == []
+
+
+def test_a_second_process_does_not_write_the_same_export(digits: Path, tmp_path: Path):
+    with run_lock(tmp_path / ".out.unfinished"), pytest.raises(UsageError, match="a directory in use by process"):
+        export_run(digits, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_export_is_there_again_after_a_kill_between_the_renames(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(digits / "export", tmp_path / ".out.earlier")
+
+    def fail(*_: object) -> None:
+        raise StorageError("disk", "full", "space")
+
+    monkeypatch.setattr(write, "_write_files", fail)
+    with pytest.raises(StorageError, match="disk: got 'full'"):
+        export_run(digits, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert load_export(tmp_path / "out").class_names == load_export(digits / "export").class_names
+
+
+def test_a_directory_without_an_export_is_named(digits: Path, tmp_path: Path):
+    for folder, hint in ((digits, f"Give {digits / 'export'}"), (tmp_path, ""), (tmp_path / "none", "")):
+        with pytest.raises(StorageError) as refused:
+            load_export(folder)
+        expected = f"{folder}: got a directory without model.json; expected that of an export"
+        assert str(refused.value) == f"{expected}{hint and '. '}{hint}"
 
 
 def test_a_run_without_its_end_is_refused(tmp_path: Path):

@@ -683,7 +683,7 @@ def test_what_does_not_suit_is_one_line(digits: Path, table: Path, archive: Path
     cases: list[tuple[Path, Any, str, str]] = [
         (digits, "none.npy", "out.csv", r"--data: got 'none\.npy'; expected a file, a folder or a pattern"),
         (digits, tmp_path / "*.bmp", "out.csv", r"--data: got '.*\*\.bmp'"),
-        (digits, archive, "out.txt", r"--output: got '.*out\.txt'; expected a file named \*one of \.csv, \.jsonl"),
+        (digits, archive, "out.txt", r"--output: got '.*out\.txt'; expected a file whose name ends in one of \.csv"),
         (digits, archive, "folder", r"--output: got a folder, for a model that makes no masks"),
         (digits, tmp_path / "two.npz", "out.csv", r"two\.npz: got the arrays test_inputs, train_inputs"),
         (
@@ -750,6 +750,20 @@ def test_a_second_process_does_not_write_the_same_output(digits: Path, archive: 
     assert not (tmp_path / "out.csv").exists()
     predict(digits, archive, tmp_path / "out.csv")
     assert len(rows_of(tmp_path / "out.csv")) == 1797
+
+
+def test_an_output_takes_no_place_of_what_is_read(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    np.savez(tmp_path / "mine.npz", inputs=images()[0][:3])
+    mine = (tmp_path / "mine.npz").read_bytes()
+    (tmp_path / "link.npz").symlink_to("mine.npz")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for data in ("../mine.npz", "../link.npz", "../*.npz"):
+        with pytest.raises(UsageError, match=r"^--output: got \S+mine\.npz, which is read; expected another file"):
+            predict(digits, data, tmp_path / "mine.npz")
+    with pytest.raises(UsageError, match=r"^--output: got '\.'; expected a path that ends in a name"):
+        predict(digits, "../mine.npz", Path())
+    assert (tmp_path / "mine.npz").read_bytes() == mine
 
 
 def test_data_given_in_python_are_predicted_from_files(tmp_path: Path):

@@ -187,7 +187,7 @@ class MaskWriter:
         """Makes the folder; raises UsageError for a model that makes no masks of at most 256 labels."""
         if not info.has_maps or (info.classes or 2) > 256:
             got = Words("a folder, for a model that makes no masks of labels")
-            raise UsageError("--output", got, f"a file named {one_of([*WRITERS])}")
+            raise UsageError("--output", got, _NAMED)
         self._folder = folder / "masks"
         make_directory(self._folder)
         colours = [PALETTE[i % len(PALETTE)] if i < len(PALETTE) else PALETTE[1 + i % 7] for i in range(256)]
@@ -243,11 +243,14 @@ WRITERS: dict[str, Callable[[Path, DataInfo, tuple[str, ...]], Writer]] = {
 """Ending of an output -> its writer; without an ending it is a folder of masks."""
 
 
+_NAMED = f"a file whose name ends in {one_of([*WRITERS])}"
+
+
 def writer_of(output: Path) -> Callable[[Path, DataInfo, tuple[str, ...]], Writer]:
     """Returns what makes the writer of an output; raises UsageError for another ending."""
     ending = output.suffix.lower()
     if not ending:
         return MaskWriter
     if ending not in WRITERS:
-        raise UsageError("--output", str(output), f"a file named *{one_of([*WRITERS])}, or a folder for masks")
+        raise UsageError("--output", str(output), f"{_NAMED}, or a folder for masks")
     return WRITERS[ending]
