@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -210,6 +211,28 @@ def test_models_of_pictures_are_exported_with_native_convolutions(name: str, tmp
     assert len(content) < 1.01 * sum(array.nbytes for array in member.arrays.values()) + 2**16
 
 
+class Wide(nn.Module):
+    """A model as a user writes it: `len(inputs)` has no form in a program for any number of examples."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        return nn.Dense(self.outputs)(nn.relu(nn.Dense(8)(inputs.reshape(len(inputs), -1))))
+
+
+@pytest.mark.parametrize(
+    ("own", "output"),
+    [({"model": {"name": f"{__name__}:Wide"}}, "logits"), ({"task.name": "own_modules:plain_functions"}, "outputs")],
+)
+def test_a_model_that_asks_for_the_number_of_examples_is_exported(own: dict[str, Any], output: str, tmp_path: Path):
+    train_and_evaluate(tiny({**SHORT, **own}), tmp_path, quiet=True)
+    folder, _ = export_run(tmp_path, formats=["jaxexp"])
+    inputs = load_digits().images[:9, ..., None].astype(np.uint8)
+    found = load_export(folder).predict(inputs)[output]
+    np.testing.assert_allclose(found, load_run(tmp_path).predict(inputs), atol=1e-5)
+
+
 def test_the_archive_holds_the_averaged_weights(digits: Path):
     run = load_run(digits, seed=2)
     arrays = load_file(digits / "export" / "weights.safetensors")
@@ -357,7 +380,7 @@ def test_an_output_takes_no_place_of_anything_but_an_export(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     for output in (".", tmp_path / "empty" / ".."):
-        with pytest.raises(UsageError, match="expected a path that ends in a name|got a directory that holds"):
+        with pytest.raises(UsageError, match=r"expected a path that ends in a name|got a directory that holds"):
             export_run(digits, output)
     assert [*Path().iterdir()] == []
 
