@@ -120,7 +120,7 @@ def jax_alone(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for name in needed_by("jax", "flatbuffers"):
         files = metadata.distribution(name).files or ()
         for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
-            (packages / top).symlink_to(metadata.distribution(name).locate_file(top))
+            (packages / top).symlink_to(Path(str(metadata.distribution(name).locate_file(top))))
     return [str(folder / "bin" / "python"), "-E", "-s", "-P"]
 
 

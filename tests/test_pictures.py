@@ -17,6 +17,7 @@ from jaxtrain.config.identity import digest
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.core.pictures import Panel, Panels
 from jaxtrain.data.source import Source, Split
+from jaxtrain.parallel.peak_flops import peak_flops
 from jaxtrain.tasks.classification import classification
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.trackers.picture_files import read_exhibits
@@ -289,3 +290,20 @@ def test_multi_label_and_tables_show_lines_of_text(tmp_path):
     data = source(inputs, targets, target_names=("a", "b", "c"))
     own = short_run(tmp_path, data, **{"task.name": "multi_label", "loss.name": "binary_cross_entropy"})
     assert set(names(own)) == {"examples/fixed", "examples/worst", "examples/best", "summary/curves"}
+
+
+# ---- performance and traces
+
+
+def test_a_profile_of_some_steps_lies_where_tensorboard_looks_and_changes_nothing(tmp_path):
+    traced = train_and_evaluate(tiny(), tmp_path / "traced", quiet=True, profile=10)
+    plain = train_and_evaluate(tiny(), tmp_path / "plain", quiet=True)
+    assert traced.state_digest == plain.state_digest
+    (trace,) = (tmp_path / "traced").glob("plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 0
+
+
+def test_utilisation_is_known_for_known_devices_alone():
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bfloat16") == 989e12
+    assert peak_flops("NVIDIA H100 PCIe", "bfloat16") == 756e12
+    assert peak_flops("cpu", "float32") is None

@@ -254,6 +254,7 @@ def test_a_conditional_space_is_grouped_by_what_shapes_the_program(tmp_path, pic
         assert outcome.status == "done"
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_any_leaf_can_vary_batch_size_length_and_width_among_them(tmp_path):
     space = {

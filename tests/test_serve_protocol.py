@@ -111,12 +111,12 @@ def test_numbers_far_from_0_are_one_float64_for_a_client():
     np.testing.assert_allclose(whole, [[1000000.1, 999999.9]], rtol=0, atol=1e-8)
 
 
-def test_tokens_are_an_input_by_their_name():
+def test_tokens_are_an_input_as_arrays_are():
     vocabulary = Characters.fit("abc", "the text")
     statistics: tuple[tuple[float, ...], ...] = ((), (), (), ())
     of = interface(DataInfo((4,), 3, (4,), *statistics, input_dtype="uint8", vocabulary=vocabulary))
-    given = {"name": "tokens", "datatype": "UINT8", "shape": [1, 4], "data": [0, 1, 2, 0]}
-    assert of.arguments(read(of, given).tensors)["tokens"].tolist() == [[0, 1, 2, 0]]
+    given = {"name": "inputs", "datatype": "UINT8", "shape": [1, 4], "data": [0, 1, 2, 0]}
+    assert of.arguments(read(of, given).tensors)["inputs"].tolist() == [[0, 1, 2, 0]]
     with pytest.raises(Refusal, match="values that differ in kind"):
         of.arguments(read(of, {**given, "data": [0, 1, 2, 200]}).tensors)
 

@@ -98,4 +98,4 @@ Description = Panels | Chart | Charts | Matrix | str
 """A picture, or a text in Markdown."""
 
 Shown = Description | Mapping[str, Description]
-"""What a function `show` returns: one description, or several by name."""
+"""The value of a function `show`: one description, or several by name."""

@@ -34,7 +34,7 @@ class Task(NamedTuple):
     summarise(targets, predictions) -> {name: description} of a whole split
     wrongness(targets, predictions) -> how wrong each prediction is, (n,)
     `values` are the hyperparameters of the current step, full name -> float32 scalar. The last three run on the host:
-    inputs and targets are arrays as they lie in the data, and predictions are in the units of the targets.
+    inputs and targets are raw arrays of the data, and predictions are in the units of the targets.
     """
 
     init: Callable[..., Any]

@@ -89,7 +89,7 @@ class Dataset:
         return self._prepare(name, None)
 
     def targets(self, name: str) -> np.ndarray:
-        """Returns all targets of a split, (n, ...), as they lie in the data: in their own units and dtype.
+        """Returns all targets of a split, (n, ...), in the units and dtype of the data.
 
         Labels are numbers. Call it after the examples were read, which finds those that are bad (`data.skip_bad`).
         """

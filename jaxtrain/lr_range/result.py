@@ -63,7 +63,7 @@ class LRRangeResult:
 
     @property
     def reading(self) -> Reading | None:
-        """What the curves say at the best value of the second float."""
+        """The reading of the curves at the best value of the second float."""
         return self.readings[self.row]
 
     @property

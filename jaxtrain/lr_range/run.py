@@ -86,7 +86,7 @@ class _Sweep:
 
     @property
     def readings(self) -> tuple[Reading | None, ...]:
-        """What the curves say, for each value of the second float."""
+        """The reading of the curves for each value of the second float."""
         total = self._total or self.rows[0][-1].steps
         return tuple(read_lanes(row, self._untrained, total) for row in self.rows)
 

@@ -42,7 +42,7 @@ SMALLEST_FALL_OF_A_RAMP = 0.1
 
 
 class Reading(NamedTuple):
-    """What the curves of a test say.
+    """The reading of the curves of a test.
 
     suggestion: the rate for the run, None if the loss does not fall; interval: the rates between which the best one
     lies, at a confidence of 90 %; best: the best rate of each length of lanes; falling: the rates between which the

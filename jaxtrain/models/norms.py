@@ -18,7 +18,7 @@ from jaxtrain.errors import ConfigError, Words
 Norm = Literal["batch", "layer", "group", "rms"]
 
 ONES = nn.initializers.ones
-"""Where the scale of a norm starts."""
+"""Initial value of the scale of a norm."""
 
 GROUPS = 32
 MIN_GROUP_CHANNELS = 4  # a norm over fewer channels would remove most of their information

@@ -1,4 +1,4 @@
-"""What accelerators can compute at most, by the names that JAX gives them."""
+"""Peak FLOP/s of accelerators, by the names that JAX gives them."""
 
 from typing import NamedTuple
 

@@ -18,7 +18,7 @@ from jaxtrain.reports.saved_runs import STATES, SavedRun, metric_names
 from jaxtrain.reports.seed_groups import SeedGroup, differing_keys, group_by_config
 
 SORTS = ("best", "last", "test", "seconds", "name")
-"""What groups can be sorted by, beside the keys of the config that differ."""
+"""Keys by which groups are sorted, beside the keys of the config that differ."""
 
 LONGEST_LABEL = 60
 

@@ -1,4 +1,4 @@
-"""How the groups of a comparison differ from the best one, paired by seed where the seeds are the same."""
+"""Differences of the groups of a comparison from the best one, paired by seed where the seeds are the same."""
 
 import math
 from collections.abc import Mapping

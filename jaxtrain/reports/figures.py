@@ -1,4 +1,4 @@
-"""What the figures of all reports share: sizes and texts."""
+"""Sizes and texts that the figures of all reports share."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -7,10 +7,10 @@ from jaxtrain.errors import UsageError, Words
 from jaxtrain.files import is_directory, list_directory, real_path
 
 LEVELS = 4
-"""How far below a folder its runs are looked for."""
+"""Levels below a folder in which runs are looked for."""
 
 MARKS = ("run.json", "config.json", "result.json", "metrics.jsonl", "checkpoints")
-"""What the directory of a run holds, from its first checkpoint on."""
+"""Files that the directory of a run holds from its first checkpoint on."""
 
 INNER = frozenset({"search", "lr_range", "export", "plots", "checkpoints"})
 """Folders in the directory of a run, which hold no runs."""

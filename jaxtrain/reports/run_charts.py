@@ -1,4 +1,4 @@
-"""What is drawn of a run: metrics, the values that its steps applied, norms, speed, and its steps against time."""
+"""The charts of a run: metrics, the values that its steps applied, norms, speed, and its steps against time."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -32,6 +32,12 @@ MOST_PICTURES = 24
 MOST_BYTES = 12 * 2**20
 """Pictures of the run that the page holds; others lie in plots/."""
 
+WIDE = 900
+"""Pixels from which a picture takes the width of the page; of narrower ones two are side by side."""
+
+LEAST_WIDTH = 560
+"""Pixels to which a picture shrinks at most: on a phone it is scrolled instead, so that its letters can be read."""
+
 FIRST = ("confusion", "worst", "best", "fixed")
 """Words in the names of the pictures that come first."""
 
@@ -150,9 +156,13 @@ def _pictures(run: SavedRun, exhibits: Sequence[Exhibit]) -> Iterator[str]:
 def _picture(exhibit: Exhibit, picture: Picture) -> str:
     content = base64.b64encode(picture.png).decode()
     name = html.escape(exhibit["name"])
-    size = f'width="{picture.width}" height="{picture.height}"'
+    is_wide = picture.width > WIDE
+    least = min(picture.width, 1.4 * LEAST_WIDTH if is_wide else LEAST_WIDTH)
+    size = f'width="{picture.width}" height="{picture.height}" style="min-width: {least:.0f}px"'
     image = f'<img src="data:image/png;base64,{content}" alt="{name}" {size}>'
-    return f"<figure>{image}<figcaption>{name}, step {exhibit['step']:,}</figcaption></figure>"
+    caption = f"<figcaption>{name}, step {exhibit['step']:,}</figcaption>"
+    opening = '<figure class="wide">' if is_wide else "<figure>"
+    return f"{opening}{image}{caption}</figure>"
 
 
 def _text(exhibit: Exhibit) -> str:

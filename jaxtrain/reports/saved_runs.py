@@ -23,7 +23,7 @@ STATES = ("best", "last", "test")
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run as it lies in its directory.
+    """A run as read from its directory.
 
     config: as JSON holds it, with every knob; result: None while the run has not ended; rows: those of metrics.jsonl
     that are as they were written; environment: of environment.json, empty where there is none; damage: what was found
@@ -49,7 +49,7 @@ class SavedRun:
 
     @property
     def unit(self) -> str:
-        """What the lanes of the run are: "seed" or "fold"."""
+        """The kind of the lanes of the run: "seed" or "fold"."""
         return "fold" if self.lanes == FOLD else "seed"
 
     @property

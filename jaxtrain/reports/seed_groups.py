@@ -27,7 +27,7 @@ class SeedGroup:
 
     @property
     def unit(self) -> str:
-        """What the numbers are averaged over: "seed" or "fold"."""
+        """The kind of lane over which numbers are averaged: "seed" or "fold"."""
         return self.runs[0].unit
 
     @cached_property

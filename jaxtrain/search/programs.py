@@ -69,7 +69,7 @@ class Programs:
     """Groups trials into programs; caches experiments, data and lanes for later batches.
 
     Of the compiled programs it keeps MOST_PROGRAMS, those that were used last. `data` are those given in Python.
-    `most_lanes` is the number of lanes of a whole batch: where padding is free, one program of so many lanes serves
+    `most_lanes` is the number of lanes of a whole batch: where padding is free, one program of this width serves
     all trials of a shape, however many of them a batch has.
     """
 

@@ -28,7 +28,7 @@ Leaves = dict[str, np.ndarray]
 MANIFEST = "memory.json"
 
 DESCRIPTORS = Path("/proc/self/fd")
-"""Where Linux lists the open descriptors of this process; elsewhere missing."""
+"""The folder in which Linux lists the open descriptors of this process; elsewhere missing."""
 
 
 class Damage(Exception):
@@ -123,7 +123,7 @@ def read_leaves(place: Path, manifest: Manifest, target: Any) -> Leaves:
 
 
 FROZEN = "frozen/"
-"""Where the parameters that no step changes lie in a state."""
+"""The field of a state that holds the parameters that no step changes."""
 
 
 def _misfit(place: Path, table: LeafTable, target: Any, difference: str) -> UsageError:

@@ -12,6 +12,7 @@ PURPOSES = {
     "environment.json": "versions, devices, commit, fingerprint of the data",
     "metrics.jsonl": "one row for each logged or evaluated step",
     "result.json": "how the run ended",
+    "report.html": "a page of the run, which opens offline",
     "content_checksums.npz": "a checksum of each file that was read, compared when the run continues",
     "checkpoints": "saved states: the newest and the best",
     "plugins": "traces of JAX's profiler for TensorBoard",

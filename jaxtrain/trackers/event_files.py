@@ -28,7 +28,7 @@ SHOWN_BYTES = 16 * 2**20
 
 
 class Message(NamedTuple):
-    """What the background thread writes: the event, made there, and whether it counts against SHOWN_BYTES."""
+    """An item that the background thread writes: the event, made there, and whether it counts against SHOWN_BYTES."""
 
     make: "Callable[[], Event | None]"
     is_shown: bool = False

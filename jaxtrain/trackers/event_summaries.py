@@ -1,4 +1,4 @@
-"""What TensorBoard shows, as event messages: scalars under grouped tags, texts, pictures, histograms, charts.
+"""Event messages for TensorBoard: scalars under grouped tags, texts, pictures, histograms, charts.
 
 tensorboardX, whose messages these are, is imported when the first one is made.
 """

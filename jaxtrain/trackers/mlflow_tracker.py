@@ -1,7 +1,6 @@
 """Mirrors a run on an MLflow server, from a background thread that follows the run's files."""
 
 import contextlib
-import shlex
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ class Follower:
         """Starts the thread, which first of all sends what earlier sessions left; `say` is called from it."""
         self._sender = sender
         self._uri = sender.run.server.uri
-        self._remedy = f"python -m jaxtrain.main sync --workdir={shlex.quote(str(workdir))}"
+        self._workdir = workdir
         self._say = say
         self._is_new = threading.Event()
         self._closing = threading.Event()
@@ -58,7 +57,7 @@ class Follower:
             self._sender.run.give_up()
             self._stopped = True
         if self._stopped:
-            self._tell(f"MLflow: {self._uri} has not got all; later: {self._remedy}")
+            self._tell(f"MLflow: {self._uri} has not got all; the command sync sends the rest of {self._workdir}")
 
     def _run(self) -> None:
         pause = PAUSE_SECONDS

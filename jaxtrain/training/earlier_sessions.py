@@ -44,7 +44,7 @@ class EarlierSessions:
             return read_result(self.workdir, sealed=self.sealed)
         except StorageError as error:
             if not self.accept_edited:
-                say(f"{error}. The run goes on from its newest checkpoint and writes it again")
+                say(f"{error}. The run continues from its newest checkpoint and writes it again")
                 return None
         accepted = read_result(self.workdir, sealed=False)
         assert accepted is not None

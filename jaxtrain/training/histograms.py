@@ -41,6 +41,7 @@ def count_numbers(sample: np.ndarray) -> Histogram | None:
     low = float(finite.min())
     high = float(finite.max())
     if low == high:  # numbers that are all equal get a bin around them
-        low, high = low - 0.5 * max(abs(low), 1e-6), high + 0.5 * max(abs(high), 1e-6)
+        low -= 0.5 * max(abs(low), 1e-6)
+        high += 0.5 * max(abs(high), 1e-6)
     counts, _ = np.histogram(finite, BINS, (low, high))
     return Histogram(low, high, tuple(counts.tolist()), float(finite.sum()), float(np.square(finite).sum()))

@@ -1,4 +1,4 @@
-"""How fast a run trains, between one logged step and the next: no metrics, since they belong to a machine."""
+"""The speed of a run between one logged step and the next: no metrics, since they belong to a machine."""
 
 from typing import NamedTuple
 

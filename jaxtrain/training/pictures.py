@@ -1,4 +1,4 @@
-"""What is shown of a run, and when: pictures of validation examples, generated texts, histograms of parameters.
+"""Shows a run at intervals: pictures of validation examples, generated texts, histograms of parameters.
 
 The thread that trains predicts a few examples and copies samples of the parameters, at evaluations and saves. What
 remains, to describe, to draw and to write, is done on another thread.
@@ -57,7 +57,7 @@ DRAWN_TOKENS = 96
 
 
 class Gallery:
-    """Shows a run by pictures, texts and histograms; an error in showing is said once and the run goes on.
+    """Shows a run by pictures, texts and histograms; an error in showing is said once and the run continues.
 
     Pictures show fixed examples of the validation split, drawn by `data.seed`, or of the training split without one;
     of several seeds or folds those of the first that has not diverged.
@@ -164,7 +164,7 @@ class Gallery:
         return info.restore_targets(predictions) if info.standardised else predictions
 
     def _raw(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads inputs and targets as they lie in the data."""
+        """Reads raw inputs and targets."""
         part = self._experiment.dataset.parts[self._split]
         rows = part.source_rows(places)
         return read_rows(part.split.inputs, rows), read_rows(part.split.targets, rows)

@@ -11,7 +11,7 @@ from jaxtrain.files import guarded
 class Profile:
     """Traces a number of steps, from the first call that runs without compiling, into plugins/profile/ of a directory.
 
-    A trace that cannot be written is said, and the run goes on.
+    A trace that cannot be written is said, and the run continues.
     """
 
     def __init__(self, directory: Path, steps: int, say: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""What to search next where the best trial lies at the edge of a range."""
+"""The ranges to search next where the best trial lies at the edge of one."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ EDGE = 0.05
 """The part of an axis that is its edge."""
 
 REACHES = (0.5, 0.25, 0.1, 0.05, 0.01)
-"""How far beyond the value the next range may reach, in lengths of the range: the first that the config accepts."""
+"""Lengths of the range by which the next one may go beyond the value: the first that the config accepts."""
 
 
 def next_ranges(space: Space, best: Outcome) -> list[str]:

@@ -1,4 +1,4 @@
-"""How examples and whole splits of the tasks are looked at: pure functions on the host, from arrays to descriptions.
+"""Descriptions of examples and of whole splits of the tasks: pure functions of arrays, called on the host.
 
-They get inputs and targets as they lie in the data, and predictions as `Run.predict` returns them.
+They get raw inputs and targets of the data, and predictions as `Run.predict` returns them.
 """

@@ -1,4 +1,4 @@
-"""What a task offers for looking at a run, and what all of its kinds share."""
+"""The functions that a task offers for looking at a run, and the parts that all of them share."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
