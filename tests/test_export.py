@@ -26,6 +26,7 @@ from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, StorageError, UsageError
 from jaxtrain.export import check, write
 from jaxtrain.export.check import CheckedRows, check_export
+from jaxtrain.export.exported_model import ExportedModel
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of
 from jaxtrain.export.program import export_program, member_of
@@ -314,6 +315,16 @@ def test_a_flipped_bit_is_found_before_anything_is_loaded(name: str, digits: Pat
     path.write_bytes(content)
     with pytest.raises(StorageError, match=rf"{name}: got content that fails its checksum"):
         load_export(tmp_path / "copy")
+
+
+def test_the_code_of_an_export_refuses_a_description_that_was_changed(table: Path, tmp_path: Path):
+    """It holds categories and scales, which are part of the model."""
+    shutil.copytree(table / "export", tmp_path / "copy")
+    assert ExportedModel(tmp_path / "copy").description == load_export(tmp_path / "copy").description
+    file = tmp_path / "copy" / "model.json"
+    file.write_text(file.read_text().replace('"cook"', '"cool"'))
+    with pytest.raises(ValueError, match=r"^model\.json: got content that fails its checksum"):
+        ExportedModel(tmp_path / "copy")
 
 
 def test_a_model_that_predicts_otherwise_is_not_left_behind(

@@ -410,6 +410,8 @@ def test_a_missing_number_is_missing_where_training_missed_some_and_refused_else
     as_csv(tmp_path / "new.csv", [PEOPLE[1], {**PEOPLE[2], "noise": None}])
     with pytest.raises(DataError, match=r"new\.csv, line 3: got no value in the column 'noise'"):
         run.predict_files(tmp_path / "new.csv")
+    with pytest.raises(DataError, match=r"new\.csv, line 3: got no value .* leave the row out by --skip-bad$"):
+        predict(table, tmp_path / "new.csv", tmp_path / "out.csv")
     assert run.predict_files(tmp_path / "new.csv", allow_nan=True).shape == (2, 2)
 
 
