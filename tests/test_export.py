@@ -229,7 +229,7 @@ class Wide(nn.Module):
 def test_a_model_that_asks_for_the_number_of_examples_is_exported(own: dict[str, Any], output: str, tmp_path: Path):
     train_and_evaluate(tiny({**SHORT, **own}), tmp_path, quiet=True)
     folder, _ = export_run(tmp_path, formats=["jaxexp"])
-    inputs = load_digits().images[:9, ..., None].astype(np.uint8)
+    inputs = load_digits(return_X_y=True)[0][:9].reshape(-1, 8, 8, 1).astype(np.uint8)
     found = load_export(folder).predict(inputs)[output]
     np.testing.assert_allclose(found, load_run(tmp_path).predict(inputs), atol=1e-5)
 

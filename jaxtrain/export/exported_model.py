@@ -35,7 +35,7 @@ class ExportedModel:
     def __init__(self, folder: str | Path) -> None:
         """Loads the export in a folder; raises ValueError for files that were changed since they were written."""
         folder = Path(folder)
-        self.description = _read_sealed(folder / MANIFEST)
+        self.description = _unsealed((folder / MANIFEST).read_text(encoding="utf-8"))
         content = (folder / PROGRAM).read_bytes()
         if hashlib.sha256(content).hexdigest() != self.description["files"][PROGRAM]["sha256"]:
             raise _changed(PROGRAM)
@@ -97,12 +97,12 @@ class ExportedModel:
         return arguments
 
 
-def _read_sealed(path: Path) -> dict[str, Any]:
-    """Reads the description without its seal, a checksum of the rest of it: statistics in it are part of the model."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+def _unsealed(text: str) -> dict[str, Any]:
+    """Returns the description without its seal, the checksum of all else: statistics there are part of the model."""
+    content = json.loads(text)
     seal = content.pop("seal", None)
     if hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16] != seal:
-        raise _changed(path.name)
+        raise _changed(MANIFEST)
     return content
 
 

@@ -24,7 +24,7 @@ from jaxtrain.training.trained_run import Run
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 ERRORS_OF_TRACING = (TypeError, ValueError, NotImplementedError)
-"""What JAX raises for operations that a program cannot have: it has no one class for them."""
+"""Errors of JAX for operations that a program cannot have: it has no one class for them."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 
 OWN_NAMES = {MANIFEST, PROGRAM, ONNX, WEIGHTS, EXAMPLES, CARD, DOCKERFILE, KUBERNETES, *MLFLOW_NAMES}
-"""What may lie in the directory of an export."""
+"""Files and folders that an export consists of."""
 
 EXAMPLE_ROWS = 3
 """Rows that are kept with their outputs."""

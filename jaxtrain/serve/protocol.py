@@ -204,7 +204,7 @@ def _count_rows(tensors: Mapping[str, np.ndarray]) -> int:
 
 
 def _demand_small_answer(rows: int, outputs: Mapping[str, bool], interface: Interface) -> None:
-    """Raises Refusal for so many examples that their outputs would fill the memory; one example is never too many."""
+    """Raises Refusal for more examples than those whose outputs fit the limits; one example is never too many."""
     values = {name: math.prod(spec.shape) for name, spec in interface.outputs.items()}
     most = _most_rows(MOST_VALUES, sum(values.values()))  # the program makes those, too, that nobody asks for
     most_written = _most_rows(MOST_WRITTEN, sum(values[name] for name, in_binary in outputs.items() if not in_binary))
