@@ -28,6 +28,7 @@ from jaxtrain.prediction.models import ExportModel, RunModel
 from jaxtrain.prediction.opening import open_examples
 from jaxtrain.prediction.rows import Layout
 from jaxtrain.prediction.run import Predicted, predict_to_file
+from jaxtrain.prediction.writers import JsonlWriter
 from jaxtrain.training.train import train_and_evaluate
 
 SHORT = {"train.duration": "20 steps", "eval.every": "20 steps"}
@@ -674,6 +675,15 @@ def test_an_export_of_a_text_has_the_logits_of_the_run_and_draws_as_it_does(text
 
 
 # Files and processes
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
+    writer = JsonlWriter(tmp_path, info_of(), ())
+    writer.write(np.arange(3), {"numbers": np.array([0.5, np.nan, np.inf])})
+    lines = writer.finish().read_text().splitlines()
+    writer.close()
+    rows = [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+    assert [row["prediction"] for row in rows] == [0.5, None, None]
 
 
 def test_what_does_not_suit_is_one_line(digits: Path, table: Path, archive: Path, tmp_path: Path):

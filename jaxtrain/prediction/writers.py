@@ -17,7 +17,7 @@ import numpy as np
 from jaxtrain.data.array_files import GrowingArray, write_field
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, UsageError, Words, one_of
-from jaxtrain.files import exists, guarded, make_directory, open_file, write_all
+from jaxtrain.files import as_json_value, exists, guarded, make_directory, open_file, write_all
 from jaxtrain.prediction.models import Outputs
 from jaxtrain.prediction.rows import Layout
 
@@ -93,7 +93,15 @@ class JsonlWriter(_Lines):
         """Writes rows."""
         columns = self._layout.columns(ids, outputs, prompts)
         rows = zip(*columns.values(), strict=True)
-        super().write("".join(f"{json.dumps(dict(zip(columns, row, strict=True)))}\n" for row in rows))
+        super().write("".join(f"{_as_json(dict(zip(columns, row, strict=True)))}\n" for row in rows))
+
+
+def _as_json(row: dict[str, Any]) -> str:
+    """Returns a row as JSON, which has no number for what is not finite: that is null."""
+    try:
+        return json.dumps(row, allow_nan=False)
+    except ValueError:
+        return json.dumps(as_json_value(row))
 
 
 class ParquetWriter:
