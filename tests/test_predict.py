@@ -652,6 +652,9 @@ def test_a_language_model_continues_each_line(texts: Path, tmp_path: Path):
     (tmp_path / "gap.txt").write_text("the cat\n\na dog ran")
     with pytest.raises(DataError, match=r"gap\.txt, line 2: got an empty line"):
         predict(texts, tmp_path / "gap.txt", tmp_path / "out.csv")
+    (tmp_path / "new.txt").write_text("the catß\nthe cat\n")
+    with pytest.warns(JaxtrainWarning, match=r"new\.txt: got 1 prompts with characters that the training part lacks"):
+        predict(texts, tmp_path / "new.txt", tmp_path / "new.csv")
     model = ExportModel(load_export(texts / "export"))
     predict_to_file(model, [str(tmp_path / "prompts.txt")], tmp_path / "export.csv")
     assert (tmp_path / "export.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()

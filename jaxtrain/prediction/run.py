@@ -15,6 +15,7 @@ from jaxtrain.prediction.examples import Bad, Examples, Piece
 from jaxtrain.prediction.models import Model, Outputs
 from jaxtrain.prediction.opening import find_paths, open_examples
 from jaxtrain.prediction.tables import TableExamples
+from jaxtrain.prediction.texts import Prompts
 from jaxtrain.prediction.writers import Writer, writer_of
 from jaxtrain.storage.work_folder import work_beside
 from jaxtrain.trackers.progress import Progress, progress
@@ -118,10 +119,19 @@ def _add(measure: Measure, piece: Piece, outputs: Outputs) -> int:
 
 
 def _warn_of_unseen(examples: Examples, count: int) -> None:
-    """Warns of categories that no training row has."""
+    """Warns of categories that no training row has, and of characters that no training text has."""
+    if isinstance(examples, Prompts):
+        _warn_of_unknown(examples)
     if not isinstance(examples, TableExamples):
         return
     for column, unseen in examples.unseen.items():
         got = Words(f"{unseen:,} of {count:,} rows with a category of {column!r} that no training row has")
         expected = "categories of training: they count as none of these"
         warnings.warn(JaxtrainWarning(str(examples.files[0]), got, expected), stacklevel=3)
+
+
+def _warn_of_unknown(prompts: Prompts) -> None:
+    for file, count in prompts.unknown.items():
+        if count:
+            got = Words(f"{count:,} prompts with characters that the training part lacks")
+            warnings.warn(JaxtrainWarning(file, got, "characters of training: they count as unknown"), stacklevel=4)
