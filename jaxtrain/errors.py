@@ -103,6 +103,10 @@ class DataError(JaxtrainError):
     exit_code = 3
 
 
+class NotFiniteError(DataError):
+    """Data that hold nan, infinities or numbers beyond float32."""
+
+
 class OnlyInOrderError(DataError):
     """Data whose examples can only be read in order, where a run reads any rows; the command `prepare` writes them."""
 

@@ -56,6 +56,7 @@ COMMANDS = {
     ),
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
+    "check": Command("check", "config", "asks why a config might not train, before it does: --only=a,b --skip=a,b"),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
     "sync": Command(
@@ -76,7 +77,10 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 0 done, 2 usage or config, 3 data, 4 diverged, 5 storage."""
+    """Runs one command; returns its exit code.
+
+    0 done, 2 usage or config, 3 data, 4 diverged, 5 storage, 6 a check that found a fault.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the encoding of the terminal may lack a character

@@ -21,15 +21,11 @@ class NNXNet(nnx.Module):
         self.fixed = nnx.Dropout(0.1, rngs=rngs)
         self.rate = rate
         self.rngs = rngs
-        self.training = True
-
-    def set_view(self, deterministic: bool | None = None) -> None:
-        """Is called by `train()` and `eval()`."""
-        self.training = not deterministic
+        self.deterministic = False  # which `train()` and `eval()` set
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         hidden = self.fixed(nnx.relu(self.norm(self.layers[0](inputs.reshape(len(inputs), -1)))))
-        return self.layers[1](dropout(self.rngs.dropout(), hidden, self.rate) if self.training else hidden)
+        return self.layers[1](hidden if self.deterministic else dropout(self.rngs.dropout(), hidden, self.rate))
 
 
 def nnx_net(model: Any, loss: Any, info: Any, rate: float = 0.1) -> Task:

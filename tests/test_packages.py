@@ -27,6 +27,7 @@ TIERS = (
     ("prediction",),
     ("lr_range",),
     ("search",),
+    ("check",),
     ("commands",),
     ("main",),
 )

@@ -86,10 +86,14 @@ def _draw_rows(rows: list[tuple[np.ndarray, np.ndarray]], outline: Outline) -> "
 
 
 def _draw_images(dataset: Dataset) -> "Figure":
+    part = dataset.parts["train"]
+    return draw_pictures(dataset, *_raw(part, min(IMAGES, len(part))))
+
+
+def draw_pictures(dataset: Dataset, inputs: np.ndarray, targets: np.ndarray) -> "Figure":
+    """Draws pictures (n, height, width, channels) with their targets: titles, masks beside them, or boxes."""
     from matplotlib.figure import Figure
 
-    part = dataset.parts["train"]
-    inputs, targets = _raw(part, min(IMAGES, len(part)))
     masks = dataset.info.target_shape == dataset.info.input_shape[:2]
     pictures = [picture for pair in zip(inputs, targets, strict=True) for picture in (pair if masks else pair[:1])]
     titles = [name for target in targets for name in ([""] * 2 if masks else [_title(dataset, target)])]

@@ -118,6 +118,8 @@ FLAGS = {
     "--json": Flag(
         "prints one JSON document (docs/json.md); lines for people go to the standard error", verbs=("compare",)
     ),
+    "--only": Flag("the questions to ask, with commas", "NAMES", verbs=("check",)),
+    "--skip": Flag("the questions to leave out, with commas", "NAMES", verbs=("check",)),
     "--debug": Flag("prints the traceback of an error"),
 }
 """Option -> what it is. Each but --debug is a field of `Options`."""

@@ -55,6 +55,8 @@ class Options:
     quantize: str | None = None
     format: str | None = None
     uri: str | None = None
+    only: str | None = None
+    skip: str | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def resolve(self) -> tuple[dict[str, Any], Path]:

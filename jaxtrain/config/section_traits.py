@@ -36,6 +36,7 @@ TRAITS = {
     "log": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "track": Traits(in_program=False, changes_numbers=False, per_trial=False),
     "search": Traits(in_program=False, changes_numbers=False, per_trial=False),
+    "check": Traits(in_program=False, changes_numbers=False, per_trial=False),
 }
 
 PROGRAM = tuple(section for section, traits in TRAITS.items() if traits.in_program)

@@ -219,6 +219,19 @@ class Search:
     study: Name | None = None
 
 
+@dataclass(frozen=True)
+class Check:
+    """What the command `check` may take and asks besides its own questions.
+
+    `seconds` bound the time of all questions together (None: 60 where a step takes less than 5 ms, else 180).
+    `questions` are functions of your own, as "package.module:function", which take a `jaxtrain.check.context.Context`
+    and return a `jaxtrain.check.answers.Answer`.
+    """
+
+    seconds: Positive | None = None
+    questions: tuple[str, ...] = ()
+
+
 SECTIONS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
@@ -229,6 +242,7 @@ SECTIONS: dict[str, type] = {
     "parallel": Parallel,
     "lr_range": LRRange,
     "search": Search,
+    "check": Check,
 }
 
 NESTED: dict[str, type] = {"track.mlflow": Mlflow}

@@ -22,7 +22,7 @@ from jaxtrain.files import guarded, make_directory, read_bytes, read_json, user_
 OURS = ("optax", "optax.contrib")
 """Modules whose own public functions any config may name."""
 
-CHOOSING = ("name", "metrics", "host")
+CHOOSING = ("name", "metrics", "host", "questions")
 """The keys whose values choose members, by a name in a table or by `package.module:function`."""
 
 

@@ -10,7 +10,7 @@ from jaxtrain.data.info import blocks
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.source import Source, Split
 from jaxtrain.data.tables import Table
-from jaxtrain.errors import DataError, Words
+from jaxtrain.errors import DataError, NotFiniteError, Words
 
 ALWAYS_ALLOWED = 10_000
 """The number of classes that labels may show, however few of them occur."""
@@ -172,7 +172,7 @@ def _check_finite(where: str, field: str, array: np.ndarray | Field, rows: np.nd
             index = (block.start + row, *np.unravel_index(feature, array.shape[1:]))
             got = Words(f"{field}[{_at(index, rows)}] = {array[index]}")
             hint = "Fill or scale the values, or leave those examples out"
-            raise DataError(where, got, "finite numbers in the range of float32", hint)
+            raise NotFiniteError(where, got, "finite numbers in the range of float32", hint)
 
 
 def _check_shapes(name: str, split: Split, train: Split) -> None:

@@ -153,6 +153,7 @@ def build(
     folds: bool = False,
     beside: Experiment | None = None,
     data: Source | None = None,
+    judge_task: bool = True,
 ) -> Experiment:
     """Builds the experiment of a resolved config, and reads its data.
 
@@ -165,6 +166,7 @@ def build(
         folds: whether all folds of `data.folds` may be trained together.
         beside: an experiment on the same data and devices, whose dataset and placed splits are reused.
         data: data given in Python; None: those that the config names.
+        judge_task: whether a task, model, loss or metric of the user's own is checked.
 
     Raises:
         ConfigError: an invalid config, or one that does not suit the data or devices.
@@ -194,7 +196,8 @@ def build(
     check_sizes(config, mesh, state, experiment.example)
     if guards_steps(rules, state, experiment.batch_shapes):
         experiment = replace(experiment, rules=rules._replace(guard_steps=True))
-    check_task(experiment.rules, config, dataset, experiment.hparams)
+    if judge_task:
+        check_task(experiment.rules, config, dataset, experiment.hparams)
     check_augment(config, rules, dataset.info, state, experiment.example)
     if config["data"]["batch_size"] == config["train"]["accumulate"]:
         _trace_one_example(experiment, state)

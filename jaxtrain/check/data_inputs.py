@@ -1,0 +1,207 @@
+"""Questions about the inputs: finite, scaled, alike in all splits, and without a feature that gives the target away."""
+
+import jax
+import numpy as np
+
+from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
+from jaxtrain.check.context import Context, as_array, jitted
+from jaxtrain.tasks.augment import augmentation_of
+from jaxtrain.tasks.inputs import normalise_batch
+
+NEAR_CONSTANT = 1e-3
+"""The deviation, of features standardised over the whole training split, below which one is called constant."""
+
+SQUASHED = 0.02
+"""The distance between the 1st and the 99th percentile of a standardised feature below which outliers squash it.
+
+The smallest one of the embedded data sets and of those of the shipped configs is 2.0.
+"""
+
+FAR = 1.0
+"""The distance between the means of two splits, in training deviations, of the median feature.
+
+Those of the embedded data sets and of the shipped configs reach 0.15, in a split of 66 examples.
+"""
+
+WIDE = 4.0
+"""The ratio of the deviations of two splits; in the same data sets it lies between 0.93 and 1.2."""
+
+TELLING = 0.99
+"""The share of the spread of the target, or of the labels beyond chance, that one feature foretells by itself.
+
+The most telling single features reach 0.75 (breast cancer), 0.48 (California housing) and 0.38 (diabetes).
+"""
+
+BINS = 32
+
+
+def inputs(context: Context) -> Answer:
+    """Are the inputs, as the model sees them, finite and of mean 0 and deviation 1, or tokens of the vocabulary?"""
+    seen = context.seen("train")
+    if context.info.vocabulary is not None:
+        used = len(np.unique(seen))
+        return ok(f"{seen.size:,} tokens, {used:,} of {context.info.vocabulary.size:,} different ones")
+    values = np.asarray(seen, np.float64)
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        at = int(context.places("train")[row])
+        return fault(
+            f"training example {at} holds a number that is not finite",
+            "a loss that is not a number from the first batch that holds this example",
+            "Fill the value or leave the example out (`data.skip_bad`)",
+        )
+    by_feature = _numbers(context, values)
+    if not by_feature.size:
+        return ok("categories alone")
+    deviation = by_feature.std(axis=0)
+    constant = int((deviation < NEAR_CONSTANT).sum())
+    text = (
+        f"mean {by_feature.mean():.3g}, deviation {by_feature.std():.3g}, from {values.min():.3g} to {values.max():.3g}"
+        + (f"; {constant:,} of {len(deviation):,} features nearly constant" if constant else "")
+    )
+    if constant == len(deviation):
+        return fault(text, "every example looks the same to the model", "Check the reader and the columns it takes")
+    low, high = np.percentile(by_feature, (1, 99), axis=0)
+    squashed = np.flatnonzero((high - low < SQUASHED) & (high > low))
+    if len(squashed):
+        name = _feature_name(context, int(squashed[0]))
+        return warning(
+            f"{text}; 98 % of {name} lie within {float((high - low)[squashed[0]]):.2g} deviations",
+            "a few outliers set the scale, so that all other values look alike",
+            "Take data.quantiles, a logarithm, or clip the outliers",
+        )
+    return ok(text)
+
+
+def splits_alike(context: Context) -> Answer:
+    """Do the other splits have inputs of the same scale as the training split?"""
+    if context.info.vocabulary is not None:
+        return not_asked("tokens have no scale")
+    others = [name for name in context.dataset.sizes if name != "train"]
+    if not others:
+        return not_asked("there is no other split")
+    reference = _numbers(context, np.asarray(context.seen("train"), np.float64))
+    if not reference.size:
+        return not_asked("categories have no scale")
+    told = []
+    for name in others:
+        values = _numbers(context, np.asarray(context.seen(name), np.float64))
+        spread = np.maximum(reference.std(axis=0), 1e-6)
+        moved = float(np.median(np.abs(values.mean(axis=0) - reference.mean(axis=0)) / spread))
+        ratio = float(values.std() / max(reference.std(), 1e-12))
+        told.append(f"{name}: means {moved:.2g} deviations apart, deviation {ratio:.2g} times as large")
+        if moved > FAR or not 1 / WIDE < ratio < WIDE:
+            return fault(
+                "; ".join(told),
+                f"{name} was prepared otherwise than the training split, so its numbers say little about the model",
+                "Prepare all splits by the same function, with the statistics of the training split",
+            )
+    return ok("; ".join(told))
+
+
+def augmentation(context: Context) -> Answer:
+    """Do augmentations leave examples finite, and of the scale that the model sees in evaluations?"""
+    augment = augmentation_of(context.config)
+    if not augment.members:
+        return not_asked("nothing is augmented")
+    plain = normalise_batch(context.parts[0], context.info)
+    augmented = jitted(augment)(jax.random.key(0), plain, context.values)
+    before, after = (as_array(batch["inputs"]) for batch in (plain, augmented))
+    ratio = float(after.std()) / max(float(before.std()), 1e-12)
+    moved = abs(float(after.mean() - before.mean())) / max(float(before.std()), 1e-12)
+    text = f"{', '.join(augment.names)}: deviation {ratio:.2g} times as large, mean moved by {moved:.2g} deviations"
+    if not np.isfinite(after).all():
+        return fault(text, "an augmentation makes numbers that are not finite", "Correct it, or lower its strength")
+    if not 1 / WIDE < ratio < WIDE or moved > FAR:
+        return fault(
+            text,
+            "the model is trained on other inputs than those it is judged on",
+            "Lower the strength; inputs have mean 0 and deviation 1 where augmentations get them",
+        )
+    return ok(text)
+
+
+def leak(context: Context) -> Answer:
+    """Does one feature alone foretell the target?"""
+    info = context.info
+    values = np.asarray(context.seen("train"), np.float64)
+    if info.vocabulary is not None:
+        return not_asked("the targets of a text are its own tokens")
+    targets = np.asarray(context.rows("train")["targets"], np.float64)
+    if targets.ndim > 1 and targets.shape[1:] != (1,):
+        return not_asked("targets of several numbers")
+    targets = targets.reshape(len(targets))
+    features = values.reshape(len(values), -1)
+    labels = context.labels
+    scores = _foretold(features, targets, labels is not None)
+    best = int(np.argmax(scores))
+    name = _feature_name(context, best)
+    text = f"{name} alone foretells {scores[best]:.0%} of {'the labels beyond chance' if labels is not None else 'it'}"
+    if scores[best] >= TELLING:
+        return fault(
+            text,
+            "the target, or something that is only known after it, is among the inputs",
+            f"Leave {name} out of the inputs, or make sure that it is known when the model is used",
+        )
+    return ok(text)
+
+
+def _foretold(features: np.ndarray, targets: np.ndarray, classes: bool) -> np.ndarray:
+    """Returns, of each feature (n, features), the share that its bins foretell of the second half of the examples.
+
+    The bins, of equal numbers of examples, are learned on every other example and judged on the rest. For classes it is
+    the accuracy beyond that of the commonest class, for numbers the coefficient of determination.
+    """
+    chosen = features[:, : 2**13]
+    learn = slice(0, None, 2)
+    judge = slice(1, None, 2)
+    scores = np.zeros(chosen.shape[1])
+    if len(targets) < 20:
+        return scores
+    for place in range(chosen.shape[1]):
+        column = chosen[:, place]
+        edges = np.unique(np.quantile(column[learn], np.linspace(0, 1, BINS + 1)[1:-1]))
+        if classes and len(np.unique(column)) <= 4 * BINS:
+            edges = np.unique(column)  # codes: a bin each
+        bins = np.searchsorted(edges, column, side="right")
+        scores[place] = (_class_score if classes else _number_score)(bins, targets, learn, judge)
+    return scores
+
+
+def _class_score(bins: np.ndarray, labels: np.ndarray, learn: slice, judge: slice) -> float:
+    whole = labels.astype(np.int64)
+    table = np.zeros((bins.max() + 1, whole.max() + 1))
+    np.add.at(table, (bins[learn], whole[learn]), 1)
+    commonest = table.sum(axis=0).argmax()
+    guess = np.where(table.sum(axis=1) > 0, table.argmax(axis=1), commonest)[bins[judge]]
+    chance = float((whole[judge] == commonest).mean())
+    return 0.0 if chance == 1 else max(0.0, (float((guess == whole[judge]).mean()) - chance) / (1 - chance))
+
+
+def _number_score(bins: np.ndarray, targets: np.ndarray, learn: slice, judge: slice) -> float:
+    count = np.bincount(bins[learn], minlength=bins.max() + 1)
+    sums = np.bincount(bins[learn], targets[learn], minlength=bins.max() + 1)
+    mean = targets[learn].mean()
+    guess = np.where(count > 0, sums / np.maximum(count, 1), mean)[bins[judge]]
+    spread = float(np.square(targets[judge] - mean).sum())
+    return 0.0 if spread == 0 else max(0.0, 1 - float(np.square(targets[judge] - guess).sum()) / spread)
+
+
+def _numbers(context: Context, values: np.ndarray) -> np.ndarray:
+    """Returns values (n, features): the columns of a table that are numbers, the channels of a picture."""
+    if values.ndim > 2:
+        return values.reshape(-1, values.shape[-1])
+    encoding = context.info.encoding
+    if encoding is None:
+        return values
+    return values[:, [form == "number" for form in encoding.forms]]
+
+
+def _feature_name(context: Context, place: int) -> str:
+    """Names the feature at a place of a flattened example, in words."""
+    info = context.info
+    if info.encoding is not None:
+        return repr(info.encoding.names[place])
+    if len(info.input_shape) == 1:
+        return f"feature {place}"
+    return f"the input at {tuple(int(i) for i in np.unravel_index(place, info.input_shape))}"

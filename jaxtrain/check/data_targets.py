@@ -1,0 +1,135 @@
+"""Questions about the targets: their scale, classes that are missing, the figure to beat, their order."""
+
+import numpy as np
+
+from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
+from jaxtrain.check.context import Context
+
+LARGE = 1e3
+"""The size of targets, as the loss gets them, from which squared errors dwarf what initial outputs can express."""
+
+RARE = 0.95
+"""The share of the commonest class from which accuracy says nothing; the shipped data sets reach 0.76 (Adult)."""
+
+EXPECTED = 8.0
+"""Examples of a class that a split must be expected to have before its absence is told: chance leaves 1 in 3,000."""
+
+ALIKE = 0.5
+"""The share of neighbours in a batch with equal labels, beyond chance, from which batches are called sorted.
+
+Shuffled batches of the digits have 0.01.
+"""
+
+
+def targets(context: Context) -> Answer:
+    """Are the targets, as the loss gets them, of a size that a network can express?"""
+    if context.info.vocabulary is not None or context.info.classes is not None:
+        return not_asked("targets are classes")
+    if context.info.box_classes is not None:
+        return not_asked("targets are boxes")
+    values = np.asarray(context.rows("train")["targets"], np.float64)
+    text = f"mean {values.mean():.3g}, deviation {values.std():.3g}, from {values.min():.3g} to {values.max():.3g}"
+    if values.std() == 0:
+        return fault(text, "there is nothing to learn: all targets are equal", "Check which column is the target")
+    if np.abs(values).max() > LARGE and not context.info.standardised and values.std() > 1e-3 * np.abs(values.mean()):
+        largest = np.abs(values).max()
+        return (fault if largest > 1e2 * LARGE else warning)(
+            text,
+            "gradients are as large as the targets, so the rates that fit networks are far too high or too low",
+            "Standardise the targets: the task `regression` does, also with a loss of your own",
+        )
+    return ok(text)
+
+
+def classes(context: Context) -> Answer:
+    """Does each class occur in the training split, and in the splits that judge it?"""
+    labels = context.labels
+    if labels is None or context.info.classes is None:
+        return not_asked("targets are no single label")
+    counts = np.asarray(context.info.class_counts)
+    missing = np.flatnonzero(counts == 0)
+    text = f"{context.info.classes} classes, {counts.min():,} to {counts.max():,} training examples each"
+    if (counts > 0).sum() < 2:
+        return fault(text, "there is nothing to learn: all labels are equal", "Check which column is the target")
+    if len(missing):
+        return fault(
+            f"{text}; none of {_names(context, missing)}",
+            "the model has an output that it can never learn to use",
+            "Number the classes without gaps, or cut the splits so that each class is in the training split "
+            "(`data.stratify=True`)",
+        )
+    for name, size in context.dataset.sizes.items():
+        if name == "train":
+            continue
+        found = np.unique(np.asarray(context.dataset.targets(name)).ravel())
+        expected = counts / counts.sum() * size
+        absent = np.setdiff1d(np.flatnonzero(expected >= EXPECTED), found)
+        if len(absent):
+            return warning(
+                f"{text}; {name} has none of {_names(context, absent)}",
+                f"{name} was not cut at random, and judges other classes than those that are learned",
+                "Cut it at random (`data.stratify=True`), or mix the examples before they are cut",
+            )
+    return ok(text)
+
+
+def balance(context: Context) -> Answer:
+    """Which figure does a model reach that always says the commonest, and can the chosen metric tell it apart?"""
+    labels = context.labels
+    metric = context.config["eval"]["metric"]
+    if labels is None:
+        return _figure_of_numbers(context)
+    counts = np.asarray(context.info.class_counts, np.float64)
+    share = float(counts.max() / counts.sum())
+    text = f"always saying the commonest is right in {share:.1%}: the figure to beat"
+    if share >= RARE and metric == "accuracy":
+        return fault(
+            f"{text}; runs are judged by accuracy",
+            "a model that learned nothing looks excellent, and one that finds the rare class may look worse",
+            "Judge by another metric, such as average_precision, roc_auc or f1 (`eval.metric`), and try "
+            "`task.class_balance`",
+        )
+    return ok(text)
+
+
+def _figure_of_numbers(context: Context) -> Answer:
+    """Tells the loss of always saying the commonest token, or the mean."""
+    values = np.asarray(context.rows("train")["targets"])
+    if context.info.box_classes is not None:
+        return not_asked("targets are boxes")
+    if values.dtype.kind in "iub":
+        shares = np.bincount(values.ravel().astype(np.int64) - int(values.min())) / values.size
+        entropy = -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
+        return ok(
+            f"always saying the commonest is right in {shares.max():.1%}, by the frequencies alone the loss is "
+            f"{entropy:.3f} nats: the figures to beat"
+        )
+    variance = float(np.asarray(values, np.float64).var(axis=0).mean())
+    return ok(f"always saying the mean has a squared error of {variance:.4g}: the figure to beat")
+
+
+def order(context: Context) -> Answer:
+    """Are the labels of a batch mixed, also where those of the files are sorted?"""
+    labels = context.labels
+    if labels is None:
+        return not_asked("targets are no single label")
+    if context.config["data"]["batch_size"] < 4:
+        return not_asked("batches of fewer than four examples")
+    experiment = context.experiment
+    count = min(4, experiment.capacity)
+    batches = experiment.batches(0, count)
+    found = [np.asarray(batches.take(i)["targets"]).ravel() for i in range(count)]
+    alike = float(np.mean([(batch[1:] == batch[:-1]).mean() for batch in found]))
+    shares = np.asarray(context.info.class_counts, np.float64)
+    chance = float(np.square(shares / shares.sum()).sum())
+    excess = 0.0 if chance == 1 else (alike - chance) / (1 - chance)
+    text = f"neighbours in a batch share their label in {alike:.0%}, by chance {chance:.0%}"
+    if excess > ALIKE:
+        return fault(text, "batches hold one class after the other, and the model forgets each", "Shuffle the examples")
+    return ok(text)
+
+
+def _names(context: Context, labels: np.ndarray) -> str:
+    names = context.info.class_names
+    shown = [names[label] if names else str(label) for label in labels[:5]]
+    return f"class {', '.join(shown)}" + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")

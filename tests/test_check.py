@@ -1,0 +1,241 @@
+"""The command `check`: planted faults and sound experiments, its table of answers, its files and exit codes."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import planted_faults as planted
+import pytest
+from tiny_runs import config_file, tiny
+
+from jaxtrain.check.answers import Answer, ok, warning
+from jaxtrain.check.ask import ask, exit_code, to_json
+from jaxtrain.check.context import Context, joined
+from jaxtrain.check.layers import look_at_layers
+from jaxtrain.check.questions import QUESTIONS, questions_of
+from jaxtrain.check.references import references
+from jaxtrain.config.defaults import Config
+from jaxtrain.config.identity import digest
+from jaxtrain.config.resolve import load_config
+from jaxtrain.core.state import TrainState
+from jaxtrain.core.steps import train_step
+from jaxtrain.main import main
+
+ROOT = Path(__file__).parents[1]
+EIGHT = (
+    "labels shuffled",
+    "softmax before the loss",
+    "loss of the wrong sign",
+    "layer behind stop_gradient",
+    "all rectifiers dead",
+    "rate a thousandfold too high",
+    "dropout on in evaluation",
+    "validation copied from train",
+)
+FAST = ("mask ignored", "a leaked column", "targets in the millions", "a class never seen", "weights of 0")
+
+
+def first_not_ok(config: Config) -> tuple[str, Answer] | None:
+    """Asks the questions in their order until one is not ok."""
+    answers = ask(Context(config), questions_of(()))
+    return next(((name, answer) for name, answer in answers if answer.status in ("warning", "fault")), None)
+
+
+def not_ok(config: Config) -> list[tuple[str, Answer]]:
+    answers = ask(Context(config), questions_of(()))
+    return [(name, answer) for name, answer in answers if answer.status in ("warning", "fault")]
+
+
+def asked(config: Config, *names: str, **options: Any) -> dict[str, Answer]:
+    return dict(ask(Context(config, **options), questions_of((), names)))
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_a_planted_fault_is_named_by_its_question(name: str):
+    found = first_not_ok(planted.broken(name, "digits"))
+    assert found is not None, found
+    assert found[0] == planted.FAULTS[name].question, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), [case for case in planted.CASES if case[0] not in EIGHT])
+def test_other_planted_faults_are_named_by_their_questions(name: str, task: planted.TaskName):
+    found = first_not_ok(planted.broken(name, task))
+    assert found is not None, found
+    assert found[0] == planted.FAULTS[name].question, found
+
+
+def judge_sound(config: Config) -> None:
+    found = not_ok(config)
+    assert len(found) <= 1, found
+    assert all(answer.status == "warning" for _, answer in found), found
+
+
+def test_the_sound_digits_have_no_fault():
+    judge_sound(planted.sound("digits"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("task", planted.TASKS)
+def test_sound_experiments_have_no_fault_and_at_most_one_warning(task: planted.TaskName, seed: int):
+    judge_sound(planted.sound(task, seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "digits_search", "python_source_gpt"])
+def test_embedded_configs_have_no_fault_and_at_most_one_warning(name: str):
+    judge_sound(load_config(ROOT / "configs" / f"{name}.py"))
+
+
+def test_the_command_prints_and_writes_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = config_file(tmp_path)
+    only = "--only=inputs,classes,balance,duplicates,leak"
+    assert main(["check", f"--config={file}", f"--workdir={tmp_path / 'run'}", only]) == 0
+    printed = capsys.readouterr().out
+    assert "data:\n  ok        inputs" in printed
+    assert "5 questions in" in printed
+    assert "5 ok, 0 warning, 0 fault, 0 not asked" in printed
+    result = json.loads((tmp_path / "run" / "check" / "result.json").read_text())
+    assert list(result["answers"]) == ["inputs", "classes", "balance", "duplicates", "leak"]
+    assert result["status"] == "ok"
+    assert result["counts"]["ok"] == 5
+    for picture in ("inputs.png", "distributions.png"):
+        assert (tmp_path / "run" / "check" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_fault_ends_with_exit_code_6_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    off = "--config.schedule.optimizer.learning_rate.name=planted_faults:off_after_a_tenth"
+    arguments = ["check", f"--config={config_file(tmp_path)}", f"--workdir={tmp_path / 'run'}", "--only=schedule", off]
+    assert main(arguments) == 6
+    printed = capsys.readouterr().out
+    assert "FAULT     schedule" in printed
+    assert "it is 0 for 90% of the run" in printed
+    assert "it means: nothing is learned in most of the run" in printed
+    assert "do: Check the length" in printed
+    assert json.loads((tmp_path / "run" / "check" / "result.json").read_text())["status"] == "fault"
+    assert main([*arguments, "--quiet"]) == 6
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error: check: got a fault in schedule" in captured.err
+
+
+@pytest.mark.parametrize("option", ["--only=inputs,lables", "--skip=lables"])
+def test_unknown_questions_are_refused(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["check", f"--config={config_file(tmp_path)}", f"--workdir={tmp_path / 'run'}", option]) == 2
+    assert f"{option[:6]}: got 'lables'" in capsys.readouterr().err
+
+
+def test_only_check_takes_names_of_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", f"--config={config_file(tmp_path)}", "--only=inputs"]) == 2
+    assert "train: got --only; expected it with check alone" in capsys.readouterr().err
+
+
+def counts_examples(context: Context) -> Answer:
+    """Are there many examples?"""
+    count = context.dataset.sizes["train"]
+    return ok(f"{count} examples") if count > 5000 else warning(f"{count} examples", "few", "Collect more")
+
+
+def breaks(context: Context) -> Answer:
+    raise ArithmeticError("a mistake of its author")
+
+
+def test_questions_of_ones_own_are_asked_and_one_that_raises_stops_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    own = ("test_check:breaks", "test_check:counts_examples")
+    only = f"--only=balance,{','.join(own)}"
+    given = [f"--config={config_file(tmp_path)}", f"--config.check.questions={own}"]
+    assert main(["check", *given, f"--workdir={tmp_path / 'run'}", only]) == 0
+    captured = capsys.readouterr()
+    assert "it raised ArithmeticError: a mistake of its author" in captured.out
+    assert "raise ArithmeticError" in captured.err, "the frames of its author"
+    answers = json.loads((tmp_path / "run" / "check" / "result.json").read_text())["answers"]
+    assert [answer["status"] for answer in answers.values()] == ["ok", "not asked", "warning"]
+
+
+def test_a_name_that_is_no_function_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    given = [f"--config={config_file(tmp_path)}", "--config.check.questions=('inputs',)"]
+    assert main(["check", *given, f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "check.questions: got 'inputs'; expected package.module:function" in capsys.readouterr().err
+
+
+def test_a_number_that_is_not_finite_is_named_by_its_row():
+    answers = asked(planted.broken("a not-a-number in one example", "diabetes"), "inputs", "weights")
+    assert answers["inputs"].status == "fault"
+    assert "inputs[154, 3] = nan" in answers["inputs"].measured
+    assert answers["weights"].status == "not asked"
+
+
+def test_questions_beyond_the_time_are_not_asked():
+    answers = asked(tiny({"check.seconds": 1e-6}), "inputs", "overfit")
+    assert {answer.status for answer in answers.values()} == {"not asked"}
+    assert "check.seconds" in answers["overfit"].measured
+
+
+def test_the_time_and_the_questions_leave_the_directory_of_a_run():
+    config = tiny()
+    assert digest(tiny({"check.seconds": 5.0, "check.questions": ("a:b",)})) == digest(config)
+
+
+def test_exit_codes_and_counts():
+    answers = {"a": ok("1"), "b": warning("2", "m", "r"), "c": Answer("not asked", "why")}
+    assert exit_code(answers) == 0
+    assert to_json(answers, 1.0)["counts"] == {"ok": 1, "warning": 1, "fault": 0, "not asked": 1}
+    assert exit_code(answers | {"d": Answer("fault", "3")}) == 6
+
+
+def test_every_question_is_a_sentence():
+    for name, question in QUESTIONS.items():
+        first = (question.__doc__ or "").splitlines()[0]
+        assert first.endswith("?"), f"{name}: {first}"
+
+
+def test_layers_of_a_plain_function_are_measured():
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(50, 4)).astype(np.float32)
+    weights = generator.normal(size=(4, 6)).astype(np.float32)
+    bias = np.array([0, 0, -100, 0, -100, 0], np.float32)
+
+    def model(weights: Any, inputs: Any) -> Any:
+        return (jax.nn.relu(inputs @ weights + bias[None]) @ jnp.ones((6, 1))).sum()
+
+    product, rectifier, last = look_at_layers(jax.jit(model), weights, inputs)
+    assert (product.kind, rectifier.kind, last.kind) == ("product", "rectifier", "product")
+    assert product.deviation == pytest.approx(float((inputs @ weights).std()), rel=1e-5)
+    assert product.input_deviation == pytest.approx(float(inputs.std()), rel=1e-5)
+    assert rectifier.dead == pytest.approx(2 / 6)
+    assert product.name in rectifier.name
+    assert "test_check.py" in product.name
+
+
+def test_losses_of_known_predictions():
+    found = references(Context(planted.sound("digits")))
+    assert found is not None
+    assert found.chance == pytest.approx(math.log(10))
+    assert found.usual == pytest.approx(math.log(10))
+    assert found.truth == pytest.approx(0, abs=1e-6)
+    assert found.wrong == pytest.approx(20, rel=1e-3)
+
+
+def test_parts_are_joined_with_their_mask():
+    first, second = {"inputs": np.zeros((2, 3))}, {"inputs": np.ones((1, 3))}
+    batch = joined(first, second, (1, 0))
+    assert batch["mask"].tolist() == [1, 1, 0]
+    assert batch["inputs"].sum() == 3
+
+
+def stands_still(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = ()) -> Any:
+    """A step that learns nothing."""
+    moved, metrics = train_step(state, batch, rules=rules, axis_name=axis_name)
+    return state.replace(step=moved.step), metrics
+
+
+def test_a_step_of_ones_own_is_asked():
+    answers = asked(planted.sound("digits"), "overfit", step=stands_still)
+    assert answers["overfit"].status == "fault"
