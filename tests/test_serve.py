@@ -338,7 +338,8 @@ def test_what_is_no_http_ends_its_connection_alone(server: Server, model: Export
                 connection.shutdown(socket.SHUT_WR)
                 assert b" 500 " not in connection.recv(2**16)
             except OSError as error:  # the server may close the connection before this end does
-                assert error.errno in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE)
+                if error.errno not in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE):
+                    raise
     assert_answers(server.ask(INFER, in_json(tensors(PICTURES[:3]))), model, PICTURES[:3])
 
 
