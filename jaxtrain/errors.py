@@ -1,7 +1,9 @@
 """User-facing errors: one line each, all of the form "KEY: got X; expected Y. Hint", with an exit code by kind."""
 
 import difflib
+import signal
 from collections.abc import Iterable
+from typing import Any
 
 
 class Words(str):
@@ -17,9 +19,13 @@ def message(key: str, got: object, expected: str, hint: str = "") -> str:
         expected: What is expected in its place; no sentence of its own.
         hint: One imperative sentence on what to do; left out where it is empty.
     """
-    shown = _unmarked(got) if isinstance(got, Words) else _in_one_line(_repr(got))
-    line = f"{key}: got {shown}; expected {_unmarked(expected)}"
+    line = f"{key}: got {_shown(got)}; expected {_unmarked(expected)}"
     return printable(f"{line}. {_unmarked(hint)}" if hint.strip() else line)
+
+
+def _shown(got: object) -> str:
+    """Returns what an error shows of what was found."""
+    return _unmarked(got) if isinstance(got, Words) else _in_one_line(_repr(got))
 
 
 LONGEST_VALUE = 1000
@@ -84,6 +90,16 @@ class JaxtrainError(_OneForm):
 
     exit_code = 1
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the parts of the line, each as the line shows it, and the exit code as a dict for JSON."""
+        return {
+            "key": self.key,
+            "got": _shown(self.got),
+            "expected": _unmarked(self.expected),
+            "hint": _unmarked(self.hint),
+            "exit_code": self.exit_code,
+        }
+
 
 class ConfigError(JaxtrainError):
     """A key of the config (or an argument) whose value cannot be used."""
@@ -109,6 +125,12 @@ class NotFiniteError(DataError):
 
 class OnlyInOrderError(DataError):
     """Data whose examples can only be read in order, where a run reads any rows; the command `prepare` writes them."""
+
+
+class InterruptError(JaxtrainError):
+    """A command that SIGINT ended, such as that of Ctrl-C."""
+
+    exit_code = 128 + signal.SIGINT
 
 
 class StorageError(JaxtrainError):

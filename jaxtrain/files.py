@@ -113,6 +113,12 @@ def is_file(path: Path) -> bool:
     return stat.S_ISREG(_mode(path) or 0)
 
 
+def is_same_file(path: Path, other: Path) -> bool:
+    """Tells whether two paths lead to the same file or directory; one that leads to nothing is the same as none."""
+    with guarded(path, "read"):
+        return _mode(path) is not None and _mode(other) is not None and path.samefile(other)
+
+
 def is_plain_file(path: str) -> bool:
     """Tells whether there is a regular file at a path, reached by no link in its last step; quick, for many files."""
     with guarded(path, "read"):

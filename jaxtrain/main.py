@@ -3,11 +3,11 @@
 Modules that import JAX are imported only when a command needs them, so `--help` and usage errors are fast.
 """
 
+import contextlib
 import importlib
 import io
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from jaxtrain.commands.document import Document
 from jaxtrain.commands.flags import FLAGS, field_of, parse, values_of
 from jaxtrain.commands.options import USAGE, Options, split_overrides
 from jaxtrain.errors import (
+    InterruptError,
     JaxtrainError,
     JaxtrainWarning,
     OnlyInOrderError,
-    StorageError,
     UsageError,
     Words,
-    message,
     nearest,
     one_of,
 )
@@ -85,10 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the encoding of the terminal may lack a character
             stream.reconfigure(errors="backslashreplace")
+    document = Document(sys.stdout if "--json" in words else None)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), document.reserve_output():
             warnings.showwarning = _show_warning
-            code = _run(words)
+            code = _run(words, document)
             sys.stdout.flush()
             return code
     except JaxtrainError as error:
@@ -96,27 +97,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             print(error.frames, file=sys.stderr, end="\n" if error.frames else "")
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _end(error, document)
     except RuntimeError as error:  # jax.errors.JaxRuntimeError among them
         if "--debug" in words or "out of memory" not in str(error).lower():
             raise
         got = Words(f"a program that does not fit ({str(error).splitlines()[0]})")
         hint = "Reduce the model or the batch size; `plan` reports what fits"
-        print(f"error: {message('device memory', got, 'a program that fits', hint)}", file=sys.stderr)
-        return 2
+        return _end(UsageError("device memory", got, "a program that fits", hint), document)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        error = InterruptError("signal", Words("SIGINT"), "the command to end by itself", "Run it again")
+        _show_error(error, document)
+        return error.exit_code
     except BrokenPipeError:  # the reader closed the pipe (`| head`)
         _discard_output()
         return 0
     except OSError as error:  # of a library or a stream, since our own modules raise StorageError
         if "--debug" in words:
             raise
-        print(f"error: {storage_error(Path(str(error.filename or 'a stream')), 'used', error)}", file=sys.stderr)
-        _discard_output()
-        return StorageError.exit_code
+        return _end(storage_error(Path(str(error.filename or "a stream")), "used", error), document)
+
+
+def _end(error: JaxtrainError, document: Document) -> int:
+    """Says what an error is, as a line and in the document; returns its exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    _show_error(error, document)
+    return error.exit_code
+
+
+def _show_error(error: JaxtrainError, document: Document) -> None:
+    with contextlib.suppress(OSError):  # the output cannot be written, which may be the error itself
+        document.show({"error": error.to_json()})
+    _discard_output()
 
 
 def _discard_output() -> None:
@@ -163,15 +175,16 @@ def run_command() -> NoReturn:
     sys.exit(main())
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], document: Document) -> int:
     overrides, rest = split_overrides(words)
     parsed = parse(rest, {verb: command.help for verb, command in COMMANDS.items()})
     warnings.simplefilter("ignore" if parsed.quiet else "default", JaxtrainWarning)
     verb, *more = parsed.words or ["train"]
     if verb not in COMMANDS:
         raise UsageError("verb", verb, one_of(COMMANDS), nearest(verb, COMMANDS))
+    document.verb = verb
     _check_words(verb, more)
-    options = Options(tuple(more), overrides, **values_of(parsed))
+    options = Options(tuple(more), overrides, document, **values_of(parsed))
     _check_options(verb, options)
     try:
         return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)

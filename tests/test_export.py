@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,14 +24,16 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, StorageError, UsageError
-from jaxtrain.export import check
+from jaxtrain.export import check, write
 from jaxtrain.export.check import CheckedRows, check_export
+from jaxtrain.export.exported_model import ExportedModel
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of
 from jaxtrain.export.program import export_program, member_of
 from jaxtrain.export.rows import decode
 from jaxtrain.export.two_floats import centre, split
 from jaxtrain.main import main
+from jaxtrain.storage.locks import run_lock
 from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import Run
@@ -209,6 +212,28 @@ def test_models_of_pictures_are_exported_with_native_convolutions(name: str, tmp
     assert len(content) < 1.01 * sum(array.nbytes for array in member.arrays.values()) + 2**16
 
 
+class Wide(nn.Module):
+    """A model as a user writes it: `len(inputs)` has no form in a program for any number of examples."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        return nn.Dense(self.outputs)(nn.relu(nn.Dense(8)(inputs.reshape(len(inputs), -1))))
+
+
+@pytest.mark.parametrize(
+    ("own", "output"),
+    [({"model": {"name": f"{__name__}:Wide"}}, "logits"), ({"task.name": "own_modules:plain_functions"}, "outputs")],
+)
+def test_a_model_that_asks_for_the_number_of_examples_is_exported(own: dict[str, Any], output: str, tmp_path: Path):
+    train_and_evaluate(tiny({**SHORT, **own}), tmp_path, quiet=True)
+    folder, _ = export_run(tmp_path, formats=["jaxexp"])
+    inputs = load_digits(return_X_y=True)[0][:9].reshape(-1, 8, 8, 1).astype(np.uint8)
+    found = load_export(folder).predict(inputs)[output]
+    np.testing.assert_allclose(found, load_run(tmp_path).predict(inputs), atol=1e-5)
+
+
 def test_the_archive_holds_the_averaged_weights(digits: Path):
     run = load_run(digits, seed=2)
     arrays = load_file(digits / "export" / "weights.safetensors")
@@ -292,6 +317,16 @@ def test_a_flipped_bit_is_found_before_anything_is_loaded(name: str, digits: Pat
         load_export(tmp_path / "copy")
 
 
+def test_the_code_of_an_export_refuses_a_description_that_was_changed(table: Path, tmp_path: Path):
+    """It holds categories and scales, which are part of the model."""
+    shutil.copytree(table / "export", tmp_path / "copy")
+    assert ExportedModel(tmp_path / "copy").description == load_export(tmp_path / "copy").description
+    file = tmp_path / "copy" / "model.json"
+    file.write_text(file.read_text().replace('"cook"', '"cool"'))
+    with pytest.raises(ValueError, match=r"^model\.json: got content that fails its checksum"):
+        ExportedModel(tmp_path / "copy")
+
+
 def test_a_model_that_predicts_otherwise_is_not_left_behind(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -344,6 +379,50 @@ def test_what_cannot_be_exported_is_one_line(digits: Path, tmp_path: Path, capsy
     assert main(["evaluate", f"--workdir={digits}", "--ensemble"]) == 2
     assert "evaluate: got --ensemble; expected it with export alone" in capsys.readouterr().err
     assert (tmp_path / "other" / "thesis.tex").read_text() == "mine"
+
+
+def test_an_output_takes_no_place_of_anything_but_an_export(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(digits / "export", tmp_path / "export")
+    (tmp_path / "export" / "wheels").mkdir()
+    with pytest.raises(UsageError, match="got a directory that holds 'wheels'; expected a new directory, or that of"):
+        export_run(digits, tmp_path / "export")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for output in (".", tmp_path / "empty" / ".."):
+        with pytest.raises(UsageError, match=r"expected a path that ends in a name|got a directory that holds"):
+            export_run(digits, output)
+    assert [*Path().iterdir()] == []
+
+
+def test_a_second_process_does_not_write_the_same_export(digits: Path, tmp_path: Path):
+    with run_lock(tmp_path / ".out.unfinished"), pytest.raises(UsageError, match="a directory in use by process"):
+        export_run(digits, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_export_is_there_again_after_a_kill_between_the_renames(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(digits / "export", tmp_path / ".out.earlier")
+
+    def fail(*_: object) -> None:
+        raise StorageError("disk", "full", "space")
+
+    monkeypatch.setattr(write, "_write_files", fail)
+    with pytest.raises(StorageError, match="disk: got 'full'"):
+        export_run(digits, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert load_export(tmp_path / "out").class_names == load_export(digits / "export").class_names
+
+
+def test_a_directory_without_an_export_is_named(digits: Path, tmp_path: Path):
+    for folder, hint in ((digits, f"Give {digits / 'export'}"), (tmp_path, ""), (tmp_path / "none", "")):
+        with pytest.raises(StorageError) as refused:
+            load_export(folder)
+        expected = f"{folder}: got a directory without model.json; expected that of an export"
+        assert str(refused.value) == f"{expected}{hint and '. '}{hint}"
 
 
 def test_a_run_without_its_end_is_refused(tmp_path: Path):

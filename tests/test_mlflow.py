@@ -15,7 +15,7 @@ from mlflow_server import MlflowServer, fake_server, forward, free_port, http, m
 from optional_parts import PEERS
 from tiny_runs import PATIENCE, config_file, run, start, tiny
 
-from jaxtrain.commands.sync import sync
+from jaxtrain.commands.sync import sync, sync_lines
 from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.errors import ConfigError, StorageError, UsageError
 from jaxtrain.main import main
@@ -133,7 +133,7 @@ def test_a_run_is_there_with_its_values_parameters_tags_and_files(server: Mlflow
     assert tags["mlflow.source.git.commit"] == environment["git_commit"]
     assert tags["jaxtrain.id"] == json.loads((workdir / "run.json").read_text())["id"]
     assert {"result.json", "config.json", "environment.json"} <= set(files)
-    assert sync(workdir)[0] == "sent nothing, since nothing was missing"
+    assert sync_lines(sync(workdir)[0])[0] == "sent nothing, since nothing was missing"
 
 
 @pytest.mark.needs("peers")
@@ -534,7 +534,7 @@ def test_a_search_is_a_run_whose_children_are_its_trials(server: MlflowServer, t
     assert [v for k, v in server.metrics(parent).items() if k[1] == "best value"] == [best]
     for path in (workdir / "search" / "mlflow").iterdir():  # without notes everything is sent again
         path.unlink()
-    assert sync(workdir)[0].startswith(f"sent {len(trials)} trials")
+    assert sync(workdir)[0].counts["trial"] == len(trials)
     again, found = look()
     assert again["info"]["run_id"] == parent["info"]["run_id"]
     assert {n: child["info"]["run_id"] for n, child in found.items()} == {

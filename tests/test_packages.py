@@ -186,6 +186,14 @@ def test_what_the_architecture_page_names_exists():
             assert name in defined(ast.parse(file.read_text())), f"docs/architecture.md names {path}:{name}"
 
 
+def test_what_the_page_for_contributors_names_exists():
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    places = re.findall(r"`((?:jaxtrain|tests|docs|benchmarks)/[\w/.]+)`|\]\((\w[\w/.]+\.md)\)", page)
+    assert len(places) > 8
+    for path in filter(None, (name for pair in places for name in pair)):
+        assert (PACKAGE.parent / path).exists(), f"CONTRIBUTING.md names {path}"
+
+
 def test_every_public_name_is_imported_from_where_it_lives():
     for name in jaxtrain.__all__:
         assert getattr(jaxtrain, name).__name__ == name

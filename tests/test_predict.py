@@ -28,6 +28,7 @@ from jaxtrain.prediction.models import ExportModel, RunModel
 from jaxtrain.prediction.opening import open_examples
 from jaxtrain.prediction.rows import Layout
 from jaxtrain.prediction.run import Predicted, predict_to_file
+from jaxtrain.prediction.writers import JsonlWriter
 from jaxtrain.training.train import train_and_evaluate
 
 SHORT = {"train.duration": "20 steps", "eval.every": "20 steps"}
@@ -410,6 +411,8 @@ def test_a_missing_number_is_missing_where_training_missed_some_and_refused_else
     as_csv(tmp_path / "new.csv", [PEOPLE[1], {**PEOPLE[2], "noise": None}])
     with pytest.raises(DataError, match=r"new\.csv, line 3: got no value in the column 'noise'"):
         run.predict_files(tmp_path / "new.csv")
+    with pytest.raises(DataError, match=r"new\.csv, line 3: got no value .* leave the row out by --skip-bad$"):
+        predict(table, tmp_path / "new.csv", tmp_path / "out.csv")
     assert run.predict_files(tmp_path / "new.csv", allow_nan=True).shape == (2, 2)
 
 
@@ -649,6 +652,9 @@ def test_a_language_model_continues_each_line(texts: Path, tmp_path: Path):
     (tmp_path / "gap.txt").write_text("the cat\n\na dog ran")
     with pytest.raises(DataError, match=r"gap\.txt, line 2: got an empty line"):
         predict(texts, tmp_path / "gap.txt", tmp_path / "out.csv")
+    (tmp_path / "new.txt").write_text("the catß\nthe cat\n")
+    with pytest.warns(JaxtrainWarning, match=r"new\.txt: got 1 prompts with characters that the training part lacks"):
+        predict(texts, tmp_path / "new.txt", tmp_path / "new.csv")
     model = ExportModel(load_export(texts / "export"))
     predict_to_file(model, [str(tmp_path / "prompts.txt")], tmp_path / "export.csv")
     assert (tmp_path / "export.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
@@ -674,6 +680,15 @@ def test_an_export_of_a_text_has_the_logits_of_the_run_and_draws_as_it_does(text
 # Files and processes
 
 
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
+    writer = JsonlWriter(tmp_path, info_of(), ())
+    writer.write(np.arange(3), {"numbers": np.array([0.5, np.nan, np.inf])})
+    lines = writer.finish().read_text().splitlines()
+    writer.close()
+    rows = [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+    assert [row["prediction"] for row in rows] == [0.5, None, None]
+
+
 def test_what_does_not_suit_is_one_line(digits: Path, table: Path, archive: Path, tmp_path: Path):
     np.savez(tmp_path / "two.npz", train_inputs=images()[0], test_inputs=images()[0])
     np.save(tmp_path / "flat.npy", np.zeros((3, 64), np.uint8))
@@ -683,7 +698,7 @@ def test_what_does_not_suit_is_one_line(digits: Path, table: Path, archive: Path
     cases: list[tuple[Path, Any, str, str]] = [
         (digits, "none.npy", "out.csv", r"--data: got 'none\.npy'; expected a file, a folder or a pattern"),
         (digits, tmp_path / "*.bmp", "out.csv", r"--data: got '.*\*\.bmp'"),
-        (digits, archive, "out.txt", r"--output: got '.*out\.txt'; expected a file named \*one of \.csv, \.jsonl"),
+        (digits, archive, "out.txt", r"--output: got '.*out\.txt'; expected a file whose name ends in one of \.csv"),
         (digits, archive, "folder", r"--output: got a folder, for a model that makes no masks"),
         (digits, tmp_path / "two.npz", "out.csv", r"two\.npz: got the arrays test_inputs, train_inputs"),
         (
@@ -750,6 +765,20 @@ def test_a_second_process_does_not_write_the_same_output(digits: Path, archive: 
     assert not (tmp_path / "out.csv").exists()
     predict(digits, archive, tmp_path / "out.csv")
     assert len(rows_of(tmp_path / "out.csv")) == 1797
+
+
+def test_an_output_takes_no_place_of_what_is_read(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    np.savez(tmp_path / "mine.npz", inputs=images()[0][:3])
+    mine = (tmp_path / "mine.npz").read_bytes()
+    (tmp_path / "link.npz").symlink_to("mine.npz")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for data in ("../mine.npz", "../link.npz", "../*.npz"):
+        with pytest.raises(UsageError, match=r"^--output: got \S+mine\.npz, which is read; expected another file"):
+            predict(digits, data, tmp_path / "mine.npz")
+    with pytest.raises(UsageError, match=r"^--output: got '\.'; expected a path that ends in a name"):
+        predict(digits, "../mine.npz", Path())
+    assert (tmp_path / "mine.npz").read_bytes() == mine
 
 
 def test_data_given_in_python_are_predicted_from_files(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import json
 import random
 import shutil
@@ -332,9 +333,13 @@ def test_what_is_no_http_ends_its_connection_alone(server: Server, model: Export
     repeated = b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde"
     for line in [*lines, repeated]:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-            connection.sendall(line)
-            connection.shutdown(socket.SHUT_WR)
-            assert b" 500 " not in connection.recv(2**16)
+            try:
+                connection.sendall(line)
+                connection.shutdown(socket.SHUT_WR)
+                assert b" 500 " not in connection.recv(2**16)
+            except OSError as error:  # the server may close the connection before this end does
+                if error.errno not in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE):
+                    raise
     assert_answers(server.ask(INFER, in_json(tensors(PICTURES[:3]))), model, PICTURES[:3])
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,24 @@ def test_binary_data_follow_the_json_in_the_order_of_the_inputs():
     np.testing.assert_array_equal(found["day"], [0.5, np.nan])
     arguments = TABLE.arguments(found)
     assert arguments["codes"].tolist() == [[1], [0]], "a category that no training row has is code 0"
+
+
+@pytest.mark.parametrize(("in_binary", "most"), [(True, 4), (False, 1), (None, 2)])
+def test_an_answer_that_would_fill_the_memory_is_refused(in_binary: bool | None, most: int):
+    """All outputs are made; JSON takes more memory than binary data."""
+    large = {name: TensorSpec(name, "FP32", (2, 2**20)) for name in ("logits", "probabilities")}
+    wanted: dict[str, Any] = {"parameters": {"binary_data_output": bool(in_binary)}}
+    if in_binary is None:
+        wanted = {"outputs": [{"name": "logits"}]}
+
+    def rows(count: int) -> int:
+        given = {**GOOD, "shape": [count, 2, 3], "data": [0] * (6 * count)}
+        return read(replace(PICTURES, outputs=large), given, **wanted).rows
+
+    assert rows(most) == most
+    with pytest.raises(Refusal, match=f"outputs: got more numbers; expected those of at most {most} examples") as found:
+        rows(most + 1)
+    assert found.value.status == 413
 
 
 def test_missing_values_of_a_table_are_null():

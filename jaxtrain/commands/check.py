@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxtrain.check.answers import Answer
 from jaxtrain.check.ask import ask, exit_code, to_json
@@ -36,10 +37,12 @@ def run(options: Options) -> int:
     for name, png in draw(context, answers):
         write_bytes(folder / name, png)
     write_json(folder / "config.json", config)
-    write_json(folder / "result.json", to_json(answers, time.perf_counter() - began))
+    result = to_json(answers, time.perf_counter() - began)
+    write_json(folder / "result.json", result)
     found = [name for name, answer in answers.items() if answer.status == "fault"]
     error = f"check: got a fault in {', '.join(found)}; expected none. See {folder / 'result.json'}" if found else ""
-    options.show(_last_lines(answers, folder, time.perf_counter() - began, options), error)
+    options.show(_last_lines(result, folder, options), error)
+    options.document.show({**result, "files": [str(folder / name) for name in list_directory(folder)]})
     return exit_code(answers)
 
 
@@ -67,14 +70,14 @@ def _group_of(name: str) -> str:
     return next((group for group, questions in GROUPS.items() if name in questions), "your own")
 
 
-def _last_lines(answers: Mapping[str, Answer], folder: Path, seconds: float, options: Options) -> list[str]:
-    counts = to_json(answers, seconds)["counts"]
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+def _last_lines(result: Mapping[str, Any], folder: Path, options: Options) -> list[str]:
+    answers = result["answers"]
+    told = ", ".join(f"{count} {status}" for status, count in result["counts"].items())
     chosen = options.again()
-    bad = [name for name, answer in answers.items() if answer.status == "fault"]
+    bad = [name for name, answer in answers.items() if answer["status"] == "fault"]
     words = ["check", *chosen, f"--only={','.join(bad)}"] if bad else chosen
     return [
-        f"{len(answers)} questions in {seconds:.0f} s: {told}",
+        f"{len(answers)} questions in {result['seconds']:.0f} s: {told}",
         f"wrote {folder}/: {', '.join(list_directory(folder))}",
         "next:",
         f"  {command()} {join(words)}",

@@ -32,7 +32,7 @@ def run(options: Options) -> int:
     make_directory(picture.parent)
     write_bytes(picture, render(draw_comparison(found), DPI).png)
     options.show([*comparison_report(found), f"wrote {picture}: the curves"])
-    options.show_document("compare", {**comparison_document(found), "picture": str(picture)})
+    options.document.show({**comparison_document(found), "picture": str(picture)})
     return 0
 
 

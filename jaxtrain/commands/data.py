@@ -1,6 +1,7 @@
 """The command `data`: reports what was understood of the data of a config, and draws examples, without training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,33 @@ def run(options: Options) -> int:
     dataset = load(config["data"], **needs_of(config))
     make_directory(picture.parent)
     write_bytes(picture, render(draw_examples(dataset)).png)
+    pictures = [picture]
     lines = [*data_report(dataset, config), f"wrote {picture}: examples"]
     augmentation = augmentation_of(config)
     if augmentation.members and dataset.has_pictures:
         augmented = picture.with_name(f"{picture.stem.removesuffix('data')}augmented.png")
         demand_writable(augmented)
         write_bytes(augmented, render(draw_augmented(dataset, augmentation, hyperparameters(config))).png)
+        pictures.append(augmented)
         lines.append(f"wrote {augmented}: examples before and after {', '.join(augmentation.names)}")
     arguments = options.again()
     next_lines = [f"  {command()} {verb}{join(arguments)}" for verb in ("lr_range ", "")]
     options.show([*lines, "next:", *next_lines])
+    options.document.show(data_document(dataset, config, pictures))
     return 0
+
+
+def data_document(dataset: Dataset, config: Mapping[str, Any], pictures: Sequence[Path]) -> dict[str, Any]:
+    """Returns what `data` tells programs."""
+    section = config["data"]
+    return {
+        "name": section["name"],
+        "examples": dataset.sizes,
+        "steps_per_epoch": steps_per_epoch(dataset.epoch_examples, section["batch_size"]),
+        "info": dataset.info.to_json(),
+        "passed_over": dataset.bad.messages if dataset.bad else [],
+        "pictures": list(map(str, pictures)),
+    }
 
 
 def data_report(dataset: Dataset, config: Mapping[str, Any]) -> list[str]:

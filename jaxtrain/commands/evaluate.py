@@ -21,7 +21,9 @@ def run(options: Options) -> int:
     """Evaluates the run in `--workdir`; returns 0."""
     assert options.workdir is not None
     use_persistent_cache()
-    options.show(evaluation_report(evaluate(options.workdir, options.trust), Path(options.workdir)))
+    evaluation = evaluate(options.workdir, options.trust)
+    options.show(evaluation_report(evaluation, Path(options.workdir)))
+    options.document.show(evaluation_document(evaluation, options.workdir))
     return 0
 
 
@@ -47,9 +49,17 @@ def evaluate(workdir: str | Path, trust: Sequence[str] = (), *, data: Source | N
     return evaluation
 
 
+def evaluation_document(evaluation: Mapping[str, Any], workdir: str) -> dict[str, Any]:
+    """Returns what `evaluate` tells programs."""
+    return {"workdir": workdir, "step": evaluation["step"], "metrics": _splits(evaluation)}
+
+
 def evaluation_report(evaluation: Mapping[str, Any], workdir: Path) -> list[str]:
     """Formats the output of `evaluate`."""
     lines = [f"step {evaluation['step']:,} of {workdir}"]
-    splits = {name: numbers for name, numbers in evaluation.items() if name != "step"}
-    lines += [f"  {name:<11}{format_numbers(select_readable(numbers))}" for name, numbers in splits.items()]
+    lines += [f"  {name:<11}{format_numbers(select_readable(own))}" for name, own in _splits(evaluation).items()]
     return [*lines, f"wrote {workdir}/evaluation.json"]
+
+
+def _splits(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: numbers for name, numbers in evaluation.items() if name != "step"}

@@ -19,6 +19,7 @@ def run(options: Options) -> int:
     formats = None if options.format is None else options.format.split(",")
     folder, description = export_run(options.workdir, options.output, formats=formats, **chosen, **weights)
     options.show(export_report(folder, description))
+    options.document.show({"folder": str(folder), "description": description})
     return 0
 
 

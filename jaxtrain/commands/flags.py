@@ -115,14 +115,15 @@ FLAGS = {
     "--uri": Flag("the MLflow server to send to (default: that of the config)", "ADDRESS", verbs=("sync",)),
     "--metric": Flag("the metric to compare (default: eval.metric)", "NAME", verbs=("compare",)),
     "--sort": Flag("best, last, test, seconds, name, or a key that differs", "KEY", verbs=("compare",)),
-    "--json": Flag(
-        "prints one JSON document (docs/json.md); lines for people go to the standard error", verbs=("compare",)
-    ),
+    "--json": Flag("prints one JSON document (docs/json.md); lines for people go to the standard error"),
     "--only": Flag("the questions to ask, with commas", "NAMES", verbs=("check",)),
     "--skip": Flag("the questions to leave out, with commas", "NAMES", verbs=("check",)),
     "--debug": Flag("prints the traceback of an error"),
 }
-"""Option -> what it is. Each but --debug is a field of `Options`."""
+"""Option -> what it is. Each is a field of `Options`, but those of OF_MAIN."""
+
+OF_MAIN = ("--debug", "--json")
+"""The options that say how a command ends, which holds also where the others cannot be read."""
 
 
 def field_of(name: str) -> str:
@@ -131,8 +132,8 @@ def field_of(name: str) -> str:
 
 
 def values_of(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Returns the values of all options but --debug by their fields, those given several times as tuples."""
-    values = {field_of(name): getattr(parsed, field_of(name)) for name in FLAGS if name != "--debug"}
+    """Returns the values of the options by their fields of `Options`, those given several times as tuples."""
+    values = {field_of(name): getattr(parsed, field_of(name)) for name in FLAGS if name not in OF_MAIN}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

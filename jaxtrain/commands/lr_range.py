@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxtrain.commands.options import Options, command, join, use_a_host_device_per_core
 from jaxtrain.files import list_directory
@@ -23,7 +24,22 @@ def run(options: Options) -> int:
     kept = {k: v for k, v in options.overrides.items() if not k.startswith("lr_range.") and k not in tested}
     chosen = [f"--config={options.config}", *(f"--config.{key}={value}" for key, value in kept.items())]
     options.show(lr_range_report(result, chosen, workdir), "" if result.reading else ALL_DIVERGED)
+    options.document.show(lr_range_document(result, workdir))
     return 0 if result.status == "done" else 4
+
+
+def lr_range_document(result: LRRangeResult, workdir: Path) -> dict[str, Any]:
+    """Returns what `lr_range` tells programs."""
+    folder = workdir / "lr_range"
+    saved = result.to_json()
+    kept = ("status", "method", "target", "suggestions", "total_steps", "description", "rows", "readings")
+    return {
+        **{key: saved[key] for key in kept},
+        "second": {"name": result.second[0], "values": result.second[1]} if result.second else None,
+        "row": result.row,
+        "reliable": result.reliable,
+        "files": [str(folder / name) for name in list_directory(folder)],
+    }
 
 
 def lr_range_report(result: LRRangeResult, arguments: list[str], workdir: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """Options shared by all commands: config, overrides, directory, quiet."""
 
-import json
 import os
 import shlex
 import shutil
@@ -9,16 +8,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from jaxtrain.commands.document import Document
 from jaxtrain.config.schema import Text
 from jaxtrain.errors import OnlyInOrderError, UsageError, Words, printable
-from jaxtrain.files import as_json_value, guarded, working_directory
+from jaxtrain.files import guarded, working_directory
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
-
-SCHEMA = 1
-"""Number of the form of the JSON documents, which docs/json.md describes; it grows when a key changes its meaning."""
 
 LONGEST_NAME = 200
 """Bytes of a run's name: file systems take 255, and digits and endings are appended."""
@@ -26,10 +23,14 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class Options:
-    """A parsed command line: words after the verb, overrides (dotted name -> text), the options, and when it began."""
+    """A parsed command line: words after the verb, overrides (dotted name -> text), the options, and when it began.
+
+    `document` prints what the verb found for programs, if they ask for it.
+    """
 
     words: tuple[str, ...]
     overrides: Mapping[str, Text]
+    document: Document
     config: str | None = None
     workdir: str | None = None
     quiet: bool = False
@@ -41,7 +42,6 @@ class Options:
     profile: int | None = None
     metric: str | None = None
     sort: str | None = None
-    json: bool = False
     export: str | None = None
     host: str | None = None
     port: int | None = None
@@ -70,7 +70,7 @@ class Options:
         loaded = load(path, self.overrides, self.trust)
         if not self.quiet:
             lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
-            print("\n".join(map(printable, lines)), file=self._lines, flush=True)
+            print("\n".join(map(printable, lines)), flush=True)
         default = Path("runs") / f"{self.name}-{digest(loaded.config)}"
         return loaded.config, Path(self.workdir or default)
 
@@ -94,20 +94,9 @@ class Options:
     def show(self, lines: Sequence[str], error: str = "") -> None:
         """Prints the final lines of a command, control characters escaped; with `--quiet` only the error, if any."""
         if not self.quiet:
-            print("\n".join(map(printable, lines)), file=self._lines)
+            print("\n".join(map(printable, lines)))
         elif error:
             print(f"error: {error}", file=sys.stderr)
-
-    def show_document(self, verb: str, content: Mapping[str, Any]) -> None:
-        """Prints what a verb found as one JSON document, for programs, if `--json` is given; also with `--quiet`."""
-        if self.json:
-            document = {"verb": verb, "schema": SCHEMA, **content}
-            print(json.dumps(as_json_value(document), indent=2, allow_nan=False))
-
-    @property
-    def _lines(self) -> TextIO:
-        """Where lines for people go: with `--json`, the standard output holds the document alone."""
-        return sys.stderr if self.json else sys.stdout
 
 
 def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:

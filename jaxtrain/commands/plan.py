@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +40,22 @@ def run(options: Options) -> int:
     if planned.curves.values:
         draw_schedules(planned, picture)
     options.show([*_search_lines(config, planned), *plan_report(planned, picture, options.again())])
+    options.document.show(plan_document(planned, picture))
     return 0
+
+
+def plan_document(planned: Plan, picture: Path) -> dict[str, Any]:
+    """Returns what `plan` tells programs: all but the values of the schedules, which the picture shows."""
+    steps, evaluations = planned.epoch_seconds or (None, None)
+    return {
+        **{name: value for name, value in asdict(planned).items() if name != "curves"},
+        "fits": planned.timing is not None,
+        "total_memory": planned.total_memory,
+        "epochs": planned.epochs,
+        "epoch_seconds": {"steps": steps, "evaluations": evaluations},
+        "scheduled": list(planned.curves.values),
+        "picture": str(picture) if planned.curves.values else None,
+    }
 
 
 def draw_schedules(planned: Plan, picture: Path) -> None:

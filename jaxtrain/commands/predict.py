@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxtrain.commands.options import Options
 from jaxtrain.commands.summary import format_numbers, select_readable
@@ -24,6 +25,7 @@ def run(options: Options) -> int:
     chosen = {"skip_bad": options.skip_bad, "quiet": options.quiet}
     predicted = predict_to_file(model, options.data, options.output, **chosen)
     options.show(prediction_report(predicted, Path(options.output)))
+    options.document.show(prediction_document(predicted, options.output))
     return 0
 
 
@@ -35,6 +37,17 @@ def _load(options: Options) -> Model:
         if given is not None:
             raise UsageError(option, given, "none for an export, which is of one model", f"Leave {option} out")
     return ExportModel(load_export(options.export))
+
+
+def prediction_document(predicted: Predicted, output: str) -> dict[str, Any]:
+    """Returns what `predict` tells programs."""
+    return {
+        "output": output,
+        "examples": predicted.examples,
+        "measured": predicted.measured,
+        "metrics": predicted.metrics,
+        "skipped": [error.to_json() for error in predicted.skipped],
+    }
 
 
 def prediction_report(predicted: Predicted, output: Path) -> list[str]:

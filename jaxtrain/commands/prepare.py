@@ -15,12 +15,9 @@ from jaxtrain.files import (
     full_path,
     is_directory,
     list_directory,
-    make_directory,
-    remove_empty_directory,
-    remove_tree,
     rename,
 )
-from jaxtrain.storage.locks import run_lock
+from jaxtrain.storage.work_folder import work_beside
 from jaxtrain.trackers.progress import Progress, progress
 
 
@@ -35,21 +32,13 @@ def run(options: Options) -> int:
         raise UsageError("--output", Words(f"{output}, which is there already"), "a folder that is new or empty")
     config, _ = options.resolve()
     source = as_source(read(config["data"]), config["data"]["name"], as_preparable)
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    try:
-        with run_lock(unfinished):
-            arrays = unfinished / "arrays"
-            remove_tree(arrays)  # of a call that was killed
-            make_directory(arrays)
-            try:
-                counts = _write(source, arrays, options)
-                rename(arrays, output)
-            finally:
-                remove_tree(arrays)
-    finally:
-        remove_empty_directory(unfinished)
+    with work_beside(output) as arrays:
+        counts = _write(source, arrays, options)
+        rename(arrays, output)
     told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    options.show([f"wrote {output}: {told} examples", "next:", f"  {command()} {join(_again(options, output))}"])
+    again = _again(options, output)
+    options.show([f"wrote {output}: {told} examples", "next:", f"  {command()} {join(again)}"])
+    options.document.show({"output": options.output, "examples": counts, "arguments": again})
     return 0
 
 

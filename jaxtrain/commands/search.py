@@ -1,7 +1,10 @@
 """The command `search`: runs or resumes a hyperparameter search and prints its result."""
 
+from typing import Any
+
 from jaxtrain.commands.options import Options, command, join, quote, use_a_host_device_per_core
 from jaxtrain.files import exists
+from jaxtrain.search.report.files import summarise
 from jaxtrain.search.report.headline import sentences, title
 from jaxtrain.search.run import SearchResult
 
@@ -36,7 +39,21 @@ def run(options: Options) -> int:
     use_persistent_cache()
     result = run_search(config, workdir, name=options.name, quiet=options.quiet, accept_edited=options.accept_edited)
     options.show(search_report(result, options.again()), _lack(result))
+    options.document.show(search_document(result))
     return result.exit_code
+
+
+def search_document(result: SearchResult) -> dict[str, Any]:
+    """Returns what `search` tells programs; of one that was interrupted, what is known so far."""
+    has_report = result.status != "interrupted"
+    return {
+        "status": result.status,
+        **summarise(result.findings),
+        "folder": str(result.folder),
+        "best_config": str(result.folder / "best_config.json") if has_report and result.findings.best else None,
+        "report": str(result.folder / "report.html") if has_report else None,
+        "signal": result.signal,
+    }
 
 
 def _lack(result: SearchResult) -> str:

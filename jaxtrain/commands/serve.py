@@ -29,10 +29,14 @@ def run(options: Options) -> int:
             if not options.quiet:
                 print(printable(line), flush=True)
 
+    def show(name: str, address: str) -> None:
+        with contextlib.suppress(OSError):  # as above
+            options.document.show({"export": options.export, "model": name, "address": address})
+
     use_persistent_cache()
     model = load_export(options.export)
     limits = Limits(
         options.most_requests or REQUESTS, options.deadline or SECONDS, (options.most_megabytes or MEGABYTES) * 2**20
     )
-    serve(model, options.host or HOST, PORT if options.port is None else options.port, limits, say)
+    serve(model, options.host or HOST, PORT if options.port is None else options.port, limits, say, show)
     return 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,29 @@ WORDS = {
 def run(options: Options) -> int:
     """Sends what the server lacks of the run and of the searches in `--workdir`; returns 0."""
     assert options.workdir is not None
-    options.show(sync(Path(options.workdir), options.uri, quiet=options.quiet))
+    sent = sync(Path(options.workdir), options.uri, quiet=options.quiet)
+    options.show([line for own in sent for line in sync_lines(own)])
+    options.document.show({"workdir": options.workdir, "sent": list(map(asdict, sent))})
     return 0
 
 
-def sync(workdir: Path, uri: str | None = None, *, quiet: bool = False) -> list[str]:
-    """Sends what an MLflow server lacks of the run and of the searches in a directory; returns lines on what was sent.
+@dataclass(frozen=True)
+class Sent:
+    """What was sent of a folder: kind -> count, for the kinds of WORDS, and the page of the server that shows it."""
+
+    folder: str
+    counts: dict[str, int]
+    page: str
+
+
+def sync_lines(sent: Sent) -> list[str]:
+    """Formats the output of `sync` on a folder."""
+    counts = [f"{count:,} {WORDS[kind]}" for kind, count in sent.counts.items()]
+    return [f"sent {', '.join(counts) or 'nothing, since nothing was missing'}", f"  {sent.page}"]
+
+
+def sync(workdir: Path, uri: str | None = None, *, quiet: bool = False) -> list[Sent]:
+    """Sends what an MLflow server lacks of the run and of the searches in a directory; returns what was sent of each.
 
     `uri` is the server's address (None: that of the config). Raises UsageError if the directory holds neither, is in
     use, or names no server; ConfigError if the address is no server's; StorageError if the server does not answer.
@@ -53,7 +70,7 @@ def sync(workdir: Path, uri: str | None = None, *, quiet: bool = False) -> list[
         for folder in places:
             if folder.name.startswith(WORKER):
                 held.enter_context(run_lock(folder))
-        return [line for folder, owner in places.items() for line in _send(folder, workdir, owner, uri, say)]
+        return [_send(folder, workdir, owner, uri, say) for folder, owner in places.items()]
 
 
 def _folders(workdir: Path) -> list[Path]:
@@ -62,7 +79,7 @@ def _folders(workdir: Path) -> list[Path]:
     return [workdir, below, *(below / name for name in list_directory(below) if name.startswith(WORKER))]
 
 
-def _send(folder: Path, workdir: Path, owner: Owner, uri: str | None, say: Callable[[str], None]) -> list[str]:
+def _send(folder: Path, workdir: Path, owner: Owner, uri: str | None, say: Callable[[str], None]) -> Sent:
     section = _section(owner.saved, uri)
     key = "--uri" if uri else "track.mlflow.uri"
     if reason := check_server(section, ANSWER_SECONDS, key):
@@ -76,8 +93,8 @@ def _send(folder: Path, workdir: Path, owner: Owner, uri: str | None, say: Calla
         raise UsageError(key, Words(f"{section['uri']}, which refuses ({error})"), "one that takes the run") from error
     finally:
         sender.run.close()
-    counts = [f"{count:,} {WORDS[kind]}" for kind, count in sender.run.noted.items() if kind in WORDS]
-    return [f"sent {', '.join(counts) or 'nothing, since nothing was missing'}", f"  {sender.run.page}"]
+    counts = {kind: count for kind, count in sender.run.noted.items() if kind in WORDS}
+    return Sent(str(folder), counts, sender.run.page)
 
 
 def _sender(folder: Path, workdir: Path, owner: Owner, section: Config, say: Callable[[str], None]) -> Sender:

@@ -1,6 +1,7 @@
 """The command `train`: trains a config, or resumes the run in its directory."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def run(options: Options) -> int:
         profile=options.profile or 0,
     )
     options.show(train_report(result, workdir), result.reason if result.status == "diverged" else "")
+    options.document.show(train_document(result, workdir))
     return result.exit_code
 
 
@@ -41,13 +43,25 @@ def _debug(options: Options, config: Config, workdir: Path) -> int:
     """Runs a debug mode; returns the exit code that the run would have had."""
     from jaxtrain.training.debugging.run import debug_run
 
-    result = debug_run(config, workdir, say=lambda line: options.show([line]), quiet=options.quiet)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        options.show([line])
+
+    result = debug_run(config, workdir, say=say, quiet=options.quiet)
     words = [word for word in options.again() if not word.startswith("--config.debug.")]
     lines = [result.reason] if result.reason else []
     if result.status == "done":
         lines += ["next:", f"  {command()} {join(words)}"]
     options.show(lines, result.reason if result.status == "diverged" else "")
+    options.document.show({**train_document(result, workdir), "said": said})
     return result.exit_code
+
+
+def train_document(result: Result, workdir: Path) -> dict[str, Any]:
+    """Returns what `train` tells programs."""
+    return {"workdir": str(workdir), **asdict(result), "files": [name for name, _ in list_run_files(workdir)]}
 
 
 def train_report(result: Result, workdir: Path) -> list[str]:

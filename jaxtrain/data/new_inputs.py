@@ -36,7 +36,7 @@ def as_new_inputs(inputs: Any, info: DataInfo, *, allow_nan: bool) -> Table | np
     return plain
 
 
-def check_numbers(table: Table, info: DataInfo) -> None:
+def check_numbers(table: Table, info: DataInfo, hint: str = ALLOW) -> None:
     """Raises DataError for a number that is infinite, or missing in a column that misses none in training.
 
     Raises it, too, for columns that are not those of training.
@@ -54,7 +54,7 @@ def check_numbers(table: Table, info: DataInfo) -> None:
             row = int(wrong[0])
             value = "no value" if absent[row] else str(values[row])
             got = Words(f"{value} in the column {column.name!r}")
-            raise DataError(table.place(row), got, "a finite number in each row, as in training", ALLOW)
+            raise DataError(table.place(row), got, "a finite number in each row, as in training", hint)
 
 
 def as_stored_integers(plain: np.ndarray, info: DataInfo) -> np.ndarray:

@@ -33,12 +33,12 @@ class ExportedModel:
     """An exported model: its description, as `model.json` holds it, and its program."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Loads the export in a folder; raises ValueError for a program that was changed since it was written."""
+        """Loads the export in a folder; raises ValueError for files that were changed since they were written."""
         folder = Path(folder)
-        self.description = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        self.description = _unsealed((folder / MANIFEST).read_text(encoding="utf-8"))
         content = (folder / PROGRAM).read_bytes()
         if hashlib.sha256(content).hexdigest() != self.description["files"][PROGRAM]["sha256"]:
-            raise ValueError(f"{PROGRAM}: got content that fails its checksum; expected what the export wrote")
+            raise _changed(PROGRAM)
         self._call = jax.jit(export.deserialize(bytearray(content)).call)
 
     def predict(self, model_input: Any, params: Any = None) -> Arrays:
@@ -95,6 +95,19 @@ class ExportedModel:
             codes = [_codes(names, _column(columns, name)) for name, names in of_columns]
             arguments["codes"] = np.stack(codes, axis=1)
         return arguments
+
+
+def _unsealed(text: str) -> dict[str, Any]:
+    """Returns the description without its seal, the checksum of all else: statistics there are part of the model."""
+    content = json.loads(text)
+    seal = content.pop("seal", None)
+    if hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16] != seal:
+        raise _changed(MANIFEST)
+    return content
+
+
+def _changed(name: str) -> ValueError:
+    return ValueError(f"{name}: got content that fails its checksum; expected what the export wrote")
 
 
 def _column(columns: Any, name: str) -> np.ndarray:

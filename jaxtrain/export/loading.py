@@ -20,7 +20,7 @@ from jaxtrain.export.outputs import restores_on_host
 from jaxtrain.export.padded import Outputs, PaddedProgram
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.export.token_inputs import TokenInputs
-from jaxtrain.files import read_bytes
+from jaxtrain.files import exists, read_bytes
 from jaxtrain.storage.safetensors_files import read_arrays
 from jaxtrain.storage.seals import read_sealed
 
@@ -122,6 +122,9 @@ def load_export(folder: str | Path) -> ExportedModel:
     that this version of JAX does not read.
     """
     folder = Path(folder)
+    if not exists(folder / MANIFEST):
+        hint = f"Give {folder / 'export'}" if exists(folder / "export" / MANIFEST) else ""
+        raise StorageError(str(folder), Words(f"a directory without {MANIFEST}"), "that of an export", hint)
     description = read_sealed(folder / MANIFEST, "what the export wrote", COPY)
     if description.get("format") != FORMAT:
         got = Words(f"an export of format {description.get('format')}")
@@ -142,6 +145,8 @@ def sha256_of(content: bytes) -> str:
 
 
 def _read_verified(path: Path, expected: str) -> bytes:
+    if not exists(path):
+        raise StorageError(str(path), Words("no file"), "what the export wrote", COPY)
     content = read_bytes(path)
     if sha256_of(content) != expected:
         raise StorageError(str(path), Words("content that fails its checksum"), "what the export wrote", COPY)

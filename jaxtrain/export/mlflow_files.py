@@ -18,6 +18,13 @@ MODEL = "MLmodel"
 
 CODE = "code"
 
+PYTHON_ENVIRONMENT = "python_env.yaml"
+
+REQUIREMENTS = "requirements.txt"
+
+NAMES = (MODEL, CODE, PYTHON_ENVIRONMENT, REQUIREMENTS)
+"""Files and folders of MLflow in the directory of an export."""
+
 MODEL_TEXT = """\
 flavors:
   python_function:
@@ -32,7 +39,7 @@ signature:
   outputs: '{outputs}'
 """
 
-ENVIRONMENT = """\
+ENVIRONMENT_TEXT = """\
 python: "{python}"
 build_dependencies:
 - pip
@@ -40,7 +47,7 @@ dependencies:
 - -r requirements.txt
 """
 
-REQUIREMENTS = """\
+REQUIREMENTS_TEXT = """\
 flatbuffers
 jax>={jax}
 mlflow
@@ -63,8 +70,8 @@ def mlflow_files(description: Mapping[str, Any]) -> dict[str, bytes]:
     )
     texts = {
         MODEL: model,
-        "python_env.yaml": ENVIRONMENT.format(python=python),
-        "requirements.txt": REQUIREMENTS.format(jax=description["versions"]["jax"]),
+        PYTHON_ENVIRONMENT: ENVIRONMENT_TEXT.format(python=python),
+        REQUIREMENTS: REQUIREMENTS_TEXT.format(jax=description["versions"]["jax"]),
         f"{CODE}/{module}.py": read_text(Path(exported_model.__file__)),
     }
     return {name: text.encode() for name, text in texts.items()}

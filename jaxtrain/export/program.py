@@ -23,18 +23,22 @@ from jaxtrain.training.trained_run import Run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
+ERRORS_OF_TRACING = (TypeError, ValueError, NotImplementedError)
+"""Errors of JAX for operations that a program cannot have: it has no one class for them."""
+
 
 @dataclass(frozen=True)
 class Member:
     """The weights of a run for prediction, as an export stores them, and what predicts with them.
 
-    `values` are the hyperparameters of the step, by name.
+    `values` are the hyperparameters of the step, by name. A model `by_example` sees one example at a time.
     """
 
     params: Any
     model_state: Any
     task: Task
     values: Mapping[str, np.ndarray]
+    by_example: bool = False
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -45,6 +49,8 @@ class Member:
         """Predicts from prepared inputs, inside a program."""
         weights = jax.tree.map(restore_weight, (self.params, self.model_state))
         with outside_loops():
+            if self.by_example:
+                return jax.vmap(lambda example: self.task.predict(*weights, example[None], self.values)[0])(inputs)
             return self.task.predict(*weights, inputs, self.values)
 
     def stored(self, storage: Storage) -> "Member":
@@ -65,7 +71,17 @@ def member_of(run: Run) -> Member:
     if section["paths"]:
         params = jax.device_get(LoRA(section["paths"], section["rank"]).merge(params, values))
         task = make_task({**run.config, "lora": {**section, "paths": None}}, run.info)
-    return Member(params, model_state, task, values)
+    member = Member(params, model_state, task, values)
+    return member if _takes_any_number(member, inputs_of(run.info)) else replace(member, by_example=True)
+
+
+def _takes_any_number(member: Member, inputs: Inputs) -> bool:
+    """Tells whether a model can be traced without the number of examples, for which `len(inputs)` in its code asks."""
+    try:
+        jax.eval_shape(lambda **arguments: member.predict(inputs.prepare(arguments)), **batched(inputs))
+    except ERRORS_OF_TRACING:
+        return False
+    return True
 
 
 def program_of(inputs: Inputs, members: Sequence[Member], head: Head) -> Callable[..., dict[str, jax.Array]]:
@@ -90,7 +106,7 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     try:
         with _without_source_places():
             return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
-    except (TypeError, ValueError, NotImplementedError) as error:  # of the model's operations: JAX has no one class
+    except ERRORS_OF_TRACING as error:
         got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
         expected = "a model of operations that take any number of examples, on any platform"
         raise UsageError("model.name", got, expected, "Use it by load_run") from error

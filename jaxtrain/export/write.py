@@ -14,6 +14,7 @@ from jaxtrain.export.container import DOCKERFILE, KUBERNETES, dockerfile, kubern
 from jaxtrain.export.description import describe_export, describe_files, describe_onnx
 from jaxtrain.export.formats import Formats, choose_formats
 from jaxtrain.export.loading import EXAMPLES, MANIFEST, PROGRAM
+from jaxtrain.export.mlflow_files import NAMES as MLFLOW_NAMES
 from jaxtrain.export.mlflow_files import mlflow_files
 from jaxtrain.export.program import Member, export_program, member_of
 from jaxtrain.export.quality import demand_quality, measure_quality
@@ -33,12 +34,16 @@ from jaxtrain.storage.ownership import read_owner
 from jaxtrain.storage.result import Result, read_result
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.storage.seals import write_sealed
+from jaxtrain.storage.work_folder import work_beside
 from jaxtrain.tasks import needs_of
 from jaxtrain.training.checks import check_fingerprint, check_preparation
 from jaxtrain.training.trained_run import Run, load_run, open_run
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
+
+OWN_NAMES = {MANIFEST, PROGRAM, ONNX, WEIGHTS, EXAMPLES, CARD, DOCKERFILE, KUBERNETES, *MLFLOW_NAMES}
+"""Files and folders that an export consists of."""
 
 EXAMPLE_ROWS = 3
 """Rows that are kept with their outputs."""
@@ -82,14 +87,10 @@ def export_run(
     _demand_free(target)
     runs = _load_runs(workdir, seed, fold, ensemble, trust)
     dataset = _dataset(workdir, fold, trust, data)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    remove_tree(unfinished)
-    make_directory(unfinished)
-    try:
-        description = _write_files(unfinished, runs, result, dataset, storage, fold, chosen)
-        _replace(target, unfinished)
-    finally:
-        remove_tree(unfinished)
+    with work_beside(target) as work:
+        _restore_earlier(target)
+        description = _write_files(work, runs, result, dataset, storage, fold, chosen)
+        _replace(target, work)
     return target, description
 
 
@@ -105,10 +106,11 @@ def _finished(workdir: Path) -> Result:
 
 
 def _demand_free(target: Path) -> None:
-    """Raises UsageError for a directory of files that are no export."""
+    """Raises UsageError for a directory with files that are of no export, as an export takes its whole place."""
     names = list_directory(target)
-    if names and MANIFEST not in names:
-        got = Words(f"a directory that holds {names[0]!r}")
+    foreign = [name for name in names if MANIFEST not in names or name not in OWN_NAMES]
+    if foreign:
+        got = Words(f"a directory that holds {foreign[0]!r}")
         raise UsageError(str(target), got, "a new directory, or that of an export", "Give another --output")
 
 
@@ -229,10 +231,22 @@ def _write_examples(path: Path, rows: CheckedRows) -> None:
     write_arrays(path, {f"{part}/{k}": a[:EXAMPLE_ROWS] for part, arrays in parts.items() for k, a in arrays.items()})
 
 
+def _place_of_earlier(target: Path) -> Path:
+    """Returns where an earlier export lies while another takes its name."""
+    return target.with_name(f".{target.name}.earlier")
+
+
+def _restore_earlier(target: Path) -> None:
+    """Gives an earlier export its name again, after a kill between the two renames; removes one that is not needed."""
+    earlier = _place_of_earlier(target)
+    if exists(earlier) and not exists(target):
+        rename(earlier, target)
+    remove_tree(earlier)
+
+
 def _replace(target: Path, finished: Path) -> None:
     """Gives a finished directory its name; an earlier one there is removed when it has."""
-    earlier = target.with_name(f".{target.name}.earlier")
-    remove_tree(earlier)
+    earlier = _place_of_earlier(target)
     if exists(target):
         rename(target, earlier)
     rename(finished, target)

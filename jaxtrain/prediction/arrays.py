@@ -11,7 +11,7 @@ from jaxtrain.data.readers.idx import read_idx
 from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
 from jaxtrain.files import exists
-from jaxtrain.prediction.examples import Bad, Form, Piece, row_ids
+from jaxtrain.prediction.examples import FILL_IN, Bad, Form, Piece, row_ids
 from jaxtrain.prediction.targets import as_targets
 
 IDX_IMAGES = "images-idx3"
@@ -70,8 +70,7 @@ class ArrayExamples:
         for place in np.flatnonzero(bad):
             at = np.argwhere(~usable[place])[0]
             got = Words(f"inputs[{', '.join(map(str, (rows[place], *at)))}] = {values[(place, *at)]}")
-            hint = "Fill it in, or leave the row out by --skip-bad"
-            self.bad.note(DataError(_place(split, rows[place]), got, "finite numbers in the range of float32", hint))
+            self.bad.note(DataError(_place(split, rows[place]), got, "finite numbers in the range of float32", FILL_IN))
         return bad
 
 

@@ -10,6 +10,9 @@ from jaxtrain.config.registry import knobs_of
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError
 
+FILL_IN = "Fill it in, or leave the row out by --skip-bad"
+"""What to do about a number that is missing or not finite."""
+
 
 class Piece(NamedTuple):
     """Some examples: their ids (n,), row numbers or names, raw inputs as a model takes them, and targets.

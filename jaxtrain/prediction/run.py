@@ -1,8 +1,8 @@
 """Predicts from files to a file, a piece at a time."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,21 +10,14 @@ import numpy as np
 
 from jaxtrain.errors import DataError, JaxtrainWarning, UsageError, Words
 from jaxtrain.export.quality import predictions_of
-from jaxtrain.files import (
-    exists,
-    is_directory,
-    list_directory,
-    make_directory,
-    remove_empty_directory,
-    remove_tree,
-    rename,
-)
+from jaxtrain.files import exists, is_directory, is_same_file, list_directory, rename
 from jaxtrain.prediction.examples import Bad, Examples, Piece
 from jaxtrain.prediction.models import Model, Outputs
 from jaxtrain.prediction.opening import find_paths, open_examples
 from jaxtrain.prediction.tables import TableExamples
+from jaxtrain.prediction.texts import Prompts
 from jaxtrain.prediction.writers import Writer, writer_of
-from jaxtrain.storage.locks import run_lock
+from jaxtrain.storage.work_folder import work_beside
 from jaxtrain.trackers.progress import Progress, progress
 from jaxtrain.training.bookkeeping import Names, Numbers, to_numbers
 from jaxtrain.training.measuring import Measure, is_measured
@@ -58,8 +51,10 @@ def predict_to_file(
     make_writer = writer_of(output)
     _demand_free(output)
     bad = Bad(skip_bad)
-    examples = open_examples(find_paths(data), model.form, bad)
-    with _work_beside(output) as work:
+    paths = find_paths(data)
+    _demand_another(output, paths)
+    examples = open_examples(paths, model.form, bad)
+    with work_beside(output) as work:
         shown = progress(examples.count, 0, quiet=quiet, description=output.name, unit="example")
         with closing(make_writer(work, model.form.info, model.class_names)) as writer, shown as bar:
             predicted = _predict(model, examples, writer, bad, bar)
@@ -68,29 +63,19 @@ def predict_to_file(
     return predicted
 
 
-@contextmanager
-def _work_beside(output: Path) -> Iterator[Path]:
-    """Makes a folder beside the output for a block, of this process alone, and removes it."""
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    try:
-        with run_lock(unfinished):
-            work = unfinished / "work"
-            remove_tree(work)  # of a call that was killed
-            make_directory(work)
-            try:
-                yield work
-            finally:
-                remove_tree(work)
-    finally:
-        remove_empty_directory(unfinished)
-
-
 def _demand_free(output: Path) -> None:
     """Raises UsageError for a folder that holds something; a file is replaced."""
     if is_directory(output) and (output.suffix or list_directory(output)):
         raise UsageError("--output", Words(f"{output}, which is there already"), "a folder that is new or empty")
     if exists(output) and not output.suffix and not is_directory(output):
         raise UsageError("--output", Words(f"the file {output}"), "a folder for masks, or a name with an ending")
+
+
+def _demand_another(output: Path, paths: Sequence[Path]) -> None:
+    """Raises UsageError for an output that would take the place of one of the files that are read."""
+    for path in paths:
+        if is_same_file(output, path):
+            raise UsageError("--output", Words(f"{output}, which is read"), "another file than those of --data")
 
 
 def _predict(model: Model, examples: Examples, writer: Writer, bad: Bad, bar: Progress) -> Predicted:
@@ -134,10 +119,19 @@ def _add(measure: Measure, piece: Piece, outputs: Outputs) -> int:
 
 
 def _warn_of_unseen(examples: Examples, count: int) -> None:
-    """Warns of categories that no training row has."""
+    """Warns of categories that no training row has, and of characters that no training text has."""
+    if isinstance(examples, Prompts):
+        _warn_of_unknown(examples)
     if not isinstance(examples, TableExamples):
         return
     for column, unseen in examples.unseen.items():
         got = Words(f"{unseen:,} of {count:,} rows with a category of {column!r} that no training row has")
         expected = "categories of training: they count as none of these"
         warnings.warn(JaxtrainWarning(str(examples.files[0]), got, expected), stacklevel=3)
+
+
+def _warn_of_unknown(prompts: Prompts) -> None:
+    for file, count in prompts.unknown.items():
+        if count:
+            got = Words(f"{count:,} prompts with characters that the training part lacks")
+            warnings.warn(JaxtrainWarning(file, got, "characters of training: they count as unknown"), stacklevel=4)

@@ -16,7 +16,7 @@ from jaxtrain.data.readers.columns import TargetKind, clean
 from jaxtrain.data.readers.records import NoteBad, Records, Roles, inputs_alone, make_targets
 from jaxtrain.data.tables import TEXT, Table
 from jaxtrain.errors import DataError, Words
-from jaxtrain.prediction.examples import Bad, Form, Piece, row_ids
+from jaxtrain.prediction.examples import FILL_IN, Bad, Form, Piece, row_ids
 from jaxtrain.prediction.targets import as_targets
 
 Knobs = Mapping[str, Any]
@@ -100,7 +100,7 @@ class TableExamples:
 
         def convert(rows: Records) -> tuple[Table, np.ndarray | None, np.ndarray | None]:
             table = inputs_alone(rows, named, encoding.kinds)
-            check_numbers(table, self.form.info)
+            check_numbers(table, self.form.info, FILL_IN)
             return table, *targets_of(rows, named, self.form)
 
         kept = usable_rows(records, convert, self.bad) if len(records) else np.arange(0)

@@ -1,7 +1,8 @@
 """Prompts to continue: the lines of text files."""
 
+from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,15 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Prompts:
-    """Lines of text files, each a prompt; an empty one cannot be continued."""
+    """Lines of text files, each a prompt; an empty one cannot be continued.
+
+    `unknown` counts, by file, the prompts with characters that the training part lacks.
+    """
 
     files: Sequence[Path]
     form: Form
     bad: Bad
+    unknown: Counter[str] = field(default_factory=Counter)
 
     count = None
     """The number of lines is not known before they are read."""
@@ -47,5 +52,11 @@ class Prompts:
                 yield self._piece(file, rows, prompts)
 
     def _piece(self, file: Path, rows: list[int], prompts: list[str]) -> Piece:
+        self._count_unknown(file, prompts)
         ids = row_ids(str(file), np.array(rows), alone=len(self.files) == 1)
         return Piece(ids, np.array(prompts, object))
+
+    def _count_unknown(self, file: Path, prompts: list[str]) -> None:
+        vocabulary = self.form.info.vocabulary
+        if vocabulary is not None and vocabulary.unknown is not None:
+            self.unknown[str(file)] += sum(vocabulary.unknown in vocabulary.encode(prompt) for prompt in prompts)

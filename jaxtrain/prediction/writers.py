@@ -17,7 +17,7 @@ import numpy as np
 from jaxtrain.data.array_files import GrowingArray, write_field
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, UsageError, Words, one_of
-from jaxtrain.files import exists, guarded, make_directory, open_file, write_all
+from jaxtrain.files import as_json_value, exists, guarded, make_directory, open_file, write_all
 from jaxtrain.prediction.models import Outputs
 from jaxtrain.prediction.rows import Layout
 
@@ -93,7 +93,15 @@ class JsonlWriter(_Lines):
         """Writes rows."""
         columns = self._layout.columns(ids, outputs, prompts)
         rows = zip(*columns.values(), strict=True)
-        super().write("".join(f"{json.dumps(dict(zip(columns, row, strict=True)))}\n" for row in rows))
+        super().write("".join(f"{_as_json(dict(zip(columns, row, strict=True)))}\n" for row in rows))
+
+
+def _as_json(row: dict[str, Any]) -> str:
+    """Returns a row as JSON, which has no number for what is not finite: that is null."""
+    try:
+        return json.dumps(row, allow_nan=False)
+    except ValueError:
+        return json.dumps(as_json_value(row))
 
 
 class ParquetWriter:
@@ -187,7 +195,7 @@ class MaskWriter:
         """Makes the folder; raises UsageError for a model that makes no masks of at most 256 labels."""
         if not info.has_maps or (info.classes or 2) > 256:
             got = Words("a folder, for a model that makes no masks of labels")
-            raise UsageError("--output", got, f"a file named {one_of([*WRITERS])}")
+            raise UsageError("--output", got, _NAMED)
         self._folder = folder / "masks"
         make_directory(self._folder)
         colours = [PALETTE[i % len(PALETTE)] if i < len(PALETTE) else PALETTE[1 + i % 7] for i in range(256)]
@@ -243,11 +251,14 @@ WRITERS: dict[str, Callable[[Path, DataInfo, tuple[str, ...]], Writer]] = {
 """Ending of an output -> its writer; without an ending it is a folder of masks."""
 
 
+_NAMED = f"a file whose name ends in {one_of([*WRITERS])}"
+
+
 def writer_of(output: Path) -> Callable[[Path, DataInfo, tuple[str, ...]], Writer]:
     """Returns what makes the writer of an output; raises UsageError for another ending."""
     ending = output.suffix.lower()
     if not ending:
         return MaskWriter
     if ending not in WRITERS:
-        raise UsageError("--output", str(output), f"a file named *{one_of([*WRITERS])}, or a folder for masks")
+        raise UsageError("--output", str(output), f"{_NAMED}, or a folder for masks")
     return WRITERS[ending]

@@ -5,6 +5,7 @@ tensors with a parameter `binary_data_size` follow, in the order of the tensors.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,13 @@ from jaxtrain.serve.tensors import TensorSpec, from_bytes, from_json, to_bytes
 HEADER_LENGTH = "inference-header-content-length"
 
 MOST_ROWS = 2**14
-"""Examples in a request: small inputs may have large outputs."""
+"""Examples in a request."""
+
+MOST_VALUES = 2**24
+"""Numbers that the program may make for a request, 64 MiB: small inputs may have large outputs."""
+
+MOST_WRITTEN = 2**22
+"""Numbers in an answer in JSON, where each takes about 50 bytes of memory until it is sent."""
 
 LONGEST_TIMEOUT = 10**12
 """Microseconds that a client may grant; what is more is as good as this."""
@@ -55,7 +62,9 @@ def read_request(body: bytes, header_length: str | None, interface: Interface) -
     in_binary = parameters.get("binary_data_output", bool, False)
     chosen = fields.objects("outputs") if "outputs" in fields else []
     outputs = _read_outputs(chosen, in_binary, interface) or {name: in_binary for name in interface.outputs}
-    return InferenceRequest(tensors, _count_rows(tensors), outputs, _read_id(fields), _read_seconds(parameters))
+    rows = _count_rows(tensors)
+    _demand_small_answer(rows, outputs, interface)
+    return InferenceRequest(tensors, rows, outputs, _read_id(fields), _read_seconds(parameters))
 
 
 def write_response(
@@ -192,6 +201,20 @@ def _count_rows(tensors: Mapping[str, np.ndarray]) -> int:
     if len(counts) > 1:
         raise bad_request("inputs", "different numbers of examples", "one number for all inputs")
     return counts.pop()
+
+
+def _demand_small_answer(rows: int, outputs: Mapping[str, bool], interface: Interface) -> None:
+    """Raises Refusal for more examples than those whose outputs fit the limits; one example is never too many."""
+    values = {name: math.prod(spec.shape) for name, spec in interface.outputs.items()}
+    most = _most_rows(MOST_VALUES, sum(values.values()))  # the program makes those, too, that nobody asks for
+    most_written = _most_rows(MOST_WRITTEN, sum(values[name] for name, in_binary in outputs.items() if not in_binary))
+    if rows > min(most, most_written):
+        hint = "Send several requests" if most <= most_written else "Send several requests, or ask for binary data"
+        raise Refusal(413, "outputs", "more numbers", f"those of at most {min(most, most_written)} examples", hint)
+
+
+def _most_rows(limit: int, values: int) -> int:
+    return max(1, limit // max(1, values))
 
 
 def _read_outputs(chosen: Sequence[Any], in_binary: bool, interface: Interface) -> dict[str, bool]:

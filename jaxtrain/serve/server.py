@@ -23,14 +23,22 @@ KEEP_ALIVE_SECONDS = 75
 """Seconds after which a connection is closed on which nothing comes."""
 
 
-def serve(model: ExportedModel, host: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
+def serve(
+    model: ExportedModel,
+    host: str,
+    port: int,
+    limits: Limits,
+    say: Callable[[str], None],
+    when_ready: Callable[[str, str], None] = lambda name, address: None,
+) -> None:
     """Serves an exported model until SIGTERM or SIGINT, then answers what it admitted and returns.
 
-    `say` gets a line when the server is ready and when it ends; a second signal ends the process at once. Raises
-    UsageError for an address that cannot be used, StorageError for a program that fails its check.
+    `say` gets a line when the server is ready and when it ends; a second signal ends the process at once. `when_ready`
+    gets the name of the model and the address. Raises UsageError for an address that cannot be used, StorageError for a
+    program that fails its check.
     """
     with contextlib.closing(_open_socket(host, port)) as listening:
-        asyncio.run(_serve(model, listening, limits, say))
+        asyncio.run(_serve(model, listening, limits, say, when_ready))
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
@@ -52,7 +60,13 @@ def _open_socket(host: str, port: int) -> socket.socket:
     return opened
 
 
-async def _serve(model: ExportedModel, listening: socket.socket, limits: Limits, say: Callable[[str], None]) -> None:
+async def _serve(
+    model: ExportedModel,
+    listening: socket.socket,
+    limits: Limits,
+    say: Callable[[str], None],
+    when_ready: Callable[[str, str], None],
+) -> None:
     """Compiles and checks while it listens, serves until a signal, then drains."""
     service = Service(model, limits)
     server = _Server(_configure(service))
@@ -65,6 +79,7 @@ async def _serve(model: ExportedModel, listening: socket.socket, limits: Limits,
             ready.result()
             service.state = "ready"
             say(f"ready: {service.name} at {_url(listening)}")
+            when_ready(service.name, _url(listening))
             await stopped
         await service.drain()
     finally:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.trial_value import last_evaluations
@@ -33,7 +34,7 @@ def write_findings(findings: Findings, folder: Path, say: Callable[[str], None])
     if best is not None:
         config = findings.space.trial(best.trial, best.point).config
         write_json(folder / "best_config.json", without_storage(_with_result(config)))
-    write_json(folder / "result.json", _summary(findings))
+    write_json(folder / "result.json", summarise(findings))
 
 
 def _with_result(config: Config) -> Config:
@@ -42,7 +43,8 @@ def _with_result(config: Config) -> Config:
     return {**config, "checkpoint": {**config["checkpoint"], "result": result}}
 
 
-def _summary(findings: Findings) -> dict[str, object]:
+def summarise(findings: Findings) -> dict[str, Any]:
+    """Returns the content of `result.json`: the best trial, those tied with it, the comparison."""
     return {
         "metric": findings.metric,
         "higher_is_better": findings.higher_is_better,

@@ -49,7 +49,7 @@ MEANING = {
         "  the output or are not normalised.",
     ),
 }
-"""What each verdict usually means."""
+"""The usual meaning of each verdict."""
 
 OFF = {"dropout": None, "weight_decay": 0.0, "label_smoothing": 0.0}
 """Knobs of any section that keep a model from learning by heart, and their values here."""

@@ -26,7 +26,7 @@ EVALUATED = 2
 
 
 WHAT = {"train": "training step", "test": "checkpoint, pictures and evaluation of test"}
-"""What has passed when a row of a split is written; of another: its evaluation."""
+"""The things that have passed when a row of a split is written; of another split its evaluation."""
 
 
 class Stopwatch(MemoryTracker):

@@ -20,7 +20,7 @@ INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "c
 """Operations that only call a function, which is entered."""
 
 LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
-"""Where frames are those of others, such as JAX."""
+"""The folders of code of others, such as JAX."""
 
 
 class Frame(NamedTuple):
