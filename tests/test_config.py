@@ -620,7 +620,9 @@ def recorded(config: Config, reads: set[str]) -> Config:
 
 @pytest.mark.slow
 def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from jaxtrain.commands.options import Options
     from jaxtrain.lr_range.from_config import lr_range_test
+    from jaxtrain.main import main
     from jaxtrain.search.run import run_search
 
     random = np.random.default_rng(0)
@@ -665,6 +667,8 @@ def test_every_knob_of_the_sections_is_read_by_a_run(tmp_path: Path, monkeypatch
     train_and_evaluate(recorded(config, reads), tmp_path / "streamed", data=streamed, quiet=True)
     shared = {**first, "search": {**first["search"], "storage": f"sqlite:///{tmp_path}/study.db"}}
     run_search(recorded(shared, reads), tmp_path / "searched", quiet=True)
+    monkeypatch.setattr(Options, "resolve", lambda options: (recorded(first, reads), tmp_path / "checked"))
+    assert main(["check", "--config=tiny.py", "--only=balance", "--quiet"]) == 0
     kinds = {**SECTIONS, "data": data.Settings}
     fields = {f"{section}.{name}" for section, kind in kinds.items() for name in kind.__annotations__}
     # The one float of a program among them is read by its full name, as a hyperparameter.
