@@ -7,6 +7,7 @@ and a checksum. Mirrors that a resume rebuilds are rebuilt from these, as from m
 import hashlib
 import math
 import re
+import threading
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,9 @@ class PictureFiles:
         self._folder = workdir / FOLDER
         self._path = self._folder / RECORD
         self._lines: JsonLines | None = None
+        self._writing = (
+            threading.Lock()
+        )  # numbers of performance come from the thread that trains, pictures from another
         before = read_exhibits(workdir)
         self._kept = [] if resumed is None else _first_until(before, resumed)
         self._written = {_key(exhibit) for exhibit in self._kept}
@@ -94,13 +98,14 @@ class PictureFiles:
             self._lines.close()
 
     def _add(self, step: int, kind: str, name: str, content: Mapping[str, Any]) -> None:
-        if self.has(step, kind, name):
-            return
-        if self._lines is None:
-            make_directory(self._folder)
-            self._lines = JsonLines(self._path)
-        self._lines.append([{"step": step, "kind": kind, "name": name, "time": round(time.time(), 3), **content}])
-        self._written.add((step, kind, name))
+        with self._writing:
+            if self.has(step, kind, name):
+                return
+            if self._lines is None:
+                make_directory(self._folder)
+                self._lines = JsonLines(self._path)
+            self._lines.append([{"step": step, "kind": kind, "name": name, "time": round(time.time(), 3), **content}])
+            self._written.add((step, kind, name))
 
 
 def read_exhibits(workdir: Path) -> list[Exhibit]:

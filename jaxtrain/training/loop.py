@@ -225,9 +225,12 @@ def _read_output(session: TrainingSession, call: PendingCall | None) -> None:
 
 
 def _record_performance(session: TrainingSession, step: int) -> None:
-    """Records how fast the steps since the last row were, if those up to this step were read and a row was written."""
+    """Records how fast the steps since the last row were, if those up to this step were read and a row was written.
+
+    A step at which the loop pauses comes twice: at its end, and as the begin of the next call.
+    """
     lengths = session.experiment.lengths
-    is_new = step > session.began_at and lengths.due(lengths.log, step)
+    is_new = step > max(session.began_at, session.performance.at) and lengths.due(lengths.log, step)
     if is_new and session.experiment.config["track"]["performance"]:
         reading = Reading(step, session.clock.steps, session.clock.data)
         session.tracker.performance(step, session.performance.read(reading, session.compiled.seconds))

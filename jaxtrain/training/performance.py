@@ -30,12 +30,17 @@ class Performance:
         experiment = self._experiment
         self._flops = step_flops(experiment.rules, experiment.state_shapes(), experiment.batch_shapes)
 
+    @property
+    def at(self) -> int:
+        """The step of the last reading, or -1."""
+        return -1 if self._last is None else self._last.step
+
     def read(self, reading: Reading, compile_seconds: float) -> dict[str, float]:
         """Returns the numbers since the last reading; none of speed at the first one, which compiles."""
         last = self._last
         self._last = reading
         numbers = {"compile_seconds": compile_seconds} | self._memory()
-        if last is None or reading.step <= last.step or reading.seconds <= last.seconds:
+        if last is None or reading.seconds <= last.seconds:
             return numbers
         steps = reading.step - last.step
         seconds = reading.seconds - last.seconds
