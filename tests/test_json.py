@@ -227,7 +227,9 @@ def test_seeds_of_a_run_and_their_spreads_are_described(place: Path, tmp_path: P
 
 def test_ctrl_c_has_a_document(tmp_path: Path):
     path = config_file(tmp_path)
-    path.write_text(f"{path.read_text()}\nimport os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    # A process that was started in the background ignores Ctrl-C.
+    stop = "signal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"
+    path.write_text(f"{path.read_text()}\nimport os, signal\n{stop}")
     code, document, lines = ask("data", f"--config={path}")
     assert faults(document, "error") == []
     assert (code, document["error"]["exit_code"], lines[-1]) == (130, 130, "interrupted")

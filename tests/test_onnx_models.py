@@ -132,7 +132,8 @@ def test_boxes_without_those_that_overlap(tmp_path: Path):
     boxes = np.tile(np.array([[[0, 2, 3, 8, 7]]], np.float32), (64, 1, 1))
     task = {"name": "detection", "candidates": 16}
     given = {"task": task, "loss.name": "focal_giou", "model": {"name": "grid_resnet", "widths": (4, 8)}}
-    assert_same(untrained(tmp_path, given, Source({"train": (PICTURE_ROWS, boxes)}, box_classes=1)), PICTURE_ROWS)
+    run = untrained(tmp_path, given, Source({"train": (PICTURE_ROWS, boxes)}, box_classes=1))
+    assert_same(run, PICTURE_ROWS, 2e-4)  # sizes are exponentials, which multiply errors
 
 
 @pytest.mark.parametrize(
