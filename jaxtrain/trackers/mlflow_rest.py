@@ -70,12 +70,7 @@ class MlflowServer:
 
     def experiment(self, name: str) -> Json | None:
         """Returns the experiment of a name; None if there is none."""
-        try:
-            return self._get("experiments/get-by-name", experiment_name=name, part="experiment")
-        except Refused as error:
-            if error.code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
+        return self._find("experiments/get-by-name", experiment_name=name, part="experiment")
 
     def make_experiment(self, name: str) -> str:
         """Returns the id of the experiment of a name, which is made if there is none."""
@@ -106,12 +101,7 @@ class MlflowServer:
 
     def run(self, run: str) -> Json | None:
         """Returns a run; None if there is none of this id."""
-        try:
-            return self._get("runs/get", run_id=run, part="run")
-        except Refused as error:
-            if error.code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
+        return self._find("runs/get", run_id=run, part="run")
 
     def log(
         self,
@@ -136,6 +126,15 @@ class MlflowServer:
         where = urllib.parse.quote(f"{below}/{path}")
         url = f"{self.uri}/api/2.0/mlflow-artifacts/artifacts/{where}"
         self._request(urllib.request.Request(url, content, {"Content-Type": "application/octet-stream"}, method="PUT"))
+
+    def _find(self, endpoint: str, *, part: str, **query: str) -> Json | None:
+        """Gets a part of an answer; None for what the server does not have."""
+        try:
+            return self._get(endpoint, part=part, **query)
+        except Refused as error:
+            if error.code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
     def _get(self, endpoint: str, *, part: str, **query: str) -> Json:
         words = urllib.parse.urlencode(query)
