@@ -170,7 +170,7 @@ class _Streaming:
             await StreamingResponse(events, media_type="text/event-stream")(scope, receive, send)
 
     async def _events(self, continuation: Continuation) -> AsyncIterator[str]:
-        about = {**self._service.about, **continuation.identity}
+        about = {name: self._service.about[name] for name in ("model_name", "model_version")} | continuation.identity
         try:
             async for piece in continuation.pieces:
                 yield _event({**about, "text_output": piece})
