@@ -170,10 +170,10 @@ class _Streaming:
             await StreamingResponse(events, media_type="text/event-stream")(scope, receive, send)
 
     async def _events(self, continuation: Continuation) -> AsyncIterator[str]:
-        about = {name: self._service.about[name] for name in ("model_name", "model_version")} | continuation.identity
+        about = {name: self._service.about[name] for name in ("model_name", "model_version")}
         try:
             async for piece in continuation.pieces:
-                yield _event({**about, "text_output": piece})
+                yield _event({**about, **continuation.identity, "text_output": piece})
         except Refusal as error:  # the status of the answer was sent with its first piece
             yield _event({"error": str(error)})
 
