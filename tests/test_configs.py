@@ -60,11 +60,8 @@ def test_a_config_runs_two_steps_and_is_exported_in_all_formats(path, tmp_path, 
     result = train_and_evaluate(load_config(path, small | shrunk), tmp_path / "run", quiet=True)
     assert (result.status, result.step) == ("done", 2)
     assert result.test is not None
-    if config["task"]["name"] == "detection":
-        return  # after two steps scores are nearly equal, and rounding decides which boxes are left
     _, described = export_run(tmp_path / "run", formats=["onnx", "mlflow"])
     assert {"model.jaxexp", "model.onnx", "MLmodel", "weights.safetensors"} <= described["files"].keys()
     assert described["check"]["worst"].keys() == {"model.jaxexp", "model.onnx"}
-    graph = 2**19 if config["data"].get("quantiles") else 2**16  # searching quantiles takes thousands of operations
     bytes_of = {name: file["bytes"] for name, file in described["files"].items()}
-    assert bytes_of["model.onnx"] < 1.01 * bytes_of["weights.safetensors"] + graph
+    assert bytes_of["model.onnx"] < 1.01 * bytes_of["weights.safetensors"] + 2**16
