@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
 
 @pytest.fixture(scope="module")
 def server(model: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with served(tmp_path_factory.mktemp("server"), model.folder) as server:
+    with served(tmp_path_factory.mktemp("server"), model.folder, "--deadline=600") as server:
         yield server
 
 

@@ -24,6 +24,7 @@ from jaxtrain.trackers.mlflow_content import (
     text_path,
 )
 from jaxtrain.trackers.mlflow_ledger import Batch, Key
+from jaxtrain.trackers.mlflow_model import send_model
 from jaxtrain.trackers.mlflow_runs import Identity, MlflowRun, written
 from jaxtrain.trackers.picture_files import Exhibit, read_appended_exhibits, read_picture
 
@@ -82,6 +83,8 @@ class RunSender:
         while self._shown:
             self._send_shown(self._shown[0])
             self._shown.popleft()
+        if self._ending:
+            send_model(self.run)
 
     def _collect(self) -> None:
         """Reads what is new in the run's files."""
