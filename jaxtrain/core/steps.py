@@ -155,6 +155,9 @@ def eval_call(
     def evaluate(i: jax.Array | int) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 
+    evaluate = jax.jit(
+        evaluate, inline=True
+    )  # traced once, for its shapes and for the loop; the program stays the same
     if total is None:
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, 0))
     last = batches.capacity if count is None else count
