@@ -53,6 +53,18 @@ class Count(Integer):
             raise UsageError(str(option), value, "an integer, at least 1")
 
 
+class Number(Once):
+    """Stores an option's value as a number; rejects other texts."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        """Stores the number."""
+        super().__call__(parser, namespace, value, option)
+        try:
+            setattr(namespace, self.dest, float(value))
+        except ValueError as error:
+            raise UsageError(str(option), value, "a number") from error
+
+
 class Port(Integer):
     """Stores an option's value as the number of a port."""
 
@@ -117,6 +129,11 @@ FLAGS = {
         ("predict",),
     ),
     "--skip-bad": Flag("leaves out examples that cannot be read", verbs=("predict",)),
+    "--length": Flag("of a text, the tokens that are written (default: 200)", "N", Count, ("predict",)),
+    "--temperature": Flag(
+        "of a text, 1 draws as the model says (default), 0 takes the most probable token", "T", Number, ("predict",)
+    ),
+    "--top-k": Flag("of a text, draws from the K most probable tokens (default: all)", "K", Count, ("predict",)),
     "--host": Flag("the address to serve at (default: 127.0.0.1)", "NAME", verbs=("serve",)),
     "--port": Flag("the port to serve at (default: 8000; 0: any free)", "N", Port, ("serve",)),
     "--deadline": Flag("in which a request is answered or refused (default: 30)", "SECONDS", Count, ("serve",)),

@@ -51,6 +51,9 @@ class Options:
     data: tuple[str, ...] = ()
     fold: int | None = None
     skip_bad: bool = False
+    length: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
     precision: str | None = None
     quantize: str | None = None
     format: str | None = None

@@ -55,6 +55,7 @@ class Rules(NamedTuple):
     is_frozen(params) -> a tree of bools, true for the parameters that no step changes; None: all are trained
     guard_steps: whether each step of a call is judged before its update is kept, for large states (`core/guards.py`)
     norms_by_layer: whether norms are measured for each array of parameters, too
+    samples_gradients: whether a call returns some numbers of the gradients of its last step
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Rules(NamedTuple):
     is_frozen: Callable[[Any], Any] | None = None
     guard_steps: bool = False
     norms_by_layer: bool = False
+    samples_gradients: bool = False
 
 
 class TrainState(struct.PyTreeNode):

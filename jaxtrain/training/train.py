@@ -101,7 +101,7 @@ def train_and_evaluate(
             return ended
         check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
-        experiment = _build_experiment(config, workdir, lines.say, data, cut)
+        experiment = _measured(_build_experiment(config, workdir, lines.say, data, cut))
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         experiment = with_timed_duration(
@@ -114,8 +114,6 @@ def train_and_evaluate(
             total=(checkpoints.newest_memory() or {}).get("total"),
         )
         opened.callback(experiment.close)
-        if config["track"]["layers"]:
-            experiment = replace(experiment, rules=experiment.rules._replace(norms_by_layer=True))
         runner = make_runner(experiment, step)
         checksums = ChecksumFile(workdir / "content_checksums.npz", experiment.dataset.checksums)
         checksums.compare()
@@ -178,6 +176,13 @@ def _build_experiment(
     range_test = importlib.import_module(RANGE_TEST)
     range_test.check(config)
     return range_test.apply_suggestion(build(config, data=data), workdir, say)
+
+
+def _measured(experiment: Experiment) -> Experiment:
+    """Returns the experiment whose calls also return what `track` shows of layers."""
+    track = experiment.config["track"]
+    shown = {"norms_by_layer": track["layers"], "samples_gradients": track["histograms"] is not None}
+    return replace(experiment, rules=experiment.rules._replace(**shown))
 
 
 def _open_checkpoints(
