@@ -161,6 +161,11 @@ def eval_call(
     return lax.fori_loop(0, last, lambda i, total: merge(total, evaluate(i)), total)
 
 
+def training_losses(state: TrainState, batch: Batch, *, rules: Rules) -> list[LossOfParams]:
+    """Returns the losses that `train_step` differentiates, params -> (loss, (model_state, metrics)), by micro-batch."""
+    return _micro_batch_losses(state, batch, rules.schedule(state.step, state.hparams), rules, ())
+
+
 def _measures_norms(step: StepFunction) -> bool:
     parameters = inspect.signature(step).parameters.values()
     return any(p.name == "measure_norms" or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -68,6 +68,11 @@ class Experiment:
     feeds: dict[tuple[str, Devices], Feed] = field(default_factory=dict, repr=False)
 
     @property
+    def tracked(self) -> "Experiment":
+        """The experiment whose program measures what the config tracks: with `track.layers` norms by layer."""
+        return replace(self, rules=self.rules._replace(norms_by_layer=self.config["track"]["layers"]))
+
+    @property
     def hparams(self) -> dict[str, np.float32]:
         """Every float input of the program: the config's, the total number of steps, and the state of plateaus."""
         run = {"train.total_steps": self.lengths.total} | self.schedule.initial_plateau_state

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +113,7 @@ def train_and_evaluate(
             total=(checkpoints.newest_memory() or {}).get("total"),
         )
         opened.callback(experiment.close)
-        if config["track"]["layers"]:
-            experiment = replace(experiment, rules=experiment.rules._replace(norms_by_layer=True))
+        experiment = experiment.tracked
         runner = make_runner(experiment, step)
         checksums = ChecksumFile(workdir / "content_checksums.npz", experiment.dataset.checksums)
         checksums.compare()
