@@ -172,6 +172,8 @@ def test_unknown_knob_in_a_config_file(refused: Refusal):
         (["--config"], ["--config: got nothing", "Usage"]),
         (["--config="], ["--config: got nothing", "--config=FILE"]),
         (["--config=mine.py", "--workdir="], ["--workdir: got nothing", "--workdir=DIR"]),
+        (["--config=mine.py", "--trust="], ["--trust: got nothing", "--trust=MODULE"]),
+        (["predict", "--workdir=x", "--data=a.npy", "--data=", "--output=y.csv"], ["--data: got nothing"]),
         (["--config=mine.py", "--config.seed"], ["--config.seed: got no value", "--config.seed=VALUE"]),
         (["--config=mine.py", "--config.seed", "--quiet"], ["--config.seed: got no value", "--config.seed=VALUE"]),
         (["--config=mine.py", "--config.=1"], ["--config.=1", "--config.SECTION.KNOB=VALUE"]),

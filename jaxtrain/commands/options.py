@@ -54,6 +54,9 @@ class Options:
     trial: int | None = None
     save: bool = False
     skip_bad: bool = False
+    length: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
     precision: str | None = None
     quantize: str | None = None
     format: str | None = None

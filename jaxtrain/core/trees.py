@@ -15,6 +15,11 @@ from jaxtrain.errors import ConfigError, Words, message, one_of
 LeafTable = dict[str, dict[str, Any]]
 
 
+def sample_distance(size: int, most: int) -> int:
+    """Returns the distance of at most `most` evenly spaced numbers; an odd one meets all columns of even widths."""
+    return -(-size // most) | 1
+
+
 def is_float(leaf: Any) -> bool:
     """Tells whether an array or a shape holds floating-point numbers."""
     return jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -69,8 +69,10 @@ class Experiment:
 
     @property
     def tracked(self) -> "Experiment":
-        """The experiment whose program measures what the config tracks: with `track.layers` norms by layer."""
-        return replace(self, rules=self.rules._replace(norms_by_layer=self.config["track"]["layers"]))
+        """The experiment whose calls also return what `track` shows of layers."""
+        track = self.config["track"]
+        shown = {"norms_by_layer": track["layers"], "samples_gradients": track["histograms"] is not None}
+        return replace(self, rules=self.rules._replace(**shown))
 
     @property
     def hparams(self) -> dict[str, np.float32]:

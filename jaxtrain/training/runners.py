@@ -248,7 +248,8 @@ class Lanes:
         values = {name: value[lane] for name, value in lanes_output.values.items()}
         values |= self._plateau_values(lanes_output.values)
         metrics = self._merge(lanes_output.metrics, counted)
-        return state, CallOutput(metrics, values, live.any(), finite_steps.max(), lanes_output.tried.max())
+        gradients = jax.tree.map(lambda leaf: leaf[lane], lanes_output.gradients)
+        return state, CallOutput(metrics, values, live.any(), finite_steps.max(), lanes_output.tried.max(), gradients)
 
     def _plateau_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns each lane's values of the floats with a plateau schedule, as "seed_3/optimizer.learning_rate"."""
