@@ -163,7 +163,11 @@ WRONG = {"nan": ("log", "forward pass"), "backward": ("div", "backward pass"), "
 def test_the_operation_that_leaves_the_finite_numbers_is_named(kind: str, fault: str):
     given, section, layer = MODELS[kind]
     own = {**given, section: {**given[section], "fault": fault}}
-    base = {"data": {"name": "digits", "batch_size": 8}, "optimizer": {"name": "sgd"}, "parallel": {"mesh": 1}}
+    base = {
+        "data": {"name": "digits", "batch_size": 8},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "parallel": {"mesh": 1},
+    }
     experiment = build(resolve_config({**base, **own}).config, judge_task=False)
     batch = jax.device_get(experiment.batches(0, 1).take(0))
     origin = look_at_step(train_step, experiment.init(), batch, experiment.rules).origin
