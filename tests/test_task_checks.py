@@ -217,7 +217,7 @@ def returning(result, init=lambda params: (params, {})):
         net = Net(info.classes)
 
         def loss_and_metrics(params, model_state, batch, key, values, train):
-            losses = entropies(net.apply({"params": params}, batch["inputs"]), batch["targets"])
+            losses = entropies(jnp.asarray(net.apply({"params": params}, batch["inputs"])), batch["targets"])
             metric = Mean.of(losses, batch.get("mask", jnp.ones(len(losses))))
             return result(metric.sum / metric.count, model_state, {"loss": metric}, params)
 

@@ -155,12 +155,10 @@ def eval_call(
 ) -> Metrics:
     """Evaluates the first `count` batches, or all, and adds their metrics to `total`, those of the batches before."""
 
+    @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop; the program stays the same
     def evaluate(i: jax.Array | int) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 
-    evaluate = jax.jit(
-        evaluate, inline=True
-    )  # traced once, for its shapes and for the loop; the program stays the same
     if total is None:
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, 0))
     last = batches.capacity if count is None else count

@@ -114,7 +114,7 @@ def _check_result(result: Any, model_state: Any, config: Config) -> None:
         got = Words(f"{task!r}, whose loss is {shown}")
         raise ConfigError("task.name", got, "a loss that is one real number for the batch, shape ()")
     if _form(after) != _form(model_state):
-        got = Words(f"{task!r}, whose loss returns another model state than it was given")
+        got = Words(f"{task!r}, whose loss returns another model state than it got")
         raise ConfigError("task.name", got, "a state of the same names, shapes and types", "Return the state as it was")
     if "loss" not in named or not all(isinstance(name, str) for name in named):
         got = Words(f"{task!r}, whose metrics are {[*named]}")
