@@ -58,6 +58,9 @@ COMMANDS = {
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "check": Command("check", "config", "asks why a config might not train, before it does: --only=a,b --skip=a,b"),
+    "replay": Command(
+        "replay", "workdir", "takes one step of a run again and looks at it: replay --workdir=DIR --step=N [--save]"
+    ),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
     "sync": Command(
