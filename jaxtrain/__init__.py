@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxtrain.lr_range.from_config import lr_range_test
     from jaxtrain.models.layers import dropout
     from jaxtrain.parallel.population import Population
+    from jaxtrain.replay.step import replay_step
     from jaxtrain.search.run import run_search
     from jaxtrain.tasks import linen_task, make_task
     from jaxtrain.tasks.nnx_modules import nnx_task
@@ -59,6 +60,7 @@ _HOMES = {
     "lr_range.from_config": ("lr_range_test",),
     "models.layers": ("dropout",),
     "parallel.population": ("Population",),
+    "replay.step": ("replay_step",),
     "search.run": ("run_search",),
     "tasks": (
         "linen_task",
@@ -105,6 +107,7 @@ __all__ = [
     "make_task",
     "nnx_task",
     "pytree_task",
+    "replay_step",
     "run_search",
     "train_and_evaluate",
     "train_call",

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 from jaxtrain.commands.document import Document
 from jaxtrain.commands.flags import FLAGS, field_of, parse, values_of
 from jaxtrain.commands.options import USAGE, Options, split_overrides
+from jaxtrain.config.own_code import explain, text_of
 from jaxtrain.errors import (
     InterruptError,
     JaxtrainError,
@@ -57,6 +58,9 @@ COMMANDS = {
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "check": Command("check", "config", "asks why a config might not train, before it does: --only=a,b --skip=a,b"),
+    "replay": Command(
+        "replay", "workdir", "takes one step of a run again and looks at it: replay --workdir=DIR --step=N [--save]"
+    ),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
     "sync": Command(
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error.frames, file=sys.stderr, end="\n" if error.frames else "")
         return _end(error, document)
     except RuntimeError as error:  # jax.errors.JaxRuntimeError among them
-        if "--debug" in words or "out of memory" not in str(error).lower():
+        if "--debug" in words or not _is_out_of_memory(error):
             raise
         got = Words(f"a program that does not fit ({str(error).splitlines()[0]})")
         hint = "Reduce the model or the batch size; `plan` reports what fits"
@@ -192,6 +196,17 @@ def _run(words: Sequence[str], document: Document) -> int:
         if options.config is None:
             raise
         raise options.explain_preparation(error) from error
+    except (JaxtrainError, KeyboardInterrupt, BrokenPipeError):
+        raise
+    except BaseException as error:  # SystemExit among them, and what no `except Exception` knows
+        explained = None if _is_out_of_memory(error) else explain(error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "out of memory" in text_of(error).lower()
 
 
 def _check_words(verb: str, words: Sequence[str]) -> None:

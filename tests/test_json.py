@@ -96,6 +96,7 @@ def answers(place: Path) -> dict[str, Answer]:
         "search": [config, f"--workdir={place / 'study'}"],
         "train": [config, workdir],
         "evaluate": [workdir],
+        "replay": [workdir, "--step=10"],
         "export": [workdir, f"--output={place / 'export'}", "--format=mlflow"],
         "predict": [workdir, f"--data={place / 'table.csv'}", f"--output={place / 'predicted.csv'}"],
         "compare": [place / "run", f"--output={place / 'curves.png'}"],

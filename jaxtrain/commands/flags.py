@@ -53,6 +53,18 @@ class Count(Integer):
             raise UsageError(str(option), value, "an integer, at least 1")
 
 
+class Number(Once):
+    """Stores an option's value as a number; rejects other texts."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        """Stores the number."""
+        super().__call__(parser, namespace, value, option)
+        try:
+            setattr(namespace, self.dest, float(value))
+        except ValueError as error:
+            raise UsageError(str(option), value, "a number") from error
+
+
 class Port(Integer):
     """Stores an option's value as the number of a port."""
 
@@ -93,8 +105,13 @@ FLAGS = {
         "takes files of the run that were changed by others as they stand",
         verbs=("train", "search"),  # which resume from the files of a directory
     ),
-    "--seed": Flag("of a run of several seeds, the one to take", "N", Integer, ("export", "predict")),
-    "--fold": Flag("of a run of folds, the one to take", "N", Integer, ("export", "predict")),
+    "--seed": Flag("of a run of several seeds, the one to take", "N", Integer, ("export", "predict", "replay")),
+    "--fold": Flag("of a run of folds, the one to take", "N", Integer, ("export", "predict", "replay")),
+    "--step": Flag(
+        "the step to look at: the one that takes the state after N steps to the next", "N", Integer, ("replay",)
+    ),
+    "--trial": Flag("of a search, the trial to take", "N", Integer, ("replay",)),
+    "--save": Flag("writes the state before the step and its batch as .npz", verbs=("replay",)),
     "--output": Flag(
         "the folder or file to write; export writes to the run's directory where there is none",
         "PATH",
@@ -117,6 +134,11 @@ FLAGS = {
         ("predict",),
     ),
     "--skip-bad": Flag("leaves out examples that cannot be read", verbs=("predict",)),
+    "--length": Flag("of a text, the tokens that are written (default: 200)", "N", Count, ("predict",)),
+    "--temperature": Flag(
+        "of a text, 1 draws as the model says (default), 0 takes the most probable token", "T", Number, ("predict",)
+    ),
+    "--top-k": Flag("of a text, draws from the K most probable tokens (default: all)", "K", Count, ("predict",)),
     "--host": Flag("the address to serve at (default: 127.0.0.1)", "NAME", verbs=("serve",)),
     "--port": Flag("the port to serve at (default: 8000; 0: any free)", "N", Port, ("serve",)),
     "--deadline": Flag("in which a request is answered or refused (default: 30)", "SECONDS", Count, ("serve",)),

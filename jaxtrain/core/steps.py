@@ -155,16 +155,19 @@ def eval_call(
 ) -> Metrics:
     """Evaluates the first `count` batches, or all, and adds their metrics to `total`, those of the batches before."""
 
+    @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop; the program stays the same
     def evaluate(i: jax.Array | int) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 
-    evaluate = jax.jit(
-        evaluate, inline=True
-    )  # traced once, for its shapes and for the loop; the program stays the same
     if total is None:
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, 0))
     last = batches.capacity if count is None else count
     return lax.fori_loop(0, last, lambda i, total: merge(total, evaluate(i)), total)
+
+
+def training_losses(state: TrainState, batch: Batch, *, rules: Rules) -> list[LossOfParams]:
+    """Returns the losses that `train_step` differentiates, params -> (loss, (model_state, metrics)), by micro-batch."""
+    return _micro_batch_losses(state, batch, rules.schedule(state.step, state.hparams), rules, ())
 
 
 def _measures_norms(step: StepFunction) -> bool:

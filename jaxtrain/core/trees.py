@@ -65,7 +65,12 @@ def _leaf_digest(array: np.ndarray) -> dict[str, Any]:
 
 def state_digest(tree: Any) -> str:
     """Returns the sha256 (hex digits) of paths, shapes, dtypes and contents of all leaves, in order."""
-    return hashlib.sha256(json.dumps(list(leaf_digests(tree).items())).encode()).hexdigest()
+    return table_digest(leaf_digests(tree))
+
+
+def table_digest(table: LeafTable) -> str:
+    """Returns the digest of a state from those of its leaves."""
+    return hashlib.sha256(json.dumps(list(table.items())).encode()).hexdigest()
 
 
 def first_difference(saved: Mapping[str, Mapping[str, Any]], target: Any) -> str | None:

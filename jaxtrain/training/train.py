@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def train_and_evaluate(
             return ended
         check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
-        experiment = _measured(_build_experiment(config, workdir, lines.say, data, cut))
+        experiment = _build_experiment(config, workdir, lines.say, data, cut).tracked
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         experiment = with_timed_duration(
@@ -176,13 +175,6 @@ def _build_experiment(
     range_test = importlib.import_module(RANGE_TEST)
     range_test.check(config)
     return range_test.apply_suggestion(build(config, data=data), workdir, say)
-
-
-def _measured(experiment: Experiment) -> Experiment:
-    """Returns the experiment whose calls also return what `track` shows of layers."""
-    track = experiment.config["track"]
-    shown = {"norms_by_layer": track["layers"], "samples_gradients": track["histograms"] is not None}
-    return replace(experiment, rules=experiment.rules._replace(**shown))
 
 
 def _open_checkpoints(
