@@ -471,8 +471,8 @@ def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folde
     ran = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
-    assert ran.returncode == 1
-    assert "\nRuntimeError: mine\n" in ran.stderr
+    assert ran.returncode == 2
+    assert "RuntimeError: mine" in ran.stderr.splitlines()[-1]
     assert f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr
 
 

@@ -105,8 +105,13 @@ FLAGS = {
         "takes files of the run that were changed by others as they stand",
         verbs=("train", "search"),  # which resume from the files of a directory
     ),
-    "--seed": Flag("of a run of several seeds, the one to take", "N", Integer, ("export", "predict")),
-    "--fold": Flag("of a run of folds, the one to take", "N", Integer, ("export", "predict")),
+    "--seed": Flag("of a run of several seeds, the one to take", "N", Integer, ("export", "predict", "replay")),
+    "--fold": Flag("of a run of folds, the one to take", "N", Integer, ("export", "predict", "replay")),
+    "--step": Flag(
+        "the step to look at: the one that takes the state after N steps to the next", "N", Integer, ("replay",)
+    ),
+    "--trial": Flag("of a search, the trial to take", "N", Integer, ("replay",)),
+    "--save": Flag("writes the state before the step and its batch as .npz", verbs=("replay",)),
     "--output": Flag(
         "the folder or file to write; export writes to the run's directory where there is none",
         "PATH",

@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 from jaxtrain.core.metric import Mean, Metrics
-from jaxtrain.core.metric_names import BY_LAYER
+from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.trees import is_float
 
@@ -146,10 +146,20 @@ def _traced_once(take_step: TakeStep) -> TakeStep:
 
 
 def _empty_rows(take_step: TakeStep, state: TrainState, capacity: int) -> Metrics:
-    """Returns the metrics of `capacity` steps, stacked and all 0."""
+    """Returns the metrics of `capacity` steps, stacked and all 0; samples of gradients have one row."""
     _, shapes = jax.eval_shape(take_step, state, jnp.zeros((), jnp.int32))
-    return jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
+
+    def empty(name: str, metric: Mean) -> Mean:
+        rows = 1 if name == SAMPLES else capacity
+        return jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), metric)
+
+    return {name: empty(name, metric) for name, metric in shapes.items()}
 
 
 def _set_row(stacked: Metrics, i: jax.Array, metrics: Metrics) -> Metrics:
-    return jax.tree.map(lambda rows, row: rows.at[i].set(row), stacked, metrics)
+    """Writes the metrics of step i; samples of gradients are those of the newest step."""
+
+    def set_at(place: jax.Array | int, rows: Mean, row: Mean) -> Mean:
+        return jax.tree.map(lambda rows, row: rows.at[place].set(row), rows, row)
+
+    return {name: set_at(0 if name == SAMPLES else i, stacked[name], metric) for name, metric in metrics.items()}
