@@ -86,6 +86,7 @@ UNREAD: dict[str | None, tuple[str, ...]] = {
     "config": (),
     "workdir": ("--config",),
     "model": ("--config",),
+    "pair": ("--config", "--workdir"),
     "export": ("--config", "--workdir", "--trust"),
     None: ("--config", "--workdir", "--trust"),
 }

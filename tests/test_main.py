@@ -291,6 +291,13 @@ def test_help_of_a_verb_shows_the_options_that_it_takes(capsys: pytest.CaptureFi
         assert not any(option in out for option in others)
 
 
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert f"jaxtrain.main {verb} [options]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["--help"], ["trian"], [], ["evaluate"]])
 def test_help_and_usage_errors_import_nothing_heavy(words: list[str]):
     heavy = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorboardX", "numpy", "ml_collections", "matplotlib"}
