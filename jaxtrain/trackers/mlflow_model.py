@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 
-from jaxtrain.errors import StorageError
+from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import exists, read_bytes
 from jaxtrain.storage.seals import read_sealed
 from jaxtrain.trackers.mlflow_ledger import Key
@@ -61,5 +61,5 @@ def _read(run: MlflowRun, name: str, sha256: str) -> bytes:
     path = run.identity.folder / EXPORT / name
     content = read_bytes(path)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise StorageError(str(path), "content that fails its checksum", "what the export wrote")
+        raise StorageError(str(path), Words("content that fails its checksum"), "what the export wrote")
     return content
