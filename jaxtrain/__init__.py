@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jaxtrain.lr_range.from_config import lr_range_test
     from jaxtrain.models.layers import dropout
     from jaxtrain.parallel.population import Population
+    from jaxtrain.replay.pair import diff_runs
+    from jaxtrain.replay.search_pair import diff_searches
     from jaxtrain.replay.step import replay_step
     from jaxtrain.search.run import run_search
     from jaxtrain.tasks import linen_task, make_task
@@ -60,6 +62,8 @@ _HOMES = {
     "lr_range.from_config": ("lr_range_test",),
     "models.layers": ("dropout",),
     "parallel.population": ("Population",),
+    "replay.pair": ("diff_runs",),
+    "replay.search_pair": ("diff_searches",),
     "replay.step": ("replay_step",),
     "search.run": ("run_search",),
     "tasks": (
@@ -93,6 +97,8 @@ __all__ = [
     "build",
     "debug_run",
     "default_config",
+    "diff_runs",
+    "diff_searches",
     "dropout",
     "eval_step",
     "evaluate",

@@ -36,7 +36,8 @@ from jaxtrain.files import storage_error
 class Command(NamedTuple):
     """A verb: its module in `jaxtrain.commands`, which option it reads, a line of help.
 
-    It reads "config", "workdir", "export", "model", which is a directory of a run or of an export, or none.
+    It reads "config", "workdir", "export", "model", which is a directory of a run or of an export, "pair", which is two
+    directories of runs, or none.
 
     `run(options)` of the module returns the exit code. `words` are those that may follow the verb: none, one ("NAME"),
     or one or more ("DIR...").
@@ -73,6 +74,7 @@ COMMANDS = {
     "compare": Command(
         "compare", None, "compares finished runs, over seeds and by seed, and plots them: compare DIR...", "DIR..."
     ),
+    "diff": Command("diff", "pair", "says where two runs, or two searches, part: diff DIR DIR", "DIR..."),
     "report": Command("report", "workdir", "writes a run as a page that opens offline: report --workdir=DIR"),
     "list": Command(
         "listing", None, "lists the families, or one family's members and their knobs: list optimizers", "NAME"
@@ -240,7 +242,7 @@ def _check_options(verb: str, options: Options) -> None:
             raise UsageError(verb, Words(name), f"it with {one_of(flag.verbs)} alone", f"Leave {name} out")
     if reads is None and options.trust:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
-    if reads is None and (options.config or options.overrides or options.workdir):
+    if reads in (None, "pair") and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
         raise UsageError(verb, Words("a config or a directory"), f"{verb} {COMMANDS[verb].words}", hint)
 

@@ -99,6 +99,7 @@ def answers(place: Path) -> dict[str, Answer]:
         "replay": [workdir, "--step=10"],
         "export": [workdir, f"--output={place / 'export'}", "--format=mlflow"],
         "predict": [workdir, f"--data={place / 'table.csv'}", f"--output={place / 'predicted.csv'}"],
+        "diff": [place / "run", place / "run"],
         "compare": [place / "run", f"--output={place / 'curves.png'}"],
         "report": [workdir],
     }.items():

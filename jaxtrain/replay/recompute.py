@@ -1,9 +1,10 @@
 """Recomputes a run from a saved state, by its own compiled calls, and compares what the run recorded on the way."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,10 @@ from jaxtrain.training.loop import next_call_steps
 
 LEAST_ANNOUNCED = 5.0
 """Seconds from which the duration of a recomputation is said before it begins."""
+
+
+CHECK_SECONDS = 60.0
+"""Seconds for which a recomputation goes on to what the run recorded next."""
 
 
 class Comparison(NamedTuple):
@@ -63,6 +68,12 @@ class Course:
     def copy_state(self) -> TrainState:
         """Returns a copy of the state, which later calls do not take."""
         return jax.tree.map(jnp.copy, self.state)
+
+    def fork(self) -> "Course":
+        """Returns a copy, which goes on by itself."""
+        return replace(
+            self, state=self.copy_state(), bookkeeping=copy.deepcopy(self.bookkeeping), comparisons=[*self.comparisons]
+        )
 
     def advance(self, to: int, seconds: float = math.inf) -> bool:
         """Trains up to step `to`, and compares what the run recorded there; False if the seconds are over before.
@@ -186,6 +197,26 @@ def _say_way(run: Recorded, begin: int, step: int, say: Callable[[str], None]) -
     seconds = None if run.step_seconds is None else count * run.step_seconds
     long = f", about {seconds:,.0f} s by the pace of the run" if seconds and seconds >= LEAST_ANNOUNCED else ""
     say(f"recomputing {count:,} steps from step {begin:,}{long}")
+
+
+def compare_after(course: Course, number: int) -> list[str]:
+    """Goes on to the next row and the next saved state after a step; returns what was out of reach."""
+    run = course.run
+    if run.diverged_at == number:
+        course.advance(number + 1)
+        return []
+    after = {
+        "row": [at for at, split in run.rows if split == "train"],
+        "saved state": run.state_steps,
+        "evaluation": list(run.curve),
+    }
+    nearest = {what: min((at for at in steps if at > number), default=None) for what, steps in after.items()}
+    end = time.perf_counter() + CHECK_SECONDS
+    unreached = []
+    for what, at in sorted(((what, at) for what, at in nearest.items() if at is not None), key=lambda pair: pair[1]):
+        if not course.advance(at, end - time.perf_counter()):
+            unreached.append(f"the next {what}, that of step {at:,}")
+    return unreached
 
 
 def compare_with_checkpoint(run: Recorded, state: TrainState, step: int) -> Comparison:

@@ -39,6 +39,7 @@ class Recorded:
     Attributes:
         workdir: the directory.
         name: the run in words, such as "runs/first" or "trial 3 of runs/study".
+        saved: its config.
         experiment: the experiment, on as many devices as the run had where this machine has them.
         runner: its runner.
         step: its training step.
@@ -54,6 +55,7 @@ class Recorded:
 
     workdir: Path
     name: str
+    saved: Config
     experiment: Experiment
     runner: Runner
     step: StepFunction = train_step
@@ -68,7 +70,7 @@ class Recorded:
 
     @property
     def config(self) -> Config:
-        """The resolved config."""
+        """The config by which it is recomputed."""
         return self.experiment.config
 
     @property
@@ -95,6 +97,18 @@ class Recorded:
         if self.result is not None and self.result.status != "interrupted":
             return self.result.step - (self.result.status == "done")
         return max([*self.saved_steps, *(step for step, _ in self.rows), 0])
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that it is known to have taken."""
+        if self.checkpoints is None:
+            return self.experiment.lengths.total
+        return self.result.step if self.result else self.last
+
+    @property
+    def state_steps(self) -> list[int]:
+        """The steps of whose states at least the digest is known, ascending."""
+        return sorted({*self.saved_steps, *([self.result.step] if self.result else [])})
 
     @property
     def diverged_at(self) -> int | None:
@@ -172,7 +186,8 @@ def _open_run(
     say: Callable[[str], None],
 ) -> Recorded:
     environment = _read_environment(workdir)
-    config = _on_recorded_devices(saved_config(workdir, owner, trust), environment, say)
+    saved = saved_config(workdir, owner, trust)
+    config = _on_recorded_devices(saved, environment, say)
     checkpoints = open_checkpoints(workdir, owner)
     newest = checkpoints.newest_memory()
     memory = Bookkeeping(**newest) if newest else None
@@ -192,6 +207,7 @@ def _open_run(
     return Recorded(
         workdir=workdir,
         name=str(workdir),
+        saved=saved,
         experiment=experiment,
         runner=make_runner(experiment, step),
         step=step,
@@ -264,14 +280,14 @@ def _open_trial(
     chosen = min(outcome.seeds) if seed is None else seed
     if chosen not in outcome.seeds:
         raise UsageError("--seed", chosen, f"{one_of(map(str, sorted(outcome.seeds)))}, the seeds of the trial")
-    trained = read_space(config).trial(number, outcome.point).config
-    parallel = {**trained["parallel"], "mesh": 1}
-    experiment = build({**trained, "seed": chosen, "parallel": parallel}, data=data)
+    trained = {**read_space(config).trial(number, outcome.point).config, "seed": chosen}
+    experiment = build({**trained, "parallel": {**trained["parallel"], "mesh": 1}}, data=data)
     if len(outcome.seeds) > 1:
         say(f"the search keeps means over {len(outcome.seeds)} seeds of a trial: nothing is there to compare one with")
     return Recorded(
         workdir=workdir,
         name=f"trial {number} of {workdir}",
+        saved=trained,
         experiment=experiment,
         runner=make_runner(experiment, train_step),
         curve={int(at): value for at, value in outcome.curve} if len(outcome.seeds) == 1 else {},

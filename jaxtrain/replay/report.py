@@ -99,8 +99,7 @@ def replay_lines(replay: Replay) -> Iterator[str]:
 
 def _belief(replay: Replay) -> Iterator[str]:
     """Yields what of the run was compared with what was recomputed."""
-    for comparison in replay.comparisons:
-        yield f"  {comparison_line(comparison)}"
+    yield from (f"  {line}" for line in comparison_lines(replay.comparisons))
     for what in replay.unreached:
         yield f"  not compared: {what}, which takes longer to reach than the time for it"
     if not replay.comparisons:
@@ -112,6 +111,16 @@ def _belief(replay: Replay) -> Iterator[str]:
     if replay.is_exact is False or not replay.comparisons:
         for name, (then, now) in _changes(replay).items():
             yield f"  {name}: {then} in the run, {now} now"
+
+
+def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Says whether what a run recorded is what was recomputed; equal rows are counted."""
+    rows = [comparison for comparison in comparisons if comparison.what == "row" and comparison.is_equal]
+    if len(rows) > 1:
+        yield f"equal to the bit: the mean losses of {len(rows):,} rows, steps {rows[0].step:,} to {rows[-1].step:,}"
+    for comparison in comparisons:
+        if len(rows) < 2 or comparison not in rows:
+            yield comparison_line(comparison)
 
 
 def comparison_line(comparison: Comparison) -> str:

@@ -1,7 +1,6 @@
 """Replays a step of a recorded run: recomputes the state before it, and takes the step again, instrumented."""
 
 import io
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,9 @@ from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.files import demand_writable, make_directory, remove, write_bytes
 from jaxtrain.replay.hardest import HardRow, draw_rows, hardest_rows
 from jaxtrain.replay.look import Look, look_at_step
-from jaxtrain.replay.recompute import Comparison, Course, begin_course
+from jaxtrain.replay.recompute import Comparison, Course, begin_course, compare_after
 from jaxtrain.replay.recorded import Recorded, open_recorded
 from jaxtrain.training.feeds import rows_of
-
-CHECK_SECONDS = 60.0
-"""Seconds for which a replay goes on to the next row and the next checkpoint after the step."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def _look(run: Recorded, course: Course, number: int, folder: Path, save: bool) 
     if course.at < number:
         raise _other_course(run, course.at)
     kept = course.copy_state()
-    unreached = _compare_after(course, number)
+    unreached = compare_after(course, number)
     state = _on_default_device(run.runner.one(kept, run.lane))
     if int(state.step) < number:
         expected = f"at most {int(state.step)}, the step at which {run.lane_name} of {run.name} diverged"
@@ -146,27 +142,6 @@ def _other_course(run: Recorded, at: int) -> StorageError:
 def _on_default_device(state: TrainState) -> TrainState:
     """Returns a state on the default device, from wherever it is."""
     return jax.tree.map(jnp.asarray, jax.device_get(state))
-
-
-def _compare_after(course: Course, number: int) -> list[str]:
-    """Goes on to the next row and the next saved state after a step; returns what was out of reach."""
-    run = course.run
-    if run.diverged_at == number:
-        course.advance(number + 1)
-        return []
-    saved = [*run.saved_steps, *([run.result.step] if run.result else [])]
-    after = {
-        "row": [at for at, split in run.rows if split == "train"],
-        "saved state": saved,
-        "evaluation": list(run.curve),
-    }
-    nearest = {what: min((at for at in steps if at > number), default=None) for what, steps in after.items()}
-    end = time.perf_counter() + CHECK_SECONDS
-    unreached = []
-    for what, at in sorted(((what, at) for what, at in nearest.items() if at is not None), key=lambda pair: pair[1]):
-        if not course.advance(at, end - time.perf_counter()):
-            unreached.append(f"the next {what}, that of step {at:,}")
-    return unreached
 
 
 def _as_npz(state: TrainState, batch: Mapping[str, Any]) -> bytes:
