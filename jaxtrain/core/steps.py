@@ -22,6 +22,7 @@ from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
 from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.spikes import skip_spike
 from jaxtrain.core.state import Batch, Rules, TrainState
+from jaxtrain.core.tracing import traced_once
 from jaxtrain.core.trees import is_float, sample_distance
 from jaxtrain.errors import message
 
@@ -158,7 +159,7 @@ def eval_call(
 ) -> Metrics:
     """Evaluates the first `count` batches, or all, and adds their metrics to `total`, those of the batches before."""
 
-    @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop; the program stays the same
+    @traced_once  # for its shapes, and for the loop
     def evaluate(i: jax.Array | int) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 
