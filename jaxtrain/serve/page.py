@@ -66,7 +66,7 @@ def _describe(model: ExportedModel, interface: Interface, name: str) -> dict[str
 
 def _kind(info: DataInfo) -> str:
     """Returns "table", "picture" or "numbers", by what a person can give."""
-    if info.encoding is not None:
+    if info.table is not None:
         return "table"
     is_picture = len(info.input_shape) == 3 and info.input_shape[2] in (1, 3, 4)
     return "picture" if is_picture else "numbers"
