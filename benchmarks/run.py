@@ -5,7 +5,7 @@ that is logged every 2 steps with one that is logged once. Each is timed by its 
 other work compare the lowest and highest ratio before you trust the middle one. Last, the command with all that is
 shown of a run (`track`) is compared with the command without, in CPU seconds from the start of the process to its exit.
 
-python benchmarks/run.py [--seconds=60] [--output=FILE.json] [--quick]
+python benchmarks/run.py [PART ...] [--seconds=60] [--output=FILE.json] [--quick]
 """
 
 import argparse
@@ -49,38 +49,46 @@ NOT_SHOWN = {
 
 
 def main() -> None:
-    """Times whole runs and bare calls in turns."""
+    """Times the chosen parts, by default all."""
     parser = argparse.ArgumentParser(description=timing.first_line(__doc__))
+    parser.add_argument("parts", nargs="*", metavar="PART", help="of calls, hand, logged, tracking (all)")
     parser.add_argument("--seconds", type=float, default=60.0, help="least duration of a run (60)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     parser.add_argument("--quick", action="store_true", help="runs of one epoch, as a smoke test")
     options = parser.parse_args()
+    rounds = 1 if options.quick else options.rounds
+    short_steps, long_steps, logged_steps = (20, 40, 4) if options.quick else (1_404, 20_000, 100)
+    parts: dict[str, timing.Part] = {
+        "calls": lambda: with_bare_calls(options.seconds, rounds),
+        "hand": lambda: (
+            [with_hand_written(short_steps, rounds, SHORT_BAR), with_hand_written(long_steps, rounds, LONG_BAR)],
+            [],
+        ),
+        "logged": lambda: ([logged_often(logged_steps, rounds)], []),
+        "tracking": lambda: with_tracking(options.seconds, rounds),
+    }
+    ratios, notes = timing.run_parts(parts, options.parts)
+    timing.report("A whole run (ours) and bare calls with the same evaluations (theirs)", ratios, notes, options.output)
+
+
+def with_bare_calls(seconds: float, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
+    """Compares whole runs of the MLP with bare calls."""
     short, notes = images.experiment("fashion_mnist_mlp", {"eval.every": "1 epochs", "train.duration": "1 epochs"})
-    whole_run(
-        short
-    )  # compiles every program; the length of a run is an input of the program, so the long run reuses them
+    # Compiles every program; the length of a run is an input of the program, so the long run reuses them.
+    whole_run(short)
     second = bare_calls(short)
-    epochs = 1 if options.quick else math.ceil(options.seconds / second)
+    epochs = 1 if images.QUICK else math.ceil(seconds / second)
     longer = build({**short.config, "train": {**short.config["train"], "duration": f"{epochs} epochs"}})
     steps = longer.lengths.total
     programs = {"ours": lambda: whole_run(longer), "theirs": lambda: bare_calls(longer)}
-    took = timing.seconds_in_turns(programs, 1 if options.quick else options.rounds, warm=True)
+    took = timing.seconds_in_turns(programs, rounds, warm=True)
     ours, theirs = ([steps / seconds for seconds in took[side]] for side in ("ours", "theirs"))
     ratio = timing.ratio(f"whole run, {epochs} epochs", "steps/s", ours, theirs, BAR, at_least=True)
-    notes.append(
+    fastest = (
         f"{steps:,} steps a run; {min(took['ours']):.1f} s for the fastest, including reading the data and the test"
     )
-    rounds = 1 if options.quick else options.rounds
-    short_steps, long_steps, logged_steps = (20, 40, 4) if options.quick else (1_404, 20_000, 100)
-    ratios = [
-        ratio,
-        with_hand_written(short_steps, rounds, SHORT_BAR),
-        with_hand_written(long_steps, rounds, LONG_BAR),
-        logged_often(logged_steps, rounds),
-        *(tracked(name, options.seconds, rounds) for name in TRACKED[: 1 if options.quick else None]),
-    ]
-    timing.report("A whole run (ours) and bare calls with the same evaluations (theirs)", ratios, notes, options.output)
+    return [ratio], [*notes, fastest]
 
 
 def with_hand_written(steps: int, rounds: int, bar: float) -> timing.Ratio:
@@ -111,18 +119,39 @@ def logged_often(steps: int, rounds: int) -> timing.Ratio:
     return timing.ratio(f"CNN, {steps} steps, logged once", "s", took["ours"], took["theirs"], LOGGED_BAR)
 
 
-def tracked(config: str, seconds: float, rounds: int) -> timing.Ratio:
-    """Compares the command with everything that a run shows at default intervals with the command without."""
+def tracked(config: str, steps: int, rounds: int) -> list[timing.Ratio]:
+    """Compares the command with everything that a run shows at default intervals with the command without.
+
+    Each side begins every other round. Compares CPU seconds and seconds.
+    """
+    took: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+    sides = {"ours": SHOWN, "theirs": NOT_SHOWN}
+    for number in range(rounds):
+        for side in sorted(sides, reverse=number % 2 == 1):
+            took[side].append(command_seconds(config, steps, sides[side]))
+    name = f"{config}, {steps:,} steps, not tracked"
+    (ours_cpu, ours_wall), (theirs_cpu, theirs_wall) = (zip(*took[side], strict=True) for side in ("ours", "theirs"))
+    return [
+        timing.ratio(name, "CPU s", ours_cpu, theirs_cpu, TRACKED_BAR),
+        timing.ratio(name, "s", ours_wall, theirs_wall),
+    ]
+
+
+def with_tracking(seconds: float, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
+    """Compares runs of the MLP and the CNN with and without what is shown of them."""
+    names = TRACKED[: 1 if images.QUICK else None]
+    return [ratio for name in names for ratio in tracked(name, steps_in(name, seconds), rounds)], []
+
+
+def steps_in(config: str, seconds: float) -> int:
+    """Returns the number of steps that take so many seconds."""
     tried = 4 if images.QUICK else 100
     second_per_step = loop_seconds(loop_experiment(config, tried, f"{tried} steps")) / tried
-    steps = 20 if images.QUICK else math.ceil(seconds / second_per_step)
-    pairs = [[command_seconds(config, steps, chosen) for chosen in (SHOWN, NOT_SHOWN)] for _ in range(rounds)]
-    ours, theirs = zip(*pairs, strict=True)
-    return timing.ratio(f"{config}, {steps:,} steps, not tracked", "CPU s", ours, theirs, TRACKED_BAR)
+    return 20 if images.QUICK else math.ceil(seconds / second_per_step)
 
 
-def command_seconds(config: str, steps: int, overrides: Mapping[str, object]) -> float:
-    """Returns the CPU seconds of the command, from the start of its process to its exit."""
+def command_seconds(config: str, steps: int, overrides: Mapping[str, object]) -> tuple[float, float]:
+    """Returns the CPU seconds and the seconds of the command, from the start of its process to its exit."""
     more = {"train.duration": f"{steps} steps", **overrides}
     with tempfile.TemporaryDirectory() as folder:
         chosen = [f"--config.{name}={value}" for name, value in more.items()]
@@ -137,9 +166,11 @@ def command_seconds(config: str, steps: int, overrides: Mapping[str, object]) ->
             *chosen,
         ]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        began = time.perf_counter()
         subprocess.run(words, cwd=timing.ROOT, check=True)
+        wall = time.perf_counter() - began
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jaxtrain.lr_range.from_config import lr_range_test
     from jaxtrain.models.layers import dropout
     from jaxtrain.parallel.population import Population
+    from jaxtrain.replay.pair import diff_runs
+    from jaxtrain.replay.search_pair import diff_searches
+    from jaxtrain.replay.step import replay_step
     from jaxtrain.search.run import run_search
     from jaxtrain.tasks import linen_task, make_task
     from jaxtrain.tasks.nnx_modules import nnx_task
@@ -59,6 +62,9 @@ _HOMES = {
     "lr_range.from_config": ("lr_range_test",),
     "models.layers": ("dropout",),
     "parallel.population": ("Population",),
+    "replay.pair": ("diff_runs",),
+    "replay.search_pair": ("diff_searches",),
+    "replay.step": ("replay_step",),
     "search.run": ("run_search",),
     "tasks": (
         "linen_task",
@@ -91,6 +97,8 @@ __all__ = [
     "build",
     "debug_run",
     "default_config",
+    "diff_runs",
+    "diff_searches",
     "dropout",
     "eval_step",
     "evaluate",
@@ -105,6 +113,7 @@ __all__ = [
     "make_task",
     "nnx_task",
     "pytree_task",
+    "replay_step",
     "run_search",
     "train_and_evaluate",
     "train_call",

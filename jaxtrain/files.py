@@ -270,8 +270,10 @@ def write_all(file: BinaryIO, content: bytes) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically: it holds either the old or the new content; raises StorageError when that fails.
 
-    A kill may leave `temporary_of` the path beside it, which the next write of the file replaces.
+    Nothing but a regular file is replaced, least of all a device, whose place a superuser could take. A kill may leave
+    `temporary_of` the path beside it, which the next write of the file replaces.
     """
+    demand_ordinary(path)
     temporary = temporary_of(path)
     try:
         file, _ = open_locked(temporary)
@@ -298,6 +300,7 @@ def demand_writable(*paths: Path) -> None:
     """
     first: dict[Path, Path] = {}  # directory -> the first path in it
     for path in paths:
+        demand_ordinary(path)
         if is_directory(path):
             raise storage_error(path, "written", IsADirectoryError(errno.EISDIR, ""))
         first.setdefault(next(parent for parent in path.absolute().parents if os.path.lexists(parent)), path)
@@ -337,7 +340,11 @@ def through_json(value: Any) -> Any:
 
 
 def rename(path: Path, to: Path) -> Path:
-    """Renames a file or directory, and returns its new path; raises StorageError when that fails."""
+    """Renames a file or directory, and returns its new path; raises StorageError when that fails.
+
+    Takes the place of no device, named pipe or socket.
+    """
+    demand_ordinary(to)
     with guarded(path, "renamed"):
         return path.rename(to)
 

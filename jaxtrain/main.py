@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 from jaxtrain.commands.document import Document
 from jaxtrain.commands.flags import FLAGS, field_of, parse, values_of
 from jaxtrain.commands.options import USAGE, Options, split_overrides
+from jaxtrain.config.own_code import explain, text_of
 from jaxtrain.errors import (
     InterruptError,
     JaxtrainError,
@@ -35,7 +36,8 @@ from jaxtrain.files import storage_error
 class Command(NamedTuple):
     """A verb: its module in `jaxtrain.commands`, which option it reads, a line of help.
 
-    It reads "config", "workdir", "export", "model", which is a directory of a run or of an export, or none.
+    It reads "config", "workdir", "export", "model", which is a directory of a run or of an export, "pair", which is two
+    directories of runs, or none.
 
     `run(options)` of the module returns the exit code. `words` are those that may follow the verb: none, one ("NAME"),
     or one or more ("DIR...").
@@ -57,6 +59,9 @@ COMMANDS = {
     "lr_range": Command("lr_range", "config", "runs a learning-rate range test, plots it and suggests a rate"),
     "plan": Command("plan", "config", "reports parameters, memory and time, and plots the schedules, without training"),
     "check": Command("check", "config", "asks why a config might not train, before it does: --only=a,b --skip=a,b"),
+    "replay": Command(
+        "replay", "workdir", "takes one step of a run again and looks at it: replay --workdir=DIR --step=N [--save]"
+    ),
     "search": Command("search", "config", "searches search.space, many trials per program, and writes a report"),
     "export": Command("export", "workdir", "writes a run as files that JAX alone runs: export --workdir=DIR"),
     "sync": Command(
@@ -69,6 +74,7 @@ COMMANDS = {
     "compare": Command(
         "compare", None, "compares finished runs, over seeds and by seed, and plots them: compare DIR...", "DIR..."
     ),
+    "diff": Command("diff", "pair", "says where two runs, or two searches, part: diff DIR DIR", "DIR..."),
     "report": Command("report", "workdir", "writes a run as a page that opens offline: report --workdir=DIR"),
     "list": Command(
         "listing", None, "lists the families, or one family's members and their knobs: list optimizers", "NAME"
@@ -99,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error.frames, file=sys.stderr, end="\n" if error.frames else "")
         return _end(error, document)
     except RuntimeError as error:  # jax.errors.JaxRuntimeError among them
-        if "--debug" in words or "out of memory" not in str(error).lower():
+        if "--debug" in words or not _is_out_of_memory(error):
             raise
         got = Words(f"a program that does not fit ({str(error).splitlines()[0]})")
         hint = "Reduce the model or the batch size; `plan` reports what fits"
@@ -192,6 +198,17 @@ def _run(words: Sequence[str], document: Document) -> int:
         if options.config is None:
             raise
         raise options.explain_preparation(error) from error
+    except (JaxtrainError, KeyboardInterrupt, BrokenPipeError):
+        raise
+    except BaseException as error:  # SystemExit among them, and what no `except Exception` knows
+        explained = None if _is_out_of_memory(error) else explain(error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "out of memory" in text_of(error).lower()
 
 
 def _check_words(verb: str, words: Sequence[str]) -> None:
@@ -225,7 +242,7 @@ def _check_options(verb: str, options: Options) -> None:
             raise UsageError(verb, Words(name), f"it with {one_of(flag.verbs)} alone", f"Leave {name} out")
     if reads is None and options.trust:
         raise UsageError(verb, Words("--trust"), "it with a config or a directory alone", "Leave --trust out")
-    if reads is None and (options.config or options.overrides or options.workdir):
+    if reads in (None, "pair") and (options.config or options.overrides or options.workdir):
         hint = "Leave --config and --workdir out"
         raise UsageError(verb, Words("a config or a directory"), f"{verb} {COMMANDS[verb].words}", hint)
 

@@ -82,42 +82,64 @@ def open_study(url: str, folder: Path, **options: Any) -> Iterator[shared.Shared
             study.release()
 
 
-def run_worker(url: str, folder: Path, seconds: float, options: dict[str, Any], begin: Any = None) -> None:
-    """Waits for an event, then works on the study until it has ended, for about `seconds` a trial."""
+def run_worker(
+    url: str, folder: Path, seconds: float, options: dict[str, Any], begin: Any = None, at_work: Any = None
+) -> None:
+    """Waits for an event, then works on the study until it has ended, for about `seconds` a trial.
+
+    Sets `at_work` when it has its first trials.
+    """
     if begin:
         begin.wait()
     pace = random.Random(os.getpid())
     with open_study(url, folder, **options) as study:
         while trials := study.take():
+            if at_work:
+                at_work.set()
             for trial in trials:
                 time.sleep(pace.random() * 2 * seconds)
                 study.tell([outcome(trial)])
 
 
-def start(url: str, folder: Path, begin: Any, seconds: float, options: dict[str, Any]) -> Any:
-    """Starts a worker, which waits for `begin`."""
-    process = FORK.Process(target=run_worker, args=(url, folder, seconds, options, begin))
-    process.start()
-    return process
+class Worker:
+    """A worker in a process of its own, which waits for `begin`."""
+
+    def __init__(self, url: str, folder: Path, begin: Any, seconds: float, options: dict[str, Any]):
+        self.at_work = FORK.Event()
+        self.process = FORK.Process(target=run_worker, args=(url, folder, seconds, options, begin, self.at_work))
+        self.process.start()
+
+    def ended_before_work(self) -> bool:
+        """Waits until the worker has trials, or has ended without one."""
+        while not self.at_work.wait(0.05):
+            if self.process.exitcode is not None:
+                return not self.at_work.is_set()
+        return False
 
 
 def run_workers(url: str, folder: Path, workers: int, kills: int, seconds: float, options: dict[str, Any]) -> list[int]:
-    """Runs workers to the end, some killed on the way and started again; returns the exit codes of the others."""
+    """Runs workers to the end, some killed on the way and started again; returns the exit codes of the others.
+
+    Two of three kills wait until the worker has trials; the others also hit one that opens the study.
+    """
     begin = FORK.Event()
     folders = [folder / f"worker-{number}" for number in range(workers)]
-    running = [start(url, place, begin, seconds, options) for place in folders]
+    running = [Worker(url, place, begin, seconds, options) for place in folders]
     begin.set()
     chance = random.Random(0)
-    for _ in range(kills):
-        time.sleep(chance.random() * 0.3)
+    for kill in range(kills):
         chosen = chance.randrange(workers)
-        if running[chosen].exitcode is None:
-            os.kill(running[chosen].pid, signal.SIGKILL)
-            running[chosen].join()
-            running[chosen] = start(url, folders[chosen], begin, seconds, options)
-    for process in running:
-        process.join()
-    return [process.exitcode for process in running]
+        time.sleep(chance.random() * 2 * seconds)
+        if kill % 3 and running[chosen].ended_before_work():
+            continue
+        process = running[chosen].process
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            running[chosen] = Worker(url, folders[chosen], begin, seconds, options)
+    for worker in running:
+        worker.process.join()
+    return [worker.process.exitcode for worker in running]
 
 
 def run_parent(urls: list[str], folder: Path, **options: Any) -> list[list[int]]:

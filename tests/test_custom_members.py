@@ -182,7 +182,7 @@ def test_what_a_members_own_signature_does_not_know_is_refused_in_one_line(folde
 @pytest.mark.slow
 def test_an_exception_in_a_users_loss_shows_the_users_own_frames(folder):
     done = run(folder, "--config=config.py", "--workdir=broken", "--config.loss.name=own.parts:broken")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "own/parts.py" in done.stderr
     assert "the line that is to blame" in done.stderr
     assert "jaxtrain: a float" not in done.stderr
@@ -200,7 +200,7 @@ def test_an_exception_in_a_users_loss_shows_the_users_own_frames(folder):
 def test_a_float_that_shapes_the_program_ends_in_an_error_that_says_what_to_do(folder, flag, name):
     width = ["--config.model.width=16.0"] if "model" in flag else []
     done = run(folder, "--config=config.py", "--workdir=shaped", f"--config.{flag}", *width)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "own/parts.py" in done.stderr, "the user's own frames are there"
     note = done.stderr[done.stderr.index("jaxtrain: floats of the config") :]
     for part in ("traced", "int, bool or str", name, "optimizer.learning_rate"):

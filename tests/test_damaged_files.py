@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from jaxtrain.data.checks import check_source
-from jaxtrain.data.readers import sizes
+from jaxtrain.data.readers import csv_files, json_lines, sizes, text_files, text_lines
 from jaxtrain.data.readers.arrays import arrays
+from jaxtrain.data.readers.csv_files import csv as read_csv
 from jaxtrain.data.readers.idx import idx
+from jaxtrain.data.readers.json_lines import jsonl as read_jsonl
+from jaxtrain.data.readers.text_files import text
 from jaxtrain.errors import DataError
 
 INPUTS = np.arange(24, dtype=np.float32).reshape(8, 3)
@@ -160,6 +163,27 @@ def test_an_array_that_memory_cannot_hold_is_refused_before_it_is_read(folder: P
     monkeypatch.setattr(sizes, "total_memory", lambda: 50)
     with pytest.raises(DataError, match=r"bytes for the shape \(8, .*at most 50, the memory of this machine"):
         READERS[reader][1](folder)
+
+
+LINES = {
+    "csv": (b"a,y\n" + b"1,0\n" * 2000, lambda path: read_csv(path, "set.gz", "y")),
+    "one line of csv": (b"a,y\n" + b"1" * 8000, lambda path: read_csv(path, "set.gz", "y")),
+    "jsonl": (b'{"a": 1, "y": 0}\n' * 500, lambda path: read_jsonl(path, "set.gz", "y")),
+    "text": (b"a word\n" * 2000, lambda path: text(path, "set.gz", "characters")),
+    "text of one line": (b"a word " * 2000, lambda path: text(path, "set.gz", "characters")),
+    "wide text": ("a word\n".encode("utf-16") * 2000, lambda path: text(path, "set.gz", "characters")),
+}
+
+
+@pytest.mark.parametrize(("content", "read_lines"), LINES.values(), ids=LINES.keys())
+def test_a_compressed_text_of_more_than_memory_holds_is_refused_by_its_file(
+    folder: Path, content, read_lines, monkeypatch
+):
+    (folder / "set.gz").write_bytes(gzip.compress(content))
+    for module in (text_lines, text_files, csv_files, json_lines):
+        monkeypatch.setattr(module, "total_memory", lambda: 2**13)
+    with pytest.raises(DataError, match=r"set\.gz: got more than [\d,]+ bytes of text to hold at once"):
+        read_lines(folder)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -80,6 +80,16 @@ def test_a_curve_goes_through_its_points_and_a_diagonal_through_equal_values():
     assert (middle < 200).any(), "the diagonal crosses the middle"
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e5])
+def test_the_label_of_an_axis_stands_beside_the_numbers_of_its_ticks(scale):
+    values = np.linspace(-scale, scale, 9)
+    picture = pixels(Chart("", "x", "share of right predictions", (Curve("", values, values),)))
+    inked = np.flatnonzero((picture[TOP : TOP + SIDE, : LEFT - 10] < 200).any(axis=(0, 2)))
+    gaps = np.diff(inked)
+    assert 5 < gaps.max() < 14
+    assert (gaps > 5).sum() == 1, "one between label and numbers"
+
+
 def test_values_that_are_not_finite_and_empty_curves_are_left_out():
     bad = np.array([np.nan, np.inf, 1.0, -np.inf])
     curves = (Curve("a", bad, bad), Curve("b", np.array([]), np.array([])), Curve("c", bad, bad, points=True))

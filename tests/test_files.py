@@ -116,6 +116,25 @@ def test_no_other_error_than_ours_leaves_the_guard(folder, action, kind):
         assert str(refusal).isprintable()  # noqa: PT017 (some of these paths can be asked for)
 
 
+WRITTEN: dict[str, Callable[[Path], object]] = {
+    "write_bytes": lambda path: files.write_bytes(path, b"x"),
+    "write_json": lambda path: files.write_json(path, {}),
+    "demand_writable": demand_writable,
+    "rename": lambda path: files.rename(path.with_name("file"), path),
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device without end", "empty device"])
+@pytest.mark.parametrize("action", WRITTEN.values(), ids=WRITTEN.keys())
+def test_what_is_written_takes_the_place_of_no_device_pipe_or_socket(folder, action, kind):
+    path = bad_path(folder, kind)
+    before = path.lstat()
+    with pytest.raises(StorageError, match=r"got a (named pipe|socket|device); expected a regular file"):
+        action(path)
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert sorted(os.listdir(folder)) == ["bad", "file"]
+
+
 @pytest.mark.parametrize("kind", sorted({*BAD} - {"file without permission", "directory"}))
 def test_an_event_file_that_cannot_be_written_is_one_line(folder, kind):
     with pytest.raises(StorageError):

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import test_metrics
 
+from jaxtrain.data.info import describe
 from jaxtrain.tasks.losses import LOSSES
 from jaxtrain.tasks.metrics import METRICS
+from jaxtrain.tasks.metrics.on_host import HOST_METRICS
+from jaxtrain.tasks.show.classes import views_of_classes
+from jaxtrain.tasks.show.labels import views_of_labels
 
 CLASSES = 5
 ROWS = 12
@@ -212,3 +216,60 @@ def test_every_metric_of_logits_has_a_reference_here():
     }
     of_columns = {name for name in METRICS.members if name.endswith(("_per_output", "_per_label", "_label_mean"))}
     assert covered == set(METRICS.members) - NUMBERS - of_columns - {"exact_match"}  # those of one column, and labels
+
+
+OF_COLUMNS = sorted(name for name in METRICS.members if name.endswith(("_per_label", "_label_mean", "exact_match")))
+
+
+@pytest.mark.parametrize("name", OF_COLUMNS)
+def test_every_metric_of_labels_takes_infinite_logits_for_certain_ones(name):
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 2, (40, 3))
+    logits = with_infinities(random, 3 * random.normal(size=targets.shape), targets)
+    logits[:5] *= -1.0  # some are certain and wrong
+    measure = jax.jit(lambda logits: METRICS.members[name](logits, targets, jnp.ones(40)))
+    found, expected = (measure(each).numbers(name) for each in (logits, np.clip(logits, -1e30, 1e30)))
+    assert np.isinf(logits).any()
+    assert found == expected
+    assert all(map(np.isfinite, found.values()))
+
+
+def test_the_loss_of_boxes_leaves_classes_out_that_are_ruled_out():
+    random = np.random.default_rng(0)
+    outputs = random.normal(size=(2, 2, 2, 4 + CLASSES)).astype(np.float32)
+    boxes = np.array([[[0, 0.25, 0.25, 0.5, 0.5]], [[-1, 0, 0, 0, 0]]], np.float32)
+    ruled_out = outputs.copy()
+    ruled_out[..., 4 + 2 :] = -np.inf
+    value, pullback = jax.vjp(lambda z: LOSSES.members["focal_giou"](z, boxes), jnp.asarray(ruled_out))
+    np.testing.assert_allclose(value, LOSSES.members["focal_giou"](outputs[..., : 4 + 2], boxes), rtol=1e-6)
+    (gradient,) = pullback(jnp.ones(2))
+    assert np.isfinite(gradient).all()
+    assert not gradient[..., 4 + 2 :].any()
+
+
+@pytest.mark.parametrize("name", sorted(HOST_METRICS.members))
+@pytest.mark.parametrize("classes", [1, 2])
+def test_every_metric_on_the_host_goes_by_the_order_of_scores_that_are_infinite(name, classes):
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 2, 40)
+    logits = random.normal(size=(40, classes))
+    logits[:10, 0] = -np.inf
+    logits[10:20, -1] = -np.inf
+    member = HOST_METRICS.members[name]
+    logits = logits[:, 0] if classes == 1 else logits
+    found = member(logits, targets)
+    assert found == member(np.clip(logits, -1e30, 1e30), targets)
+    assert all(map(np.isfinite, found.values()))
+
+
+@pytest.mark.parametrize("task", ["classification", "multi_label", "binary_classification"])
+def test_examples_are_ranked_by_finite_numbers_beside_infinite_logits(task):
+    random = np.random.default_rng(0)
+    one_label = task == "classification"
+    targets = random.integers(0, 2, (12,) if one_label else (12, 3) if task == "multi_label" else (12, 1))
+    logits = with_infinities(random, random.normal(size=(12, 3) if one_label else targets.shape), targets)
+    info = describe(np.zeros((12, 4), np.float32), targets, None, 3 if one_label else 2)
+    views = views_of_labels(info) if task == "multi_label" else views_of_classes(info)
+    assert views.wrongness is not None
+    assert np.isinf(logits).any()
+    assert np.isfinite(views.wrongness(targets, logits)).all()

@@ -96,8 +96,10 @@ def answers(place: Path) -> dict[str, Answer]:
         "search": [config, f"--workdir={place / 'study'}"],
         "train": [config, workdir],
         "evaluate": [workdir],
+        "replay": [workdir, "--step=10"],
         "export": [workdir, f"--output={place / 'export'}", "--format=mlflow"],
         "predict": [workdir, f"--data={place / 'table.csv'}", f"--output={place / 'predicted.csv'}"],
+        "diff": [place / "run", place / "run"],
         "compare": [place / "run", f"--output={place / 'curves.png'}"],
         "report": [workdir],
     }.items():

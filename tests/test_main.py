@@ -172,6 +172,8 @@ def test_unknown_knob_in_a_config_file(refused: Refusal):
         (["--config"], ["--config: got nothing", "Usage"]),
         (["--config="], ["--config: got nothing", "--config=FILE"]),
         (["--config=mine.py", "--workdir="], ["--workdir: got nothing", "--workdir=DIR"]),
+        (["--config=mine.py", "--trust="], ["--trust: got nothing", "--trust=MODULE"]),
+        (["predict", "--workdir=x", "--data=a.npy", "--data=", "--output=y.csv"], ["--data: got nothing"]),
         (["--config=mine.py", "--config.seed"], ["--config.seed: got no value", "--config.seed=VALUE"]),
         (["--config=mine.py", "--config.seed", "--quiet"], ["--config.seed: got no value", "--config.seed=VALUE"]),
         (["--config=mine.py", "--config.=1"], ["--config.=1", "--config.SECTION.KNOB=VALUE"]),
@@ -449,8 +451,8 @@ def test_a_users_module_is_found_where_the_command_starts(tiny: list[str], folde
     ran = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
-    assert ran.returncode == 1
-    assert "\nRuntimeError: mine\n" in ran.stderr
+    assert ran.returncode == 2
+    assert "RuntimeError: mine" in ran.stderr.splitlines()[-1]
     assert f'File "{folder / "my_losses.py"}", line 2, in loss' in ran.stderr
 
 

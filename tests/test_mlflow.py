@@ -301,6 +301,49 @@ def test_a_server_that_fails_now_and_then_has_every_value_once(server: MlflowSer
 
 
 @pytest.mark.needs("peers")
+def test_what_the_server_always_fails_at_is_set_aside_and_the_rest_is_sent(
+    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One row and one picture are answered by status 500 for as long as the run lasts; `sync` sends them."""
+    monkeypatch.setattr(mlflow_tracker, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(mlflow_tracker, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(mlflow_tracker, "CLOSE_SECONDS", PATIENCE)
+    is_fixed = False
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def answer(first: str, body: bytes) -> tuple[bytes, float]:
+        fails = ("log-batch" in first and b'"step": 3' in body) or "step%2B3%2B" in first
+        return (FAULTS["full"](b"") if fails and not is_fixed else forward(server.uri, first, body)), 0.0
+
+    workdir = tmp_path / "run"
+    with fake_server(answer) as (uri, _):
+        made_run(workdir, uri, "poisoned", rows=5)
+        pictures = PictureFiles(workdir)
+        for step in (2, 3, 4):
+            pictures.image(step, "examples/worst", Picture(PNG, 1, 1))
+        pictures.close()
+        tracker = MlflowTracker(sender_of(workdir, said.put), workdir, said.put)
+        lines = [said.get(timeout=PATIENCE) for _ in range(4)]
+        assert lines[0] == (
+            f"MLflow: {uri}: status 500 database or disk is full; "
+            "the run continues, and what the server misses is sent later"
+        )
+        assert sum("which is set aside; the rest is sent" in line for line in lines) == 2, "rows, then pictures"
+        assert lines[3].startswith(f"MLflow: {uri}/#")
+        made_run(workdir, uri, "poisoned", rows=7)
+        tracker.write(7, "train", {})
+        tracker.close()
+        assert said.get() == f"MLflow: {uri} has not got all; the command sync sends the rest of {workdir}"
+        (found,) = server.runs("poisoned")
+        assert {step for step, _ in server.metrics(found)} == {1, 2, 4, 5, 6, 7}
+        is_fixed = True
+        assert sync(workdir)[0].counts == {"row": 1, "image": 1}
+    (found,) = server.runs("poisoned")
+    assert server.metrics(found) == pytest.approx(expected(workdir), nan_ok=True)
+    assert sum(path.startswith("images/") for path in server.artifacts(found)) == 6
+
+
+@pytest.mark.needs("peers")
 def test_a_server_that_comes_back_during_a_run_is_told_what_it_missed(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -7,8 +7,10 @@ from tiny_runs import timeless_rows, tiny
 
 from jaxtrain.config.identity import to_json
 from jaxtrain.errors import JaxtrainWarning, StorageError, UsageError
+from jaxtrain.lr_range.from_config import _is_of_config
+from jaxtrain.reports.saved_runs import read_saved_run
 from jaxtrain.storage.ownership import Owner, claim, demand_own, read_owner, saved_config
-from jaxtrain.storage.seals import write_sealed
+from jaxtrain.storage.seals import add_seal, read_if_sealed, write_sealed
 from jaxtrain.trackers.jsonl import JsonlTracker, read_record, read_rows, rows_until
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.trackers.open import open_trackers
@@ -90,6 +92,49 @@ def test_a_changed_run_json_is_refused_unless_the_config_beside_it_is_accepted(t
     with pytest.raises(StorageError, match=r"run\.json: got (content that fails|text that is not JSON)"):
         read_owner(tmp_path)
     assert read_owner(tmp_path, accept_edited=True) == Owner(None, json.loads(to_json(tiny())), format=0)
+
+
+@pytest.mark.parametrize("change", [{"id": None}, {"id": 3}, {"config": None}, {"config": [1]}, {"format": None}])
+def test_a_sealed_run_json_of_another_form_is_refused_in_one_line(tmp_path, change):
+    content = {"format": 1, "id": "1", "config": tiny(), **change}
+    write_sealed(tmp_path / "run.json", content)
+    with pytest.raises(StorageError, match=r"run\.json: got "):
+        read_owner(tmp_path)
+    write_sealed(tmp_path / "run.json", {key: value for key, value in content.items() if key not in change})
+    with pytest.raises(StorageError, match=r"run\.json: got "):
+        read_owner(tmp_path)
+
+
+@pytest.mark.parametrize("seed", [None, "0", 1.5])
+def test_a_saved_config_without_a_seed_is_refused_where_runs_are_compared(tmp_path, seed):
+    saved = json.loads(to_json(tiny())) | {"seed": seed}
+    write_sealed(tmp_path / "run.json", {"format": 1, "id": "1", "config": saved})
+    with pytest.raises(StorageError, match="a config that cannot be used"):
+        read_saved_run(tmp_path)
+
+
+@pytest.mark.parametrize("value", [[1.0], {"a": 1}, "0.5"])
+def test_a_row_whose_value_is_no_number_is_not_trusted(tmp_path, value):
+    rows = [{"step": step, "split": "train", "loss": loss} for step, loss in ((1, value), (2, 0.5))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(add_seal(row)) + "\n" for row in rows))
+    assert [line.trusted for line in read_record(tmp_path / "metrics.jsonl", sealed=True)] == [False, True]
+
+
+def test_what_can_be_made_again_is_not_read_from_another_version(tmp_path):
+    write_sealed(tmp_path / "seconds.json", {"seconds": 3.0})
+    said: list[str] = []
+    assert read_if_sealed(tmp_path / "seconds.json", said.append, ("seconds",)) == {"seconds": 3.0}
+    assert read_if_sealed(tmp_path / "seconds.json", said.append, ("seconds", "minutes")) is None
+    assert said == [
+        f"{tmp_path}/seconds.json: got an object without 'minutes'; expected what this version writes. It is made again"
+    ]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"lr_range": 3}', "{", "{}"])
+def test_a_range_test_beside_another_config_is_not_taken(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert not _is_of_config(tmp_path, tiny())
+    assert not _is_of_config(tmp_path / "missing", tiny())
 
 
 def test_a_directory_of_a_later_format_is_refused_by_its_number(tmp_path):

@@ -27,7 +27,7 @@ TIERS = (
     ("prediction",),
     ("lr_range",),
     ("search",),
-    ("check",),
+    ("check", "replay"),
     ("commands",),
     ("main",),
 )

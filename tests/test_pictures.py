@@ -19,6 +19,7 @@ from jaxtrain.core.pictures import Panel, Panels
 from jaxtrain.data.source import Source, Split
 from jaxtrain.parallel.peak_flops import peak_flops
 from jaxtrain.tasks.classification import classification
+from jaxtrain.trackers.base import Histogram
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.trackers.picture_files import read_exhibits
 from jaxtrain.training import background
@@ -53,7 +54,8 @@ def names(tracker: MemoryTracker) -> dict[str, list[int]]:
 
 def test_a_run_shows_fixed_examples_at_intervals_and_its_result_at_the_end(tmp_path):
     own = MemoryTracker()
-    train_and_evaluate(tiny({"track.pictures": "30 steps"}), tmp_path, trackers=[own], quiet=True)
+    config = tiny({"track.pictures": "30 steps", "track.histograms": "20 steps"})
+    train_and_evaluate(config, tmp_path, trackers=[own], quiet=True)
     result = json.loads((tmp_path / "result.json").read_text())
     best = result["best"]["step"]
     assert names(own) == {
@@ -73,7 +75,7 @@ def test_a_run_shows_fixed_examples_at_intervals_and_its_result_at_the_end(tmp_p
 
 
 def test_nothing_is_shown_where_it_is_off_and_no_number_differs(tmp_path):
-    on, off = tiny({"track.layers": True}), tiny(OFF | {"track.tensorboard": False})
+    on, off = tiny({"track.layers": True, "track.histograms": "20 steps"}), tiny(OFF | {"track.tensorboard": False})
     digests = [
         train_and_evaluate(config, tmp_path / name, quiet=True).state_digest
         for name, config in (("on", on), ("off", off))
@@ -93,6 +95,33 @@ def test_histograms_of_parameters_and_of_their_changes_count_what_the_checkpoint
     moved = own.histograms[40, "changes of parameters/Dense_0/kernel"]
     assert moved.sum == pytest.approx(kernels[40].sum - kernels[20].sum, abs=1e-3)
     assert moved.high - moved.low < kernels[40].high - kernels[40].low
+
+
+def test_histograms_of_gradients_are_of_the_step_that_led_there(tmp_path):
+    """Plain gradient descent at a constant rate moves by them, also on lanes, of which the first is shown."""
+    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5, "optimizer.momentum": 0.0}
+    constant = {"schedule.optimizer.learning_rate.name": "constant", "train.ema": None}
+    shown = {"train.duration": "3 steps", "track.histograms": "1 steps", "track.pictures": None}
+
+    def histograms(seeds: int, every: int) -> dict[tuple[int, str], Histogram]:
+        own = MemoryTracker()
+        pauses = {f"{section}.every": f"{every} steps" for section in ("eval", "log", "checkpoint")}
+        config = tiny({**pauses, **descent, **constant, **shown, "train.seeds": seeds})
+        train_and_evaluate(config, tmp_path / f"{seeds} {every}", trackers=[own], quiet=True)
+        return own.histograms
+
+    for seeds in (1, 2):
+        found = histograms(seeds, every=1)
+        for step, layer in ((1, "Dense_0/bias"), (3, "Dense_1/kernel")):
+            gradient = found[step, f"gradients/{layer}"]
+            moved = found[step, f"changes of parameters/{layer}"]
+            assert sum(gradient.counts) == sum(moved.counts)
+            assert moved.low == pytest.approx(-0.5 * gradient.high, rel=1e-3)
+            assert moved.sum_squares == pytest.approx(0.25 * gradient.sum_squares, rel=1e-3)
+        assert sum(found[3, "gradients/Dense_0/kernel"].counts) == 342  # every third of 1,024
+        assert not any(name.startswith("gradients") for step, name in found if step == 0)
+        at_end = histograms(seeds, every=3)[3, "gradients/Dense_1/kernel"]  # after a call of several steps
+        assert at_end == found[3, "gradients/Dense_1/kernel"]
 
 
 def test_rows_hold_norms_of_layers_that_make_up_the_whole_and_their_ratios(tmp_path):
@@ -155,7 +184,7 @@ def test_what_a_kill_kept_from_being_drawn_is_drawn_by_the_resumed_run(tmp_path)
     train_and_evaluate(config, tmp_path, quiet=True)
     after = shown(tmp_path)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    assert {key for key in changed if not key[1].startswith("changes")} == set()
+    assert {key for key in changed if not key[1].startswith(("changes", "gradients"))} == set()
 
 
 # ---- what goes wrong

@@ -655,6 +655,12 @@ def test_a_language_model_continues_each_line(texts: Path, tmp_path: Path):
     (tmp_path / "new.txt").write_text("the catß\nthe cat\n")
     with pytest.warns(JaxtrainWarning, match=r"new\.txt: got 1 prompts with characters that the training part lacks"):
         predict(texts, tmp_path / "new.txt", tmp_path / "new.csv")
+    words = ["--length=9", "--temperature=0.5", "--top-k=3"]
+    for source in (f"--workdir={texts}", f"--export={texts / 'export'}"):
+        files = [f"--data={tmp_path / 'prompts.txt'}", f"--output={tmp_path / 'short.csv'}"]
+        assert main(["predict", source, *files, *words, "--quiet"]) == 0
+        expected = [loaded.generate(prompt, 9, 0.5, 3) for prompt in ("the cat", "a dog ran")]
+        assert column(tmp_path / "short.csv", "text") == expected
     model = ExportModel(load_export(texts / "export"))
     predict_to_file(model, [str(tmp_path / "prompts.txt")], tmp_path / "export.csv")
     assert (tmp_path / "export.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
@@ -728,6 +734,8 @@ def test_options_that_are_missing_or_do_not_fit_are_named(digits: Path, capsys: 
         ([export, "--output=a.csv"], "--data: got nothing; expected files to predict from"),
         ([export, data], "--output: got nothing; expected the file to write"),
         ([export, data, "--output=a.csv", "--fold=1"], "--fold: got 1; expected none for an export"),
+        ([export, data, "--output=a.csv", "--top-k=2"], "--top-k: got it for a model that was not trained on a text"),
+        ([export, data, "--output=a.csv", "--temperature=hot"], "--temperature: got 'hot'; expected a number"),
         ([export, data, "--output=a.csv", "--config.seed=1"], "predict: got a config; expected --workdir=DIR alone"),
         ([export, data, "--output=a.csv", "--ensemble"], "predict: got --ensemble; expected it with export alone"),
     ]

@@ -88,7 +88,7 @@ def test_eight_workers_at_once_make_and_work_a_new_study_twenty_times(postgres: 
 def test_workers_that_are_killed_lose_no_trial_and_leave_none_running(postgres: PostgresServer, tmp_path: Path):
     url = postgres.new_database("kills")
     options = {"trials": 60, "batch": 3, "stale_seconds": 3.0}
-    codes = run_parent([url], tmp_path, workers=6, kills=15, seconds=0.05, options=options)
+    codes = run_parent([url], tmp_path, workers=6, kills=15, seconds=0.2, options=options)
     assert codes == [[0] * 6]
     signs = {key: sign for key, sign in finished_once(url, 60).items() if key.startswith("worker:")}
     assert sum(sign is not None for sign in signs.values()) >= 5, "few were killed at work"

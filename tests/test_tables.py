@@ -214,3 +214,14 @@ def test_an_error_shows_few_of_many_names_and_the_beginning_of_a_long_text():
         encoding.encode(Table({"y": [1.0]}))
     with pytest.raises(DataError, match=r"got 'a{80}'\.\.\. in the column 'x0'"):
         encoding.encode(Table({f"x{i}": ["a" * 90] for i in range(40)}))
+
+
+def test_the_kinds_of_columns_are_listed_once_however_many_there_are(monkeypatch):
+    table = Table({f"x{number}": [0.0, 1.0] for number in range(50)})
+    encoding = TableEncoding.fit(table)
+    listed: list[object] = []
+    kinds = TableEncoding.kinds.fget
+    assert kinds is not None
+    monkeypatch.setattr(TableEncoding, "kinds", property(lambda own: listed.append(own) or kinds(own)))
+    encoding.encode(table)
+    assert len(listed) == 1

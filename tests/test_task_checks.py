@@ -81,6 +81,52 @@ def hits_of_all(predictions, targets, mask):
     return hits(predictions, targets, jnp.ones_like(mask))
 
 
+def summed(predictions, targets):
+    """A loss of an example that counts those before it in the batch."""
+    return jnp.cumsum(entropies(predictions, targets))
+
+
+def whole_numbers(predictions, targets):
+    return jnp.ones(len(targets), jnp.int32)
+
+
+def hits_alone(predictions, targets):
+    return predictions.argmax(axis=-1) == targets
+
+
+def complex_numbers(predictions, targets):
+    return entropies(predictions, targets).astype(jnp.complex64)
+
+
+def right_ones(predictions, targets, mask):
+    return (predictions.argmax(axis=-1) == targets).astype(jnp.float32)
+
+
+def share(predictions, targets, mask):
+    return (right_ones(predictions, targets, mask) * mask).sum() / mask.sum()
+
+
+def share_of_a_batch(predictions, targets, mask):
+    return Mean(share(predictions, targets, mask), jnp.ones(()))
+
+
+def largest(predictions, targets, mask):
+    return Mean(jnp.max(jnp.where(mask[:, None] > 0, predictions, -jnp.inf)), jnp.ones(()))
+
+
+def counts_of_each(predictions, targets, mask):
+    return Mean(right_ones(predictions, targets, mask) * mask, mask)
+
+
+def without_count(total, count):
+    return total[0] / total[1]
+
+
+def in_its_sum(predictions, targets, mask):
+    right = (right_ones(predictions, targets, mask) * mask).sum()
+    return Mean(jnp.stack([right, mask.sum()]), jnp.ones(()), finish=without_count)
+
+
 class Fixed(nn.Module):
     """A model with three outputs, whatever is asked for."""
 
@@ -142,6 +188,17 @@ def bare(summarize, **options):
     return member
 
 
+def with_noise(model, loss, info) -> Task:
+    task = masked(model, loss, info)
+
+    def noisy(params, model_state, batch, key, values, train):
+        inputs = batch["inputs"].astype(jnp.float32)
+        inputs += jax.random.normal(key, inputs.shape)
+        return task.loss(params, model_state, {**batch, "inputs": inputs}, key, values, train)
+
+    return task._replace(loss=noisy)
+
+
 masked = bare(lambda losses, mask, train: Mean.of(losses, mask))
 with_norm = bare(lambda losses, mask, train: Mean.of(losses, mask), norm=True)
 with_dropout = bare(lambda losses, mask, train: Mean.of(losses, mask), drop=True)
@@ -151,6 +208,64 @@ count_of_all = bare(lambda losses, mask, train: Mean(Mean.of(losses, mask).sum, 
 all_counted_in_training = bare(lambda losses, mask, train: Mean.of(losses, jnp.ones_like(mask) if train else mask))
 norm_without_mask = bare(lambda losses, mask, train: Mean.of(losses, jnp.ones_like(mask)), norm=True)
 vector = bare(lambda losses, mask, train: Mean(losses, jnp.ones(())))
+
+
+def returning(result, init=lambda params: (params, {})):
+    """Returns a task member whose loss returns `result(loss, model_state, metrics of the batch, params)`."""
+
+    def member(model, loss, info) -> Task:
+        net = Net(info.classes)
+
+        def loss_and_metrics(params, model_state, batch, key, values, train):
+            losses = entropies(jnp.asarray(net.apply({"params": params}, batch["inputs"])), batch["targets"])
+            metric = Mean.of(losses, batch.get("mask", jnp.ones(len(losses))))
+            return result(metric.sum / metric.count, model_state, {"loss": metric}, params)
+
+        return Task(
+            lambda key, batch, values: init(net.init(key, batch["inputs"])["params"]),
+            loss_and_metrics,
+            lambda params, state, inputs, values: inputs,
+        )
+
+    return member
+
+
+RETURNED = {
+    "a loss alone": (lambda loss, state, metrics, params: loss, "whose loss returns something else"),
+    "metrics without a state": (lambda loss, state, metrics, params: (loss, metrics), "whose loss returns something"),
+    "three things": (lambda loss, state, metrics, params: (loss, state, metrics), "whose loss returns something else"),
+    "no metric": (lambda loss, state, metrics, params: (loss, (state, {})), r"whose metrics are \[\]"),
+    "a name that is no text": (
+        lambda loss, state, metrics, params: (loss, (state, metrics | {3: metrics["loss"]})),
+        r"whose metrics are \['loss', 3\]",
+    ),
+    "a number as metric": (
+        lambda loss, state, metrics, params: (loss, (state, {"loss": loss})),
+        r"whose metric 'loss' is an array of shape \(\)",
+    ),
+    "a whole number": (
+        lambda loss, state, metrics, params: (loss.astype(int), (state, metrics)),
+        "whose loss is an array of shape \\(\\) of int",
+    ),
+    "another state": (
+        lambda loss, state, metrics, params: (loss, ({"count": loss}, metrics)),
+        "whose loss returns another model state",
+    ),
+    "no state": (
+        lambda loss, state, metrics, params: (loss, (None, metrics)),
+        "whose loss returns another model state",
+    ),
+}
+globals().update({name.replace(" ", "_"): returning(result) for name, (result, _) in RETURNED.items()})
+with_norm_of_parameters = returning(
+    lambda loss, state, metrics, params: (
+        loss,
+        (state, metrics | {"l2": Mean(optax.tree.norm(params), jnp.ones(()))}),
+    )
+)
+without_pair = returning(
+    lambda loss, state, metrics, params: (loss, (state, metrics)), lambda params: {**params, "more": jnp.ones(2)}
+)
 
 
 def own(name):
@@ -250,7 +365,55 @@ def test_a_bare_task_that_leaves_masked_rows_out_is_accepted_also_with_batch_nor
     built(task=own(name))
 
 
-@pytest.mark.parametrize("name", ["mean_repeated", "relative"])
+def test_a_bare_task_that_draws_noise_for_each_row_of_an_evaluation_is_accepted():
+    built(task=own("with_noise"))
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_a_bare_task_that_returns_something_else_is_refused_by_its_name(name):
+    member = own(name.replace(" ", "_"))
+    with pytest.raises(ConfigError, match=rf"task\.name: got '{member}', {RETURNED[name][1]}"):
+        built(task=member)
+
+
+def test_a_bare_task_whose_init_makes_no_pair_is_refused():
+    with pytest.raises(ConfigError, match=r"task\.name: got a task whose init returns a dict"):
+        built(task=own("without_pair"))
+
+
+@pytest.mark.parametrize("name", ["whole_numbers", "hits_alone", "complex_numbers"])
+def test_a_loss_without_a_gradient_by_its_type_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"loss\.name: got '{own(name)}', which returns numbers of the type"):
+        built(loss=own(name))
+
+
+METRICS_REFUSED = {
+    "right_ones": r"is an array of shape \(4,\)",
+    "share": r"is an array of shape \(\)",
+    "nothing_at_all": "is a NoneType",
+    "counts_of_each": r"has a count of shape \(4,\)",
+    "share_of_a_batch": "counts 1 for 5 examples, but 1 and 1 for 2 and 3 of them",
+    "largest": "counts 1 for 5 examples",
+}
+
+
+def nothing_at_all(predictions, targets, mask):
+    return None
+
+
+@pytest.mark.parametrize("name", METRICS_REFUSED)
+def test_a_metric_that_does_not_add_up_over_batches_is_refused_by_its_name(name):
+    said = rf"task\.metrics: got '{own(name)}', whose metric '{own(name)}' {METRICS_REFUSED[name]}"
+    with pytest.raises(ConfigError, match=said):
+        built(task={"name": "classification", "metrics": ("accuracy", own(name))})
+
+
+def test_a_metric_that_needs_no_count_is_accepted_and_so_is_one_of_the_parameters():
+    built(task={"name": "classification", "metrics": (own("in_its_sum"),)})
+    built(task=own("with_norm_of_parameters"))
+
+
+@pytest.mark.parametrize("name", ["mean_repeated", "relative", "summed"])
 def test_a_loss_of_an_example_that_depends_on_others_is_refused(name):
     with pytest.raises(ConfigError, match=rf"loss\.name: got '{own(name)}', whose metric 'loss' in evaluation"):
         built(loss=own(name))
@@ -265,7 +428,7 @@ def test_a_metric_that_ignores_the_mask_is_refused_and_one_that_does_not_is_acce
 def test_a_task_that_was_found_right_is_not_checked_again_and_members_of_the_tables_cost_nothing(monkeypatch):
     built(loss=own("right"), optimizer={"name": "adamw", "learning_rate": 0.1})
     with monkeypatch.context() as patched:
-        for name in ("_loss_of", "_measure"):
+        for name in ("_call_loss", "_measure"):
             patched.setattr(task_checks, name, lambda *_: pytest.fail("traced again"))
         built(loss=own("right"), optimizer={"name": "adamw", "learning_rate": 0.2})
         built(loss="focal")

@@ -29,8 +29,9 @@ GIVEN: dict[str, Any] = {
     "eval": {"every": "20 steps"},
     "checkpoint": {"every": "20 steps"},
     "parallel": {"mesh": 1},
+    "track": {"histograms": None},
 }
-"""One program for most tests, so that it is compiled once in a process."""
+"""One program for most tests, so that it is compiled once in a process; gradients would take another."""
 
 RATE_OF = {
     **{"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rprop": 1e-3, "rmsprop": 3e-3, "adagrad": 0.1, "adadelta": 2.0},

@@ -1,20 +1,14 @@
 """Asks the questions of a config, one after the other, within the time that there is."""
 
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from jaxtrain.check.answers import Answer, fault, not_asked
 from jaxtrain.check.context import Context
 from jaxtrain.check.questions import QUESTIONS, Question
+from jaxtrain.config.own_code import format_frames, own_frames, text_of
 from jaxtrain.errors import JaxtrainError, NotFiniteError
 from jaxtrain.training.checks import explain_jax_errors
-
-PACKAGE = Path(__file__).parent.parent
-
-FRAMES = 4
-"""Frames of a user's own code that are shown where it raises."""
 
 
 def ask(context: Context, questions: Mapping[str, Question]) -> Iterator[tuple[str, Answer]]:
@@ -63,19 +57,12 @@ def _answer(name: str, question: Question, context: Context) -> Answer:
 
 def _raised(name: str, error: Exception, say: Callable[[str], None]) -> Answer:
     """Returns the answer for a question that raised, and shows the frames that are not this package's."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    for line in "".join(traceback.format_list(frames[-FRAMES:])).splitlines():
+    for line in format_frames(error).splitlines():
         say(line)
-    lines = str(error).strip().splitlines() or [""]
-    text = f"it raised {type(error).__name__}: {lines[0][:300]}"
-    if name in QUESTIONS and frames:
+    text = f"it raised {type(error).__name__}: {text_of(error)[:300]}"
+    if name in QUESTIONS and own_frames(error):
         return fault(text, "the run ends with this error, here or later", "Correct the code whose frames are shown")
     return not_asked(text)
-
-
-def _is_users(file: str) -> bool:
-    inside = Path(file).is_relative_to(PACKAGE)
-    return not inside and "site-packages" not in file and not file.startswith("<") and "/lib/python" not in file
 
 
 def exit_code(answers: Mapping[str, Answer]) -> int:

@@ -21,6 +21,16 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
+class Several(argparse.Action):
+    """Stores the values of an option that may be repeated; rejects an empty value, a name of the current folder."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        """Adds the value to those before it."""
+        if not value:
+            raise UsageError(str(option), Words("nothing"), f"{option}={self.metavar}")
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), value])
+
+
 class Integer(Once):
     """Stores an option's value as an integer; rejects other texts."""
 
@@ -43,6 +53,18 @@ class Count(Integer):
             raise UsageError(str(option), value, "an integer, at least 1")
 
 
+class Number(Once):
+    """Stores an option's value as a number; rejects other texts."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        """Stores the number."""
+        super().__call__(parser, namespace, value, option)
+        try:
+            setattr(namespace, self.dest, float(value))
+        except ValueError as error:
+            raise UsageError(str(option), value, "a number") from error
+
+
 class Port(Integer):
     """Stores an option's value as the number of a port."""
 
@@ -56,7 +78,7 @@ class Port(Integer):
 class Flag(NamedTuple):
     """One option: its meaning, how its value is called and stored, and the verbs that take it, all where none is named.
 
-    One without a value is on where it is given. `action` "append" allows it several times.
+    One without a value is on where it is given. The action `Several` allows it several times.
     """
 
     help: str
@@ -70,7 +92,7 @@ class Flag(NamedTuple):
         if self.value is None:
             parser.add_argument(name, action="store_true", help=meaning)
         else:
-            default = [] if self.action == "append" else None
+            default = [] if self.action is Several else None
             parser.add_argument(name, action=self.action, metavar=self.value, default=default, help=meaning)
 
 
@@ -78,13 +100,18 @@ FLAGS = {
     "--config": Flag("a .py file with get_config(), or a config.json", "FILE"),
     "--workdir": Flag("the run's directory (default: runs/<config>-<hash>)", "DIR"),
     "--quiet": Flag("prints only errors"),
-    "--trust": Flag("lets a config.json of somebody else name functions of a module", "MODULE", "append"),
+    "--trust": Flag("lets a config.json of somebody else name functions of a module", "MODULE", Several),
     "--accept-edited": Flag(
         "takes files of the run that were changed by others as they stand",
         verbs=("train", "search"),  # which resume from the files of a directory
     ),
-    "--seed": Flag("of a run of several seeds, the one to take", "N", Integer, ("export", "predict")),
-    "--fold": Flag("of a run of folds, the one to take", "N", Integer, ("export", "predict")),
+    "--seed": Flag("of a run of several seeds, the one to take", "N", Integer, ("export", "predict", "replay")),
+    "--fold": Flag("of a run of folds, the one to take", "N", Integer, ("export", "predict", "replay")),
+    "--step": Flag(
+        "the step to look at: the one that takes the state after N steps to the next", "N", Integer, ("replay",)
+    ),
+    "--trial": Flag("of a search, the trial to take", "N", Integer, ("replay",)),
+    "--save": Flag("writes the state before the step and its batch as .npz", verbs=("replay",)),
     "--output": Flag(
         "the folder or file to write; export writes to the run's directory where there is none",
         "PATH",
@@ -103,10 +130,15 @@ FLAGS = {
     "--data": Flag(
         "a file, a folder or a pattern such as 'new/*.png'; may be repeated",
         "FILES",
-        "append",
+        Several,
         ("predict",),
     ),
     "--skip-bad": Flag("leaves out examples that cannot be read", verbs=("predict",)),
+    "--length": Flag("of a text, the tokens that are written (default: 200)", "N", Count, ("predict",)),
+    "--temperature": Flag(
+        "of a text, 1 draws as the model says (default), 0 takes the most probable token", "T", Number, ("predict",)
+    ),
+    "--top-k": Flag("of a text, draws from the K most probable tokens (default: all)", "K", Count, ("predict",)),
     "--host": Flag("the address to serve at (default: 127.0.0.1)", "NAME", verbs=("serve",)),
     "--port": Flag("the port to serve at (default: 8000; 0: any free)", "N", Port, ("serve",)),
     "--deadline": Flag("in which a request is answered or refused (default: 30)", "SECONDS", Count, ("serve",)),

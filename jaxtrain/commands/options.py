@@ -13,7 +13,7 @@ from typing import Any
 from jaxtrain.commands.document import Document
 from jaxtrain.config.schema import Text
 from jaxtrain.errors import OnlyInOrderError, UsageError, Words, printable
-from jaxtrain.files import guarded, working_directory
+from jaxtrain.files import exists, guarded, read_json, working_directory
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
 
@@ -50,7 +50,13 @@ class Options:
     most_megabytes: int | None = None
     data: tuple[str, ...] = ()
     fold: int | None = None
+    step: int | None = None
+    trial: int | None = None
+    save: bool = False
     skip_bad: bool = False
+    length: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
     precision: str | None = None
     quantize: str | None = None
     format: str | None = None
@@ -125,8 +131,18 @@ def split_overrides(words: Sequence[str]) -> tuple[dict[str, Text], list[str]]:
 
 def use_a_host_device_per_core() -> None:
     """Makes one JAX device per CPU core, for lanes. Call it before JAX starts; a user's XLA_FLAGS are kept."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={cores}")
+    use_host_devices(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def use_host_devices(count: int) -> None:
+    """Makes so many JAX devices of the CPU. Call it before JAX starts; a user's XLA_FLAGS are kept."""
+    os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={count}")
+
+
+def recorded_devices(workdir: Path) -> int:
+    """Returns the number of devices that the run of a directory had, 1 where it is not known."""
+    path = workdir / "environment.json"
+    return len(read_json(path).get("devices", ())) or 1 if exists(path) else 1
 
 
 def command() -> str:

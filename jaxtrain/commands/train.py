@@ -116,6 +116,7 @@ def _next_commands(result: Result, workdir: Path) -> Iterator[str]:
         yield f"{command()} --config={config} --workdir={folder}   # resumes where it stopped"
         return
     if result.status == "diverged":
+        yield f"{command()} replay --workdir={folder} --step={result.step}   # looks at the step that diverged"
         yield f"{command()} lr_range --config={config} --workdir={folder}   # suggests a learning rate"
     if result.status == "done":
         yield f"{command()} evaluate --workdir={folder}"

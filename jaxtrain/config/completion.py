@@ -16,9 +16,12 @@ from jaxtrain.errors import ConfigError
 def complete_config(saved: Mapping[str, Any]) -> Config:
     """Returns a config as JSON holds it, in which knobs that a saved config lacks have their defaults.
 
-    The knobs of a user's own function stay as they were saved. Raises ConfigError for a section that is no mapping.
+    The knobs of a user's own function stay as they were saved. Raises ConfigError for a section that is no mapping, and
+    for a seed that is no integer.
     """
     config = dict(saved)
+    if type(config.get("seed")) is not int:
+        raise ConfigError("seed", config.get("seed"), "an integer")
     for section in (*FAMILIES, *SECTIONS):
         given = config.setdefault(section, {})
         if not isinstance(given, Mapping):

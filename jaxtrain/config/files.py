@@ -8,8 +8,6 @@ such as of its working directory, are rejected by `config/effects.py`; warning f
 import inspect
 import json
 import sys
-import sysconfig
-import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,16 +18,11 @@ from typing import Any
 import ml_collections
 
 from jaxtrain.config.effects import demand_no_effects
+from jaxtrain.config.own_code import add_frames, own_frames, text_of
 from jaxtrain.config.schema import MOST_NESTED, is_too_deep
 from jaxtrain.config.trust import demand_trusted
 from jaxtrain.errors import ConfigError, JaxtrainError, StorageError, Words, nearest
 from jaxtrain.files import is_file, list_directory, read_bytes, reported_as
-
-FRAMES = 10
-"""Shown of the user's own frames: the last ones."""
-
-_PACKAGE = Path(__file__).parent.parent
-_LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def read(path: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
@@ -125,36 +118,16 @@ def _get_config_of(module: types.ModuleType, path: Path) -> Callable[[], Any]:
 
 def _explain(error: BaseException, path: Path) -> ConfigError:
     """Composes the error for an exception of a config file: one line, and the user's own frames as a note."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    lines = [frame.lineno for frame in own_frames(error) if frame.filename == str(path)]
     at = f" at line {lines[-1]}" if lines else ""
     expected = "a file that can be read without an error"
     if isinstance(error, SystemExit):
         expected = "a file that does not end the command"
     elif isinstance(error, RecursionError) and not lines:
         expected = "a config that is not nested without end"
-    text = _text(error)
+    text = text_of(error)
     hint = f"Fix the {type(error).__name__}{at}{': ' if text else ''}{text}"
-    explained = ConfigError("config file", str(path), expected, hint)
-    if frames:
-        explained.frames = "".join(traceback.format_list(frames[-FRAMES:])).rstrip()
-        explained.add_note(explained.frames)
-    return explained
-
-
-def _text(error: BaseException) -> str:
-    """Returns the first line of an exception's text; a class of the user's may be unable to compose it."""
-    try:
-        return str(error).strip().partition("\n")[0]
-    except Exception:
-        return "its text cannot be printed"
-
-
-def _is_users(filename: str) -> bool:
-    """Tells whether a frame's file is the user's own: neither of this package nor of an installed library."""
-    if filename.startswith("<frozen "):
-        return False
-    return not any(Path(filename).is_relative_to(folder) for folder in (_PACKAGE, *_LIBRARIES))
+    return add_frames(ConfigError("config file", str(path), expected, hint), error)
 
 
 def to_plain(value: Any, path: str = "config") -> Any:

@@ -120,9 +120,9 @@ class Track:
 
     `pictures` is the interval at which a run shows its predictions of fixed validation examples, `examples` of them
     (None: no pictures); at its end it shows what summarises the split, and the worst and the best of it. `histograms`
-    is the interval of histograms of parameters (None: none). Both are taken at the first evaluation or checkpoint after
-    each interval. `layers` adds the norms of each array of parameters, of its gradient and of its update to the
-    metrics. `performance` records the speed of the machine.
+    is the interval of histograms of parameters, of how far they moved, and of gradients (None: none). Both are taken at
+    the first evaluation or checkpoint after each interval. `layers` adds the norms of each array of parameters, of its
+    gradient and of its update to the metrics. `performance` records the speed of the machine.
     """
 
     tensorboard: bool = True

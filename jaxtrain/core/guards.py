@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 from jaxtrain.core.metric import Mean, Metrics
-from jaxtrain.core.metric_names import BY_LAYER
+from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.trees import is_float
 
@@ -72,6 +72,7 @@ def run_guarded_steps(take_step: TakeStep, state: TrainState, steps: jax.Array, 
         state, metrics = take_step(state, i)
         return i + 1, kept + state.live.astype(jnp.int32), state, _set_row(stacked, i, metrics)
 
+    take_step = _traced_once(take_step)
     zero = jnp.zeros((), jnp.int32)
     carry = (zero, zero, state, _empty_rows(take_step, state, capacity))
     # The condition must not depend on the state: a batched one makes vmap select each lane's carry at every step.
@@ -97,6 +98,7 @@ def run_guarded_call(
         advanced = lax.while_loop(lambda carry: carry[0] < end, body, (i, state, stacked))
         return (*advanced, state.params), None
 
+    take_step = _traced_once(take_step)
     # Two loops: all steps but the last, then the last. The parameters between them give the norm of the last update.
     # Inside the step that norm would slow every step by 5 %, since XLA would have to write out the whole update.
     start = jnp.zeros((), jnp.int32)
@@ -135,11 +137,29 @@ def norms_by_layer(tree: Any) -> jax.Array:
     return jnp.stack([jnp.sqrt(jnp.square(leaf.astype(jnp.float32)).sum()) for leaf in jax.tree.leaves(tree)])
 
 
+def _traced_once(take_step: TakeStep) -> TakeStep:
+    """Returns a step that is traced once, for the shapes of its metrics and for the loop; the program stays the same.
+
+    A deep model takes seconds to trace.
+    """
+    return jax.jit(take_step, inline=True)
+
+
 def _empty_rows(take_step: TakeStep, state: TrainState, capacity: int) -> Metrics:
-    """Returns the metrics of `capacity` steps, stacked and all 0."""
+    """Returns the metrics of `capacity` steps, stacked and all 0; samples of gradients have one row."""
     _, shapes = jax.eval_shape(take_step, state, jnp.zeros((), jnp.int32))
-    return jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
+
+    def empty(name: str, metric: Mean) -> Mean:
+        rows = 1 if name == SAMPLES else capacity
+        return jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), metric)
+
+    return {name: empty(name, metric) for name, metric in shapes.items()}
 
 
 def _set_row(stacked: Metrics, i: jax.Array, metrics: Metrics) -> Metrics:
-    return jax.tree.map(lambda rows, row: rows.at[i].set(row), stacked, metrics)
+    """Writes the metrics of step i; samples of gradients are those of the newest step."""
+
+    def set_at(place: jax.Array | int, rows: Mean, row: Mean) -> Mean:
+        return jax.tree.map(lambda rows, row: rows.at[place].set(row), rows, row)
+
+    return {name: set_at(0 if name == SAMPLES else i, stacked[name], metric) for name, metric in metrics.items()}

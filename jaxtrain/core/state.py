@@ -55,6 +55,7 @@ class Rules(NamedTuple):
     is_frozen(params) -> a tree of bools, true for the parameters that no step changes; None: all are trained
     guard_steps: whether each step of a call is judged before its update is kept, for large states (`core/guards.py`)
     norms_by_layer: whether norms are measured for each array of parameters, too
+    samples_gradients: whether a call returns some numbers of the gradients of its last step
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Rules(NamedTuple):
     is_frozen: Callable[[Any], Any] | None = None
     guard_steps: bool = False
     norms_by_layer: bool = False
+    samples_gradients: bool = False
 
 
 class TrainState(struct.PyTreeNode):
@@ -94,12 +96,22 @@ def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.A
     hparams = {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
     step = jnp.zeros((), jnp.int32)
     values = rules.schedule(step, hparams)
-    params, model_state = rules.task.init(stream(key, "init"), batch, values)
+    params, model_state = _demand_pair(rules.task.init(stream(key, "init"), batch, values))
     params, frozen = split_params(params, rules.is_frozen(params)) if rules.is_frozen else (params, None)
     opt_state = rules.optimizer(values).init(params)
     ema = jax.tree.map(jnp.array, (params, model_state)) if "train.ema" in hparams else None
     raw_key = jax.random.key_data(key)
     return TrainState(step, params, model_state, opt_state, raw_key, hparams, ema, jnp.array(True), frozen)
+
+
+def _demand_pair(made: Any) -> tuple[Any, Any]:
+    """Returns what a task's init made; raises ConfigError if that is no (params, model_state)."""
+    if isinstance(made, tuple) and len(made) == 2:
+        return made
+    got = Words(f"a task whose init returns a {type(made).__name__}")
+    raise ConfigError(
+        "task.name", got, "an init that returns (params, model_state)", "Return {} for a task without a state"
+    )
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:

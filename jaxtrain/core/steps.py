@@ -18,10 +18,10 @@ from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
 from jaxtrain.core.frozen import join_params
 from jaxtrain.core.guards import keep_finite, norms_by_layer, run_guarded_call, run_guarded_steps
 from jaxtrain.core.metric import Mean, Metrics, merge
-from jaxtrain.core.metric_names import BY_LAYER
+from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
 from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.state import Batch, Rules, TrainState
-from jaxtrain.core.trees import is_float
+from jaxtrain.core.trees import is_float, sample_distance
 from jaxtrain.errors import message
 
 Axes = str | tuple[str, ...]
@@ -55,7 +55,7 @@ def train_step(
     values = rules.schedule(state.step, state.hparams)
     losses = _micro_batch_losses(state, batch, values, rules, axis_name)
     (parts, gradients), model_state, metrics = _differentiate(losses, state.params, axis_name)
-    metrics |= _gradient_norms(gradients, measure_norms, rules.norms_by_layer)
+    metrics |= _measure_gradients(gradients, measure_norms, rules)
 
     def update(gradients: Any) -> TrainState:
         params, opt_state = _update_params(state, gradients, parts, losses, rules.optimizer(values), axis_name)
@@ -99,7 +99,8 @@ class CallOutput(struct.PyTreeNode):
 
     metrics: those of each step, stacked on a leading axis of length k and 0 after the call's last step; values: the
     hyperparameters of the last step; live: False if the call diverged; kept: the number of its steps that led to the
-    state returned; tried: the least number of steps that is known to diverge, if it diverged.
+    state returned; tried: the least number of steps that is known to diverge, if it diverged; gradients: samples of
+    those of the last step, as `sample_gradients` returns them, or None unless `rules.samples_gradients`.
     """
 
     metrics: Metrics
@@ -107,6 +108,7 @@ class CallOutput(struct.PyTreeNode):
     live: jax.Array
     kept: jax.Array
     tried: jax.Array
+    gradients: jax.Array | None = None
 
 
 def train_call(
@@ -139,7 +141,8 @@ def train_call(
     end = end.replace(frozen=state.frozen)
     metrics = jax.tree.map(lambda rows: jnp.where(state.live, rows, 0), metrics)  # a state dead at the start counts 0
     values = rules.schedule(jnp.maximum(end.step - 1, 0), end.hparams)
-    return end, CallOutput(metrics, dict(values), end.live, kept, tried)
+    samples = metrics.pop(SAMPLES, None)
+    return end, CallOutput(metrics, dict(values), end.live, kept, tried, samples and samples.sum[0])
 
 
 def eval_call(
@@ -152,6 +155,7 @@ def eval_call(
 ) -> Metrics:
     """Evaluates the first `count` batches, or all, and adds their metrics to `total`, those of the batches before."""
 
+    @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop; the program stays the same
     def evaluate(i: jax.Array | int) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 
@@ -159,6 +163,11 @@ def eval_call(
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, 0))
     last = batches.capacity if count is None else count
     return lax.fori_loop(0, last, lambda i, total: merge(total, evaluate(i)), total)
+
+
+def training_losses(state: TrainState, batch: Batch, *, rules: Rules) -> list[LossOfParams]:
+    """Returns the losses that `train_step` differentiates, params -> (loss, (model_state, metrics)), by micro-batch."""
+    return _micro_batch_losses(state, batch, rules.schedule(state.step, state.hparams), rules, ())
 
 
 def _measures_norms(step: StepFunction) -> bool:
@@ -252,17 +261,35 @@ def _pmean(tree: Any, axis_name: Axes) -> Any:
     return jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name) if is_float(leaf) else leaf, tree)
 
 
-def _gradient_norms(gradients: Any, measure: bool | jax.Array, by_layer: bool) -> Metrics:
-    """Returns the global L2 norm with count 1 if `measure`, else 0 with count 0; with `by_layer` also of each array."""
+def _measure_gradients(gradients: Any, measure: bool | jax.Array, rules: Rules) -> Metrics:
+    """Returns the global L2 norm with count 1 if `measure`, else 0 with count 0, and what else the rules ask for."""
     measure = jnp.asarray(measure)
 
-    def measured(norm: Callable[[Any], jax.Array]) -> Mean:
-        shape = jax.eval_shape(norm, gradients).shape
-        value = lax.cond(measure, lambda: norm(gradients).astype(jnp.float32), lambda: jnp.zeros(shape))
+    def measured(function: Callable[[Any], jax.Array]) -> Mean:
+        shape = jax.eval_shape(function, gradients).shape
+        value = lax.cond(measure, lambda: function(gradients).astype(jnp.float32), lambda: jnp.zeros(shape))
         return Mean(value, measure.astype(jnp.float32))
 
-    norms = {"norm_gradient": optax.tree.norm} | ({"norm_gradient" + BY_LAYER: norms_by_layer} if by_layer else {})
-    return {name: measured(norm) for name, norm in norms.items()}
+    functions: dict[str, Callable[[Any], jax.Array]] = {"norm_gradient": optax.tree.norm}
+    if rules.norms_by_layer:
+        functions["norm_gradient" + BY_LAYER] = norms_by_layer
+    if rules.samples_gradients:
+        functions[SAMPLES] = sample_gradients
+    return {name: measured(function) for name, function in functions.items()}
+
+
+MOST_SAMPLES = 512
+"""Numbers of each array of gradients that a call returns: each step of it writes as many zeros."""
+
+
+def sample_gradients(gradients: Any) -> jax.Array:
+    """Returns evenly spaced numbers of each leaf, float32 (leaves, MOST_SAMPLES); nan after those of a smaller one."""
+
+    def sample(leaf: jax.Array) -> jax.Array:
+        chosen = leaf.reshape(-1)[:: sample_distance(leaf.size, MOST_SAMPLES)].astype(jnp.float32)
+        return jnp.pad(chosen, (0, MOST_SAMPLES - chosen.size), constant_values=jnp.nan)
+
+    return jnp.stack([sample(leaf) for leaf in jax.tree.leaves(gradients)])
 
 
 def _check_metrics(metrics: Metrics) -> Metrics:

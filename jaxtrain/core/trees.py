@@ -15,6 +15,11 @@ from jaxtrain.errors import ConfigError, Words, message, one_of
 LeafTable = dict[str, dict[str, Any]]
 
 
+def sample_distance(size: int, most: int) -> int:
+    """Returns the distance of at most `most` evenly spaced numbers; an odd one meets all columns of even widths."""
+    return -(-size // most) | 1
+
+
 def is_float(leaf: Any) -> bool:
     """Tells whether an array or a shape holds floating-point numbers."""
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -60,7 +65,12 @@ def _leaf_digest(array: np.ndarray) -> dict[str, Any]:
 
 def state_digest(tree: Any) -> str:
     """Returns the sha256 (hex digits) of paths, shapes, dtypes and contents of all leaves, in order."""
-    return hashlib.sha256(json.dumps(list(leaf_digests(tree).items())).encode()).hexdigest()
+    return table_digest(leaf_digests(tree))
+
+
+def table_digest(table: LeafTable) -> str:
+    """Returns the digest of a state from those of its leaves."""
+    return hashlib.sha256(json.dumps(list(table.items())).encode()).hexdigest()
 
 
 def first_difference(saved: Mapping[str, Mapping[str, Any]], target: Any) -> str | None:

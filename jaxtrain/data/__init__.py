@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from jaxtrain.config.own_code import add_frames
 from jaxtrain.config.registry import Family, knobs_of
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.image_fields import read_images
@@ -102,7 +103,8 @@ def read(section: Mapping[str, Any]) -> object:
             return SOURCES.bind(section)(_by_key(section), root)
     except OSError as error:  # of a user's own source: our readers raise StorageError
         got = Words(f"{section['name']}, which failed ({type(error).__name__}: {printable(str(error))})")
-        raise DataError("data.name", got, "a source whose files can be read", "Check its paths") from error
+        explained = DataError("data.name", got, "a source whose files can be read", "Check its paths")
+        raise add_frames(explained, error) from error
 
 
 def _by_key(section: Mapping[str, Any]) -> dict[str, Any]:

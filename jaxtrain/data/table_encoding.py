@@ -221,12 +221,13 @@ class TableEncoding:
 
     def _check(self, table: Table) -> None:
         """Raises DataError unless the table has the columns of the training table, in any order."""
-        absent = [name for name in self.kinds if name not in table.columns]
-        extra = [name for name in table.columns if name not in self.kinds]
+        kinds = self.kinds
+        absent = [name for name in kinds if name not in table.columns]
+        extra = [name for name in table.columns if name not in kinds]
         if absent:
             got = Words(f"no column {absent[0]!r}" + (f" but {extra[0]!r}" if len(extra) == 1 else ""))
             hint = nearest(absent[0], extra) or "Give the columns that the model was trained on"
-            raise DataError(table.where, got, f"the columns of training: {names_of(self.kinds)}", hint)
+            raise DataError(table.where, got, f"the columns of training: {names_of(kinds)}", hint)
         if extra:
             hint = "Leave it out, as by data.drop"
             raise DataError(table.where, Words(f"the column {extra[0]!r}"), "the columns of training alone", hint)

@@ -15,7 +15,7 @@ from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.export.array_inputs import ArrayInputs
-from jaxtrain.export.generation import generate
+from jaxtrain.export.generation import Drawing, generate
 from jaxtrain.export.outputs import restores_on_host
 from jaxtrain.export.padded import Outputs, PaddedProgram
 from jaxtrain.export.table_inputs import TableInputs
@@ -79,9 +79,8 @@ class ExportedModel:
             raise UsageError("generate", Words("a model that was not trained on a text"), "one that was")
         tokens = vocabulary.encode(prompt)
         warn_of_unknown(tokens, vocabulary, "prompt")
-        chosen = {"temperature": temperature, "top_k": top_k, "seed": seed}
-        context = self.info.input_shape[0]
-        drawn = generate(self._logits, tokens[None], length, context=context, **chosen)
+        drawing = Drawing(temperature, top_k, seed)
+        drawn = generate(self._logits, tokens[None], length, context=self.info.input_shape[0], drawing=drawing)
         return vocabulary.decode(drawn[0])
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:

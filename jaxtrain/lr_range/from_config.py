@@ -15,7 +15,7 @@ from jaxtrain.config.resolve import accepts, resolve_config
 from jaxtrain.config.seeds import check_seeds
 from jaxtrain.core.state import TrainState
 from jaxtrain.data import Source, with_given
-from jaxtrain.errors import ConfigError, nearest, one_of, printable
+from jaxtrain.errors import ConfigError, StorageError, nearest, one_of, printable
 from jaxtrain.files import (
     demand_writable,
     exists,
@@ -79,7 +79,8 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
     """
     target = experiment.config["lr_range"]["target"]
     path = workdir / "lr_range" / "result.json"
-    stored = read_if_sealed(path, say) if exists(path) and _is_of_config(path.parent, experiment.config) else None
+    is_stored = exists(path) and _is_of_config(path.parent, experiment.config)
+    stored = read_if_sealed(path, say, LRRangeResult.KEYS) if is_stored else None
     if stored is not None:
         result = LRRangeResult.from_json(stored)
     else:
@@ -97,7 +98,12 @@ def apply_suggestion(experiment: Experiment, workdir: Path, say: Callable[[str],
 
 def _is_of_config(folder: Path, config: Config) -> bool:
     """Tells whether the test stored in a folder is of this config; the command may have tested another one there."""
-    stored = read_json(folder / "config.json")
+    try:
+        stored = read_json(folder / "config.json")
+    except StorageError:  # then it cannot be told
+        return False
+    if not isinstance(stored, dict) or not isinstance(stored.get("lr_range"), dict):
+        return False
     section = {"lr_range": {**stored["lr_range"], "before_training": True}}
     return not difference(changes_numbers(config), changes_numbers({**stored, **section}))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,9 @@ class LRRangeResult:
     second: tuple[str, np.ndarray] | None
     total_steps: int
     description: str = ""
+
+    KEYS: ClassVar = ("method", "target", "rows", "readings", "total_steps", "description")
+    """What `from_json` reads of a file."""
 
     @property
     def row(self) -> int:

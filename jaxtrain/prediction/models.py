@@ -1,8 +1,8 @@
 """Models that predict from files: a run, or an export, under one protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,17 @@ from jaxtrain.training.trained_run import Run
 
 Outputs = dict[str, np.ndarray]
 """Name -> (n, ...), by the names that the outputs of an export have; see `export/outputs.py`."""
+
+
+class Continuation(NamedTuple):
+    """How a language model continues each prompt: the arguments of `Run.generate` of the same names."""
+
+    length: int = 200
+    temperature: float = 1.0
+    top_k: int | None = None
+
+
+CONTINUATION = Continuation()
 
 
 class Model(Protocol):
@@ -44,6 +55,7 @@ class RunModel:
     """A trained run; its predictions are those of `Run.predict`."""
 
     run: Run
+    continuation: Continuation = CONTINUATION
 
     @property
     def form(self) -> Form:
@@ -63,7 +75,7 @@ class RunModel:
     def outputs(self, inputs: Any) -> Outputs:
         """Predicts, and adds probabilities and decisions on the host, so that no further program is compiled."""
         if self.run.info.vocabulary is not None:
-            return {"text": np.array([self.run.generate(prompt) for prompt in inputs], object)}
+            return _continue(self.run.generate, inputs, self.continuation)
         return outputs_of(self.run.predict(inputs), self.config["task"]["name"], self.run.info)
 
 
@@ -72,6 +84,7 @@ class ExportModel:
     """An exported model; its predictions are those of `ExportedModel.predict`."""
 
     model: ExportedModel
+    continuation: Continuation = CONTINUATION
 
     @property
     def form(self) -> Form:
@@ -96,8 +109,12 @@ class ExportModel:
     def outputs(self, inputs: Any) -> Outputs:
         """Predicts by the exported program."""
         if self.model.info.vocabulary is not None:
-            return {"text": np.array([self.model.generate(prompt) for prompt in inputs], object)}
+            return _continue(self.model.generate, inputs, self.continuation)
         return self.model.predict(inputs)
+
+
+def _continue(generate: Callable[..., str], prompts: Iterable[str], continuation: Continuation) -> Outputs:
+    return {"text": np.array([generate(prompt, **continuation._asdict()) for prompt in prompts], object)}
 
 
 def _as_tuple(value: Any) -> Any:

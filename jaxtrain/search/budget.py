@@ -98,7 +98,8 @@ def with_bought(
     section = config["search"]
     text = section["budget"]
     saved: Mapping[str, Any] = owner.saved.get("search", {}) if owner else {}
-    stored = read_if_sealed(folder / FILE, say) if owner and exists(folder / FILE) else None
+    path = folder / FILE
+    stored = read_if_sealed(path, say, ("budget", "trials")) if owner and exists(path) else None
     if saved:
         own = {name: section[name] or saved.get(name) for name in ("halving", "batch", "first_rung")}
         config = _replaced(config, **own)

@@ -1,6 +1,7 @@
 """Trains the best config and the config's own values on seeds that the search did not use, and compares them."""
 
 import math
+from dataclasses import fields
 
 from jaxtrain.files import exists, through_json
 from jaxtrain.search.batch import Batch, Work
@@ -26,7 +27,9 @@ def compare(session: Session, best: Outcome) -> Comparison | None:
     seeds = range(first, first + session.config["search"]["compare_seeds"])
     task = f"trial {best.trial} on seeds {seeds[0]} to {seeds[-1]}"
     place = session.folder / "comparison.json"
-    stored = session.study.fetch(task) or (read_if_sealed(place, session.bar.say) if exists(place) else None)
+    stored = session.study.fetch(task)
+    if stored is None and exists(place):
+        stored = read_if_sealed(place, session.bar.say, [field.name for field in fields(Comparison)])
     if stored is not None and (stored["trial"], [*map(int, stored["best"])]) == (best.trial, [*seeds]):
         return Comparison.from_json(stored)
     if not session.study.claim(task):

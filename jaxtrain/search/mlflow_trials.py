@@ -1,7 +1,6 @@
 """Sends a search to an MLflow server: the search as a run, and each trial that has ended as a child of it."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtrain.storage.environment import describe_environment
 from jaxtrain.storage.ownership import Owner, read_owner
 from jaxtrain.trackers.event_summaries import tag_of
 from jaxtrain.trackers.mlflow_content import metric, milliseconds
+from jaxtrain.trackers.mlflow_deliveries import Deliveries, demand_nothing_left
 from jaxtrain.trackers.mlflow_files import send_files
 from jaxtrain.trackers.mlflow_ledger import Batch, Key
 from jaxtrain.trackers.mlflow_rest import LONGEST_PARAM, Json, key_of, shortened
@@ -35,13 +35,13 @@ FILES = ("result.json", "best_config.json", "comparison.json", "report.html", "t
 class SearchSender:
     """Sends what the folder of a search holds and the server lacks; trials are those of this folder's trials.jsonl."""
 
-    def __init__(self, run: MlflowRun, *, sealed: bool) -> None:
+    def __init__(self, run: MlflowRun, say: Callable[[str], None], *, sealed: bool) -> None:
         """Takes the server's run of the search; `sealed` tells whether lines without a seal were changed by others."""
         self.run = run
         self._folder = run.identity.folder
         self._metric = run.identity.config["eval"]["metric"]
         self._sealed = sealed
-        self._outcomes: deque[Outcome] = deque()
+        self._outcomes = Deliveries(self._send_trial, say)
         self._children: dict[str, Json] = {}
         self._read = 0
         self._ending: str | None = None
@@ -57,12 +57,11 @@ class SearchSender:
             found = self.run.server.find_runs(self.run.experiment, PARENT_TAG, self.run.id)
             self._children = {_tag(child, TRIAL_TAG): child for child in found}
         outcomes, self._read = read_appended_outcomes(self._folder / "trials.jsonl", self._read, sealed=self._sealed)
-        self._outcomes += outcomes
-        while self._outcomes:
-            self._send_trial(self._outcomes[0])
-            self._outcomes.popleft()
+        self._outcomes.add(outcomes)
+        self._outcomes.send(is_last=self._ending is not None)
         if self._ending:
             self._send_end(self._ending)
+            demand_nothing_left(self._outcomes)
 
     def _send_trial(self, outcome: Outcome) -> None:
         """Sends a trial: where it was begun before, its run there is found by its number, and its times are that run's.
@@ -127,7 +126,7 @@ def search_sender(
         started=milliseconds(written(folder / "run.json")),
         environment=environment,
     )
-    return SearchSender(MlflowRun(identity, say), sealed=owner.seals)
+    return SearchSender(MlflowRun(identity, say), say, sealed=owner.seals)
 
 
 def search_ending(folder: Path) -> str:

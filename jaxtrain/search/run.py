@@ -303,7 +303,7 @@ def _finish(session: Session) -> SearchResult:
 def _seconds_before(folder: Path, say: Callable[[str], None]) -> float:
     """Returns the duration of the earlier sessions; of one that was killed, only up to its last note is known."""
     path = folder / "seconds.json"
-    noted = read_if_sealed(path, say) if exists(path) else None
+    noted = read_if_sealed(path, say, ("seconds",)) if exists(path) else None
     return float(noted["seconds"]) if noted else 0.0
 
 

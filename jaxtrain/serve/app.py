@@ -1,13 +1,14 @@
 """The routes of a server: the Open Inference Protocol v2, metrics, and a page for a person."""
 
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +16,7 @@ from jaxtrain.errors import Words, message
 from jaxtrain.serve.page import render_page
 from jaxtrain.serve.protocol import HEADER_LENGTH
 from jaxtrain.serve.refusal import Refusal, bad_request, client_left
-from jaxtrain.serve.service import VERSION, Service
+from jaxtrain.serve.service import VERSION, Continuation, Service
 
 RETRY_AFTER = "1"
 """Seconds after which a client may send again what an overloaded server refused."""
@@ -26,6 +27,7 @@ def make_app(service: Service) -> ASGIApp:
     page = render_page(service.model, service.interface, service.name)
     model = "/v2/models/{model}"
     version_of_model = model + "/versions/{version}"
+    writes_text = service.model.info.vocabulary is not None
 
     async def live(_: Request) -> Response:
         return JSONResponse({"live": True})
@@ -35,7 +37,8 @@ def make_app(service: Service) -> ASGIApp:
         return JSONResponse({"ready": True})
 
     async def server(_: Request) -> Response:
-        return JSONResponse({"name": "jaxtrain", "version": _version(), "extensions": ["binary_tensor_data"]})
+        extensions = ["binary_tensor_data", *(["generate"] if writes_text else [])]
+        return JSONResponse({"name": "jaxtrain", "version": _version(), "extensions": extensions})
 
     async def describe(request: Request) -> Response:
         _demand_model(request, service)
@@ -49,6 +52,12 @@ def make_app(service: Service) -> ASGIApp:
     async def infer(request: Request) -> Response:
         _demand_model(request, service)
         return await _infer(request, service)
+
+    async def generate(request: Request) -> Response:
+        _demand_model(request, service)
+        with service.admission():
+            _demand_plain(request, service)
+            return JSONResponse(await service.generate(request.stream(), _leaving(request)))
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(service.render_metrics(), media_type="text/plain; version=0.0.4")
@@ -69,6 +78,11 @@ def make_app(service: Service) -> ASGIApp:
             Route(f"{prefix}/ready", model_ready),
             Route(f"{prefix}/infer", infer, methods=["POST"]),
         ]
+        if writes_text:
+            routes += [
+                Route(f"{prefix}/generate", generate, methods=["POST"]),
+                Route(f"{prefix}/generate_stream", _Streaming(service), methods=["POST"]),
+            ]
     handlers = {
         Refusal: _show_refusal,
         HTTPException: _show_http_exception,
@@ -134,6 +148,38 @@ def _show_http_exception(request: Request, error: Exception) -> Response:
 
 def _show_leaving(request: Request, _: Exception) -> Response:
     return _show_refusal(request, client_left())
+
+
+class _Streaming:
+    """The route that sends a continuation while it is made, as events: a line of JSON for each piece of the text.
+
+    The request is in progress until its last event; a client that leaves ends it.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        request = Request(scope, receive)
+        _demand_model(request, self._service)
+        with self._service.admission():
+            _demand_plain(request, self._service)
+            continuation = await self._service.read_generation(request.stream())
+            events = self._events(continuation)
+            await StreamingResponse(events, media_type="text/event-stream")(scope, receive, send)
+
+    async def _events(self, continuation: Continuation) -> AsyncIterator[str]:
+        about = {name: self._service.about[name] for name in ("model_name", "model_version")}
+        try:
+            async for piece in continuation.pieces:
+                yield _event({**about, **continuation.identity, "text_output": piece})
+        except Refusal as error:  # the status of the answer was sent with its first piece
+            yield _event({"error": str(error)})
+
+
+def _event(value: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(value)}\n\n"
 
 
 class _Counted:

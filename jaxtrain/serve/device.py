@@ -5,21 +5,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
+from jaxtrain.export.generation import compile_drawing
 from jaxtrain.export.loading import ExportedModel
 from jaxtrain.export.padded import PaddedProgram
 from jaxtrain.serve.metrics import Metrics
 from jaxtrain.serve.refusal import Refusal
 from jaxtrain.serve.self_check import check_examples
-from jaxtrain.serve.waiting import Job, Slice, Waiting, join_pieces, join_slices, share_outputs
+from jaxtrain.serve.waiting import Arrays, Job, Slice, Waiting, join_pieces, join_slices, share_outputs
 
 SIZES = (1, 4, 16, 64)
 """Sizes of a batch that are compiled."""
 
-Settlement = tuple[Job, Mapping[str, np.ndarray] | Refusal]
+Settlement = tuple[Job, Arrays | Refusal]
 
 
 class Device:
@@ -48,16 +47,25 @@ class Device:
             self._thread.join()
 
     def submit(
-        self, arguments: Mapping[str, np.ndarray], rows: int, deadline: float
-    ) -> asyncio.Future[Mapping[str, np.ndarray]]:
-        """Returns the future outputs of some rows; who cancels it no longer waits, and the rows are dropped."""
+        self,
+        arguments: Arrays,
+        rows: int,
+        deadline: float,
+        finish: Callable[[Arrays], Arrays] = lambda outputs: outputs,
+    ) -> asyncio.Future[Arrays]:
+        """Returns the future outputs of some rows; who cancels it no longer waits, and the rows are dropped.
+
+        `finish` is called in the device's thread; what it makes of the outputs is the answer.
+        """
         answer = asyncio.get_running_loop().create_future()
-        self.waiting.add(Job(arguments, rows, deadline, answer))
+        self.waiting.add(Job(arguments, rows, deadline, answer, finish))
         return answer
 
     def _run(self, ready: asyncio.Future[None]) -> None:
         try:
             check_examples(self._model, self.program, lambda: self.waiting.is_closed)
+            if self._model.info.vocabulary is not None:
+                compile_drawing(self._model.info.vocabulary.size)
         except Exception as error:
             self._call(_fail, ready, error)
             return
@@ -71,13 +79,14 @@ class Device:
         rows = sum(last - first for _, first, last in batch)
         try:
             outputs = self._model.in_units(self.program(join_slices(batch)))
+            answers: list[Settlement] = [(job, join_pieces(job)) for job in share_outputs(batch, outputs)]
         except Exception:  # out of memory, say: these requests fail, and the server lives on
             traceback.print_exc(file=sys.stderr)
             refusal = Refusal(500, "server", "an error of the program", "its outputs", "Send the request again")
             return [(job, refusal) for job, _, _ in batch]
         size = next(size for size in SIZES if rows <= size)
         self._metrics.count_batch(rows, size, time.monotonic() - begin)
-        return [(job, join_pieces(job)) for job in share_outputs(batch, outputs)]
+        return answers
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         """Calls a function in the thread of the connections."""

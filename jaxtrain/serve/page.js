@@ -225,27 +225,59 @@ function showError(error) {
   part("error").textContent = error.message;
 }
 
-async function ask(inputs) {
-  const body = { inputs, ...(model.outputs.length ? { outputs: model.outputs.map((name) => ({ name })) } : {}) };
-  const path = `v2/models/${encodeURIComponent(model.name)}/infer`;
+async function post(route, body) {
+  const path = `v2/models/${encodeURIComponent(model.name)}/${route}`;
   let response;
   try {
     response = await fetch(path, { method: "POST", body: JSON.stringify(body) });
   } catch {
     throw new Error("the server does not answer");
   }
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error);
-  return answer;
+  if (!response.ok) throw new Error((await response.json()).error);
+  return response;
+}
+
+async function ask(inputs) {
+  const outputs = model.outputs.length ? { outputs: model.outputs.map((name) => ({ name })) } : {};
+  return (await post("infer", { inputs, ...outputs })).json();
+}
+
+/* Texts, which come as events, each with a piece. */
+
+async function* eventsOf(response) {
+  let rest = "";
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const lines = (rest + part.value).split("\n\n");
+    rest = lines.pop();
+    yield* lines.map((line) => JSON.parse(line.replace("data: ", "")));
+  }
+}
+
+async function continueText() {
+  const numbers = { max_tokens: "tokens", temperature: "temperature", seed: "seed" };
+  const parameters = Object.fromEntries(Object.entries(numbers).map(([name, id]) => [name, Number(part(id).value)]));
+  const prompt = part("prompt").value;
+  const shown = make("p", "", { className: "continued" });
+  shown.append(make("span", prompt));
+  part("result").replaceChildren(shown);
+  const response = await post("generate_stream", { text_input: prompt, parameters });
+  for await (const event of eventsOf(response)) {
+    if (event.error) throw new Error(event.error);
+    shown.append(event.text_output);
+  }
 }
 
 async function predict() {
   showError({ message: "" });
+  part("predict").disabled = model.kind === "text"; // until the text is whole
   try {
-    showResult(await ask(tensors()));
+    if (model.kind === "text") await continueText();
+    else showResult(await ask(tensors()));
   } catch (error) {
     showError(error);
   }
+  part("predict").disabled = false;
 }
 
 /* The page. */
@@ -254,6 +286,8 @@ function openExample(example) {
   wrongRow = null;
   if (model.kind === "table") {
     fillRow(example);
+  } else if (model.kind === "text") {
+    part("prompt").value = example.text;
   } else {
     const values = example[model.inputs[0].name];
     part("values").value = values.join(" ");
@@ -267,7 +301,9 @@ function start() {
   const kind = model.kind;
   part("picture").hidden = kind !== "picture";
   part("row").hidden = kind !== "table";
-  part("numbers").hidden = kind === "table";
+  part("numbers").hidden = kind === "table" || kind === "text";
+  part("text").hidden = kind !== "text";
+  if (kind === "text") part("predict").textContent = "Continue";
   part("numbers").open = kind === "numbers";
   part("white").value = model.white;
   part("numbers-label").textContent = `${size()} numbers: ${model.inputs[0].shape.join(" × ")}, as they lie in files.`;

@@ -19,6 +19,9 @@ from jaxtrain.serve.interface import Interface
 MOST_EXAMPLE_VALUES = 200_000
 """Numbers of all examples together, beyond which the page has none: they are part of it."""
 
+LONGEST_EXAMPLE = 80
+"""Characters of a text that is an example of a prompt."""
+
 SHOWN_OUTPUTS = (("probabilities", "class"), ("probabilities", "labels"), ("mask",), ("numbers",))
 """Outputs that are asked for together; a model that has none of these groups is asked for all of its outputs."""
 
@@ -65,7 +68,9 @@ def _describe(model: ExportedModel, interface: Interface, name: str) -> dict[str
 
 
 def _kind(info: DataInfo) -> str:
-    """Returns "table", "picture" or "numbers", by what a person can give."""
+    """Returns "table", "text", "picture" or "numbers", by what a person can give."""
+    if info.vocabulary is not None:
+        return "text"
     if info.table is not None:
         return "table"
     is_picture = len(info.input_shape) == 3 and info.input_shape[2] in (1, 3, 4)
@@ -78,8 +83,10 @@ def _categories(interface: Interface) -> dict[str, list[str]]:
 
 
 def _examples(model: ExportedModel, interface: Interface) -> list[dict[str, Any]]:
-    """Returns the examples as a client sends them: name of an input -> flat list, or the value of a column."""
+    """Returns the examples as a client sends them: name of an input -> flat list, the value of a column, or a text."""
     arguments, _ = model.read_examples()
+    if (vocabulary := model.info.vocabulary) is not None:
+        return [{"text": vocabulary.decode(tokens)[-LONGEST_EXAMPLE:]} for tokens in arguments["inputs"]]
     if sum(array.size for array in arguments.values()) > MOST_EXAMPLE_VALUES:
         return []
     if isinstance(interface.of_program, TableInputs):

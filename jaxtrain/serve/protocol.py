@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.files import as_json_value
+from jaxtrain.serve.fields import Fields
 from jaxtrain.serve.interface import Interface
 from jaxtrain.serve.refusal import Refusal, bad_request
 from jaxtrain.serve.strict_json import read_object
@@ -31,9 +32,6 @@ MOST_WRITTEN = 2**22
 
 LONGEST_TIMEOUT = 10**12
 """Microseconds that a client may grant; what is more is as good as this."""
-
-LONGEST_ID = 256
-"""Characters of a request's id, which is the only thing of a request that its answer repeats."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,9 @@ class InferenceRequest:
 def read_request(body: bytes, header_length: str | None, interface: Interface) -> InferenceRequest:
     """Returns the request in a body; raises Refusal for one that is not of the protocol, or not for this model."""
     head, binary = _split(body, header_length)
-    fields = _Fields(read_object(head), "request")
+    fields = Fields(read_object(head), "request")
     fields.demand_known("id", "parameters", "inputs", "outputs")
-    parameters = _Fields(fields.get("parameters", dict, {}), "parameters")
+    parameters = Fields(fields.get("parameters", dict, {}), "parameters")
     parameters.demand_known("binary_data_output", "timeout", "priority")
     tensors = _read_tensors(fields.objects("inputs"), binary, interface)
     in_binary = parameters.get("binary_data_output", bool, False)
@@ -64,7 +62,7 @@ def read_request(body: bytes, header_length: str | None, interface: Interface) -
     outputs = _read_outputs(chosen, in_binary, interface) or {name: in_binary for name in interface.outputs}
     rows = _count_rows(tensors)
     _demand_small_answer(rows, outputs, interface)
-    return InferenceRequest(tensors, rows, outputs, _read_id(fields), _read_seconds(parameters))
+    return InferenceRequest(tensors, rows, outputs, fields.identity(), _read_seconds(parameters))
 
 
 def write_response(
@@ -96,41 +94,6 @@ def _to_json(value: Mapping[str, Any]) -> bytes:
         return json.dumps(as_json_value(dict(value)), separators=(",", ":")).encode()
 
 
-class _Fields:
-    """The fields of an object of the protocol, whose types are checked when they are read."""
-
-    def __init__(self, fields: Mapping[str, Any], where: str) -> None:
-        self._fields = fields
-        self._where = where
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._fields
-
-    def demand_known(self, *names: str) -> None:
-        """Raises Refusal if there is a field of another name: to ignore it could give another answer than was meant."""
-        if not self._fields.keys() <= set(names):
-            raise bad_request(self._where, "a field of another name", f"no other fields than {', '.join(names)}")
-
-    def get(self, name: str, kind: type, default: Any = None) -> Any:
-        """Returns a field; raises Refusal where it has another type, or is missing without a default."""
-        value = self._fields.get(name, default)
-        if type(value) is not kind:
-            got = "a value of another type" if name in self._fields else "nothing"
-            raise bad_request(f"{name!r} of {self._where}", got, KINDS[kind])
-        return value
-
-    def objects(self, name: str) -> list[dict[str, Any]]:
-        """Returns a field that is a list of objects."""
-        value = self.get(name, list)
-        if not value or set(map(type, value)) != {dict}:
-            raise bad_request(f"{name!r} of {self._where}", "something else", "a list of objects, at least one")
-        return value
-
-
-KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "an integer"}
-"""Type of a field -> its name in a refusal."""
-
-
 def _split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryview]:
     """Returns the JSON and the binary data of a body."""
     whole = memoryview(body)
@@ -145,7 +108,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryvi
 def _read_tensors(inputs: Sequence[Any], binary: memoryview, interface: Interface) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     for given in inputs:
-        fields = _Fields(given, "input")
+        fields = Fields(given, "input")
         fields.demand_known("name", "datatype", "shape", "data", "parameters")
         spec = _spec_of(fields, interface.inputs, "inputs")
         if spec.name in tensors:
@@ -158,20 +121,20 @@ def _read_tensors(inputs: Sequence[Any], binary: memoryview, interface: Interfac
     return tensors
 
 
-def _spec_of(fields: _Fields, specs: Mapping[str, TensorSpec], key: str) -> TensorSpec:
+def _spec_of(fields: Fields, specs: Mapping[str, TensorSpec], key: str) -> TensorSpec:
     name = fields.get("name", str)
     if name not in specs:
         raise bad_request(key, "a name that the model does not have", f"names among {', '.join(map(repr, specs))}")
     return specs[name]
 
 
-def _read_tensor(fields: _Fields, spec: TensorSpec, binary: memoryview) -> tuple[np.ndarray, memoryview]:
+def _read_tensor(fields: Fields, spec: TensorSpec, binary: memoryview) -> tuple[np.ndarray, memoryview]:
     """Returns a tensor, and the binary data that are left for those after it."""
     datatype = fields.get("datatype", str)
     if datatype != spec.datatype:
         raise bad_request(f"datatype of {spec.name!r}", "another type", spec.datatype)
     shape = _read_shape(fields, spec)
-    parameters = _Fields(fields.get("parameters", dict, {}), f"parameters of {spec.name!r}")
+    parameters = Fields(fields.get("parameters", dict, {}), f"parameters of {spec.name!r}")
     parameters.demand_known("binary_data_size")
     if "binary_data_size" not in parameters:
         if "data" not in fields:
@@ -184,7 +147,7 @@ def _read_tensor(fields: _Fields, spec: TensorSpec, binary: memoryview) -> tuple
     return from_bytes(binary[:size], spec, shape), binary[size:]
 
 
-def _read_shape(fields: _Fields, spec: TensorSpec) -> tuple[int, ...]:
+def _read_shape(fields: Fields, spec: TensorSpec) -> tuple[int, ...]:
     shape = fields.get("shape", list)
     fits = len(shape) == 1 + len(spec.shape) and set(map(type, shape)) == {int}
     if not fits or tuple(shape[1:]) != spec.shape or shape[0] < 1:
@@ -220,25 +183,16 @@ def _most_rows(limit: int, values: int) -> int:
 def _read_outputs(chosen: Sequence[Any], in_binary: bool, interface: Interface) -> dict[str, bool]:
     outputs: dict[str, bool] = {}
     for given in chosen:
-        fields = _Fields(given, "output")
+        fields = Fields(given, "output")
         fields.demand_known("name", "parameters")
         spec = _spec_of(fields, interface.outputs, "outputs")
-        parameters = _Fields(fields.get("parameters", dict, {}), f"parameters of {spec.name!r}")
+        parameters = Fields(fields.get("parameters", dict, {}), f"parameters of {spec.name!r}")
         parameters.demand_known("binary_data")
         outputs[spec.name] = parameters.get("binary_data", bool, in_binary)
     return outputs
 
 
-def _read_id(fields: _Fields) -> str | None:
-    if "id" not in fields:
-        return None
-    identity = fields.get("id", str)
-    if len(identity) > LONGEST_ID:
-        raise bad_request("id", f"{len(identity)} characters", f"at most {LONGEST_ID}")
-    return identity
-
-
-def _read_seconds(parameters: _Fields) -> float | None:
+def _read_seconds(parameters: Fields) -> float | None:
     """Returns the parameter `timeout`, which counts microseconds."""
     if "timeout" not in parameters:
         return None

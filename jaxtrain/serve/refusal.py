@@ -24,6 +24,11 @@ def overloaded(got: str) -> Refusal:
     return Refusal(503, "server", got, "a moment of patience", "Send the request again")
 
 
+def too_late() -> Refusal:
+    """Returns the refusal of a request whose answer took longer than its deadline."""
+    return Refusal(504, "server", "no answer in time", "one within the deadline", "Send it again")
+
+
 def client_left() -> Refusal:
     """Returns the refusal, which nobody reads, of a request whose client left before its answer."""
     return Refusal(499, "client", "one that left", "one that waits for its answer")

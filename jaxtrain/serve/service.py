@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxtrain.export.loading import PROGRAM, ExportedModel
 from jaxtrain.serve.device import SIZES, Device
+from jaxtrain.serve.generation import continue_text, read_generation
 from jaxtrain.serve.interface import interface_of
 from jaxtrain.serve.metrics import Metrics
 from jaxtrain.serve.protocol import read_request, write_response
-from jaxtrain.serve.refusal import Refusal, client_left, overloaded
+from jaxtrain.serve.refusal import Refusal, client_left, overloaded, too_late
 
 State = Literal["starting", "ready", "draining"]
 
@@ -84,10 +85,32 @@ class Service:
                 timeout.reschedule(asyncio.get_running_loop().time() + seconds - (time.monotonic() - begin))
                 outputs = await _unless(self.device.submit(arguments, request.rows, begin + seconds), left())
         except TimeoutError as error:
-            raise Refusal(504, "server", "no answer in time", "one within the deadline", "Send it again") from error
+            raise too_late() from error
         answer = write_response(outputs, request, self.interface, self.about)
         self.metrics.seconds.add(time.monotonic() - begin)
         return answer
+
+    async def generate(
+        self, chunks: AsyncIterator[bytes], left: Callable[[], Coroutine[Any, Any, None]]
+    ) -> dict[str, Any]:
+        """Returns the answer to a request for a continuation; raises Refusal as `infer` does."""
+        continuation = await self.read_generation(chunks)
+        text = asyncio.ensure_future(_join(continuation.pieces))
+        return {**self.about, **continuation.identity, "text_output": await _unless(text, left())}
+
+    async def read_generation(self, chunks: AsyncIterator[bytes]) -> "Continuation":
+        """Returns the continuation that a request asks for, which begins when its pieces are read."""
+        begin = time.monotonic()
+        vocabulary = self.model.info.vocabulary
+        assert vocabulary is not None
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                request = read_generation(await self._read_body(chunks), vocabulary)
+        except TimeoutError as error:
+            raise too_late() from error
+        context = self.model.info.input_shape[0]
+        pieces = continue_text(self.device, vocabulary, context, request, begin + self.limits.seconds)
+        return Continuation(pieces, {} if request.id is None else {"id": request.id})
 
     @property
     def about(self) -> dict[str, Any]:
@@ -131,10 +154,21 @@ class Service:
         return Refusal(413, "body", "a larger one", expected, "Send several requests, or data in binary")
 
 
+class Continuation(NamedTuple):
+    """The pieces of a text as they are made, and the fields of its answer that repeat the request's id."""
+
+    pieces: AsyncIterator[str]
+    identity: Mapping[str, str]
+
+
 VERSION = "1"
 """The version of the model for clients that ask for one: a server has one model alone."""
 
 Answer = TypeVar("Answer")
+
+
+async def _join(pieces: AsyncIterator[str]) -> str:
+    return "".join([piece async for piece in pieces])
 
 
 async def _unless(answer: asyncio.Future[Answer], left: Coroutine[Any, Any, None]) -> Answer:

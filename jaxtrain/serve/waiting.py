@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,13 +20,15 @@ Arrays = Mapping[str, np.ndarray]
 class Job:
     """Rows of a request that are to be predicted until `deadline`, a time of `time.monotonic`.
 
-    `answer` gets the outputs. Who no longer waits cancels it, and rows that have not begun are dropped.
+    `answer` gets the outputs, or what `finish` makes of them in the thread of the device. Who no longer waits cancels
+    it, and rows that have not begun are dropped.
     """
 
     arguments: Arrays
     rows: int
     deadline: float
     answer: asyncio.Future[Arrays]
+    finish: Callable[[Arrays], Arrays] = lambda outputs: outputs
     begun: int = 0
     pieces: list[Arrays] = field(default_factory=list)
 
@@ -120,5 +122,5 @@ def share_outputs(batch: Sequence[Slice], outputs: Arrays) -> list[Job]:
 
 
 def join_pieces(job: Job) -> Arrays:
-    """Returns the outputs of a job whose rows have all been predicted."""
-    return {name: np.concatenate([piece[name] for piece in job.pieces]) for name in job.pieces[0]}
+    """Returns the answer to a job whose rows have all been predicted."""
+    return job.finish({name: np.concatenate([piece[name] for piece in job.pieces]) for name in job.pieces[0]})

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtrain.core.trees import leaf_digests, named_leaves
+from jaxtrain.core.trees import LeafTable, leaf_digests, named_leaves
 from jaxtrain.errors import StorageError, Words, one_of
 from jaxtrain.files import (
     exists,
@@ -129,6 +129,17 @@ class Checkpoints:
     def exist(self) -> bool:
         """Tells whether any step was ever saved, those set aside included, from a listing of the directory."""
         return bool(self._places()) or any(name.startswith(("damaged-", "untrusted-")) for name in self._names())
+
+    def digests(self, step: int) -> LeafTable:
+        """Returns the digests of the leaves of a saved step, without reading its arrays.
+
+        Raises StorageError for a step that is missing or damaged.
+        """
+        try:
+            return self._own(step, read_manifest(self._places()[step])).leaves
+        except (KeyError, Damage) as error:
+            got = Words("nothing" if isinstance(error, KeyError) else str(error))
+            raise StorageError(str(self.directory / str(step)), got, "a saved step") from error
 
     def newest_memory(self) -> dict[str, Any] | None:
         """Returns the memory of the newest readable step without reading its arrays; None if there is none."""

@@ -56,9 +56,11 @@ def read_owner(folder: Path, *, accept_edited: bool = False) -> Owner | None:
         if accept_edited:
             return _read_unsealed(folder)
         raise
-    if content["format"] != FORMAT:
-        got = Words(f"a directory of format {content['format']}")
+    if content.get("format") != FORMAT:
+        got = Words(f"a directory of format {content.get('format')}")
         raise StorageError(str(path), got, f"format {FORMAT}, the newest that is known", "Use a later jaxtrain")
+    if not (isinstance(content.get("id"), str) and isinstance(content.get("config"), dict)):
+        raise StorageError(str(path), Words("JSON with other keys"), "the id and the config of a run", RESTORE)
     return Owner(content["id"], content["config"])
 
 

@@ -17,6 +17,7 @@ PURPOSES = {
     "checkpoints": "saved states: the newest and the best",
     "plugins": "traces of JAX's profiler for TensorBoard",
     "plots": "pictures of predictions, and a record of them and of histograms",
+    "replay": "steps that were looked at again",
     "debug": "tries of the run by the debug modes",
     "mlflow": "what the MLflow server has of the run",
 }

@@ -6,7 +6,7 @@ A seal guards against accidents and forgotten edits. It is no signature: who edi
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,16 @@ def read_sealed(path: Path, expected: str, hint: str = "") -> dict[str, Any]:
     return without_seal(content)
 
 
-def read_if_sealed(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Reads what can be made again, as `read_sealed`; None, said in one line, if it cannot be read or was changed."""
+def read_if_sealed(path: Path, say: Callable[[str], None], keys: Collection[str]) -> dict[str, Any] | None:
+    """Reads what can be made again, as `read_sealed`, an object that has these keys.
+
+    Returns None, said in one line, if it cannot be read, was changed, or lacks some, such as that of another version.
+    """
     try:
-        return read_sealed(path, "what was written")
+        content = read_sealed(path, "what was written")
+        if lacking := [key for key in keys if key not in content]:
+            raise StorageError(str(path), Words(f"an object without {lacking[0]!r}"), "what this version writes")
+        return content
     except StorageError as error:
         say(f"{error}. It is made again")
         return None

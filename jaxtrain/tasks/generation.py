@@ -15,14 +15,15 @@ def extend(
     made: jax.Array,
     key: jax.Array,
     temperature: jax.Array,
+    top_k: jax.Array | None,
     weights: tuple[Any, Any, Any],
     *,
     task: Task,
-    top_k: int | None = None,
 ) -> jax.Array:
     """Returns the tokens with those from position `known` to `end` - 1 drawn from the model.
 
-    One program serves every prompt, length and temperature: all but the shapes is traced.
+    One program serves every prompt, length, temperature and `top_k`, and another one those without `top_k`: all but the
+    shapes is traced.
 
     Args:
         tokens: integers (batch, context + 1), of which the first `known`, at least one, are given.
@@ -31,9 +32,9 @@ def extend(
         made: the number of tokens that were drawn before, which counts on the random numbers.
         key: the random key of the whole sequence.
         temperature: divides the logits; at 0 the most probable token is taken.
+        top_k: the number of most probable tokens that are drawn from; None: all.
         weights: parameters, model state and values of the step, as the task's functions take them.
         task: a task whose model has a method `decode`.
-        top_k: the number of most probable tokens that are drawn from; None: all.
     """
     params, model_state, values = weights
     _, cache = task.decode(params, model_state, tokens[:, :-1], values, None, 0)
@@ -49,7 +50,9 @@ def extend(
     return jax.lax.while_loop(lambda carry: carry[0] < end, draw, (known, tokens, cache))[1]
 
 
-def choose(logits: jax.Array, key: jax.Array, temperature: jax.Array, top_k: int | None = None) -> jax.Array:
+def choose(
+    logits: jax.Array, key: jax.Array, temperature: jax.Array, top_k: jax.Array | int | None = None
+) -> jax.Array:
     """Draws a token (batch,) from logits (batch, tokens) at a temperature; the most probable one at 0.
 
     >>> choose(jnp.array([[0.0, 2.0, 1.0]]), jax.random.key(0), jnp.float32(0.0)).tolist()
@@ -57,7 +60,8 @@ def choose(logits: jax.Array, key: jax.Array, temperature: jax.Array, top_k: int
     """
     logits = logits.astype(jnp.float32)
     if top_k is not None:
-        least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
-        logits = jnp.where(logits >= least, logits, -jnp.inf)
+        place = jnp.maximum(logits.shape[-1] - top_k, 0)
+        least = jnp.sort(logits, axis=-1)[:, place]
+        logits = jnp.where(logits >= least[:, None], logits, -jnp.inf)
     drawn = jax.random.categorical(key, logits / jnp.where(temperature > 0.0, temperature, 1.0))
     return jnp.where(temperature > 0.0, drawn, logits.argmax(axis=-1))

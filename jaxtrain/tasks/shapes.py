@@ -73,9 +73,10 @@ def _shapes(predictions: jax.Array, targets: jax.Array) -> Words:
 
 @dataclass(frozen=True)
 class PerExample:
-    """A loss function that raises ConfigError, when it is traced, unless it returns one number for each example.
+    """A loss function that raises ConfigError, when it is traced, unless it returns one real number for each example.
 
     Anything else would be averaged with wrong weights: the mean of a batch, for one, counts padding rows in evaluation.
+    Integers and booleans have no gradient, and of complex numbers only the real part would be trained.
     """
 
     function: Any
@@ -93,6 +94,9 @@ class PerExample:
             got = Words(f"{self.name!r}, which returns {describe(losses)} for a batch of {expected[0]}")
             hint = "Average over all axes but the first, and over no examples"
             raise ConfigError("loss.name", got, f"one loss for each example, shape {expected}", hint)
+        if not jnp.issubdtype(losses.dtype, jnp.floating):
+            got = Words(f"{self.name!r}, which returns numbers of the type {losses.dtype}")
+            raise ConfigError("loss.name", got, "real numbers, such as float32", "A loss must have a gradient")
         return losses
 
 

@@ -133,7 +133,10 @@ def rows_until(record: Sequence[Line], step: int) -> list[Row]:
 
 
 def _is_row(value: Any) -> bool:
-    return isinstance(value, dict) and type(value.get("step")) is int and isinstance(value.get("split"), str)
+    """Tells whether an object has a step, a split, and else numbers, None for those that are undefined."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or not isinstance(value.get("split"), str):
+        return False
+    return all(name == "split" or isinstance(number, int | float | None) for name, number in value.items())
 
 
 def _number(value: float) -> int | float | None:

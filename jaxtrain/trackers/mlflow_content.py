@@ -4,7 +4,7 @@ import getpass
 import math
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtrain.config.defaults import Config, flatten
@@ -74,16 +74,21 @@ def batches_of_result(result: Mapping[str, Any], now: float) -> Iterator[Batch]:
         yield from _batches(("best", best["step"], best["metric"], 0), values, now)
 
 
-def join_batches(batches: list[Batch]) -> Batch:
-    """Returns as many of the first batches as one request takes, as one."""
-    keys: tuple[Key, ...] = ()
-    metrics: list[Json] = []
+def in_requests(batches: Iterable[Batch]) -> Iterator[tuple[Batch, ...]]:
+    """Yields batches in their order, as many at a time as one request takes."""
+    taken: list[Batch] = []
     for batch in batches:
-        if keys and len(metrics) + len(batch.metrics) > MOST_METRICS:
-            break
-        keys += batch.keys
-        metrics += batch.metrics
-    return Batch(keys, metrics)
+        if taken and sum(len(own.metrics) for own in (*taken, batch)) > MOST_METRICS:
+            yield tuple(taken)
+            taken = []
+        taken.append(batch)
+    if taken:
+        yield tuple(taken)
+
+
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """Returns batches as one."""
+    return Batch(tuple(key for own in batches for key in own.keys), [point for own in batches for point in own.metrics])
 
 
 def picture_paths(run: str, exhibit: Exhibit) -> list[str]:

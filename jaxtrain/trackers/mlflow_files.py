@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +17,13 @@ from jaxtrain.trackers.mlflow_content import (
     batches_of_performance,
     batches_of_result,
     batches_of_row,
+    in_requests,
     join_batches,
     milliseconds,
     picture_paths,
     text_path,
 )
+from jaxtrain.trackers.mlflow_deliveries import Deliveries, demand_nothing_left
 from jaxtrain.trackers.mlflow_ledger import Batch, Key
 from jaxtrain.trackers.mlflow_runs import Identity, MlflowRun, written
 from jaxtrain.trackers.picture_files import Exhibit, read_appended_exhibits, read_picture
@@ -51,13 +52,14 @@ class Sender(Protocol):
 class RunSender:
     """Sends what a run's directory holds and the server lacks."""
 
-    def __init__(self, run: MlflowRun, *, sealed: bool) -> None:
+    def __init__(self, run: MlflowRun, say: Callable[[str], None], *, sealed: bool) -> None:
         """Takes the server's run; `sealed` tells whether rows without a seal were changed by others."""
         self.run = run
         self._workdir = run.identity.folder
         self._sealed = sealed
-        self._metrics: deque[Batch] = deque()
-        self._shown: deque[Exhibit] = deque()
+        self._metrics: Deliveries[tuple[Batch, ...]] = Deliveries(self._log, say, lambda own: [(one,) for one in own])
+        self._files: Deliveries[str] = Deliveries(lambda name: send_files(run, [name]), say)
+        self._shown = Deliveries(self._send_shown, say)
         self._rows_read = 0
         self._exhibits_read = 0
         self._ending: str | None = None
@@ -66,30 +68,31 @@ class RunSender:
     def end(self, status: str) -> None:
         """Lets the next `send` also set the status of the server's run and send the files of the run's end."""
         self._ending = status
+        self._files.add(FILES)
 
     def send(self) -> None:
         """Sends everything that is new; first of all, in each session, the run itself with parameters and tags."""
+        is_last = self._ending is not None
         if not self.run.page:
-            self.run.connect(is_running=self._ending is None)
+            self.run.connect(is_running=not is_last)
         self._collect()
-        while self._metrics:
-            batch = join_batches(list(self._metrics))
-            self.run.log(batch)
-            for _ in batch.keys:
-                self._metrics.popleft()
+        self._metrics.send(is_last=is_last)
         if self._ending:
             self._send_end(self._ending)
-        while self._shown:
-            self._send_shown(self._shown[0])
-            self._shown.popleft()
+        self._shown.send(is_last=is_last)
+        demand_nothing_left(*((self._metrics, self._files, self._shown) if is_last else ()))
 
     def _collect(self) -> None:
         """Reads what is new in the run's files."""
         path = self._workdir / "metrics.jsonl"
         rows, self._rows_read = read_appended_rows(path, self._rows_read, sealed=self._sealed)
         exhibits, self._exhibits_read = read_appended_exhibits(self._workdir, self._exhibits_read)
-        self._metrics += filter(self._is_new, _batches_of(rows, exhibits))
-        self._shown += [shown for shown in exhibits if shown["kind"] in ("image", "text")]
+        self._metrics.add(in_requests(filter(self._is_new, _batches_of(rows, exhibits))))
+        self._shown.add(shown for shown in exhibits if shown["kind"] in ("image", "text"))
+
+    def _log(self, batches: tuple[Batch, ...]) -> None:
+        """Sends metrics in one request."""
+        self.run.log(join_batches(batches))
 
     def _is_new(self, batch: Batch) -> bool:
         return not self.run.has(batch.keys[0])
@@ -103,7 +106,7 @@ class RunSender:
         if not self.run.has(ended):
             self.run.set_status(status, _ended(self._workdir))
             self.run.note([ended])
-        send_files(self.run, FILES)
+        self._files.send(is_last=True)
 
     def _send_shown(self, exhibit: Exhibit) -> None:
         """Sends a picture or a text of a step; a picture whose file is not as it was written is left out."""
@@ -155,7 +158,7 @@ def run_sender(
         started=_started(workdir, sealed=owner.seals),
         environment=environment,
     )
-    return RunSender(MlflowRun(identity, say), sealed=owner.seals)
+    return RunSender(MlflowRun(identity, say), say, sealed=owner.seals)
 
 
 def ending_of(workdir: Path) -> str:

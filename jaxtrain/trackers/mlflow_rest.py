@@ -46,6 +46,10 @@ class NoMlflow(ServerDown):
     """Something else than an MLflow server answers, or the answer is damaged."""
 
 
+class ServerFails(ServerDown):
+    """The server fails at a request, by status 500: it may take others."""
+
+
 class Refused(Exception):
     """The server refuses a request, and would do so again. `code` is its name of the reason."""
 
@@ -184,7 +188,8 @@ def _content(status: int, text: bytes) -> Json:
         raise Refused("PERMISSION_DENIED", f"status {status}: it asks for another user or password")
     if status in (408, 429) or status >= 500:
         said = content.get("message", "") if isinstance(content, dict) else ""
-        raise ServerDown(" ".join(filter(None, (f"status {status}", _shortened(str(said))))))
+        failure = ServerFails if status == 500 else ServerDown
+        raise failure(" ".join(filter(None, (f"status {status}", _shortened(str(said))))))
     if not isinstance(content, dict):
         raise NoMlflow(f"status {status} and {len(text):,} bytes that are no JSON object")
     if status < 400:

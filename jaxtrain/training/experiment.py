@@ -68,6 +68,13 @@ class Experiment:
     feeds: dict[tuple[str, Devices], Feed] = field(default_factory=dict, repr=False)
 
     @property
+    def tracked(self) -> "Experiment":
+        """The experiment whose calls also return what `track` shows of layers."""
+        track = self.config["track"]
+        shown = {"norms_by_layer": track["layers"], "samples_gradients": track["histograms"] is not None}
+        return replace(self, rules=self.rules._replace(**shown))
+
+    @property
     def hparams(self) -> dict[str, np.float32]:
         """Every float input of the program: the config's, the total number of steps, and the state of plateaus."""
         run = {"train.total_steps": self.lengths.total} | self.schedule.initial_plateau_state

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.core.state import Task
+from jaxtrain.data.vocabulary import LARGEST
 from jaxtrain.errors import UsageError
 from jaxtrain.tasks.generation import extend
 
@@ -50,14 +51,19 @@ def generate(
     tokens[:, :known] = prompt[:, prompt.shape[1] - known :]
     drawn: list[np.ndarray] = []
     made = 0
-    program = _compiled(task, top_k)
+    program = _compiled(task)
+    drawing = (
+        jax.random.key(seed),
+        jnp.float32(temperature),
+        None if top_k is None else jnp.int32(min(top_k, LARGEST)),
+    )
     while made < length:
         if known == context + 1:
             tokens = np.roll(tokens, half, axis=1)
             known = half
         end = min(context + 1, known + length - made)
         numbers = (jnp.int32(known), jnp.int32(end), jnp.int32(made))
-        tokens = np.asarray(program(tokens, *numbers, jax.random.key(seed), jnp.float32(temperature), weights))
+        tokens = np.asarray(program(tokens, *numbers, *drawing, weights))
         drawn.append(tokens[:, known:end])
         made += end - known
         known = end
@@ -65,8 +71,8 @@ def generate(
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(task: Task, top_k: int | None) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(extend, task=task, top_k=top_k))
+def _compiled(task: Task) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(extend, task=task))
 
 
 def check_generation(prompt: np.ndarray, length: int, temperature: float, top_k: int | None) -> None:

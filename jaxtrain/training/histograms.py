@@ -1,11 +1,11 @@
-"""Histograms of parameters, and of how far they moved, from samples of their numbers."""
+"""Histograms of parameters, of how far they moved, and of gradients, from samples of their numbers."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxtrain.core.trees import named_leaves
+from jaxtrain.core.trees import named_leaves, sample_distance
 from jaxtrain.trackers.base import Histogram
 
 BINS = 32
@@ -16,6 +16,30 @@ Samples = dict[str, np.ndarray]
 """Path of an array -> at most about MOST_NUMBERS of its numbers."""
 
 
+class Sampler:
+    """Samples what changes in training, at intervals; it remembers the parameters of the time before."""
+
+    def __init__(self) -> None:
+        """Remembers none yet."""
+        self._before: Samples = {}
+
+    def begin(self, params: Any) -> None:
+        """Remembers parameters that are not shown."""
+        self._before = sample_leaves(params)
+
+    def sample(self, params: Any, gradients: np.ndarray | None) -> dict[str, Samples]:
+        """Returns samples by group: the parameters, their changes since the time before, and gradients.
+
+        `gradients` are those of the step that led here, as `core/steps.py:sample_gradients` returns them, if any.
+        """
+        before = self._before
+        self.begin(params)
+        now = self._before
+        moved = {path: own - before[path] for path, own in now.items() if path in before}
+        by_path = {} if gradients is None else dict(zip(now, gradients, strict=True))
+        return {"parameters": now, "changes of parameters": moved, "gradients": by_path}
+
+
 def sample_leaves(tree: Any) -> Samples:
     """Copies samples of all arrays of floats to the host; those of a larger array are taken on its device."""
     samples = {path: _sample(leaf) for path, leaf in named_leaves(tree)}
@@ -23,10 +47,8 @@ def sample_leaves(tree: Any) -> Samples:
 
 
 def _sample(leaf: Any) -> Any:
-    """Returns evenly spaced numbers; an odd distance meets all columns of the usual even widths."""
-    distance = -(-leaf.size // MOST_NUMBERS) | 1
     flat = np.asarray(leaf).reshape(-1) if leaf.nbytes <= HOST_BYTES else leaf.reshape(-1)
-    return flat[::distance]
+    return flat[:: sample_distance(leaf.size, MOST_NUMBERS)]
 
 
 HOST_BYTES = 2**22

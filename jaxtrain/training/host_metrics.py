@@ -1,12 +1,12 @@
 """Metrics of `eval.host`: what functions on the host compute from all predictions and targets of a split."""
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxtrain.config.defaults import Config
+from jaxtrain.config.own_code import add_frames, text_of
 from jaxtrain.core.metric import Mean, Metrics
 from jaxtrain.core.metric_names import DIAGNOSTICS
 from jaxtrain.core.state import TrainState
@@ -92,12 +92,10 @@ def _call(function: str, predictions: Any, targets: np.ndarray) -> Any:
     except ConfigError:  # of our own members
         raise
     except Exception as error:
-        raised = f"{type(error).__name__}: {error}".rstrip(": ")
+        raised = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
         got = Words(f"{function!r}, which raises {raised}")
         explained = ConfigError("eval.host", got, "a function of (predictions, targets) that returns {name: number}")
-        explained.frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[1:])).rstrip()
-        explained.add_note(explained.frames)
-        raise explained from error
+        raise add_frames(explained, error) from error
 
 
 def _numbers(function: str, found: Any) -> dict[str, float]:

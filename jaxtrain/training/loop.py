@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -82,6 +82,7 @@ class TrainingSession:
         began_at: the step at which this session began.
         rows: the tracker of metrics.jsonl, to which `tracker` writes first.
         metrics: the training metrics of the last call that was read.
+        gradients: samples of the gradients of its last step, where histograms of them are shown.
         saved_at: the step of the last checkpoint.
     """
 
@@ -103,6 +104,7 @@ class TrainingSession:
     compiled: Compilations
     clock: Clock = field(default_factory=Clock)
     metrics: dict[str, Mean] | None = None
+    gradients: Any = None
     saved_at: int | None = None
 
     @property
@@ -216,6 +218,7 @@ def _read_output(session: TrainingSession, call: PendingCall | None) -> None:
     session.state, output = session.runner.finish_call(session.state, call.output, call.batches, call.steps)
     if not output.live:
         raise NonFinite(call, output)
+    session.gradients = output.gradients
     _add_metrics(session, output.metrics, call.steps)
     last_loss = jax.tree.map(lambda rows: rows[call.steps - 1], output.metrics["loss"])
     session.bar.update(call.end, loss=last_loss.result())
@@ -271,7 +274,7 @@ def _evaluate_and_save(session: TrainingSession) -> None:
     improved = False
     if lengths.due(lengths.eval, session.at) and "validation" in session.experiment.dataset.sizes:
         improved = _evaluate(session)
-    session.gallery.visit(session.state, session.at)
+    session.gallery.visit(session.state, session.at, session.gradients)
     if improved or lengths.due(lengths.checkpoint, session.at):
         _save(session)
 

@@ -1,4 +1,4 @@
-"""Shows a run at intervals: pictures of validation examples, generated texts, histograms of parameters.
+"""Shows a run at intervals: pictures of validation examples, generated texts, histograms of parameters and gradients.
 
 The thread that trains predicts a few examples and copies samples of the parameters, at evaluations and saves. What
 remains, to describe, to draw and to write, is done on another thread.
@@ -29,7 +29,7 @@ from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.training.background import Background
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.generation import generate
-from jaxtrain.training.histograms import Samples, count_numbers, sample_leaves
+from jaxtrain.training.histograms import Sampler, Samples, count_numbers
 from jaxtrain.training.runners import Runner
 
 BATCH = 64
@@ -78,23 +78,23 @@ class Gallery:
         self._files = files
         self._work = Background(say)
         self._track = experiment.config["track"]
-        self._before: Samples = {}
+        self._sampler = Sampler()
 
     def begin(self, state: TrainState, step: int) -> None:
         """Begins a session at a step: counts initial parameters, and shows what a kill kept from being shown."""
         if self._is_due("histograms", step):
-            self._work.guard("track.histograms", lambda: self._count(state, step))
+            self._work.guard("track.histograms", lambda: self._count(state, step, None))
         elif self._track["histograms"] is not None:
-            self._work.guard("track.histograms", lambda: self._note(state))
+            self._work.guard("track.histograms", lambda: self._sampler.begin(self._runner.one(state).params))
         if self._is_due("pictures", step) and step:
             self._work.guard("track.pictures", lambda: self._show(state, step))
 
-    def visit(self, state: TrainState, step: int) -> None:
-        """Shows the state of a step at which the run pauses, where that is due."""
+    def visit(self, state: TrainState, step: int, gradients: np.ndarray | None) -> None:
+        """Shows the state of a step at which the run pauses, and the gradients that led there, where that is due."""
         if self._is_due("pictures", step):
             self._work.guard("track.pictures", lambda: self._show(state, step))
         if self._is_due("histograms", step):
-            self._work.guard("track.histograms", lambda: self._count(state, step))
+            self._work.guard("track.histograms", lambda: self._count(state, step, gradients))
 
     def finish(self, state: TrainState, step: int) -> None:
         """Shows the result of a run: what summarises its split, and the worst and best of it."""
@@ -263,20 +263,13 @@ class Gallery:
 
     # ---- histograms
 
-    def _note(self, state: TrainState) -> None:
-        self._before = sample_leaves(self._runner.one(state).params)
+    def _count(self, state: TrainState, step: int, gradients: np.ndarray | None) -> None:
+        samples = self._sampler.sample(self._runner.one(state).params, gradients)
+        self._work.put("track.histograms", lambda: self._count_samples(step, samples))
 
-    def _count(self, state: TrainState, step: int) -> None:
-        before = self._before
-        self._note(state)
-        now = self._before
-        self._work.put("track.histograms", lambda: self._count_samples(step, before, now))
-
-    def _count_samples(self, step: int, before: Samples, now: Samples) -> None:
-        """Counts parameters, and their changes since the previous histogram."""
-        moved = {path: own - before[path] for path, own in now.items() if path in before}
-        for group, samples in (("parameters", now), ("changes of parameters", moved)):
-            for path, sample in samples.items():
+    def _count_samples(self, step: int, samples: Mapping[str, Samples]) -> None:
+        for group, by_path in samples.items():
+            for path, sample in by_path.items():
                 name = f"{group}/{path}"
                 counted = None if self._files.has(step, "histogram", name) else count_numbers(sample)
                 if counted is not None:

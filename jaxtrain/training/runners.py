@@ -81,8 +81,8 @@ class Runner(Protocol):
         """Returns number of a lane -> its last finite step, for the lanes that diverged while others continue."""
         ...
 
-    def one(self, state: TrainState) -> TrainState:
-        """Returns the state of one run on the devices: of lanes that of the first which has not diverged."""
+    def one(self, state: TrainState, lane: int | None = None) -> TrainState:
+        """Returns the state of one run on the devices: that of a lane, by default the first that has not diverged."""
         ...
 
 
@@ -154,7 +154,7 @@ class Solo:
         """Returns an empty dict: a single run that diverges ends."""
         return {}
 
-    def one(self, state: TrainState) -> TrainState:
+    def one(self, state: TrainState, lane: int | None = None) -> TrainState:
         """Returns the state."""
         return state
 
@@ -248,7 +248,8 @@ class Lanes:
         values = {name: value[lane] for name, value in lanes_output.values.items()}
         values |= self._plateau_values(lanes_output.values)
         metrics = self._merge(lanes_output.metrics, counted)
-        return state, CallOutput(metrics, values, live.any(), finite_steps.max(), lanes_output.tried.max())
+        gradients = jax.tree.map(lambda leaf: leaf[lane], lanes_output.gradients)
+        return state, CallOutput(metrics, values, live.any(), finite_steps.max(), lanes_output.tried.max(), gradients)
 
     def _plateau_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns each lane's values of the floats with a plateau schedule, as "seed_3/optimizer.learning_rate"."""
@@ -306,9 +307,10 @@ class Lanes:
         lanes = zip(self.numbers, live, steps, strict=True)
         return {number: int(step) for number, alive, step in lanes if not alive}
 
-    def one(self, state: TrainState) -> TrainState:
-        """Returns the state of the first live lane."""
-        return self._place_lane(state, int(np.argmax(self.population.fetch(state.live))))
+    def one(self, state: TrainState, lane: int | None = None) -> TrainState:
+        """Returns the state of a lane, by default the first live one."""
+        chosen = int(np.argmax(self.population.fetch(state.live))) if lane is None else lane
+        return self._place_lane(state, chosen)
 
     def _place_lane(self, state: TrainState, lane: int) -> TrainState:
         return replicate(self.population.fetch_lane(state, lane), self.experiment.mesh)

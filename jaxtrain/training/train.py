@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def train_and_evaluate(
             return ended
         check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
-        experiment = _build_experiment(config, workdir, lines.say, data, cut)
+        experiment = _build_experiment(config, workdir, lines.say, data, cut).tracked
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         experiment = with_timed_duration(
@@ -114,8 +113,6 @@ def train_and_evaluate(
             total=(checkpoints.newest_memory() or {}).get("total"),
         )
         opened.callback(experiment.close)
-        if config["track"]["layers"]:
-            experiment = replace(experiment, rules=experiment.rules._replace(norms_by_layer=True))
         runner = make_runner(experiment, step)
         checksums = ChecksumFile(workdir / "content_checksums.npz", experiment.dataset.checksums)
         checksums.compare()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxtrain.config.schema import Count, Name
+from jaxtrain.data.host_memory import total_memory
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts, parse_numbers
 from jaxtrain.data.readers.records import (
     NoteBad,
@@ -23,7 +24,7 @@ from jaxtrain.data.readers.records import (
     make_source,
     refuse,
 )
-from jaxtrain.data.readers.text_lines import open_lines
+from jaxtrain.data.readers.text_lines import SHARE, open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
 from jaxtrain.data.vocabulary import Pairs, Tokens
@@ -113,7 +114,7 @@ def read_records(file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] 
     Raises DataError for an empty file, rows of another length, quotes that are never closed, bytes that are no text,
     and column names that are missing or doubled.
     """
-    parts = list(iterate_records(file, form, roles, inputs))
+    parts = list(iterate_records(file, form, roles, inputs, most=total_memory() // SHARE))
     names = list(parts[0].columns)
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
     lines = np.concatenate([part.places.numbers for part in parts])
@@ -121,13 +122,18 @@ def read_records(file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] 
 
 
 def iterate_records(
-    file: Path, form: CsvForm, roles: Roles, inputs: Sequence[str] = (), note_bad: NoteBad = refuse
+    file: Path,
+    form: CsvForm,
+    roles: Roles,
+    inputs: Sequence[str] = (),
+    note_bad: NoteBad = refuse,
+    most: int | None = None,
 ) -> Generator[Records]:
     """Yields the rows of a file as `read_records` reads them, a block at a time; `note_bad` gets those of a bad length.
 
-    Raises DataError as `read_records`.
+    `most` limits the bytes of the text, for one who keeps all rows. Raises DataError as `read_records`.
     """
-    with open_lines(file, form.encoding) as text:
+    with open_lines(file, form.encoding, most) as text:
         rows = _rows(file, text, form.delimiter or _delimiter(file, form.encoding))
         first = list(itertools.islice(rows, 2))
         if not first:

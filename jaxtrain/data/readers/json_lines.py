@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from jaxtrain.config.schema import Count, Name
+from jaxtrain.data.host_memory import total_memory
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
 from jaxtrain.data.readers.label_lists import as_text
 from jaxtrain.data.readers.records import (
@@ -21,7 +22,7 @@ from jaxtrain.data.readers.records import (
     make_source,
     refuse,
 )
-from jaxtrain.data.readers.text_lines import open_lines
+from jaxtrain.data.readers.text_lines import SHARE, open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
 from jaxtrain.data.vocabulary import Pairs, Tokens
@@ -83,7 +84,7 @@ def read_records(file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...
 
     Raises DataError for a line that is no object, or a field that is no value.
     """
-    parts = list(iterate_records(file, drop, targets))
+    parts = list(iterate_records(file, drop, targets, most=total_memory() // SHARE))
     columns = {
         name: np.concatenate([part.columns.get(name, np.full(len(part.places.numbers), "", TEXT)) for part in parts])
         for name in dict.fromkeys(name for part in parts for name in part.columns)
@@ -92,13 +93,18 @@ def read_records(file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...
 
 
 def iterate_records(
-    file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...] = (), note_bad: NoteBad = refuse
+    file: Path,
+    drop: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
+    note_bad: NoteBad = refuse,
+    most: int | None = None,
 ) -> Generator[Records]:
     """Yields the rows of a file as `read_records` reads them, a block at a time, with the fields that are in it.
 
-    `note_bad` gets the errors of lines that cannot be read. Raises DataError as `read_records`.
+    `note_bad` gets the errors of lines that cannot be read; `most` limits the bytes of the text, for one who keeps all
+    rows. Raises DataError as `read_records`.
     """
-    with open_lines(file) as text:
+    with open_lines(file, most=most) as text:
         rows = _rows(file, text, frozenset(drop), frozenset(targets), note_bad)
         first = next(rows, None)
         if first is None:

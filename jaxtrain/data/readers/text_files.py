@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxtrain.config.schema import Count, Name
 from jaxtrain.data.encoded import warn_of_unknown
+from jaxtrain.data.host_memory import total_memory
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.readers.text_lines import GZIP, open_lines
@@ -101,7 +102,7 @@ def _title(places: Sequence[Path]) -> str:
 
 
 def _read_text(place: Path, encoding: str) -> str:
-    with open_lines(place, encoding) as lines:
+    with open_lines(place, encoding, total_memory() // 2) as lines:
         return "".join(lines)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from jaxtrain.data.host_memory import total_memory
 from jaxtrain.errors import ConfigError, DataError, Words
 from jaxtrain.files import guarded, open_file
 
@@ -28,12 +29,17 @@ OTHERS = {
 """First bytes of files that are no text: what they are, and what to do."""
 
 
+SHARE = 8
+"""The part of main memory, 1 in so many, that a line may take, or all lines of a table that is kept."""
+
+
 @contextmanager
-def open_lines(file: Path, encoding: str = "utf-8") -> Iterator[Iterator[str]]:
+def open_lines(file: Path, encoding: str = "utf-8", most: int | None = None) -> Iterator[Iterator[str]]:
     """Opens a text file for a block, as its lines with their ends.
 
     A byte order mark is removed, and UTF-16 recognised by its own. The lines raise DataError for bytes that are no such
-    text, naming the line. Raises ConfigError for an unknown encoding.
+    text, naming the line, for more than `most` bytes, which the caller keeps, and for a line that is too long for the
+    memory: a compressed file may hold a thousand times its size. Raises ConfigError for an unknown encoding.
     """
     try:
         codec = codecs.lookup(encoding).name
@@ -42,14 +48,14 @@ def open_lines(file: Path, encoding: str = "utf-8") -> Iterator[Iterator[str]]:
             "data.encoding", encoding, "an encoding of Python, such as utf-8, cp1252 or utf-16"
         ) from error
     with open_file(file) as stored:
-        yield _lines(stored, codec, file)
+        yield _lines(stored, codec, file, most)
 
 
-def _lines(stored: BinaryIO, codec: str, file: Path) -> Iterator[str]:
+def _lines(stored: BinaryIO, codec: str, file: Path, most: int | None) -> Iterator[str]:
     lines = 0
     with guarded(file, "read"):
         try:
-            for text in _blocks(stored, codec, file):
+            for text in _blocks(stored, codec, file, most):
                 if "\0" in text:
                     line = lines + text[: text.index("\0")].count("\n") + 1
                     hint = "Save it as text in UTF-8, or set data.encoding=utf-16-le if it is such a text"
@@ -66,8 +72,9 @@ def _lines(stored: BinaryIO, codec: str, file: Path) -> Iterator[str]:
             raise DataError(str(file), got, "a whole gzip file", "Fetch it again") from error
 
 
-def _blocks(stored: BinaryIO, codec: str, file: Path) -> Iterator[str]:
+def _blocks(stored: BinaryIO, codec: str, file: Path, most: int | None) -> Iterator[str]:
     """Yields the text in blocks that end with a line."""
+    longest = most or total_memory() // SHARE
     stream: Any = gzip.GzipFile(fileobj=stored) if stored.read(len(GZIP)) == GZIP else stored
     stored.seek(0)
     start = stream.read(4)
@@ -78,7 +85,19 @@ def _blocks(stored: BinaryIO, codec: str, file: Path) -> Iterator[str]:
     if start.startswith(WIDE) and not codec.startswith("utf-32"):
         codec = "utf-16"
     if codec.startswith(("utf-16", "utf-32")):  # a line feed is no single byte
-        yield stream.read().decode(codec)
+        yield _demand_size(stream.read(longest + 1), 0, longest, file).decode(codec)
         return
+    size = 0
     while block := stream.read(BLOCK):
-        yield (block + stream.readline()).decode(codec)
+        block = _demand_size(block + stream.readline(longest), size, longest, file)
+        size += len(block) if most else 0
+        yield block.decode(codec)
+
+
+def _demand_size(block: bytes, before: int, most: int, file: Path) -> bytes:
+    """Returns a block; raises DataError if it makes the text, or its line, longer than memory holds."""
+    if before + len(block) > most:
+        got = Words(f"more than {most:,} bytes of text to hold at once")
+        expected = "what fits into the memory of this machine"
+        raise DataError(str(file), got, expected, "Cut it, or write it as Parquet or as NumPy arrays")
+    return block

@@ -6,6 +6,7 @@ import optax
 
 from jaxtrain.config.schema import Fraction, NonNegative
 from jaxtrain.tasks.boxes import centre_cells, decode, giou
+from jaxtrain.tasks.losses.classification import finite_where_right
 from jaxtrain.tasks.shapes import as_cells_and_boxes
 
 
@@ -35,7 +36,7 @@ def focal_giou(
     matched = jnp.take_along_axis(found, cells[..., None], axis=1)
     apart = jnp.where(exists, 1.0 - giou(matched, true), 0.0).sum(axis=1)
     truth = _mark(cells, jnp.where(exists, boxes[..., 0], -1.0), logits)
-    of_classes = optax.sigmoid_focal_loss(logits, truth, alpha=alpha, gamma=gamma).sum(axis=(1, 2))
+    of_classes = optax.sigmoid_focal_loss(*finite_where_right(logits, truth), alpha=alpha, gamma=gamma).sum(axis=(1, 2))
     return (of_classes + box_weight * apart) / jnp.maximum(exists.sum(axis=1, dtype=jnp.float32), 1.0)
 
 

@@ -91,7 +91,7 @@ def binary_focal(
     >>> binary_focal(jnp.array([0.0, 4.0]), jnp.array([1, 1])).round(4)
     Array([0.0433, 0.    ], dtype=float32)
     """
-    logits, truth = _finite_where_right(predictions, targets)
+    logits, truth = finite_where_right(predictions, targets)
     return mean_per_example(optax.sigmoid_focal_loss(logits, truth, alpha=alpha, gamma=gamma), kept)
 
 
@@ -130,7 +130,7 @@ def class_weights(counts: ArrayLike, beta: ArrayLike) -> jax.Array:
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def _finite_where_right(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+def finite_where_right(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns both as float32, with infinite logits that agree with targets of 0 or 1 replaced by CERTAIN ones."""
     logits, truth = as_float32_pair(predictions, targets)
     logits = jnp.where((logits == jnp.inf) & (truth == 1.0), CERTAIN, logits)

@@ -20,7 +20,7 @@ def roc_auc_exact(predictions: np.ndarray, targets: np.ndarray) -> dict[str, flo
     from sklearn.metrics import roc_auc_score
 
     scores = _scores("roc_auc_exact", predictions, targets)
-    value = roc_auc_score(targets.ravel(), scores) if len(np.unique(targets)) > 1 else np.nan
+    value = roc_auc_score(targets.ravel(), _ranks(scores)) if len(np.unique(targets)) > 1 else np.nan
     return {"roc_auc_exact": float(value)}
 
 
@@ -35,7 +35,7 @@ def average_precision_exact(predictions: np.ndarray, targets: np.ndarray) -> dic
     from sklearn.metrics import average_precision_score
 
     scores = _scores("average_precision_exact", predictions, targets)
-    value = average_precision_score(targets.ravel(), scores) if np.any(targets == 1) else np.nan
+    value = average_precision_score(targets.ravel(), _ranks(scores)) if np.any(targets == 1) else np.nan
     return {"average_precision_exact": float(value)}
 
 
@@ -47,6 +47,11 @@ def _scores(name: str, predictions: np.ndarray, targets: np.ndarray) -> np.ndarr
         return (predictions[..., 1] - predictions[..., 0]).ravel()
     got = Words(f"{name!r} for predictions of shape {predictions.shape[1:]} and targets of shape {targets.shape[1:]}")
     raise ConfigError("eval.host", got, "a metric that fits them", f"Leave {name} out: it is a metric of two classes")
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Returns the place of each score among those that differ: only their order counts, and they may be infinite."""
+    return np.unique(scores, return_inverse=True)[1]
 
 
 HOST_METRICS = Family(

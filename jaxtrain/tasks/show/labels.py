@@ -37,5 +37,5 @@ def _summarise(targets: np.ndarray, predictions: np.ndarray, names: tuple[str, .
 
 def _wrongness(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """Returns the mean cross-entropy over the labels."""
-    logits = np.asarray(predictions, np.float64)
-    return (np.logaddexp(0.0, logits) - targets * logits).reshape(len(logits), -1).mean(axis=1)
+    against = np.where(targets > 0, -1.0, 1.0) * np.asarray(predictions, np.float64)  # infinite logits may agree
+    return np.logaddexp(0.0, against).reshape(len(against), -1).mean(axis=1)

@@ -27,6 +27,7 @@ RIGHT = 18
 TOP = TITLE + 20
 BOTTOM = 54
 TICK = 5
+LABEL_GAP = 8
 SMOOTH = 3
 """Lines and points are drawn larger by this factor and shrunk, which smooths their edges."""
 
@@ -165,14 +166,16 @@ def _draw_axes(
         pen.line(((x, bottom), (x, bottom + TICK)), fill=GREY)
         pen.text((x, bottom + TICK + 2), label, font=font(TEXT - 1), fill=INK, anchor="ma")
     values = ticks(*y_limits)
-    for value, label in zip(values, tick_labels(values), strict=True):
+    labels = tick_labels(values)
+    for value, label in zip(values, labels, strict=True):
         y = bottom - (value - y_limits[0]) / (y_limits[1] - y_limits[0]) * SIDE
         pen.line(((LEFT - TICK - 1, y), (LEFT - 1, y)), fill=GREY)
         pen.text((LEFT - TICK - 4, y), label, font=font(TEXT - 1), fill=INK, anchor="rm")
     x_label = fit_text(chart.x_label, SIDE)
     pen.text((LEFT + (SIDE - text_width(x_label)) / 2, bottom + 28), x_label, font=font(TEXT), fill=INK)
     label = rotated_text(fit_text(chart.y_label, SIDE))
-    canvas.paste(label, (4, round(TOP + (SIDE - label.height) / 2)))
+    beside_ticks = LEFT - TICK - 4 - max(text_width(tick, TEXT - 1) for tick in labels) - LABEL_GAP - label.width
+    canvas.paste(label, (max(0, round(beside_ticks)), round(TOP + (SIDE - label.height) / 2)))
 
 
 def _draw_names(pen: ImageDraw.ImageDraw, chart: Chart) -> None:

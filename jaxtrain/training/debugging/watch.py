@@ -4,6 +4,7 @@ The function is traced to JAX's list of operations, which is run again with chec
 compiled functions are entered; a loop keeps the number of the first operation that went wrong among its values.
 """
 
+import functools
 import re
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
@@ -56,8 +57,8 @@ class Site(NamedTuple):
         return "backward pass" if "transpose(" in self.layers else "forward pass or the update"
 
 
-class _Place(NamedTuple):
-    """The line and the layers of the call that is entered; none at first."""
+class Place(NamedTuple):
+    """The line and the layers of an operation, or of the call that is entered; none at first."""
 
     frame: Frame | None = None
     layers: str = ""
@@ -70,7 +71,21 @@ class _Watched(NamedTuple):
     code: Any
 
 
-def watch(function: Callable[..., Any], sites: list[Site]) -> Callable[..., tuple[Any, jax.Array]]:
+def what_goes_wrong(equation: Any, inputs: list[Any], values: list[Any]) -> Iterable[tuple[str, Any]]:
+    """Yields what may be wrong with an operation, and whether it is, bool ()."""
+    yield from _checks_of_inputs(equation, inputs)
+    floats = [value for value in values if jnp.issubdtype(value.dtype, jnp.inexact)]
+    if floats:
+        yield "not a number", jnp.stack([jnp.isnan(value).any() for value in floats]).any()
+
+
+Checks = Callable[[Any, list[Any], list[Any]], Iterable[tuple[str, Any]]]
+"""(equation, inputs, results) -> what may be wrong, and whether it is, like `what_goes_wrong`."""
+
+
+def watch(
+    function: Callable[..., Any], sites: list[Site], checks: Checks = what_goes_wrong
+) -> Callable[..., tuple[Any, jax.Array]]:
     """Returns the function with a second output: the number, int32 from 1, of the first of `sites` that went wrong.
 
     It is 0 if nothing did. Each check that is traced is appended to `sites`.
@@ -79,8 +94,8 @@ def watch(function: Callable[..., Any], sites: list[Site]) -> Callable[..., tupl
     def watched(*arguments: Any) -> tuple[Any, jax.Array]:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
         leaves = jax.tree.leaves(arguments)
-        run = _Run(sites)
-        outputs = run.jaxpr(closed.jaxpr, closed.consts, leaves, jnp.zeros((), jnp.int32), _Place())
+        run = _Run(sites, checks)
+        outputs = run.jaxpr(closed.jaxpr, closed.consts, leaves, jnp.zeros((), jnp.int32), Place())
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs.values), outputs.code
 
     return watched
@@ -89,10 +104,11 @@ def watch(function: Callable[..., Any], sites: list[Site]) -> Callable[..., tupl
 class _Run:
     """Runs operations with checks."""
 
-    def __init__(self, sites: list[Site]) -> None:
+    def __init__(self, sites: list[Site], checks: Checks) -> None:
         self._sites = sites
+        self._checks = checks
 
-    def jaxpr(self, jaxpr: Any, consts: Iterable[Any], inputs: Iterable[Any], code: Any, place: _Place) -> _Watched:
+    def jaxpr(self, jaxpr: Any, consts: Iterable[Any], inputs: Iterable[Any], code: Any, place: Place) -> _Watched:
         """Runs a list of operations; `place` is where it was called."""
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
 
@@ -105,38 +121,29 @@ class _Run:
             values.update(zip(equation.outvars, outputs.values, strict=True))
         return _Watched([read(atom) for atom in jaxpr.outvars], code)
 
-    def _equation(self, equation: Any, inputs: list[Any], code: Any, place: _Place) -> _Watched:
+    def _equation(self, equation: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
         name = equation.primitive.name
         if name in INLINED:
             return self._call(equation, inputs, code, place)
         if name in ("scan", "while", "cond"):
-            return getattr(self, f"_{name}")(equation.params, inputs, code, _place_of(equation, place))
-        for wrong, is_wrong in _checks_of_inputs(equation, inputs):
+            return getattr(self, f"_{name}")(equation.params, inputs, code, place_of(equation, place))
+        values = bind(equation, inputs)
+        for wrong, is_wrong in self._checks(equation, inputs, values):
             code = self._check(code, is_wrong, wrong, equation, place)
-        bound = equation.primitive.get_bind_params(equation.params)
-        functions, params = ((), bound) if isinstance(bound, dict) else bound  # a pair before JAX 0.10
-        values = equation.primitive.bind(*functions, *inputs, **params)
-        values = list(values) if equation.primitive.multiple_results else [values]
-        floats = [value for value in values if jnp.issubdtype(value.dtype, jnp.inexact)]
-        if floats:
-            is_nan = jnp.stack([jnp.isnan(value).any() for value in floats]).any()
-            code = self._check(code, is_nan, "not a number", equation, place)
         return _Watched(values, code)
 
-    def _check(self, code: Any, is_wrong: Any, wrong: str, equation: Any, place: _Place) -> Any:
-        frame, layers = _place_of(equation, place)
+    def _check(self, code: Any, is_wrong: Any, wrong: str, equation: Any, place: Place) -> Any:
+        frame, layers = place_of(equation, place)
         self._sites.append(Site(wrong, equation.primitive.name, layers, frame))
         return jnp.where((code == 0) & is_wrong, np.int32(len(self._sites)), code)
 
-    def _call(self, equation: Any, inputs: list[Any], code: Any, place: _Place) -> _Watched:
-        inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params)
-        jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        return self.jaxpr(jaxpr, consts, inputs, code, _place_of(equation, place))
+    def _call(self, equation: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
+        return self.jaxpr(*inner_jaxpr(equation), inputs, code, place_of(equation, place))
 
-    def _closed(self, closed: Any, inputs: Sequence[Any], code: Any, place: _Place) -> _Watched:
+    def _closed(self, closed: Any, inputs: Sequence[Any], code: Any, place: Place) -> _Watched:
         return self.jaxpr(closed.jaxpr, closed.consts, inputs, code, place)
 
-    def _scan(self, params: Any, inputs: list[Any], code: Any, place: _Place) -> _Watched:
+    def _scan(self, params: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
         consts = inputs[: params["num_consts"]]
         carried = inputs[len(consts) : len(consts) + params["num_carry"]]
 
@@ -150,7 +157,7 @@ class _Run:
         (code, *carried), stacked = lax.scan(body, (code, *carried), rows, **options)
         return _Watched([*carried, *stacked], code)
 
-    def _while(self, params: Any, inputs: list[Any], code: Any, place: _Place) -> _Watched:
+    def _while(self, params: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
         of_condition = inputs[: params["cond_nconsts"]]
         of_body = inputs[len(of_condition) : len(of_condition) + params["body_nconsts"]]
         condition = core.jaxpr_as_fun(params["cond_jaxpr"])
@@ -164,7 +171,7 @@ class _Run:
         code, *carried = lax.while_loop(lambda carry: condition(*of_condition, *carry[1:])[0], body, (code, *carried))
         return _Watched(carried, code)
 
-    def _cond(self, params: Any, inputs: list[Any], code: Any, place: _Place) -> _Watched:
+    def _cond(self, params: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
         def enter(closed: Any) -> Callable[..., Any]:
             return lambda code, *inputs: tuple(self._closed(closed, inputs, code, place))
 
@@ -218,7 +225,21 @@ def _int32(values: np.ndarray, rank: int = 1) -> np.ndarray:
     return values.astype(np.int32).reshape((1,) * (rank - 1) + (-1,))
 
 
-def _place_of(equation: Any, call: _Place) -> _Place:
+def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Runs an operation; returns its results."""
+    bound = equation.primitive.get_bind_params(equation.params)
+    functions, params = ((), bound) if isinstance(bound, dict) else bound  # a pair before JAX 0.10
+    values = equation.primitive.bind(*functions, *inputs, **params)
+    return list(values) if equation.primitive.multiple_results else [values]
+
+
+def inner_jaxpr(equation: Any) -> tuple[Any, Sequence[Any]]:
+    """Returns the jaxpr of the function that an operation calls, and its constants."""
+    inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params)
+    return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+
+
+def place_of(equation: Any, call: Place) -> Place:
     """Returns the layers of an operation, and its line: the innermost one that is no library's, or that of the call.
 
     JAX keeps compiled functions with their own lines alone, so one of a library, such as `jnp.where`, has none.
@@ -227,8 +248,9 @@ def _place_of(equation: Any, call: _Place) -> _Place:
     frames = [Frame(f.file_name, f.line_num, f.function_name) for f in traceback.frames] if traceback else []
     own = [frame for frame in frames if not _is_of_library(frame.file)]
     layers = "/".join(part for part in (call.layers, str(equation.source_info.name_stack)) if part)
-    return _Place(own[0] if own else call.frame, layers)
+    return Place(own[0] if own else call.frame, layers)
 
 
+@functools.cache
 def _is_of_library(file: str) -> bool:
     return file.startswith(("<", *LIBRARIES)) and Path(__file__).parents[2] not in Path(file).parents
