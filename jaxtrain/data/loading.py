@@ -25,7 +25,7 @@ from jaxtrain.data.order import Groups, Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
 from jaxtrain.data.tables import Table
-from jaxtrain.data.texts import Text
+from jaxtrain.data.texts import Text, check_content
 from jaxtrain.errors import ConfigError, DataError, Words
 
 
@@ -152,6 +152,7 @@ def _check_rows(train: Split, settings: Settings, coded: bool) -> None:
 def _load_text(source: Source, settings: Settings) -> Dataset:
     """Returns the dataset of a text: windows of tokens, whose splits are parts of the text in its order."""
     train = source.splits["train"]
+    check_content(train.inputs, train.where("inputs", "train"))
     if settings.folds is not None:
         expected = "None for a text, whose parts follow each other"
         raise ConfigError("data.folds", settings.folds, expected)
