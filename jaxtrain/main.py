@@ -82,6 +82,17 @@ COMMANDS = {
 }
 
 
+UNREAD: dict[str | None, tuple[str, ...]] = {
+    "config": (),
+    "workdir": ("--config",),
+    "model": ("--config",),
+    "pair": ("--config", "--workdir"),
+    "export": ("--config", "--workdir", "--trust"),
+    None: ("--config", "--workdir", "--trust"),
+}
+"""What a verb reads -> the options for other things to read, which it does not take."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code.
 
@@ -183,7 +194,8 @@ def run_command() -> NoReturn:
 
 def _run(words: Sequence[str], document: Document) -> int:
     overrides, rest = split_overrides(words)
-    parsed = parse(rest, {verb: command.help for verb, command in COMMANDS.items()})
+    helps = {verb: command.help for verb, command in COMMANDS.items()}
+    parsed = parse(rest, helps, {verb: UNREAD[command.reads] for verb, command in COMMANDS.items()})
     warnings.simplefilter("ignore" if parsed.quiet else "default", JaxtrainWarning)
     verb, *more = parsed.words or ["train"]
     if verb not in COMMANDS:

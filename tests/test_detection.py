@@ -1,18 +1,25 @@
 """Runs of the task `detection`: boxes of masks, learnt alone and as lanes, predicted in pixels; errors by key."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detection_reference import average_precision_by_hand
 from PIL import Image
 from tiny_runs import result_of, tiny
 
-from jaxtrain import Source, load_run
+from jaxtrain import Source, export_run, load_export, load_run
 from jaxtrain.config.identity import digest
 from jaxtrain.data.readers.image_masks import image_masks
 from jaxtrain.errors import ConfigError, DataError, JaxtrainError
+from jaxtrain.export.padded import PaddedProgram
+from jaxtrain.prediction.models import ExportModel, RunModel
+from jaxtrain.prediction.run import predict_to_file
+from jaxtrain.serve.self_check import check_examples
 from jaxtrain.tasks.boxes import iou
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.train import train_and_evaluate
@@ -71,6 +78,40 @@ def test_it_learns_and_predicts_boxes_in_pixels(trained: Path, folder: Path):
     best = np.take_along_axis(found, found[..., 4].argmax(axis=1)[:, None, None], axis=1)[..., :4]
     covered = np.asarray(iou(jnp.asarray(best), jnp.asarray(boxes[..., 1:]))) * (boxes[..., 0] >= 0)
     assert (covered.max(axis=1) > 0.3).mean() >= 0.5
+
+
+def test_pictures_beside_masks_are_measured_by_the_run_and_by_its_export(trained: Path, folder: Path, tmp_path: Path):
+    pictures, boxes = (
+        field.read(np.arange(40)) for field in image_masks(folder, "set", most_boxes=6).splits["train"][:2]
+    )
+    found = load_run(trained).predict(pictures)
+    expected = average_precision_by_hand(found, boxes, [0.5])
+    instances = tmp_path / "instances"
+    shutil.copytree(folder / "set" / "images", instances / "images")
+    for number, listed in enumerate(boxes):
+        (instances / "masks" / f"{number:02}").mkdir(parents=True)
+        for place, (label, *box) in enumerate(listed.astype(int).tolist()):
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            mask[box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = 1
+            if label == 0:
+                Image.fromarray(mask).save(instances / "masks" / f"{number:02}" / f"{place}.png")
+    exported = ExportModel(load_export(export_run(trained, formats=[])[0]))
+    cases = [(RunModel(load_run(trained)), folder / "set"), (exported, folder / "set"), (exported, instances)]
+    for number, (model, data) in enumerate(cases):
+        predicted = predict_to_file(model, [str(data)], tmp_path / f"{number}.jsonl")
+        assert predicted.measured == 40
+        assert predicted.metrics["mean_average_precision_50"] == pytest.approx(expected, abs=0.01)
+        rows = [json.loads(line) for line in (tmp_path / f"{number}.jsonl").read_text().splitlines()]
+        assert [len(row["boxes"]) for row in rows] == np.sum(found[..., 4] > 0, axis=1).tolist()
+
+
+def test_a_detector_that_has_learnt_nothing_is_exported_and_served(folder: Path, tmp_path: Path):
+    """Its scores are nearly equal, so that rounding decides which boxes are kept."""
+    run(folder, tmp_path / "run", train__duration="2 steps", task__candidates=40)
+    export, described = export_run(tmp_path / "run")
+    assert described["check"]["worst"]["model.jaxexp"]["outputs"] <= 1e-5
+    model = load_export(export)
+    check_examples(model, PaddedProgram(model.program, (1, 4)), lambda: False)
 
 
 def test_a_lane_equals_its_run_alone(trained: Path, folder: Path, tmp_path: Path):

@@ -25,6 +25,7 @@ from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, StorageError, UsageError
 from jaxtrain.export import check, write
+from jaxtrain.export.card import TO_BE_FILLED_IN
 from jaxtrain.export.check import CheckedRows, check_export
 from jaxtrain.export.exported_model import ExportedModel
 from jaxtrain.export.loading import inputs_of
@@ -394,6 +395,18 @@ def test_an_output_takes_no_place_of_anything_but_an_export(
         with pytest.raises(UsageError, match=r"expected a path that ends in a name|got a directory that holds"):
             export_run(digits, output)
     assert [*Path().iterdir()] == []
+
+
+def test_a_card_that_a_person_filled_in_keeps_what_it_says_of_the_intended_use(digits: Path, tmp_path: Path):
+    folder, _ = export_run(digits, tmp_path / "export", formats=[])
+    card = (folder / "README.md").read_text()
+    assert "## Intended use\n\n(To be filled in: what the model is for" in card
+    mine = "Digits of {forms},\n\n## Not for\n\nletters."
+    (folder / "README.md").write_text(card.replace(TO_BE_FILLED_IN, mine).replace("# mlp:", "# mine:"))
+    export_run(digits, folder, formats=[])
+    again = (folder / "README.md").read_text()
+    assert f"## Intended use\n\n{mine}\n\n## Inputs and outputs\n" in again
+    assert again == card.replace(TO_BE_FILLED_IN, mine), "the rest is written anew"
 
 
 def test_a_second_process_does_not_write_the_same_export(digits: Path, tmp_path: Path):

@@ -271,6 +271,33 @@ def test_help_shows_verbs_and_options(capsys: pytest.CaptureFixture[str]):
     assert all(word in out for word in [*COMMANDS, "--config", "--workdir", "--quiet", "--debug", "--config.KEY=VALUE"])
 
 
+def test_help_of_a_verb_shows_the_options_that_it_takes(capsys: pytest.CaptureFixture[str]):
+    for verb, words, taken, others in (
+        (
+            "predict",
+            ["predict", "--help"],
+            ("--export", "--data", "--fold", "--workdir"),
+            ("--port", "--ensemble", "--config "),
+        ),
+        ("serve", ["-h", "serve"], ("--export", "--port", "--json"), ("--data", "--workdir", "--trust", "--config")),
+        ("plan", ["plan", "--help"], ("--config FILE", "--config.KEY=VALUE", "--workdir"), ("--export", "--only")),
+    ):
+        with pytest.raises(SystemExit) as found:
+            main(words)
+        assert found.value.code == 0
+        out = capsys.readouterr().out
+        assert COMMANDS[verb].help.split(":")[0] in out.replace("\n", " ")
+        assert all(option in out for option in taken)
+        assert not any(option in out for option in others)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert f"jaxtrain.main {verb} [options]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["--help"], ["trian"], [], ["evaluate"]])
 def test_help_and_usage_errors_import_nothing_heavy(words: list[str]):
     heavy = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorboardX", "numpy", "ml_collections", "matplotlib"}

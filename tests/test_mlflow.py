@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow_server import MlflowServer, fake_server, forward, free_port, http, mlflow_server, named
 from optional_parts import PEERS
 from tiny_runs import PATIENCE, config_file, run, start, tiny
 
+from jaxtrain import load_run
 from jaxtrain.commands.sync import sync, sync_lines
 from jaxtrain.config.defaults import Config, flatten
 from jaxtrain.errors import ConfigError, StorageError, UsageError
@@ -610,6 +612,44 @@ def test_a_run_that_was_not_tracked_is_sent_later(
         assert named(found["data"]["tags"])["host"]
         pictures = [path for path in server.artifacts(found) if path.startswith("images/")]
         assert len(pictures) == 2 * len(shown) > 0  # each with its preview
+
+
+LOAD = """
+import json, sys
+import mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+run = mlflow.get_run(sys.argv[2])
+(output,) = run.outputs.model_outputs
+model = mlflow.get_logged_model(output.model_id)
+found = mlflow.pyfunc.load_model(f"models:/{output.model_id}").predict(np.load(sys.argv[3]))
+print(json.dumps([model.name, str(model.status), model.source_run_id, output.step, found["logits"].tolist()]))
+"""
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.needs("peers")
+def test_the_export_of_a_run_is_its_model_which_the_client_loads(
+    server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    workdir = tmp_path / "run"
+    config = on(server.uri, experiment="models")
+    train_and_evaluate({**config, "train": {**config["train"], "duration": "20 steps"}}, workdir, quiet=True)
+    server.kill()
+    assert main(["export", f"--workdir={workdir}", "--format=mlflow"]) == 0
+    assert "sync --workdir=" in capsys.readouterr().err, "the export is there, and is sent later"
+    server.start()
+    (sent,) = sync(workdir)
+    assert sent.counts == {"model": 1}
+    assert main(["export", f"--workdir={workdir}", "--format=mlflow"]) == 0
+    (own,) = server.runs("models")
+    pictures = np.zeros((2, 8, 8, 1), np.uint8)
+    np.save(tmp_path / "pictures.npy", pictures)
+    command = [str(PEERS), "-c", LOAD, server.uri, own["info"]["run_id"], str(tmp_path / "pictures.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    name, status, source, step, logits = json.loads(done.stdout)
+    assert (name, status, source, step) == ("mlp", "READY", own["info"]["run_id"], 20)
+    np.testing.assert_allclose(logits, load_run(workdir).predict(pictures), atol=1e-5)
 
 
 @pytest.mark.needs("peers")

@@ -585,6 +585,24 @@ def test_masks_are_pictures_in_a_folder_whose_values_are_labels(masks: Path, tmp
     np.testing.assert_array_equal(arrays_of(tmp_path / "out.npz")["mask"], found)
 
 
+def test_masks_of_resized_pictures_have_the_sizes_of_their_files(masks: Path, tmp_path: Path):
+    loaded = load_run(masks)
+    object.__setattr__(loaded, "config", {**loaded.config, "data": {**loaded.config["data"], "size": (16, 16)}})
+    for name, size in (("flat", (40, 20)), ("high", (8, 33))):  # width and height
+        Image.open(masks.parent / "pairs/images/03.png").resize(size, Image.Resampling.NEAREST).save(
+            tmp_path / f"{name}.png"
+        )
+    for output in ("found", "found.npz"):
+        predict_to_file(RunModel(loaded), [str(tmp_path / "*.png")], tmp_path / output)
+    arrays = arrays_of(tmp_path / "found.npz")
+    assert arrays["mask"].shape == (2, 16, 16)
+    assert arrays["size"].tolist() == [[20, 40], [33, 8]]
+    for name, mask, size in zip(("flat", "high"), arrays["mask"], ((40, 20), (8, 33)), strict=True):
+        (written,) = tmp_path.glob(f"found/**/{name}.png")
+        expected = Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+        np.testing.assert_array_equal(np.asarray(Image.open(written)), np.asarray(expected))
+
+
 # Rows
 
 
@@ -733,6 +751,7 @@ def test_options_that_are_missing_or_do_not_fit_are_named(digits: Path, capsys: 
         ([f"--workdir={digits}", export, data, "--output=a.csv"], "--workdir or --export: got both"),
         ([export, "--output=a.csv"], "--data: got nothing; expected files to predict from"),
         ([export, data], "--output: got nothing; expected the file to write"),
+        ([f"--workdir={digits}", data, "--output=a.csv", "--fold=1"], "fold: got 1; expected none, as "),
         ([export, data, "--output=a.csv", "--fold=1"], "--fold: got 1; expected none for an export"),
         ([export, data, "--output=a.csv", "--top-k=2"], "--top-k: got it for a model that was not trained on a text"),
         ([export, data, "--output=a.csv", "--temperature=hot"], "--temperature: got 'hot'; expected a number"),

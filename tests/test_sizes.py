@@ -63,6 +63,7 @@ BEYOND = [
         *("train", {"optimizer": "optax:lbfgs", "optimizer__memory_size": 10**9}),
         r"optimizer\.memory_size: got 1000000000; expected a state of at most",
     ),
+    ("train", {"lora__paths": "kernel", "lora__rank": 10**12}, r"lora\.rank: got 10+; expected a state of at most"),
     ("train", {"train__duration": "1e308 epochs"}, r"train\.duration: got '1e308 epochs'; expected fewer than"),
     (
         "train",

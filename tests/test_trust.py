@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_runs import environment, tiny
 
@@ -12,8 +13,9 @@ from jaxtrain.config.identity import to_json
 from jaxtrain.config.resolve import load_config
 from jaxtrain.config.trust import references
 from jaxtrain.errors import ConfigError
-from jaxtrain.main import main
+from jaxtrain.main import COMMANDS, main
 from jaxtrain.storage.ownership import claim
+from jaxtrain.storage.result import Result, write_result
 from jaxtrain.training.trained_run import load_run
 
 HOSTILE = {
@@ -123,3 +125,45 @@ def test_a_signature_vouches_for_what_the_run_named_and_nothing_else(tmp_path):
 def test_the_keys_that_choose_members_are_all_walked():
     named = [name for _, name in references(HOSTILE)]
     assert len(named) == len(HOSTILE)
+
+
+NEEDED = {
+    "export": ["--output={folder}/export"],
+    "predict": ["--data={folder}/new.npy", "--output={folder}/predicted.csv"],
+    "sync": ["--uri=http://127.0.0.1:9"],
+    "prepare": ["--output={folder}/prepared"],
+    "replay": ["--step=1"],
+}
+"""What a verb asks for beside the directory or the config."""
+
+SPY = """
+import optax
+
+
+def loss(predictions, targets):
+    return optax.softmax_cross_entropy_with_integer_labels(predictions, targets)
+"""
+
+
+@pytest.mark.parametrize("verb", sorted({*COMMANDS} - {"list", "serve"}))  # which read neither
+def test_no_verb_imports_what_a_run_of_another_user_names(verb, tmp_path, monkeypatch, capsys):
+    (tmp_path / "trust_spy.py").write_text(SPY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "trust_spy", raising=False)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoints" / "20").mkdir(parents=True)
+    np.save(tmp_path / "new.npy", np.zeros((2, 8, 8, 1), np.uint8))
+    content = json.loads(to_json(tiny())) | {"loss": {"name": "trust_spy:loss"}}
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another user's"))
+    claim(run, content, "1")
+    write_result(run, Result("done", 20, 1.0, {}, None, None, "", {}))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "this user's"))
+    reads = COMMANDS[verb].reads
+    place = f"--config={run}/config.json" if reads == "config" else f"--workdir={run}"
+    words = [str(run)] * 2 if reads is None else [place]
+    code = main([verb, *words, *(option.format(folder=tmp_path) for option in NEEDED.get(verb, [])), "--quiet"])
+    assert "trust_spy" not in sys.modules
+    said = capsys.readouterr().err
+    assert code in ((0, 2, 3, 5) if verb in ("compare", "report", "sync", "diff") else (2,)), said
+    assert code != 2 or "--trust=trust_spy" in said or verb in ("compare", "report", "diff"), said

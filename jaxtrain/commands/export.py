@@ -1,11 +1,14 @@
 """The command `export`: writes a finished run as files that others read and run."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.commands.options import Options
 from jaxtrain.commands.summary import format_numbers, select_readable
+from jaxtrain.commands.sync import is_tracked, sync, sync_lines
+from jaxtrain.errors import JaxtrainError, JaxtrainWarning
 from jaxtrain.export.write import export_run
 from jaxtrain.parallel.compilation import use_persistent_cache
 
@@ -19,8 +22,25 @@ def run(options: Options) -> int:
     formats = None if options.format is None else options.format.split(",")
     folder, description = export_run(options.workdir, options.output, formats=formats, **chosen, **weights)
     options.show(export_report(folder, description))
+    if options.output is None and (sent := _send_to_server(Path(options.workdir))):
+        options.show(sent)
     options.document.show({"folder": str(folder), "description": description})
     return 0
+
+
+def _send_to_server(workdir: Path) -> list[str]:
+    """Sends an export to the MLflow server of its run, if it has one; returns what there is to say of it.
+
+    A server that does not take it is a warning: `sync` sends it later.
+    """
+    if not is_tracked(workdir):
+        return []
+    try:
+        return [line for sent in sync(workdir, quiet=True) for line in sync_lines(sent)]
+    except JaxtrainError as error:
+        hint = f"sync --workdir={workdir} sends the export later"
+        warnings.warn(JaxtrainWarning(error.key, error.got, error.expected, hint), stacklevel=2)
+        return []
 
 
 def export_report(folder: Path, description: Mapping[str, Any]) -> list[str]:

@@ -86,9 +86,9 @@ class Flag(NamedTuple):
     action: Any = Once
     verbs: tuple[str, ...] = ()
 
-    def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
-        """Adds the option to a parser."""
-        meaning = ": ".join(filter(None, (", ".join(self.verbs), self.help)))
+    def add_to(self, parser: argparse.ArgumentParser, name: str, *, of_verb: bool = False) -> None:
+        """Adds the option to a parser, whose help says which verbs take it unless it is that of one verb."""
+        meaning = ": ".join(filter(None, ("" if of_verb else ", ".join(self.verbs), self.help)))
         if self.value is None:
             parser.add_argument(name, action="store_true", help=meaning)
         else:
@@ -154,6 +154,8 @@ FLAGS = {
 }
 """Option -> what it is. Each is a field of `Options`, but those of OF_MAIN."""
 
+HELP = {"-h", "--help"}
+
 OF_MAIN = ("--debug", "--json")
 """The options that say how a command ends, which holds also where the others cannot be read."""
 
@@ -169,11 +171,18 @@ def values_of(parsed: argparse.Namespace) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def parse(words: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
+def parse(
+    words: Sequence[str], verbs: Mapping[str, str], unread: Mapping[str, Sequence[str]] | None = None
+) -> argparse.Namespace:
     """Parses the command line without its overrides; options and words may come in any order.
 
-    `verbs` are name -> help. Raises UsageError for what is no option, and for a value that an option does not take.
+    `verbs` are name -> help. With --help, prints the options, those of the verb where there is one, and exits; `unread`
+    are further options that a verb does not take. Raises UsageError for what is no option, and for a value that an
+    option does not take.
     """
+    verb = next((word for word in words if word in verbs), None)
+    if verb is not None and not HELP.isdisjoint(words):
+        _parser_of(verb, verbs[verb], (unread or {}).get(verb, ())).parse_args(["--help"])
     parser = _parser(verbs)
     options, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
@@ -182,6 +191,19 @@ def parse(words: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
         got = Words(f"the unknown option {unknown[0]!r}")
         raise UsageError("command line", got, one_of([*known, "--config.KEY=VALUE"]), hint)
     return options
+
+
+def _parser_of(verb: str, meaning: str, unread: Sequence[str]) -> argparse.ArgumentParser:
+    """Returns the parser of one verb, which is asked for its help alone."""
+    parser = _Parser(
+        "jaxtrain", usage=f"python -m jaxtrain.main {verb} [options]", description=meaning, allow_abbrev=False
+    )
+    for name, flag in FLAGS.items():
+        if name not in unread and (not flag.verbs or verb in flag.verbs):
+            flag.add_to(parser, name, of_verb=True)
+    if "--config" not in unread:
+        parser.epilog = "--config.KEY=VALUE overrides any key of the config; 'list' shows the keys."
+    return parser
 
 
 def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ WORDS = {
     "text": "texts",
     "file": "files",
     "trial": "trials",
+    "model": "models",
 }
 """Kind of what was sent -> its plural."""
 
@@ -71,6 +72,13 @@ def sync(workdir: Path, uri: str | None = None, *, quiet: bool = False) -> list[
             if folder.name.startswith(WORKER):
                 held.enter_context(run_lock(folder))
         return [_send(folder, workdir, owner, uri, say) for folder, owner in places.items()]
+
+
+def is_tracked(workdir: Path) -> bool:
+    """Tells whether the config of a run names an MLflow server."""
+    owner = read_owner(workdir)
+    section = owner and owner.saved.get("track", {}).get("mlflow")
+    return bool(section) and section["uri"] != "file"
 
 
 def _folders(workdir: Path) -> list[Path]:

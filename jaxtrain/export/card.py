@@ -11,7 +11,7 @@ to {worst:.1g} of the spread of an output.
 
 ## Intended use
 
-(To be filled in: what the model is for, and what it must not be used for.)
+{intended_use}
 
 ## Inputs and outputs
 
@@ -68,7 +68,16 @@ With MLflow: `mlflow.pyfunc.load_model(folder).predict(inputs)`, or `mlflow mode
 """
 
 
-def model_card(description: Mapping[str, Any]) -> str:
+TO_BE_FILLED_IN = "(To be filled in: what the model is for, and what it must not be used for.)"
+
+
+def intended_use_of(card: str) -> str:
+    """Returns what a person wrote in a card on the intended use; the request to do so where nobody did."""
+    _, _, rest = card.partition("\n## Intended use\n")
+    return rest.partition("\n## Inputs and outputs\n")[0].strip() or TO_BE_FILLED_IN
+
+
+def model_card(description: Mapping[str, Any], intended_use: str = TO_BE_FILLED_IN) -> str:
     """Returns the card, in Markdown, of an export with this description."""
     inputs = description["inputs"]
     outputs = description["outputs"]
@@ -80,6 +89,7 @@ def model_card(description: Mapping[str, Any]) -> str:
     test = {name: value for name, value in (description["test"] or {}).items() if name != "step"}
     members = [f"seed {m['seed']} at step {m['step']} (state {m['state'][:16]})" for m in description["run"]["members"]]
     return CARD.format(
+        intended_use=intended_use,
         model=description["model"],
         task=description["task"],
         jaxtrain=f"jaxtrain {description['versions']['jaxtrain'] or ''}".strip(),

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
+from jaxtrain.export.box_distance import box_distance, overlap_of
 from jaxtrain.export.fresh_process import BATCH_SIZES
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of
@@ -37,11 +38,15 @@ HINTS = {MODEL: f"Leave it out by --format=mlflow. {HINT}"}
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """Rows as arguments of the program, with the outputs that the runs predict; the first rows are `usual` ones."""
+    """Rows as arguments of the program, with the outputs that the runs predict; the first rows are `usual` ones.
+
+    `overlap` is that above which boxes suppress each other, where the outputs are boxes.
+    """
 
     arguments: Mapping[str, np.ndarray]
     outputs: Outputs
     usual: int
+    overlap: float | None = None
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -63,7 +68,7 @@ def predict_rows(runs: Sequence[Run], dataset: Dataset, rounded: Sequence[Member
         else:
             predictions = np.stack([run.predict(rows.inputs, allow_nan=True) for run in runs])
     arguments = inputs_of(run.info).arguments(rows.inputs, allow_nan=True)
-    return CheckedRows(arguments, joined_outputs(runs, predictions), rows.usual)
+    return CheckedRows(arguments, joined_outputs(runs, predictions), rows.usual, overlap_of(run.config["task"]))
 
 
 def _predict_prepared(member: Member, prepared: np.ndarray, info: DataInfo) -> np.ndarray:
@@ -108,7 +113,7 @@ def _worst(found: Mapping[str, np.ndarray], file: str, name: str, rows: CheckedR
     """Returns the largest difference of an output; raises StorageError for one beyond the tolerance."""
     worst = 0.0
     for size in BATCH_SIZES:
-        distance = _distance(found[f"{file}/{size}/{name}"], rows.outputs[name], rows)
+        distance = _distance(found[f"{file}/{size}/{name}"], rows.outputs[name], rows, tolerance)
         worst = max(worst, distance)
         if not distance <= tolerance:
             got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
@@ -117,10 +122,12 @@ def _worst(found: Mapping[str, np.ndarray], file: str, name: str, rows: CheckedR
     return worst
 
 
-def _distance(found: np.ndarray, expected: np.ndarray, rows: CheckedRows) -> float:
+def _distance(found: np.ndarray, expected: np.ndarray, rows: CheckedRows, tolerance: float) -> float:
     """Returns the largest difference relative to the spread; that of a decision is by how much it misses the best."""
     if found.shape != expected.shape:
         return np.inf
+    if rows.overlap is not None:
+        return box_distance(found, expected, rows.usual, tolerance, rows.overlap)
     if expected.dtype.kind == "f":
         return float((np.abs(found.astype(np.float64) - expected) / _scale(expected, rows.usual)).max())
     logits = rows.outputs["logits"]

@@ -1,6 +1,6 @@
 """Columns of a table as inputs of an exported program, which encodes them as the rows of training were encoded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,19 +68,40 @@ class TableInputs:
 
     def prepare(self, arguments: Arrays) -> jax.Array:
         """Returns the inputs of the task inside the program: encoded and normalised rows (n, features)."""
-        means = iter(zip(self.info.input_mean, self.info.input_std, strict=True))
-        places = {"number": 0, "category": 0}
-        parts: list[jax.Array] = []
-        for column in self.encoding.columns:
-            place = places[column.kind]
-            places[column.kind] += 1
-            statistics = [next(means) for _ in column.names]
-            if column.kind == "category":
-                parts.append(_encode_codes(column, arguments["codes"][:, place]))
-            else:
-                pair = (arguments["numbers"][:, place], arguments["numbers_remainder"][:, place])
-                parts += [part[:, None] for part in _encode_numbers(column, *pair, statistics)]
-        return jnp.concatenate(parts, axis=1)
+        parts = self._encode_numbers(arguments) if self.numbers else {}
+        for place, column in enumerate(self.categories):
+            parts[column.name] = [_encode_codes(column, arguments["codes"][:, place])]
+        return jnp.concatenate([part for column in self.encoding.columns for part in parts[column.name]], axis=1)
+
+    def _encode_numbers(self, arguments: Arrays) -> dict[str, list[jax.Array]]:
+        """Returns the encoded columns (n, 1) of each column of numbers.
+
+        They are standardised, their normal rank, and whether they are missing. All columns are encoded together, as a
+        program would else hold a search of quantiles for each.
+        """
+        value = arguments["numbers"]
+        absent = jnp.isnan(value)
+        mean, std = self._statistics(0)
+        filled = centre(*split([[column.mean for column in self.numbers]]), mean)
+        centred = jnp.where(absent, filled, centre(value, arguments["numbers_remainder"], mean))
+        encoded = [centred / std.astype(np.float32)]
+        if all(column.quantiles for column in self.numbers):
+            # Centred like the numbers, so that a number is equal to a quantile here where it is so in training.
+            quantiles = centre(*split([column.quantiles for column in self.numbers]), mean.T)
+            mean_rank, std_rank = (numbers.astype(np.float32) for numbers in self._statistics(1))
+            encoded.append((_normal_ranks(centred, quantiles) - mean_rank) / std_rank)
+        parts = {}
+        for place, column in enumerate(self.numbers):
+            own = [*encoded, *([absent.astype(jnp.float32)] if column.missing else [])]
+            parts[column.name] = [part[:, place : place + 1] for part in own]
+        return parts
+
+    def _statistics(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the mean and the deviation (1, columns) of one of the encoded columns of each column of numbers."""
+        columns = self.encoding.columns
+        begins = np.cumsum([0, *(len(column.names) for column in columns)])
+        places = [begins[i] + place for i, column in enumerate(columns) if column.kind == "number"]
+        return np.array([self.info.input_mean])[:, places], np.array([self.info.input_std])[:, places]
 
 
 def _codes(column: ColumnEncoding, texts: np.ndarray) -> np.ndarray:
@@ -96,36 +117,19 @@ def _encode_codes(column: ColumnEncoding, codes: jax.Array) -> jax.Array:
     return (codes[:, None] == jnp.arange(1, column.codes)[None]).astype(jnp.float32)
 
 
-def _encode_numbers(
-    column: ColumnEncoding, value: jax.Array, remainder: jax.Array, statistics: list[tuple[float, float]]
-) -> Iterator[jax.Array]:
-    """Yields the encoded columns (n,) of numbers: standardised, their normal rank, and whether they are missing."""
-    assert column.mean is not None
-    mean, std = statistics[0]
-    absent = jnp.isnan(value)
-    filled = centre(*split(column.mean), mean)
-    centred = jnp.where(absent, filled, centre(value, remainder, mean))
-    yield centred / np.float32(std)
-    if column.quantiles:
-        mean_rank, std_rank = statistics[1]
-        # Centred like the numbers, so that a number is equal to a quantile here where it is so in training.
-        quantiles = centre(*split(column.quantiles), mean)
-        yield (_normal_ranks(centred, quantiles) - np.float32(mean_rank)) / np.float32(std_rank)
-    if column.missing:
-        yield absent.astype(jnp.float32)
-
-
 def _normal_ranks(values: jax.Array, quantiles: np.ndarray) -> jax.Array:
     """Returns the normal deviate of the share of training values below each value, as `data/table_encoding.py` does.
 
-    The deviate of a share near 1 is that of the share above, which float32 holds finely.
+    Values are (n, columns), quantiles (columns, m). The deviate of a share near 1 is that of the share above, which
+    float32 holds finely.
     """
-    knots = jnp.asarray(quantiles)
-    after = jnp.searchsorted(knots, values, side="right") - 1
-    before = jnp.searchsorted(knots, values, side="left") - 1
+    count = quantiles.shape[1]
+    knots = np.pad(quantiles, ((0, 0), (0, 2 ** count.bit_length() - count)), constant_values=np.inf)
+    after = _search(values, knots, jnp.less_equal)
+    before = _search(values, knots, jnp.less)
     # A value that occurs often is several quantiles at once: the mean of the first and the last of its shares.
-    last = _shares(knots, values, after, values.__ge__, values.__lt__)
-    first = _shares(knots, values, before, values.__gt__, values.__le__)
+    last = _shares(knots, count, values, after, values.__ge__, values.__lt__)
+    first = _shares(knots, count, values, before, values.__gt__, values.__le__)
     below = (last[0] + first[0]) / 2.0
     above = (last[1] + first[1]) / 2.0
     deviate = jax.scipy.special.ndtri(jnp.clip(jnp.minimum(below, above), LARGEST_QUANTILE, 0.5))
@@ -135,14 +139,36 @@ def _normal_ranks(values: jax.Array, quantiles: np.ndarray) -> jax.Array:
 Comparison = Callable[[jax.Array], jax.Array]
 
 
+def _search(values: jax.Array, knots: np.ndarray, is_below: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """Returns the last knot, from 0, that lies below each value (n, columns), or -1.
+
+    `knots` (columns, a power of 2) ascend, the last of them to infinity. The search by halves takes few operations,
+    which an exported program holds one by one.
+    """
+    end = jnp.zeros(values.shape, jnp.int32)
+    for step in 2 ** np.arange(knots.shape[1].bit_length() - 1, dtype=np.int32)[::-1]:
+        end = jnp.where(is_below(_take(knots, end + (step - 1)), values), end + step, end)
+    return end - 1
+
+
+def _take(knots: np.ndarray, places: jax.Array) -> jax.Array:
+    """Returns the knots of each column at places (n, columns)."""
+    columns, count = knots.shape
+    begins = count * np.arange(columns, dtype=np.int32)[None]
+    return jnp.asarray(knots.ravel()).at[places + begins].get(mode="promise_in_bounds")
+
+
 def _shares(
-    knots: jax.Array, values: jax.Array, start: jax.Array, is_past: Comparison, is_before: Comparison
+    knots: np.ndarray, count: int, values: jax.Array, start: jax.Array, is_past: Comparison, is_before: Comparison
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the shares below and above values that lie between the knots `start` and `start` + 1, or past an end."""
-    intervals = len(knots) - 1
+    """Returns the shares below and above values that lie between the knots `start` and `start` + 1, or past an end.
+
+    Of the knots (columns, m), the first `count` are quantiles.
+    """
+    intervals = count - 1
     start = jnp.clip(start, 0, intervals - 1)
-    low = knots[start]
-    high = knots[start + 1]
+    low = _take(knots, start)
+    high = _take(knots, start + 1)
     below = jnp.where(is_past(high), 1.0, jnp.where(is_before(low), 0.0, (values - low) / (high - low)))
     above = jnp.where(is_past(high), 0.0, jnp.where(is_before(low), 1.0, (high - values) / (high - low)))
     before = start.astype(jnp.float32)

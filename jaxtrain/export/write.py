@@ -8,7 +8,7 @@ from typing import Any
 from jaxtrain.core.trees import leaf_digests
 from jaxtrain.data import Dataset, Source, load
 from jaxtrain.errors import JaxtrainWarning, StorageError, UsageError, Words, one_of
-from jaxtrain.export.card import model_card
+from jaxtrain.export.card import intended_use_of, model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows, tolerance_of
 from jaxtrain.export.container import DOCKERFILE, KUBERNETES, dockerfile, kubernetes
 from jaxtrain.export.description import describe_export, describe_files, describe_onnx
@@ -25,6 +25,7 @@ from jaxtrain.files import (
     list_directory,
     make_directory,
     read_bytes,
+    read_text,
     remove_tree,
     rename,
     write_bytes,
@@ -66,7 +67,7 @@ def export_run(
 
     `seed` selects one seed of a run of several (None: the first), `fold` one fold, and `ensemble` joins all seeds.
     `data` are those that were given in Python to train it. An export that fails its check is not left behind, and an
-    earlier one stays.
+    earlier one stays. What a person wrote on the intended use in the card of an earlier one is kept.
 
     `formats` name what is written beside program and weights, "onnx" and "mlflow" (None: what is installed, without
     "onnx" for a model that ONNX cannot express, which is a warning).
@@ -89,7 +90,8 @@ def export_run(
     dataset = _dataset(workdir, fold, trust, data)
     with work_beside(target) as work:
         _restore_earlier(target)
-        description = _write_files(work, runs, result, dataset, storage, fold, chosen)
+        intended_use = intended_use_of(read_text(target / CARD) if exists(target / CARD) else "")
+        description = _write_files(work, runs, result, dataset, storage, fold, chosen, intended_use)
         _replace(target, work)
     return target, description
 
@@ -164,6 +166,7 @@ def _write_files(
     storage: Storage,
     fold: int | None,
     formats: Formats,
+    intended_use: str,
 ) -> dict[str, Any]:
     """Writes all files of an export into a new directory, checks them, and returns the description."""
     members = {seed: member_of(run).stored(storage) for seed, run in runs.items()}
@@ -191,7 +194,7 @@ def _write_files(
     if storage != "float32" and (quality := measure_quality(folder, all_runs, dataset)):
         demand_quality(quality, "--quantize" if storage == "int8" else "--precision")
         description["quality"] = quality._asdict()
-    write_text(folder / CARD, model_card(description))
+    write_text(folder / CARD, model_card(description, intended_use))
     write_text(folder / DOCKERFILE, dockerfile(description, [MANIFEST, *contents]))
     write_text(folder / KUBERNETES, kubernetes(description))
     write_sealed(folder / MANIFEST, description)

@@ -18,12 +18,14 @@ class Piece(NamedTuple):
     """Some examples: their ids (n,), row numbers or names, raw inputs as a model takes them, and targets.
 
     Targets are as in `Dataset.targets`, None where there are none; `has_target` (n,) tells which examples have one.
+    `sizes` are height and width (n, 2) of pictures that were resized, None where masks have the size of their pictures.
     """
 
     ids: np.ndarray
     inputs: Any
     targets: np.ndarray | None = None
     has_target: np.ndarray | None = None
+    sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Returns the number of examples."""

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxtrain.data.box_fields import BoxField
 from jaxtrain.data.fields import Field
 from jaxtrain.data.file_list import FileList
-from jaxtrain.data.image_fields import Contents, ImageField, ImageForm, given_form
+from jaxtrain.data.image_fields import Contents, ImageField, ImageForm, given_form, header_of
 from jaxtrain.data.mask_fields import MaskField
 from jaxtrain.data.readers import csv_files, json_lines
 from jaxtrain.data.readers.folders import list_folder
 from jaxtrain.data.readers.image_folders import image_folder
-from jaxtrain.data.readers.image_masks import image_masks
+from jaxtrain.data.readers.image_masks import find_masks, image_masks
 from jaxtrain.data.readers.image_tables import JSON_LINES, file_names, image_table
 from jaxtrain.data.readers.parquet_files import image_column, parquet, target_records
 from jaxtrain.data.readers.records import Records, Roles
@@ -63,9 +64,10 @@ class PictureExamples:
 
     def _piece(self, group: Group, field: ImageField, rows: np.ndarray) -> Piece:
         kept, inputs = read_usable(field, rows, self.bad)
-        if group.read_targets is None:
-            return Piece(group.ids[kept], inputs)
-        return Piece(group.ids[kept], inputs, *group.read_targets(kept))
+        targets = (None, None) if group.read_targets is None else group.read_targets(kept)
+        is_resized = self.form.info.has_maps and field.form.resampling is not None
+        sizes = np.array([header_of(group.contents, row)[:2] for row in kept.tolist()]) if is_resized else None
+        return Piece(group.ids[kept], inputs, *targets, sizes)
 
 
 def read_usable(field: Field, rows: np.ndarray, bad: Bad) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +119,7 @@ def _group_of_folder(root: Path, form: Form) -> Group:
     """Returns the pictures of a folder: those in it, in a folder for each class, or beside a folder of masks."""
     listing = list_folder(root, root)
     knobs = form.knobs(image_masks)
-    if form.info.has_maps and knobs["images"] in listing.folders:
+    if (form.info.has_maps or form.info.box_classes) and knobs["images"] in listing.folders:
         return _group_with_masks(root, knobs, form, has_masks=knobs["masks"] in listing.folders)
     names = listing.files
     classes = [""] * len(names)
@@ -142,17 +144,16 @@ def _group_with_masks(root: Path, knobs: Mapping[str, Any], form: Form, *, has_m
     names = [f"{folder}/{name}" for name in images]
     files = FileList(root, names)
     group = Group(files, np.array(names, object))
-    found = (
-        {name.rpartition(".")[0]: name for name in list_folder(root / knobs["masks"], root).files} if has_masks else {}
-    )
-    masks = [found.get(name.rpartition(".")[0], "") for name in images]
-    if not all(masks):
+    classes = form.info.classes or (form.info.box_classes or 1) + 1
+    found = find_masks(root, f"{knobs['masks']}", instances=classes == 2) if has_masks else {}
+    stems = [name.rpartition(".")[0] for name in images]
+    if not all(stem in found for stem in stems):
         return group
-    field = ImageField(files, image_form_of(form))
-    counts = [1] * len(masks)
-    listed = FileList(root, [f"{knobs['masks']}/{name}" for name in masks])
-    labels = MaskField(listed, counts, field, form.info.classes or 2, form.info.void)
-    return group._replace(read_targets=lambda rows: (labels.read(rows), np.ones(len(rows), bool)))
+    listed = [found[stem] for stem in stems]
+    mask_files = FileList(root, [name for names in listed for name in names])
+    masks = MaskField(mask_files, [*map(len, listed)], ImageField(files, image_form_of(form)), classes, form.info.void)
+    targets = masks if form.info.box_classes is None else BoxField(masks, form.info.target_shape[0])
+    return group._replace(read_targets=lambda rows: (targets.read(rows), np.ones(len(rows), bool)))
 
 
 def pictures_of_tables(tables: Sequence[Path], form: Form, bad: Bad) -> PictureExamples:

@@ -101,7 +101,7 @@ def _predict(model: Model, examples: Examples, writer: Writer, bad: Bad, bar: Pr
 def _predict_piece(model: Model, piece: Piece) -> Outputs:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", JaxtrainWarning)  # of unknown categories, said once at the end
-        return model.outputs(piece.inputs)
+        return model.outputs(piece.inputs) | ({} if piece.sizes is None else {"size": piece.sizes})
 
 
 def _measure_of(model: Model) -> Measure | None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxtrain.data.array_files import GrowingArray, write_field
+from jaxtrain.data.images import resize
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, UsageError, Words, one_of
 from jaxtrain.files import as_json_value, exists, guarded, make_directory, open_file, write_all
@@ -189,7 +190,10 @@ PALETTE = (
 
 
 class MaskWriter:
-    """A folder of PNG files with the ids of the pictures, whose values are labels; a palette gives them colours."""
+    """A folder of PNG files with the ids of the pictures, whose values are labels; a palette gives them colours.
+
+    Each mask has the size of its picture as it lies in its file.
+    """
 
     def __init__(self, folder: Path, info: DataInfo, class_names: tuple[str, ...]) -> None:
         """Makes the folder; raises UsageError for a model that makes no masks of at most 256 labels."""
@@ -203,14 +207,16 @@ class MaskWriter:
 
     def write(self, ids: np.ndarray, outputs: Outputs, prompts: np.ndarray | None = None) -> None:
         """Writes the mask of each picture; raises DataError for two of one name."""
-        for name, mask in zip(ids.tolist(), outputs["mask"], strict=True):
+        masks = outputs["mask"].astype(np.uint8)
+        sizes = outputs.get("size", np.tile(masks.shape[1:], (len(masks), 1)))
+        for name, mask, size in zip(ids.tolist(), masks, sizes.tolist(), strict=True):
             path = self._folder / _below(str(name))
             if exists(path):
                 got = Words(f"a second picture whose mask is {path.relative_to(self._folder)}")
                 raise DataError(str(name), got, "pictures with names of their own", "Predict their folders apart")
             make_directory(path.parent)
             with open_file(path, "wb", buffering=0) as file, guarded(path, "written"):
-                write_all(file, self._encode(mask))
+                write_all(file, self._encode(resize(mask, size, "nearest")))
 
     def finish(self) -> Path:
         """Returns the folder."""
@@ -222,7 +228,7 @@ class MaskWriter:
     def _encode(self, mask: np.ndarray) -> bytes:
         from PIL import Image
 
-        image = Image.fromarray(mask.astype(np.uint8), "L")
+        image = Image.fromarray(mask, "L")
         image.putpalette(self._palette)
         content = io.BytesIO()
         image.save(content, "PNG")

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxtrain.errors import StorageError, Words
+from jaxtrain.export.box_distance import box_distance
 from jaxtrain.export.loading import ExportedModel
 from jaxtrain.export.padded import PaddedProgram
 
@@ -30,7 +31,7 @@ def check_examples(model: ExportedModel, program: PaddedProgram, is_stopped: Cal
             return
         found = model.in_units(program({name: _repeat(array, size) for name, array in inputs.items()}))
         for name, output in found.items():
-            distance = _distance(model, name, output, _repeat(expected[name], size))
+            distance = _distance(model, name, output, _repeat(expected[name], size), tolerance)
             if not distance <= tolerance:
                 got = Words(f"{name!r} off by {distance:.2g} of its scale in a batch of {size}")
                 hint = "Export the run again on this machine, or report it"
@@ -42,10 +43,13 @@ def _repeat(array: np.ndarray, size: int) -> np.ndarray:
     return array[np.arange(size) % len(array)]
 
 
-def _distance(model: ExportedModel, name: str, found: np.ndarray, expected: np.ndarray) -> float:
+def _distance(model: ExportedModel, name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
     """Returns the largest difference of an output relative to its scale; that of decisions follows from others."""
     if found.dtype.kind != "f":
         return 0.0
+    if model.description["task"] == "detection":
+        overlap = model.description["config"]["task"]["overlap"]
+        return box_distance(found, expected, len(expected), tolerance, overlap)
     is_number = name == "numbers" and model.info.standardised
     scale = np.reshape(model.info.target_std, model.info.target_shape) if is_number else np.abs(expected).max()
     return float((np.abs(found.astype(np.float64) - expected) / np.maximum(scale, 1e-30)).max())

@@ -25,6 +25,7 @@ from jaxtrain.trackers.mlflow_content import (
 )
 from jaxtrain.trackers.mlflow_deliveries import Deliveries, demand_nothing_left
 from jaxtrain.trackers.mlflow_ledger import Batch, Key
+from jaxtrain.trackers.mlflow_model import send_model
 from jaxtrain.trackers.mlflow_runs import Identity, MlflowRun, written
 from jaxtrain.trackers.picture_files import Exhibit, read_appended_exhibits, read_picture
 
@@ -80,6 +81,8 @@ class RunSender:
         if self._ending:
             self._send_end(self._ending)
         self._shown.send(is_last=is_last)
+        if is_last:
+            send_model(self.run)
         demand_nothing_left(*((self._metrics, self._files, self._shown) if is_last else ()))
 
     def _collect(self) -> None:

@@ -124,8 +124,26 @@ class MlflowServer:
         """Sets the status RUNNING, FINISHED, FAILED or KILLED, with the time of the end (Unix milliseconds)."""
         self._post("runs/update", run_id=run, status=status, **({"end_time": ended} if ended else {}))
 
+    def find_model(self, experiment: str, run: str, tag: str, value: str) -> Json | None:
+        """Returns the model of a run that has this value of a tag; None if there is none."""
+        query = {"experiment_ids": [experiment], "filter": f"tags.`{tag}` = '{value}' AND source_run_id = '{run}'"}
+        return next(iter(self._post("logged-models/search", **query).get("models", [])), None)
+
+    def create_model(self, experiment: str, run: str, name: str, tags: Mapping[str, str]) -> Json:
+        """Makes a model that a run gives, and returns it; it is pending until `finish_model`."""
+        content = {"experiment_id": experiment, "source_run_id": run, "name": name, "tags": pairs(tags)}
+        return _part(self._post("logged-models", **content), "model")
+
+    def finish_model(self, model: str) -> None:
+        """Says that all files of a model are there."""
+        self._send("PATCH", f"logged-models/{model}", {"model_id": model, "status": "LOGGED_MODEL_READY"})
+
+    def log_output(self, run: str, model: str, step: int) -> None:
+        """Says that a run gave a model at a step."""
+        self._post("runs/outputs", run_id=run, models=[{"model_id": model, "step": step}])
+
     def put_artifact(self, place: str, path: str, content: bytes) -> None:
-        """Stores a file at a path below the artifacts of a run, whose `artifact_uri` starts with PROXIED."""
+        """Stores a file at a path below the artifacts of a run or a model, whose `artifact_uri` starts with PROXIED."""
         below = urllib.parse.urlsplit(place).path.strip("/")
         where = urllib.parse.quote(f"{below}/{path}")
         url = f"{self.uri}/api/2.0/mlflow-artifacts/artifacts/{where}"
@@ -145,9 +163,12 @@ class MlflowServer:
         return _part(self._request(urllib.request.Request(f"{self.uri}/api/2.0/mlflow/{endpoint}?{words}")), part)
 
     def _post(self, endpoint: str, **content: Any) -> Json:
+        return self._send("POST", endpoint, content)
+
+    def _send(self, method: str, endpoint: str, content: Json) -> Json:
         url = f"{self.uri}/api/2.0/mlflow/{endpoint}"
         body = json.dumps(content, allow_nan=False).encode()  # a bare NaN would be stored as 0, at step 0
-        return self._request(urllib.request.Request(url, body, {"Content-Type": "application/json"}))
+        return self._request(urllib.request.Request(url, body, {"Content-Type": "application/json"}, method=method))
 
     def _request(self, request: urllib.request.Request) -> Json:
         """Sends a request; returns the object in its answer."""

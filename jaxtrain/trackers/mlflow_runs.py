@@ -55,6 +55,11 @@ class MlflowRun:
         return self._ledger.run
 
     @property
+    def takes_files(self) -> bool:
+        """Tells whether the server takes files over HTTP, once it is connected."""
+        return self._artifacts is not None
+
+    @property
     def noted(self) -> Mapping[str, int]:
         """Kind -> number of things that were sent in this session."""
         return self._ledger.noted

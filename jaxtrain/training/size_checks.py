@@ -60,23 +60,25 @@ def _check_state(config: Config, state: TrainState, limit: int) -> None:
     if needed <= limit:
         return
     params = tree_bytes(state.params)
-    section = "optimizer" if tree_bytes(state.opt_state) > OPTIMIZER_COPIES * params else "model"
-    key, value = _largest_knob(config, section)
+    adapters = ("lora",) if config["lora"]["paths"] else ()
+    sections = ("optimizer",) if tree_bytes(state.opt_state) > OPTIMIZER_COPIES * params else ("model", *adapters)
+    key, value = _largest_knob(config, sections)
     expected = f"a state of at most {_gib(limit)}, the memory of the device, not {_gib(needed)}"
     raise ConfigError(key, value, expected, "Lower it")
 
 
-def _largest_knob(config: Config, section: str) -> tuple[str, Any]:
-    """Returns key and value of the knob of a section with the largest integer, which most likely makes it large."""
+def _largest_knob(config: Config, sections: tuple[str, ...]) -> tuple[str, Any]:
+    """Returns key and value of the knob with the largest integer of sections, which most likely makes it large."""
 
     def largest(value: Any) -> int:
         items = value if isinstance(value, tuple) else (value,)
         return max((item for item in items if type(item) is int), default=0)
 
-    name = max(config[section], key=lambda name: largest(config[section][name]))
-    if not largest(config[section][name]):
-        return f"{section}.name", config[section]["name"]
-    return f"{section}.{name}", config[section][name]
+    knobs = {f"{section}.{name}": value for section in sections for name, value in config[section].items()}
+    key = max(knobs, key=lambda key: largest(knobs[key]))
+    if not largest(knobs[key]):
+        return f"{sections[0]}.name", config[sections[0]]["name"]
+    return key, knobs[key]
 
 
 def _gib(size: int) -> str:

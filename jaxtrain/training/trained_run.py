@@ -137,6 +137,8 @@ def load_run(
     lanes = lane_count(config)
     first = config["seed"]
     seed_lane = _lane("seed", seed, range(first, first + config["train"]["seeds"]), workdir)
+    if fold is not None and config["data"]["folds"] is None:
+        raise UsageError("fold", fold, f"none, as {workdir} was trained without folds", "Leave it out")
     first_fold = config["data"]["fold"] or 0  # one that was trained alone keeps its number
     fold_lane = _lane("fold", fold, range(first_fold, first_fold + len(folds)), workdir)
     lane = max(seed_lane, fold_lane)  # the one that the run has several of

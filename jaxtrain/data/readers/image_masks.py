@@ -101,6 +101,17 @@ def _unique_stems(root: Path, part: str, names: list[str]) -> dict[str, str]:
 
 def _masks(root: Path, image_part: str, part: str, stems: list[str], *, instances: bool) -> list[list[str]]:
     """Returns the mask files of each image; raises DataError for images without a mask, and masks without an image."""
+    found = find_masks(root, part, instances=instances)
+    _demand_all(root / part, "mask", stems, found)
+    _demand_all(root / image_part, "image", list(found), dict.fromkeys(stems))
+    return [found[stem] for stem in stems]
+
+
+def find_masks(root: Path, part: str, *, instances: bool) -> dict[str, list[str]]:
+    """Returns {name of an image without ending: its mask files below the root}.
+
+    With `instances`, it may have one file for each in a folder of its name. Raises DataError for what is no mask.
+    """
     demand_inside(root / part, root)
     listing = list_folder(root / part, root)
     say_skipped(root / part, listing.others)
@@ -110,9 +121,7 @@ def _masks(root: Path, image_part: str, part: str, stems: list[str], *, instance
             got = Words(f"both a file and a folder for {name}")
             raise DataError(str(root / part), got, "one mask for each image", "Move one of them away")
         found[name] = _instances(root, f"{part}/{name}", allowed=instances)
-    _demand_all(root / part, "mask", stems, found)
-    _demand_all(root / image_part, "image", list(found), dict.fromkeys(stems))
-    return [found[stem] for stem in stems]
+    return found
 
 
 def _instances(root: Path, part: str, *, allowed: bool) -> list[str]:

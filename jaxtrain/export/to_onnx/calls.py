@@ -13,7 +13,10 @@ from jaxtrain.export.to_onnx.values import NoFormError, Value
 Function = Callable[..., list[Value]]
 
 LONGEST_SCAN = 1024
-"""Steps up to which a loop is written out."""
+"""Steps up to which a loop over rows is written out."""
+
+SHORT = 16
+"""Steps up to which a loop that repeats its body without rows is written out, too."""
 
 
 def _call(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
@@ -23,9 +26,15 @@ def _call(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
 
 
 def _scan(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
-    """Writes the steps of a loop one after another; rows of known values become values of their own."""
+    """Writes the steps of a loop one after another; rows of known values become values of their own.
+
+    One of many steps that has no rows, such as `fori_loop`, becomes a loop of ONNX.
+    """
     params = equation.params
     length = params["length"]
+    has_rows = len(operands) + len(equation.shapes) > params["num_consts"] + 2 * params["num_carry"]
+    if isinstance(length, int) and length > SHORT and not has_rows:
+        return _repeat(graph, equation, *operands)
     if not isinstance(length, int) or length > LONGEST_SCAN:
         raise NoFormError(f"a loop of {length} steps, more than {LONGEST_SCAN},")
     constants = operands[: params["num_consts"]]
@@ -76,6 +85,34 @@ def _platform(graph: Graph, equation: Equation) -> list[Value]:
     return [graph.constant(platforms.index(None) if None in platforms else 0, np.int32)]
 
 
+def _repeat(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
+    """Becomes a loop of ONNX with a known number of steps, whose body sees the values outside it."""
+    params = equation.params
+    constants = operands[: params["num_consts"]]
+    body = Graph(graph)
+    body.input("iteration", (), np.int64)
+    goes_on = body.input("goes_on", (), np.bool_)
+    specs = [Spec(tuple(shape), dtype) for shape, dtype in zip(equation.shapes, equation.dtypes, strict=True)]
+    held = [body.input("held", *spec) for spec in specs]
+    after = equation.inline(body, params["jaxpr"], [*constants, *held])
+    outputs = [goes_on, *(expand(body, value, spec.shape) for value, spec in zip(after, specs, strict=True))]
+    return _loop(graph, body, outputs, (graph.integers(params["length"]), None), operands[len(constants) :], specs)
+
+
+def _loop(
+    graph: Graph,
+    body: Graph,
+    outputs: Sequence[Value],
+    ends: tuple[Value | None, Value | None],
+    begin: Sequence[Value],
+    specs: Sequence[Spec],
+) -> list[Value]:
+    """Adds a loop; `ends` are its number of steps and whether it has a first one, None for no such end."""
+    named = [body.output(value) for value in outputs]
+    content = body.finish("body", [describe_value(value.name, value) for value in named])
+    return graph.add_several("Loop", *ends, *begin, results=specs, at_once=False, body=content)
+
+
 def _while(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     """Becomes a loop of ONNX, whose body sees the values outside it."""
     params = equation.params
@@ -91,9 +128,7 @@ def _while(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     after = equation.inline(body, params["body_jaxpr"], [*of_body, *held])
     after = [expand(body, value, spec.shape) for value, spec in zip(after, specs, strict=True)]
     (again,) = equation.inline(body, params["cond_jaxpr"], [*of_condition, *after])
-    outputs = [body.output(value) for value in (reshape(body, again, ()), *after)]
-    content = body.finish("body", [describe_value(value.name, value) for value in outputs])
-    return graph.add_several("Loop", None, goes_on, *begin, results=specs, at_once=False, body=content)
+    return _loop(graph, body, (reshape(body, again, ()), *after), (None, goes_on), begin, specs)
 
 
 def _barrier(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
