@@ -226,6 +226,18 @@ class Killing(MemoryTracker):
             self._server.kill()
 
 
+class Awaiting(MemoryTracker):
+    """Lets the first row wait for an event, so that what it is written after has begun."""
+
+    def __init__(self, event: threading.Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        super().write(step, split, values)
+        assert self._event.wait(PATIENCE)
+
+
 @pytest.mark.needs("peers")
 def test_a_server_killed_in_mid_run_or_before_gets_everything_by_sync_or_the_next_start(
     server: MlflowServer, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -443,6 +455,35 @@ def test_a_run_killed_and_resumed_goes_on_under_its_id_with_every_value_once(ser
         sync(workdir)  # what a busy server did not take in time
     (found,) = server.runs("resumed")
     assert found["info"]["run_id"] == before["info"]["run_id"]
+    assert of_rows(server.metrics(found)) == expected(workdir)
+    assert found["info"]["status"] == "FINISHED"
+
+
+@pytest.mark.needs("peers")
+def test_no_step_waits_for_a_slow_server_which_has_every_value_once_by_sync(
+    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """It does what it is asked, but answers only once the run has ended, so a step that waited would never be taken."""
+    monkeypatch.setattr(mlflow_tracker, "CLOSE_SECONDS", 0.5)
+    has_ended = threading.Event()
+    was_told = threading.Event()
+
+    def answer(first: str, body: bytes) -> tuple[bytes, float]:
+        real = forward(server.uri, first, body)
+        if "log-batch" in first:
+            was_told.set()
+            has_ended.wait(PATIENCE)
+        return real, 0.0
+
+    workdir = tmp_path / "run"
+    with fake_server(answer) as (uri, _):
+        result = train_and_evaluate(on(uri, experiment="slow"), workdir, trackers=[Awaiting(was_told)])
+        assert (result.status, result.step) == ("done", 60)
+        assert not has_ended.is_set()
+        has_ended.set()
+        assert f"has not got all; the command sync sends the rest of {workdir}" in capfd.readouterr().err
+        sync(workdir)
+    (found,) = server.runs("slow")
     assert of_rows(server.metrics(found)) == expected(workdir)
     assert found["info"]["status"] == "FINISHED"
 

@@ -27,6 +27,7 @@ LATER = {
         *("text", "tokens", "context", "vocabulary"),
     ),
     "eval": ("augment", "host", "higher_is_better"),
+    "train": ("on_spike",),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 
