@@ -26,6 +26,7 @@ LATER = {
         *("void", "per_example", "most_boxes"),
     ),
     "eval": ("augment", "host", "higher_is_better"),
+    "train": ("on_spike",),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 

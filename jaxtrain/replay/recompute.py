@@ -224,14 +224,15 @@ def compare_with_checkpoint(run: Recorded, state: TrainState, step: int) -> Comp
     assert run.checkpoints is not None
     fetched = run.runner.fetch(state)
     ours = leaf_digests(fetched)
-    theirs = run.checkpoints.digests(step)
+    saved = run.checkpoints.digests(step)
+    theirs = {path: saved[path] for path in [*ours, *saved] if path in saved}  # in the order of a state's leaves
     recorded, recomputed = (table_digest(table)[:12] for table in (theirs, ours))
     differing = [path for path in ours if ours[path] != theirs.get(path)]
     if not differing:
         return Comparison("checkpoint", step, recorded, recomputed, 0.0)
-    saved, _ = run.checkpoints.restore_leaves(step)
+    arrays, _ = run.checkpoints.restore_leaves(step)
     leaves = dict(named_leaves(fetched))
-    apart = [leaf_difference(leaves[path], saved[path]) for path in differing if path in saved]
+    apart = [leaf_difference(leaves[path], arrays[path]) for path in differing if path in arrays]
     return Comparison("checkpoint", step, recorded, recomputed, max(apart, default=math.nan), differing[0])
 
 

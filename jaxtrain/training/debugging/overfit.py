@@ -87,6 +87,7 @@ def _config(config: Config, count: int) -> Config:
             **kept,
             "train.duration": f"{max(STEPS, STEPS_OF_BATCH * count)} steps",
             "train.early_stopping": None,
+            "train.on_spike": None,
             "log.every": "1 %",
             "eval.every": "10 %",
             "checkpoint.every": "50 %",
