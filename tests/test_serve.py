@@ -406,6 +406,7 @@ def test_the_page_shows_classes_with_probabilities(server: Server, model: Export
         page.evaluate(DROP.replace("ENCODED", encoded))
         expected = model.predict(PICTURES[:1])
         await_text(page, "#result .chosen", str(expected["class"][0]))
+        assert page.evaluate("document.querySelector('#result th').innerText") == str(expected["class"][0])
         shown = page.evaluate(
             "[...document.querySelectorAll('#result td.number')].map(cell => parseFloat(cell.innerText))"
         )
