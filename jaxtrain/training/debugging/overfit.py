@@ -118,6 +118,7 @@ def cut_to_batches(dataset: Dataset, *, section: Config, count: int, entropies: 
         dataset,
         parts={"train": part, "validation": part},
         weights=InOrder(len(places)),
+        groups=None,
         fold_examples=None if dataset.fold_examples is None else float(len(places)),
     )
     if dataset.info.class_counts:
