@@ -179,3 +179,14 @@ def test_serving_loads_servers_in_turns_and_looks_at_memory(tmp_path: Path) -> N
     assert compared[:2] == ["jit, first", "jit, first, p99"]
     assert compared[-1] == "memory after 500 and 50 requests"
     assert "ours, again:" in printed
+
+
+@pytest.mark.slow
+def test_spikes_counts_bad_batches_that_were_named_and_undone(tmp_path: Path) -> None:
+    _, found = run(tmp_path, "spikes")
+    assert found["sound batches skipped"] == 0
+    assert {fault: own["named"] for fault, own in found["faults"].items()} == {
+        "scaled": 1,
+        "inverted": 1,
+        "mislabelled": 1,
+    }

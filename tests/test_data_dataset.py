@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -379,3 +381,13 @@ def test_real_fashion_mnist_loads():
     assert (raw.shape, raw.dtype) == ((10_000, 28, 28, 1), np.uint8)
     inputs = loaded.info.normalise(raw)
     assert (float(inputs.mean()), float(inputs.std())) == pytest.approx((0, 1), abs=0.02)
+
+
+def test_a_limit_on_the_process_counts_as_free_memory():
+    code = (
+        "import resource; from jaxtrain.data.host_memory import free_memory, STATUS, _bytes_in\n"
+        "used = _bytes_in(STATUS, 'VmData'); whole = free_memory()\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (used + 2**27, used + 2**27))\n"
+        "assert whole > 2**27 >= free_memory() > 2**26, (whole, free_memory())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

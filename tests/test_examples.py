@@ -199,7 +199,6 @@ REFUSED = {
         lambda: [{"inputs": np.zeros(3), "label": 1}],
         "row 0: got the fields inputs, label; expected 'tar",
     ),
-    "text as inputs": (lambda: [("a", 1), ("b", 0), ("c", 1)], r"row 0: got inputs of dtype <U1"),
     "a float label later": (lambda: [(np.zeros(2), 0), (np.zeros(2), 0.5), (np.ones(2), 1)], r"row 1: got targets"),
 }
 
@@ -467,3 +466,61 @@ def test_a_run_whose_init_reads_a_further_field_is_loaded(tmp_path):
     earlier = DataInfo.from_json(json.loads(json.dumps(info)))
     with pytest.raises(UsageError, match=r"^data: got a run whose task reads the field 'ink', which earlier versions"):
         _state_shapes(run.config, earlier, make_rules(run.config, earlier))
+
+
+def nested(row):
+    return {"image": {"pixels": np.full((2, 2, 1), row, np.uint8), "size": {"height": 2}}, "meta": {"label": row % 2}}
+
+
+def test_fields_in_fields_are_named_with_dots():
+    names = {"inputs": "image.pixels", "targets": "meta.label", "extra": ("image.size.height",)}
+    examples = [nested(row) for row in range(20)]
+    by_rows = load_dataset(as_source(Source({"train": examples}, **names), "mine"), Settings())
+    whole = {"image": {"pixels": np.stack([example["image"]["pixels"] for example in examples])}}
+    whole |= {"meta": {"label": np.arange(20) % 2}, "image.size.height": np.full(20, 2)}
+    in_arrays = load_dataset(as_source(Source({"train": whole}, **names), "mine"), Settings())
+    for dataset in (by_rows, in_arrays):
+        rows = dataset.read("train", np.array([3, 0]))
+        places = dataset.parts["train"].source_rows(np.array([3, 0]))
+        np.testing.assert_array_equal(rows["inputs"][:, 0, 0, 0], places)
+        np.testing.assert_array_equal(rows["targets"], places % 2)
+        np.testing.assert_array_equal(rows["image.size.height"], [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            {"inputs": "image", "targets": "meta.label"},
+            r"row 0: got the field 'image' that holds image.pixels, image.size.height; expected .*'image.pixels'",
+        ),
+        (
+            {"inputs": "image.pixel", "targets": "meta.label"},
+            r"got the fields image.pixels, .*; expected 'image.pixel' among them. Did you mean 'image.pixels'",
+        ),
+    ],
+)
+def test_a_field_in_a_field_that_is_not_named_is_one_line(names, expected):
+    with pytest.raises(DataError, match=expected) as error:
+        as_source(Source({"train": [nested(row) for row in range(4)]}, **names), "mine")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda texts, labels: list(zip(texts, labels, strict=True)),
+        lambda texts, labels: [{"inputs": t, "targets": n} for t, n in zip(texts, labels, strict=True)],
+        lambda texts, labels: (texts, labels),
+        lambda texts, labels: {"inputs": np.array(texts, object), "targets": np.array(labels)},
+    ],
+)
+def test_texts_in_any_form_are_examples_of_unlike_length(make):
+    texts, labels = [f"{'ab' * (row % 5)}c" for row in range(20)], ["x", "y"] * 10
+    dataset = load_dataset(as_source(Source({"train": make(texts, labels)}), "mine"), Settings())
+    assert dataset.info.class_names == ("x", "y")
+    assert dataset.info.texts is not None
+    rows = dataset.read("train", np.arange(4))["inputs"]
+    assert [dataset.info.texts.decode(row) for row in rows] == [
+        texts[place] for place in dataset.parts["train"].source_rows(np.arange(4))
+    ]

@@ -17,6 +17,7 @@ from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import breast_cancer, digits
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import as_source
+from jaxtrain.data.text_columns import Texts
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.main import main
 from jaxtrain.storage.checkpoints import Checkpoints
@@ -244,6 +245,23 @@ def test_folds_that_cannot_be_are_one_line(source, given, expected):
     with pytest.raises(ConfigError) as error:
         load_dataset(as_source(source, "mine"), Settings(**{"test_fraction": 0.1, **given}))
     assert expected in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")
+def test_folds_with_unlike_numbers_of_codes_or_tokens_are_one_line():
+    kinds = [*["a", "b"] * 9, "c", "c"]  # codes keep the shape: the last rows lie in one fold, by their group
+    groups = {"group": np.array([0] * 9 + [1] * 9 + [2, 2])}
+    settings = Settings(folds=3, group_by="group", test_fraction=0.0)
+    table = Source({"train": ({"kind": kinds, "size": np.arange(20.0)}, np.arange(20) % 2)}, columns=groups)
+    with pytest.raises(ConfigError, match=r"data.folds: got fold \d, which has another number of categories") as error:
+        load_dataset(as_source(table, "mine"), settings, coded=True)
+    assert "data.fold" in error.value.hint
+    texts = Texts({"text": [f"{kind} text" for kind in kinds]}, tokens="characters", context=8)
+    source = Source({"train": (texts, np.arange(20) % 2)}, columns=groups)
+    with pytest.raises(ConfigError, match=r"data.folds: got fold \d, which has another number of categories or tokens"):
+        load_dataset(as_source(source, "mine"), settings)
+    one = load_dataset(as_source(source, "mine"), Settings(folds=3, fold=1, group_by="group", test_fraction=0.0))
+    assert one.sizes["train"] + one.sizes["validation"] == 20
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from jaxtrain.search.run import run_search
 from jaxtrain.storage.json_lines import JsonLines
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import claim, read_owner
-from jaxtrain.trackers import mlflow_tracker
+from jaxtrain.trackers import mlflow_rest, mlflow_tracker
 from jaxtrain.trackers.event_summaries import metrics_of, tag_of
 from jaxtrain.trackers.figures import Picture
 from jaxtrain.trackers.jsonl import read_rows
@@ -224,6 +224,18 @@ class Killing(MemoryTracker):
         super().write(step, split, values)
         if step >= self._at:
             self._server.kill()
+
+
+class Awaiting(MemoryTracker):
+    """Lets the first row wait for an event, so that what it is written after has begun."""
+
+    def __init__(self, event: threading.Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        super().write(step, split, values)
+        assert self._event.wait(PATIENCE)
 
 
 @pytest.mark.needs("peers")
@@ -443,6 +455,37 @@ def test_a_run_killed_and_resumed_goes_on_under_its_id_with_every_value_once(ser
         sync(workdir)  # what a busy server did not take in time
     (found,) = server.runs("resumed")
     assert found["info"]["run_id"] == before["info"]["run_id"]
+    assert of_rows(server.metrics(found)) == expected(workdir)
+    assert found["info"]["status"] == "FINISHED"
+
+
+@pytest.mark.needs("peers")
+def test_no_step_waits_for_a_slow_server_which_has_every_value_once_by_sync(
+    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """It does what it is asked, but answers only once the run has ended, so a step that waited would never be taken."""
+    monkeypatch.setattr(mlflow_tracker, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(mlflow_rest, "ANSWER_SECONDS", 10 * PATIENCE)
+    has_ended = threading.Event()
+    was_told = threading.Event()
+    held: list[bool] = []
+
+    def answer(first: str, body: bytes) -> tuple[bytes, float]:
+        real = forward(server.uri, first, body)
+        if "log-batch" in first:
+            was_told.set()
+            held.append(has_ended.wait(PATIENCE))
+        return real, 0.0
+
+    workdir = tmp_path / "run"
+    with fake_server(answer) as (uri, _):
+        result = train_and_evaluate(on(uri, experiment="slow"), workdir, trackers=[Awaiting(was_told)])
+        assert (result.status, result.step) == ("done", 60)
+        assert not held, "an answer has come before the end"
+        has_ended.set()
+        assert f"has not got all; the command sync sends the rest of {workdir}" in capfd.readouterr().err
+        sync(workdir)
+    (found,) = server.runs("slow")
     assert of_rows(server.metrics(found)) == expected(workdir)
     assert found["info"]["status"] == "FINISHED"
 

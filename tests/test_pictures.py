@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_trackers import read_events
-from tiny_runs import Interrupting, tiny
+from tiny_runs import PATIENCE, Interrupting, tiny
 
 from jaxtrain.config.identity import digest
 from jaxtrain.config.resolve import resolve_config
@@ -22,7 +23,7 @@ from jaxtrain.tasks.classification import classification
 from jaxtrain.trackers.base import Histogram
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.trackers.picture_files import read_exhibits
-from jaxtrain.training import background
+from jaxtrain.training import background, pictures
 from jaxtrain.training.train import train_and_evaluate
 
 RNG = np.random.default_rng(0)
@@ -226,20 +227,20 @@ def test_a_picture_function_of_a_users_own_is_drawn(tmp_path):
     assert own.texts_of_steps[20, "examples/fixed/words"] == "64 examples"
 
 
-def test_a_drawing_that_hangs_ends_with_the_run_after_a_bounded_time(tmp_path, monkeypatch, capfd):
-    import threading
-    import time
+def test_no_step_waits_for_a_drawing_that_hangs_and_the_end_for_a_bounded_time(tmp_path, monkeypatch, capfd):
+    """It hangs until the run has ended, so a step that waited for it would never be taken."""
+    has_ended = threading.Event()
+    drawn = []
 
-    from jaxtrain.training import pictures
+    def hang(description: object) -> None:
+        drawn.append(has_ended.wait(PATIENCE))
 
-    never = threading.Event()
     monkeypatch.setattr(background, "CLOSE_SECONDS", 0.5)
-    monkeypatch.setattr(pictures, "draw", lambda description: never.wait())
-    began = time.monotonic()
+    monkeypatch.setattr(pictures, "draw", hang)
     result = train_and_evaluate(tiny(), tmp_path)
-    never.set()
-    assert result.status == "done"
-    assert time.monotonic() - began < 60
+    assert not drawn, "a drawing has ended before the run"
+    has_ended.set()
+    assert (result.status, result.step) == ("done", 60)
     assert "not all were drawn" in capfd.readouterr().err
 
 

@@ -175,6 +175,13 @@ def test_what_does_not_fit_a_text_is_refused(settings, error, expected):
         dataset_of(Text("0123456789" * 10, context=context), **settings)
 
 
+def test_a_text_shorter_than_a_window_is_refused_as_such():
+    with pytest.raises(DataError, match=r"got a text of 100 bytes or characters; expected at least 101, a window of"):
+        dataset_of(Text("0123456789" * 10, context=100))
+    with pytest.raises(DataError, match=r"got a text of 3 bytes or characters; expected at least 101"):
+        dataset_of(Text("abc", context=100))
+
+
 def test_files_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "packed.txt").write_bytes(b"\x1f\x8b\x08")
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")

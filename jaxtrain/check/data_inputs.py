@@ -38,9 +38,9 @@ BINS = 32
 def inputs(context: Context) -> Answer:
     """Are the inputs, as the model sees them, finite and of mean 0 and deviation 1, or tokens of the vocabulary?"""
     seen = context.seen("train")
-    if context.info.vocabulary is not None:
+    if context.info.tokens is not None:
         used = len(np.unique(seen))
-        return ok(f"{seen.size:,} tokens, {used:,} of {context.info.vocabulary.size:,} different ones")
+        return ok(f"{seen.size:,} tokens, {used:,} of {context.info.tokens:,} different ones")
     values = np.asarray(seen, np.float64)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
@@ -75,7 +75,7 @@ def inputs(context: Context) -> Answer:
 
 def splits_alike(context: Context) -> Answer:
     """Do the other splits have inputs of the same scale as the training split?"""
-    if context.info.vocabulary is not None:
+    if context.info.tokens is not None:
         return not_asked("tokens have no scale")
     others = [name for name in context.dataset.sizes if name != "train"]
     if not others:
@@ -127,6 +127,8 @@ def leak(context: Context) -> Answer:
     values = np.asarray(context.seen("train"), np.float64)
     if info.vocabulary is not None:
         return not_asked("the targets of a text are its own tokens")
+    if info.texts is not None:
+        return not_asked("a place in texts is no feature")
     targets = np.asarray(context.rows("train")["targets"], np.float64)
     if targets.ndim > 1 and targets.shape[1:] != (1,):
         return not_asked("targets of several numbers")
@@ -191,7 +193,7 @@ def _numbers(context: Context, values: np.ndarray) -> np.ndarray:
     """Returns values (n, features): the columns of a table that are numbers, the channels of a picture."""
     if values.ndim > 2:
         return values.reshape(-1, values.shape[-1])
-    encoding = context.info.encoding
+    encoding = context.info.table
     if encoding is None:
         return values
     return values[:, [form == "number" for form in encoding.forms]]
@@ -200,8 +202,8 @@ def _numbers(context: Context, values: np.ndarray) -> np.ndarray:
 def _feature_name(context: Context, place: int) -> str:
     """Names the feature at a place of a flattened example, in words."""
     info = context.info
-    if info.encoding is not None:
-        return repr(info.encoding.names[place])
+    if info.table is not None:
+        return repr(info.table.names[place])
     if len(info.input_shape) == 1:
         return f"feature {place}"
     return f"the input at {tuple(int(i) for i in np.unravel_index(place, info.input_shape))}"

@@ -16,7 +16,7 @@ from jaxtrain.config.defaults import family
 CERTAIN = 20.0
 """The logit of a certain prediction: a probability of 1 - 2e-9."""
 
-CLASSES = ("classification", "segmentation", "language_modelling")
+CLASSES = ("classification", "sequence_classification", "segmentation", "language_modelling")
 BINARY = ("binary_classification", "multi_label")
 
 

@@ -90,7 +90,7 @@ def activations(context: Context) -> Answer:
             "Scale inputs and weights, or compute this layer in float32",
         )
     size = max(abs(first.input_mean), first.input_deviation)
-    if context.info.vocabulary is None and not (first.input_deviation >= SCALED[0] and size <= SCALED[1]):
+    if context.info.tokens is None and not (first.input_deviation >= SCALED[0] and size <= SCALED[1]):
         return (fault if size > UNSCALED else warning)(
             f"{first.name} gets inputs of mean {first.input_mean:.3g} and deviation {first.input_deviation:.3g}",
             "inputs are not scaled, or are scaled back in the model: units saturate or die, and one rate fits no layer",

@@ -9,6 +9,7 @@ from jaxtrain.check.answers import Answer
 from jaxtrain.check.context import Context
 from jaxtrain.check.signals import layers_of, norms_by_array
 from jaxtrain.commands.data_pictures import IMAGES, draw_pictures
+from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import printable
 from jaxtrain.trackers.figures import render
 
@@ -50,28 +51,38 @@ def _draw_inputs(context: Context) -> "Figure":
     targets = np.asarray(context.rows("train")["targets"])[places]
     if context.dataset.has_pictures:
         return draw_pictures(context.dataset, np.asarray(seen[places], np.float64), targets)
-    if info.vocabulary is not None:
+    if info.tokens is not None:
         return _draw_texts(context, places)
     return _draw_table(np.asarray(seen[places], np.float64).reshape(len(places), -1), targets)
 
 
 def _draw_texts(context: Context, places: np.ndarray) -> "Figure":
-    """Writes the inputs of texts above their targets."""
+    """Writes the inputs of texts above their targets; of texts that are each an example, before its class."""
     from matplotlib.figure import Figure
 
-    vocabulary = context.info.vocabulary
-    assert vocabulary is not None
     rows = context.rows("train")
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
     axes.axis("off")
     lines = []
     for place in places[: SHOWN_ROWS // 2]:
-        for name, mark in (("inputs", "in   "), ("targets", "out  ")):
-            text = vocabulary.decode(np.asarray(rows[name][place])[:SHOWN_TOKENS])
-            lines.append(mark + printable(text.replace("\n", "⏎"))[:SHOWN_TOKENS].replace("$", r"\$"))
+        for mark, text in _texts_of(context.info, np.asarray(rows["inputs"][place]), rows["targets"][place]):
+            shown = printable(text.replace("\n", "⏎"))[:SHOWN_TOKENS]
+            lines.append(f"{mark:<5}{shown}".replace("$", r"\$"))
     axes.text(0, 1, "\n".join(lines), va="top", family="monospace", fontsize="small")
     return figure
+
+
+def _texts_of(info: DataInfo, tokens: np.ndarray, target: np.ndarray) -> list[tuple[str, str]]:
+    """Returns (mark, text) of the inputs and the target of an example."""
+    if info.texts is not None:
+        shown = info.class_names[int(target)] if info.class_names else str(target)
+        return [("in", info.texts.decode(tokens)), ("out", shown)]
+    assert info.vocabulary is not None
+    return [
+        ("in", info.vocabulary.decode(tokens[:SHOWN_TOKENS])),
+        ("out", info.vocabulary.decode(target[:SHOWN_TOKENS])),
+    ]
 
 
 def _draw_table(values: np.ndarray, targets: np.ndarray) -> "Figure":
@@ -96,7 +107,7 @@ def _draw_distributions(context: Context) -> "Figure":
     splits = list(context.dataset.sizes)
     inputs = {name: np.asarray(context.seen(name), np.float64) for name in splits}
     features = {name: values.reshape(-1, values.shape[-1]) for name, values in inputs.items()}
-    if context.info.vocabulary is not None:
+    if context.info.tokens is not None:
         features = {name: values.reshape(-1, 1) for name, values in inputs.items()}
     shown = min(MOST_PANELS - 1, features["train"].shape[1])
     columns = min(4, shown + 1)
@@ -106,7 +117,7 @@ def _draw_distributions(context: Context) -> "Figure":
         axes.remove()
     kind = "feature" if inputs["train"].ndim == 2 else "channel"
     for place in range(shown):
-        title = "tokens" if context.info.vocabulary is not None else f"{kind} {place}"
+        title = "tokens" if context.info.tokens is not None else f"{kind} {place}"
         _draw_lines(panels[place], {name: values[:, place] for name, values in features.items()}, title)
     targets = {name: np.asarray(context.rows(name)["targets"], np.float64).ravel() for name in splits}
     _draw_lines(panels[shown], targets, "targets")

@@ -11,8 +11,10 @@ from jaxtrain.commands.options import Options, command, join
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.data import load
 from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.info import DataInfo
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.data.table_encoding import TableEncoding
+from jaxtrain.data.text_columns import TextEncoding
 from jaxtrain.files import demand_writable, make_directory, write_bytes
 from jaxtrain.tasks import needs_of
 from jaxtrain.tasks.augment import augmentation_of
@@ -72,7 +74,7 @@ def data_report(dataset: Dataset, config: Mapping[str, Any]) -> list[str]:
     """Formats the output of `data`."""
     section = config["data"]
     info = dataset.info
-    kind = _kind(info.input_shape) if info.vocabulary is None else f"{info.input_shape[0]} {info.vocabulary.kind}"
+    kind = _kind(info)
     classes = f", {info.classes} classes" if info.classes and info.vocabulary is None else ""
     lines = [f"{section['name']}: {sum(dataset.sizes.values()):,} examples of {kind}{classes}"]
     lines += [f"  {name:<12} {size:>10,}   {_origin(dataset, name, section)}" for name, size in dataset.sizes.items()]
@@ -94,7 +96,12 @@ def _passed_over(dataset: Dataset) -> Iterator[str]:
         yield f"    and {len(messages) - MOST_BAD:,} more"
 
 
-def _kind(shape: tuple[int, ...]) -> str:
+def _kind(info: DataInfo) -> str:
+    shape = info.input_shape
+    if info.texts is not None:
+        return f"texts of up to {shape[0]} {info.texts.vocabulary.kind}"
+    if info.vocabulary is not None:
+        return f"{shape[0]} {info.vocabulary.kind}"
     if len(shape) == 1:
         return f"{shape[0]} features"
     if len(shape) == 3:
@@ -123,10 +130,13 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
         first = dataset.parts["train"].split.inputs[0]
         yield f"  it begins    {info.vocabulary.decode(first[:SHOWN_TOKENS])!r}"
         return
-    if info.encoding is not None:
+    if info.texts is not None:
+        yield from _text_lines(dataset, info.texts)
+        return
+    if info.table is not None:
         count = info.input_shape[0]
-        yield f"  inputs       {len(info.encoding.columns)} columns, as {count} numbers by the training part:"
-        yield from _column_lines(dataset, info.encoding)
+        yield f"  inputs       {len(info.table.columns)} columns, as {count} numbers by the training part:"
+        yield from _column_lines(dataset, info.table)
         return
     yield f"  inputs       {dtype} {info.input_shape}, normalised {place} by the training part:"
     for i, (mean, std) in enumerate(zip(info.input_mean, info.input_std, strict=True)):
@@ -135,6 +145,17 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
             return
         of = "feature" if len(info.input_shape) == 1 else "channel"
         yield f"    {of} {i:<5} mean {mean:>10.4g}   deviation {std:>10.4g}"
+
+
+def _text_lines(dataset: Dataset, texts: TextEncoding) -> Iterator[str]:
+    """Describes texts each of which is an example, and the lengths to which they are padded."""
+    part = dataset.parts["train"]
+    rows = part.split.inputs if part.rows is None else part.split.inputs[part.rows]
+    counts = np.bincount(texts.groups(rows), minlength=len(texts.lengths))
+    yield f"  tokens       {rows.dtype} {rows.shape[1:]}, {texts.vocabulary.size:,} different {texts.vocabulary.kind}"
+    lengths = zip(texts.lengths, counts, strict=True)
+    yield f"  padded to    {', '.join(f'{length:,} ({count:,} texts)' for length, count in lengths)}"
+    yield f"  it begins    {texts.decode(rows[0])[:SHOWN_TOKENS]!r}"
 
 
 def _column_lines(dataset: Dataset, encoding: TableEncoding) -> Iterator[str]:

@@ -36,8 +36,9 @@ TIMES = 3
 
 def draw_examples(dataset: Dataset) -> "Figure":
     """Draws images for inputs (height, width, channels), the most frequent tokens of a text, else histograms."""
-    if dataset.info.vocabulary is not None:
-        return _draw_tokens(dataset, dataset.info.vocabulary)
+    vocabulary = dataset.info.texts.vocabulary if dataset.info.texts else dataset.info.vocabulary
+    if vocabulary is not None:
+        return _draw_tokens(dataset, vocabulary)
     return _draw_images(dataset) if dataset.has_pictures else _draw_histograms(dataset)
 
 
@@ -143,7 +144,8 @@ def _draw_tokens(dataset: Dataset, vocabulary: Vocabulary) -> "Figure":
 
     part = dataset.parts["train"]
     inputs, _ = _raw(part, min(HISTOGRAM_ROWS, len(part)))
-    shares = np.bincount(inputs.ravel(), minlength=vocabulary.size) / inputs.size
+    tokens = inputs[inputs < vocabulary.size]  # without padding
+    shares = np.bincount(tokens, minlength=vocabulary.size) / tokens.size
     common = np.argsort(-shares, kind="stable")[:MOST_TOKENS][::-1]
     figure = Figure(figsize=(5, 7), layout="constrained")
     axes = figure.subplots()
@@ -187,7 +189,7 @@ def _draw_histograms(dataset: Dataset) -> "Figure":
 
 def _columns(dataset: Dataset, features: np.ndarray) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
     """Returns (name, categories, their shares) of columns of categories, and (name, (), values) of those of numbers."""
-    encoding = dataset.info.encoding
+    encoding = dataset.info.table
     if encoding is None:
         return [(f"feature {i}", (), features[:, i]) for i in range(features.shape[1])]
     found = []

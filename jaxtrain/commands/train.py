@@ -69,6 +69,8 @@ def train_report(result: Result, workdir: Path) -> list[str]:
     lines = [f"{result.status} at step {result.step:,} after {result.seconds:.1f} s of training" + _reason(result)]
     if result.edited:
         lines.append(f"  accepted as changed by others: {', '.join(result.edited)}")
+    if result.skipped:
+        lines.append(f"  {result.skipped_in_words}")
     lines += _numbers(result)
     speed = result.throughput
     lines.append(

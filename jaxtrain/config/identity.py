@@ -14,7 +14,7 @@ START_FROM = ("init_from", "init_except", "continue_from")
 """The knobs of `checkpoint` that affect the numbers of a run: which weights or which state it starts from."""
 
 
-FEEDING = ("feed", "workers", "cache", "skip_bad")
+FEEDING = ("feed", "workers", "processes", "cache", "skip_bad")
 """The knobs of `data` that affect the speed of a run, or whether it ends at a bad example, and not its numbers.
 
 So a run that met a bad example continues where it stopped, with a higher `skip_bad`.
@@ -24,8 +24,10 @@ LATER = {
     "data": (
         *("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample", "folds", "fold"),
         *("void", "per_example", "most_boxes"),
+        *("text", "tokens", "context", "vocabulary"),
     ),
     "eval": ("augment", "host", "higher_is_better"),
+    "train": ("on_spike",),
 }
 """Knobs of sections that earlier versions lack: their digests stay where these are off."""
 

@@ -25,6 +25,10 @@ class Train:
     `matmul_precision` is the precision of float32 matrix products in the model, the loss and their gradients:
     "default" is the fastest (TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32 on CPUs), "high" is more precise on
     TPUs (three bfloat16 passes; GPUs as by default), "highest" is float32 everywhere.
+
+    With `on_spike` "rewind" a batch whose loss or gradient norm is not finite, or leaves the range of the 64 steps
+    before it, is skipped: the state goes back to before it. The limit is six times as far above their median as the
+    largest of them. At most 10 batches, and one in a hundred steps, are skipped.
     """
 
     duration: Total = "10 epochs"
@@ -34,6 +38,7 @@ class Train:
     seeds: Count = 1
     precision: Compute = "float32"
     matmul_precision: Products = "default"
+    on_spike: Literal["rewind"] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtrain.core.metric import Mean, Metrics
 from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
 from jaxtrain.core.state import TrainState
+from jaxtrain.core.tracing import traced_once
 from jaxtrain.core.trees import is_float
 
 TakeStep = Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
@@ -72,7 +73,7 @@ def run_guarded_steps(take_step: TakeStep, state: TrainState, steps: jax.Array, 
         state, metrics = take_step(state, i)
         return i + 1, kept + state.live.astype(jnp.int32), state, _set_row(stacked, i, metrics)
 
-    take_step = _traced_once(take_step)
+    take_step = traced_once(take_step)
     zero = jnp.zeros((), jnp.int32)
     carry = (zero, zero, state, _empty_rows(take_step, state, capacity))
     # The condition must not depend on the state: a batched one makes vmap select each lane's carry at every step.
@@ -98,7 +99,7 @@ def run_guarded_call(
         advanced = lax.while_loop(lambda carry: carry[0] < end, body, (i, state, stacked))
         return (*advanced, state.params), None
 
-    take_step = _traced_once(take_step)
+    take_step = traced_once(take_step)
     # Two loops: all steps but the last, then the last. The parameters between them give the norm of the last update.
     # Inside the step that norm would slow every step by 5 %, since XLA would have to write out the whole update.
     start = jnp.zeros((), jnp.int32)
@@ -135,14 +136,6 @@ def _norms(before: Any, after: Any, by_layer: bool) -> dict[str, jax.Array]:
 def norms_by_layer(tree: Any) -> jax.Array:
     """Returns the L2 norm of each leaf, float32 (leaves,)."""
     return jnp.stack([jnp.sqrt(jnp.square(leaf.astype(jnp.float32)).sum()) for leaf in jax.tree.leaves(tree)])
-
-
-def _traced_once(take_step: TakeStep) -> TakeStep:
-    """Returns a step that is traced once, for the shapes of its metrics and for the loop; the program stays the same.
-
-    A deep model takes seconds to trace.
-    """
-    return jax.jit(take_step, inline=True)
 
 
 def _empty_rows(take_step: TakeStep, state: TrainState, capacity: int) -> Metrics:

@@ -3,9 +3,10 @@
 NORMS = "norm_"  # prefix of the norms that a call measures on its last step only
 BY_LAYER = "_by_layer"  # suffix of norms of each array of parameters, in the order of the tree's leaves
 SAMPLES = "gradient_samples"  # numbers of each array of gradients, on a call's last step; no metric that is written
+SKIPPED = "skipped"  # the share of steps whose batch was skipped as a spike, where `train.on_spike` is set
 SEED = "seed_"  # prefix of the numbers of one seed: "seed_3/loss"
 FOLD = "fold_"  # prefix of the numbers of one fold: "fold_3/loss"
-DIAGNOSTICS = (NORMS, SEED, FOLD)
+DIAGNOSTICS = (NORMS, SEED, FOLD, SKIPPED)
 """Prefixes of numbers that are plotted but not printed."""
 
 

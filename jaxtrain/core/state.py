@@ -11,6 +11,7 @@ from flax import struct
 
 from jaxtrain.config.registry import Values
 from jaxtrain.core.frozen import split_params
+from jaxtrain.core.recent_past import RecentPast
 from jaxtrain.errors import ConfigError, Words
 
 Batch = Mapping[str, Any]
@@ -55,6 +56,7 @@ class Rules(NamedTuple):
     is_frozen(params) -> a tree of bools, true for the parameters that no step changes; None: all are trained
     guard_steps: whether each step of a call is judged before its update is kept, for large states (`core/guards.py`)
     norms_by_layer: whether norms are measured for each array of parameters, too
+    skips_spikes: whether a batch whose loss or gradient norm leaves the range of the recent past is skipped
     samples_gradients: whether a call returns some numbers of the gradients of its last step
     """
 
@@ -64,6 +66,7 @@ class Rules(NamedTuple):
     accumulate: int = 1
     is_frozen: Callable[[Any], Any] | None = None
     guard_steps: bool = False
+    skips_spikes: bool = False
     norms_by_layer: bool = False
     samples_gradients: bool = False
 
@@ -73,7 +76,8 @@ class TrainState(struct.PyTreeNode):
 
     params: the trained parameters, with None in the place of frozen ones; key: raw uint32 key of the run; hparams: flat
     dict, full name -> float32 scalar; ema: averaged (params, model_state), or None; live: False once a call has
-    diverged, after which calls return the state unchanged; frozen: the other parameters, or None if all are trained.
+    diverged, after which calls return the state unchanged; frozen: the other parameters, or None if all are trained;
+    recent: the `RecentPast` that spikes are told from, or None if no batch is skipped.
     """
 
     step: jax.Array
@@ -85,6 +89,7 @@ class TrainState(struct.PyTreeNode):
     ema: Any
     live: jax.Array
     frozen: Any = None
+    recent: Any = None
 
 
 def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.Array], *, rules: Rules) -> TrainState:
@@ -101,7 +106,8 @@ def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.A
     opt_state = rules.optimizer(values).init(params)
     ema = jax.tree.map(jnp.array, (params, model_state)) if "train.ema" in hparams else None
     raw_key = jax.random.key_data(key)
-    return TrainState(step, params, model_state, opt_state, raw_key, hparams, ema, jnp.array(True), frozen)
+    recent = RecentPast.none() if rules.skips_spikes else None
+    return TrainState(step, params, model_state, opt_state, raw_key, hparams, ema, jnp.array(True), frozen, recent)
 
 
 def _demand_pair(made: Any) -> tuple[Any, Any]:

@@ -20,7 +20,9 @@ from jaxtrain.core.guards import keep_finite, norms_by_layer, run_guarded_call, 
 from jaxtrain.core.metric import Mean, Metrics, merge
 from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
 from jaxtrain.core.outside_loops import outside_loops
+from jaxtrain.core.spikes import skip_spike
 from jaxtrain.core.state import Batch, Rules, TrainState
+from jaxtrain.core.tracing import traced_once
 from jaxtrain.core.trees import is_float, sample_distance
 from jaxtrain.errors import message
 
@@ -68,8 +70,10 @@ def train_step(
         )
 
     if guard:
-        return keep_finite(update, gradients, state, metrics, measure_norms, rules.norms_by_layer)
-    return update(gradients), metrics
+        advanced, metrics = keep_finite(update, gradients, state, metrics, measure_norms, rules.norms_by_layer)
+    else:
+        advanced = update(gradients)
+    return skip_spike(state, advanced, gradients, metrics) if rules.skips_spikes else (advanced, metrics)
 
 
 def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
@@ -155,7 +159,7 @@ def eval_call(
 ) -> Metrics:
     """Evaluates the first `count` batches, or all, and adds their metrics to `total`, those of the batches before."""
 
-    @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop; the program stays the same
+    @traced_once  # for its shapes, and for the loop
     def evaluate(i: jax.Array | int) -> Metrics:
         return eval_step(state, batches.take(i), rules=rules)
 

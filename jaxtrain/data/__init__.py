@@ -30,6 +30,7 @@ from jaxtrain.data.readers.image_tables import image_table
 from jaxtrain.data.readers.json_lines import jsonl, read_jsonl_table
 from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
 from jaxtrain.data.readers.text_files import read_windows, text
+from jaxtrain.data.readers.text_folders import read_texts, text_folder
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError, UsageError, Words, one_of, printable
@@ -68,6 +69,7 @@ SOURCES = Family(
         "image_masks": image_masks,
         "image_table": image_table,
         "text": text,
+        "text_folder": text_folder,
         MEMORY: memory,
     },
     supplied=("path",),
@@ -114,13 +116,17 @@ def read_inputs(
 ) -> np.ndarray:
     """Reads the inputs of new files, to predict from, as the source of a resolved section read those of training.
 
-    Files are pictures, one an example, or tables, or Parquet files of pictures; a target in them may be absent. Texts
-    are read in a row, as windows. Raises DataError naming file and row, unless `allow_nan` also for a number that is
-    missing in a column that misses none in training, and UsageError for a source whose files hold no inputs alone.
+    Files are pictures, one an example, or tables, or Parquet files of pictures; a target in them may be absent. A long
+    text is read in a row, as windows; where each text is an example, a file holds one. Raises DataError naming file and
+    row, unless `allow_nan` also for a number that is missing in a column that misses none in training, and UsageError
+    for a source whose files hold no inputs alone.
     """
     name = section["name"]
     if info.vocabulary is not None:
         return read_windows(files, info, section.get("encoding", "utf-8"))
+    if name == "text_folder" and info.texts is not None:
+        places = list(map(Path, files))
+        return info.encode(read_texts(places[0].parent, places, section["encoding"]))
     if name in TABLES and info.encoding is not None:
         kinds = info.encoding.kinds
         tables = [TABLES[name](Path(file), section, kinds) for file in files]
@@ -134,7 +140,10 @@ def read_inputs(
         given = {knob: section[knob] for knob in ("size", "channels", "resampling") if knob in section}
         return read_images(files, info.input_shape, info.input_dtype, **given)
     raise UsageError(
-        "data.name", name, one_of([*TABLES, *IMAGES, "text"]), "Read the arrays, and call predict with them"
+        "data.name",
+        name,
+        one_of([*TABLES, *IMAGES, "text", "text_folder"]),
+        "Read the arrays, and call predict with them",
     )
 
 

@@ -13,7 +13,7 @@ from jaxtrain.data.checks import check_inputs, is_integer
 from jaxtrain.data.checksums import Checksums
 from jaxtrain.data.fields import Field, read_rows
 from jaxtrain.data.info import DataInfo, is_small_integer
-from jaxtrain.data.order import Weights
+from jaxtrain.data.order import Groups, Weights
 from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
 
@@ -50,7 +50,8 @@ class Part(NamedTuple):
 class Dataset:
     """The description of the data, and the splits, whose examples are prepared when they are read.
 
-    `weights` are those by which training examples are drawn; None: each once an epoch. `bad` are the examples that
+    `weights` are those by which training examples are drawn; None: each once an epoch. `groups` are those of which
+    training batches are made, such as texts of about one length; None: of all examples. `bad` are the examples that
     could not be read: the next one of their split stands for each. `folds` are the datasets of all folds where they are
     trained together; this one is the first. `fold_examples` is the number of training examples by which a fold counts
     its epochs, the mean over all folds. `checksums` are those of the files that were read.
@@ -63,6 +64,7 @@ class Dataset:
     folds: "tuple[Dataset, ...]" = field(default=(), repr=False)
     fold_examples: float | None = None
     checksums: Mapping[str, Checksums] = field(default_factory=dict, repr=False)
+    groups: Groups | None = field(default=None, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -3,28 +3,37 @@
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from jaxtrain.data.source import SPLITS, Source, Split
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.tables import Table
+from jaxtrain.data.text_columns import TextEncoding, Texts
 from jaxtrain.data.texts import Text, check_length, cut_in_order, windows
 from jaxtrain.data.vocabulary import Content, Vocabulary, fit_vocabulary
-from jaxtrain.errors import DataError, JaxtrainWarning, Words
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words
+
+Encoding = TableEncoding | TextEncoding
 
 
 def encode_tables(
     source: Source, rows: np.ndarray | None, *, coded: bool = False, quantiles: int | None = None
-) -> tuple[TableEncoding, Source]:
+) -> tuple[Encoding, Source]:
     """Learns an encoding from the training `rows` (None: all), and returns it with the source of encoded inputs.
 
-    `coded` categories are codes, and numbers have `quantiles` of them (`TableEncoding`).
-    Warns of categories in other rows that no training row has. Raises DataError for splits of other columns.
+    `coded` categories are codes, and numbers have `quantiles` of them (`TableEncoding`); texts are tokens
+    (`TextEncoding`). Warns of what other rows have that no training row has, and of texts that are cut off. Raises
+    DataError for splits of other columns, and ConfigError for quantiles of texts.
     """
     train: Table = source.splits["train"].inputs
-    encoding = TableEncoding.fit(train, rows, coded=coded, quantiles=quantiles)
+    if isinstance(train, Texts):
+        if quantiles is not None:
+            raise ConfigError("data.quantiles", quantiles, "None for texts", "Leave it out")
+        encoding: Encoding = TextEncoding.fit(train, rows)
+    else:
+        encoding = TableEncoding.fit(train, rows, coded=coded, quantiles=quantiles)
     splits = {}
     for name, split in source.splits.items():
         if not isinstance(split.inputs, Table):
@@ -35,12 +44,35 @@ def encode_tables(
     return encoding, dataclasses.replace(source, splits=splits)
 
 
-def warn_of_unseen(encoding: TableEncoding, table: Table) -> None:
-    """Warns of each column with categories that no training row has, with the number of such rows."""
-    for column, count in encoding.unseen(table).items():
-        got = Words(f"{count:,} of {len(table):,} rows with a category of {column!r} that no training row has")
-        expected = "categories of training: they count as none of these"
-        warnings.warn(JaxtrainWarning(table.where, got, expected), stacklevel=4)
+def warn_of_unseen(encoding: Encoding, table: Table) -> None:
+    """Warns of each column with what no training row has, with the number of such rows, and of texts cut off."""
+    for words in oddities(encoding, len(table), encoding.unseen(table), cut_off(encoding, table)):
+        warnings.warn(JaxtrainWarning(table.where, *words), stacklevel=4)
+
+
+def cut_off(encoding: Encoding, table: Table) -> dict[str, int]:
+    """Returns {column: texts that are cut off, as they are longer than the longest that a model takes}."""
+    return encoding.cut_off(table) if isinstance(encoding, TextEncoding) else {}
+
+
+def oddities(
+    encoding: Encoding, rows: int, unseen: Mapping[str, int], cut: Mapping[str, int]
+) -> Iterator[tuple[Words, str]]:
+    """Yields (got, expected) of a warning for each column with rows, of so many, that are `unseen` or `cut` off."""
+    what, those, fate = ("a category", "categories", "none of these")
+    if isinstance(encoding, TextEncoding):
+        what, those, fate = ("characters", "characters", "unknown")
+    for column, count in unseen.items():
+        got = Words(f"{count:,} of {rows:,} rows with {what} of {column!r} that no training row has")
+        yield got, f"{those} of training: they count as {fate}"
+    for column, count in cut.items():
+        got = Words(f"{count:,} of {rows:,} texts of {column!r} that are longer than {_longest(encoding)} tokens")
+        yield got, "shorter ones: the rest is cut off, unless data.context is larger in training"
+
+
+def _longest(encoding: Encoding) -> int:
+    assert isinstance(encoding, TextEncoding)
+    return encoding.lengths[-1]
 
 
 def encode_texts(source: Source, counts: Mapping[str, int]) -> tuple[Vocabulary, dict[str, Split]]:

@@ -5,13 +5,14 @@ An example is a pair (inputs, targets), or a mapping that has both under the nam
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from jaxtrain.data.plain_arrays import plain_array
+from jaxtrain.data.workers import Workers
 from jaxtrain.errors import DataError, JaxtrainError, OnlyInOrderError, Words, nearest
 
 HASHED_BYTES = 2**26
@@ -61,24 +62,47 @@ def example_fields(given: Any, where: str, names: tuple[str, ...]) -> tuple["Exa
 def pair_of(example: Any, where: str, names: tuple[str, ...]) -> Values:
     """Returns the named fields of an example, inputs and targets first; raises DataError where one is missing.
 
-    A target that is a text, the name of a class, has the dtype object.
+    Names of fields in a field are dotted. A text, as inputs or as the name of a class, has the dtype object.
     """
     if isinstance(example, Mapping):
-        absent = [name for name in names if name not in example]
-        if absent:
-            got = Words(f"the fields {', '.join(map(str, example))}")
-            hint = nearest(absent[0], map(str, example)) or "Name them by Source(splits, inputs=..., targets=...)"
-            raise DataError(where, got, f"{absent[0]!r} among them", hint)
-        inputs, targets, *more = (example[name] for name in names)
+        inputs, targets, *more = (field_of(example, name, where) for name in names)
     elif isinstance(example, tuple | list) and len(example) == len(names) == 2:
         inputs, targets = example
         more = []
     else:
         raise DataError(where, Words(f"an example of type {type(example).__name__}"), "a pair or a mapping")
-    is_name = isinstance(targets, str)
-    labels = np.array(targets, object) if is_name else plain_array(targets, where, "targets")
+    texts_or_arrays = (
+        np.array(value, object) if isinstance(value, str) else plain_array(value, where, name)
+        for name, value in (("inputs", inputs), ("targets", targets))
+    )
     extra = (plain_array(value, where, name) for name, value in zip(names[2:], more, strict=True))
-    return plain_array(inputs, where, "inputs"), labels, *extra
+    return *texts_or_arrays, *extra
+
+
+def field_of(fields: Mapping[Any, Any], name: str, where: str) -> Any:
+    """Returns a field by its name, one of mappings in it by a dotted name such as "image.pixels".
+
+    Raises DataError for a name that there is not, and for one of several fields in a mapping.
+    """
+    known = dict(_flat(fields))
+    if name in known:
+        return known[name]
+    inner = [dotted for dotted in known if dotted.startswith(f"{name}.")]
+    if inner:
+        got = Words(f"the field {name!r} that holds {', '.join(inner)}")
+        raise DataError(where, got, "an array of numbers, or a text", f"Name one of them, such as {inner[0]!r}")
+    got = Words(f"the fields {', '.join(known)}")
+    hint = nearest(name, known) or "Name them by Source(splits, inputs=..., targets=...)"
+    raise DataError(where, got, f"{name!r} among them", hint)
+
+
+def _flat(fields: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of fields and of those in them."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", found) for inner, found in _flat(value))
+        else:
+            yield str(name), value
 
 
 def demand_alike(pair: Values, first: Values, field: int, where: str) -> None:
@@ -93,26 +117,29 @@ def demand_alike(pair: Values, first: Values, field: int, where: str) -> None:
 
 
 class _Examples:
-    """Reads examples one at a time, by one thread at a time, and keeps those that were read last."""
+    """Reads examples one at a time, and keeps those that were read last: by one thread at a time, or by processes."""
 
     def __init__(self, given: Any, where: str, names: tuple[str, ...]) -> None:
-        self.given = given
-        self.where = where
-        self.names = names
+        self._read_rows = _ReadRows(given, where, names)
         self._lock = threading.Lock()
         self._last: tuple[bytes, Values] | None = None
-        if len(given) == 0:
-            raise DataError(where, Words("no examples"), "at least one")
-        self.first = self._pair(self._get([0])[0], 0)
+        self._workers: Workers | None = None
+        self.given = given
+        self.names = names
+        self.first = self._read_rows.first
+
+    def start_processes(self, count: int) -> None:
+        """Reads in so many processes from now on."""
+        self._workers = Workers(self._read_rows, count, self._read_rows.where)
 
     def read(self, rows: np.ndarray) -> Values:
         """Returns all fields of these rows."""
+        if self._workers is not None:
+            return self._workers.read(np.asarray(rows))
         key = np.asarray(rows).tobytes()
         with self._lock:
             if self._last is None or self._last[0] != key:
-                numbers = [int(row) for row in rows]
-                pairs = [self._pair(e, row) for row, e in zip(numbers, self._get(numbers), strict=True)]
-                self._last = key, tuple(self._stack(pairs, numbers, field) for field in range(len(self.names)))
+                self._last = key, self._read_rows(rows)
             return self._last[1]
 
     @cached_property
@@ -141,6 +168,25 @@ class _Examples:
                 return [(UNREADABLE,) * len(self.names)]
             return [pair for row in rows for pair in self._each(np.array([row]))]
         return list(zip(*(map(np.asarray, field) for field in values), strict=True))
+
+
+class _ReadRows:
+    """Reads rows of an object of examples, one after the other; a process can be given it."""
+
+    def __init__(self, given: Any, where: str, names: tuple[str, ...]) -> None:
+        """Reads the first example, which tells shapes and dtypes; raises DataError where there is none."""
+        self.given = given
+        self.where = where
+        self.names = names
+        if len(given) == 0:
+            raise DataError(where, Words("no examples"), "at least one")
+        self.first = self._pair(self._get([0])[0], 0)
+
+    def __call__(self, rows: np.ndarray) -> Values:
+        """Returns all fields of these rows."""
+        numbers = [int(row) for row in rows]
+        pairs = [self._pair(e, row) for row, e in zip(numbers, self._get(numbers), strict=True)]
+        return tuple(self._stack(pairs, numbers, field) for field in range(len(self.names)))
 
     def _get(self, rows: Sequence[int]) -> list[Any]:
         """Returns examples, by `__getitems__` where the object has it."""
@@ -175,6 +221,10 @@ class ExampleField:
         """Takes field 0, the inputs, 1, the targets, or a further one."""
         self._examples = examples
         self._index = index
+
+    def start_processes(self, count: int) -> None:
+        """Reads in so many processes from now on, as all fields of these examples do."""
+        self._examples.start_processes(count)
 
     @property
     def shape(self) -> tuple[int, ...]:

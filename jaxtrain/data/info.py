@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.encoded import warn_of_unseen
+from jaxtrain.data.encoded import Encoding, warn_of_unseen
 from jaxtrain.data.fields import Field, nbytes, read_rows
+from jaxtrain.data.host_memory import free_memory
 from jaxtrain.data.table_encoding import Form, Layout, TableEncoding
 from jaxtrain.data.tables import Table
+from jaxtrain.data.text_columns import TextEncoding
 from jaxtrain.data.vocabulary import Vocabulary, vocabulary_from_json
 from jaxtrain.errors import DataError, Words
 
@@ -21,6 +23,9 @@ DECODED_BYTES = 2**26
 
 ONCE_BYTES = 2**28
 """Bytes of decoded examples up to which they are read once for both passes of their statistics."""
+
+ONCE_SHARE = 0.1
+"""The share of the free memory that they may take."""
 
 DECODED_EXAMPLES = 1_000
 """Training examples, evenly spaced, that are decoded for the statistics of a larger field."""
@@ -40,6 +45,7 @@ class DataInfo:
     dataset holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch:
     "float32" if the host normalises them, else that of raw integers, which the task normalises by the same statistics.
     `encoding` makes inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are.
+    That of texts makes tokens, which have no statistics.
     `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
     of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
     which have no statistics, and `classes` is their number. `box_classes` is the number of classes of targets that are
@@ -57,7 +63,7 @@ class DataInfo:
     standardised: bool = False
     input_dtype: str = "float32"
     class_names: tuple[str, ...] = ()
-    encoding: TableEncoding | None = None
+    encoding: Encoding | None = None
     coded: bool = False
     target_names: tuple[str, ...] = ()
     void: int | None = None
@@ -71,12 +77,29 @@ class DataInfo:
         """The places of numbers, flags and codes in a row, where the model takes them apart; arrays are all numbers."""
         if not self.coded:
             return None
-        return self.encoding.layout if self.encoding else Layout(tuple(range(*self.input_shape)))
+        return self.table.layout if self.table else Layout(tuple(range(*self.input_shape)))
+
+    @property
+    def table(self) -> TableEncoding | None:
+        """The encoding of a table; None where inputs are none."""
+        return self.encoding if isinstance(self.encoding, TableEncoding) else None
+
+    @property
+    def texts(self) -> TextEncoding | None:
+        """The encoding of texts of unlike length, each an example; None where inputs are none."""
+        return self.encoding if isinstance(self.encoding, TextEncoding) else None
+
+    @property
+    def tokens(self) -> int | None:
+        """The number of tokens of which inputs are made, that of padding included; None where they are no tokens."""
+        if self.texts is not None:
+            return self.texts.size
+        return None if self.vocabulary is None else self.vocabulary.size
 
     @property
     def is_raw(self) -> bool:
         """Tells whether batches hold raw integers, which the task normalises."""
-        return self.input_dtype != "float32" and self.vocabulary is None
+        return self.input_dtype != "float32" and self.tokens is None
 
     @property
     def has_maps(self) -> bool:
@@ -95,7 +118,8 @@ class DataInfo:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
         targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example, self.box_classes)
         statistics = (self.input_mean, self.input_std) if self.is_raw else self.vocabulary
-        return (*shapes, *targets, self.layout, statistics)
+        padded = None if self.texts is None else (self.texts.size, self.texts.lengths)
+        return (*shapes, *targets, self.layout, statistics, padded)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DataInfo) and self._of_programs() == other._of_programs()
@@ -110,8 +134,8 @@ class DataInfo:
             codes = inputs[:, place]
             wrong = np.flatnonzero((codes < 0) | (codes >= size) | (codes != np.floor(codes)))
             if len(wrong):
-                assert self.encoding is not None
-                got = Words(f"{codes[wrong[0]]:g} for {self.encoding.names[place]!r} in row {wrong[0]}")
+                assert self.table is not None
+                got = Words(f"{codes[wrong[0]]:g} for {self.table.names[place]!r} in row {wrong[0]}")
                 expected = f"a code of a category, an integer from 0 (unknown) to {size - 1}"
                 raise DataError("inputs", got, expected, "Give the columns by name, as a mapping or a data frame")
 
@@ -130,11 +154,11 @@ class DataInfo:
         They are written to `out` if it is given. Raises DataError if the examples have another shape, and for numbers
         that are no tokens where the inputs are tokens.
         """
-        if self.vocabulary is None and (not self.is_raw or inputs.dtype.name != self.input_dtype):
+        if self.tokens is None and (not self.is_raw or inputs.dtype.name != self.input_dtype):
             return self.normalise(inputs, rows, out)
         self.check_shape(inputs)
-        if self.vocabulary is not None and inputs.dtype.name != self.input_dtype:
-            check_tokens(inputs, self.vocabulary)
+        if self.tokens is not None and inputs.dtype.name != self.input_dtype:
+            check_tokens(inputs, self.tokens)
         # NumPy would copy the whole of an array that is not contiguous.
         plain = isinstance(inputs, np.ndarray) and inputs.flags.c_contiguous
         if out is not None and plain and rows is not None and inputs.dtype == out.dtype:
@@ -183,7 +207,8 @@ class DataInfo:
         """Inverts `to_json`, also after a round trip through a JSON file."""
         values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in saved.items()}
         if values.get("encoding"):
-            values["encoding"] = TableEncoding.from_json(values["encoding"])
+            kind = TextEncoding if "lengths" in values["encoding"] else TableEncoding
+            values["encoding"] = kind.from_json(values["encoding"])
         if values.get("vocabulary"):
             values["vocabulary"] = vocabulary_from_json(values["vocabulary"])
         values["extra"] = tuple((name, tuple(shape), dtype) for name, shape, dtype in values.get("extra", ()))
@@ -228,7 +253,7 @@ def describe(
     rows: np.ndarray | None,
     classes: int | None,
     class_names: tuple[str, ...] = (),
-    encoding: TableEncoding | None = None,
+    encoding: Encoding | None = None,
     *,
     void: int | None = None,
     per_example: bool = False,
@@ -245,8 +270,10 @@ def describe(
     `DataInfo`.
     """
     rows = _all(inputs, rows)
-    input_mean, input_std = _statistics(inputs, statistics_rows(inputs, rows) if sample is None else sample)
-    if encoding is not None:
+    input_mean, input_std = (), ()
+    if not isinstance(encoding, TextEncoding):
+        input_mean, input_std = _statistics(inputs, statistics_rows(inputs, rows) if sample is None else sample)
+    if isinstance(encoding, TableEncoding):
         input_mean, input_std = _of_numbers(input_mean, input_std, encoding.forms)
     target_mean, target_std = _statistics(targets, rows) if len(targets.shape) <= 2 else ((), ())
     counts = ()
@@ -280,12 +307,12 @@ def describe_tokens(inputs: np.ndarray, vocabulary: Vocabulary) -> DataInfo:
     return DataInfo(shape, vocabulary.size, shape, *statistics, input_dtype=inputs.dtype.name, vocabulary=vocabulary)
 
 
-def check_tokens(tokens: np.ndarray, vocabulary: Vocabulary) -> None:
-    """Raises DataError for numbers that are no tokens of a vocabulary."""
-    if tokens.dtype.kind not in "iu" or (tokens.size and (tokens.min() < 0 or tokens.max() >= vocabulary.size)):
+def check_tokens(tokens: np.ndarray, size: int) -> None:
+    """Raises DataError for numbers that are none of so many tokens."""
+    if tokens.dtype.kind not in "iu" or (tokens.size and (tokens.min() < 0 or tokens.max() >= size)):
         found = f" from {tokens.min()} to {tokens.max()}" if tokens.size else ""
         got = Words(f"numbers of dtype {tokens.dtype}{found}")
-        raise DataError("inputs", got, f"tokens, integers from 0 to {vocabulary.size - 1}")
+        raise DataError("inputs", got, f"tokens, integers from 0 to {size - 1}")
 
 
 def _of_numbers(
@@ -314,7 +341,8 @@ def _most_examples(inputs: np.ndarray | Field, examples: int) -> int:
 
 def _statistics(array: np.ndarray | Field, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation over all axes but the last (rank 1: over all), in two passes."""
-    if not isinstance(array, np.ndarray) and len(rows) * math.prod(array.shape[1:]) * array.dtype.itemsize < ONCE_BYTES:
+    size = len(rows) * math.prod(array.shape[1:]) * array.dtype.itemsize
+    if not isinstance(array, np.ndarray) and size < min(ONCE_BYTES, ONCE_SHARE * free_memory()):
         array = array.read(rows)
         rows = np.arange(len(rows))
     channels = array.shape[-1] if len(array.shape) > 1 else 1

@@ -1,6 +1,7 @@
 """Makes the dataset of a source: checks it, cuts its splits, takes its statistics."""
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from jaxtrain.data.class_names import mark_labels, number_labels
 from jaxtrain.data.cut import Rule, column, counts_of, cut, cut_folds, make_rule
 from jaxtrain.data.dataset import Dataset, Part, batch_dtype
 from jaxtrain.data.encoded import encode_tables, encode_texts
+from jaxtrain.data.examples import ExampleField
 from jaxtrain.data.held import hold, hold_labels
 from jaxtrain.data.info import DataInfo, describe, describe_tokens, statistics_rows
-from jaxtrain.data.order import Weights
+from jaxtrain.data.order import Groups, Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
 from jaxtrain.data.tables import Table
-from jaxtrain.data.texts import Text
+from jaxtrain.data.texts import Text, check_content
 from jaxtrain.errors import ConfigError, DataError, Words
 
 
@@ -44,6 +46,8 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
         return _load_text(source, settings)
     if len(source.damaged) > settings.skip_bad:
         raise used_up(source.damaged[settings.skip_bad], settings.skip_bad)
+    if settings.processes:
+        _start_processes(source.splits, settings)
     checksums = checksums_of(source.splits)
     bad = BadRows(settings.skip_bad) if settings.skip_bad else None
     splits = checked(source.splits, source.classes, source.void, labels=not standardised)
@@ -64,8 +68,20 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     folds = [_as_fold(part_of(parts[fold]), whole, settings.folds) for fold in chosen]
     if settings.fold is not None:
         return replace(folds[0], checksums=checksums)
-    _demand_one_shape(folds)
+    _demand_one_program(folds)
     return replace(folds[0], folds=tuple(folds), checksums=checksums)
+
+
+def _start_processes(splits: Mapping[str, Split], settings: Settings) -> None:
+    """Starts processes that read the examples of Python objects; raises ConfigError where there are none."""
+    held = [split.inputs for split in splits.values() if isinstance(split.inputs, ExampleField)]
+    if not held:
+        expected = "False for data that no Python object holds example by example"
+        raise ConfigError("data.processes", True, expected, "Leave it out: threads decode files side by side")
+    if settings.workers == 0:
+        raise ConfigError("data.workers", 0, "at least 1 with data.processes")
+    for field in held:
+        field.start_processes(settings.workers or os.cpu_count() or 1)
 
 
 def _cut_dataset(
@@ -98,13 +114,16 @@ def _cut_dataset(
     info = describe_by(sample=sample)
     if bad is not None and (passed := bad.among("train", sample)).any():  # others were read, maybe of another split
         info = describe_by(sample=sample[~passed])
-    if any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
+    if info.tokens is None and any(split.inputs.dtype != inputs.dtype for split in source.splits.values()):
         info = replace(info, input_dtype="float32")  # batches of all splits have one dtype
     info = replace(info, extra=_extra(source.splits["train"]))
     parts = {name: Part(stored["train"], rows) for name, rows in rows.items()}
     parts |= {name: Part(split, source=name) for name, split in stored.items() if name not in parts}
     weights = _weights(settings.sample, source, own, info)
-    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad)
+    groups = None
+    if info.texts is not None:
+        groups = Groups(info.texts.groups(parts["train"].split.inputs if own is None else inputs[own]))
+    return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad, groups=groups)
 
 
 def _extra(train: Split) -> tuple[tuple[str, tuple[int, ...], str], ...]:
@@ -133,6 +152,7 @@ def _check_rows(train: Split, settings: Settings, coded: bool) -> None:
 def _load_text(source: Source, settings: Settings) -> Dataset:
     """Returns the dataset of a text: windows of tokens, whose splits are parts of the text in its order."""
     train = source.splits["train"]
+    check_content(train.inputs, train.where("inputs", "train"))
     if settings.folds is not None:
         expected = "None for a text, whose parts follow each other"
         raise ConfigError("data.folds", settings.folds, expected)
@@ -173,20 +193,26 @@ def _as_fold(fold: Dataset, whole: DataInfo, folds: int) -> Dataset:
     counts = tuple(round(count * (folds - 1) / folds) for count in whole.class_counts)
     units = {"target_mean": whole.target_mean, "target_std": whole.target_std, "class_counts": counts}
     examples = (fold.sizes["train"] + fold.sizes["validation"]) * (folds - 1) / folds
-    return replace(fold, info=replace(fold.info, input_dtype="float32", **units), fold_examples=examples)
+    dtype = "float32" if fold.info.tokens is None else fold.info.input_dtype
+    return replace(fold, info=replace(fold.info, input_dtype=dtype, **units), fold_examples=examples)
 
 
-def _demand_one_shape(folds: list[Dataset]) -> None:
-    """Raises ConfigError where the training rows of the folds make inputs of unlike shapes, as those of a table may."""
-    shapes = [fold.info.input_shape for fold in folds]
-    if len(set(shapes)) > 1:
-        unlike = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
-        got = Words(
-            f"fold {unlike}, whose examples are encoded as {shapes[unlike]}, where those of fold 0 are {shapes[0]}"
-        )
-        expected = "one shape in all folds, which one program trains"
-        hint = "A rare category or a rare missing value differs: train one fold at a time by data.fold"
-        raise ConfigError("data.folds", got, expected, hint)
+def _demand_one_program(folds: list[Dataset]) -> None:
+    """Raises ConfigError where the training rows of the folds make programs that differ, as those of a table may.
+
+    They make inputs of unlike shapes, or codes and tokens of unlike numbers, which one model would take for others.
+    """
+    first = folds[0].info
+    unlike = next((i for i, fold in enumerate(folds) if fold.info != first), None)
+    if unlike is None:
+        return
+    own = folds[unlike].info.input_shape
+    got = Words(f"fold {unlike}, whose examples are encoded as {own}, where those of fold 0 are {first.input_shape}")
+    if own == first.input_shape:
+        got = Words(f"fold {unlike}, which has another number of categories or tokens than fold 0")
+    expected = "one form of inputs in all folds, which one program trains"
+    hint = "A rare category, a rare missing value or a long text differs: train one fold at a time by data.fold"
+    raise ConfigError("data.folds", got, expected, hint)
 
 
 def _cut(source: Source, settings: Settings, standardised: bool) -> dict[str, np.ndarray]:

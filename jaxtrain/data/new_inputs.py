@@ -44,7 +44,7 @@ def check_numbers(table: Table, info: DataInfo, hint: str = ALLOW) -> None:
     if info.encoding is None:
         return
     columns = info.encoding.columns_of(table)
-    for column in info.encoding.columns:
+    for column in info.table.columns if info.table else ():
         if column.kind != "number":
             continue
         values = columns[column.name]

@@ -53,14 +53,42 @@ class InOrder(Weights):
         return np.arange(len(self.sums), dtype=np.int32)
 
 
+class Groups:
+    """Examples in groups, such as those of texts of about one length, of which batches are made as far as they go."""
+
+    def __init__(self, of: np.ndarray) -> None:
+        """Takes the group of each example, (n,) integers."""
+        self.of = of
+
+    def arrange(self, order: np.ndarray, begin: int, size: int, generator: np.random.Generator) -> np.ndarray:
+        """Returns an order in which each batch of `size` rows, from place `begin` on, has rows of few groups.
+
+        Within a group the rows keep their order; the batches come in random order. The rows before `begin`, and those
+        at the end that make no batch, belong to batches that span two epochs: they stay where they are.
+        """
+        count = (len(order) - begin) // size
+        end = begin + count * size
+        whole = order[begin:end]
+        batches = whole[np.argsort(self.of[whole], kind="stable")].reshape(count, size)
+        generator.shuffle(batches)
+        return np.concatenate([order[:begin], batches.reshape(-1), order[end:]])
+
+
 def batch_indices(
-    step: int, count: int, *, examples: int, batch_size: int, seed: int, weights: Weights | None = None
+    step: int,
+    count: int,
+    *,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    weights: Weights | None = None,
+    groups: Groups | None = None,
 ) -> np.ndarray:
     """Returns the indices, int32 (count, batch_size), of the batches of steps `step` to `step + count - 1`.
 
     The permutations of all epochs form one endless sequence, and batch s covers its positions s * batch_size to
     (s + 1) * batch_size - 1. So no example is dropped, and a batch may span two epochs. With `weights`, draws with
-    replacement take the place of the permutations.
+    replacement take the place of the permutations. With `groups`, each epoch is arranged by them.
     Raises ConfigError for a batch larger than the data.
     """
     check_batch_size(batch_size, examples)
@@ -71,18 +99,24 @@ def batch_indices(
         first = epoch * examples
         begin = max(start, first)
         end = min(stop, first + examples)
-        indices[begin - start : end - start] = _order(seed, epoch, examples, weights)[begin - first : end - first]
+        order = _order(seed, epoch, examples, weights, groups, batch_size if groups else 0)
+        indices[begin - start : end - start] = order[begin - first : end - first]
     return indices.reshape(count, batch_size)
 
 
 @lru_cache(maxsize=4)  # a call may span two epochs
-def _order(seed: int, epoch: int, examples: int, weights: Weights | None) -> np.ndarray:
+def _order(
+    seed: int, epoch: int, examples: int, weights: Weights | None, groups: Groups | None, batch_size: int
+) -> np.ndarray:
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     if weights is not None:
-        return weights.draw(generator)
-    order = np.arange(examples, dtype=np.int32)
-    generator.shuffle(order)
-    return order
+        order = weights.draw(generator)
+    else:
+        order = np.arange(examples, dtype=np.int32)
+        generator.shuffle(order)
+    if groups is None:
+        return order
+    return groups.arrange(order, -epoch * examples % batch_size, batch_size, generator)
 
 
 def eval_batches(examples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

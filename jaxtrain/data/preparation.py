@@ -39,6 +39,9 @@ class InOrder:
         if first is self:
             raise DataError(where, Words("no examples"), "at least one")
         self.first = pair_of(first, f"{where}, row 0", names)
+        if self.first[0].dtype.kind == "O":
+            hint = "Write an object a line for data.name=jsonl, and name the field of the texts by data.text"
+            raise DataError(where, Words("inputs that are texts"), "arrays of numbers", hint)
         self._examples = itertools.chain([first], examples)
 
     @property

@@ -22,9 +22,10 @@ class Settings:
     them by the statistics of the training split: for pictures of uneven brightness.
     Up to `skip_bad` examples that cannot be read are passed over: the next one of their split stands for each.
     `feed` says where batches are gathered: "device" keeps the data on the devices, "host" sends each call its batches,
-    and "stream" also decodes files while training, by `workers` threads (None: one for each processor). All give the
-    same numbers; None chooses by the sizes and the free memory. `cache` is a folder to which decoded examples are
-    written once, from where later runs read them.
+    and "stream" also decodes files while training, by `workers` threads (None: one for each processor; 0: none, the
+    steps wait). With `processes` as many processes read the examples of Python objects, whose code threads run one at a
+    time. All give the same numbers; None chooses by the sizes and the free memory. `cache` is a folder to which decoded
+    examples are written once, from where later runs read them.
     """
 
     path: Name | None = None
@@ -44,4 +45,5 @@ class Settings:
     skip_bad: Annotated[int, Bounds(0)] = 0
     feed: Literal["device", "host", "stream"] | None = None
     cache: Name | None = None
-    workers: Annotated[int, Bounds(1, 256)] | None = None
+    workers: Annotated[int, Bounds(0, 256)] | None = None
+    processes: bool = False

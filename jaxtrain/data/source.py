@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.examples import example_fields, is_readable, refuse_iterable
+from jaxtrain.data.examples import example_fields, field_of, is_readable, refuse_iterable
 from jaxtrain.data.fields import Field
 from jaxtrain.data.plain_arrays import plain_array
 from jaxtrain.data.tables import Table, as_column
+from jaxtrain.data.text_columns import TEXT_COLUMN, Texts
 from jaxtrain.data.texts import Text
 from jaxtrain.errors import DataError, Words, nearest, one_of
 
@@ -57,15 +58,16 @@ class Source:
 
     A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
-    numbers and texts: a mapping or a data frame. A split that is one long text is a `Text`. `inputs` and `targets` name
-    the fields of mappings. `classes` is the number of classes (None: as many as the training labels show), and
-    `class_names` are their names, in the order of the labels. `void` is a label of masks beyond the classes, of pixels
-    that do not count. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of
-    the training split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of
-    examples that a reader found and left, for `data.skip_bad`. `extra` names further fields of mappings, of any shape
-    and numeric dtype, which a task of one's own gets in its batches beside inputs and targets. With
-    `box_classes` targets are boxes of that number of classes, (n, most, 5): (class, y, x, height, width) in pixels,
-    with y and x of the top left corner, and class -1 for no box.
+    numbers and texts: a mapping or a data frame; or a list of texts, each an example, or `Texts`. A split that is one
+    long text is a `Text`. `inputs` and `targets` name the fields of mappings, in others by dotted names such as
+    "image.pixels". `classes` is the number of classes (None: as many as the training labels show), and `class_names`
+    are their names, in the order of the labels. `void` is a label of masks beyond the classes, of pixels that do not
+    count. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of the training
+    split beside the inputs, by which rows may be grouped, ordered or drawn. `damaged` are the errors of examples that a
+    reader found and left, for `data.skip_bad`. `extra` names further fields of mappings, of any shape and numeric
+    dtype, which a task of one's own gets in its batches beside inputs and targets. With `box_classes` targets are boxes
+    of that number of classes, (n, most, 5): (class, y, x, height, width) in pixels, with y and x of the top left
+    corner, and class -1 for no box.
     """
 
     splits: Mapping[str, Any]
@@ -156,17 +158,15 @@ def as_split(given: object, where: str, fields: tuple[str, ...]) -> Split:
     if isinstance(given, Split):
         return given._replace(inputs=as_inputs(given.inputs, where), file=given.file or where)
     if isinstance(given, Mapping):
-        absent = [field for field in fields if field not in given]
-        if absent:
-            got = Words(f"the fields {sorted(map(str, given))}")
-            raise DataError(where, got, f"{absent[0]!r} among them", "Name them by Source(splits, inputs=, targets=)")
-        more = {name: plain_array(given[name], where, name) for name in extra}
-        return Split(as_inputs(given[fields[0]], where), given[fields[1]], where, extra=more)
+        more = {name: plain_array(field_of(given, name, where), where, name) for name in extra}
+        inputs = given[fields[0]] if fields[0] in given else field_of(given, fields[0], where)  # or columns by name
+        return Split(as_inputs(inputs, where), field_of(given, fields[1], where), where, extra=more)
     if _is_pair(given) and not extra:
         return Split(as_inputs(given[0], where), given[1], where)  # pyright: ignore[reportIndexIssue]
     if is_readable(given):
         inputs, targets, *more = example_fields(given, where, fields)
-        return Split(inputs, targets, where, extra=dict(zip(extra, more, strict=True)))
+        split = Split(inputs, targets, where, extra=dict(zip(extra, more, strict=True)))
+        return _of_texts(split) if inputs.dtype.kind == "O" else split
     refuse_iterable(given, where)
     several = f"a sequence of {len(given)}" if isinstance(given, tuple | list) else ""
     got = Words(several or f"an object of type {type(given).__name__}")
@@ -174,12 +174,28 @@ def as_split(given: object, where: str, fields: tuple[str, ...]) -> Split:
 
 
 def as_inputs(given: Any, where: str) -> Any:
-    """Returns columns by name, a mapping or a data frame, as a `Table`, and other inputs as they are."""
+    """Returns columns by name, a mapping or a data frame, as a `Table`, a list of texts as `Texts`, others as given."""
+    if _are_texts(given):
+        return Texts({TEXT_COLUMN: given}, name=where)
     if isinstance(given, Mapping):
         return Table(given, name=where)
     if hasattr(given, "columns") and hasattr(given, "__getitem__") and not isinstance(given, Table):
         return Table({str(name): given[name] for name in given.columns}, name=where)
     return given
+
+
+def _are_texts(given: Any) -> bool:
+    """Tells whether inputs are a list or an array of texts, each an example."""
+    if isinstance(given, np.ndarray):
+        return given.ndim == 1 and (given.dtype.kind in "UT" or (given.dtype.kind == "O" and _are_texts(list(given))))
+    return isinstance(given, list | tuple) and bool(given) and all(isinstance(text, str) for text in given)
+
+
+def _of_texts(split: Split) -> Split:
+    """Returns a split whose inputs are texts that an object holds, with all of them in memory."""
+    rows = np.arange(len(split.inputs))
+    texts = Texts({TEXT_COLUMN: split.inputs.read(rows).tolist()}, name=split.file)
+    return split._replace(inputs=texts, targets=split.targets.read(rows))
 
 
 def _is_pair(given: object) -> bool:

@@ -17,7 +17,7 @@ class Stream:
     def __init__(self, read: Callable[[int], Rows], workers: int, calls: int) -> None:
         """Takes `read`, step -> batch, the number of threads, and the number of calls of `take` to read ahead.
 
-        While there are any, each thread has a batch to read, however few a call takes.
+        While there are any, each thread has a batch to read, however few a call takes. Without threads, `take` reads.
         """
         self._read = read
         self._workers = workers
@@ -32,6 +32,10 @@ class Stream:
         Batches are read ahead by calls of as many steps, so that a short run does not read far beyond its end.
         Raises what `read` raised for the first of these steps that failed.
         """
+        if not self._workers:
+            for i in range(count):
+                _write(self._read(step + i), i, out)
+            return
         if not self._first <= step <= self._first + len(self._pending):
             self.drop()
             self._first = step
@@ -43,9 +47,7 @@ class Stream:
             self._submit(self._first + max(ahead, count - i))
             pending = self._pending.popleft()
             self._first += 1
-            batch = pending.result()
-            for name, array in batch.items():
-                out[name][i * len(array) : (i + 1) * len(array)] = array
+            _write(pending.result(), i, out)
 
     def drop(self) -> None:
         """Forgets what was read ahead."""
@@ -66,3 +68,9 @@ class Stream:
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="data")
         while self._first + len(self._pending) < until:
             self._pending.append(self._pool.submit(self._read, self._first + len(self._pending)))
+
+
+def _write(batch: Rows, place: int, out: Rows) -> None:
+    """Writes a batch to its place among others of its size."""
+    for name, array in batch.items():
+        out[name][place * len(array) : (place + 1) * len(array)] = array

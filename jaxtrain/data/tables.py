@@ -1,5 +1,6 @@
 """Tables: named columns of numbers or categories."""
 
+import dataclasses
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,23 @@ class Places:
         return Places(self.files, self._numbers[rows], self._unit, self._starts)
 
 
+class FilePlaces(Places):
+    """The places of rows each of which is a file of its own in a folder."""
+
+    def __init__(self, folder: str, paths: Sequence[str], numbers: np.ndarray | None = None) -> None:
+        """Takes the folder, the paths of its files, and the number of each row's file (None: one after another)."""
+        super().__init__([folder], np.arange(len(paths)) if numbers is None else numbers)
+        self._paths = paths
+
+    def __call__(self, row: int) -> str:
+        """Returns the path of a row's file."""
+        return self._paths[int(self._numbers[row])]
+
+    def take(self, rows: np.ndarray) -> "FilePlaces":
+        """Returns the places of these rows."""
+        return FilePlaces(self.files[0], self._paths, self._numbers[rows])
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Columns (n,) by name: float64 with nan where a number is missing, or texts with "" where a category is.
@@ -107,7 +125,7 @@ class Table:
     def take(self, rows: np.ndarray) -> "Table":
         """Returns the table of these rows, in their order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Table(columns, self.places and self.places.take(rows), self.name)
+        return dataclasses.replace(self, columns=columns, places=self.places and self.places.take(rows))
 
 
 def kind_of(column: np.ndarray) -> Kind:

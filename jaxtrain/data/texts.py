@@ -58,6 +58,15 @@ def windows(tokens: np.ndarray, context: int, stride: int) -> tuple[np.ndarray, 
 def check_length(tokens: np.ndarray, vocabulary: Vocabulary, context: int, name: str, where: str) -> None:
     """Raises DataError for a part of a text that is shorter than one window and the token after it."""
     if len(tokens) <= context:
-        got = Words(f"{len(tokens):,} tokens ({vocabulary.kind}) in the {name} part")
-        expected = f"at least {context + 1:,}, a window of data.context={context} and the token after it"
-        raise DataError(where, got, expected, "Lower data.context, or give a longer text or part")
+        raise _too_short(f"{len(tokens):,} tokens ({vocabulary.kind}) in the {name} part", context, where)
+
+
+def check_content(text: Text, where: str) -> None:
+    """Raises DataError for a text that is shorter than one window before it is cut: no token is less than a byte."""
+    if len(text.content) <= text.context:
+        raise _too_short(f"a text of {len(text.content):,} bytes or characters", text.context, where)
+
+
+def _too_short(got: str, context: int, where: str) -> DataError:
+    expected = f"at least {context + 1:,}, a window of data.context={context} and the token after it"
+    return DataError(where, Words(got), expected, "Lower data.context, or give a longer text or part")

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from jaxtrain.config.schema import Bounds
 from jaxtrain.errors import DataError, UsageError, Words
 
 Tokens = Literal["bytes", "characters", "byte_pairs"]
@@ -17,6 +18,9 @@ Content = str | np.ndarray
 
 LARGEST = 2**16
 """The most tokens of a vocabulary: their numbers fit into 16 bits."""
+
+Pairs = Annotated[int, Bounds(257, LARGEST)]
+"""A number of tokens of a vocabulary of byte pairs."""
 
 CODE_POINTS = 0x110000
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"

@@ -63,7 +63,7 @@ def predict_rows(runs: Sequence[Run], dataset: Dataset, rounded: Sequence[Member
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", JaxtrainWarning)  # of the category that no training row has
         if rounded:
-            prepared = run.info.prepare(rows.inputs if run.info.encoding is None else run.info.encode(rows.inputs))
+            prepared = run.info.prepare(rows.inputs if run.info.table is None else run.info.encode(rows.inputs))
             predictions = np.stack([_predict_prepared(member, prepared, run.info) for member in rounded])
         else:
             predictions = np.stack([run.predict(rows.inputs, allow_nan=True) for run in runs])

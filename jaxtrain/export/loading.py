@@ -40,9 +40,9 @@ Inputs = ArrayInputs | TableInputs | TokenInputs
 
 def inputs_of(info: DataInfo) -> Inputs:
     """Returns the form of the inputs of a model of these data."""
-    if info.vocabulary is not None:
-        return TokenInputs(info, info.vocabulary)
-    return TableInputs(info, info.encoding) if info.encoding else ArrayInputs(info)
+    if info.tokens is not None:
+        return TokenInputs(info)
+    return TableInputs(info, info.table) if info.table else ArrayInputs(info)
 
 
 @dataclass(frozen=True)

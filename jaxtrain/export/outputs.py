@@ -82,6 +82,7 @@ def _mean(predictions: jax.Array) -> jax.Array:
 
 HEADS: dict[str, Callable[[DataInfo], Head]] = {
     "classification": lambda info: _exclusive("class"),
+    "sequence_classification": lambda info: _exclusive("class"),
     "label_distribution": lambda info: _exclusive("class"),
     "binary_classification": lambda info: _separate("class"),
     "multi_label": lambda info: _separate("labels"),

@@ -30,12 +30,12 @@ def rows_to_check(dataset: Dataset) -> RowsToCheck:
     if dataset.info.vocabulary is not None:
         places = places[:: -(-len(places) // _most_windows(dataset.info))]
     values = raw_inputs(dataset, split, places)
-    if dataset.info.vocabulary is not None:
-        limits = [np.full_like(values[0], token) for token in (0, dataset.info.vocabulary.size - 1)]
+    if dataset.info.tokens is not None:
+        limits = [np.full_like(values[0], token) for token in (0, dataset.info.tokens - 1)]
         return RowsToCheck(np.concatenate([values, np.stack(limits)]), len(places))
     if dataset.info.is_raw:
         return RowsToCheck(_with_extremes_of_type(values), len(places))
-    if dataset.info.encoding is None:
+    if dataset.info.table is None:
         limits = [np.zeros_like(values[0]), values.min(axis=0), values.max(axis=0)]
         return RowsToCheck(np.concatenate([values, np.stack(limits)]), len(places))
     return RowsToCheck({name: _with_extremes(column) for name, column in values.items()}, len(places))
@@ -48,11 +48,11 @@ def _most_windows(info: DataInfo) -> int:
 
 def raw_inputs(dataset: Dataset, split: str, places: np.ndarray) -> Any:
     """Returns the examples at places of a split as a user gives them: an array (n, ...), or columns by name."""
-    if dataset.info.is_raw or dataset.info.vocabulary is not None:
+    if dataset.info.is_raw or dataset.info.tokens is not None:
         return dataset.read(split, places)["inputs"]
     part = dataset.parts[split]
     values = read_rows(part.split.inputs, part.source_rows(places))
-    return values if dataset.info.encoding is None else decode(dataset.info.encoding, values)
+    return values if dataset.info.table is None else decode(dataset.info.table, values)
 
 
 NEVER_SEEN = "never seen"

@@ -9,17 +9,15 @@ import numpy as np
 from jaxtrain.data.info import DataInfo, check_tokens
 from jaxtrain.data.new_inputs import as_new_inputs
 from jaxtrain.data.tables import Table
-from jaxtrain.data.vocabulary import Vocabulary
 from jaxtrain.errors import DataError, Words
 from jaxtrain.export.array_inputs import Arrays, Specs
 
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """Windows of tokens (n, context), numbers of the vocabulary that `model.json` holds."""
+    """Rows of tokens (n, context), numbers of the vocabulary in `model.json`: windows, or texts with padding."""
 
     info: DataInfo
-    vocabulary: Vocabulary
 
     @property
     def specs(self) -> Specs:
@@ -27,11 +25,14 @@ class TokenInputs:
         return {"inputs": jax.ShapeDtypeStruct(self.info.input_shape, self.info.input_dtype)}
 
     def arguments(self, inputs: Any, *, allow_nan: bool = False) -> dict[str, np.ndarray]:
-        """Returns the argument for tokens (n, context); raises DataError for what are none."""
+        """Returns the argument for tokens (n, context), or texts; raises DataError for what are none."""
         tokens = as_new_inputs(inputs, self.info, allow_nan=True)  # no token is nan
         if isinstance(tokens, Table):
-            raise DataError("inputs", Words("columns by name"), "tokens, since this run was trained on a text")
-        check_tokens(tokens, self.vocabulary)
+            if self.info.texts is None:
+                raise DataError("inputs", Words("columns by name"), "tokens, since this run was trained on a text")
+            tokens = self.info.encode(tokens)
+        assert self.info.tokens is not None
+        check_tokens(tokens, self.info.tokens)
         return {"inputs": tokens.astype(self.info.input_dtype, copy=False)}
 
     def prepare(self, arguments: Arrays) -> Any:

@@ -213,7 +213,7 @@ def _setup(experiment: Experiment) -> Setup:
         return load_initial_weights(states, section, experiment.rules, population.spread, lanes=population.padded)
 
     return Setup(
-        rules=experiment.rules,
+        rules=experiment.rules._replace(skips_spikes=False),  # rates that are too high show themselves by spikes
         hparams=experiment.hparams,
         batches=experiment.batches,
         judge=experiment.eval_batches("validation") if "validation" in experiment.dataset.sizes else None,

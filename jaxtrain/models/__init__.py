@@ -2,7 +2,8 @@
 
 A model with a field `category_sizes`, the number of codes of each column of categories, gets its inputs taken apart:
 {"numbers" and "flags": float32, "codes": int32}, each (batch, columns). Other models get categories as columns of 0
-and 1 in one array.
+and 1 in one array. One with a field `tokens` is told how many different tokens there are; the last one is padding where
+inputs are texts of unlike length.
 """
 
 from jaxtrain.config.registry import Family, Product, having
@@ -12,6 +13,7 @@ from jaxtrain.models.mlp import MLP
 from jaxtrain.models.resnet import ResNet
 from jaxtrain.models.resnet9 import ResNet9
 from jaxtrain.models.tabular_mlp import TabularMLP
+from jaxtrain.models.text_encoder import TextEncoder
 from jaxtrain.models.transformer import Transformer
 from jaxtrain.models.unet import UNet
 from jaxtrain.models.vit import ViT
@@ -28,8 +30,9 @@ MODELS = Family(
         "vit": ViT,
         "grid_resnet": GridResNet,
         "transformer": Transformer,
+        "text_encoder": TextEncoder,
     },
     supplied=("outputs",),
-    offered=("category_sizes",),
+    offered=("category_sizes", "tokens"),
     product=Product("a Linen module", having("init", "apply")),
 )

@@ -65,21 +65,25 @@ class Transformer(nn.Module):
         positions = position + jnp.arange(tokens.shape[1])
         known = positions if cache is None else jnp.arange(cache.keys.shape[2])
         mask = (known[None, :] <= positions[:, None])[None]
-        hidden, extended = self._blocks(train)(hidden, cache, positions, mask)
+        blocks = make_blocks(self.layers, self.heads, self.expansion, self.dropout, train, remat=self.remat)
+        hidden, extended = blocks(hidden, cache, positions, mask)
         return embed.attend(rms_norm(hidden)), extended
 
-    def _blocks(self, train: bool) -> Callable[..., tuple[jax.Array, Cache]]:
-        """Makes the blocks, whose parameters have the layers as their first axis."""
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
-        scanned = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType] (annotated as one axis)
-            length=self.layers,
-            unroll=1 if self.remat or self.layers > UNROLLED else self.layers,
-        )
-        return scanned(self.heads, self.expansion, self.dropout, train, name="blocks")
+
+def make_blocks(
+    layers: int, heads: int, expansion: int, dropout: float | None, train: bool, *, remat: bool = False
+) -> Callable[..., tuple[jax.Array, Cache]]:
+    """Makes the blocks of a module that calls this, whose parameters have the layers as their first axis."""
+    block = nn.remat(Block, prevent_cse=False) if remat else Block
+    scanned = nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType] (annotated as one axis)
+        length=layers,
+        unroll=1 if remat or layers > UNROLLED else layers,
+    )
+    return scanned(heads, expansion, dropout, train, name="blocks")
 
 
 class Block(nn.Module):
@@ -94,7 +98,7 @@ class Block(nn.Module):
     def __call__(
         self, hidden: jax.Array, cache: Cache | None, positions: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, Cache]:
-        """Takes (batch, t, width), the cache of this layer, positions (t,) and a mask of keys (1, t, s)."""
+        """Takes (batch, t, width), the cache of this layer, positions (t,) and a mask of keys (batch or 1, t, s)."""
         batch, length, width = hidden.shape
         if width % (2 * self.heads):
             expected = f"a multiple of {2 * self.heads}, twice model.heads={self.heads}"

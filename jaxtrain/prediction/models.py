@@ -127,7 +127,7 @@ def outputs_of(predictions: np.ndarray, task: str, info: DataInfo) -> Outputs:
         return {"numbers": predictions}
     if task == "segmentation":
         return _of_classes(predictions, "mask") if (info.classes or 2) > 2 else _of_labels(predictions, "mask")
-    if task in ("classification", "label_distribution"):
+    if task in ("classification", "sequence_classification", "label_distribution"):
         return _of_classes(predictions, "class")
     if task in DECISIONS:
         return _of_labels(predictions, DECISIONS[task])

@@ -12,7 +12,7 @@ from jaxtrain.prediction.arrays import ArrayExamples, is_idx
 from jaxtrain.prediction.examples import Bad, Examples, Form
 from jaxtrain.prediction.pictures import pictures_of_parquet, pictures_of_paths, pictures_of_tables
 from jaxtrain.prediction.tables import FORMATS, TableExamples
-from jaxtrain.prediction.texts import Prompts
+from jaxtrain.prediction.texts import Prompts, texts_of_files
 
 ARRAYS = (".npy", ".npz")
 CSV = (".csv", ".tsv", ".data")
@@ -58,6 +58,7 @@ OPENED: dict[str, Callable[[Sequence[Path], Form, Bad], Examples]] = {
     "tables of pictures": pictures_of_tables,
     "pictures in Parquet": pictures_of_parquet,
     "texts": Prompts,
+    "files of texts": texts_of_files,
     **{name: _open_table(name) for name in FORMATS},
 }
 """Kind of files -> what opens them."""
@@ -68,6 +69,8 @@ def _kind_of(path: Path, form: Form) -> str:
     if form.info.vocabulary is not None:
         return "texts"
     table = _table_of(path, form)
+    if form.info.texts is not None and table is None:
+        return "files of texts"
     if form.info.encoding is not None:
         if table is None:
             raise UsageError("--data", str(path), f"a table: {one_of([*FORMATS])}, as the model was trained on one")

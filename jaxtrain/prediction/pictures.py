@@ -121,10 +121,10 @@ def _group_of_folder(root: Path, form: Form) -> Group:
     knobs = form.knobs(image_masks)
     if (form.info.has_maps or form.info.box_classes) and knobs["images"] in listing.folders:
         return _group_with_masks(root, knobs, form, has_masks=knobs["masks"] in listing.folders)
-    names = listing.images
+    names = listing.files
     classes = [""] * len(names)
     for folder in listing.folders:
-        inner = list_folder(root / folder, root).images
+        inner = list_folder(root / folder, root).files
         names = [*names, *(f"{folder}/{name}" for name in inner)]
         classes += [folder] * len(inner)
     if not names:
@@ -140,7 +140,7 @@ def _group_of_folder(root: Path, form: Form) -> Group:
 def _group_with_masks(root: Path, knobs: Mapping[str, Any], form: Form, *, has_masks: bool) -> Group:
     """Returns the pictures of one folder, with the masks of the same names in another where there is one for each."""
     folder = f"{knobs['images']}"
-    images = list_folder(root / folder, root).images
+    images = list_folder(root / folder, root).files
     names = [f"{folder}/{name}" for name in images]
     files = FileList(root, names)
     group = Group(files, np.array(names, object))

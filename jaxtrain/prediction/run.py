@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtrain.data.encoded import Encoding, oddities
 from jaxtrain.errors import DataError, JaxtrainWarning, UsageError, Words
 from jaxtrain.export.quality import predictions_of
 from jaxtrain.files import exists, is_directory, is_same_file, list_directory, rename
@@ -15,7 +16,7 @@ from jaxtrain.prediction.examples import Bad, Examples, Piece
 from jaxtrain.prediction.models import Model, Outputs
 from jaxtrain.prediction.opening import find_paths, open_examples
 from jaxtrain.prediction.tables import TableExamples
-from jaxtrain.prediction.texts import Prompts
+from jaxtrain.prediction.texts import Prompts, TextFile, TextFiles
 from jaxtrain.prediction.writers import Writer, writer_of
 from jaxtrain.storage.work_folder import work_beside
 from jaxtrain.trackers.progress import Progress, progress
@@ -59,7 +60,7 @@ def predict_to_file(
         with closing(make_writer(work, model.form.info, model.class_names)) as writer, shown as bar:
             predicted = _predict(model, examples, writer, bad, bar)
             rename(writer.finish(), output)
-    _warn_of_unseen(examples, predicted.examples)
+    _warn_of_unseen(examples, model.form.info.encoding, predicted.examples)
     return predicted
 
 
@@ -118,16 +119,16 @@ def _add(measure: Measure, piece: Piece, outputs: Outputs) -> int:
     return len(rows)
 
 
-def _warn_of_unseen(examples: Examples, count: int) -> None:
-    """Warns of categories that no training row has, and of characters that no training text has."""
+def _warn_of_unseen(examples: Examples, encoding: Encoding | None, count: int) -> None:
+    """Warns of what no training row has, such as a category, and of texts that are cut off."""
     if isinstance(examples, Prompts):
         _warn_of_unknown(examples)
-    if not isinstance(examples, TableExamples):
+    if not isinstance(examples, TableExamples | TextFiles) or encoding is None:
         return
-    for column, unseen in examples.unseen.items():
-        got = Words(f"{unseen:,} of {count:,} rows with a category of {column!r} that no training row has")
-        expected = "categories of training: they count as none of these"
-        warnings.warn(JaxtrainWarning(str(examples.files[0]), got, expected), stacklevel=3)
+    first = examples.files[0]
+    where = str(first.path if isinstance(first, TextFile) else first)
+    for words in oddities(encoding, count, examples.unseen, examples.cut):
+        warnings.warn(JaxtrainWarning(where, *words), stacklevel=3)
 
 
 def _warn_of_unknown(prompts: Prompts) -> None:

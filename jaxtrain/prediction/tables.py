@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrain.data.encoded import cut_off
 from jaxtrain.data.new_inputs import check_numbers
 from jaxtrain.data.readers import csv_files, json_lines, parquet_files
 from jaxtrain.data.readers.columns import TargetKind, clean
@@ -69,13 +70,17 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class TableExamples:
-    """Rows of tables, whose columns are those of training in any order; `unseen` counts unknown categories."""
+    """Rows of tables, whose columns are those of training in any order.
+
+    `unseen` counts unknown categories, or texts with unknown characters, and `cut` the texts that are cut off.
+    """
 
     files: Sequence[Path]
     format: TableFormat
     form: Form
     bad: Bad
     unseen: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
 
     count = None
     """The number of rows is not known before they are read."""
@@ -90,7 +95,9 @@ class TableExamples:
             with closing(self.format.records(file, knobs, roles, [*encoding.kinds], self.bad.note)) as blocks:
                 for records in blocks:
                     piece = self._piece(records, roles, str(file))
-                    self.unseen.update(encoding.unseen(piece.inputs) if len(piece) else {})
+                    if len(piece):
+                        self.unseen.update(encoding.unseen(piece.inputs))
+                        self.cut.update(cut_off(encoding, piece.inputs))
                     yield piece
 
     def _piece(self, records: Records, roles: Roles, file: str) -> Piece:

@@ -1,14 +1,20 @@
-"""Prompts to continue: the lines of text files."""
+"""Texts to predict from: the lines of files as prompts to continue, and files each of which is an example."""
 
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxtrain.data.readers.folders import list_folder
+from jaxtrain.data.readers.text_folders import SUFFIXES, read_texts, text_folder
 from jaxtrain.data.readers.text_lines import open_lines
+from jaxtrain.data.tables import Table
+from jaxtrain.data.text_columns import TEXT_COLUMN
 from jaxtrain.errors import DataError, Words
+from jaxtrain.files import is_directory
 from jaxtrain.prediction.examples import Bad, Form, Piece, row_ids
 
 BLOCK = 64
@@ -60,3 +66,66 @@ class Prompts:
         vocabulary = self.form.info.vocabulary
         if vocabulary is not None and vocabulary.unknown is not None:
             self.unknown[str(file)] += sum(vocabulary.unknown in vocabulary.encode(prompt) for prompt in prompts)
+
+
+class TextFile(NamedTuple):
+    """A file whose text is an example: its id, its path, and the label of its folder, -1 where that is no class."""
+
+    id: str
+    path: Path
+    label: int = -1
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Files of texts, each an example.
+
+    `unseen` counts the texts with characters that the training part lacks, and `cut` those that are cut off.
+    """
+
+    files: Sequence[TextFile]
+    form: Form
+    bad: Bad
+    unseen: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """The number of files."""
+        return len(self.files)
+
+    def pieces(self) -> Generator[Piece]:
+        """Yields the texts in the order of the files, as tables of one column."""
+        encoding = self.form.info.texts
+        assert encoding is not None
+        chosen = self.form.knobs(text_folder)["encoding"]
+        for begin in range(0, len(self.files), self.form.piece_rows):
+            own = self.files[begin : begin + self.form.piece_rows]
+            read = read_texts(own[0].path.parent, [file.path for file in own], chosen, self.bad.note)
+            table = Table({encoding.column: read.columns[TEXT_COLUMN]}, read.places)
+            self.unseen.update(encoding.unseen(table))
+            self.cut.update(encoding.cut_off(table))
+            places = {table.place(row) for row in range(len(table))}
+            kept = [file for file in own if str(file.path) in places]
+            labels = np.array([file.label for file in kept], np.int32)
+            ids = np.array([file.id for file in kept], object)
+            yield Piece(ids, table, np.maximum(labels, 0), labels >= 0) if kept else Piece(ids, None)
+
+
+def texts_of_files(paths: Sequence[Path], form: Form, bad: Bad) -> TextFiles:
+    """Finds texts: the files among the paths, and those of the folders, which may be in a folder for each class."""
+    found = (_files_of_folder(path, form) if is_directory(path) else [TextFile(str(path), path)] for path in paths)
+    return TextFiles([file for files in found for file in files], form, bad)
+
+
+def _files_of_folder(root: Path, form: Form) -> list[TextFile]:
+    listing = list_folder(root, root, SUFFIXES)
+    files = [TextFile(name, root / name) for name in listing.files]
+    known = form.info.class_names
+    for folder in listing.folders:
+        label = known.index(folder) if folder in known else -1
+        names = list_folder(root / folder, root, SUFFIXES).files
+        files += [TextFile(f"{folder}/{name}", root / folder / name, label) for name in names]
+    if not files:
+        raise DataError(str(root), Words("no texts in the folder"), "at least one, or folders of them")
+    return files

@@ -57,7 +57,7 @@ def look_at_step(step: StepFunction, state: TrainState, batch: Batch, rules: Rul
     They differ from the run's own in how XLA joins operations, and so in the last digits.
     """
     rows = len(batch["inputs"])
-    rules = rules._replace(norms_by_layer=False, samples_gradients=False)
+    rules = rules._replace(norms_by_layer=False, samples_gradients=False, skips_spikes=False)
     program = read_program(functools.partial(step, rules=rules), state=state, batch=batch)
     layers = name_layers(program)
     activations = find_activations(program, layers, rows // rules.accumulate)

@@ -48,6 +48,8 @@ def sentences_of(run: SavedRun) -> Iterator[str]:
     yield _speed(result.throughput)
     if result.edited:
         yield f"Accepted as changed by others: {', '.join(result.edited)}."
+    if result.skipped:
+        yield f"{result.skipped_in_words.capitalize()}."
     yield from run.damage
 
 

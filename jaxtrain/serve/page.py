@@ -71,7 +71,7 @@ def _kind(info: DataInfo) -> str:
     """Returns "table", "text", "picture" or "numbers", by what a person can give."""
     if info.vocabulary is not None:
         return "text"
-    if info.encoding is not None:
+    if info.table is not None:
         return "table"
     is_picture = len(info.input_shape) == 3 and info.input_shape[2] in (1, 3, 4)
     return "picture" if is_picture else "numbers"

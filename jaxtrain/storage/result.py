@@ -24,7 +24,8 @@ class Result:
     of the last state; throughput: examples_per_second, milliseconds_per_step, compile_seconds, data_wait_share of this
     session; reason: a sentence, if status is not "done" or the run stopped early; signal: the one that interrupted;
     seeds: mean, spread and interval of each metric over seeds, and the diverged seeds; None for a single run; folds:
-    the same over folds; edited: the files of the run that were changed by others and accepted as they stood.
+    the same over folds; edited: the files of the run that were changed by others and accepted as they stood; skipped:
+    the step, rows of the training split and lane of each batch that was skipped as a spike.
     """
 
     status: str
@@ -40,11 +41,19 @@ class Result:
     seeds: dict[str, Any] | None = None
     folds: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
         """Exit code of the command: 0 done, 4 diverged, 128 + the signal if one interrupted."""
         return {"done": 0, "diverged": 4, "interrupted": 128 + (self.signal or signal.SIGINT)}[self.status]
+
+    @property
+    def skipped_in_words(self) -> str:
+        """The sentence on the batches that the run skipped."""
+        count = len(self.skipped)
+        steps = ", ".join(f"{batch['step']:,}" for batch in self.skipped[:8]) + (", ..." if count > 8 else "")
+        return f"skipped {count:,} batch{'es' if count > 1 else ''} as spikes, at step {steps}"
 
 
 def write_result(workdir: Path, result: Result) -> None:

@@ -17,6 +17,7 @@ from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data import Needs
 from jaxtrain.data.info import DataInfo
+from jaxtrain.errors import DataError
 from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
 from jaxtrain.tasks.augment.views import AveragedOverViews
 from jaxtrain.tasks.classification import (
@@ -31,8 +32,10 @@ from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.lora import LoRA
+from jaxtrain.tasks.padded_texts import cut_padding
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
+from jaxtrain.tasks.sequence_classification import sequence_classification
 from jaxtrain.tasks.shapes import PerExample
 from jaxtrain.tasks.show.views import Views
 
@@ -56,7 +59,7 @@ def views_of(config: Config, info: DataInfo, values: Values) -> Views:
     """
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
-    model = _Model(bound["model"], precision, (), info.has_maps, info.layout.sizes if info.layout else ())
+    model = _Model(bound["model"], precision, (), info.has_maps, info.layout.sizes if info.layout else (), info.tokens)
     loss = PerExample(bound["loss"], bound["loss"].name)
     built = bound["task"](values, model, loss, info, augmentation=augmentation_of(config))
     return Views(*(getattr(built, name, None) for name in Views._fields))
@@ -74,15 +77,19 @@ def _build_task(
     lora: LoRA | None,
 ) -> Task:
     """Makes a task that normalises raw inputs, augments those of training, and computes in the chosen precision."""
+    if info.texts is not None and not model.takes("tokens"):
+        hint = "Give a model of your own a field `tokens`, the number of tokens, of which the last is padding"
+        raise DataError("model.name", model.name, "a model of texts, such as text_encoder", hint)
 
     def build(values: Values, info: DataInfo) -> Task:
         sizes = info.layout.sizes if info.layout else ()
-        bound = _Model(model, precision, views, info.has_maps, sizes)
+        bound = _Model(model, precision, views, info.has_maps, sizes, info.tokens)
         built = task(values, bound, PerExample(loss, loss.name), info, augmentation=augmentation)
         return lora.adapt(built) if lora else built
 
     rebuilt = _rebuilt(build, info)
     bare = rebuilt if task.takes("augmentation") else augmented(rebuilt, augmentation)
+    bare = bare if info.texts is None else cut_padding(bare, info.texts)
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
@@ -138,6 +145,7 @@ class _Model:
     views: tuple[str, ...]
     has_maps: bool
     category_sizes: tuple[int, ...]
+    tokens: int | None
 
     @property
     def name(self) -> str:
@@ -146,7 +154,7 @@ class _Model:
 
     def __call__(self, values: Values, *supplied: Any) -> Module:
         """Makes the module; `supplied` holds the number of outputs."""
-        built = self.member(values, *supplied, category_sizes=self.category_sizes)
+        built = self.member(values, *supplied, category_sizes=self.category_sizes, tokens=self.tokens)
         module = self.precision.wrap_module(built)
         return AveragedOverViews(module, self.views, self.has_maps) if self.views else module
 
@@ -162,6 +170,7 @@ TASKS = Family(
         "segmentation": segmentation,
         "detection": detection,
         "language_modelling": language_modelling,
+        "sequence_classification": sequence_classification,
         "contrastive": contrastive,
     },
     supplied=("model", "loss", "info"),

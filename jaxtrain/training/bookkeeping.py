@@ -42,6 +42,7 @@ class Bookkeeping:
         result: whether the state of the "best" evaluation or the "last" state counts as the result of the run.
         rows: the mark of the rows in metrics.jsonl at the time; None in checkpoints of earlier versions.
         edited: the files that were changed by others and accepted as they stood.
+        skipped: the step, the rows of the training split and, of several runs, the lane of each skipped batch.
         folds: description of the data of each fold, where all are trained together.
         layers: the paths of the trained parameters, where norms are measured by layer; not saved.
     """
@@ -57,6 +58,7 @@ class Bookkeeping:
     result: str = "best"
     rows: dict[str, Any] | None = None
     edited: list[str] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
     folds: list[dict[str, Any]] = field(default_factory=list)
     layers: Sequence[str] = ()
 

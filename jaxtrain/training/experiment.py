@@ -227,8 +227,14 @@ def make_rules(config: Config, info: DataInfo) -> Rules:
     optimizers = family("optimizer")
     optimizer = Optimizer(optimizers.bind(config["optimizer"]), optimizers.bind_common(config["optimizer"]))
     schedule = schedule_of(config)
-    accumulate = config["train"]["accumulate"]
-    return Rules(make_task(config, info), schedule, optimizer.of_trained(), accumulate, _frozen(config))
+    return Rules(
+        make_task(config, info),
+        schedule,
+        optimizer.of_trained(),
+        accumulate=config["train"]["accumulate"],
+        is_frozen=_frozen(config),
+        skips_spikes=config["train"]["on_spike"] is not None,
+    )
 
 
 def _frozen(config: Config) -> FrozenPaths | None:

@@ -184,7 +184,8 @@ class HostFeed:
 
     @property
     def _workers(self) -> int:
-        return self.section["workers"] or os.cpu_count() or 1
+        chosen = self.section["workers"]
+        return (os.cpu_count() or 1) if chosen is None else chosen
 
     @cached_property
     def _pools(self) -> dict[int, Buffers]:
@@ -200,7 +201,8 @@ def rows_of(section: Config, dataset: Dataset, step: int, count: int) -> np.ndar
     examples = dataset.sizes["train"]
     size = section["batch_size"]
     seed = section["seed"]
-    return batch_indices(step, count, examples=examples, batch_size=size, seed=seed, weights=dataset.weights)
+    drawn = {"weights": dataset.weights, "groups": dataset.groups}
+    return batch_indices(step, count, examples=examples, batch_size=size, seed=seed, **drawn)
 
 
 def buffers_of(pools: dict[int, Buffers], dataset: Dataset, examples: int) -> Buffers:

@@ -30,6 +30,7 @@ from jaxtrain.training.pictures import Gallery
 from jaxtrain.training.profile import Profile
 from jaxtrain.training.runners import Runner
 from jaxtrain.training.signals import Interruption
+from jaxtrain.training.skipped import find_skipped, line_of
 
 CALL_SECONDS = 0.5  # target duration of a call: long enough to amortize dispatch, short enough to react to signals
 
@@ -220,6 +221,7 @@ def _read_output(session: TrainingSession, call: PendingCall | None) -> None:
         raise NonFinite(call, output)
     session.gradients = output.gradients
     _add_metrics(session, output.metrics, call.steps)
+    _note_skipped(session, call.begin, output.metrics, call.steps)
     last_loss = jax.tree.map(lambda rows: rows[call.steps - 1], output.metrics["loss"])
     session.bar.update(call.end, loss=last_loss.result())
     if session.experiment.lengths.due(session.experiment.lengths.log, call.end):
@@ -266,6 +268,13 @@ def _add_metrics(session: TrainingSession, metrics: dict[str, Mean], steps: int)
         raise ConfigError("eval.metric", metric, one_of(names))
     session.bookkeeping.add(metrics, steps)
     session.metrics = metrics
+
+
+def _note_skipped(session: TrainingSession, begin: int, metrics: dict[str, Mean], steps: int) -> None:
+    """Names the batches that a call skipped as spikes, and notes them."""
+    for skipped in find_skipped(session.experiment, begin, metrics, steps):
+        session.bookkeeping.skipped.append(skipped)
+        session.bar.say(line_of(skipped))
 
 
 def _evaluate_and_save(session: TrainingSession) -> None:
@@ -323,7 +332,9 @@ def _step_back(session: TrainingSession, call: PendingCall, output: CallOutput) 
     session.state = state
     session.at = call.begin + finite_steps
     if replayed is not None:
-        _add_metrics(session, jax.device_get(replayed.metrics), finite_steps)
+        metrics = jax.device_get(replayed.metrics)
+        _add_metrics(session, metrics, finite_steps)
+        _note_skipped(session, call.begin, metrics, finite_steps)
     return Ending("diverged", reason)
 
 

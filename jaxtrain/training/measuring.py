@@ -16,7 +16,7 @@ from jaxtrain.tasks.shapes import PerExample
 MEASURED = frozenset(
     {
         *("classification", "binary_classification", "multi_label", "label_distribution"),
-        *("regression", "segmentation", "detection", "language_modelling"),
+        *("regression", "segmentation", "detection", "language_modelling", "sequence_classification"),
     }
 )
 """Tasks whose loss and metrics are functions of predictions and targets alone."""

@@ -13,6 +13,7 @@ from jaxtrain.core.batches import Batches
 from jaxtrain.core.frozen import put_shared, take_shared
 from jaxtrain.core.metric import Metrics
 from jaxtrain.core.metric_names import FOLD, NORMS, SEED
+from jaxtrain.core.spikes import steps_taken
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, StepFunction
 from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replicate
@@ -240,7 +241,7 @@ class Lanes:
         live = lanes_output.live
         finite_steps = np.array(lanes_output.kept)
         # A lane that was dead before the call has no counts: only those that died in this call are replayed.
-        for lane in np.flatnonzero(~live & (lanes_output.metrics["loss"].count[:, 0] > 0)):
+        for lane in np.flatnonzero(~live & steps_taken(lanes_output.metrics)[:, 0]):
             own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes_output)
             state, finite_steps[lane] = self._restore_last_finite(state, int(lane), own, batches)
         counted = np.arange(batches.capacity) < finite_steps[:, None]
@@ -293,7 +294,7 @@ class Lanes:
         self, state: TrainState, output: CallOutput, batches: Batches, steps: int
     ) -> tuple[TrainState, int, CallOutput | None, str]:
         """Explains the divergence of the lane that trained longest; `finish_call` has restored all lanes."""
-        finite_steps = int((output.metrics["loss"].count > 0).sum())
+        finite_steps = int(steps_taken(output.metrics).sum())
         longest = int(np.argmax(self.population.fetch(state.step)))
         last = self.population.fetch_lane(state, longest)
         own = batches.pick(longest)

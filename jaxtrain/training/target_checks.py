@@ -23,7 +23,7 @@ def check_targets(config: Config, dataset: Dataset) -> None:
     for name in dataset.parts:
         split = dataset.parts[name].split
         where = split.where("targets", name)
-        if task == "classification":
+        if task in ("classification", "sequence_classification"):
             _demand_labels(split, where)
         elif task == "multi_label":
             _demand_marks(split, where)
@@ -34,7 +34,7 @@ def check_targets(config: Config, dataset: Dataset) -> None:
         elif task == "regression" and len(split.targets.shape) > 2:
             hint = "Flatten them, as by targets.reshape(len(targets), -1)"
             raise DataError(where, _words(split), "a number or a row of numbers for each example in 'regression'", hint)
-    if task in ("classification", "binary_classification", "segmentation"):
+    if task in ("classification", "binary_classification", "segmentation", "sequence_classification"):
         _demand_several(dataset)
 
 

@@ -256,6 +256,7 @@ def _finish(session: TrainingSession, ending: Ending, workdir: Path) -> Result:
         seeds=_over_lanes(session, test, SEED),
         folds=_over_lanes(session, test, FOLD),
         edited=session.bookkeeping.edited,
+        skipped=session.bookkeeping.skipped,
     )
     session.checksums.write()
     _report_bad_examples(session, workdir / "skipped_examples.json")

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxtrain.config.schema import Name
+from jaxtrain.config.schema import Count, Name
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts, parse_numbers
 from jaxtrain.data.readers.records import (
     NoteBad,
     Records,
     Roles,
+    TextForm,
     find_files,
     inputs_alone,
     make_source,
@@ -26,6 +27,7 @@ from jaxtrain.data.readers.records import (
 from jaxtrain.data.readers.text_lines import SHARE, open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
+from jaxtrain.data.vocabulary import Pairs, Tokens
 from jaxtrain.errors import DataError, JaxtrainWarning, Words
 
 Delimiter = Literal[",", ";", "\t", "|", " "]
@@ -56,6 +58,10 @@ def csv(
     split_column: Name | None = None,
     delimiter: Delimiter | None = None,
     encoding: Name = "utf-8",
+    text: Name | None = None,
+    tokens: Tokens | None = None,
+    context: Count | None = None,
+    vocabulary: Pairs | None = None,
 ) -> Source:
     """A table of comma-separated values, plain or .gz, one column of which is the target, by its name or number.
 
@@ -65,9 +71,13 @@ def csv(
     `drop` leaves columns out; `split_column` says train, validation or test. Columns have the names of the first line
     (`header`; None: if it has the target's name, or texts above numbers), else `names`, else column_0, column_1, ...
     Characters in `target_strip` are removed from the end of targets. `delimiter` None: the one of , ; | and tab that
-    fits. Raises DataError naming file and line.
+    fits. With `text`, the texts of that column alone are the inputs, as `tokens` (None: bytes), cut off after `context`
+    of them (None: 256); of byte_pairs there are at most `vocabulary` (None: 4096). Raises DataError naming file and
+    line.
     """
-    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip, target_separator)
+    types = ColumnTypes(missing, numbers, categories)
+    of_text = TextForm(text, tokens, context, vocabulary)
+    roles = Roles(target, drop, split_column, types, target_strip, target_separator, of_text)
     form = CsvForm(header, names, delimiter, encoding)
     files = find_files("csv", path, {"train": file, "validation": validation_file, "test": test_file})
     return make_source({split: read_records(place, form, roles) for split, place in files.items()}, roles)

@@ -22,23 +22,26 @@ SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in na
 
 
 class Listing(NamedTuple):
-    """The contents of a folder, by sorted names: folders, images, and other files. Hidden ones are left out."""
+    """The contents of a folder, by sorted names: folders, files of a kind, and others. Hidden ones are left out."""
 
     folders: list[str]
-    images: list[str]
+    files: list[str]
     others: list[str]
 
 
-def list_folder(folder: Path, root: Path) -> Listing:
-    """Lists a folder below `root`; raises DataError for a link that leads out of `root`, or to nothing."""
+def list_folder(folder: Path, root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Listing:
+    """Lists a folder below `root`, whose files of the kind, by default images, have these endings.
+
+    Raises DataError for a link that leads out of `root`, or to nothing.
+    """
     listing = Listing([], [], [])
     with guarded(folder, "read"), os.scandir(folder) as entries:
         found = [(e.name, e.is_dir(), e.is_file(), e.is_symlink()) for e in entries if not e.name.startswith(".")]
     for name, is_folder, is_file, is_link in sorted(found):
         if is_link:
             demand_inside(folder / name, root)
-        is_image = is_file and name.lower().endswith(SUFFIXES)
-        kind = listing.folders if is_folder else listing.images if is_image else listing.others
+        is_wanted = is_file and name.lower().endswith(suffixes)
+        kind = listing.folders if is_folder else listing.files if is_wanted else listing.others
         kind.append(name)
     return listing
 
@@ -88,10 +91,10 @@ def folder_of(source: str, path: Path, name: str) -> Path:
     return path / name
 
 
-def say_skipped(root: Path, others: list[str]) -> None:
-    """Warns of files that are no images by their endings: how many of each ending."""
+def say_skipped(root: Path, others: list[str], kind: str = "images") -> None:
+    """Warns of files that are none of a kind by their endings: how many of each ending."""
     if others:
         endings = Counter(Path(name).suffix.lower() or "no ending" for name in others)
         listed = ", ".join(f"{ending}: {count}" for ending, count in endings.most_common(5))
-        got = Words(f"files that are no images ({listed})")
-        warnings.warn(JaxtrainWarning(str(root), got, "images alone", "They are left out"), stacklevel=3)
+        got = Words(f"files that are no {kind} ({listed})")
+        warnings.warn(JaxtrainWarning(str(root), got, f"{kind} alone", "They are left out"), stacklevel=3)

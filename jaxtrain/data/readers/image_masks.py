@@ -81,11 +81,11 @@ def _by_stem(root: Path, part: str) -> dict[str, str]:
     """Returns {name without ending: name below the root} of the images of a folder."""
     demand_inside(root / part, root)
     listing = list_folder(root / part, root)
-    if listing.folders or not listing.images:
+    if listing.folders or not listing.files:
         got = Words(f"the folder {listing.folders[0]}" if listing.folders else "no images")
         raise DataError(str(root / part), got, "images alone", "Put the images in one folder, or in train/ and test/")
     say_skipped(root / part, listing.others)
-    return _unique_stems(root, part, listing.images)
+    return _unique_stems(root, part, listing.files)
 
 
 def _unique_stems(root: Path, part: str, names: list[str]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def find_masks(root: Path, part: str, *, instances: bool) -> dict[str, list[str]
     demand_inside(root / part, root)
     listing = list_folder(root / part, root)
     say_skipped(root / part, listing.others)
-    found = {stem: [name] for stem, name in _unique_stems(root, part, listing.images).items()}
+    found = {stem: [name] for stem, name in _unique_stems(root, part, listing.files).items()}
     for name in listing.folders:
         if name in found:
             got = Words(f"both a file and a folder for {name}")
@@ -134,7 +134,7 @@ def _instances(root: Path, part: str, *, allowed: bool) -> list[str]:
         got = Words(f"the folder {listing.folders[0]} among the instances of an image")
         raise DataError(str(root / part), got, "images alone", "Move it away")
     say_skipped(root / part, listing.others)
-    return [f"{part}/{name}" for name in listing.images]
+    return [f"{part}/{name}" for name in listing.files]
 
 
 def _demand_all(folder: Path, what: str, stems: list[str], found: Container[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from jaxtrain.config.schema import Name
+from jaxtrain.config.schema import Count, Name
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
 from jaxtrain.data.readers.label_lists import as_text
@@ -16,6 +16,7 @@ from jaxtrain.data.readers.records import (
     NoteBad,
     Records,
     Roles,
+    TextForm,
     find_files,
     inputs_alone,
     make_source,
@@ -24,6 +25,7 @@ from jaxtrain.data.readers.records import (
 from jaxtrain.data.readers.text_lines import SHARE, open_lines
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import TEXT, Kind, Places, Table
+from jaxtrain.data.vocabulary import Pairs, Tokens
 from jaxtrain.errors import DataError, Words
 
 BLOCK = 2**14
@@ -45,6 +47,10 @@ def jsonl(
     missing: tuple[str, ...] = MISSING,
     target_strip: str = "",
     split_column: Name | None = None,
+    text: Name | None = None,
+    tokens: Tokens | None = None,
+    context: Count | None = None,
+    vocabulary: Pairs | None = None,
 ) -> Source:
     """A table with one JSON object a line, plain or .gz, one field of which is the target; inner fields as "a.b".
 
@@ -52,9 +58,12 @@ def jsonl(
     `categories` set it. Targets are classes by name, integers or floats, or lists of labels by name; several fields are
     a row of numbers. null, an absent field and the texts of
     `missing` are missing values. `drop` leaves fields out, lists too; `split_column` says train, validation or test.
-    Characters in `target_strip` are removed from the end of targets. Raises DataError naming file and line.
+    Characters in `target_strip` are removed from the end of targets. With `text`, the texts of that field alone are the
+    inputs, with `tokens`, `context` and `vocabulary` as in `csv`. Raises DataError naming file and line.
     """
-    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip)
+    types = ColumnTypes(missing, numbers, categories)
+    of_text = TextForm(text, tokens, context, vocabulary)
+    roles = Roles(target, drop, split_column, types, target_strip, text=of_text)
     files = find_files("jsonl", path, {"train": file, "validation": validation_file, "test": test_file})
     records = {split: read_records(place, drop, roles.target_names) for split, place in files.items()}
     return make_source(records, roles)

@@ -8,16 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxtrain.config.schema import Name
+from jaxtrain.config.schema import Count, Name
 from jaxtrain.data.held import read_all
 from jaxtrain.data.image_fields import ImageField, Size, given_form, image_form
 from jaxtrain.data.images import Resampling
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes
 from jaxtrain.data.readers.folders import SPLIT_OF
 from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups, as_array, is_image, is_plain, opened
-from jaxtrain.data.readers.records import Records, Roles, find_files, inputs_alone, make_source
+from jaxtrain.data.readers.records import Records, Roles, TextForm, find_files, inputs_alone, make_source
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import Kind, Places, Table, names_of
+from jaxtrain.data.vocabulary import Pairs, Tokens
 from jaxtrain.errors import DataError, Words, nearest, one_of
 from jaxtrain.files import is_directory, list_directory
 
@@ -44,15 +45,22 @@ def parquet(
     size: Size | None = None,
     channels: Literal[1, 3, 4] | None = None,
     resampling: Resampling = "bilinear",
+    text: Name | None = None,
+    tokens: Tokens | None = None,
+    context: Count | None = None,
+    vocabulary: Pairs | None = None,
 ) -> Source:
     """A table in Parquet, or images in one of its columns (bytes, or bytes and path); one column is the target.
 
     `file` is a file or a folder of parts, in the order of their names; parts named train-*, validation-* and test-* are
     these splits. Inputs are the columns `inputs`, else all but the target and those in `drop`; inner fields are "a.b",
     and a column of images stands alone. Columns of numbers are numbers; of texts and truth values as in `csv`, with
-    its knobs. Images are resized as in `image_folder`. Needs pyarrow. Raises DataError naming file and row.
+    its knobs, those of `text` too. Images are resized as in `image_folder`. Needs pyarrow. Raises DataError naming file
+    and row.
     """
-    roles = Roles(target, drop, split_column, ColumnTypes(missing, numbers, categories), target_strip, target_separator)
+    types = ColumnTypes(missing, numbers, categories)
+    of_text = TextForm(text, tokens, context, vocabulary)
+    roles = Roles(target, drop, split_column, types, target_strip, target_separator, of_text)
     parts = _parts(find_files("parquet", path, {"train": file, "validation": validation_file, "test": test_file}))
     columns = _check_columns(parts["train"][0], inputs, roles)
     image = _image_column(parts["train"][0], columns)

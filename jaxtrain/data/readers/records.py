@@ -22,6 +22,9 @@ from jaxtrain.data.readers.folders import SPLIT_OF
 from jaxtrain.data.readers.label_lists import LIST, are_lists, read_label_lists
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.data.tables import Kind, Places, Table, names_of, shown
+from jaxtrain.data.text_columns import MOST_TOKENS, Texts
+from jaxtrain.data.texts import MOST_PAIRS
+from jaxtrain.data.vocabulary import Tokens
 from jaxtrain.errors import ConfigError, DataError, Words, nearest, one_of
 from jaxtrain.files import exists
 
@@ -64,6 +67,37 @@ class Records:
         return self.columns[name]
 
 
+@dataclass(frozen=True)
+class TextForm:
+    """The column of a file whose texts are the inputs, and their tokens, as in `Texts`; None stands for its default."""
+
+    column: str | None = None
+    tokens: Tokens | None = None
+    context: int | None = None
+    vocabulary: int | None = None
+
+    def texts(self, records: Records) -> Texts:
+        """Returns the texts of records; raises DataError naming the line of an empty one."""
+        assert self.column is not None
+        values = records.column(self.column, "text")
+        if values.dtype.kind != "T":
+            raise DataError(records.file, Words(f"numbers in the column {self.column!r}"), "texts, for data.text")
+        values = clean(values, ())
+        empty = np.flatnonzero(values == "")
+        if len(empty):
+            got = Words(f"no text in the column {self.column!r}")
+            raise DataError(records.places(int(empty[0])), got, "a text in each row", "Leave the row out")
+        settings = (self.tokens or "bytes", self.context or MOST_TOKENS, self.vocabulary or MOST_PAIRS)
+        return Texts({self.column: values}, records.places, "", *settings)
+
+    def check(self) -> None:
+        """Raises ConfigError for settings of texts without a column of them."""
+        if self.column is None:
+            for knob in ("tokens", "context", "vocabulary"):
+                if (value := getattr(self, knob)) is not None:
+                    raise ConfigError(f"data.{knob}", value, "None without data.text, the column of texts")
+
+
 Target = str | int | tuple[str, ...]
 """The column to predict, by its name or number, or several by their names."""
 
@@ -72,6 +106,7 @@ Target = str | int | tuple[str, ...]
 class Roles:
     """The roles of columns: the target, those to leave out, the one that names splits; `types` are those of inputs.
 
+    With `text`, its column alone is the input.
     `target` is a name, or a number counted from 0, or from the end where it is negative, or several names. The
     characters in `target_strip` are removed from the end of targets; `target_separator` stands between labels in them.
     """
@@ -82,6 +117,7 @@ class Roles:
     types: ColumnTypes = dataclasses.field(default_factory=ColumnTypes)
     target_strip: str = ""
     target_separator: str = ""
+    text: TextForm = TextForm()
 
     @property
     def targets(self) -> tuple[str | int, ...]:
@@ -98,10 +134,12 @@ class Roles:
         """Returns the roles by which a run was trained, for new files to predict from."""
         types = ColumnTypes(knobs["missing"], knobs.get("numbers", ()), knobs["categories"])
         of_targets = (knobs.get("target_strip", ""), knobs.get("target_separator", ""))
-        return cls(knobs["target"], knobs["drop"], knobs["split_column"], types, *of_targets)
+        text = TextForm(*(knobs.get(knob) for knob in ("text", "tokens", "context", "vocabulary")))
+        return cls(knobs["target"], knobs["drop"], knobs["split_column"], types, *of_targets, text)
 
     def name_target(self, records: Records) -> "Roles":
         """Returns the roles with the target's name; raises DataError for one that names no column."""
+        self.text.check()
         named = {"drop": self.drop, "numbers": self.types.numbers, "categories": self.types.categories}
         for knob, names in named.items():
             for name in names:
@@ -109,10 +147,11 @@ class Roles:
         if self.split_column is not None:
             records.column(self.split_column, "split_column")
         names = tuple(self._name_of_target(target, records) for target in self.targets)
-        if not names or not {*names}.isdisjoint((*self.drop, self.split_column)) or len({*names}) < len(names):
+        others = (*self.drop, self.split_column, self.text.column)
+        if not names or not {*names}.isdisjoint(others) or len({*names}) < len(names):
             several = isinstance(self.target, tuple)
             what = "columns, each once, that are" if several else "a column that is"
-            expected = f"{what} neither in data.drop nor data.split_column"
+            expected = f"{what} neither in data.drop nor data.split_column{' nor data.text' * bool(self.text.column)}"
             raise ConfigError("data.target", self.target, expected)
         return dataclasses.replace(self, target=names if isinstance(self.target, tuple) else names[0])
 
@@ -208,6 +247,8 @@ def _columns(records: Records, roles: Roles, split: Split) -> dict[str, np.ndarr
 
 def make_table(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Table:
     """Returns the input columns as a table; `kinds` are those of the training table, none where it is read."""
+    if roles.text.column is not None:
+        return roles.text.texts(records)
     columns = {}
     for name in roles.inputs(records):
         values = clean(records.columns[name], roles.types.missing)

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
-from jaxtrain.config.schema import Bounds, Count, Name
+from jaxtrain.config.schema import Count, Name
 from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.data.info import DataInfo
@@ -14,7 +13,7 @@ from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.readers.text_lines import GZIP, open_lines
 from jaxtrain.data.source import Source, Split, missing
 from jaxtrain.data.texts import MOST_PAIRS, Text, check_length, windows
-from jaxtrain.data.vocabulary import LARGEST, Content, Tokens
+from jaxtrain.data.vocabulary import Content, Pairs, Tokens
 from jaxtrain.errors import DataError, Words
 from jaxtrain.files import exists, file_size, guarded, is_directory, list_directory, open_file, read_bytes
 
@@ -30,7 +29,7 @@ def text(
     tokens: Tokens = "bytes",
     context: Count = 128,
     stride: Count | None = None,
-    vocabulary: Annotated[int, Bounds(257, LARGEST)] = MOST_PAIRS,
+    vocabulary: Pairs = MOST_PAIRS,
     validation_file: Files | None = None,
     test_file: Files | None = None,
     encoding: Name = "utf-8",

@@ -87,6 +87,7 @@ def _config(config: Config, count: int) -> Config:
             **kept,
             "train.duration": f"{max(STEPS, STEPS_OF_BATCH * count)} steps",
             "train.early_stopping": None,
+            "train.on_spike": None,
             "log.every": "1 %",
             "eval.every": "10 %",
             "checkpoint.every": "50 %",
@@ -117,6 +118,7 @@ def cut_to_batches(dataset: Dataset, *, section: Config, count: int, entropies: 
         dataset,
         parts={"train": part, "validation": part},
         weights=InOrder(len(places)),
+        groups=None,
         fold_examples=None if dataset.fold_examples is None else float(len(places)),
     )
     if dataset.info.class_counts:
