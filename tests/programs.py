@@ -16,8 +16,9 @@ from typing import Any
 
 import jax
 import pytest
-from jax._src import compiler
+from jax._src import compilation_cache, compiler
 from jax._src.interpreters import mlir
+from jax._src.lru_cache import LRUCache
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -29,6 +30,7 @@ BITS = {**QUICK, "xla_backend_optimization_level": 1}
 UNFUSED = {**QUICK, "xla_cpu_max_isa": "AVX"} if platform.machine() == "x86_64" else BITS
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+OF_A_RUN = "jaxtrain-programs-"
 ALL_PROGRAMS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
@@ -64,6 +66,29 @@ def _shared_context() -> Any:
 
 
 mlir.make_ir_context = _shared_context
+
+
+class WholeEntries(LRUCache):
+    """Keeps the programs of all workers of a run, and of their forks, in one folder, where an entry appears whole.
+
+    A process that starts from nothing has JAX's own cache, which writes an entry in place: so it has the folder of the
+    worker that starts it.
+    """
+
+    def __init__(self, path: str, **options: Any) -> None:
+        own = Path(path)
+        super().__init__(str(own.with_name("shared") if own.parent.name.startswith(OF_A_RUN) else own), **options)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Writes an entry beside its place, and moves it there."""
+        entry = self.path / f"{key}-cache"
+        if not entry.exists():
+            unfinished = self.path / f"{key}.{os.getpid()}"
+            unfinished.write_bytes(value)
+            unfinished.rename(entry)
+
+
+compilation_cache.LRUCache = WholeEntries  # pyright: ignore[reportPrivateImportUsage]
 
 
 WAYS = {"bits": BITS, "unfused": UNFUSED, "optimized": {}}
@@ -105,15 +130,12 @@ def make_cache() -> Path | None:
     """
     if os.environ.get(CACHE):
         return None
-    os.environ[CACHE] = tempfile.mkdtemp(prefix="jaxtrain-programs-")
+    os.environ[CACHE] = tempfile.mkdtemp(prefix=OF_A_RUN)
     return Path(os.environ[CACHE])
 
 
 def use_cache(process: str) -> None:
-    """Keeps the programs of this process, and of the commands that it starts, in a folder of its own in the run's.
-
-    JAX writes an entry in place: were it shared, another process could read one that is half written.
-    """
+    """Keeps the programs of the commands that this process starts from nothing in a folder of its own in the run's."""
     os.environ[CACHE] = str(Path(os.environ[CACHE], process))
     os.environ.update(ALL_PROGRAMS)
     jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])

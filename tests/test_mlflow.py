@@ -25,7 +25,7 @@ from jaxtrain.search.run import run_search
 from jaxtrain.storage.json_lines import JsonLines
 from jaxtrain.storage.locks import run_lock
 from jaxtrain.storage.ownership import claim, read_owner
-from jaxtrain.trackers import mlflow_tracker
+from jaxtrain.trackers import mlflow_rest, mlflow_tracker
 from jaxtrain.trackers.event_summaries import metrics_of, tag_of
 from jaxtrain.trackers.figures import Picture
 from jaxtrain.trackers.jsonl import read_rows
@@ -465,21 +465,23 @@ def test_no_step_waits_for_a_slow_server_which_has_every_value_once_by_sync(
 ):
     """It does what it is asked, but answers only once the run has ended, so a step that waited would never be taken."""
     monkeypatch.setattr(mlflow_tracker, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(mlflow_rest, "ANSWER_SECONDS", 10 * PATIENCE)
     has_ended = threading.Event()
     was_told = threading.Event()
+    held: list[bool] = []
 
     def answer(first: str, body: bytes) -> tuple[bytes, float]:
         real = forward(server.uri, first, body)
         if "log-batch" in first:
             was_told.set()
-            has_ended.wait(PATIENCE)
+            held.append(has_ended.wait(PATIENCE))
         return real, 0.0
 
     workdir = tmp_path / "run"
     with fake_server(answer) as (uri, _):
         result = train_and_evaluate(on(uri, experiment="slow"), workdir, trackers=[Awaiting(was_told)])
         assert (result.status, result.step) == ("done", 60)
-        assert not has_ended.is_set()
+        assert not held, "an answer has come before the end"
         has_ended.set()
         assert f"has not got all; the command sync sends the rest of {workdir}" in capfd.readouterr().err
         sync(workdir)

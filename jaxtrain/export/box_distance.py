@@ -83,7 +83,7 @@ def _is_covered(own: np.ndarray, others: np.ndarray, scales: _Scales, tolerance:
     own, others = own[:, None], others[None]
     better = others[..., SIDES] >= own[..., SIDES] - tolerance * scales.score
     covers = _overlap(own, others) > overlap - _slack(own, others, tolerance * scales.side)
-    return (better & covers).any(axis=1)
+    return np.asarray((better & covers).any(axis=1))
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -66,10 +66,10 @@ class MlflowServer:
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, name the user, as for MLflow's own client.
     """
 
-    def __init__(self, uri: str, seconds: float = ANSWER_SECONDS) -> None:
-        """Touches no network; `seconds` is the time that each answer may take."""
+    def __init__(self, uri: str, seconds: float | None = None) -> None:
+        """Touches no network; `seconds` is the time that each answer may take (None: ANSWER_SECONDS)."""
         self.uri = uri.rstrip("/")
-        self._seconds = seconds
+        self._seconds = ANSWER_SECONDS if seconds is None else seconds
         self._authorization = _authorization()
 
     def experiment(self, name: str) -> Json | None:
