@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from tiny_runs import PATIENCE, Interrupting, config_file, on_devices, outcome, result_of, run, start, tiny
 
+from jaxtrain.replay.pair import diff_runs
+from jaxtrain.replay.pair_report import pair_lines
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.training.train import train_and_evaluate
 
@@ -38,6 +40,8 @@ def test_resumed_equals_uninterrupted_however_the_calls_are_cut(whole, tmp_path,
         assert result.test is None
     assert interrupted == sorted(set(interrupted))
     assert train_and_evaluate(tiny(LONG), tmp_path, quiet=True).status == "done"
+    pair = diff_runs(tmp_path, whole)
+    assert pair.are_the_same, "\n".join(pair_lines(pair))
     assert outcome(tmp_path) == outcome(whole)
 
 

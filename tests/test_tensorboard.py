@@ -89,6 +89,7 @@ def test_its_own_reader_finds_what_a_run_wrote(runs):
     found = read(runs / "slow")
     assert found["images"]["examples/fixed"] == [20, 40, 60]
     assert found["histograms"]["parameters/Dense_0/kernel"] == [0, 20, 40, 60]
+    assert found["histograms"]["gradients/Dense_0/kernel"] == [20, 40, 60], "none before the first step"
     assert found["scalars"]["loss/train"] == found["scalars"]["norms/gradient"] == [20, 40, 60]
     assert found["scalars"]["norms: update_to_parameter by layer/Dense_0/kernel"] == [20, 40, 60]
     assert found["scalars"]["hyperparameters/optimizer.learning_rate"] == [20, 40, 60]
