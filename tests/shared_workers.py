@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -134,12 +133,12 @@ def run_workers(url: str, folder: Path, workers: int, kills: int, seconds: float
             continue
         process = running[chosen].process
         if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.join()
             running[chosen] = Worker(url, folders[chosen], begin, seconds, options)
     for worker in running:
         worker.process.join()
-    return [worker.process.exitcode for worker in running]
+    return [int(worker.process.exitcode or 0) for worker in running]
 
 
 def run_parent(urls: list[str], folder: Path, **options: Any) -> list[list[int]]:

@@ -147,7 +147,7 @@ def test_the_tour_in_python_runs_as_one_program(folder: Path) -> None:
     """Python blocks that are not files, joined: the loop, vmap over rates, pmap on four devices, an own step."""
     blocks = [block["code"] for block in BLOCKS if block["language"] == "python" and not block["file"]]
     (folder / "tour.py").write_text("\n".join(blocks))
-    printed = run(folder, [sys.executable, "tour.py"], **on_devices(4)).stdout.splitlines()
+    printed = run(folder, [sys.executable, "tour.py"], XLA_FLAGS=on_devices(4)["XLA_FLAGS"]).stdout.splitlines()
     assert float(printed[0]) > 0.8, "the run on data in memory learnt"
     assert float(printed[1]) > 0.85, "the notebook's run learnt"
     assert float(printed[2].split()[1]) > 0.9, "the loop of one's own learnt"

@@ -38,7 +38,7 @@ def _send_to_server(workdir: Path) -> list[str]:
     try:
         return [line for sent in sync(workdir, quiet=True) for line in sync_lines(sent)]
     except JaxtrainError as error:
-        hint = f"sync --workdir={workdir} sends the export later"
+        hint = f"Send the export later: sync --workdir={workdir}"
         warnings.warn(JaxtrainWarning(error.key, error.got, error.expected, hint), stacklevel=2)
         return []
 

@@ -46,8 +46,8 @@ def encode_tables(
 
 def warn_of_unseen(encoding: Encoding, table: Table) -> None:
     """Warns of each column with what no training row has, with the number of such rows, and of texts cut off."""
-    for words in oddities(encoding, len(table), encoding.unseen(table), cut_off(encoding, table)):
-        warnings.warn(JaxtrainWarning(table.where, *words), stacklevel=4)
+    for got, expected in oddities(encoding, len(table), encoding.unseen(table), cut_off(encoding, table)):
+        warnings.warn(JaxtrainWarning(table.where, got, expected), stacklevel=4)
 
 
 def cut_off(encoding: Encoding, table: Table) -> dict[str, int]:

@@ -127,8 +127,8 @@ def _warn_of_unseen(examples: Examples, encoding: Encoding | None, count: int) -
         return
     first = examples.files[0]
     where = str(first.path if isinstance(first, TextFile) else first)
-    for words in oddities(encoding, count, examples.unseen, examples.cut):
-        warnings.warn(JaxtrainWarning(where, *words), stacklevel=3)
+    for got, expected in oddities(encoding, count, examples.unseen, examples.cut):
+        warnings.warn(JaxtrainWarning(where, got, expected), stacklevel=3)
 
 
 def _warn_of_unknown(prompts: Prompts) -> None:
