@@ -29,7 +29,7 @@ def run(options: Options) -> int:
 
 
 def _send_to_server(workdir: Path) -> list[str]:
-    """Sends an export to the MLflow server of its run, if it has one; returns what there is to say of it.
+    """Sends an export to the MLflow server of its run, if it has one; returns the lines to print.
 
     A server that does not take it is a warning: `sync` sends it later.
     """

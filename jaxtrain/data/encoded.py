@@ -58,13 +58,14 @@ def cut_off(encoding: Encoding, table: Table) -> dict[str, int]:
 def oddities(
     encoding: Encoding, rows: int, unseen: Mapping[str, int], cut: Mapping[str, int]
 ) -> Iterator[tuple[Words, str]]:
-    """Yields (got, expected) of a warning for each column with rows, of so many, that are `unseen` or `cut` off."""
-    what, those, fate = ("a category", "categories", "none of these")
-    if isinstance(encoding, TextEncoding):
-        what, those, fate = ("characters", "characters", "unknown")
+    """Yields (got, expected) of a warning for each column of which some of the `rows` are `unseen` or `cut` off."""
+    is_text = isinstance(encoding, TextEncoding)
+    what = "characters" if is_text else "a category"
+    known = "characters of training: they count as unknown"
+    expected = known if is_text else "categories of training: they count as none of these"
     for column, count in unseen.items():
         got = Words(f"{count:,} of {rows:,} rows with {what} of {column!r} that no training row has")
-        yield got, f"{those} of training: they count as {fate}"
+        yield got, expected
     for column, count in cut.items():
         got = Words(f"{count:,} of {rows:,} texts of {column!r} that are longer than {_longest(encoding)} tokens")
         yield got, "shorter ones: the rest is cut off, unless data.context is larger in training"

@@ -129,7 +129,7 @@ class _Examples:
         self.first = self._read_rows.first
 
     def start_processes(self, count: int) -> None:
-        """Reads in so many processes from now on."""
+        """Reads in `count` processes from now on."""
         self._workers = Workers(self._read_rows, count, self._read_rows.where)
 
     def read(self, rows: np.ndarray) -> Values:
@@ -223,7 +223,7 @@ class ExampleField:
         self._index = index
 
     def start_processes(self, count: int) -> None:
-        """Reads in so many processes from now on, as all fields of these examples do."""
+        """Reads in `count` processes from now on, as all fields of these examples do."""
         self._examples.start_processes(count)
 
     @property

@@ -51,7 +51,7 @@ class Workers:
             return self._ask(rows).result()
         except BrokenProcessPool as error:
             got = Words("a worker process that has ended, killed or out of memory")
-            hint = "Guard a script by `if __name__ == '__main__':`; the same call goes on from the last checkpoint"
+            hint = "Guard a script by `if __name__ == '__main__':`; the same call continues from the last checkpoint"
             raise DataError(self._where, got, f"{self._count} that read examples", hint) from error
 
     def _ask(self, rows: np.ndarray) -> Future[Values]:

@@ -1,4 +1,4 @@
-"""How far detected boxes are from those of a run, whatever their order.
+"""Distances of detected boxes from those of a run, in any order.
 
 Of two boxes that are nearly as good, rounding decides which one is kept, and at the last candidate which one is among
 them. So detections are compared as sets: one without a partner on the other side counts only if the rules by which
@@ -15,7 +15,7 @@ SIDES = 4
 
 
 class _Scales(NamedTuple):
-    """What differences are measured by, of the sides of boxes and of scores."""
+    """Units of differences: of the sides of boxes and of scores."""
 
     side: float
     score: float
@@ -44,7 +44,8 @@ def box_distance(found: np.ndarray, expected: np.ndarray, usual: int, tolerance:
 
 
 def _scales_of(values: np.ndarray) -> _Scales:
-    sides, scores = values[..., :SIDES], values[..., SIDES:]
+    sides = values[..., :SIDES]
+    scores = values[..., SIDES:]
     return _Scales(float(np.ptp(sides)) or 1.0, float(scores.max()) or 1.0, float(sides.mean()))
 
 
@@ -95,6 +96,6 @@ def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _slack(boxes: np.ndarray, others: np.ndarray, pixels: float) -> np.ndarray:
-    """Returns by how much the overlap (k, m) may differ where each side differs by so many pixels."""
+    """Returns by how much the overlap (k, m) may differ where each side differs by a number of pixels."""
     smallest = np.minimum(boxes[..., 2:SIDES].min(axis=-1), others[..., 2:SIDES].min(axis=-1))
     return 8 * pixels / np.maximum(smallest, 1e-30)

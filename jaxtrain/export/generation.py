@@ -17,7 +17,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Drawing(NamedTuple):
-    """How tokens are drawn: the arguments of `jaxtrain.generate` of the same names."""
+    """The way in which tokens are drawn: the arguments of `jaxtrain.generate` of the same names."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -99,7 +99,7 @@ def draw(logits: np.ndarray, count: int, drawing: Drawing) -> np.ndarray:
 
 
 def compile_drawing(tokens: int) -> None:
-    """Compiles what draws one of so many tokens, with and without `top_k`, ahead of the first one."""
+    """Compiles the programs that draw one of `tokens` tokens, with and without `top_k`, ahead of the first one."""
     for top_k in (None, 1):
         draw(np.zeros((1, tokens), np.float32), 0, Drawing(top_k=top_k))
 

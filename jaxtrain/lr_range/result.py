@@ -37,7 +37,7 @@ class LRRangeResult:
     description: str = ""
 
     KEYS: ClassVar = ("method", "target", "rows", "readings", "total_steps", "description")
-    """What `from_json` reads of a file."""
+    """The content that `from_json` reads of a file."""
 
     @property
     def row(self) -> int:

@@ -26,7 +26,7 @@ class Measure(NamedTuple):
 
 
 class Activation(NamedTuple):
-    """What a layer gives for the batch: its name, line of code, the place of its operation, the number of the value."""
+    """An output of a layer: its name, line of code, the place of its operation, the number of the value."""
 
     layer: str
     line: str

@@ -27,7 +27,7 @@ from jaxtrain.replay.origin import Origin, compiled, describe_origin, locate_ori
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen in a step.
+    """Measurements of one step.
 
     Attributes:
         loss: of the batch, by the instrumented step.

@@ -1,4 +1,4 @@
-"""Where a step leaves the finite numbers: the first operation that did, and what it got.
+"""The origin of numbers that are not finite in a step: the first operation that gave one, and its operands.
 
 The values of the step that are not finite are followed back from its results to the operation that made the first of
 them. Infinities that are constants of the program, such as those of a mask, are wanted, and followed no further.
@@ -21,7 +21,7 @@ LOOPS = ("scan", "while", "cond")
 
 
 class Range(NamedTuple):
-    """What an operation got, or gave: its name where it is an array of the state or the batch, and its values.
+    """An operand or a result of an operation: its name where it is an array of the state or the batch, and its values.
 
     low and high are those of its finite values; not_finite counts the others.
     """

@@ -1,4 +1,4 @@
-"""Where two runs part: in config, environment, data and order, in what they logged, and in the arrays of which step."""
+"""The parting of two runs: in config, environment, data and order, in what they logged, and in the arrays of which step."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ class RowDifference(NamedTuple):
 class StateDifference(NamedTuple):
     """The first states that differ.
 
-    step: they are those after so many steps; leaf: the first array that differs; difference: its largest one, relative
+    step: they are those after it; leaf: the first array that differs; difference: its largest one, relative
     to its largest magnitude; leaves: how many arrays differ, of `total`; worst: the one that differs most, and by how
     much.
     """
@@ -48,7 +48,7 @@ class StateDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class Pair:
-    """What two runs share, and where they part.
+    """The comparison of two runs: what they share, and where they part.
 
     Attributes:
         names: of the runs.
@@ -110,7 +110,7 @@ def diff_runs(
         trial: of two searches, the trial to compare in place of runs.
         trust: modules whose functions the config of a run that another user made may name.
         data: data that were given in Python to both.
-        say: prints a line on what goes on.
+        say: prints a line on the progress.
 
     Raises:
         UsageError: a directory holds no run.
@@ -175,14 +175,15 @@ def _ending(run: Recorded) -> tuple[str, int] | None:
 
 def _compare_rows(one: Recorded, other: Recorded, key: tuple[int, str]) -> RowDifference | None:
     """Compares a row of both, but for the times at which they were written."""
-    first, second = one.rows[key], other.rows[key]
+    first = one.rows[key]
+    second = other.rows[key]
     names = [name for name in first if name not in ("time", "step", "split") and name in second]
     apart = {name: (first[name], second[name]) for name in names if first[name] != second[name]}
     return RowDifference(*key, apart) if apart else None
 
 
 def first_other_batch(one: Recorded, other: Recorded, steps: int) -> int | None:
-    """Returns the first step, of so many, whose batches hold other rows of the same data."""
+    """Returns the first step, of a number of them, whose batches hold other rows of the same data."""
     for begin in range(0, steps, ORDER_STEPS):
         count = min(ORDER_STEPS, steps - begin)
         first, second = (rows_of(run.config["data"], run.dataset, begin, count) for run in (one, other))
@@ -274,7 +275,7 @@ def _go_back(one: Course, other: Course, equal: tuple[Course, Course]) -> None:
 
 
 def compare_states(one: Course, other: Course, step: int) -> StateDifference | None:
-    """Compares the states of two courses after so many steps, the floats of their configs aside."""
+    """Compares the states of two courses after a number of steps, the floats of their configs aside."""
     states = [course.run.runner.fetch(course.state) for course in (one, other)]
     tables = [_without_floats(leaf_digests(state)) for state in states]
     apart = [path for path in {**tables[0], **tables[1]} if tables[0].get(path) != tables[1].get(path)]

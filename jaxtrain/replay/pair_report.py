@@ -1,4 +1,4 @@
-"""What a comparison of two runs, or of two searches, says: its lines for people, and its document for programs."""
+"""The report of a comparison of two runs, or of two searches: its lines for people, and its document for programs."""
 
 import math
 from collections.abc import Iterator, Mapping

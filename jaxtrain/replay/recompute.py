@@ -24,11 +24,11 @@ LEAST_ANNOUNCED = 5.0
 
 
 CHECK_SECONDS = 60.0
-"""Seconds for which a recomputation goes on to what the run recorded next."""
+"""Seconds for which a recomputation continues, up to what the run recorded next."""
 
 
 class Comparison(NamedTuple):
-    """What the run recorded at a step, beside the same recomputed.
+    """A record of the run at a step, beside the same recomputed.
 
     what: "row", "checkpoint", "evaluation" or "end"; recorded, recomputed: the loss of a row, the metric of an
     evaluation, the beginnings of digests of states; difference: the largest one, 0 where both are equal to the bit;
@@ -70,7 +70,7 @@ class Course:
         return jax.tree.map(jnp.copy, self.state)
 
     def fork(self) -> "Course":
-        """Returns a copy, which goes on by itself."""
+        """Returns a copy, which continues by itself."""
         return replace(
             self, state=self.copy_state(), bookkeeping=copy.deepcopy(self.bookkeeping), comparisons=[*self.comparisons]
         )
@@ -200,7 +200,7 @@ def _say_way(run: Recorded, begin: int, step: int, say: Callable[[str], None]) -
 
 
 def compare_after(course: Course, number: int) -> list[str]:
-    """Goes on to the next row and the next saved state after a step; returns what was out of reach."""
+    """Continues to the next row and the next saved state after a step; returns what was out of reach."""
     run = course.run
     if run.diverged_at == number:
         course.advance(number + 1)

@@ -1,4 +1,4 @@
-"""What a replayed step says: its lines for people, and its document for programs."""
+"""The report of a replayed step: its lines for people, and its document for programs."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where two searches part: the first trial that is not the same in both, with its batch, rung and evaluation."""
+"""The parting of two searches: the first trial that is not the same in both, with its batch, rung and evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

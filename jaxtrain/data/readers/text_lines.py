@@ -30,7 +30,7 @@ OTHERS = {
 
 
 SHARE = 8
-"""The part of main memory, 1 in so many, that a line may take, or all lines of a table that is kept."""
+"""Divides main memory: the part that a line may take, or all lines of a table that is kept."""
 
 
 @contextmanager
