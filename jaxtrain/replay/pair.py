@@ -1,4 +1,4 @@
-"""The parting of two runs: in config, environment, data and order, in what they logged, and in the arrays of which step."""
+"""The parting of two runs: in config, environment, data and order, in what they logged, and in the arrays of a step."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
