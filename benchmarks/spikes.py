@@ -40,8 +40,9 @@ def main() -> None:
     options = parser.parse_args()
     runs, sound = (1, 2) if options.quick else (options.runs, options.sound)
     table = measure(runs, sound, options.steps)
-    print(json.dumps(table, indent=2))
-    timing.save(table | {"environment": timing.environment()}, options.output)
+    where = timing.environment()
+    print("\n".join([*timing.environment_lines(where), json.dumps(table, indent=2)]))
+    timing.save({**table, "environment": where}, options.output)
 
 
 def measure(runs: int, sound: int, steps: int) -> dict[str, Any]:
