@@ -258,7 +258,9 @@ def test_strict_finds_it_in_lanes(tmp_path):
 
 
 def test_strict_trains_as_the_run_does(finished, tmp_path):
-    _, said = lines_of(tiny(SPARE | {"debug.strict": True}), tmp_path / "run")
+    """Also with what is shown by default, for which a step has operations of its own."""
+    shown = {"debug.strict": True, "track.histograms": "10 %", "track.layers": True}
+    _, said = lines_of(tiny(SPARE | shown), tmp_path / "run")
     assert "strict: no operation went wrong in 60 steps" in said
     rows = [list(read_rows(place / "metrics.jsonl")) for place in (finished, tmp_path / "run" / "debug" / "strict")]
     for ours, theirs in zip(*rows, strict=True):

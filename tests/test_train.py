@@ -335,7 +335,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_loses_nothing_that_was_saved(
     arguments = [f"--config={config_file(tmp_path, given)}", "--quiet", "--workdir"]
     assert run(tmp_path, *arguments, "whole").returncode == 0
     script = [sys.executable, "-c", LIMITED, "60000", *arguments, "full"]
-    variables = environment()
+    variables = environment(JAX_ENABLE_COMPILATION_CACHE="false")
     full = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert full.returncode == 5
     assert full.stderr.startswith("error: ")

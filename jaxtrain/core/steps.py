@@ -287,11 +287,11 @@ MOST_SAMPLES = 512
 
 
 def sample_gradients(gradients: Any) -> jax.Array:
-    """Returns evenly spaced numbers of each leaf, float32 (leaves, MOST_SAMPLES); nan after those of a smaller one."""
+    """Returns evenly spaced numbers of each leaf, float32 (leaves, MOST_SAMPLES), small ones filled up with zeros."""
 
     def sample(leaf: jax.Array) -> jax.Array:
         chosen = leaf.reshape(-1)[:: sample_distance(leaf.size, MOST_SAMPLES)].astype(jnp.float32)
-        return jnp.pad(chosen, (0, MOST_SAMPLES - chosen.size), constant_values=jnp.nan)
+        return jnp.pad(chosen, (0, MOST_SAMPLES - chosen.size))
 
     return jnp.stack([sample(leaf) for leaf in jax.tree.leaves(gradients)])
 

@@ -36,8 +36,16 @@ class Sampler:
         self.begin(params)
         now = self._before
         moved = {path: own - before[path] for path, own in now.items() if path in before}
-        by_path = {} if gradients is None else dict(zip(now, gradients, strict=True))
-        return {"parameters": now, "changes of parameters": moved, "gradients": by_path}
+        of_gradients = {} if gradients is None else _without_padding(gradients, params)
+        return {"parameters": now, "changes of parameters": moved, "gradients": of_gradients}
+
+
+def _without_padding(samples: np.ndarray, params: Any) -> Samples:
+    """Returns the numbers of each array in samples (arrays, most), whose rows have zeros behind them."""
+    sizes = {path: leaf.size for path, leaf in named_leaves(params)}
+    most = samples.shape[1]
+    rows = zip(sizes.items(), samples, strict=True)
+    return {path: row[: -(-size // sample_distance(size, most))] for (path, size), row in rows}
 
 
 def sample_leaves(tree: Any) -> Samples:
