@@ -422,9 +422,9 @@ def test_rows_that_were_on_their_way_when_a_run_was_killed_are_there_once_though
 
 @pytest.mark.needs("peers")
 def test_a_run_killed_and_resumed_goes_on_under_its_id_with_every_value_once(server: MlflowServer, tmp_path: Path):
-    """It is killed while the server takes rows that no checkpoint counts on."""
-    given = {"train.duration": "20000 steps", "log.every": "100 steps", "eval.every": "2000 steps"}
-    config = config_file(tmp_path, given | {"checkpoint.every": "1000 steps"})
+    """It is killed while the server takes rows that no checkpoint counts on; it lasts longer than a server begins."""
+    given = {"train.duration": "80000 steps", "log.every": "400 steps", "eval.every": "8000 steps"}
+    config = config_file(tmp_path, given | {"checkpoint.every": "4000 steps"})
     workdir = tmp_path / "run"
     is_time = threading.Event()
 
@@ -447,7 +447,7 @@ def test_a_run_killed_and_resumed_goes_on_under_its_id_with_every_value_once(ser
         assert is_time.wait(PATIENCE), process.communicate()
         process.kill()
         process.communicate()
-        assert 0 < saved() < 20_000
+        assert 0 < saved() < 80_000
         (before,) = server.runs("resumed")
         assert before["info"]["status"] == "RUNNING"
         ended = run(tmp_path, *arguments)
