@@ -39,9 +39,9 @@ def test_a_config_opens_with_its_command(path):
 
 
 def is_in(config, knob):
-    """Tells whether a config has a knob, such as "model.width"."""
+    """Tells whether a config has a knob, such as "model.width", that is not off."""
     section, name = knob.split(".")
-    return name in config[section]
+    return config[section].get(name) is not None
 
 
 def needing(path):

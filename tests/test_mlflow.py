@@ -685,6 +685,10 @@ def test_the_export_of_a_run_is_its_model_which_the_client_loads(
     assert sent.counts == {"model": 1}
     assert main(["export", f"--workdir={workdir}", "--format=mlflow"]) == 0
     (own,) = server.runs("models")
+    (output,) = own["outputs"]["model_outputs"]
+    mlflow_rest.MlflowServer(server.uri).log_output(
+        own["info"]["run_id"], output["model_id"], 20
+    )  # as after a lost answer
     pictures = np.zeros((2, 8, 8, 1), np.uint8)
     np.save(tmp_path / "pictures.npy", pictures)
     command = [str(PEERS), "-c", LOAD, server.uri, own["info"]["run_id"], str(tmp_path / "pictures.npy")]

@@ -139,8 +139,10 @@ class MlflowServer:
         self._send("PATCH", f"logged-models/{model}", {"model_id": model, "status": "LOGGED_MODEL_READY"})
 
     def log_output(self, run: str, model: str, step: int) -> None:
-        """Says that a run gave a model at a step."""
-        self._post("runs/outputs", run_id=run, models=[{"model_id": model, "step": step}])
+        """Says once that a run gave a model at a step: the answer to an earlier call may have been lost."""
+        said = (self.run(run) or {}).get("outputs", {}).get("model_outputs", [])
+        if all(output["model_id"] != model for output in said):
+            self._post("runs/outputs", run_id=run, models=[{"model_id": model, "step": step}])
 
     def put_artifact(self, place: str, path: str, content: bytes) -> None:
         """Stores a file at a path below the artifacts of a run or a model, whose `artifact_uri` starts with PROXIED."""
