@@ -31,16 +31,26 @@ class Several(argparse.Action):
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), value])
 
 
-class Integer(Once):
-    """Stores an option's value as an integer; rejects other texts."""
+class Number(Once):
+    """Stores an option's value as a number; rejects other texts."""
+
+    kind: type[int] | type[float] = float
+    expected = "a number"
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
-        """Stores the integer."""
+        """Stores the number."""
         super().__call__(parser, namespace, value, option)
         try:
-            setattr(namespace, self.dest, int(value))
+            setattr(namespace, self.dest, self.kind(value))
         except ValueError as error:
-            raise UsageError(str(option), value, "an integer") from error
+            raise UsageError(str(option), value, self.expected) from error
+
+
+class Integer(Number):
+    """Stores an option's value as an integer; rejects other texts."""
+
+    kind = int
+    expected = "an integer"
 
 
 class Count(Integer):
@@ -51,18 +61,6 @@ class Count(Integer):
         super().__call__(parser, namespace, value, option)
         if getattr(namespace, self.dest) < 1:
             raise UsageError(str(option), value, "an integer, at least 1")
-
-
-class Number(Once):
-    """Stores an option's value as a number; rejects other texts."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
-        """Stores the number."""
-        super().__call__(parser, namespace, value, option)
-        try:
-            setattr(namespace, self.dest, float(value))
-        except ValueError as error:
-            raise UsageError(str(option), value, "a number") from error
 
 
 class Port(Integer):

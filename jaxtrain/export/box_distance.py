@@ -72,7 +72,8 @@ def _kept(picture: np.ndarray, label: int) -> np.ndarray:
 
 def _nearest(own: np.ndarray, others: np.ndarray, scales: _Scales) -> np.ndarray:
     """Returns the distance (k,) from boxes, with their scores or without, to the nearest of the others."""
-    own, others = own[:, None], others[None]
+    own = own[:, None]
+    others = others[None]
     units = np.maximum(scales.side, np.abs(own[..., :SIDES] - scales.middle))
     sides = (np.abs(own[..., :SIDES] - others[..., :SIDES]) / units).max(axis=-1)
     scores = (np.abs(own[..., SIDES:] - others[..., SIDES:]) / scales.score).max(axis=-1, initial=0.0)
@@ -81,7 +82,8 @@ def _nearest(own: np.ndarray, others: np.ndarray, scales: _Scales) -> np.ndarray
 
 def _is_covered(own: np.ndarray, others: np.ndarray, scales: _Scales, tolerance: float, overlap: float) -> np.ndarray:
     """Tells which boxes (k, 5) a kept one of the others suppresses, up to the tolerance."""
-    own, others = own[:, None], others[None]
+    own = own[:, None]
+    others = others[None]
     better = others[..., SIDES] >= own[..., SIDES] - tolerance * scales.score
     covers = _overlap(own, others) > overlap - _slack(own, others, tolerance * scales.side)
     return np.asarray((better & covers).any(axis=1))

@@ -58,9 +58,7 @@ def _as_texts(apart: Mapping[str, tuple[Any, Any]]) -> dict[str, list[str]]:
 
 def pair_lines(pair: Pair) -> Iterator[str]:
     """Yields the lines for people on two runs; the last one is the verdict."""
-    yield f"A: {pair.names[0]}"
-    yield f"B: {pair.names[1]}"
-    yield from _both("config", pair.config, "the same, where it changes numbers")
+    yield from _heading(pair)
     if pair.without_effect:
         yield f"  without an effect on numbers: {', '.join(pair.without_effect)}"
     if pair.environment is None:
@@ -144,11 +142,16 @@ def _verdict(pair: Pair) -> str:
     return "no difference was found, and not all could be compared"
 
 
-def search_lines(pair: SearchPair) -> Iterator[str]:
-    """Yields the lines for people on two searches; the last one is the verdict."""
+def _heading(pair: Pair | SearchPair) -> Iterator[str]:
+    """Yields the names of both, and what their configs differ in."""
     yield f"A: {pair.names[0]}"
     yield f"B: {pair.names[1]}"
     yield from _both("config", pair.config, "the same, where it changes numbers")
+
+
+def search_lines(pair: SearchPair) -> Iterator[str]:
+    """Yields the lines for people on two searches; the last one is the verdict."""
+    yield from _heading(pair)
     if pair.more:
         yield f"trials that only one has: {', '.join(map(str, pair.more[:MOST_KEYS]))}"
     if pair.trial is None:

@@ -83,7 +83,8 @@ def compare_outcomes(first: Mapping[int, Outcome], second: Mapping[int, Outcome]
     trial = next((number for number in shared if not _are_alike(first[number], second[number])), None)
     if trial is None:
         return pair
-    ours, theirs = first[trial], second[trial]
+    ours = first[trial]
+    theirs = second[trial]
     pair = replace(pair, trial=trial, batch=trial // batch)
     if ours.point != theirs.point:
         names = sorted({*ours.point, *theirs.point})
