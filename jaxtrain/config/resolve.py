@@ -196,10 +196,7 @@ def _resolve_space(given: Any, path: str = "search.space") -> Config:
 def _may_be_dropped(target: str, entry: Mapping[str, Any], config: Config, overrides: Mapping[str, Any]) -> bool:
     """Returns whether an entry may be dropped: it is the default's, or was written for another member."""
     path, _, knob = target.rpartition(".")
-    if (
-        f"{path}.name" in overrides
-        or flatten(default_sections()).get(f"schedule.{target}.name") == entry["name"]
-    ):
+    if f"{path}.name" in overrides or flatten(default_sections()).get(f"schedule.{target}.name") == entry["name"]:
         return True
     chosen = chosen_members(config).get(path)
     if chosen is None:
