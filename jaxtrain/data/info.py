@@ -270,7 +270,7 @@ def describe(
     `DataInfo`.
     """
     rows = _all(inputs, rows)
-    input_mean, input_std = (), ()
+    input_mean = input_std = ()
     if not isinstance(encoding, TextEncoding):
         input_mean, input_std = _statistics(inputs, statistics_rows(inputs, rows) if sample is None else sample)
     if isinstance(encoding, TableEncoding):
@@ -308,7 +308,7 @@ def describe_tokens(inputs: np.ndarray, vocabulary: Vocabulary) -> DataInfo:
 
 
 def check_tokens(tokens: np.ndarray, size: int) -> None:
-    """Raises DataError for numbers that are none of so many tokens."""
+    """Raises DataError for numbers that are no tokens of a vocabulary of this size."""
     if tokens.dtype.kind not in "iu" or (tokens.size and (tokens.min() < 0 or tokens.max() >= size)):
         found = f" from {tokens.min()} to {tokens.max()}" if tokens.size else ""
         got = Words(f"numbers of dtype {tokens.dtype}{found}")

@@ -22,7 +22,7 @@ Arrays = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ArrayInputs:
-    """Inputs (n, ...) as they lie in files: raw integers, or float32 with their remainders where these matter."""
+    """Inputs (n, ...) as files hold them: raw integers, or float32 with their remainders where these matter."""
 
     info: DataInfo
 
