@@ -25,13 +25,14 @@ from jaxtrain.tasks import needs_of
 from jaxtrain.training.checks import check_counted
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
+from jaxtrain.training.memory_plan import demand_memory
 from jaxtrain.training.shared_frozen import shares_frozen
 
 PROBE_STEPS = 5  # steps over which a program is timed before it runs
 MAX_WIDENING = 1.5  # reuse a program of up to this many times the lanes needed, which is cheaper than compiling another
 MOST_PROGRAMS = 24  # compiled programs that a search keeps; each takes about 7 MB of memory of the host
 MAX_CHUNK = 1024  # most lanes stepped together: more are no faster, and a kill loses more work
-PADDING_BYTES = 2**28  # states up to which a program is made for as many lanes as a batch has, since padding is free
+PADDING_BYTES = 2**25  # states up to which a program is made for as many lanes as a batch has, since padding is fast
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,9 @@ def _fit_lanes(experiment: Experiment, count: int, share: bool) -> Lanes:
             if most <= mesh.size:
                 break
             most = max(mesh.size, most // 2)
-    return OneByOne(build(config, beside=experiment), share)
+    alone = build(config, beside=experiment)
+    demand_memory(alone)
+    return OneByOne(alone, share)
 
 
 def _lanes_whose_states_fit(experiment: Experiment, share: bool) -> int:
