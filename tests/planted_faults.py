@@ -98,7 +98,7 @@ FAULTS: dict[str, Fault] = {
     "attention to itself alone": Fault("causal", model("alone"), ("words",)),
     "softmax over the wrong axis": Fault("causal", model("queries"), ("words",)),
     "tanh on the logits": Fault("output_form", model("tanh"), LOGITS),
-    "logits divided by 1000": Fault("output_form", model("divided"), LOGITS),
+    "logits divided by 1000": Fault("output_form", model("divided"), ("digits",)),
     "weights of classes the wrong way round": Fault("loss", data("rare") | {"loss": "inverted"}, ("digits",)),
     "weights frozen where they began": Fault("gradients", {"optimizer.frozen": "kernel"}),
     "a warm-up longer than the run": Fault(

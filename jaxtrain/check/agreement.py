@@ -27,6 +27,9 @@ LEARNED = 0.1
 MOST_STEPS = 150
 """Most steps of the run whose losses on two splits are compared: longer ones learn small data by heart."""
 
+DOUBT = 0.75
+"""The quantile of the gains of sets of validation examples that is judged, so that few examples are not judged hard."""
+
 SETS = 8
 """Sets into which the examples of a split are cut whose losses are compared; at least an example each."""
 
@@ -101,15 +104,15 @@ def splits_agree(context: Context) -> Answer:
     both = [{name: values[apart] for name, values in runs.rows.items()}]
     both.append({name: values[:count] for name, values in runs.judged_rows.items()})
     start = runs.run(1, rate=0.0).state
-    (before, after), (other_before, other_after) = [
-        [_typical_loss(runs, state, rows) for state in (start, outcome.state)] for rows in both
-    ]
+    losses = np.array([[_losses_of_sets(runs, state, rows) for state in (start, outcome.state)] for rows in both])
+    (before, after), (other_before, other_after) = np.median(losses, axis=2)
+    gains, other_gains = losses[:, 0] - losses[:, 1]
     text = f"in {steps} steps the loss of training examples kept apart goes from {before:.4g} to {after:.4g}, that of "
     text += f"validation from {other_before:.4g} to {other_after:.4g}"
-    if before - after <= LEARNED * abs(before):
+    if min(before - after, float(np.median(gains))) <= LEARNED * abs(before):
         return not_asked(f"{text}: too little was learned")
     return _judge(
-        (other_before - other_after) / (before - after),
+        float(np.quantile(other_gains, DOUBT) / np.median(gains)),
         text,
         "the validation split follows another rule than the training split: its labels are numbered otherwise, its "
         "inputs were prepared otherwise, or it is of another kind",
@@ -117,11 +120,11 @@ def splits_agree(context: Context) -> Answer:
     )
 
 
-def _typical_loss(runs: ShortRuns, state: TrainState, rows: Mapping[str, np.ndarray]) -> float:
-    """Returns the median loss of a few sets of examples, which one example that is certain and wrong does not move."""
+def _losses_of_sets(runs: ShortRuns, state: TrainState, rows: Mapping[str, np.ndarray]) -> list[float]:
+    """Returns the losses of a few sets of examples, of which one example that is certain and wrong moves one alone."""
     size = len(rows["inputs"]) // SETS
     sets = ({name: values[i * size : (i + 1) * size] for name, values in rows.items()} for i in range(SETS))
-    return float(np.median([runs.loss_of(state, each) for each in sets]))
+    return [runs.loss_of(state, each) for each in sets]
 
 
 def _judge(share: float, text: str, meaning: str, remedy: str) -> Answer:
