@@ -375,7 +375,7 @@ def remove_empty_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_directory(prefix: str) -> Iterator[Path]:
-    """Makes a directory for temporary files for a block, and removes it afterwards with all that is in it."""
+    """Makes a directory for temporary files for a block, and removes it afterwards with its content."""
     with guarded(Path(tempfile.gettempdir()), "written"):
         path = Path(tempfile.mkdtemp(prefix=prefix))
     try:

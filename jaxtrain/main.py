@@ -90,7 +90,7 @@ UNREAD: dict[str | None, tuple[str, ...]] = {
     "export": ("--config", "--workdir", "--trust"),
     None: ("--config", "--workdir", "--trust"),
 }
-"""What a verb reads -> the options for other things to read, which it does not take."""
+"""The thing that a verb reads -> the options for other things to read, which it does not take."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -260,7 +260,7 @@ def _check_options(verb: str, options: Options) -> None:
 
 
 def _check_export(verb: str, options: Options) -> None:
-    """Raises UsageError unless an export is all that is given to read."""
+    """Raises UsageError unless an export alone is given to read."""
     if options.export is None:
         raise UsageError("--export", Words("nothing"), "the directory of an export", f"Give {verb} --export=DIR")
     if options.config or options.overrides or options.workdir or options.trust:

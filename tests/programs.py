@@ -89,9 +89,13 @@ class WholeEntries(LRUCache):
 
 
 compilation_cache.LRUCache = WholeEntries  # pyright: ignore[reportPrivateImportUsage]
+# To compress a program takes as long as to lower it, and the folder lies in memory for a few minutes only.
+compilation_cache.compress_executable = bytes
+compilation_cache.decompress_executable = bytes
 
 
 WAYS = {"bits": BITS, "unfused": UNFUSED, "optimized": {}}
+EVERY_WAY = [*WAYS.values(), QUICK]
 
 
 def _options_of(item: pytest.Item) -> dict[str, Any]:
@@ -102,20 +106,20 @@ def _options_of(item: pytest.Item) -> dict[str, Any]:
 def sort_by_options(items: list[pytest.Item]) -> None:
     """Puts the tests of a file that compile alike behind each other, those that compare bits first.
 
-    So programs are dropped once, and what a fixture of the file trains has the bits that its tests compare.
+    So what a fixture of the file trains has the bits that its tests compare.
     """
     files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
-    ways = [*WAYS.values(), QUICK]
-    items.sort(key=lambda item: (files[item.path], ways.index(_options_of(item))))
+    items.sort(key=lambda item: (files[item.path], EVERY_WAY.index(_options_of(item))))
 
 
 def compile_as(item: pytest.Item) -> None:
-    """Chooses how this process compiles by the marks of a test; what was compiled otherwise is dropped."""
+    """Chooses how this process compiles by the marks of a test, and keeps what is compiled otherwise apart.
+
+    The version of a profile is a part of the key of every program; without a profile it changes nothing else.
+    """
     global _options
-    chosen = _options_of(item)
-    if chosen != _options:
-        jax.clear_caches()
-        _options = chosen
+    _options = _options_of(item)
+    jax.config.update("jax_xla_profile_version", 1 + EVERY_WAY.index(_options))
 
 
 def flags() -> str:

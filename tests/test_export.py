@@ -24,7 +24,7 @@ from jaxtrain.config.resolve import resolve_config
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, StorageError, UsageError
-from jaxtrain.export import check, write
+from jaxtrain.export import check, mlflow_files, write
 from jaxtrain.export.card import TO_BE_FILLED_IN
 from jaxtrain.export.check import CheckedRows, check_export
 from jaxtrain.export.exported_model import ExportedModel
@@ -334,6 +334,23 @@ def test_a_model_that_predicts_otherwise_is_not_left_behind(
     monkeypatch.setitem(check.TOLERANCES, "float32", 0.0)
     with pytest.raises(StorageError, match=r"'logits' off by .* expected at most 0, the predictions of the run"):
         export_run(digits, tmp_path / "output")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ("missing = len(names) - 1", "missing = 1", "MLmodel: got 'logits' off by .* of its spread"),
+        ("ExportedModel(path)", "ExportedModel()", "a fresh process that failed .*missing 1 required"),
+    ],
+)
+def test_code_for_mlflow_that_predicts_otherwise_is_not_left_behind(
+    broken: tuple[str, str, str], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sound, faulty, message = broken
+    monkeypatch.setattr(mlflow_files, "read_text", lambda path: path.read_text().replace(sound, faulty))
+    with pytest.raises(StorageError, match=message):
+        export_run(table, tmp_path / "output", formats=["mlflow"], data=PEOPLE)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlflow_server import MlflowServer, fake_server, forward, free_port, http, mlflow_server, named
 from optional_parts import PEERS
-from tiny_runs import PATIENCE, config_file, run, start, tiny
+from tiny_runs import PATIENCE, SHOWN, config_file, run, start, tiny
 
 from jaxtrain import load_run
 from jaxtrain.commands.sync import sync, sync_lines
@@ -58,7 +58,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def on(uri: str, **more: Any) -> Config:
     """Returns the tiny config, tracked at an address; keyword arguments are keys of `track.mlflow`."""
     section = {f"track.mlflow.{key}": value for key, value in {"uri": uri, **more}.items()}
-    return tiny({**section, "track.tensorboard": False})
+    return tiny({**SHOWN, **section, "track.tensorboard": False})
 
 
 def expected(workdir: Path) -> dict[tuple[int, str], float]:

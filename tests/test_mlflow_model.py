@@ -96,6 +96,8 @@ def test_what_is_unlike_training_is_refused_in_one_line(runs: Path, tmp_path: Pa
         table.predict({name: column for name, column in given.items() if name != "day"})
     with pytest.raises(ValueError, match="inputs: got a text in the column 'gain'; expected numbers"):
         table.predict({**given, "gain": ["much", "little"]})
+    with pytest.raises(ValueError, match=r"inputs: got a column 'job' of shape \(2, 1\); expected one value for each"):
+        table.predict({**given, "job": given["job"][:, None]})
     with pytest.raises(ValueError, match=r"inputs: got numbers of the type float64; expected uint8 numbers"):
         ExportedModel(runs / "digits" / "export").predict(np.full((1, 8, 8, 1), 1.7))
     shutil.copytree(runs / "digits" / "export", tmp_path / "copy")

@@ -164,7 +164,7 @@ def test_a_batch_is_computed_at_the_length_that_it_needs(experiment):
             jax.debug.callback(lambda _, n=batch["inputs"].shape[1]: lengths.append(n), batch["targets"][0])
             return jnp.sum(params) * 0.0, (model_state, {})
 
-    from jaxtrain.tasks.padded_texts import cut_padding
+    from jaxtrain.tasks.padding import cut_padding
 
     assert info.texts is not None
     task = cut_padding(Task(init=lambda *_: None, loss=Recording.loss, predict=lambda *_: None), info.texts)
@@ -322,7 +322,7 @@ def test_a_config_that_does_not_fit_texts_is_refused_in_one_line(tmp_path, chang
 
 
 def test_sequence_classification_of_other_data_is_refused():
-    with pytest.raises(DataError, match=r"'sequence_classification' for inputs of shape .* that are no texts"):
+    with pytest.raises(DataError, match=r"'sequence_classification' for inputs of shape .* that are of one length"):
         build(tiny({"task.name": "sequence_classification"}))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_trackers import read_events
-from tiny_runs import PATIENCE, Interrupting, tiny
+from tiny_runs import PATIENCE, SHOWN, Interrupting, tiny
 
 from jaxtrain.config.identity import digest
 from jaxtrain.config.resolve import resolve_config
@@ -76,7 +76,8 @@ def test_a_run_shows_fixed_examples_at_intervals_and_its_result_at_the_end(tmp_p
 
 
 def test_nothing_is_shown_where_it_is_off_and_no_number_differs(tmp_path):
-    on, off = tiny({"track.layers": True, "track.histograms": "20 steps"}), tiny(OFF | {"track.tensorboard": False})
+    on = tiny({**SHOWN, "track.layers": True, "track.histograms": "20 steps"})
+    off = tiny(OFF | {"track.tensorboard": False})
     digests = [
         train_and_evaluate(config, tmp_path / name, quiet=True).state_digest
         for name, config in (("on", on), ("off", off))
@@ -153,7 +154,7 @@ def test_performance_is_recorded_beside_the_metrics(tmp_path):
 
 def test_lanes_show_the_first_of_them_as_its_solo_run_would(tmp_path):
     one, several = MemoryTracker(), MemoryTracker()
-    short = {"track.histograms": None, "train.ema": None}
+    short = {**SHOWN, "track.histograms": None, "train.ema": None}
     train_and_evaluate(tiny(short), tmp_path / "one", trackers=[one], quiet=True)
     train_and_evaluate(tiny(short | {"train.seeds": 2}), tmp_path / "two", trackers=[several], quiet=True)
     assert names(one)["examples/fixed"] == names(several)["examples/fixed"]
@@ -211,7 +212,7 @@ def my_shown_task(model, loss, info):
 
 def test_a_picture_function_that_raises_is_said_once_and_the_run_goes_on(tmp_path, capfd):
     own = MemoryTracker()
-    result = train_and_evaluate(tiny({"task.name": f"{__name__}:my_task"}), tmp_path, trackers=[own])
+    result = train_and_evaluate(tiny({**SHOWN, "task.name": f"{__name__}:my_task"}), tmp_path, trackers=[own])
     said = [line for line in capfd.readouterr().err.splitlines() if "I cannot draw" in line]
     assert len(said) == 1, said
     assert said[0].startswith("task.name: got a function show that raises RuntimeError: I cannot draw (line ")
@@ -222,7 +223,8 @@ def test_a_picture_function_that_raises_is_said_once_and_the_run_goes_on(tmp_pat
 
 def test_a_picture_function_of_a_users_own_is_drawn(tmp_path):
     own = MemoryTracker()
-    train_and_evaluate(tiny({"task.name": f"{__name__}:my_shown_task"}), tmp_path, trackers=[own], quiet=True)
+    config = tiny({**SHOWN, "task.name": f"{__name__}:my_shown_task"})
+    train_and_evaluate(config, tmp_path, trackers=[own], quiet=True)
     assert names(own) == {"examples/fixed/mine": [20, 40, 60]}
     assert own.texts_of_steps[20, "examples/fixed/words"] == "64 examples"
 
@@ -237,7 +239,7 @@ def test_no_step_waits_for_a_drawing_that_hangs_and_the_end_for_a_bounded_time(t
 
     monkeypatch.setattr(background, "CLOSE_SECONDS", 0.5)
     monkeypatch.setattr(pictures, "draw", hang)
-    result = train_and_evaluate(tiny(), tmp_path)
+    result = train_and_evaluate(tiny(SHOWN), tmp_path)
     assert not drawn, "a drawing has ended before the run"
     has_ended.set()
     assert (result.status, result.step) == ("done", 60)

@@ -14,7 +14,7 @@ import pytest
 from browser import Page, chromium
 from test_language_modelling import CONTENT
 from test_language_modelling import GIVEN as LANGUAGE
-from tiny_runs import Interrupting, result_of, tiny
+from tiny_runs import SHOWN, Interrupting, result_of, tiny
 
 from jaxtrain.data import Source
 from jaxtrain.errors import UsageError
@@ -36,20 +36,28 @@ from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.picture_files import PictureFiles
 from jaxtrain.training.train import train_and_evaluate
 
-QUIET = {"track.tensorboard": False, "eval.metric": "accuracy"}
+QUIET = {**SHOWN, "track.tensorboard": False, "eval.metric": "accuracy"}
 RANDOM = np.random.default_rng(0)
 PICTURES = RANDOM.integers(0, 255, (60, 16, 16, 1)).astype(np.uint8)
 MASKS = Source({"train": (PICTURES, (PICTURES[..., 0] > 127).astype(np.uint8))})
 UNET = {
+    **SHOWN,
     **{"track.tensorboard": False, "task.name": "segmentation", "loss.name": "dice_cross_entropy"},
     **{"model.name": "unet", "model.width": 4, "model.depth": 1, "data.batch_size": 8, "train.ema": None},
 }
-REGRESSION = {"track.tensorboard": False, "task.name": "regression", "loss.name": "mse", "data.name": "diabetes"}
+REGRESSION = {
+    **SHOWN,
+    "track.tensorboard": False,
+    "task.name": "regression",
+    "loss.name": "mse",
+    "data.name": "diabetes",
+}
 
 
 def make_language(workdir: Path) -> None:
     (workdir.parent / "words.txt").write_text(CONTENT)
-    given = {**LANGUAGE, "data.path": str(workdir.parent), "train.duration": "20 steps", "track.tensorboard": False}
+    short = {"train.duration": "20 steps", "track.tensorboard": False}
+    given = {**LANGUAGE, **SHOWN, **short, "data.path": str(workdir.parent)}
     train_and_evaluate(tiny(given), workdir, quiet=True)
 
 

@@ -29,9 +29,12 @@ GIVEN: dict[str, Any] = {
     "eval": {"every": "20 steps"},
     "checkpoint": {"every": "20 steps"},
     "parallel": {"mesh": 1},
-    "track": {"histograms": None},
+    "track": {"histograms": None, "pictures": None},
 }
-"""One program for most tests, so that it is compiled once in a process; gradients would take another."""
+"""One program for most tests, so that it is compiled once in a process: gradients and pictures would take others."""
+
+SHOWN = {"track.pictures": "10 %"}
+"""Turns the pictures on, as they are by default."""
 
 RATE_OF = {
     **{"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rprop": 1e-3, "rmsprop": 3e-3, "adagrad": 0.1, "adadelta": 2.0},

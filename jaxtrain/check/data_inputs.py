@@ -73,7 +73,8 @@ def inputs(context: Context) -> Answer:
     deviation = by_feature.std(axis=0)
     constant = int((deviation < NEAR_CONSTANT).sum())
     text = (
-        f"mean {by_feature.mean():.3g}, deviation {by_feature.std():.3g}, from {values.min():.3g} to {values.max():.3g}"
+        f"mean {by_feature.mean():.3g}, deviation {by_feature.std():.3g}, "
+        f"from {by_feature.min():.3g} to {by_feature.max():.3g}"
         + (f"; {constant:,} of {len(deviation):,} features nearly constant" if constant else "")
     )
     if constant == len(deviation):
@@ -241,8 +242,8 @@ def leak(context: Context) -> Answer:
     values = np.asarray(context.seen("train"), np.float64)
     if info.vocabulary is not None:
         return not_asked("the targets of a text are its own tokens")
-    if info.texts is not None:
-        return not_asked("a place in texts is no feature")
+    if info.padding is not None:
+        return not_asked("a place in texts or sequences is no feature")
     targets = np.asarray(context.rows("train")["targets"], np.float64)
     if targets.ndim > 1 and targets.shape[1:] != (1,):
         return not_asked("targets of several numbers")
@@ -305,6 +306,8 @@ def _number_score(bins: np.ndarray, targets: np.ndarray, learn: slice, judge: sl
 
 def _numbers(context: Context, values: np.ndarray) -> np.ndarray:
     """Returns values (n, features): the columns of a table that are numbers, the channels of a picture."""
+    if context.info.sequences is not None:
+        return values[context.info.sequences.is_kept(values)][:, :-1]
     if values.ndim > 2:
         return values.reshape(-1, values.shape[-1])
     encoding = context.info.table

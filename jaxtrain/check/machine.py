@@ -64,7 +64,7 @@ def waiting(context: Context) -> Answer:
 
 
 def duration(context: Context) -> Answer:
-    """How long does the whole run take, and does it fit into memory?"""
+    """Does the whole run fit into memory, and how long does it take?"""
     runs = short_runs(context)
     total = context.experiment.lengths.total
     text = f"{total:,} steps of {1e3 * runs.step_seconds:.3g} ms: {_time(total * runs.step_seconds)} of steps"

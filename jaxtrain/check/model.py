@@ -120,7 +120,7 @@ def mixing(context: Context) -> Answer:
 def nonlinearity(context: Context) -> Answer:
     """Is a model of several layers more than one linear map?"""
     inputs = context.seen("train")
-    if context.info.tokens is not None or context.info.layout is not None:
+    if context.info.padding is not None or context.info.tokens is not None or context.info.layout is not None:
         return not_asked("inputs that cannot be added up")
     kernels = [path for path, leaf in context.named_params.items() if leaf.ndim >= 2 and leaf.size > 1]
     if len(kernels) < 2:

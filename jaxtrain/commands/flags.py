@@ -100,7 +100,7 @@ FLAGS = {
     "--quiet": Flag("prints only errors"),
     "--trust": Flag("lets a config.json of somebody else name functions of a module", "MODULE", Several),
     "--accept-edited": Flag(
-        "takes files of the run that were changed by others as they stand",
+        "accepts files of the run that others changed",
         verbs=("train", "search"),  # which resume from the files of a directory
     ),
     "--seed": Flag("of a run of several seeds, the one to take", "N", Integer, ("export", "predict", "replay")),

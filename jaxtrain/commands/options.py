@@ -135,7 +135,7 @@ def use_a_host_device_per_core() -> None:
 
 
 def use_host_devices(count: int) -> None:
-    """Makes so many JAX devices of the CPU. Call it before JAX starts; a user's XLA_FLAGS are kept."""
+    """Makes this number of JAX devices of the CPU. Call it before JAX starts; a user's XLA_FLAGS are kept."""
     os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={count}")
 
 

@@ -43,7 +43,7 @@ def run(options: Options) -> int:
 
 @dataclass(frozen=True)
 class Sent:
-    """What was sent of a folder: kind -> count, for the kinds of WORDS, and the page of the server that shows it."""
+    """The things of a folder that were sent: kind -> count, for the kinds of WORDS, and the server's page of them."""
 
     folder: str
     counts: dict[str, int]

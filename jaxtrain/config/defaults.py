@@ -38,19 +38,22 @@ def default_config() -> Any:
     The return type is Any, since type checkers do not know the fields of a ConfigDict. Knobs that are left out take
     the defaults of the chosen members' signatures.
     """
-    return ml_collections.ConfigDict(
-        {
-            "seed": 0,
-            "task": {"name": "classification"},
-            "model": {"name": "mlp"},
-            "loss": {"name": "cross_entropy"},
-            "optimizer": {"name": "adamw", "learning_rate": 1e-3},
-            "augment": {},
-            "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
-            "data": {"name": "digits"},
-            **{section: {} for section in SECTIONS},
-        }
-    )
+    return ml_collections.ConfigDict(default_sections())
+
+
+def default_sections() -> Config:
+    """Returns the sections of the default config as new plain dicts."""
+    return {
+        "seed": 0,
+        "task": {"name": "classification"},
+        "model": {"name": "mlp"},
+        "loss": {"name": "cross_entropy"},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "augment": {},
+        "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
+        "data": {"name": "digits"},
+        **{section: {} for section in SECTIONS},
+    }
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

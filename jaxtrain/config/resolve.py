@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from jaxtrain.config.defaults import FAMILIES, Config, default_config, family, flatten, is_none
+from jaxtrain.config.defaults import FAMILIES, Config, default_sections, family, flatten, is_none
 from jaxtrain.config.files import read, to_plain
 from jaxtrain.config.hparams import chosen_members, hyperparameters, schedule_entries, unschedulable_reason
 from jaxtrain.config.registry import knobs_of, resolve
@@ -55,7 +55,7 @@ def resolve_config(
     Sections missing from `given` are taken from the default config.
     """
     notes: list[str] = []
-    merged = default_config().to_dict() | to_plain(given)
+    merged = default_sections() | to_plain(given)
     overrides = {_expand_key(merged, key, value): value for key, value in (overrides or {}).items()}
     for key, value in overrides.items():
         _set_key(merged, key, to_plain(value, key))
@@ -97,7 +97,7 @@ def _resolve_member(section: str, path: str, given: Any, overrides: Mapping[str,
         raise ConfigError(f"{path}.name", Words("nothing"), one_of(table.members))
     name = str(given.pop("name"))
     knobs = table.knobs(name, path)
-    defaults = flatten(default_config().to_dict())
+    defaults = flatten(default_sections())
     for knob in [knob for knob in given if knob not in knobs and f"{path}.{knob}" not in overrides]:
         if f"{path}.name" in overrides or defaults.get(f"{path}.{knob}") == given[knob]:
             notes.append(f"{path}.{knob} is dropped: {name} has no such knob")
@@ -196,10 +196,7 @@ def _resolve_space(given: Any, path: str = "search.space") -> Config:
 def _may_be_dropped(target: str, entry: Mapping[str, Any], config: Config, overrides: Mapping[str, Any]) -> bool:
     """Returns whether an entry may be dropped: it is the default's, or was written for another member."""
     path, _, knob = target.rpartition(".")
-    if (
-        f"{path}.name" in overrides
-        or flatten(default_config().to_dict()).get(f"schedule.{target}.name") == entry["name"]
-    ):
+    if f"{path}.name" in overrides or flatten(default_sections()).get(f"schedule.{target}.name") == entry["name"]:
         return True
     chosen = chosen_members(config).get(path)
     if chosen is None:

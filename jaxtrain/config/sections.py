@@ -229,9 +229,9 @@ class Debug:
     """Tries in place of a run, which leave its own files alone; one at a time, by the command `train`.
 
     `smoke` takes two steps and does all that follows them, in a temporary directory that is removed. `overfit` trains
-    on so many fixed batches and evaluates on the same, in `debug/overfit` of the run's directory, and says whether they
-    were learned. `strict` trains in `debug/strict`, up to the first operation of a step that gives what is not a
-    number, takes an index out of bounds or divides by zero, and names it.
+    on this number of fixed batches and evaluates on the same, in `debug/overfit` of the run's directory, and says
+    whether they were learned. `strict` trains in `debug/strict`, up to the first operation of a step that gives what is
+    not a number, takes an index out of bounds or divides by zero, and names it.
     """
 
     smoke: bool = False
@@ -241,7 +241,7 @@ class Debug:
 
 @dataclass(frozen=True)
 class Check:
-    """What the command `check` may take and asks besides its own questions.
+    """The time of the command `check`, and questions besides its own.
 
     `seconds` bound the time of all questions together (None: 60 where a step takes less than 5 ms, else 180).
     `questions` are functions of your own, as "package.module:function", which take a `jaxtrain.check.context.Context`

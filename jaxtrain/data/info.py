@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.encoded import Encoding, warn_of_unseen
+from jaxtrain.data.encoded import Encoding, Padding, warn_of_unseen
 from jaxtrain.data.fields import Field, nbytes, read_rows
 from jaxtrain.data.host_memory import free_memory
+from jaxtrain.data.sequences import SequenceEncoding
 from jaxtrain.data.table_encoding import Form, Layout, TableEncoding
 from jaxtrain.data.tables import Table
 from jaxtrain.data.text_columns import TextEncoding
@@ -45,7 +46,8 @@ class DataInfo:
     dataset holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch:
     "float32" if the host normalises them, else that of raw integers, which the task normalises by the same statistics.
     `encoding` makes inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are.
-    That of texts makes tokens, which have no statistics.
+    That of texts makes tokens, which have no statistics; that of sequences adds a mask, the last feature, which stays
+    as it is.
     `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
     of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
     which have no statistics, and `classes` is their number. `box_classes` is the number of classes of targets that are
@@ -90,6 +92,16 @@ class DataInfo:
         return self.encoding if isinstance(self.encoding, TextEncoding) else None
 
     @property
+    def sequences(self) -> SequenceEncoding | None:
+        """The encoding of sequences of numbers of unlike length; None where inputs are none."""
+        return self.encoding if isinstance(self.encoding, SequenceEncoding) else None
+
+    @property
+    def padding(self) -> Padding | None:
+        """The encoding of texts or sequences, which are padded; None where examples have one length."""
+        return self.encoding if isinstance(self.encoding, Padding) else None
+
+    @property
     def tokens(self) -> int | None:
         """The number of tokens of which inputs are made, that of padding included; None where they are no tokens."""
         if self.texts is not None:
@@ -118,7 +130,7 @@ class DataInfo:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
         targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example, self.box_classes)
         statistics = (self.input_mean, self.input_std) if self.is_raw else self.vocabulary
-        padded = None if self.texts is None else (self.texts.size, self.texts.lengths)
+        padded = None if self.padding is None else (self.tokens, self.padding.lengths)
         return (*shapes, *targets, self.layout, statistics, padded)
 
     def __eq__(self, other: object) -> bool:
@@ -207,7 +219,8 @@ class DataInfo:
         """Inverts `to_json`, also after a round trip through a JSON file."""
         values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in saved.items()}
         if values.get("encoding"):
-            kind = TextEncoding if "lengths" in values["encoding"] else TableEncoding
+            kinds = {"features": SequenceEncoding, "lengths": TextEncoding, "columns": TableEncoding}
+            kind = next(kind for key, kind in kinds.items() if key in values["encoding"])
             values["encoding"] = kind.from_json(values["encoding"])
         if values.get("vocabulary"):
             values["vocabulary"] = vocabulary_from_json(values["vocabulary"])
@@ -270,8 +283,10 @@ def describe(
     `DataInfo`.
     """
     rows = _all(inputs, rows)
-    input_mean, input_std = (), ()
-    if not isinstance(encoding, TextEncoding):
+    input_mean = input_std = ()
+    if isinstance(encoding, SequenceEncoding):
+        input_mean, input_std = encoding.statistics(read_rows(inputs, statistics_rows(inputs, rows)))
+    elif not isinstance(encoding, TextEncoding):
         input_mean, input_std = _statistics(inputs, statistics_rows(inputs, rows) if sample is None else sample)
     if isinstance(encoding, TableEncoding):
         input_mean, input_std = _of_numbers(input_mean, input_std, encoding.forms)
@@ -308,7 +323,7 @@ def describe_tokens(inputs: np.ndarray, vocabulary: Vocabulary) -> DataInfo:
 
 
 def check_tokens(tokens: np.ndarray, size: int) -> None:
-    """Raises DataError for numbers that are none of so many tokens."""
+    """Raises DataError for numbers that are no tokens of a vocabulary of this size."""
     if tokens.dtype.kind not in "iu" or (tokens.size and (tokens.min() < 0 or tokens.max() >= size)):
         found = f" from {tokens.min()} to {tokens.max()}" if tokens.size else ""
         got = Words(f"numbers of dtype {tokens.dtype}{found}")

@@ -14,9 +14,9 @@ class Settings:
     With `quantiles`, each number of a table is followed by its normal rank, learnt from that number of quantiles.
     Rows are assigned to splits at random; with `stratify` each split gets its share of every class, with `group_by` all
     rows with one value of a column lie in one split, and with `order_by` the last rows by a column, such as a time, are
-    the test split, and those before them the validation split. `folds` cuts all rows but those of the test split into
-    so many parts: each fold validates on one part and trains on the others. Folds are trained as lanes of one program,
-    or one of them, numbered from 0, by `fold`. `sample` draws training examples with replacement:
+    the test split, and those before them the validation split. `folds` is the number of parts into which all rows but
+    those of the test split are cut: each fold validates on one part and trains on the others. Folds are trained as
+    lanes of one program, or one of them, numbered from 0, by `fold`. `sample` draws training examples with replacement:
     "balanced" all classes alike, or by the weights in a column (None: each example once an epoch).
     With `per_example` each picture is brought to mean 0 and deviation 1 by itself in each channel, in place of all of
     them by the statistics of the training split: for pictures of uneven brightness.

@@ -22,7 +22,7 @@ Arrays = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ArrayInputs:
-    """Inputs (n, ...) as they lie in files: raw integers, or float32 with their remainders where these matter."""
+    """Inputs (n, ...) as files hold them: raw integers, or float32 with their remainders where these matter."""
 
     info: DataInfo
 
@@ -35,6 +35,8 @@ class ArrayInputs:
     def arguments(self, inputs: Any, *, allow_nan: bool = False) -> dict[str, np.ndarray]:
         """Returns the arguments for raw inputs (n, ...); raises DataError for what is none."""
         plain = as_new_inputs(inputs, self.info, allow_nan=allow_nan or self.info.is_raw)  # no integer is nan
+        if isinstance(plain, Table) and self.info.sequences is not None:
+            plain = self.info.encode(plain)
         if isinstance(plain, Table):
             raise DataError("inputs", Words("columns by name"), "an array, since this run was not trained on a table")
         if self.info.is_raw:

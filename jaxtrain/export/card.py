@@ -19,7 +19,7 @@ to {worst:.1g} of the spread of an output.
 |---|---|---|
 {arrays}
 
-{classes}{numbers}`n` is any number of examples. Inputs are raw, as they lie in files; `model.json` describes
+{classes}{numbers}`n` is any number of examples. Inputs are raw, as files hold them; `model.json` describes
 them in full. Where there is an input `..._remainder`, a float64 number `x` enters as `float32(x)` and
 `float32(x - float32(x))`.
 

@@ -19,12 +19,13 @@ from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.export.box_distance import box_distance, overlap_of
 from jaxtrain.export.fresh_process import BATCH_SIZES
 from jaxtrain.export.loading import inputs_of
+from jaxtrain.export.mlflow_files import MODEL as MLFLOW
 from jaxtrain.export.outputs import head_of
 from jaxtrain.export.padded import Outputs
 from jaxtrain.export.program import Member
 from jaxtrain.export.rows import rows_to_check
 from jaxtrain.export.stored_weights import Storage
-from jaxtrain.export.to_onnx.names import MODEL
+from jaxtrain.export.to_onnx.names import MODEL as ONNX
 from jaxtrain.files import remove
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 from jaxtrain.training.trained_run import Run
@@ -33,7 +34,10 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 """Precision of the run or of its stored weights -> largest difference, relative to the spread of an output."""
 
 HINT = "Report it with the config of the run"
-HINTS = {MODEL: f"Leave it out by --format=mlflow. {HINT}"}
+HINTS = {
+    ONNX: f"Leave it out by --format=mlflow. {HINT}",
+    MLFLOW: f"Leave it out by --format=onnx. {HINT}",
+}
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def _predict_afresh(folder: Path, arguments: Mapping[str, np.ndarray]) -> dict[s
     given = folder / "check-rows.safetensors"
     results = folder / "check-results.safetensors"
     write_arrays(given, arguments)
-    command = [sys.executable, "-m", "jaxtrain.export.fresh_process", str(folder), str(given), str(results)]
+    # Without bytecode, which would lie beside the code of the export.
+    command = [sys.executable, "-B", "-m", "jaxtrain.export.fresh_process", str(folder), str(given), str(results)]
     own = str(Path(__file__).parents[2])  # the process must import this package, wherever it starts
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join([own, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, env=variables, capture_output=True, text=True)

@@ -113,9 +113,12 @@ def _changed(name: str) -> ValueError:
 def _column(columns: Any, name: str) -> np.ndarray:
     """Returns a column of a data frame, or of another mapping of columns."""
     try:
-        return np.asarray(columns[name])
+        column = np.asarray(columns[name])
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"inputs: got no column {name!r}; expected the columns of training, by name") from error
+    if column.ndim != 1:
+        raise ValueError(f"inputs: got a column {name!r} of shape {column.shape}; expected one value for each example")
+    return column
 
 
 def _numbers(name: str, column: np.ndarray) -> np.ndarray:

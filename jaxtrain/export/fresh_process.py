@@ -8,7 +8,9 @@ import numpy as np
 
 from jaxtrain.errors import JaxtrainError, StorageError, Words
 from jaxtrain.export.loading import PROGRAM, ExportedModel, load_export
-from jaxtrain.export.to_onnx.names import MODEL
+from jaxtrain.export.mlflow_files import MODEL as MLFLOW
+from jaxtrain.export.mlflow_loading import open_as_mlflow
+from jaxtrain.export.to_onnx.names import MODEL as ONNX
 from jaxtrain.files import read_bytes
 from jaxtrain.storage.safetensors_files import read_arrays, write_arrays
 
@@ -35,10 +37,12 @@ def main(folder: Path, rows: Path, results: Path) -> None:
 def _programs(model: ExportedModel) -> dict[str, Predict]:
     """Returns the function of each program of an export, by the name of its file."""
     programs: dict[str, Predict] = {PROGRAM: model.call}
-    if MODEL in model.description["files"]:
+    if ONNX in model.description["files"]:
         from jaxtrain.export.to_onnx.running import open_model
 
-        programs[MODEL] = open_model(read_bytes(model.folder / MODEL))
+        programs[ONNX] = open_model(read_bytes(model.folder / ONNX))
+    if MLFLOW in model.description["files"]:
+        programs[MLFLOW] = open_as_mlflow(model.folder)
     return programs
 
 
@@ -60,8 +64,8 @@ FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """Kind of input that a program must refuse -> a function that makes it of good rows."""
 
-ANSWERED = {MODEL: ("no examples",)}
-"""Program -> the kinds that it answers all the same, with no outputs."""
+ANSWERED = {ONNX: ("no examples",), MLFLOW: ("no examples", "numbers of another type")}
+"""Program -> the kinds that it answers all the same: with no outputs, or because it converts numbers."""
 
 
 def _demand_refusal(file: str, predict: Predict, fault: str, arguments: Arguments) -> None:

@@ -11,7 +11,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError
 
 FILL_IN = "Fill it in, or leave the row out by --skip-bad"
-"""What to do about a number that is missing or not finite."""
+"""The remedies for a number that is missing or not finite."""
 
 
 class Piece(NamedTuple):

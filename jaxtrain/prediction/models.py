@@ -17,7 +17,7 @@ Outputs = dict[str, np.ndarray]
 
 
 class Continuation(NamedTuple):
-    """How a language model continues each prompt: the arguments of `Run.generate` of the same names."""
+    """The way in which a language model continues each prompt: the arguments of `Run.generate` of the same names."""
 
     length: int = 200
     temperature: float = 1.0

@@ -192,7 +192,7 @@ PALETTE = (
 class MaskWriter:
     """A folder of PNG files with the ids of the pictures, whose values are labels; a palette gives them colours.
 
-    Each mask has the size of its picture as it lies in its file.
+    Each mask has the size of its picture in the file.
     """
 
     def __init__(self, folder: Path, info: DataInfo, class_names: tuple[str, ...]) -> None:

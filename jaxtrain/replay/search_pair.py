@@ -18,7 +18,7 @@ COMPARED = ("status", "value", "seeds", "step", "curve")
 
 @dataclass(frozen=True)
 class SearchPair:
-    """What two searches share, and where they part.
+    """The trials that two searches share, and the first in which they part.
 
     Attributes:
         trials: the number of trials that both have.
@@ -77,7 +77,7 @@ def diff_searches(
 
 
 def compare_outcomes(first: Mapping[int, Outcome], second: Mapping[int, Outcome], batch: int) -> SearchPair:
-    """Compares the outcomes, by the number of the trial, of two searches with batches of so many trials."""
+    """Compares the outcomes, by the number of the trial, of two searches with batches of this number of trials."""
     shared = sorted(first.keys() & second.keys())
     pair = SearchPair(trials=len(shared), more=sorted(first.keys() ^ second.keys()))
     trial = next((number for number in shared if not _are_alike(first[number], second[number])), None)

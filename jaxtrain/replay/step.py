@@ -29,7 +29,7 @@ class Replay:
 
     Attributes:
         run: the run.
-        step: the number of the step: it takes the state after so many steps to the next.
+        step: the number of the step, which is the number of steps before it.
         restored: the step of the checkpoint from which the state was recomputed; None: from the start.
         comparisons: what the run recorded, beside the same recomputed.
         unreached: what was not compared, since it lies too far behind the step.
@@ -84,7 +84,7 @@ def replay_step(
         trust: modules whose functions the config of a run that another user made may name.
         data: data that were given in Python.
         step: the training step, if it is one of the user's own.
-        say: prints a line on what goes on.
+        say: prints a line on the progress.
 
     Raises:
         UsageError: there is no such run, trial, seed, fold or step.

@@ -99,7 +99,8 @@ async def continue_text(
 
 async def _next_token(device: Device, sequence: Sequences, drawing: Drawing, deadline: float) -> np.ndarray:
     """Returns the token (1,) that follows a sequence."""
-    newest, count = sequence.newest, sequence.drawn
+    newest = sequence.newest
+    count = sequence.drawn
 
     def finish(outputs: Arrays) -> Arrays:
         return {"token": draw(outputs["logits"][:, newest], count, drawing)}

@@ -1,4 +1,4 @@
-"""What waits to be sent to an MLflow server. A thing that the server fails at again and again holds up no other."""
+"""Queues of things to send to an MLflow server. A thing at which the server keeps failing holds up no other."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Notes, in a run's folder `mlflow/`, of all that an MLflow server has of it, so that each thing is sent once.
+"""Notes, in a run's folder `mlflow/`, of the things that an MLflow server has of it, so that each thing is sent once.
 
 The run's own files are the truth, and whatever of them is not noted here is still to be sent. Metrics that are on their
 way lie in `sending.json`: where a kill left it open whether the server took them, exactly the same are sent again,

@@ -34,8 +34,8 @@ def image_masks(
     that no loss and no metric counts, such as 255 on the borders of objects. In place of a mask, a
     folder with its name may hold one file for each instance, which are merged: for two classes. Inputs, `size`,
     `channels` and `resampling` are as of `image_folder`; targets (n, height, width) uint8, resized to the nearest.
-    With `most_boxes`, targets are boxes instead, up to so many in an image, for a detection: around each connected part
-    of a mask, or around each instance.
+    With `most_boxes`, targets are boxes instead, at most as many in an image, for a detection: around each connected
+    part of a mask, or around each instance.
     Raises DataError naming the file or folder that cannot be used.
     """
     if void is not None and void < classes:

@@ -40,7 +40,7 @@ def text(
     the training part lacks are one token, unknown), or "byte_pairs", at most `vocabulary` of them, learned from the
     training part. Without files of their own, the test part is the end of the text (`data.test_fraction`), and the
     validation part lies before it. An epoch takes windows that do not overlap, in random order; with a `stride` below
-    `context` those of training start every so many tokens. A file of bytes beyond 64 MiB is memory-mapped. Files of
+    `context` those of training start `stride` tokens apart. A file of bytes beyond 64 MiB is memory-mapped. Files of
     `encoding` are plain or .gz. Raises DataError naming file and line, and for a text shorter than a window.
     """
     files = {"train": file, "validation": validation_file, "test": test_file}

@@ -38,7 +38,7 @@ def _box(numbers: np.ndarray, side: Side, text: str = "") -> Box:
 
 
 def _text(scores: np.ndarray, names: tuple[str, ...], boxes: int) -> str:
-    """Returns the class and the score of a box; nothing where so many boxes leave no room."""
+    """Returns the class and the score of a box; nothing where the boxes leave no room for it."""
     if boxes > 12:
         return ""
     best = int(scores.argmax())

@@ -19,7 +19,7 @@ from jaxtrain.trackers.drawing.canvas import (
 )
 
 MOST_NUMBERS = 25
-"""Rows up to which the count of each cell is written, and names stand beside all of them."""
+"""Rows up to which the count of each cell is written, and all have names beside them."""
 
 LONGEST_NAME = 130
 GAP = 10
