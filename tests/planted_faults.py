@@ -86,7 +86,7 @@ FAULTS: dict[str, Fault] = {
     "validation of three examples": Fault("split_sizes", data("three")),
     "data drawn anew each time": Fault("same_data", data("unseeded")),
     "columns scaled otherwise in validation": Fault("splits_alike", data("rescaled"), ("diabetes",)),
-    "validation in capitals": Fault("splits_alike", data("capitals"), ("words",)),
+    "validation in another encoding": Fault("splits_alike", data("recoded"), ("words",)),
     "training examples there twice": Fault("duplicates", data("twice")),
     "labels of another meaning in validation": Fault("splits_agree", data("renumbered")),
     "a text that is read backwards in validation": Fault("splits_agree", data("backwards"), ("words",)),
@@ -201,8 +201,9 @@ def words(path: Any, fault: str = "") -> Source:
         chosen.append(str(generator.choice(following[chosen[-1]], p=(0.4, 0.2, 0.1, 0.1, 0.1, 0.1))))
     text = " ".join(chosen)
     parts = {"train": text[:18000], "validation": text[18000:20500], "test": text[20500:]}
-    if fault == "capitals":
-        parts["validation"] = parts["validation"].upper()
+    if fault == "recoded":
+        symbols = "".join(sorted(set(text)))
+        parts["validation"] = parts["validation"].translate(str.maketrans(symbols, symbols[::-1]))
     if fault == "backwards":
         parts["validation"] = parts["validation"][::-1]
     return Source({name: Split(Text(part, 24, "characters"), None) for name, part in parts.items()})

@@ -43,7 +43,7 @@ QUICK = (
     ("validation of three examples", "diabetes"),
     ("data drawn anew each time", "diabetes"),
     ("columns scaled otherwise in validation", "diabetes"),
-    ("validation in capitals", "words"),
+    ("validation in another encoding", "words"),
     ("training examples there twice", "diabetes"),
     ("units all the same", "diabetes"),
     ("a part of the inputs", "diabetes"),

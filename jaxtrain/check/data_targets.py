@@ -49,7 +49,8 @@ def targets(context: Context) -> Answer:
         )
     by_column = values.reshape(len(values), -1)
     spread = by_column.std(axis=0)
-    if (spread == 0).any() and context.info.target_shape != context.info.input_shape:
+    is_picture = len(context.info.target_shape) > 1 or context.info.target_shape == context.info.input_shape
+    if (spread == 0).any() and not is_picture:  # the corners of pictures and masks are often the same
         return warning(
             f"{text}; {int((spread == 0).sum()):,} of {len(spread):,} numbers of a target are the same in all examples",
             "there is nothing to learn of these, and they make the loss look small",
