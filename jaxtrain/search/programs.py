@@ -207,10 +207,13 @@ def _state_bytes(experiment: Experiment, share: bool) -> int:
 
 def plan_line(trials: int, chunks: Sequence[tuple[int, int]], seconds: float) -> str:
     """Describes a batch in one line: its programs, lanes, chunks and duration; a chunk is (program, lanes)."""
-    lanes = sum(count for _, count in chunks)
+    lanes_of: Counter[int] = Counter()
+    for program, count in chunks:
+        lanes_of[program] += count
     chunks_of = Counter(program for program, _ in chunks)
     programs = max(1, len(chunks_of))
-    each = f" x {lanes // programs} lanes" if lanes % programs == 0 else f", {lanes} lanes in total"
+    lanes = lanes_of.total()
+    each = f" x {lanes // programs} lanes" if len(set(lanes_of.values())) <= 1 else f", {lanes} lanes in total"
     most_chunks = max(chunks_of.values(), default=1)
     split = f", up to {most_chunks} chunks each" if most_chunks > 1 else ""
     plural = "s" if programs > 1 else ""
