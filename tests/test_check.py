@@ -295,3 +295,15 @@ def stands_still(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = 
 def test_a_step_of_ones_own_is_asked():
     answers = asked(planted.sound("digits"), "overfit", step=stands_still)
     assert answers["overfit"].status == "fault"
+
+
+def test_a_derivative_that_is_5_percent_off_is_found_in_float64(monkeypatch: pytest.MonkeyPatch):
+    """Where a task cannot be computed in it, float32 judges: its rounding hides so little."""
+    config = resolve_config({}, {"data.name": "digits", "parallel.mesh": 1, "model.name": "faulty_models:Bent"}).config
+    exact = asked(config, "finite_differences")["finite_differences"]
+    assert exact.status == "fault"
+    assert "4 of 4 arrays judged, 4 in float64, at most 0.048 apart, in Dense_1/" in exact.measured
+    monkeypatch.setattr(Context, "_loss_in_float64", None)
+    rounded = asked(config, "finite_differences")["finite_differences"]
+    assert rounded.status == "ok"
+    assert "4 of 4 arrays judged, 0 in float64" in rounded.measured

@@ -97,11 +97,11 @@ def _build_task(
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
-    centre = {"target_mean": np.asarray(info.target_mean, np.float32).reshape(1, *info.target_shape)} if raw else {}
+    centre = {"target_mean": np.asarray(info.target_mean, info.floats).reshape(1, *info.target_shape)} if raw else {}
     known = centre if info.void is None else {**centre, "void": info.void}
 
     return Task(
-        init=precision.wrap_function(lambda key, batch, values: bare.init(key, normalise_batch(batch, info), values)),
+        init=precision.wrap_init(lambda key, batch, values: bare.init(key, normalise_batch(batch, info), values)),
         loss=precision.wrap_function(
             lambda params, model_state, batch, key, values, train: bare.loss(
                 params, model_state, {**normalise_batch(batch, info), **known}, key, values, train
