@@ -186,12 +186,14 @@ def test_all_lengths_share_one_program_of_steps_and_one_of_evaluations(experimen
 
     runner = make_runner(experiment, train_step)
     state = runner.init()
+    trained = shared_program(programs._jit_train_call, experiment.rules, device_mesh(1), train_step)
+    evaluated = shared_program(programs._jit_eval_call, experiment.rules, device_mesh(1))
+    before = (trained._cache_size(), evaluated._cache_size())  # of other tests, which share the functions
     for step in range(0, 30, 3):
         state, _ = runner.call(state, experiment.batches(step, 3), 3)
     runner.evaluate(state, "validation")
-    trained = shared_program(programs._jit_train_call, experiment.rules, device_mesh(1), train_step)
-    assert trained._cache_size() == 1
-    assert shared_program(programs._jit_eval_call, experiment.rules, device_mesh(1))._cache_size() == 1
+    assert trained._cache_size() <= before[0] + 1
+    assert evaluated._cache_size() <= before[1] + 1
 
 
 def test_batches_hold_texts_of_about_one_length_and_each_text_once_an_epoch():

@@ -91,6 +91,11 @@ class Context:
         return build(self.config, data=self._data, judge_task=False)
 
     @property
+    def has_given_data(self) -> bool:
+        """Whether the data were given in Python."""
+        return self._data is not None
+
+    @property
     def dataset(self) -> Dataset:
         """The data."""
         return self.experiment.dataset

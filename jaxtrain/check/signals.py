@@ -68,10 +68,17 @@ def _layers(context: Context) -> list[Layer]:
 
 
 def dead_units(context: Context) -> Answer:
-    """Are there units that are 0 for the whole batch, and so get no gradient?"""
+    """Are there units that are 0 for the whole batch, or at the limit of a tanh or sigmoid, and so get no gradient?"""
+    squashed = max((x for x in layers_of(context) if x.kind == "squasher"), key=lambda x: x.dead, default=None)
+    if squashed and squashed.dead >= DEAD:
+        return warning(
+            f"{squashed.dead:.0%} of the outputs of {squashed.name} are at its limits",
+            "a tanh or sigmoid has no slope there, and what lies before it hardly gets a gradient",
+            "Scale inputs and weights so that it gets numbers of deviation 1",
+        )
     rectifiers = [layer for layer in layers_of(context) if layer.kind == "rectifier"]
     if not rectifiers:
-        return not_asked("the model has no rectifiers")
+        return ok(f"at most {squashed.dead:.0%} of a layer at its limits") if squashed else not_asked("no rectifiers")
     worst = max(rectifiers, key=lambda layer: layer.dead)
     text = f"at most {worst.dead:.0%} of the units of a layer are 0 for all {len(context.batch['mask'])} examples"
     if worst.dead >= DEAD:
@@ -139,6 +146,15 @@ def gradients(context: Context) -> Answer:
     lost = [path for path in unreached if path not in frozen]
     text = f"{len(found[0]) - len(unreached)} of {len(found[0])} arrays of parameters get a gradient"
     text += f"; {len(frozen)} are frozen" if frozen else ""
+    if context.config["checkpoint"]["init_from"] is None and not lost:
+        drawn = [path for path in frozen if context.named_params[path].ndim >= 2 and context.named_params[path].std()]
+        if drawn:
+            return warning(
+                f"{text}, {drawn[0]} among them, at their random initial values",
+                "weights that were never trained stay as they are, and only the others learn",
+                "Name the run or file that they come from (`checkpoint.init_from`), or freeze fewer "
+                "(`optimizer.frozen`)",
+            )
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         return fault(

@@ -56,9 +56,14 @@ def check_folds(config: Config, *, together: bool) -> None:
         return
     if config["train"]["seeds"] > 1:
         expected = "1 with data.folds, whose folds are the lanes"
-        raise ConfigError("train.seeds", config["train"]["seeds"], expected, "Train each seed by itself")
+        hint = "Train the folds once for each seed: set train.seeds=1, and seed"
+        raise ConfigError("train.seeds", config["train"]["seeds"], expected, hint)
+    if not together and config["lr_range"]["before_training"]:
+        hint = "Run lr_range with data.fold=0, and set the rate that it suggests"
+        raise ConfigError("lr_range.before_training", True, "False where all folds are trained", hint)
     if not together:
-        raise ConfigError("data.folds", folds, "one fold, which data.fold chooses, for this command", "Set data.fold=0")
+        hint = "Set data.fold=0 here, and train all folds with what this finds"
+        raise ConfigError("data.folds", folds, "one fold, which data.fold chooses, for this command", hint)
 
 
 def check_plateaus(config: Config, dataset: Dataset) -> None:
