@@ -1,4 +1,4 @@
-"""Measures how much host memory a search of many model widths takes, beyond a search of one width.
+"""Measures how much host memory a batch of a search with many model widths takes, beyond one with one width.
 
 python benchmarks/search_memory.py [--trials=300] [--output=FILE.json] [--quick]
 """
@@ -48,7 +48,7 @@ def _peak_of(widths: int) -> float:
 
 
 def peak(widths: int) -> float:
-    """Searches this many widths of a small MLP; returns the peak of this process's resident memory in MB."""
+    """Searches this many widths of a small MLP in one batch; returns the peak memory of this process in MB."""
     space = {"model": {"hidden": ("choice", tuple((NARROWEST + i,) for i in range(widths)))}}
     overrides = {
         "data.name": "digits",
@@ -58,6 +58,7 @@ def peak(widths: int) -> float:
         "track.tensorboard": False,
         "search.sampler": "grid",
         "search.trials": widths,
+        "search.batch": widths,
         "search.compare_seeds": 0,
     }
     config = resolve_config({**default_config().to_dict(), "search": {"space": space}}, overrides).config

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from jaxtrain.commands.document import Document
 from jaxtrain.commands.flags import FLAGS, field_of, parse, values_of
-from jaxtrain.commands.options import USAGE, Options, split_overrides
+from jaxtrain.commands.options import USAGE, Options, split_overrides, use_recorded_float64
 from jaxtrain.config.own_code import explain, text_of
 from jaxtrain.errors import (
     InterruptError,
@@ -204,6 +204,8 @@ def _run(words: Sequence[str], document: Document) -> int:
     _check_words(verb, more)
     options = Options(tuple(more), overrides, document, **values_of(parsed))
     _check_options(verb, options)
+    if COMMANDS[verb].reads in ("workdir", "model") and options.workdir is not None:
+        use_recorded_float64(Path(options.workdir))
     try:
         return importlib.import_module(f"jaxtrain.commands.{COMMANDS[verb].module}").run(options)
     except OnlyInOrderError as error:

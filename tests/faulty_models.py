@@ -54,3 +54,22 @@ class Blind(nn.Module):
     @nn.compact
     def __call__(self, inputs: Any, train: bool = False) -> jax.Array:
         return nn.Dense(self.outputs)(0.0 * inputs.reshape(len(inputs), -1)[:, :2])
+
+
+@jax.custom_vjp
+def bent(values: jax.Array) -> jax.Array:
+    """Returns sines, with a derivative that is 5 % too large."""
+    return jnp.sin(values)
+
+
+bent.defvjp(lambda values: (jnp.sin(values), values), lambda values, slopes: (1.05 * slopes * jnp.cos(values),))
+
+
+class Bent(nn.Module):
+    """A model with a derivative of its own that is wrong."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: Any, train: bool = False) -> jax.Array:
+        return nn.Dense(self.outputs)(bent(nn.Dense(8)(inputs.reshape(len(inputs), -1))))

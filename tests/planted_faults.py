@@ -1,7 +1,8 @@
 """Broken experiments, each with one fault, and the question of `check` that must be the first to find it.
 
-Three tasks: classification of the digits, regression of the progress of diabetes, and segmentation of the strokes of
-digits under noise. The sources, models, losses and tasks here are named in configs as "planted_faults:NAME".
+Four tasks: classification of the digits, regression of the progress of diabetes, segmentation of the strokes of digits
+under noise, and a language model of made-up sentences. The sources, models, losses and tasks here are named in configs
+as "planted_faults:NAME".
 """
 
 from collections.abc import Mapping
@@ -11,18 +12,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxtrain import Source, Split, Task, linen_task
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.data.readers import embedded
+from jaxtrain.data.texts import Text
 from jaxtrain.tasks.classification import classification
 from jaxtrain.tasks.losses import LOSSES
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 
-TaskName = Literal["digits", "diabetes", "strokes"]
-TASKS: tuple[TaskName, ...] = ("digits", "diabetes", "strokes")
+TaskName = Literal["digits", "diabetes", "strokes", "words"]
+TASKS: tuple[TaskName, ...] = ("digits", "diabetes", "strokes", "words")
+NUMBERS: tuple[TaskName, ...] = ("digits", "diabetes", "strokes")
+LOGITS: tuple[TaskName, ...] = ("digits", "strokes")
+ROWS: tuple[TaskName, ...] = ("digits", "diabetes")
 
 
 class Fault(NamedTuple):
@@ -33,7 +39,7 @@ class Fault(NamedTuple):
 
     question: str
     changes: Mapping[str, Any]
-    tasks: tuple[TaskName, ...] = TASKS
+    tasks: tuple[TaskName, ...] = NUMBERS
 
 
 def data(fault: str) -> dict[str, Any]:
@@ -74,8 +80,39 @@ FAULTS: dict[str, Fault] = {
     "targets in the millions": Fault("targets", data("millions") | {"task": "raw"}, ("diabetes",)),
     "a class never seen": Fault("classes", data("unseen"), ("digits",)),
     "overflow in half precision": Fault("evaluation", model("half")),
+    # those above are in the order of the issue that asked for them
+    "a number for what is missing": Fault("inputs", data("sentinel"), ("diabetes",)),
+    "a target far from all others": Fault("targets", data("far"), ("diabetes",)),
+    "validation of three examples": Fault("split_sizes", data("three")),
+    "data drawn anew each time": Fault("same_data", data("unseeded")),
+    "columns scaled otherwise in validation": Fault("splits_alike", data("rescaled"), ("diabetes",)),
+    "validation in another encoding": Fault("splits_alike", data("recoded"), ("words",)),
+    "training examples there twice": Fault("duplicates", data("twice")),
+    "labels of another meaning in validation": Fault("splits_agree", data("renumbered")),
+    "a text that is read backwards in validation": Fault("splits_agree", data("backwards"), ("words",)),
+    "units all the same": Fault("weights", model("same_units")),
+    "a tanh that is saturated": Fault("dead_units", model("saturated")),
+    "a part of the inputs": Fault("uses_inputs", model("slice"), ROWS),
+    "inputs rounded": Fault("uses_inputs", model("rounded")),
+    "attention without a mask": Fault("causal", model("no_mask"), ("words",)),
+    "attention to itself alone": Fault("causal", model("alone"), ("words",)),
+    "softmax over the wrong axis": Fault("causal", model("queries"), ("words",)),
+    "tanh on the logits": Fault("output_form", model("tanh"), LOGITS),
+    "logits divided by 1000": Fault("output_form", model("divided"), ("digits",)),
+    "weights of classes the wrong way round": Fault("loss", data("rare") | {"loss": "inverted"}, ("digits",)),
+    "weights frozen where they began": Fault("gradients", {"optimizer.frozen": "kernel"}),
+    "a warm-up longer than the run": Fault(
+        "schedule", {"schedule.optimizer.learning_rate": {"name": "planted_faults:endless_warm_up"}}
+    ),
+    "momentum longer than the run": Fault("averages", {"optimizer.b1": 0.9999}),
+    "gradients clipped to nothing": Fault("gradient_size", {"optimizer.clip_norm": 1e-6}),
+    "an eps above the gradients": Fault("gradient_size", {"optimizer.eps": 100.0}),
+    "an optimizer that goes uphill": Fault("updates", {"optimizer.name": "planted_faults:uphill"}),
+    "an optimizer that leaves weights out": Fault("updates", {"optimizer.name": "planted_faults:partial"}),
+    "statistics of a norm that stay": Fault("modes", model("still_norm"), ROWS),
+    "another scale in evaluation": Fault("modes", model("rescaled"), ROWS),
 }
-"""In the order of the issue that asked for them."""
+"""Fault by name; a fault of several tasks is tried in each."""
 
 CASES = [(name, task) for name, fault in FAULTS.items() for task in fault.tasks]
 
@@ -103,11 +140,12 @@ def _given(task: TaskName, seed: int) -> dict[str, Any]:
         "digits": {"task": {"name": "classification"}, "loss": {"name": "cross_entropy"}},
         "diabetes": {"task": {"name": "regression"}, "loss": {"name": "mse"}},
         "strokes": {"task": {"name": "segmentation"}, "loss": {"name": "binary_cross_entropy"}},
+        "words": {"task": {"name": "language_modelling"}, "loss": {"name": "cross_entropy"}},
     }
     return by_task[task] | {
         "seed": seed,
         "data": {"name": f"planted_faults:{task}", "batch_size": 32},
-        "model": {"name": "planted_faults:Net"},
+        "model": {"name": "planted_faults:Writer" if task == "words" else "planted_faults:Net"},
         "optimizer": {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-3},
         "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
         "train": {"duration": "20 epochs"},
@@ -153,6 +191,24 @@ def strokes(path: Any, fault: str = "") -> Source:
     return Source(_cut(noisy, (clean[..., 0] > 0.4).astype(np.uint8), fault))
 
 
+def words(path: Any, fault: str = "") -> Source:
+    """Sentences in which six words may follow each word, in three splits."""
+    generator = np.random.default_rng(0)
+    known = ("the", "cat", "sat", "on", "a", "mat", "and", "then", "dog", "ran", "far", "from", "red", "house", "while")
+    following = {word: generator.choice(known, 6) for word in known}
+    chosen = ["the"]
+    for _ in range(5000):
+        chosen.append(str(generator.choice(following[chosen[-1]], p=(0.4, 0.2, 0.1, 0.1, 0.1, 0.1))))
+    text = " ".join(chosen)
+    parts = {"train": text[:18000], "validation": text[18000:20500], "test": text[20500:]}
+    if fault == "recoded":
+        symbols = "".join(sorted(set(text)))
+        parts["validation"] = parts["validation"].translate(str.maketrans(symbols, symbols[::-1]))
+    if fault == "backwards":
+        parts["validation"] = parts["validation"][::-1]
+    return Source({name: Split(Text(part, 24, "characters"), None) for name, part in parts.items()})
+
+
 def _cut(inputs: np.ndarray, targets: np.ndarray, fault: str) -> dict[str, Split]:
     order = np.random.default_rng(1).permutation(len(inputs))
     inputs, targets = inputs[order], targets[order]
@@ -166,10 +222,32 @@ def _cut(inputs: np.ndarray, targets: np.ndarray, fault: str) -> dict[str, Split
         parts["train"] = (train_inputs, np.random.default_rng(2).permutation(train_targets))
     if fault == "nan":
         train_inputs[len(train_inputs) // 2].flat[3] = np.nan
+    if fault == "sentinel":
+        train_inputs[::16, 2] = -9999.0
+    if fault == "far":
+        train_targets[7] = 1e6
+    if fault == "twice":
+        parts["train"] = (np.concatenate([train_inputs] * 2), np.concatenate([train_targets] * 2))
+    if fault == "three":
+        parts["validation"] = (parts["validation"][0][:3], parts["validation"][1][:3])
+    if fault == "unseeded":
+        parts["train"] = (train_inputs[np.random.default_rng().permutation(len(train_inputs))], train_targets)
+    if fault == "rescaled":
+        parts["validation"][0][:, -3:] *= 0.1
+    if fault == "renumbered":
+        judged_inputs, judged = parts["validation"]
+        parts["validation"] = (judged_inputs, _other_meaning(judged))
     if fault == "copied":
         count = len(parts["validation"][0])
         parts["validation"] = (train_inputs[:count].copy(), train_targets[:count].copy())
     return {name: Split(*part) for name, part in parts.items()}
+
+
+def _other_meaning(targets: np.ndarray) -> np.ndarray:
+    """Returns targets that mean something else: the next class, the opposite number, background for what is drawn."""
+    if targets.dtype.kind == "f":
+        return 2 * targets.mean() - targets
+    return 1 - targets if targets.ndim > 1 else (targets + 1) % (targets.max() + 1)
 
 
 # --------------------------------------------------------------------------------------------------------- the model
@@ -188,15 +266,26 @@ class Net(nn.Module):
         hidden = self._spoil_inputs(hidden)
         for layer in range(2):
             around = _neighbours(hidden) if maps else hidden
-            hidden = self._activate(self._layer(12 if maps else 48, f"hidden_{layer}")(around), layer)
+            hidden = self._layer(12 if maps else 48, f"hidden_{layer}")(around)
+            if self.fault == "still_norm":
+                hidden = nn.BatchNorm(use_running_average=not train, momentum=1.0)(hidden)
+            hidden = self._activate(hidden, layer)
+            hidden = 0.05 * hidden if self.fault == "rescaled" and not train and layer == 0 else hidden
         outputs = self._layer(self.outputs, "last")(hidden)
         if self.fault == "softmax":
             return jax.nn.sigmoid(outputs) if maps else jax.nn.softmax(outputs)
+        if self.fault == "tanh":
+            return jnp.tanh(outputs)
+        outputs = outputs / 1000 if self.fault == "divided" else outputs
         return outputs.astype(jnp.float32)
 
     def _spoil_inputs(self, inputs: jax.Array) -> jax.Array:
         if self.fault == "unscaled":
             return 96.0 * inputs + 78.0
+        if self.fault == "slice":
+            return inputs[:, : inputs.shape[1] // 4]
+        if self.fault == "rounded":
+            return inputs.astype(jnp.int32).astype(jnp.float32)
         if self.fault == "ignores_input":
             return jnp.zeros_like(inputs)
         if self.fault == "mixing":  # the axes of the batch and of the rest are taken for each other
@@ -208,6 +297,7 @@ class Net(nn.Module):
         kernels = {
             "zeros": nn.initializers.zeros,
             "large": lambda *arguments: 100.0 * scaled(*arguments),
+            "same_units": lambda key, shape, dtype: jnp.broadcast_to(scaled(key, (shape[0], 1), dtype), shape),
         }
         bias = nn.initializers.constant(-100.0 if self.fault == "dead" and name == "hidden_0" else 0.0)
         dtype = jnp.float16 if self.fault == "half" else jnp.float32
@@ -215,11 +305,35 @@ class Net(nn.Module):
         return nn.Dense(width, dtype=dtype, kernel_init=kernel, bias_init=bias, name=name)
 
     def _activate(self, hidden: jax.Array, layer: int) -> jax.Array:
+        if self.fault == "saturated":
+            return jnp.tanh(300.0 * hidden)
         hidden = hidden if self.fault == "linear" else nn.relu(hidden)
         if self.fault == "always_drops":
             kept = jax.random.bernoulli(self.make_rng("dropout"), 0.5, hidden.shape) if self.has_rng("dropout") else 1.0
             return hidden * kept
         return jax.lax.stop_gradient(hidden) if self.fault == "stopped" and layer == 0 else hidden
+
+
+class Writer(nn.Module):
+    """A block of attention and dense layers over tokens; `fault` breaks its mask."""
+
+    outputs: int
+    fault: str = ""
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+        length, width = tokens.shape[1], 32
+        hidden = nn.Embed(self.outputs, width)(tokens)
+        hidden = hidden + self.param("positions", nn.initializers.normal(0.3), (length, width))[None]
+        normed = nn.LayerNorm()(hidden)
+        queries, keys, values = (nn.Dense(width)(normed) for _ in range(3))
+        scores = jnp.einsum("bqd,bkd->bqk", queries, keys) / width**0.5
+        seen = jnp.eye(length) if self.fault == "alone" else jnp.tril(jnp.ones((length, length)))
+        scores = scores if self.fault == "no_mask" else jnp.where(seen[None] > 0, scores, -1e9)
+        attention = jax.nn.softmax(scores, axis=1 if self.fault == "queries" else 2)
+        hidden = hidden + nn.Dense(width)(attention @ values)
+        hidden = hidden + nn.Dense(width)(nn.gelu(nn.Dense(2 * width)(nn.LayerNorm()(hidden))))
+        return nn.Dense(self.outputs)(nn.LayerNorm()(hidden))
 
 
 def _neighbours(hidden: jax.Array) -> jax.Array:
@@ -247,6 +361,10 @@ def wrong_sign_strokes(predictions: jax.Array, targets: jax.Array) -> jax.Array:
 
 def summed_strokes(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     return LOSSES.member("binary_cross_entropy")(predictions, targets) * targets[0].size
+
+
+def inverted_digits(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    return LOSSES.member("cross_entropy")(predictions, targets) * jnp.where(targets == 1, 0.1, 3.0)
 
 
 def _summing(task: Task) -> Task:
@@ -298,3 +416,21 @@ def raw_diabetes(model: Any, loss: Any, info: Any) -> Task:
 
 def off_after_a_tenth(step: jax.Array, total: jax.Array) -> jax.Array:
     return jnp.where(step < 0.1 * total, 1.0, 0.0)
+
+
+def endless_warm_up(step: jax.Array, total: jax.Array) -> jax.Array:
+    return step / (100.0 * total)
+
+
+def uphill(learning_rate: float, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_adam(), optax.scale(learning_rate))
+
+
+def partial(learning_rate: float, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    def group(params: Any) -> Any:
+        def of(path: Any, leaf: Any) -> str:
+            return "left out" if "hidden_1" in jax.tree_util.keystr(path) else "moved"
+
+        return jax.tree_util.tree_map_with_path(of, params)
+
+    return optax.multi_transform({"moved": optax.adam(learning_rate), "left out": optax.set_to_zero()}, group)

@@ -12,6 +12,7 @@ import planted_faults as planted
 import pytest
 from tiny_runs import config_file, tiny
 
+from jaxtrain import Source
 from jaxtrain.check.answers import Answer, ok, warning
 from jaxtrain.check.ask import ask, exit_code, to_json
 from jaxtrain.check.context import Context, joined
@@ -20,7 +21,7 @@ from jaxtrain.check.questions import QUESTIONS, questions_of
 from jaxtrain.check.references import references
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import digest
-from jaxtrain.config.resolve import load_config
+from jaxtrain.config.resolve import load_config, resolve_config
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.main import main
@@ -36,7 +37,21 @@ EIGHT = (
     "dropout on in evaluation",
     "validation copied from train",
 )
-FAST = ("mask ignored", "a leaked column", "targets in the millions", "a class never seen", "weights of 0")
+QUICK = (
+    ("a number for what is missing", "diabetes"),
+    ("a target far from all others", "diabetes"),
+    ("validation of three examples", "diabetes"),
+    ("data drawn anew each time", "diabetes"),
+    ("columns scaled otherwise in validation", "diabetes"),
+    ("validation in another encoding", "words"),
+    ("training examples there twice", "diabetes"),
+    ("units all the same", "diabetes"),
+    ("a part of the inputs", "diabetes"),
+    ("inputs rounded", "diabetes"),
+    ("a warm-up longer than the run", "diabetes"),
+    ("momentum longer than the run", "diabetes"),
+)
+"""Faults whose questions compile little or nothing."""
 
 
 def first_not_ok(config: Config) -> tuple[str, Answer] | None:
@@ -67,6 +82,13 @@ def test_other_planted_faults_are_named_by_their_questions(name: str, task: plan
     found = first_not_ok(planted.broken(name, task))
     assert found is not None, found
     assert found[0] == planted.FAULTS[name].question, found
+
+
+@pytest.mark.parametrize(("name", "task"), QUICK)
+def test_a_quick_question_names_its_fault_and_passes_the_sound_experiment(name: str, task: planted.TaskName):
+    question = planted.FAULTS[name].question
+    assert asked(planted.broken(name, task), question)[question].status in ("warning", "fault")
+    assert asked(planted.sound(task), question)[question].status in ("ok", "not asked")
 
 
 def judge_sound(config: Config) -> None:
@@ -221,6 +243,33 @@ def test_layers_of_a_plain_function_are_measured():
     assert "test_check.py" in product.name
 
 
+def test_a_sigmoid_at_its_limits_is_measured():
+    def model(weights: Any, inputs: Any) -> Any:
+        return (jax.nn.sigmoid(inputs @ weights) @ jnp.ones((2, 1))).sum()
+
+    inputs = np.array([[1.0], [-1.0]], np.float32)
+    _, squasher, _ = look_at_layers(jax.jit(model), np.array([[100.0, 1.0]], np.float32), inputs)
+    assert (squasher.kind, squasher.dead) == ("squasher", 0.5)
+
+
+def box_source(path: Any, fault: str = "") -> Source:
+    """Two boxes in each of twelve pictures of 8 x 20 pixels."""
+    boxes = np.tile(np.array([[0, 1, 12, 4, 6], [0, 3, 2, 3, 4]], np.float32), (12, 1, 1))
+    if fault == "x before y":
+        boxes = boxes[..., [0, 2, 1, 4, 3]]
+    if fault == "fractions":
+        boxes = boxes / np.array([1, 8, 20, 8, 20], np.float32)
+    pictures = np.random.default_rng(0).integers(0, 255, (12, 8, 20, 1)).astype(np.uint8)
+    return Source({"train": (pictures, boxes)}, box_classes=1)
+
+
+@pytest.mark.parametrize(("fault", "status"), [("", "ok"), ("x before y", "fault"), ("fractions", "fault")])
+def test_boxes_are_areas_within_their_pictures(fault: str, status: str):
+    given = {"data": {"name": "test_check:box_source", "fault": fault, "batch_size": 4}, "task": {"name": "detection"}}
+    given |= {"model": {"name": "grid_resnet"}, "loss": {"name": "focal_giou"}, "parallel": {"mesh": 1}}
+    assert asked(resolve_config(given, {}).config, "targets")["targets"].status == status
+
+
 def test_losses_of_known_predictions():
     found = references(Context(planted.sound("digits")))
     assert found is not None
@@ -246,3 +295,15 @@ def stands_still(state: TrainState, batch: Any, *, rules: Any, axis_name: Any = 
 def test_a_step_of_ones_own_is_asked():
     answers = asked(planted.sound("digits"), "overfit", step=stands_still)
     assert answers["overfit"].status == "fault"
+
+
+def test_a_derivative_that_is_5_percent_off_is_found_in_float64(monkeypatch: pytest.MonkeyPatch):
+    """Where a task cannot be computed in it, float32 judges: its rounding hides so little."""
+    config = resolve_config({}, {"data.name": "digits", "parallel.mesh": 1, "model.name": "faulty_models:Bent"}).config
+    exact = asked(config, "finite_differences")["finite_differences"]
+    assert exact.status == "fault"
+    assert "4 of 4 arrays judged, 4 in float64, at most 0.048 apart, in Dense_1/" in exact.measured
+    monkeypatch.setattr(Context, "_loss_in_float64", None)
+    rounded = asked(config, "finite_differences")["finite_differences"]
+    assert rounded.status == "ok"
+    assert "4 of 4 arrays judged, 0 in float64" in rounded.measured

@@ -102,6 +102,7 @@ def test_lines_are_counted_through_the_blocks_that_are_decoded(tmp_path, monkeyp
     ("values", "expected"),
     [
         (["1", "-2", "+3"], np.array([1, -2, 3])),
+        (["\uff11\uff12", "3"], np.array([12, 3])),  # digits of full width
         (["1", "2.0"], np.array([1.0, 2.0])),
         (["1.0", "2.0"], np.array([1.0, 2.0])),
         (["1e3", ".5"], np.array([1000.0, 0.5])),
@@ -288,6 +289,23 @@ def test_strays_are_few_among_many_numbers(tmp_path, strays, numbers):
             read(tmp_path, text, "y")
     else:
         assert read(tmp_path, text, "y").splits["train"].inputs.kinds == {"x": "category"}
+
+
+@pytest.mark.parametrize("cell", ["inf", "-Infinity", "1e999", "-1e39", "9" * 5000])
+@pytest.mark.parametrize("every", [1, 4])
+def test_numbers_without_end_make_no_categories_of_a_column(tmp_path, cell, every):
+    """Also where they are many: as categories, each number of the column would be a category of its own."""
+    rows = "".join(f"{cell if i % every == 0 else i},{i}\n" for i in range(60))
+    with pytest.raises(DataError, match=r"line 2: got .* in the column 'x', where .* of 60 values are numbers"):
+        read(tmp_path, f"x,y\n{rows}", "y")
+    source = read(tmp_path, f"x,y\n{rows}", "y", categories=("x",))
+    assert columns_of(source)["x"][0] == cell
+
+
+@pytest.mark.parametrize("word", ["inf", "Infinity"])
+def test_words_that_are_also_names_of_numbers_are_categories_among_words(tmp_path, word):
+    rows = "".join(f"{word if i % 2 else 'sup'},{i}\n" for i in range(60))
+    assert set(columns_of(read(tmp_path, f"x,y\n{rows}", "y"))["x"]) == {word, "sup"}
 
 
 def test_three_strays_of_few_values_are_categories(tmp_path):

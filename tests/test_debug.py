@@ -220,6 +220,17 @@ def test_the_first_wrong_operation_is_found_in_loops_branches_and_gradients(oper
     np.testing.assert_array_equal(value, raise_by(fault, jnp.ones((3, 4))).sum())
 
 
+def test_of_forms_for_several_platforms_the_one_that_runs_is_watched():
+    sites: list[Site] = []
+
+    def logarithm(values):
+        return jax.lax.platform_dependent(values, cpu=lambda v: jnp.log(v - 2.0), default=jnp.sqrt)
+
+    _, code = jax.jit(watch(logarithm, sites))(jnp.ones(3))
+    assert [site.operation for site in sites] == ["sub", "log"]
+    assert sites[int(code) - 1].operation == "log"
+
+
 def test_an_operation_of_a_gradient_is_named_as_one():
     sites: list[Site] = []
 

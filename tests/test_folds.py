@@ -268,15 +268,21 @@ def test_folds_with_unlike_numbers_of_codes_or_tokens_are_one_line():
     ("call", "given", "expected"),
     [
         (plan, {}, "data.folds: got 3; expected one fold, which data.fold chooses"),
-        (build, {}, "data.folds: got 3; expected one fold, which data.fold chooses"),
+        (build, {}, "for this command. Set data.fold=0 here, and train all folds with what this finds"),
+        (
+            lambda config: train_and_evaluate(config, "never-made", quiet=True),
+            {"lr_range.before_training": True},
+            "lr_range.before_training: got True; expected False where all folds are trained. Run lr_range with",
+        ),
         (
             lambda config: build(config, folds=True),
             {"train.seeds": 2},
-            "train.seeds: got 2; expected 1 with",
+            "expected 1 with data.folds, whose folds are the lanes. Train the folds once for each seed: set",
         ),
     ],
 )
-def test_folds_where_one_data_set_is_needed_are_one_line(call, given, expected):
+def test_folds_where_one_data_set_is_needed_are_one_line(call, given, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
         call(tiny({**GIVEN, **given}))
     assert expected in str(error.value)

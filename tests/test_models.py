@@ -277,7 +277,7 @@ SMALL = {
     "grid_resnet": {"widths": (4, 8)},
 }
 WITH_NORM = [name for name in MODELS.members if "norm" in MODELS.knobs(name)]
-IMAGE_MODELS = [name for name in MODELS.members if name not in ("transformer", "text_encoder")]
+IMAGE_MODELS = [name for name in MODELS.members if name not in ("transformer", "text_encoder", "sequence_encoder")]
 """Models that take pictures; those of sequences have tests of their own."""
 CONVOLUTIONAL = [name for name in IMAGE_MODELS if "mlp" not in name]
 

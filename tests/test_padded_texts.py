@@ -164,7 +164,7 @@ def test_a_batch_is_computed_at_the_length_that_it_needs(experiment):
             jax.debug.callback(lambda _, n=batch["inputs"].shape[1]: lengths.append(n), batch["targets"][0])
             return jnp.sum(params) * 0.0, (model_state, {})
 
-    from jaxtrain.tasks.padded_texts import cut_padding
+    from jaxtrain.tasks.padding import cut_padding
 
     assert info.texts is not None
     task = cut_padding(Task(init=lambda *_: None, loss=Recording.loss, predict=lambda *_: None), info.texts)
@@ -186,12 +186,14 @@ def test_all_lengths_share_one_program_of_steps_and_one_of_evaluations(experimen
 
     runner = make_runner(experiment, train_step)
     state = runner.init()
+    trained = shared_program(programs._jit_train_call, experiment.rules, device_mesh(1), train_step)
+    evaluated = shared_program(programs._jit_eval_call, experiment.rules, device_mesh(1))
+    before = (trained._cache_size(), evaluated._cache_size())  # of other tests, which share the functions
     for step in range(0, 30, 3):
         state, _ = runner.call(state, experiment.batches(step, 3), 3)
     runner.evaluate(state, "validation")
-    trained = shared_program(programs._jit_train_call, experiment.rules, device_mesh(1), train_step)
-    assert trained._cache_size() == 1
-    assert shared_program(programs._jit_eval_call, experiment.rules, device_mesh(1))._cache_size() == 1
+    assert trained._cache_size() <= before[0] + 1
+    assert evaluated._cache_size() <= before[1] + 1
 
 
 def test_batches_hold_texts_of_about_one_length_and_each_text_once_an_epoch():
@@ -322,7 +324,7 @@ def test_a_config_that_does_not_fit_texts_is_refused_in_one_line(tmp_path, chang
 
 
 def test_sequence_classification_of_other_data_is_refused():
-    with pytest.raises(DataError, match=r"'sequence_classification' for inputs of shape .* that are no texts"):
+    with pytest.raises(DataError, match=r"'sequence_classification' for inputs of shape .* that are of one length"):
         build(tiny({"task.name": "sequence_classification"}))
 
 

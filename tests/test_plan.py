@@ -10,19 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from tiny_runs import GIVEN
+from tiny_runs import GIVEN, config_file, tiny
 
 from jaxtrain.commands.plan import NOT_REPORTED, draw_schedules, plan_report
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.resolve import resolve_config
-from jaxtrain.core.steps import train_call
+from jaxtrain.core.steps import train_call, train_step
 from jaxtrain.errors import ConfigError
+from jaxtrain.main import main
+from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.memory import plan_memory
 from jaxtrain.training import plan as planning
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.memory_plan import (
     bytes_of_batch,
     bytes_of_lanes,
+    demand_memory,
     double_up_to,
     largest_batch,
     largest_fitting,
@@ -30,6 +33,7 @@ from jaxtrain.training.memory_plan import (
     most_lanes,
 )
 from jaxtrain.training.plan import Plan, plan, scheduled_values
+from jaxtrain.training.runners import make_runner
 from jaxtrain.training.train import train_and_evaluate
 
 HIDDEN, BATCH, EXAMPLES = (256, 128), 128, 1437
@@ -207,6 +211,32 @@ def test_where_nothing_fits_nothing_is_run(tmp_path: Path):
     assert "largest batch  none" in text
     assert "lanes          none fit" in text
     assert "not measured: does not fit" in text
+
+
+def test_a_run_whose_activations_do_not_fit_is_refused_from_the_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The state and the data fit into the memory, the step does not: nothing runs and no directory is left behind."""
+    monkeypatch.setattr("jaxtrain.training.memory_plan.memory_limit", lambda mesh: 2**17)
+    assert main([f"--config={config_file(tmp_path)}", f"--workdir={tmp_path / 'run'}"]) == ConfigError.exit_code
+    error = capsys.readouterr().err
+    assert "data.batch_size: got 64; expected a batch whose activations fit: a step needs " in error
+    assert "MiB beside the data, and 0.1 MiB" in error
+    assert "Lower it, raise train.accumulate" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_is_judged_by_the_program_that_the_run_then_uses():
+    found = build(tiny({"model.hidden": (18,)}))
+    demand_memory(found)
+    runner = make_runner(found, train_step)
+    state = runner.init()
+    batches = found.batches(0, 1)
+    jax.block_until_ready(batches.data)
+    with count_compilations() as compiled:
+        jax.block_until_ready(runner.call(state, batches, 1))
+    assert compiled.count == 0
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,8 @@ def test_fewer_lanes_of_a_wide_program_are_spread_over_the_devices(lanes: int) -
     solos = [state_digest(solo(experiment(), seed, rate)) for seed, rate in enumerate(rates)]
     assert [state_digest(population.fetch_lane(states, lane)) for lane in range(lanes)] == solos
     saved = population.fetch(states)
+    holds_padding = [leaf for leaf in jax.tree.leaves(saved) if not leaf.flags.owndata]
+    assert not holds_padding or lanes == population.padded  # the states of a search lie on the host, lanes by lanes
     assert_lanes_equal(population.fetch(population.place(saved)), saved)
     narrower, kept = population.gather(states, [lanes - 1])
     assert state_digest(narrower.fetch_lane(kept, 0)) == solos[-1]

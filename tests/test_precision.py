@@ -256,8 +256,8 @@ def test_what_shapes_the_program_tells_tasks_apart():
 @pytest.mark.parametrize(
     ("key", "given", "allowed"),
     [
-        ("train.precision", "bf16", "'float32', 'bfloat16'"),
-        ("train.precision", "float16", "'float32', 'bfloat16'"),
+        ("train.precision", "bf16", "'float32', 'bfloat16', 'float64'"),
+        ("train.precision", "float16", "'float32', 'bfloat16', 'float64'"),
         ("train.matmul_precision", "best", "'default', 'high', 'highest'"),
     ],
 )

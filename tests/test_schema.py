@@ -216,6 +216,22 @@ def test_annotated_bounds_hold_at_their_ends(annotation: Any, inside: Any, outsi
     assert found.value.expected == words
 
 
+@pytest.mark.parametrize(
+    ("annotation", "value", "rounded"),
+    [(Probability, 0.99999999999, "1.0"), (Positive, 1e-60, "0.0"), (Positive | None, 1e-60, "0.0")],
+)
+def test_a_number_that_float32_rounds_to_an_excluded_end_is_refused(annotation: Any, value: float, rounded: str):
+    """An averaging of 0.99999999999 would be 1.0 in the program, and never move."""
+
+    def function(knob=MISSING): ...
+
+    function.__annotations__["knob"] = annotation
+    for given in (value, Text(str(value))):
+        with pytest.raises(ConfigError, match=f"in float32, in which runs compute, it is {rounded}"):
+            knobs_of(function)["knob"].check("key", given)
+    assert knobs_of(function)["knob"].check("key", 0.999999) == 0.999999
+
+
 def test_only_a_mark_says_that_a_float_is_one_for_the_whole_run():
     def function(marked: Annotated[Positive, OncePerRun()], plain: Positive): ...
 

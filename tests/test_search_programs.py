@@ -11,7 +11,7 @@ from tiny_runs import tiny
 from jaxtrain.parallel import shared_programs
 from jaxtrain.search import programs as search_programs
 from jaxtrain.search.batch import Batch
-from jaxtrain.search.programs import Programs
+from jaxtrain.search.programs import Programs, plan_line
 from jaxtrain.search.results import Findings
 from jaxtrain.search.run import run_search
 from jaxtrain.search.shapes import count_shapes, shapes_line
@@ -25,6 +25,18 @@ ONE_WIDTH = 3  # programs: one initialises, one trains, one evaluates
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the pictures out of the reports."""
     monkeypatch.setattr("jaxtrain.search.report.page.FIGURES", {})
+
+
+@pytest.mark.parametrize(
+    ("chunks", "words"),
+    [
+        ([(0, 1), (1, 31)], "2 programs, 32 lanes in total"),
+        ([(0, 16), (1, 16)], "2 programs x 16 lanes"),
+        ([(0, 8), (0, 8), (1, 16)], "2 programs x 16 lanes, up to 2 chunks each"),
+    ],
+)
+def test_the_plan_of_a_batch_says_how_many_lanes_each_program_has(chunks: list[tuple[int, int]], words: str):
+    assert plan_line(32, chunks, 1.0) == f"32 trials = {words}, about 1 s"
 
 
 def found(folder: Path) -> Findings:

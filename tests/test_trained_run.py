@@ -150,6 +150,15 @@ def test_an_evaluation_repeats_the_numbers_of_the_run(digits):
     assert json.loads((digits / "evaluation.json").read_text()) == found
 
 
+def test_an_evaluation_that_cannot_be_written_is_refused_before_it_is_made(digits, tmp_path, monkeypatch, capsys):
+    shutil.copytree(digits, tmp_path / "run")
+    (tmp_path / "run/evaluation.json").unlink(missing_ok=True)
+    (tmp_path / "run/evaluation.json").mkdir()
+    monkeypatch.setattr("jaxtrain.commands.evaluate.build", lambda *_, **__: pytest.fail("the data were read"))
+    assert main.main(["evaluate", f"--workdir={tmp_path / 'run'}"]) == StorageError.exit_code
+    assert "evaluation.json: got the error 'Is a directory'" in capsys.readouterr().err
+
+
 def test_the_verb_evaluate_needs_no_config(digits, capsys):
     before = read_rows(digits / "metrics.jsonl")
     assert main.main(["evaluate", f"--workdir={digits}"]) == 0

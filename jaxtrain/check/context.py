@@ -18,7 +18,7 @@ from jaxtrain.data import Source
 from jaxtrain.data.dataset import Dataset, Rows
 from jaxtrain.data.info import DataInfo
 from jaxtrain.parallel.mesh import replicate
-from jaxtrain.tasks import make_task
+from jaxtrain.tasks import TASKS, make_task
 from jaxtrain.tasks.inputs import normalise_inputs
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
@@ -89,6 +89,11 @@ class Context:
     def experiment(self) -> Experiment:
         """The experiment; its own checks of a user's functions are left to the questions, which say more."""
         return build(self.config, data=self._data, judge_task=False)
+
+    @property
+    def has_given_data(self) -> bool:
+        """Whether the data were given in Python."""
+        return self._data is not None
 
     @property
     def dataset(self) -> Dataset:
@@ -166,11 +171,13 @@ class Context:
         """The task without augmentation; a task that augments by itself, such as contrastive, stays."""
         if not any(isinstance(entry, Mapping) for entry in self.config["augment"].values()):
             return self.experiment.rules.task
-        from jaxtrain.tasks import TASKS
+        return self._without_augmentation(self.config)
 
+    def _without_augmentation(self, config: Config) -> Task:
+        """Returns the task of a config without its augmentations; one that augments by itself keeps them."""
         if TASKS.takes(self.task_name, "augmentation"):
-            return self.experiment.rules.task
-        return make_task({**self.config, "augment": {"order": None, "seed": None}}, self.info)
+            return make_task(config, self.info)
+        return make_task({**config, "augment": {"order": None, "seed": None}}, self.info)
 
     @functools.cached_property
     def half(self) -> int:
@@ -224,6 +231,39 @@ class Context:
         chosen = self.params if params is None else params
         return float(self._measure(chosen, self.state.model_state, batch, jax.random.key(0), self.quiet_values))
 
+    def train_loss_at(self, params: Any) -> float:
+        """Returns `train_loss` of `batch` at parameters that may have another type than those of the run."""
+        own = jax.tree.map(lambda leaf, own: jnp.asarray(leaf, own.dtype), params, self.params)
+        return self.train_loss(self.batch, own)
+
+    def loss_in_float64(self, params: Any) -> float:
+        """Returns `train_loss` of `batch`, computed in float64 from parameters; nan for a task that cannot do so.
+
+        The data stay as they are.
+        """
+        return float("nan") if self._loss_in_float64 is None else self._loss_in_float64(params)
+
+    @functools.cached_property
+    def _loss_in_float64(self) -> Callable[[Any], float] | None:
+        task = self._without_augmentation({**self.config, "train": {**self.config["train"], "precision": "float64"}})
+
+        def loss(params: Any, model_state: Any, batch: Any, key: jax.Array, values: Any) -> Any:
+            with jax.numpy_dtype_promotion("standard"):  # targets and masks are float32
+                return task.loss(params, model_state, batch, key, values, True)[0]
+
+        compiled = jitted(loss)
+
+        def measure(params: Any) -> float:
+            with jax.enable_x64(True):
+                given, state, values = _in_float64((params, self.state.model_state, self.quiet_values))
+                return float(compiled(given, state, self.batch, jax.random.key(0), values))
+
+        try:
+            measure(self.params)
+        except Exception:  # of a task of the user's own that insists on float32
+            return None
+        return measure
+
     @functools.cached_property
     def _gradients(self) -> Any:
         return jitted(jax.grad(self._train_loss, allow_int=True))
@@ -262,6 +302,15 @@ class Context:
             return jnp.asarray(host + generator.normal(0.0, scale * spread, host.shape), leaf.dtype)
 
         return jax.tree.map(perturb, self.params)
+
+
+def _in_float64(tree: Any) -> Any:
+    """Returns the floats of a tree as float64, on the host; the rest stays."""
+
+    def cast(leaf: Any) -> Any:
+        return np.asarray(leaf, np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def joined(first: Mapping[str, Any], second: Mapping[str, Any], mask: tuple[float, float] = (1, 1)) -> dict[str, Any]:

@@ -34,6 +34,23 @@ The most telling single features reach 0.75 (breast cancer), 0.48 (California ho
 
 BINS = 32
 
+UNLIKE = (0.4, 1.2)
+"""The distance between the distributions of a feature in two splits, the largest difference of their cumulated shares,
+from which it is told: the first number, and the second over the root of the examples of the smaller split.
+
+It is 0 for equal distributions and 1 for those that do not overlap, whatever the scale.
+"""
+
+UNLIKE_TOKENS = 0.5
+"""The share of the tokens of one split that would have to be others for it to have the frequencies of another."""
+
+TOKENS_EACH = 20
+"""Tokens for each different one that a split needs, so that chance does not set its frequencies apart."""
+
+STAND_IN = (0.01, 5.0)
+"""The share of the examples from which an outermost value is told that they repeat, and how far it then lies from all
+others, in multiples of their range."""
+
 
 def inputs(context: Context) -> Answer:
     """Are the inputs, as the model sees them, finite and of mean 0 and deviation 1, or tokens of the vocabulary?"""
@@ -56,7 +73,8 @@ def inputs(context: Context) -> Answer:
     deviation = by_feature.std(axis=0)
     constant = int((deviation < NEAR_CONSTANT).sum())
     text = (
-        f"mean {by_feature.mean():.3g}, deviation {by_feature.std():.3g}, from {values.min():.3g} to {values.max():.3g}"
+        f"mean {by_feature.mean():.3g}, deviation {by_feature.std():.3g}, "
+        f"from {by_feature.min():.3g} to {by_feature.max():.3g}"
         + (f"; {constant:,} of {len(deviation):,} features nearly constant" if constant else "")
     )
     if constant == len(deviation):
@@ -70,22 +88,54 @@ def inputs(context: Context) -> Answer:
             "a few outliers set the scale, so that all other values look alike",
             "Take data.quantiles, a logarithm, or clip the outliers",
         )
-    return ok(text)
+    return _stand_ins(context, by_feature, text) or _constant_channels(context, deviation, text) or ok(text)
+
+
+def _stand_ins(context: Context, by_feature: np.ndarray, text: str) -> Answer | None:
+    """Returns a warning where a feature has a value, such as -999, that stands for what is missing."""
+    least, far = STAND_IN
+    for place in range(min(by_feature.shape[1], 2**10)):
+        values, counts = np.unique(by_feature[:, place], return_counts=True)
+        if len(values) < 10:
+            continue
+        for outermost, inner in ((0, values[1:]), (-1, values[:-1])):
+            gap = abs(values[outermost] - inner[outermost])
+            if counts[outermost] > least * len(by_feature) and gap > far * np.ptp(inner):
+                name = _feature_name(context, place) if by_feature.shape[1] > 1 else "the inputs"
+                return warning(
+                    f"{text}; {counts[outermost] / len(by_feature):.1%} of {name} have one value, far from all others",
+                    "a number such as -999 stands for what is missing, and sets the scale of all others",
+                    "Leave such cells empty, so that they are filled and marked, or fill them",
+                )
+    return None
+
+
+def _constant_channels(context: Context, deviation: np.ndarray, text: str) -> Answer | None:
+    """Returns a warning where a channel of pictures says nothing."""
+    if len(context.info.input_shape) != 3 or not (deviation < NEAR_CONSTANT).any():
+        return None
+    channels = np.flatnonzero(deviation < NEAR_CONSTANT)
+    return warning(
+        f"{text}: channel {', '.join(map(str, channels))}",
+        "a channel is the same in all pictures: it was not read, or was overwritten",
+        "Look at the pictures (the command data draws them), and at the channels that the reader takes",
+    )
 
 
 def splits_alike(context: Context) -> Answer:
-    """Do the other splits have inputs of the same scale as the training split?"""
-    if context.info.tokens is not None:
-        return not_asked("tokens have no scale")
+    """Do the other splits have inputs, and targets that are numbers, of the same scale as the training split?"""
     others = [name for name in context.dataset.sizes if name != "train"]
     if not others:
         return not_asked("there is no other split")
-    reference = _numbers(context, np.asarray(context.seen("train"), np.float64))
+    if context.info.tokens is not None:
+        return _tokens_alike(context, others)
+    reference = _compared(context, "train")
     if not reference.size:
         return not_asked("categories have no scale")
     told = []
+    furthest = (0.0, "")
     for name in others:
-        values = _numbers(context, np.asarray(context.seen(name), np.float64))
+        values = _compared(context, name)
         spread = np.maximum(reference.std(axis=0), 1e-6)
         moved = float(np.median(np.abs(values.mean(axis=0) - reference.mean(axis=0)) / spread))
         ratio = float(values.std() / max(reference.std(), 1e-12))
@@ -95,6 +145,71 @@ def splits_alike(context: Context) -> Answer:
                 "; ".join(told),
                 f"{name} was prepared otherwise than the training split, so its numbers say little about the model",
                 "Prepare all splits by the same function, with the statistics of the training split",
+            )
+        place, apart = _most_unlike(reference, values, len(context.places(name)))
+        furthest = max(furthest, (apart, f"{_column_name(context, place)} in {name}"))
+    if furthest[0] > 0:
+        return warning(
+            f"{'; '.join(told)}; the distribution of {furthest[1]} is another",
+            "columns or channels are in another order there, or were prepared otherwise; or the splits are of other "
+            "times or groups, and differ by nature",
+            "Prepare all splits by the same function, and compare their distributions (the command data draws them)",
+        )
+    return ok("; ".join(told))
+
+
+def _compared(context: Context, split: str) -> np.ndarray:
+    """Returns the numbers (n, features) of a split that are compared: those of inputs, and a target that is one."""
+    values = _numbers(context, np.asarray(context.seen(split), np.float64))
+    targets = np.asarray(context.rows(split)["targets"])
+    if targets.dtype.kind != "f" or targets.size != len(values):
+        return values
+    return np.concatenate([values, targets.reshape(-1, 1)], axis=1)
+
+
+def _column_name(context: Context, place: int) -> str:
+    """Names a column of `_compared`."""
+    shape = context.info.input_shape
+    if len(shape) != 1:
+        return f"channel {place}"
+    encoding = context.info.table
+    if encoding is None:
+        return f"feature {place}" if place < shape[0] else "the target"
+    names = [name for name, form in zip(encoding.names, encoding.forms, strict=True) if form == "number"]
+    return repr(names[place]) if place < len(names) else "the target"
+
+
+def _most_unlike(reference: np.ndarray, values: np.ndarray, examples: int) -> tuple[int, float]:
+    """Returns the feature whose distributions are furthest apart, and by how much beyond what is allowed, or 0."""
+    allowed = UNLIKE[0] + UNLIKE[1] / np.sqrt(min(examples, len(reference)))
+    apart = []
+    for place in range(min(reference.shape[1], 2**10)):
+        first, second = np.sort(reference[:, place]), np.sort(values[:, place])
+        at = np.unique(np.quantile(np.concatenate([first, second]), np.linspace(0, 1, 201)))
+        shares = [np.searchsorted(side, at, side="right") / len(side) for side in (first, second)]
+        middle = [np.subtract(*np.percentile(side, (75, 25))) for side in (first, second)]
+        scaled = min(middle) > 0 and max(middle) > WIDE * min(middle)
+        apart.append(1.0 if scaled else float(np.abs(shares[0] - shares[1]).max()))
+    place = int(np.argmax(apart))
+    return place, max(0.0, apart[place] - allowed)
+
+
+def _tokens_alike(context: Context, others: list[str]) -> Answer:
+    """Compares the frequencies of tokens."""
+    size = context.info.tokens or 0
+    reference = np.bincount(context.seen("train").ravel(), minlength=size)
+    told = []
+    for name in others:
+        counts = np.bincount(context.seen(name).ravel(), minlength=size)
+        if min(counts.sum(), reference.sum()) < TOKENS_EACH * ((counts + reference) > 0).sum():
+            return not_asked(f"{name} has too few tokens")
+        apart = 0.5 * float(np.abs(reference / reference.sum() - counts / counts.sum()).sum())
+        told.append(f"{name}: {apart:.0%} of the tokens would have to be others")
+        if apart > UNLIKE_TOKENS:
+            return warning(
+                "; ".join(told),
+                f"{name} is a text of another kind, language or case, or was encoded otherwise",
+                "Read all splits with the same encoding, and look at their beginnings (the command data shows them)",
             )
     return ok("; ".join(told))
 
@@ -127,8 +242,8 @@ def leak(context: Context) -> Answer:
     values = np.asarray(context.seen("train"), np.float64)
     if info.vocabulary is not None:
         return not_asked("the targets of a text are its own tokens")
-    if info.texts is not None:
-        return not_asked("a place in texts is no feature")
+    if info.padding is not None:
+        return not_asked("a place in texts or sequences is no feature")
     targets = np.asarray(context.rows("train")["targets"], np.float64)
     if targets.ndim > 1 and targets.shape[1:] != (1,):
         return not_asked("targets of several numbers")
@@ -191,6 +306,8 @@ def _number_score(bins: np.ndarray, targets: np.ndarray, learn: slice, judge: sl
 
 def _numbers(context: Context, values: np.ndarray) -> np.ndarray:
     """Returns values (n, features): the columns of a table that are numbers, the channels of a picture."""
+    if context.info.sequences is not None:
+        return values[context.info.sequences.is_kept(values)][:, :-1]
     if values.ndim > 2:
         return values.reshape(-1, values.shape[-1])
     encoding = context.info.table

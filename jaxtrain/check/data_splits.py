@@ -14,6 +14,9 @@ COPIED = 0.2
 SOME_COPIED = 0.02
 """The same for a warning. The data sets of the shipped configs have at most 0.001 (Adult)."""
 
+REPEATED = 0.3
+"""The share of training examples that occur more than once from which it is told."""
+
 CONTRADICTED = 0.2
 """The share of training examples whose inputs occur with another target, too: a fault."""
 
@@ -59,11 +62,22 @@ def duplicates(context: Context) -> Answer:
     text = "; ".join(told) + f" (train in itself: {repeated:.1%}"
     text += f", nearly {near_each_other:.1%})" if context.dataset.has_pictures else ")"
     if worst <= SOME_COPIED:
-        return ok(text)
+        return _repeats(text, repeated)
     return (fault if worst > COPIED else warning)(
         text,
         "what is judged was learned by heart, so the numbers look better than those on new data",
         "Remove the copies before the data are cut, or cut by groups (`data.group_by`)",
+    )
+
+
+def _repeats(text: str, repeated: float) -> Answer:
+    if repeated <= REPEATED:
+        return ok(text)
+    return warning(
+        text,
+        "much of the training split is there more than once: it was joined or repeated by mistake, reading failed and "
+        "gave blanks, or inputs have few values",
+        "Read each example once; to draw some more often take data.sample",
     )
 
 

@@ -14,6 +14,15 @@ RARE = 0.95
 EXPECTED = 8.0
 """Examples of a class that a split must be expected to have before its absence is told: chance leaves 1 in 3,000."""
 
+SQUASHED = 0.02
+"""The distance of the 1st and 99th percentile of targets, in deviations, below which outliers set the scale."""
+
+OUTSIDE = (0.02, 0.2)
+"""The shares of boxes that are no area within their picture from which it is a warning, and a fault."""
+
+FEW = 10
+"""Examples that a split needs so that its figures say anything: the error of a share of 10 is 0.16."""
+
 ALIKE = 0.5
 """The share of neighbours in a batch with equal labels, beyond chance, from which batches are called sorted.
 
@@ -26,7 +35,7 @@ def targets(context: Context) -> Answer:
     if context.info.vocabulary is not None or context.info.classes is not None:
         return not_asked("targets are classes")
     if context.info.box_classes is not None:
-        return not_asked("targets are boxes")
+        return _boxes(context)
     values = np.asarray(context.rows("train")["targets"], np.float64)
     text = f"mean {values.mean():.3g}, deviation {values.std():.3g}, from {values.min():.3g} to {values.max():.3g}"
     if values.std() == 0:
@@ -37,6 +46,63 @@ def targets(context: Context) -> Answer:
             text,
             "gradients are as large as the targets, so the rates that fit networks are far too high or too low",
             "Standardise the targets: the task `regression` does, also with a loss of your own",
+        )
+    by_column = values.reshape(len(values), -1)
+    spread = by_column.std(axis=0)
+    is_picture = len(context.info.target_shape) > 1 or context.info.target_shape == context.info.input_shape
+    if (spread == 0).any() and not is_picture:  # the corners of pictures and masks are often the same
+        return warning(
+            f"{text}; {int((spread == 0).sum()):,} of {len(spread):,} numbers of a target are the same in all examples",
+            "there is nothing to learn of these, and they make the loss look small",
+            "Check which columns are the targets",
+        )
+    low, high = np.percentile(by_column, (1, 99), axis=0)
+    if ((high - low < SQUASHED * spread) & (high > low)).any():
+        return warning(
+            f"{text}; 98 % of them lie within {float(((high - low) / spread).min()):.2g} deviations",
+            "a few outliers set the scale and the loss, so that all other targets look alike",
+            "Correct or leave out these examples, take a logarithm, or a loss such as huber",
+        )
+    return ok(text)
+
+
+def _boxes(context: Context) -> Answer:
+    """Are boxes areas within their pictures?"""
+    boxes = np.asarray(context.rows("train")["targets"], np.float64).reshape(-1, 5)
+    _, y, x, height, width = boxes[boxes[:, 0] >= 0].T
+    if not len(y):
+        return fault("no picture has a box", "there is nothing to learn", "Check the reader of the boxes")
+    rows, columns = context.info.input_shape[:2]
+    inside = (y > -1) & (x > -1) & (y + height < rows + 1) & (x + width < columns + 1)
+    bad = float((~inside | (height <= 0) | (width <= 0)).mean())
+    text = f"{len(y):,} boxes, heights {height.min():.3g} to {height.max():.3g}, widths {width.min():.3g} to "
+    text += f"{width.max():.3g} pixels of {rows} x {columns}; {bad:.1%} are no area within their picture"
+    if height.max() <= 1 and width.max() <= 1:
+        meaning = "boxes are fractions of the picture, where pixels are expected"
+        return fault(text, meaning, "Multiply them by height and width of the picture")
+    if bad > OUTSIDE[0]:
+        return (fault if bad > OUTSIDE[1] else warning)(
+            text,
+            "the numbers of boxes are others than (class, y, x, height, width) of the top left corner: x before y, a "
+            "second corner for the size, or the centre",
+            "Convert the boxes, and look at them (the command data draws them)",
+        )
+    return ok(text)
+
+
+def split_sizes(context: Context) -> Answer:
+    """Do the splits that judge hold enough examples to tell runs apart?"""
+    if context.info.vocabulary is not None:
+        return not_asked("examples of a text are windows of it")
+    sizes = {name: size for name, size in context.dataset.sizes.items() if name != "train"}
+    if not sizes:
+        return not_asked("there is no other split")
+    text = ", ".join(f"{name}: {size:,} examples" for name, size in sizes.items())
+    if min(sizes.values()) < FEW:
+        return warning(
+            text,
+            "a figure of so few examples is mostly chance, and the best of several evaluations is the luckiest",
+            "Cut larger splits (`data.validation_fraction`), or use folds (`data.folds`)",
         )
     return ok(text)
 

@@ -1,6 +1,6 @@
 """Measures the layers of any function: its traced program is run, and each product and rectifier is looked at.
 
-A layer is a product with weights (a matrix product or a convolution), a rectifier, or another nonlinearity. Layers are
+A layer is a product with weights (a matrix product or a convolution), a rectifier, or a tanh or sigmoid. Layers are
 named by the path of the module where the library says it, else by the line of the code. Bodies of compiled loops
 are run and not looked into.
 """
@@ -16,15 +16,21 @@ from jax.extend import core as jax_core
 from jax.extend import source_info_util
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
+SQUASHERS = {"tanh": (-1.0, 1.0), "logistic": (0.0, 1.0)}
+"""Primitive -> its limits."""
+
+AT_LIMIT = 0.01
+"""The distance from a limit, relative to that between both, within which a tanh or sigmoid hardly has a slope."""
+
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
 
 
 class Layer(NamedTuple):
     """Numbers on one layer for a batch.
 
-    kind: "product" or "rectifier"; deviation, largest: of its outputs; input_deviation: of what it gets; dead: the
-    share of units, along the last axis, that are 0 for the whole batch though what they get varies; finite: whether all
-    outputs are.
+    kind: "product", "rectifier" or "squasher"; deviation, largest: of its outputs; input_deviation: of what it gets;
+    dead: of a rectifier the share of units, along the last axis, that are 0 for the whole batch though what they get
+    varies, of a tanh or sigmoid the share of outputs at its limits; finite: whether all outputs are.
     """
 
     name: str
@@ -87,7 +93,8 @@ def _run(
             kind = _kind(equation)
             if kind:
                 places.append(_Place(_name(here, equation, kind, places), kind))
-                found.append(_numbers(kind, given, results[0]))
+                limits = SQUASHERS.get(equation.primitive.name)
+                found.append(_numbers(kind, given, results[0], limits))
         known |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -107,13 +114,17 @@ def _kind(equation: Any) -> str | None:
     name = equation.primitive.name
     if name in PRODUCTS:
         return "product"
+    if name in SQUASHERS:
+        return "squasher"
     is_rectifier = name == "max" and any(
         isinstance(atom, jax_core.Literal) and np.ndim(atom.val) == 0 and atom.val == 0 for atom in equation.invars
     )
     return "rectifier" if is_rectifier else None
 
 
-def _numbers(kind: str, given: Sequence[Any], output: Any) -> tuple[Any, ...]:
+def _numbers(
+    kind: str, given: Sequence[Any], output: Any, limits: tuple[float, float] | None = None
+) -> tuple[Any, ...]:
     """Returns the numbers of `Layer`, without name and kind, as scalars of the program."""
     operand = given[0] if kind == "product" else next(value for value in given if jnp.ndim(value))
     taken = jnp.asarray(operand, jnp.float32)
@@ -123,6 +134,10 @@ def _numbers(kind: str, given: Sequence[Any], output: Any) -> tuple[Any, ...]:
         axes = tuple(range(values.ndim - 1))
         varies = jnp.ptp(taken, axis=axes) > 0
         dead = ((values == 0).all(axis=axes) & varies).mean()
+    if limits:
+        low, high = limits
+        near = AT_LIMIT * (high - low)
+        dead = ((values < low + near) | (values > high - near)).mean(dtype=jnp.float32)
     finite = jnp.isfinite(values).all()
     return values.std(), jnp.abs(values).max(), taken.mean(), taken.std(), dead, finite
 
@@ -134,9 +149,9 @@ def _join(path: str, stack: str) -> str:
 
 
 def _name(path: str, equation: Any, kind: str, before: list[_Place]) -> str:
-    """Names a layer by its path, else by the line of the code that made it; a rectifier by the product before it."""
+    """Names a layer by its path, else by the line of the code that made it; others by the product before them."""
     products = [place.name for place in before if place.kind == "product"]
-    if kind == "rectifier" and products:
-        return f"the rectifier after {products[-1]}"
+    if kind != "product" and products:
+        return f"the {'rectifier' if kind == 'rectifier' else equation.primitive.name} after {products[-1]}"
     line = source_info_util.summarize(equation.source_info)
     return path or line.rpartition("/")[2] or equation.primitive.name

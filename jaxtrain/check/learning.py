@@ -55,11 +55,11 @@ def shuffled_labels(context: Context) -> Answer:
     if context.task_name == "contrastive":
         return not_asked("a contrastive task has no labels")
     runs = short_runs(context)
-    steps = _steps_to_learn(context, 1 + SHUFFLES)
+    steps = steps_to_learn(context, 1 + SHUFFLES)
     if not steps:
         return not_asked(f"{1 + SHUFFLES} runs of {LEARNED_STEPS[0]} steps take longer than the time there is")
     context.say(f"shuffled labels: {1 + SHUFFLES} runs of {steps} steps")
-    true = _learned(context, steps)
+    true = learned(context, steps)
     if not math.isfinite(true.judged):
         return not_asked("there are no examples held out" if true.live else "the run on true labels diverges")
     others = []
@@ -85,10 +85,10 @@ def shuffled_labels(context: Context) -> Answer:
 def zero_inputs(context: Context) -> Answer:
     """Does the model learn more from its inputs than from zeros?"""
     runs = short_runs(context)
-    steps = _steps_to_learn(context, 2)
+    steps = steps_to_learn(context, 2)
     if not steps:
         return not_asked(f"two runs of {LEARNED_STEPS[0]} steps take longer than the time there is")
-    true = _learned(context, steps)
+    true = learned(context, steps)
     zeros = runs.run(len(true.losses), rate=best_rate(context), data=runs.rows | {"inputs": 0 * runs.rows["inputs"]})
     text = f"after {len(true.losses)} steps the training loss is {true.end:.4g}, with zeros for inputs {zeros.end:.4g}"
     if not true.live:
@@ -145,13 +145,13 @@ def _way(outcome: Outcome, bottom: float) -> float:
     return (outcome.begin - outcome.end) / (outcome.begin - bottom) if bottom < outcome.begin else 0.0
 
 
-def _steps_to_learn(context: Context, runs: int) -> int:
+def steps_to_learn(context: Context, runs: int) -> int:
     """Returns the steps of each of some runs that the time allows, 0 where that is too few."""
     least, most = LEARNED_STEPS
     steps = int(min(most, 0.4 * context.left / (runs * max(short_runs(context).step_seconds, 1e-6))))
     return steps if steps >= least else 0
 
 
-def _learned(context: Context, steps: int) -> Outcome:
+def learned(context: Context, steps: int) -> Outcome:
     """Returns the run on the true data at the best rate, which several questions compare with."""
     return context.once("learned", lambda: short_runs(context).run(steps, rate=best_rate(context), judge=True))

@@ -2,7 +2,20 @@
 
 from collections.abc import Callable, Mapping
 
-from jaxtrain.check import data_inputs, data_splits, data_targets, learning, machine, model, rates, signals
+from jaxtrain.check import (
+    agreement,
+    data_inputs,
+    data_splits,
+    data_targets,
+    learning,
+    machine,
+    model,
+    model_inputs,
+    model_outputs,
+    rates,
+    signals,
+    steps,
+)
 from jaxtrain.check.answers import Answer
 from jaxtrain.check.context import Context
 from jaxtrain.config.registry import import_member
@@ -16,7 +29,9 @@ DATA: Mapping[str, Question] = {
     "targets": data_targets.targets,
     "classes": data_targets.classes,
     "balance": data_targets.balance,
+    "split_sizes": data_targets.split_sizes,
     "order": data_targets.order,
+    "same_data": agreement.same_data,
     "splits_alike": data_inputs.splits_alike,
     "duplicates": data_splits.duplicates,
     "contradictions": data_splits.contradictions,
@@ -26,27 +41,31 @@ DATA: Mapping[str, Question] = {
 MODEL: Mapping[str, Question] = {
     "weights": model.weights,
     "evaluation": model.evaluation,
-    "loss": model.loss,
+    "loss": model_outputs.loss,
     "mixing": model.mixing,
     "masked_rows": model.masked_rows,
     "loss_mean": model.loss_mean,
     "dead_units": signals.dead_units,
-    "uses_inputs": model.uses_inputs,
+    "uses_inputs": model_inputs.uses_inputs,
+    "causal": model_inputs.causal,
     "activations": signals.activations,
-    "output_form": model.output_form,
-    "initial_loss": model.initial_loss,
+    "output_form": model_outputs.output_form,
+    "initial_loss": model_outputs.initial_loss,
     "nonlinearity": model.nonlinearity,
     "gradients": signals.gradients,
     "finite_differences": signals.finite_differences,
 }
 LEARNING: Mapping[str, Question] = {
     "schedule": rates.schedule,
-    "averages": rates.averages,
+    "averages": steps.averages,
     "decay": rates.decay,
+    "gradient_size": steps.gradient_size,
     "rate": rates.rate,
-    "updates": rates.updates,
+    "updates": steps.updates,
     "regularisers": rates.regularisers,
     "same_step": learning.same_step,
+    "modes": agreement.modes,
+    "splits_agree": agreement.splits_agree,
     "shuffled_labels": learning.shuffled_labels,
     "zero_inputs": learning.zero_inputs,
     "overfit": learning.overfit,

@@ -1,4 +1,4 @@
-"""Questions about the rate and what changes it or works against it: schedules, decay, regularisation, averages."""
+"""Questions about the rate and what changes it or works against it: schedules, decay, regularisation."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,13 +9,19 @@ import numpy as np
 
 from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
 from jaxtrain.check.context import Context, is_regulariser
-from jaxtrain.check.short_runs import ShortRuns
+from jaxtrain.check.short_runs import Outcome, ShortRuns
 
 POINTS = 200
 """Steps at which a schedule is looked at."""
 
 IDLE = 1e-6
 """The share of its largest value below which a scheduled value is called 0."""
+
+RISING = 0.95
+"""The fraction of a run at which the rate must have had its largest value, unless it is nearly constant."""
+
+TINY = 0.04
+"""The mean of the rate over a run, relative to its peak, below which it is told; a decay to a millionth has 0.07."""
 
 TRIED = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
 """Rates of the short range test, as multiples of the config's."""
@@ -54,9 +60,6 @@ In the sound and shipped configs that were asked it is at most 0.02; a weight de
 FIRST_STEPS = 3
 """Steps over which the size of an update is averaged."""
 
-BAND = (1e-6, 0.3)
-"""The change of an array of parameters by one update, relative to its size, that leaves room to learn."""
-
 
 def schedule(context: Context) -> Answer:
     """Which values do schedules take at the start, in the middle and at the end, and are they 0 for most of the run?"""
@@ -71,13 +74,37 @@ def schedule(context: Context) -> Answer:
         told.append(f"{name} {curve[0]:.3g}, {curve[len(curve) // 2]:.3g}, {curve[-1]:.3g}")
         largest = np.abs(curve).max()
         idle = float((np.abs(curve) <= IDLE * largest).mean()) if largest else 1.0
-        if name == _target(context) and idle > 0.5:
+        if name == rate_name(context) and idle > 0.5:
             return fault(
                 f"{'; '.join(told)}: it is 0 for {idle:.0%} of the run",
                 "nothing is learned in most of the run",
                 "Check the length and the knobs of the schedule: fractions are of the run, not steps",
             )
+        if name == rate_name(context):
+            found = _never_there(curve, float(experiment.hparams[name]), "; ".join(told))
+            if found:
+                return found
     return ok(f"at the start, in the middle and at the end: {'; '.join(told)}")
+
+
+def _never_there(curve: np.ndarray, given: float, text: str) -> Answer | None:
+    """Returns an answer for a rate that does not reach its peak before the run ends, or is tiny in most of it."""
+    largest = float(np.abs(curve).max())
+    rising = int(np.abs(curve).argmax()) >= RISING * (len(curve) - 1) and abs(curve[0]) < 0.5 * largest
+    if len(curve) > 10 and rising:
+        return (fault if largest < 0.1 * abs(given) else warning)(
+            f"{text}: it rises to the end, to {largest:.3g} of {given:.3g}",
+            "the warm-up is as long as the run, or longer, so the rate that was given is never reached",
+            "Check the knobs of the schedule: lengths are fractions of the run",
+        )
+    mean = float(np.abs(curve).mean()) / max(largest, 1e-30)
+    if mean < TINY:
+        return warning(
+            f"{text}: on the mean it is {mean:.1%} of its peak",
+            "the run learns at its peak rate for a moment, and hardly moves in the rest",
+            "Check the knobs of the schedule: a decay that is too fast, or lengths in steps in place of fractions",
+        )
+    return None
 
 
 def decay(context: Context) -> Answer:
@@ -87,7 +114,7 @@ def decay(context: Context) -> Answer:
     if not any(found.values()):
         return not_asked("weights do not decay")
     runs = short_runs(context)
-    peak = _peak(context) if _target(context) in context.experiment.hparams else None
+    peak = peak_rate(context) if rate_name(context) in context.experiment.hparams else None
     without = runs.run(1, rate=peak).state.params
     decayed = runs.run(1, rate=peak, hparams=found).state.params
     size = _norm(jax.tree.map(jnp.subtract, without, context.state.params))
@@ -106,11 +133,11 @@ def decay(context: Context) -> Answer:
 
 def rate(context: Context) -> Answer:
     """Does the config's learning rate lie in the interval of a short range test?"""
-    target = _target(context)
+    target = rate_name(context)
     if target not in context.experiment.hparams:
         return not_asked(f"the optimizer has no {target}")
     test = range_test(context)
-    if not _peak(context):
+    if not peak_rate(context):
         return fault("the rate is 0", "nothing is learned", "Give a rate above 0; the command lr_range finds one")
     if isinstance(test, str):
         return not_asked(test)
@@ -128,7 +155,7 @@ def rate(context: Context) -> Answer:
             f"Raise it, to {best * peak:.2g} for example; the command lr_range finds it",
         )
     lost = gains[1.0] / gains[best]
-    size = _median(_moved(context))
+    size = median(moved(context))
     if best < 1 and (max(lost, gains[0.1] / gains[best]) < FAR_TOO_HIGH or (lost < REPLACED_GAIN and size > REPLACED)):
         return fault(
             f"{text}; a step changes weights by {size:.2g} of their size",
@@ -169,7 +196,7 @@ def _run_range_test(context: Context) -> RangeTest | str:
     steps = int(min(most, time_left / (len(TRIED) * max(runs.step_seconds, 1e-6))))
     if steps < least:
         return f"{len(TRIED)} runs of {least} steps take longer than the {time_left:.0f} s there are"
-    peak = _peak(context)
+    peak = peak_rate(context)
     if not peak:
         return "the rate is 0"
     context.say(f"rate: {1 + len(TRIED)} runs of {steps} steps")
@@ -188,7 +215,7 @@ def _gain_of_whole_way(context: Context, gains: dict[float, float], steps: int) 
     The way is the sum of the rates of all steps: a low rate of a long run goes as far as a high one of a few steps. The
     gain between two rates tried is interpolated over their logarithms.
     """
-    curve = _curves(context).get(_target(context))
+    curve = _curves(context).get(rate_name(context))
     mean = 1.0 if curve is None else float(curve.mean() / max(curve.max(), 1e-30))
     reach = mean * context.experiment.lengths.total / steps
     shares = sorted(gains)
@@ -202,7 +229,7 @@ def regularisers(context: Context) -> Answer:
     chosen = {name: value for name, value in found.items() if value}
     if not chosen:
         return not_asked("there is no dropout, smoothing or decay")
-    test = range_test(context) if _target(context) in context.experiment.hparams else "the optimizer has no rate"
+    test = range_test(context) if rate_name(context) in context.experiment.hparams else "the optimizer has no rate"
     if isinstance(test, str):
         return not_asked(test)
     runs = short_runs(context)
@@ -222,82 +249,52 @@ def regularisers(context: Context) -> Answer:
     return ok(text)
 
 
-def averages(context: Context) -> Answer:
-    """Do averaged weights follow the run before it ends?"""
-    decay = context.config["train"]["ema"]
-    if decay is None:
-        return not_asked("weights are not averaged")
-    total = context.experiment.lengths.total
-    horizon = math.inf if decay >= 1 else 1 / (1 - decay)
-    text = f"train.ema = {decay:g} averages over {horizon:.4g} steps, of {total:,} in all"
-    if horizon > total:
-        return (fault if horizon > 10 * total else warning)(
-            text,
-            "what is evaluated lags behind what is trained, up to the end",
-            "Lower train.ema, such that 1 / (1 - ema) is a tenth of the steps or less",
-        )
-    return ok(text)
+def first_steps(context: Context) -> Outcome:
+    """Returns a run of a few steps at the peak rate; the first one moves nothing behind a last layer of zeros."""
+    rate = peak_rate(context) if rate_name(context) in context.experiment.hparams else None
+    return context.once("first steps", lambda: short_runs(context).run(FIRST_STEPS, rate=rate))
 
 
-def updates(context: Context) -> Answer:
-    """Do updates change the parameters by a sane share of their size?"""
-    moved = _moved(context)
-    if not moved:
-        return not_asked("no arrays of weights")
-    if not all(map(math.isfinite, moved.values())):
-        return fault("one step at the peak of the rate leaves the finite numbers", "the rate is too high", "Lower it")
-    middle = _median(moved)
-    text = f"a step at the peak of the rate changes arrays of weights by {min(moved.values()):.1e} to "
-    text += f"{max(moved.values()):.1e} of their size"
-    low, high = BAND
-    if middle > high:
-        return warning(text, "the rate is high: one step replaces much of the weights", "Lower it, or warm up longer")
-    if middle < low:
-        return warning(text, "the rate is low: the weights hardly move", "Raise it; the command lr_range finds it")
-    return ok(text)
-
-
-def _moved(context: Context) -> dict[str, float]:
+def moved(context: Context) -> dict[str, float]:
     """Returns path -> the mean change of each array of weights by a step at the peak rate, relative to its size."""
-    runs = short_runs(context)
-    rate = _peak(context) if _target(context) in context.experiment.hparams else None
-    # Behind a last layer that begins at 0 nothing moves in the first step.
-    outcome = context.once("first steps", lambda: runs.run(FIRST_STEPS, rate=rate))
-    changes = runs.moved(outcome.state) if outcome.live else {}
+    outcome = first_steps(context)
+    changes = short_runs(context).moved(outcome.state) if outcome.live else {}
     weights = [path for path, leaf in context.named_params.items() if leaf.ndim >= 2 and leaf.any()]
     return {path: changes.get(path, math.inf) / FIRST_STEPS for path in weights if not changes or path in changes}
 
 
-def _median(changes: dict[str, float]) -> float:
+def median(changes: dict[str, float]) -> float:
+    """Returns the median change, 0 for none."""
     return float(np.median(list(changes.values()))) if changes else 0.0
 
 
 def best_rate(context: Context) -> float | None:
     """Returns the lowest rate of the short range test that gains nearly as much as the best; None: the config's own."""
-    if _target(context) not in context.experiment.hparams:
+    if rate_name(context) not in context.experiment.hparams:
         return None
     test = range_test(context)
     if isinstance(test, str):
-        return _peak(context)
+        return peak_rate(context)
     enough = NEARLY_BEST * max(test.gains.values())
     return min(share for share, gain in test.gains.items() if gain >= enough) * test.peak
 
 
 def short_runs(context: Context) -> ShortRuns:
     """Returns the short runs of a context, whose program is compiled once."""
-    runs = context.once("short runs", lambda: ShortRuns(context, _target(context)))
+    runs = context.once("short runs", lambda: ShortRuns(context, rate_name(context)))
     context.learn_pace(runs.step_seconds)
     return runs
 
 
-def _target(context: Context) -> str:
+def rate_name(context: Context) -> str:
+    """Returns the name of the float that is the learning rate."""
     return context.config["lr_range"]["target"]
 
 
-def _peak(context: Context) -> float:
+def peak_rate(context: Context) -> float:
     """Returns the largest value that the rate takes in the run."""
-    curve = _curves(context).get(_target(context))
-    return float(context.experiment.hparams[_target(context)]) if curve is None else float(np.abs(curve).max())
+    curve = _curves(context).get(rate_name(context))
+    return float(context.experiment.hparams[rate_name(context)]) if curve is None else float(np.abs(curve).max())
 
 
 def _curves(context: Context) -> dict[str, np.ndarray]:

@@ -45,6 +45,15 @@ def references(context: Context) -> References | None:
     return References(*costs, usual=usual)
 
 
+def costs_by_chance(context: Context, targets: np.ndarray) -> np.ndarray | None:
+    """Returns the loss by chance of each of some targets, where right predictions are known."""
+    made = _predictions(context, targets)
+    if made is None:
+        return None
+    loss = family("loss").bind(context.config["loss"])
+    return np.asarray(loss(context.quiet_values, made[0][1], jnp.asarray(targets)), np.float64)
+
+
 def _predictions(context: Context, targets: np.ndarray) -> tuple[list[jax.Array], float] | None:
     """Returns predictions that are right, by chance and wrong, and the usual loss by chance."""
     info = context.info

@@ -6,7 +6,7 @@ Rates, numbers of steps, targets and inputs are inputs of the program, so all qu
 import math
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,14 +161,20 @@ class ShortRuns:
         """Returns the loss of a state on the examples held out, with its current weights."""
         if self._judged is None:
             return math.nan
-        count = len(self.judged_rows["inputs"])
+        return self._loss_of(state, self._judged, len(self.judged_rows["inputs"]))
+
+    def loss_of(self, state: TrainState, rows: Mapping[str, np.ndarray]) -> float:
+        """Returns the loss of a state on some examples in evaluation."""
+        return self._loss_of(state, replicate(dict(rows), self._mesh), len(rows["inputs"]))
+
+    def _loss_of(self, state: TrainState, placed: Any, count: int) -> float:
         devices = self._mesh.size
         size = min(-(-count // devices) * devices, self._context.config["data"]["eval_batch_size"])
         places = np.arange(-(-count // size) * size)
         rows = np.where(places < count, places, 0).astype(np.int32).reshape(-1, size)
         mask = (places < count).astype(np.float32).reshape(-1, size)
         quiet = state.replace(hparams=self._start.hparams)  # smoothing changes the loss of an evaluation, too
-        metrics = jax.device_get(self._evaluate(quiet, Batches(self._judged, rows, mask)))
+        metrics = jax.device_get(self._evaluate(quiet, Batches(placed, rows, mask)))
         return metrics["loss"].result()
 
     def moved(self, state: TrainState) -> dict[str, float]:

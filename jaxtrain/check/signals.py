@@ -1,9 +1,9 @@
 """Questions about the signal in a model at initial weights: layer by layer forward, and parameter by parameter back."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
@@ -33,14 +33,23 @@ FAINT = 1e-6
 """The ratio of the gradients of two arrays of weights, root mean squares, from which one of them vanishes."""
 
 STEPS = (1e-2, 3e-3, 1e-3)
-"""The steps of a finite difference, relative to the norm of the parameters they move.
+"""The steps of a finite difference in float32, relative to the norm of the parameters they move.
 
-In float32 the error has two parts: rounding, 1e-7 times the loss over the change, and the curvature and the kinks of
-rectifiers. Steps whose change of the loss is near rounding are left out, and the nearest of the others counts.
+The error has two parts: rounding, 1e-7 times the loss over the change, and the curvature and the kinks of rectifiers.
+Steps whose change of the loss is near rounding are left out, and the nearest of the others counts.
 """
 
-DIFFERENT = 0.1
-"""The relative difference of a finite difference and the gradient from which the gradient is called wrong."""
+EXACT_STEPS = (1e-6, 1e-5)
+"""Those in float64: the second is taken where the first finds a difference."""
+
+LEAST_GRADIENT = {"float64": 1e-7, "float32": 1e-4, "bfloat16": 1e-1}
+"""Gradients by the precision of the run, times the norm of the parameters over the loss, that rounding hardly moves."""
+
+STEADY = 3e-3
+"""The relative difference of two slopes in float64 up to which neither rounding, nor curvature, nor a kink decides."""
+
+DIFFERENT = {True: 0.02, False: 0.1}
+"""The relative difference from which the gradient is called wrong, by a slope in float64 and in float32."""
 
 
 def layers_of(context: Context) -> list[Layer]:
@@ -59,10 +68,17 @@ def _layers(context: Context) -> list[Layer]:
 
 
 def dead_units(context: Context) -> Answer:
-    """Are there units that are 0 for the whole batch, and so get no gradient?"""
+    """Are there units that are 0 for the whole batch, or at the limit of a tanh or sigmoid, and so get no gradient?"""
+    squashed = max((x for x in layers_of(context) if x.kind == "squasher"), key=lambda x: x.dead, default=None)
+    if squashed and squashed.dead >= DEAD:
+        return warning(
+            f"{squashed.dead:.0%} of the outputs of {squashed.name} are at its limits",
+            "a tanh or sigmoid has no slope there, and what lies before it hardly gets a gradient",
+            "Scale inputs and weights so that it gets numbers of deviation 1",
+        )
     rectifiers = [layer for layer in layers_of(context) if layer.kind == "rectifier"]
     if not rectifiers:
-        return not_asked("the model has no rectifiers")
+        return ok(f"at most {squashed.dead:.0%} of a layer at its limits") if squashed else not_asked("no rectifiers")
     worst = max(rectifiers, key=lambda layer: layer.dead)
     text = f"at most {worst.dead:.0%} of the units of a layer are 0 for all {len(context.batch['mask'])} examples"
     if worst.dead >= DEAD:
@@ -130,6 +146,15 @@ def gradients(context: Context) -> Answer:
     lost = [path for path in unreached if path not in frozen]
     text = f"{len(found[0]) - len(unreached)} of {len(found[0])} arrays of parameters get a gradient"
     text += f"; {len(frozen)} are frozen" if frozen else ""
+    if context.config["checkpoint"]["init_from"] is None and not lost:
+        drawn = [path for path in frozen if context.named_params[path].ndim >= 2 and context.named_params[path].std()]
+        if drawn:
+            return warning(
+                f"{text}, {drawn[0]} among them, at their random initial values",
+                "weights that were never trained stay as they are, and only the others learn",
+                "Name the run or file that they come from (`checkpoint.init_from`), or freeze fewer "
+                "(`optimizer.frozen`)",
+            )
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         return fault(
@@ -150,30 +175,42 @@ def gradients(context: Context) -> Answer:
     return ok(text)
 
 
+class _Apart(NamedTuple):
+    """By how much a slope and a gradient differ, relatively, in which array, and whether float64 says so."""
+
+    relative: float
+    path: str
+    exactly: bool
+
+    @property
+    def share(self) -> float:
+        """The difference as a share of the one from which a gradient is wrong."""
+        return self.relative / DIFFERENT[self.exactly]
+
+
 def finite_differences(context: Context) -> Answer:
     """Does the gradient agree with differences of the loss, for each array of parameters?
 
-    Differences are taken in float32, along the gradient of each array, with three steps of which the nearest counts.
+    Differences are taken along the gradient of each array, in float64 where the task computes in it, else in float32.
     """
     gradients = {path: leaf for path, leaf in context.gradients().items() if leaf.any()}
     if not gradients:
         return not_asked("there is no gradient")
-    loss = context.train_loss(context.batch)
-    precision = 1e-2 if context.config["train"]["precision"] == "bfloat16" else 1e-6
-    worst = (0.0, "")
-    judged = 0
+    loss = max(abs(context.train_loss(context.batch)), 1e-3)
+    found: list[_Apart] = []
     for path, gradient in gradients.items():
         if context.left < 0.3 * context.seconds:
             break
-        relative = _difference(context, path, gradient, precision * max(abs(loss), 1e-3))
-        if relative is None:
-            continue
-        judged += 1
-        worst = max(worst, (relative, path))
-    if not judged:
+        line = _Line(path, context.named_params[path].astype(np.float64), gradient.astype(np.float64))
+        apart = _apart_in_float64(context, line, loss) or _apart_in_float32(context, line, loss)
+        found += [apart] if apart else []
+    if not found:
         return not_asked("the gradients are too small to be told from rounding")
-    text = f"{judged} of {len(gradients)} arrays judged, at most {worst[0]:.2g} apart, in {worst[1] or 'none'}"
-    if worst[0] > DIFFERENT:
+    worst = max(found, key=lambda apart: apart.share)
+    exactly = sum(apart.exactly for apart in found)
+    text = f"{len(found)} of {len(gradients)} arrays judged, {exactly} in float64"
+    text += f", at most {worst.relative:.2g} apart, in {worst.path}"
+    if worst.share > 1:
         return fault(
             text,
             "the gradient is not that of the loss: a derivative of one's own is wrong, or a part is cut off",
@@ -182,24 +219,48 @@ def finite_differences(context: Context) -> Answer:
     return ok(text)
 
 
-def _difference(context: Context, path: str, gradient: np.ndarray, rounding: float) -> float | None:
-    """Returns by how much a slope along a gradient differs from it, relatively; None where rounding hides it."""
-    norm = float(np.linalg.norm(gradient.astype(np.float64)))
-    own = context.named_params[path].astype(np.float64)
-    size = max(float(np.linalg.norm(own)), 0.1 * np.sqrt(own.size))
-    direction = gradient.astype(np.float64) / norm
-    found = []
-    for step in STEPS:
-        length = step * size
-        if norm * length < 50 * rounding:
-            continue
-        moved = [
-            replace_leaves(context.params, {path: jnp.asarray(own + sign * length * direction, gradient.dtype)})
-            for sign in (1, -1)
-        ]
-        up, down = (context.train_loss(context.batch, params) for params in moved)
-        found.append(abs((up - down) / (2 * length) - norm) / norm)
-    return min(found) if found else None
+class _Line(NamedTuple):
+    """The line along the gradient of an array, through its parameters, both float64."""
+
+    path: str
+    own: np.ndarray
+    gradient: np.ndarray
+
+    @property
+    def norm(self) -> float:
+        """The norm of the gradient, which is the slope that the loss should have."""
+        return float(np.linalg.norm(self.gradient))
+
+    @property
+    def size(self) -> float:
+        """The norm of the parameters, or that of small ones."""
+        return max(float(np.linalg.norm(self.own)), 0.1 * np.sqrt(self.own.size))
+
+    def apart(self, measure: Callable[[Any], float], params: Any, length: float) -> float:
+        """Returns (slope - norm) / norm, of a loss of the parameters between two points of the line."""
+        step = length * self.gradient / self.norm
+        up, down = (measure(replace_leaves(params, {self.path: self.own + sign * step})) for sign in (1, -1))
+        return (up - down) / (2 * length * self.norm) - 1
+
+
+def _apart_in_float64(context: Context, line: _Line, loss: float) -> _Apart | None:
+    """Judges an array by slopes in float64; None where its gradient is rounded, or the slopes differ."""
+    rounding = LEAST_GRADIENT[context.config["train"]["precision"]]
+    if line.norm * line.size < rounding * loss:
+        return None
+    near, far = (step * line.size for step in EXACT_STEPS)
+    apart = line.apart(context.loss_in_float64, context.params, near)
+    if not abs(apart) <= STEADY and not abs(apart - line.apart(context.loss_in_float64, context.params, far)) <= STEADY:
+        return None  # also of nan
+    return _Apart(abs(apart), line.path, True)
+
+
+def _apart_in_float32(context: Context, line: _Line, loss: float) -> _Apart | None:
+    """Judges an array by the nearest of some slopes in float32; None where rounding hides them."""
+    rounding = 1e-2 if context.config["train"]["precision"] == "bfloat16" else 1e-6
+    lengths = [step * line.size for step in STEPS if line.norm * step * line.size >= 50 * rounding * loss]
+    found = [abs(line.apart(context.train_loss_at, context.params, length)) for length in lengths]
+    return _Apart(min(found), line.path, False) if found else None
 
 
 def norms_by_array(context: Context) -> dict[str, tuple[float, float]]:

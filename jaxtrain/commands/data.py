@@ -11,6 +11,7 @@ from jaxtrain.commands.options import Options, command, join
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.data import load
 from jaxtrain.data.dataset import Dataset
+from jaxtrain.data.encoded import Padding
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.data.table_encoding import TableEncoding
@@ -100,6 +101,8 @@ def _kind(info: DataInfo) -> str:
     shape = info.input_shape
     if info.texts is not None:
         return f"texts of up to {shape[0]} {info.texts.vocabulary.kind}"
+    if info.sequences is not None:
+        return f"sequences of up to {shape[0]} steps of {info.sequences.features} features"
     if info.vocabulary is not None:
         return f"{shape[0]} {info.vocabulary.kind}"
     if len(shape) == 1:
@@ -138,6 +141,8 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
         yield f"  inputs       {len(info.table.columns)} columns, as {count} numbers by the training part:"
         yield from _column_lines(dataset, info.table)
         return
+    if info.sequences is not None:
+        yield _padded_line(dataset, info.sequences, "sequences")
     yield f"  inputs       {dtype} {info.input_shape}, normalised {place} by the training part:"
     for i, (mean, std) in enumerate(zip(info.input_mean, info.input_std, strict=True)):
         if i == MOST_FEATURES:
@@ -149,13 +154,22 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
 
 def _text_lines(dataset: Dataset, texts: TextEncoding) -> Iterator[str]:
     """Describes texts each of which is an example, and the lengths to which they are padded."""
-    part = dataset.parts["train"]
-    rows = part.split.inputs if part.rows is None else part.split.inputs[part.rows]
-    counts = np.bincount(texts.groups(rows), minlength=len(texts.lengths))
+    rows = _training_rows(dataset)
     yield f"  tokens       {rows.dtype} {rows.shape[1:]}, {texts.vocabulary.size:,} different {texts.vocabulary.kind}"
-    lengths = zip(texts.lengths, counts, strict=True)
-    yield f"  padded to    {', '.join(f'{length:,} ({count:,} texts)' for length, count in lengths)}"
+    yield _padded_line(dataset, texts, "texts")
     yield f"  it begins    {texts.decode(rows[0])[:SHOWN_TOKENS]!r}"
+
+
+def _padded_line(dataset: Dataset, padding: Padding, what: str) -> str:
+    """Tells how many training examples are padded to each length."""
+    counts = np.bincount(padding.groups(_training_rows(dataset)), minlength=len(padding.lengths))
+    lengths = zip(padding.lengths, counts, strict=True)
+    return f"  padded to    {', '.join(f'{length:,} ({count:,} {what})' for length, count in lengths)}"
+
+
+def _training_rows(dataset: Dataset) -> np.ndarray:
+    part = dataset.parts["train"]
+    return part.split.inputs if part.rows is None else part.split.inputs[part.rows]
 
 
 def _column_lines(dataset: Dataset, encoding: TableEncoding) -> Iterator[str]:

@@ -8,7 +8,7 @@ from jaxtrain.commands.options import Options
 from jaxtrain.commands.summary import format_numbers, select_readable
 from jaxtrain.core.steps import train_step
 from jaxtrain.data import Source
-from jaxtrain.files import write_json
+from jaxtrain.files import demand_writable, write_json
 from jaxtrain.parallel.compilation import use_persistent_cache
 from jaxtrain.training.bookkeeping import to_numbers
 from jaxtrain.training.checks import check_fingerprint, check_preparation
@@ -36,6 +36,7 @@ def evaluate(workdir: str | Path, trust: Sequence[str] = (), *, data: Source | N
     """
     workdir = Path(workdir)
     config, bookkeeping, checkpoints = open_run(workdir, trust)
+    demand_writable(workdir / "evaluation.json")
     experiment = build(config, data=data, folds=True)
     check_fingerprint(experiment.dataset, bookkeeping.fingerprint)
     check_preparation(experiment.dataset, bookkeeping.info)

@@ -1,5 +1,6 @@
 """Options shared by all commands: config, overrides, directory, quiet."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 from jaxtrain.commands.document import Document
 from jaxtrain.config.schema import Text
-from jaxtrain.errors import OnlyInOrderError, UsageError, Words, printable
+from jaxtrain.errors import OnlyInOrderError, StorageError, UsageError, Words, printable
 from jaxtrain.files import exists, guarded, read_json, working_directory
 
 USAGE = "python -m jaxtrain.main [verb] --config=configs/x.py [--workdir=DIR] [--config.section.knob=value ...]"
@@ -77,6 +78,7 @@ class Options:
         if not self.quiet:
             lines = [*loaded.notes, *config_lines(loaded.config, from_default(loaded.config))]
             print("\n".join(map(printable, lines)), flush=True)
+        use_float64_of(loaded.config)
         default = Path("runs") / f"{self.name}-{digest(loaded.config)}"
         return loaded.config, Path(self.workdir or default)
 
@@ -137,6 +139,20 @@ def use_a_host_device_per_core() -> None:
 def use_host_devices(count: int) -> None:
     """Makes this number of JAX devices of the CPU. Call it before JAX starts; a user's XLA_FLAGS are kept."""
     os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={count}")
+
+
+def use_float64_of(config: Mapping[str, Any]) -> None:
+    """Turns float64 on in JAX, for this process, where a config computes in it."""
+    if config["train"].get("precision") == "float64":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+
+
+def use_recorded_float64(workdir: Path) -> None:
+    """Turns float64 on where the run of a directory computes in it."""
+    with contextlib.suppress(StorageError, TypeError, AttributeError, KeyError):  # the command says what is wrong
+        use_float64_of(read_json(workdir / "config.json"))
 
 
 def recorded_devices(workdir: Path) -> int:

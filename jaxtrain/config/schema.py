@@ -4,6 +4,7 @@ import ast
 import inspect
 import math
 import re
+import struct
 import sys
 import types
 import urllib.parse
@@ -60,6 +61,11 @@ class Bounds:
             return True
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
+
+    @property
+    def excluded(self) -> tuple[float, ...]:
+        """The ends that are not allowed."""
+        return (*([self.low] if self.open_low else []), *([self.high] if self.open_high else []))
 
     def __str__(self) -> str:
         """Describes the interval in words."""
@@ -206,7 +212,15 @@ class Knob:
             )
         if converted is MISSING or not self._accepts(converted):
             raise ConfigError(key, value, self.allowed, self._hint(value))
+        if isinstance(converted, float) and self._rounds_to_end(converted):
+            hint = f"Move it away from that end: in float32, in which runs compute, it is {_as_float32(converted)}"
+            raise ConfigError(key, value, self.allowed, hint)
         return converted
+
+    def _rounds_to_end(self, value: float) -> bool:
+        """Tells whether a number is an excluded end once it is rounded: an averaging of 1.0 would never move."""
+        bounds = [constraint for constraint in self.constraints if isinstance(constraint, Bounds)]
+        return any(end == _as_float32(value) for interval in bounds for end in interval.excluded)
 
     def _hint(self, value: Any) -> str:
         """Suggests what was probably meant: the nearest choice, a tuple of one element, or a number that is no slip."""
@@ -338,6 +352,11 @@ def _literal(text: str) -> Any:
         return str(text) if is_too_deep(value) else _to_python(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.get(text.lower(), str(text))
+
+
+def _as_float32(value: float) -> float:
+    """Rounds a number as the compiled program does: 0.99999999999 becomes 1.0, and 1e-60 becomes 0.0."""
+    return struct.unpack("f", struct.pack("f", value))[0]
 
 
 def _is_too_large(value: Any) -> bool:

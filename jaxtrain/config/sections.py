@@ -9,7 +9,7 @@ from jaxtrain.config.schema import Bounds, Count, Name, Pattern, Positive, Proba
 from jaxtrain.config.search_budget import SearchBudget
 from jaxtrain.config.trial_value import TrialValue
 
-Compute = Literal["float32", "bfloat16"]
+Compute = Literal["float32", "bfloat16", "float64"]
 Products = Literal["default", "high", "highest"]
 
 
@@ -21,7 +21,9 @@ class Train:
     number of steps.
 
     Several `seeds`, counted up from `seed`, run as lanes of one program; the mean and its interval are reported.
-    `precision` is the dtype that the model computes in; parameters, optimizer state, losses and metrics stay float32.
+    `precision` is the dtype that the model computes in. With "bfloat16", parameters, optimizer state, losses, metrics
+    stay float32. With "float64" they are float64, and so are data and hyperparameters: for comparisons to many digits.
+    It needs a process with JAX_ENABLE_X64=True, which the command line sets.
     `matmul_precision` is the precision of float32 matrix products in the model, the loss and their gradients:
     "default" is the fastest (TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32 on CPUs), "high" is more precise on
     TPUs (three bfloat16 passes; GPUs as by default), "highest" is float32 everywhere.

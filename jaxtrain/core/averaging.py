@@ -60,6 +60,6 @@ def update_average(state: TrainState, current: Any, values: Values) -> Any:
     """
     if state.ema is None:
         return None
-    step = state.step.astype(jnp.float32)
+    step = state.step.astype(values["train.ema"].dtype)
     decay = jnp.minimum(values["train.ema"], (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda old, new: (old + (1.0 - decay) * (new - old)).astype(old.dtype), state.ema, current)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.metric import Mean, Metrics
 from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
 from jaxtrain.core.state import TrainState
@@ -107,7 +108,9 @@ def run_guarded_call(
     (_, end, stacked, before), _ = lax.scan(run_until, carry, jnp.stack([steps - 1, steps]))
     is_last = (jnp.arange(capacity) == steps - 1).astype(jnp.float32)
     measured = _norms(before, end.params, by_layer)
-    norms = {name: Mean(jnp.multiply.outer(is_last, norm), is_last) for name, norm in measured.items()}
+    norms = {
+        name: Mean(jnp.multiply.outer(is_last.astype(norm.dtype), norm), is_last) for name, norm in measured.items()
+    }
     live = state.live & _all_finite((end, stacked["loss"]))
     return _select(live, end, state), stacked | norms, jnp.where(live, steps, 0), steps
 
@@ -128,14 +131,14 @@ def _nan_unless(live: jax.Array, total: jax.Array) -> jax.Array:
 def _norms(before: Any, after: Any, by_layer: bool) -> dict[str, jax.Array]:
     """Returns the L2 norms of an update and of the parameters after it; with `by_layer` also those of each array."""
     trees = dict(zip(NORMS_OF_UPDATES, (jax.tree.map(jnp.subtract, after, before), after), strict=True))
-    norms = {name: optax.tree.norm(tree).astype(jnp.float32) for name, tree in trees.items()}
+    norms = {name: as_floats(optax.tree.norm(tree)) for name, tree in trees.items()}
     own = {name + BY_LAYER: norms_by_layer(tree) for name, tree in trees.items()} if by_layer else {}
     return norms | own
 
 
 def norms_by_layer(tree: Any) -> jax.Array:
-    """Returns the L2 norm of each leaf, float32 (leaves,)."""
-    return jnp.stack([jnp.sqrt(jnp.square(leaf.astype(jnp.float32)).sum()) for leaf in jax.tree.leaves(tree)])
+    """Returns the L2 norm of each leaf, (leaves,)."""
+    return jnp.stack([jnp.sqrt(jnp.square(as_floats(leaf)).sum()) for leaf in jax.tree.leaves(tree)])
 
 
 def _empty_rows(take_step: TakeStep, state: TrainState, capacity: int) -> Metrics:

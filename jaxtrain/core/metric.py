@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxtrain.core.floats import float_type
 from jaxtrain.errors import Words, message
 
 
@@ -32,9 +33,10 @@ class Mean(struct.PyTreeNode):
     @classmethod
     def of(cls, per_example: jax.Array, mask: jax.Array, **static: Any) -> "Mean":
         """Sums values of shape (batch, ...) over the examples, weighted by `mask` (batch,), 0 for padding."""
+        mask = mask.astype(float_type(per_example, mask))
         weights = mask.reshape(mask.shape + (1,) * (per_example.ndim - 1))
         # Padding rows may hold infinities, and 0 * inf is nan: so select, not only multiply.
-        kept = jnp.where(weights > 0, per_example.astype(jnp.float32) * weights, 0.0)
+        kept = jnp.where(weights > 0, per_example.astype(mask.dtype) * weights, 0.0)
         return cls(kept.sum(axis=0), mask.sum(), **static)
 
     def result(self) -> float:

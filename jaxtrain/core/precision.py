@@ -1,6 +1,6 @@
-"""Mixed precision: the dtype that modules compute in, and the precision of their float32 matrix products.
+"""The dtype that modules compute in, and the precision of their float32 matrix products.
 
-Parameters, optimizer state, statistics, losses, metrics and predictions are float32 in either case.
+Parameters, optimizer state, statistics, losses, metrics and predictions are float32, and float64 with "float64".
 """
 
 import contextlib
@@ -44,6 +44,31 @@ class InBfloat16:
         return _cast(outputs, jnp.float32)
 
 
+@dataclass(frozen=True)
+class InFloat64:
+    """A module with variables, inputs and outputs in float64; it needs `jax_enable_x64`."""
+
+    module: Module
+
+    def init(self, rngs: Any, *args: Any, **options: Any) -> Any:
+        """Initialises the variables in float32; `Precision.wrap_init` makes them float64."""
+        return self.module.init(rngs, *args, **options)
+
+    def apply(self, variables: Any, *args: Any, **options: Any) -> Any:
+        """Applies the module in float64."""
+        with jax.numpy_dtype_promotion("standard"):  # constants of a module may be float32
+            outputs = self.module.apply(variables, *_cast(args, jnp.float64), **options)
+        return _cast(outputs, jnp.float64)
+
+
+WRAPPERS: dict[Compute, Callable[[Module], Module]] = {
+    "float32": lambda module: module,
+    "bfloat16": InBfloat16,
+    "float64": InFloat64,
+}
+"""What makes a module compute in a dtype."""
+
+
 class Precision(NamedTuple):
     """The dtype that modules compute in, and the precision of products of float32 matrices."""
 
@@ -52,7 +77,20 @@ class Precision(NamedTuple):
 
     def wrap_module(self, module: Module) -> Module:
         """Makes a module compute in the chosen dtype."""
-        return InBfloat16(module) if self.compute == "bfloat16" else module
+        return WRAPPERS[self.compute](module)
+
+    def wrap_init(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Makes a function of arrays return what it returns in float32, as float64 where that is chosen."""
+        if self.compute != "float64":
+            return self.wrap_function(function)
+
+        def wrapped(*args: Any) -> Any:
+            given = _cast(args, jnp.float32)
+            with jax.enable_x64(False):
+                made = function(*given)
+            return _cast(made, jnp.float64)
+
+        return wrapped
 
     def wrap_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Gives the chosen precision to the matrix products of a function and of its gradients."""

@@ -1,5 +1,7 @@
 """The losses and gradient norms of the newest steps, and what is told from them: whether a batch is a spike."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -23,7 +25,7 @@ MOST = 10
 class RecentPast(struct.PyTreeNode):
     """The losses and gradient norms of the newest steps, as part of the state.
 
-    losses, norms: of the newest steps that were kept, float32 (WINDOW,), a ring; kept, skipped: counts of steps, int32.
+    losses, norms: of the newest steps that were kept, (WINDOW,), a ring; kept, skipped: counts of steps, int32.
     """
 
     losses: jax.Array
@@ -32,9 +34,9 @@ class RecentPast(struct.PyTreeNode):
     skipped: jax.Array
 
     @classmethod
-    def none(cls) -> "RecentPast":
+    def none(cls, dtype: Any = jnp.float32) -> "RecentPast":
         """Returns the recent past of a run before its first step."""
-        losses, norms = jnp.zeros((2, WINDOW), jnp.float32)
+        losses, norms = jnp.zeros((2, WINDOW), dtype)
         kept, skipped = jnp.zeros(2, jnp.int32)
         return cls(losses, norms, kept, skipped)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.metric import Mean, Metrics
 from jaxtrain.core.metric_names import NORMS, SAMPLES, SKIPPED
 from jaxtrain.core.recent_past import RecentPast
@@ -24,7 +25,7 @@ def skip_spike(state: TrainState, advanced: TrainState, gradients: Any, metrics:
     """
     past: RecentPast = state.recent
     loss = metrics["loss"].sum / metrics["loss"].count
-    norm = optax.tree.norm(gradients).astype(jnp.float32)
+    norm = as_floats(optax.tree.norm(gradients))
     is_spike = state.live & past.is_spike(loss, norm, state.step)
     before = state.replace(step=state.step + 1, recent=past.skip())
     after = advanced.replace(recent=past.keep(loss, norm))

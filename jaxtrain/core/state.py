@@ -10,6 +10,7 @@ import optax
 from flax import struct
 
 from jaxtrain.config.registry import Values
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.frozen import split_params
 from jaxtrain.core.recent_past import RecentPast
 from jaxtrain.errors import ConfigError, Words
@@ -98,7 +99,7 @@ def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.A
     `batch` gives the shapes of the data; one example is enough. `hparams` maps full names to numbers and includes
     `"train.total_steps"`. With `"train.ema"` in it, the state also keeps averages of parameters and batch statistics.
     """
-    hparams = {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
+    hparams = {name: as_floats(value) for name, value in hparams.items()}
     step = jnp.zeros((), jnp.int32)
     values = rules.schedule(step, hparams)
     params, model_state = _demand_pair(rules.task.init(stream(key, "init"), batch, values))
@@ -106,7 +107,7 @@ def init_state(key: jax.Array, batch: Batch, hparams: Mapping[str, float | jax.A
     opt_state = rules.optimizer(values).init(params)
     ema = jax.tree.map(jnp.array, (params, model_state)) if "train.ema" in hparams else None
     raw_key = jax.random.key_data(key)
-    recent = RecentPast.none() if rules.skips_spikes else None
+    recent = RecentPast.none(hparams["train.total_steps"].dtype) if rules.skips_spikes else None
     return TrainState(step, params, model_state, opt_state, raw_key, hparams, ema, jnp.array(True), frozen, recent)
 
 

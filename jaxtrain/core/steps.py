@@ -15,6 +15,7 @@ from jaxtrain.config.registry import Values
 from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.frozen import join_params
 from jaxtrain.core.guards import keep_finite, norms_by_layer, run_guarded_call, run_guarded_steps
 from jaxtrain.core.metric import Mean, Metrics, merge
@@ -270,8 +271,9 @@ def _measure_gradients(gradients: Any, measure: bool | jax.Array, rules: Rules) 
     measure = jnp.asarray(measure)
 
     def measured(function: Callable[[Any], jax.Array]) -> Mean:
-        shape = jax.eval_shape(function, gradients).shape
-        value = lax.cond(measure, lambda: function(gradients).astype(jnp.float32), lambda: jnp.zeros(shape))
+        shape = jax.eval_shape(lambda: as_floats(function(gradients)))
+        zeros = functools.partial(jnp.zeros, shape.shape, shape.dtype)
+        value = lax.cond(measure, lambda: as_floats(function(gradients)), zeros)
         return Mean(value, measure.astype(jnp.float32))
 
     functions: dict[str, Callable[[Any], jax.Array]] = {"norm_gradient": optax.tree.norm}

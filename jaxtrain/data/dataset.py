@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -66,6 +66,11 @@ class Dataset:
     checksums: Mapping[str, Checksums] = field(default_factory=dict, repr=False)
     groups: Groups | None = field(default=None, repr=False)
 
+    def in_float64(self) -> "Dataset":
+        """Returns the dataset whose floats are float64 in a batch; pixels are normalised on the host. Tokens stay."""
+        info = self.info if self.info.tokens is not None else replace(self.info, input_dtype="float64")
+        return replace(self, info=info, folds=tuple(fold.in_float64() for fold in self.folds))
+
     @property
     def sizes(self) -> dict[str, int]:
         """Returns {split: number of examples}."""
@@ -84,8 +89,8 @@ class Dataset:
     def read(self, name: str, rows: np.ndarray, out: Rows | None = None) -> Rows:
         """Prepares the examples at these rows of a split, in their order; writes them to `out` if it is given.
 
-        Inputs are tokens or raw integers of at most 16 bits, or normalised float32 (`info.input_dtype`). Targets are
-        int32, float32, or tokens of a text; standardised float32 for a task that takes them so (`info.standardised`).
+        Inputs are tokens or raw integers of at most 16 bits, or normalised floats (`info.input_dtype`). Targets are
+        int32, floats, or tokens of a text; standardised floats for a task that takes them so (`info.standardised`).
         Raises DataError for values that are decoded only now and cannot be used.
         """
         return self._prepare(name, rows, out)
@@ -176,7 +181,7 @@ class Dataset:
             return out
         if self.info.vocabulary is not None:
             return targets
-        return targets.astype(np.int32 if is_integer(targets) else np.float32, copy=False)
+        return targets.astype(np.int32 if is_integer(targets) else self.info.floats, copy=False)
 
     @cached_property
     def fingerprint(self) -> str:

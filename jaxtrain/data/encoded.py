@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from jaxtrain.data.sequences import SequenceEncoding, Sequences
 from jaxtrain.data.source import SPLITS, Source, Split
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.tables import Table
@@ -15,7 +16,8 @@ from jaxtrain.data.texts import Text, check_length, cut_in_order, windows
 from jaxtrain.data.vocabulary import Content, Vocabulary, fit_vocabulary
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words
 
-Encoding = TableEncoding | TextEncoding
+Padding = TextEncoding | SequenceEncoding
+Encoding = TableEncoding | Padding
 
 
 def encode_tables(
@@ -24,14 +26,17 @@ def encode_tables(
     """Learns an encoding from the training `rows` (None: all), and returns it with the source of encoded inputs.
 
     `coded` categories are codes, and numbers have `quantiles` of them (`TableEncoding`); texts are tokens
-    (`TextEncoding`). Warns of what other rows have that no training row has, and of texts that are cut off. Raises
-    DataError for splits of other columns, and ConfigError for quantiles of texts.
+    (`TextEncoding`), and sequences get a mask (`SequenceEncoding`). Warns of what other rows have that no training row
+    has, and of what is cut off. Raises DataError for splits of other columns, and ConfigError for quantiles of what is
+    no table.
     """
     train: Table = source.splits["train"].inputs
-    if isinstance(train, Texts):
+    if isinstance(train, Texts | Sequences):
         if quantiles is not None:
-            raise ConfigError("data.quantiles", quantiles, "None for texts", "Leave it out")
-        encoding: Encoding = TextEncoding.fit(train, rows)
+            expected = f"None for {'texts' if isinstance(train, Texts) else 'sequences'}"
+            raise ConfigError("data.quantiles", quantiles, expected, "Leave it out")
+        is_text = isinstance(train, Texts)
+        encoding: Encoding = TextEncoding.fit(train, rows) if is_text else SequenceEncoding.fit(train, rows)
     else:
         encoding = TableEncoding.fit(train, rows, coded=coded, quantiles=quantiles)
     splits = {}
@@ -51,8 +56,8 @@ def warn_of_unseen(encoding: Encoding, table: Table) -> None:
 
 
 def cut_off(encoding: Encoding, table: Table) -> dict[str, int]:
-    """Returns {column: texts that are cut off, as they are longer than the longest that a model takes}."""
-    return encoding.cut_off(table) if isinstance(encoding, TextEncoding) else {}
+    """Returns {column: examples that are cut off, as they are longer than the longest that a model takes}."""
+    return encoding.cut_off(table) if isinstance(encoding, Padding) else {}
 
 
 def oddities(
@@ -67,13 +72,13 @@ def oddities(
         got = Words(f"{count:,} of {rows:,} rows with {what} of {column!r} that no training row has")
         yield got, expected
     for column, count in cut.items():
-        got = Words(f"{count:,} of {rows:,} texts of {column!r} that are longer than {_longest(encoding)} tokens")
-        yield got, "shorter ones: the rest is cut off, unless data.context is larger in training"
-
-
-def _longest(encoding: Encoding) -> int:
-    assert isinstance(encoding, TextEncoding)
-    return encoding.lengths[-1]
+        assert isinstance(encoding, Padding)
+        longest = f"{encoding.lengths[-1]} {'tokens' if is_text else 'values'}"
+        got = Words(
+            f"{count:,} of {rows:,} {f'texts of {column!r}' if is_text else 'sequences'} that are longer than {longest}"
+        )
+        wider = "data.context" if is_text else "the context of Sequences"
+        yield got, f"shorter ones: the rest is cut off, unless {wider} is larger in training"
 
 
 def encode_texts(source: Source, counts: Mapping[str, int]) -> tuple[Vocabulary, dict[str, Split]]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.encoded import Encoding, warn_of_unseen
+from jaxtrain.data.encoded import Encoding, Padding, warn_of_unseen
 from jaxtrain.data.fields import Field, nbytes, read_rows
 from jaxtrain.data.host_memory import free_memory
+from jaxtrain.data.sequences import SequenceEncoding
 from jaxtrain.data.table_encoding import Form, Layout, TableEncoding
 from jaxtrain.data.tables import Table
 from jaxtrain.data.text_columns import TextEncoding
@@ -43,9 +44,11 @@ class DataInfo:
     is the label of pixels that do not count, None without one. `class_names` are in the order of the labels, () where
     labels have no names. With `per_example` each example is normalised by itself, too. `standardised` says that the
     dataset holds standardised targets, as the task asked for. `input_dtype` is the dtype of inputs in a batch:
-    "float32" if the host normalises them, else that of raw integers, which the task normalises by the same statistics.
+    "float32" or "float64" if the host normalises them, else that of raw integers, which the task normalises by the same
+    statistics.
     `encoding` makes inputs of a table; its flags and codes have mean 0 and deviation 1 here, so they stay as they are.
-    That of texts makes tokens, which have no statistics.
+    That of texts makes tokens, which have no statistics; that of sequences adds a mask, the last feature, which stays
+    as it is.
     `coded` says that the model takes codes of categories, beside numbers and flags (`layout`). `target_names` are those
     of the columns of targets (n, columns): labels or outputs. With a `vocabulary` inputs and targets are its tokens,
     which have no statistics, and `classes` is their number. `box_classes` is the number of classes of targets that are
@@ -90,6 +93,16 @@ class DataInfo:
         return self.encoding if isinstance(self.encoding, TextEncoding) else None
 
     @property
+    def sequences(self) -> SequenceEncoding | None:
+        """The encoding of sequences of numbers of unlike length; None where inputs are none."""
+        return self.encoding if isinstance(self.encoding, SequenceEncoding) else None
+
+    @property
+    def padding(self) -> Padding | None:
+        """The encoding of texts or sequences, which are padded; None where examples have one length."""
+        return self.encoding if isinstance(self.encoding, Padding) else None
+
+    @property
     def tokens(self) -> int | None:
         """The number of tokens of which inputs are made, that of padding included; None where they are no tokens."""
         if self.texts is not None:
@@ -99,7 +112,12 @@ class DataInfo:
     @property
     def is_raw(self) -> bool:
         """Tells whether batches hold raw integers, which the task normalises."""
-        return self.input_dtype != "float32" and self.tokens is None
+        return not self.input_dtype.startswith("float") and self.tokens is None
+
+    @property
+    def floats(self) -> type[np.floating]:
+        """The type of floats in a batch."""
+        return np.float64 if self.input_dtype == "float64" else np.float32
 
     @property
     def has_maps(self) -> bool:
@@ -118,7 +136,7 @@ class DataInfo:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
         targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example, self.box_classes)
         statistics = (self.input_mean, self.input_std) if self.is_raw else self.vocabulary
-        padded = None if self.texts is None else (self.texts.size, self.texts.lengths)
+        padded = None if self.padding is None else (self.tokens, self.padding.lengths)
         return (*shapes, *targets, self.layout, statistics, padded)
 
     def __eq__(self, other: object) -> bool:
@@ -170,12 +188,13 @@ class DataInfo:
         return out
 
     def normalise(self, inputs: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Normalises raw inputs (n, *input_shape), or their `rows`, to mean 0 and standard deviation 1, as float32.
+        """Normalises raw inputs (n, *input_shape), or their `rows`, to mean 0 and standard deviation 1, as floats.
 
         Raises DataError if the examples have another shape.
         """
         self.check_shape(inputs)
-        work = np.float32 if is_small_integer(inputs.dtype) else np.float64
+        work = self.floats if is_small_integer(inputs.dtype) else np.float64
+        out = self._empty(inputs, rows) if out is None else out
         return _standardise(inputs, self.input_mean, self.input_std, rows, work, out)
 
     def check_shape(self, inputs: Any) -> None:
@@ -188,8 +207,12 @@ class DataInfo:
     def standardise_targets(
         self, targets: Any, rows: np.ndarray | None = None, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Standardises raw targets (n, *target_shape), or their `rows`, to mean 0 and deviation 1, as float32."""
+        """Standardises raw targets (n, *target_shape), or their `rows`, to mean 0 and deviation 1, as floats."""
+        out = self._empty(targets, rows) if out is None else out
         return _standardise(targets, self.target_mean, self.target_std, rows, np.float64, out)
+
+    def _empty(self, values: Any, rows: np.ndarray | None) -> np.ndarray:
+        return np.empty((len(values) if rows is None else len(rows), *values.shape[1:]), self.floats)
 
     def restore_targets(self, standardised: np.ndarray) -> np.ndarray:
         """Inverts `standardise_targets`, in float64: (n, *target_shape) in the targets' own units."""
@@ -207,7 +230,8 @@ class DataInfo:
         """Inverts `to_json`, also after a round trip through a JSON file."""
         values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in saved.items()}
         if values.get("encoding"):
-            kind = TextEncoding if "lengths" in values["encoding"] else TableEncoding
+            kinds = {"features": SequenceEncoding, "lengths": TextEncoding, "columns": TableEncoding}
+            kind = next(kind for key, kind in kinds.items() if key in values["encoding"])
             values["encoding"] = kind.from_json(values["encoding"])
         if values.get("vocabulary"):
             values["vocabulary"] = vocabulary_from_json(values["vocabulary"])
@@ -230,9 +254,9 @@ def _standardise(
     std: tuple[float, ...],
     rows: np.ndarray | None,
     work: type[np.floating],
-    out: np.ndarray | None,
+    out: np.ndarray,
 ) -> np.ndarray:
-    """Returns (raw - mean) / std as float32, computed in `work`; both statistics are of the last axis.
+    """Writes (raw - mean) / std to `out`, computed in `work`, and returns it; both statistics are of the last axis.
 
     The mean is subtracted before anything is rounded to float32, which has 24 bits: it holds a year to the hour, and
     a time in Unix seconds to two minutes.
@@ -240,11 +264,10 @@ def _standardise(
     shape = raw.shape[1:]
     means, stds = (np.broadcast_to(np.asarray(values, work), shape or (1,)).ravel() for values in (mean, std))
     examples = len(raw) if rows is None else len(rows)
-    result = np.empty((examples, *shape), np.float32) if out is None else out
-    flat = result.reshape(examples, math.prod(shape))  # also of a call without steps
+    flat = out.reshape(examples, math.prod(shape))  # also of a call without steps
     for block, values in blocks(raw, rows):
         np.divide(values.astype(work) - means, stds, out=flat[block], casting="same_kind")
-    return result
+    return out
 
 
 def describe(
@@ -271,7 +294,9 @@ def describe(
     """
     rows = _all(inputs, rows)
     input_mean = input_std = ()
-    if not isinstance(encoding, TextEncoding):
+    if isinstance(encoding, SequenceEncoding):
+        input_mean, input_std = encoding.statistics(read_rows(inputs, statistics_rows(inputs, rows)))
+    elif not isinstance(encoding, TextEncoding):
         input_mean, input_std = _statistics(inputs, statistics_rows(inputs, rows) if sample is None else sample)
     if isinstance(encoding, TableEncoding):
         input_mean, input_std = _of_numbers(input_mean, input_std, encoding.forms)

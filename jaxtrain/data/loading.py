@@ -107,7 +107,7 @@ def _cut_dataset(
     inputs = source.splits["train"].inputs
     sample = statistics_rows(inputs, own)  # by what they are before they are stored
     described = (stored["train"].inputs, stored["train"].targets, own, source.classes, source.class_names, encoding)
-    _check_per_example(settings, len(inputs.shape) - 1)
+    _check_per_example(settings, 1 if encoding is not None else len(inputs.shape) - 1)
     named = {"target_names": source.target_names, "void": source.void, "box_classes": source.box_classes}
     options: dict[str, Any] = {"standardised": standardised, "coded": coded, "per_example": settings.per_example}
     describe_by = functools.partial(describe, *described, **named, **options)
@@ -121,8 +121,8 @@ def _cut_dataset(
     parts |= {name: Part(split, source=name) for name, split in stored.items() if name not in parts}
     weights = _weights(settings.sample, source, own, info)
     groups = None
-    if info.texts is not None:
-        groups = Groups(info.texts.groups(parts["train"].split.inputs if own is None else inputs[own]))
+    if info.padding is not None:
+        groups = Groups(info.padding.groups(parts["train"].split.inputs if own is None else inputs[own]))
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad, groups=groups)
 
 
@@ -134,7 +134,7 @@ def _extra(train: Split) -> tuple[tuple[str, tuple[int, ...], str], ...]:
 def _check_per_example(settings: Settings, axes: int) -> None:
     """Raises ConfigError for examples of one axis that are to be normalised by themselves."""
     if settings.per_example and axes < 2:
-        expected = "False for examples of one axis, whose features have nothing in common"
+        expected = "False for tables, texts, sequences of unlike length and examples of one axis"
         raise ConfigError("data.per_example", settings.per_example, expected, "Leave it out")
 
 

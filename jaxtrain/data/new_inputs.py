@@ -8,6 +8,7 @@ from jaxtrain.config.schema import LARGEST
 from jaxtrain.data.checks import check_inputs
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.plain_arrays import plain_array
+from jaxtrain.data.sequences import Sequences
 from jaxtrain.data.source import as_inputs
 from jaxtrain.data.tables import Table
 from jaxtrain.errors import DataError, Words
@@ -16,12 +17,14 @@ ALLOW = "Fill it in, leave the example out, or pass allow_nan=True"
 
 
 def as_new_inputs(inputs: Any, info: DataInfo, *, allow_nan: bool) -> Table | np.ndarray:
-    """Returns columns by name as a `Table`, and other inputs as a plain array (n, *input_shape).
+    """Returns columns by name, and sequences, as a `Table`, and other inputs as a plain array (n, *input_shape).
 
     Raises DataError for examples of another shape than those of training. Unless `allow_nan`, it also raises for
     numbers that are not finite; a number that is missing in a column that misses some in training is none of these.
     """
     given = as_inputs(inputs, "inputs")
+    if info.sequences is not None and getattr(given, "shape", ())[1:] != info.input_shape:
+        given = given if isinstance(given, Table) else Sequences(given, name="inputs")
     if isinstance(given, Table):
         if not allow_nan:
             check_numbers(given, info)

@@ -18,6 +18,8 @@ REMEDIES = {
 }
 """Remedies for an array that holds no numbers, by the kind of its dtype."""
 
+RAGGED = "Convert them to a NumPy array in the source; give sequences of unlike length as a list of arrays"
+
 REMEDIES |= {"S": REMEDIES["U"], "T": REMEDIES["U"]}
 
 
@@ -44,7 +46,7 @@ def plain_array(values: Any, where: str, field: str) -> np.ndarray:
         array = np.asarray(values)
     except Exception as error:  # of the library that made them
         got = Words(f"{field} that make no array ({type(error).__name__}: {error})")
-        raise DataError(where, got, "an array of numbers", "Convert them to a NumPy array in the source") from error
+        raise DataError(where, got, "an array of numbers", RAGGED) from error
     return _as_numbers(array, where, field)
 
 

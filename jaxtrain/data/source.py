@@ -10,6 +10,7 @@ import numpy as np
 from jaxtrain.data.examples import example_fields, field_of, is_readable, refuse_iterable
 from jaxtrain.data.fields import Field
 from jaxtrain.data.plain_arrays import plain_array
+from jaxtrain.data.sequences import Sequences, are_sequences
 from jaxtrain.data.tables import Table, as_column
 from jaxtrain.data.text_columns import TEXT_COLUMN, Texts
 from jaxtrain.data.texts import Text
@@ -58,8 +59,9 @@ class Source:
 
     A split is a pair of arrays (inputs, targets), a mapping {"inputs": array, "targets": array}, or any object with
     `__len__` and `__getitem__`, such as a list, whose examples are pairs or mappings. Inputs may be columns by name, of
-    numbers and texts: a mapping or a data frame; or a list of texts, each an example, or `Texts`. A split that is one
-    long text is a `Text`. `inputs` and `targets` name the fields of mappings, in others by dotted names such as
+    numbers and texts: a mapping or a data frame; or a list of texts, each an example, or `Texts`; or a list of
+    arrays of unlike length, or `Sequences`. A split that is one long text is a `Text`. `inputs` and `targets` name the
+    fields of mappings, in others by dotted names such as
     "image.pixels". `classes` is the number of classes (None: as many as the training labels show), and `class_names`
     are their names, in the order of the labels. `void` is a label of masks beyond the classes, of pixels that do not
     count. `target_names` are those of the columns of targets (n, columns). `columns` hold values (n,) of the training
@@ -174,11 +176,13 @@ def as_split(given: object, where: str, fields: tuple[str, ...]) -> Split:
 
 
 def as_inputs(given: Any, where: str) -> Any:
-    """Returns columns by name, a mapping or a data frame, as a `Table`, a list of texts as `Texts`, others as given."""
+    """Returns columns by name, or a data frame, as a `Table`, lists as `Texts` or `Sequences`, others as given."""
     if _are_texts(given):
         return Texts({TEXT_COLUMN: given}, name=where)
     if isinstance(given, Mapping):
         return Table(given, name=where)
+    if are_sequences(given):
+        return Sequences(given, name=where)
     if hasattr(given, "columns") and hasattr(given, "__getitem__") and not isinstance(given, Table):
         return Table({str(name): given[name] for name in given.columns}, name=where)
     return given

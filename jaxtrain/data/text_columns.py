@@ -66,7 +66,7 @@ class TextEncoding:
             got = Words(f"{vocabulary.size:,} tokens ({vocabulary.kind})")
             raise DataError(texts.where, got, f"at most {LARGEST - 1:,}", "Set data.tokens to bytes")
         longest = max((len(vocabulary.encode(text)) for text in training.tolist()), default=1)
-        return cls(name, vocabulary, _lengths(texts.context, longest))
+        return cls(name, vocabulary, lengths_for(texts.context, longest))
 
     @property
     def size(self) -> int:
@@ -129,9 +129,13 @@ class TextEncoding:
         count = sum(map(is_counted, self.columns_of(table)[self.column].tolist()))
         return {self.column: count} if count else {}
 
+    def is_kept(self, rows: Any) -> Any:
+        """Tells which places (n, length) of rows of tokens, of NumPy or JAX, hold no padding."""
+        return rows != self.padding
+
     def groups(self, rows: np.ndarray) -> np.ndarray:
         """Returns the place, among the lengths, of the shortest that holds each row of tokens (n, lengths[-1])."""
-        return np.searchsorted(self.lengths, np.sum(rows != self.padding, axis=1))
+        return np.searchsorted(self.lengths, self.is_kept(rows).sum(axis=1))
 
     def to_json(self) -> dict[str, Any]:
         """Returns a dict for JSON."""
@@ -143,8 +147,8 @@ class TextEncoding:
         return cls(saved["column"], vocabulary_from_json(saved["vocabulary"]), tuple(saved["lengths"]))
 
 
-def _lengths(context: int, longest: int) -> tuple[int, ...]:
-    """Returns the lengths to which texts of up to `longest` tokens are padded: `context` and its halves, ascending."""
+def lengths_for(context: int, longest: int) -> tuple[int, ...]:
+    """Returns the lengths to which up to `longest` tokens or values are padded: `context` and its halves, ascending."""
     halves = sorted({max(1, context >> i) for i in range(LENGTHS)})
     needed = next((i for i, length in enumerate(halves) if length >= longest), len(halves) - 1)
     return tuple(halves[: needed + 1])

@@ -35,6 +35,8 @@ class ArrayInputs:
     def arguments(self, inputs: Any, *, allow_nan: bool = False) -> dict[str, np.ndarray]:
         """Returns the arguments for raw inputs (n, ...); raises DataError for what is none."""
         plain = as_new_inputs(inputs, self.info, allow_nan=allow_nan or self.info.is_raw)  # no integer is nan
+        if isinstance(plain, Table) and self.info.sequences is not None:
+            plain = self.info.encode(plain)
         if isinstance(plain, Table):
             raise DataError("inputs", Words("columns by name"), "an array, since this run was not trained on a table")
         if self.info.is_raw:

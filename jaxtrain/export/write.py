@@ -87,6 +87,7 @@ def export_run(
     result = _finished(workdir)
     _demand_free(target)
     runs = _load_runs(workdir, seed, fold, ensemble, trust)
+    _demand_float32(runs)
     dataset = _dataset(workdir, fold, trust, data)
     with work_beside(target) as work:
         _restore_earlier(target)
@@ -105,6 +106,13 @@ def _finished(workdir: Path) -> Result:
         got = Words("a run that has not ended" if result is None else f"a run that was {result.status}")
         raise UsageError(str(workdir), got, "a finished run", "Train it to its end first")
     return result
+
+
+def _demand_float32(runs: Mapping[int, Run]) -> None:
+    """Raises UsageError for runs in float64, of which others could load no program."""
+    if any(run.config["train"]["precision"] == "float64" for run in runs.values()):
+        got = Words("a run of train.precision=float64")
+        raise UsageError("export", got, "a run in float32 or bfloat16", "Train it again in one of these")
 
 
 def _demand_free(target: Path) -> None:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.models.platform import in_loop_on_cpu
 
 NEVER = -1e30
@@ -30,7 +31,7 @@ def _fused(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Arr
 def _products(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None) -> jax.Array:
     scale = queries.shape[-1] ** -0.5
     q, k, v = (array.transpose(0, 2, 1, 3) for array in (queries * scale, keys, values))
-    scores = (q @ k.transpose(0, 1, 3, 2)).astype(jnp.float32)
+    scores = as_floats(q @ k.transpose(0, 1, 3, 2))
     if mask is not None:
         scores = jnp.where(mask[:, None], scores, NEVER)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)

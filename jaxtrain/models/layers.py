@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.core.batch_axis import batch_axis
+from jaxtrain.core.floats import as_floats
 from jaxtrain.models.attention import attention
 from jaxtrain.models.convolution import Conv, average_pool, convolve, max_pool
 from jaxtrain.models.norms import NORMS, Norm, batch_norm, group_norm, layer_norm, normalise, rms_norm
@@ -36,7 +37,7 @@ def dropout(key: jax.Array, inputs: jax.Array, rate: float | jax.Array) -> jax.A
 
     Srivastava et al. (2014), https://jmlr.org/papers/v15/srivastava14a.html.
     """
-    keep = 1.0 - jnp.asarray(rate, jnp.float32)  # bfloat16 would round 0.999 to 1
+    keep = 1.0 - as_floats(rate)  # bfloat16 would round 0.999 to 1
     kept = jax.random.bernoulli(key, keep, inputs.shape)
     # Multiply by the reciprocal: XLA rewrites a division so in some programs only, and a run alone and the same
     # run as a lane should agree to the bit.

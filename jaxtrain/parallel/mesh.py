@@ -123,17 +123,19 @@ def _shard_rows(batches: Batches, mesh: Mesh) -> Batches:
     return batches.replace(rows=rows, mask=mask)
 
 
-def plan_train_call(rules: Rules, mesh: Mesh, backend: str, state: TrainState, batches: Batches) -> Any:
+def plan_train_call(
+    rules: Rules, mesh: Mesh, backend: str, state: TrainState, batches: Batches, step: StepFunction = train_step
+) -> Any:
     """Compiles the program of `compile_train_call` from the shapes of a state and batches; allocates nothing."""
     state = replicated_shapes(state, mesh)
     data = replicated_shapes(batches.data, mesh)
     if backend == "pmap":
         shape = (batches.capacity, mesh.size, batches.size // mesh.size)
         shares = Batches(data, jax.ShapeDtypeStruct(shape, np.int32))
-        mapped = shared_program(_pmap_train_call, rules, mesh, train_step)
+        mapped = shared_program(_pmap_train_call, rules, mesh, step)
         return mapped.lower(state, shares, np.int32(1)).compile()
     shapes = Batches(data, _sharded_shapes(batches.rows, NamedSharding(mesh, ROWS)))
-    jitted = shared_program(_jit_train_call, rules, mesh, train_step)
+    jitted = shared_program(_jit_train_call, rules, mesh, step)
     return jitted.lower(state, shapes, np.int32(1)).compile()
 
 

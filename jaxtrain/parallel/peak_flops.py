@@ -30,6 +30,6 @@ PEAKS = {
 
 
 def peak_flops(device_kind: str, precision: str) -> float | None:
-    """Returns the FLOP a second of a kind of device in "bfloat16" or "float32"; None for one that is not known."""
+    """Returns the FLOP a second of a kind of device in "bfloat16" or "float32"; None where it is not known."""
     peak = next((own for name, own in PEAKS.items() if device_kind.startswith(name)), None)
-    return None if peak is None else getattr(peak, precision)
+    return getattr(peak, precision, None)

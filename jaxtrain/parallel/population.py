@@ -203,9 +203,10 @@ class Population:
 
     def fetch(self, tree: Any) -> Any:
         """Copies states, outputs or metrics to the host, without the padding."""
-        places = self._places
-        is_view = places[-1] == self.lanes - 1  # there is no padding between lanes
-        return map_lanes(lambda leaf: leaf[: self.lanes] if is_view else leaf[places], jax.device_get(tree))
+        on_host = jax.device_get(tree)
+        if self.padded == self.lanes:
+            return on_host
+        return map_lanes(lambda leaf: leaf[self._places], on_host)  # a copy: a slice would hold the padding in memory
 
     def gather(self, states: TrainState, lanes: Sequence[int]) -> tuple["Population", TrainState]:
         """Returns a smaller population of the given lanes, in this order, and its states."""

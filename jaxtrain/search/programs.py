@@ -25,13 +25,14 @@ from jaxtrain.tasks import needs_of
 from jaxtrain.training.checks import check_counted
 from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.fine_tuning import load_initial_weights
+from jaxtrain.training.memory_plan import demand_memory
 from jaxtrain.training.shared_frozen import shares_frozen
 
 PROBE_STEPS = 5  # steps over which a program is timed before it runs
 MAX_WIDENING = 1.5  # reuse a program of up to this many times the lanes needed, which is cheaper than compiling another
 MOST_PROGRAMS = 24  # compiled programs that a search keeps; each takes about 7 MB of memory of the host
 MAX_CHUNK = 1024  # most lanes stepped together: more are no faster, and a kill loses more work
-PADDING_BYTES = 2**28  # states up to which a program is made for as many lanes as a batch has, since padding is free
+PADDING_BYTES = 2**25  # states up to which a program is made for as many lanes as a batch has, since padding is fast
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,9 @@ def _fit_lanes(experiment: Experiment, count: int, share: bool) -> Lanes:
             if most <= mesh.size:
                 break
             most = max(mesh.size, most // 2)
-    return OneByOne(build(config, beside=experiment), share)
+    alone = build(config, beside=experiment)
+    demand_memory(alone)
+    return OneByOne(alone, share)
 
 
 def _lanes_whose_states_fit(experiment: Experiment, share: bool) -> int:
@@ -204,10 +207,13 @@ def _state_bytes(experiment: Experiment, share: bool) -> int:
 
 def plan_line(trials: int, chunks: Sequence[tuple[int, int]], seconds: float) -> str:
     """Describes a batch in one line: its programs, lanes, chunks and duration; a chunk is (program, lanes)."""
-    lanes = sum(count for _, count in chunks)
+    lanes_of: Counter[int] = Counter()
+    for program, count in chunks:
+        lanes_of[program] += count
     chunks_of = Counter(program for program, _ in chunks)
     programs = max(1, len(chunks_of))
-    each = f" x {lanes // programs} lanes" if lanes % programs == 0 else f", {lanes} lanes in total"
+    lanes = lanes_of.total()
+    each = f" x {lanes // programs} lanes" if len(set(lanes_of.values())) <= 1 else f", {lanes} lanes in total"
     most_chunks = max(chunks_of.values(), default=1)
     split = f", up to {most_chunks} chunks each" if most_chunks > 1 else ""
     plural = "s" if programs > 1 else ""

@@ -17,7 +17,7 @@ from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data import Needs
 from jaxtrain.data.info import DataInfo
-from jaxtrain.errors import DataError
+from jaxtrain.errors import ConfigError, DataError, Words
 from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
 from jaxtrain.tasks.augment.views import AveragedOverViews
 from jaxtrain.tasks.classification import (
@@ -32,7 +32,7 @@ from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
 from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.lora import LoRA
-from jaxtrain.tasks.padded_texts import cut_padding
+from jaxtrain.tasks.padding import cut_padding
 from jaxtrain.tasks.regression import regression
 from jaxtrain.tasks.segmentation import segmentation
 from jaxtrain.tasks.sequence_classification import sequence_classification
@@ -59,7 +59,7 @@ def views_of(config: Config, info: DataInfo, values: Values) -> Views:
     """
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
-    model = _Model(bound["model"], precision, (), info.has_maps, info.layout.sizes if info.layout else (), info.tokens)
+    model = _Model(bound["model"], precision, (), info)
     loss = PerExample(bound["loss"], bound["loss"].name)
     built = bound["task"](values, model, loss, info, augmentation=augmentation_of(config))
     return Views(*(getattr(built, name, None) for name in Views._fields))
@@ -80,24 +80,28 @@ def _build_task(
     if info.texts is not None and not model.takes("tokens"):
         hint = "Give a model of your own a field `tokens`, the number of tokens, of which the last is padding"
         raise DataError("model.name", model.name, "a model of texts, such as text_encoder", hint)
+    if info.sequences is not None and not model.takes("masked"):
+        hint = "Give a model of your own a field `masked`: True where the last feature is 1 for values, 0 for padding"
+        raise DataError("model.name", model.name, "a model of sequences, such as sequence_encoder", hint)
+    if info.sequences is not None and augmentation.members:
+        raise ConfigError("augment", Words("augmentations of sequences of unlike length"), "none", "Leave them out")
 
     def build(values: Values, info: DataInfo) -> Task:
-        sizes = info.layout.sizes if info.layout else ()
-        bound = _Model(model, precision, views, info.has_maps, sizes, info.tokens)
+        bound = _Model(model, precision, views, info)
         built = task(values, bound, PerExample(loss, loss.name), info, augmentation=augmentation)
         return lora.adapt(built) if lora else built
 
     rebuilt = _rebuilt(build, info)
     bare = rebuilt if task.takes("augmentation") else augmented(rebuilt, augmentation)
-    bare = bare if info.texts is None else cut_padding(bare, info.texts)
+    bare = bare if info.padding is None else cut_padding(bare, info.padding)
 
     # R² subtracts sums of squares, which float32 holds only near 0: `linen_task` measures about this mean.
     raw = info.classes is None and not info.standardised and bool(info.target_mean)
-    centre = {"target_mean": np.asarray(info.target_mean, np.float32).reshape(1, *info.target_shape)} if raw else {}
+    centre = {"target_mean": np.asarray(info.target_mean, info.floats).reshape(1, *info.target_shape)} if raw else {}
     known = centre if info.void is None else {**centre, "void": info.void}
 
     return Task(
-        init=precision.wrap_function(lambda key, batch, values: bare.init(key, normalise_batch(batch, info), values)),
+        init=precision.wrap_init(lambda key, batch, values: bare.init(key, normalise_batch(batch, info), values)),
         loss=precision.wrap_function(
             lambda params, model_state, batch, key, values, train: bare.loss(
                 params, model_state, {**normalise_batch(batch, info), **known}, key, values, train
@@ -143,9 +147,7 @@ class _Model:
     member: BoundMember
     precision: Precision
     views: tuple[str, ...]
-    has_maps: bool
-    category_sizes: tuple[int, ...]
-    tokens: int | None
+    info: DataInfo
 
     @property
     def name(self) -> str:
@@ -154,9 +156,11 @@ class _Model:
 
     def __call__(self, values: Values, *supplied: Any) -> Module:
         """Makes the module; `supplied` holds the number of outputs."""
-        built = self.member(values, *supplied, category_sizes=self.category_sizes, tokens=self.tokens)
+        sizes = self.info.layout.sizes if self.info.layout else ()
+        is_masked = self.info.sequences is not None
+        built = self.member(values, *supplied, category_sizes=sizes, tokens=self.info.tokens, masked=is_masked)
         module = self.precision.wrap_module(built)
-        return AveragedOverViews(module, self.views, self.has_maps) if self.views else module
+        return AveragedOverViews(module, self.views, self.info.has_maps) if self.views else module
 
 
 TASKS = Family(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxtrain.config.registry import Values
 from jaxtrain.config.schema import Count, Positive
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.state import Batch, Task, stream
 from jaxtrain.data.info import DataInfo
@@ -83,7 +84,7 @@ def contrastive(
 
 def similarities(vectors: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns cosines (n, n) of vectors (n, features); -inf to itself and to those that do not count by `mask` (n,)."""
-    vectors = vectors.astype(jnp.float32)
+    vectors = as_floats(vectors)
     unit = vectors * jax.lax.rsqrt(jnp.square(vectors).sum(axis=1, keepdims=True) + 1e-12)
     others = ~jnp.eye(len(unit), dtype=bool) & (mask > 0)[None]
     return jnp.where(others, unit @ unit.T, -jnp.inf)

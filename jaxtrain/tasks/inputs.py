@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.state import Batch
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.table_encoding import Layout
@@ -26,7 +27,7 @@ def normalise_inputs(inputs: Any, info: DataInfo) -> Any:
 
 def normalise_batch(batch: Batch, info: DataInfo) -> Batch:
     """Returns the batch with its inputs normalised, and targets that are boxes marked as such."""
-    targets = {} if info.box_classes is None else {"targets": Boxes(jnp.asarray(batch["targets"], jnp.float32))}
+    targets = {} if info.box_classes is None else {"targets": Boxes(as_floats(batch["targets"]))}
     return {**batch, **targets, "inputs": normalise_inputs(batch["inputs"], info)}
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.config.registry import Values
-from jaxtrain.core.precision import InBfloat16
+from jaxtrain.core.precision import InBfloat16, InFloat64
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import ConfigError, DataError, Words
@@ -35,7 +35,7 @@ def language_modelling(
         params: Any, model_state: Any, tokens: jax.Array, values: Values, cache: Any, position: jax.Array | int
     ) -> Any:
         module = model(values, size)
-        if not hasattr(module.module if isinstance(module, InBfloat16) else module, "decode"):
+        if not hasattr(module.module if isinstance(module, InBfloat16 | InFloat64) else module, "decode"):
             raise ConfigError("model.name", name_of(model), "a model with a method decode, such as transformer")
         return module.apply({"params": params, **model_state}, tokens, cache, position, method="decode")
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.config.registry import Values
+from jaxtrain.core.floats import float_type
 from jaxtrain.core.metric import Mean
 from jaxtrain.core.precision import Module
 from jaxtrain.core.state import Batch, Task, stream
@@ -76,6 +77,7 @@ def linen_task(
         targets = prepared(main_targets(batch))
         mask = batch.get("mask", jnp.ones(targets.shape[0], jnp.float32))
         losses = mixed_losses(lambda targets: loss(values, predictions, prepared(targets)), batch)
+        mask = mask.astype(float_type(losses))
         total = Mean.of(losses, mask)
         arguments = measured(predictions, targets)
 

@@ -3,9 +3,9 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.state import Task
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, Words
@@ -29,12 +29,12 @@ def regression(
     mean, std = (np.asarray(values).reshape(1, *shape) for values in (info.target_mean, info.target_std))
     if not info.standardised:
         _check_resolution(mean, std)
-    mean32 = mean.astype(np.float32)
-    std32 = std.astype(np.float32)
+    own_mean = mean.astype(info.floats)
+    own_std = std.astype(info.floats)
 
     def standardise(targets: jax.Array) -> jax.Array:
-        targets = targets.astype(jnp.float32)
-        return targets if info.standardised else (targets - mean32) / std32
+        targets = as_floats(targets)
+        return targets if info.standardised else (targets - own_mean) / own_std
 
     task = linen_task(
         lambda values: model(values, math.prod(shape)),
@@ -43,8 +43,8 @@ def regression(
         shaped=lambda outputs: reshape_outputs(outputs, shape, model),
         prepared=standardise,
         # In units of the targets, but about the training mean: float32 would round sums of squares far from 0.
-        measured=lambda predictions, targets: (predictions * std32, targets * std32),
-        in_units=lambda predictions: predictions if info.standardised else predictions * std32 + mean32,
+        measured=lambda predictions, targets: (predictions * own_std, targets * own_std),
+        in_units=lambda predictions: predictions if info.standardised else predictions * own_std + own_mean,
     )
     return task._replace(**views_of_numbers(info)._asdict())
 

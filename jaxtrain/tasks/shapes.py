@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain.config.registry import BoundMember
+from jaxtrain.core.floats import as_floats, float_type
 from jaxtrain.errors import ConfigError, Words
 
 
@@ -40,21 +41,22 @@ def is_binary(predictions: jax.Array, targets: jax.Array) -> bool:
     return predictions.ndim == targets.ndim
 
 
-def as_float32_pair(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns both as float32; raises ConfigError if the shapes differ, since broadcasting would give a wrong loss."""
+def as_float_pair(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns both as floats; raises ConfigError if the shapes differ, since broadcasting would give a wrong loss."""
     if predictions.shape != targets.shape:
         hint = "Take a loss of classes, such as cross_entropy, where targets are labels"
         raise ConfigError("loss.name", _shapes(predictions, targets), "equal shapes for this loss", hint)
-    return predictions.astype(jnp.float32), targets.astype(jnp.float32)
+    kind = float_type(predictions, targets)
+    return predictions.astype(kind), targets.astype(kind)
 
 
 def as_logits_and_labels(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns logits (batch, ..., classes) as float32 and labels (batch, ..., 1); ConfigError for other shapes."""
+    """Returns logits (batch, ..., classes) as floats and labels (batch, ..., 1); ConfigError for other shapes."""
     if predictions.shape[:-1] != targets.shape:
         expected = "logits with one axis more, that of the classes, for this loss"
         hint = "Take a loss such as binary_cross_entropy where the shapes are equal"
         raise ConfigError("loss.name", _shapes(predictions, targets), expected, hint)
-    return predictions.astype(jnp.float32), targets.astype(jnp.int32)[..., None]
+    return as_floats(predictions), targets.astype(jnp.int32)[..., None]
 
 
 def as_cells_and_boxes(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -64,7 +66,7 @@ def as_cells_and_boxes(predictions: jax.Array, targets: jax.Array) -> tuple[jax.
         expected = "outputs (batch, rows, columns, 4 + classes) and boxes (batch, most, 5) for this loss"
         hint = "Take it with task.name=detection"
         raise ConfigError("loss.name", _shapes(predictions, targets), expected, hint)
-    return predictions.astype(jnp.float32), targets.astype(jnp.float32)
+    return as_floats(predictions), as_floats(targets)
 
 
 def _shapes(predictions: jax.Array, targets: jax.Array) -> Words:

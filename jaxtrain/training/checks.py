@@ -37,6 +37,18 @@ def check_devices(config: Config, mesh: Devices, lanes: bool) -> None:
     check_batch("data.eval_batch_size", config["data"]["eval_batch_size"], mesh)
 
 
+def check_float64(config: Config, lanes: bool = False) -> None:
+    """Rejects float64 in a process whose JAX has none, and for lanes, whose floats are float32."""
+    if config["train"]["precision"] != "float64":
+        return
+    if lanes or lane_count(config) > 1 or (config["data"]["folds"] is not None and config["data"]["fold"] is None):
+        expected = "float32 or bfloat16 for searches, range tests, several seeds and all folds at once"
+        raise ConfigError("train.precision", "float64", expected, "Take one run at a time")
+    if not jax.config.read("jax_enable_x64"):
+        hint = "Set JAX_ENABLE_X64=True in the environment, or use the command line"
+        raise ConfigError("train.precision", "float64", "float32 or bfloat16 where JAX has no float64", hint)
+
+
 def check_folds(config: Config, *, together: bool) -> None:
     """Rejects all folds at once where one data set is needed (`together` is false), or with several seeds."""
     folds = config["data"]["folds"]
@@ -44,9 +56,14 @@ def check_folds(config: Config, *, together: bool) -> None:
         return
     if config["train"]["seeds"] > 1:
         expected = "1 with data.folds, whose folds are the lanes"
-        raise ConfigError("train.seeds", config["train"]["seeds"], expected, "Train each seed by itself")
+        hint = "Train the folds once for each seed: set train.seeds=1, and seed"
+        raise ConfigError("train.seeds", config["train"]["seeds"], expected, hint)
+    if not together and config["lr_range"]["before_training"]:
+        hint = "Run lr_range with data.fold=0, and set the rate that it suggests"
+        raise ConfigError("lr_range.before_training", True, "False where all folds are trained", hint)
     if not together:
-        raise ConfigError("data.folds", folds, "one fold, which data.fold chooses, for this command", "Set data.fold=0")
+        hint = "Set data.fold=0 here, and train all folds with what this finds"
+        raise ConfigError("data.folds", folds, "one fold, which data.fold chooses, for this command", hint)
 
 
 def check_plateaus(config: Config, dataset: Dataset) -> None:

@@ -158,10 +158,7 @@ def _measure(config: Config) -> Config:
 
 def _hparams(experiment: Experiment, source: _Source, shapes: TrainState) -> dict[str, np.ndarray]:
     """Returns the floats of the new run, in the shape of its lanes, with the state of plateaus that continue."""
-    floats = {
-        name: np.broadcast_to(np.float32(value), shapes.hparams[name].shape)
-        for name, value in experiment.hparams.items()
-    }
+    floats = {name: np.broadcast_to(value, shapes.hparams[name].shape) for name, value in experiment.hparams.items()}
     going = [
         f"{section}.{name}"
         for section in experiment.schedule.plateaus

@@ -33,6 +33,7 @@ from jaxtrain.training.checks import (
     check_adadelta,
     check_continuation,
     check_devices,
+    check_float64,
     check_folds,
     check_metrics,
     check_plateaus,
@@ -75,11 +76,12 @@ class Experiment:
         return replace(self, rules=self.rules._replace(**shown))
 
     @property
-    def hparams(self) -> dict[str, np.float32]:
+    def hparams(self) -> dict[str, np.floating]:
         """Every float input of the program: the config's, the total number of steps, and the state of plateaus."""
         run = {"train.total_steps": self.lengths.total} | self.schedule.initial_plateau_state
         floats = hyperparameters(self.config) | run | dict(self.suggested)
-        return {name: np.float32(value) for name, value in floats.items()}
+        kind = np.float64 if self.config["train"]["precision"] == "float64" else np.float32
+        return {name: kind(value) for name, value in floats.items()}
 
     @functools.cached_property
     def schedule(self) -> Schedule:
@@ -183,6 +185,7 @@ def build(
         DataError: data that cannot be read or used.
     """
     reject_debug_modes(config)
+    check_float64(config, lanes)
     check_metrics(config)
     check_smoothing(config)
     check_views(config)
@@ -194,6 +197,7 @@ def build(
     check_folds(config, together=folds)
     check_devices(config, mesh, lanes or lane_count(config) > 1)
     dataset = beside.dataset if beside else load_data(config["data"], data, **needs_of(config))
+    dataset = dataset.in_float64() if config["train"]["precision"] == "float64" else dataset
     if not beside:
         check_targets(config, dataset)
     dataset = cut(dataset) if cut else dataset

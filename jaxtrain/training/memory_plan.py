@@ -1,19 +1,49 @@
-"""Estimates device memory with XLA's memory analysis and finds the largest batch and lane count that fit.
+"""Estimates device memory with XLA's memory analysis: what fits, and which run is refused since it does not.
 
 Allocates nothing on the devices.
 """
 
 from collections.abc import Callable, Sequence
 
+from jaxtrain.config.seeds import lane_count
+from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.core.trees import tree_bytes
-from jaxtrain.parallel.memory import PlannedMemory, plan_memory
+from jaxtrain.errors import ConfigError
+from jaxtrain.parallel.memory import PlannedMemory, memory_limit, plan_memory
 from jaxtrain.parallel.mesh import plan_train_call
 from jaxtrain.parallel.population import Population, preferred_width
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.feeds import DeviceFeed
 from jaxtrain.training.shared_frozen import shares_frozen
+from jaxtrain.training.size_checks import format_bytes
 
 MAX_LANES = 1024  # more lanes in one program are no faster
+
+
+def demand_memory(experiment: Experiment, step: StepFunction = train_step) -> None:
+    """Raises ConfigError where a call of a single run needs more memory than is free on a device; runs nothing.
+
+    The program that is compiled for the answer is that of the run. Its data are not counted, since their feed was
+    chosen by what fits. Lanes are judged by `parallel/population.py:fit_width`.
+    """
+    config = experiment.config
+    if lane_count(config) > 1:
+        return
+    batch = config["data"]["batch_size"]
+    shapes = experiment.feed.shapes(batch)
+    backend = config["parallel"]["backend"]
+    call = plan_train_call(experiment.rules, experiment.mesh, backend, experiment.state_shapes(), shapes, step)
+    planned = plan_memory(call)
+    needed = 0 if planned is None else planned.total - tree_bytes(shapes.data)
+    limit = memory_limit(experiment.mesh)
+    if needed > limit:
+        expected = (
+            f"a batch whose activations fit: a step needs {format_bytes(needed)} beside the data, and"
+            f" {format_bytes(limit)} of the device are free"
+        )
+        remat = "set model.remat, " if config["model"].get("remat") is False else ""
+        hint = f"Lower it, raise train.accumulate, {remat}or take a smaller model; `plan` reports the largest that fits"
+        raise ConfigError("data.batch_size", batch, expected, hint)
 
 
 def memory_by_kind(experiment: Experiment) -> dict[str, int] | None:

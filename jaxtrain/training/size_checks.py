@@ -29,7 +29,9 @@ def check_sizes(config: Config, mesh: Devices, state: TrainState, example: Batch
     batch = config["data"]["eval_batch_size"]
     needed = batch * tree_bytes(example) // mesh.size
     if needed > limit:
-        raise ConfigError("data.eval_batch_size", batch, f"batches of at most {_gib(limit)}, not {_gib(needed)}")
+        raise ConfigError(
+            "data.eval_batch_size", batch, f"batches of at most {format_bytes(limit)}, not {format_bytes(needed)}"
+        )
     _check_state(config, state, limit)
     lanes = {"train.seeds" if config["train"]["seeds"] > 1 else "data.folds": lane_count(config)}
     check_lanes(mesh, state, lanes, share=True)  # they may share what is frozen; the plan of their program is exact
@@ -49,9 +51,8 @@ def check_lanes(
     size = tree_bytes(state) - shared
     if lanes * size + shared > limit:
         key = max(counts, key=lambda key: counts[key])
-        expected = (
-            f"at most {(limit - shared) // size:,} lanes in all, which {_gib(limit)} of memory hold, not {lanes:,}"
-        )
+        most = (limit - shared) // size
+        expected = f"at most {most:,} lanes in all, which {format_bytes(limit)} of memory hold, not {lanes:,}"
         raise ConfigError(key, counts[key], expected, "Lower it")
 
 
@@ -63,7 +64,7 @@ def _check_state(config: Config, state: TrainState, limit: int) -> None:
     adapters = ("lora",) if config["lora"]["paths"] else ()
     sections = ("optimizer",) if tree_bytes(state.opt_state) > OPTIMIZER_COPIES * params else ("model", *adapters)
     key, value = _largest_knob(config, sections)
-    expected = f"a state of at most {_gib(limit)}, the memory of the device, not {_gib(needed)}"
+    expected = f"a state of at most {format_bytes(limit)}, the memory of the device, not {format_bytes(needed)}"
     raise ConfigError(key, value, expected, "Lower it")
 
 
@@ -81,5 +82,6 @@ def _largest_knob(config: Config, sections: tuple[str, ...]) -> tuple[str, Any]:
     return key, knobs[key]
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB"
+def format_bytes(size: int) -> str:
+    """Returns a number of bytes in GiB, or in MiB where it is less than one."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -39,6 +39,7 @@ from jaxtrain.training.experiment import Experiment, build
 from jaxtrain.training.host_metrics import check_host_metrics
 from jaxtrain.training.intervals import over_lanes
 from jaxtrain.training.loop import Clock, Ending, TrainingSession, run_loop, throughput
+from jaxtrain.training.memory_plan import demand_memory
 from jaxtrain.training.performance import Performance
 from jaxtrain.training.pictures import Gallery
 from jaxtrain.training.profile import Profile
@@ -101,6 +102,7 @@ def train_and_evaluate(
         check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
         experiment = _build_experiment(config, workdir, lines.say, data, cut).tracked
+        demand_memory(experiment, step)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         experiment = with_timed_duration(

@@ -28,6 +28,7 @@ from jaxtrain.storage.checkpoints import Checkpoints
 from jaxtrain.storage.ownership import Owner, read_owner, saved_config
 from jaxtrain.trackers.progress import plain_lines
 from jaxtrain.training.bookkeeping import Bookkeeping
+from jaxtrain.training.checks import check_float64
 from jaxtrain.training.experiment import make_rules
 from jaxtrain.training.generation import generate
 
@@ -167,6 +168,7 @@ def open_run(workdir: Path, trust: Sequence[str] = ()) -> tuple[Config, Bookkeep
         got = Words("a directory without config.json")
         raise UsageError(str(workdir), got, "the directory of a run")
     config = saved_config(workdir, owner, trust)
+    check_float64(config)
     checkpoints = open_checkpoints(workdir, owner)
     newest = checkpoints.newest_memory()
     if newest is None:
@@ -189,14 +191,16 @@ def restore_best(checkpoints: Checkpoints, bookkeeping: Bookkeeping, shapes: Tra
 
 def _state_shapes(config: Config, info: DataInfo, rules: Rules) -> TrainState:
     """Returns the shapes and dtypes of a run's state, from the description of its data."""
-    targets = jnp.int32 if info.classes is not None else jnp.float32
+    targets = jnp.int32 if info.classes is not None else info.floats
     batch = {
         "inputs": jax.ShapeDtypeStruct((1, *info.input_shape), info.input_dtype),
         "targets": jax.ShapeDtypeStruct((1, *info.target_shape), targets),
         **{name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, shape, dtype in info.extra},
     }
     names = [*hyperparameters(config), "train.total_steps", *schedule_of(config).initial_plateau_state]
-    hparams = dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32))
+    hparams = dict.fromkeys(
+        names, jax.ShapeDtypeStruct((), np.float64 if config["train"]["precision"] == "float64" else np.float32)
+    )
     key = jax.eval_shape(lambda: jax.random.key(0))
     try:
         return jax.eval_shape(functools.partial(init_state, rules=rules), key, batch, hparams)

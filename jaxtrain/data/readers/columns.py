@@ -38,7 +38,7 @@ LOOKS = {
 """Forms of a column of texts that are no categories, and the way to write each as numbers."""
 
 _SORTABLE = re.compile(r"\d{4}([-/.]\d{2}){2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?Z?)?")
-_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,19}")
 
 Place = Callable[[int], str]
 """Returns "file, line 7" for a row."""
@@ -81,8 +81,8 @@ def clean(values: np.ndarray, missing: Sequence[str]) -> np.ndarray:
 def read_column(name: str, values: np.ndarray, kind: Kind | None, place: Place) -> np.ndarray:
     """Returns clean values as float64 with nan where missing, or as texts where they are categories.
 
-    Without a `kind`, a column of texts is numbers if all its values are. Raises DataError for a text among numbers, a
-    number that is not finite, dates, and numbers with commas.
+    Without a `kind`, a column of texts is numbers if all its values are written as such. Raises DataError for a text
+    among numbers, a number that is not finite, dates, and numbers with commas.
     """
     if values.dtype.kind != "T":
         return _as_categories(values) if kind == "category" else _as_floats(name, values, place)
@@ -94,7 +94,7 @@ def read_column(name: str, values: np.ndarray, kind: Kind | None, place: Place) 
         return numbers
     present = int(np.sum(values != ""))
     few = count < 0.01 * present or (count <= FEW and present >= MANY)
-    if kind == "number" or few:
+    if kind == "number" or few or all(map(_is_written_as_number, set(values[strays].tolist()))):
         raise _stray(name, values, strays, present, place)
     if count == present:
         _refuse_looks(name, values, place)
@@ -171,6 +171,11 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _is_written_as_number(text: str) -> bool:
+    """Tells whether a text is a number, finite or not: `inf` and 1e999 among numbers are no categories."""
+    return not math.isnan(_number(text)) and "_" not in text
 
 
 def _as_integers(texts: np.ndarray) -> np.ndarray | None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.hparams import bind_schedules
 from jaxtrain.config.registry import BoundMember, Family, Product, Values
+from jaxtrain.core.floats import as_floats
 from jaxtrain.optimizers.schedules import plateau
 from jaxtrain.optimizers.schedules.cycles import cyclic, one_cycle, sgdr
 from jaxtrain.optimizers.schedules.decays import (
@@ -35,9 +36,9 @@ class Schedule:
     entries: tuple[tuple[str, BoundMember], ...] = ()
 
     def __call__(self, step: jax.Array, hparams: Values) -> dict[str, jax.Array]:
-        """Returns the values of one step, a dict of float32 scalars."""
+        """Returns the values of one step, a dict of scalars."""
         total_steps = hparams["train.total_steps"]
-        now = jnp.asarray(step, jnp.float32)
+        now = jnp.asarray(step, as_floats(total_steps).dtype)
         factors = {target: factor(hparams, now, total_steps) for target, factor in self.entries}
         return {name: value * factors[name] if name in factors else value for name, value in hparams.items()}
 

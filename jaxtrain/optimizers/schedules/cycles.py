@@ -77,4 +77,4 @@ def sgdr(
     ends = jnp.round(jnp.cumsum(lengths) * total_steps / lengths.sum())  # cycles begin at whole steps
     begins = jnp.concatenate([jnp.zeros(1), ends[:-1]])
     cycle = jnp.sum(jnp.asarray(step)[..., None] >= ends[:-1], axis=-1)
-    return cosine(shrink ** cycle.astype(jnp.float32), end, progress(step, begins[cycle], ends[cycle]))
+    return cosine(shrink ** cycle.astype(step.dtype), end, progress(step, begins[cycle], ends[cycle]))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxtrain.config.registry import Values
 from jaxtrain.config.schema import Bounds, Fraction, NonNegative, Positive, Probability
+from jaxtrain.core.floats import as_floats
 
 INITIAL_STATE: Mapping[str, float] = {"best": float(jnp.finfo(jnp.float32).max), "waited": 0.0, "resting": 0.0}
 """The state before the first evaluation; `best` is not infinity, since a state must be finite."""
@@ -35,7 +36,7 @@ def reduce_on_plateau(
     >>> [float(reduce_on_plateau(jnp.float32(step), 100.0, scale=0.25)) for step in (0, 100)]
     [0.25, 0.25]
     """
-    return jnp.broadcast_to(jnp.asarray(scale, jnp.float32), jnp.shape(step))
+    return jnp.broadcast_to(as_floats(scale), jnp.shape(step))
 
 
 def after_evaluation(hparams: Values, prefix: str, loss: Any) -> dict[str, jax.Array]:
@@ -44,7 +45,7 @@ def after_evaluation(hparams: Values, prefix: str, loss: Any) -> dict[str, jax.A
     `loss` (lower is better) has their shape: () for a run, (lanes,) for lanes. A loss of nan is not an improvement.
     """
     current = {name.removeprefix(prefix): jnp.asarray(hparams[name]) for name in hparams if name.startswith(prefix)}
-    loss = jnp.asarray(loss, jnp.float32)
+    loss = jnp.asarray(loss, current["best"].dtype)
     improved = loss < current["best"] - current["threshold"] * jnp.abs(current["best"])
     waited = jnp.where(improved | (current["resting"] > 0.0), 0.0, current["waited"] + 1.0)
     reduced = waited >= current["patience"]

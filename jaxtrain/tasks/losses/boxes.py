@@ -37,7 +37,7 @@ def focal_giou(
     apart = jnp.where(exists, 1.0 - giou(matched, true), 0.0).sum(axis=1)
     truth = _mark(cells, jnp.where(exists, boxes[..., 0], -1.0), logits)
     of_classes = optax.sigmoid_focal_loss(*finite_where_right(logits, truth), alpha=alpha, gamma=gamma).sum(axis=(1, 2))
-    return (of_classes + box_weight * apart) / jnp.maximum(exists.sum(axis=1, dtype=jnp.float32), 1.0)
+    return (of_classes + box_weight * apart) / jnp.maximum(exists.sum(axis=1, dtype=apart.dtype), 1.0)
 
 
 def _mark(cells: jax.Array, classes: jax.Array, logits: jax.Array) -> jax.Array:

@@ -11,7 +11,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxtrain.config.schema import Fraction, NonNegative
-from jaxtrain.tasks.shapes import as_float32_pair, as_logits_and_labels, mean_per_example
+from jaxtrain.core.floats import as_floats
+from jaxtrain.tasks.shapes import as_float_pair, as_logits_and_labels, mean_per_example
 
 CERTAIN = 1e30  # stands for an infinite logit: the sigmoid is exactly 0 or 1, and 0 times its logarithm is 0, not nan
 
@@ -46,7 +47,7 @@ def binary_cross_entropy(predictions: jax.Array, targets: jax.Array, kept: jax.A
     >>> binary_cross_entropy(jnp.array([0.0, 2.0]), jnp.array([1, 1])).round(4)
     Array([0.6931, 0.1269], dtype=float32)
     """
-    logits, truth = as_float32_pair(predictions, targets)
+    logits, truth = as_float_pair(predictions, targets)
     log_p = jnp.where(truth != 0.0, jax.nn.log_sigmoid(logits), 0.0)
     log_not_p = jnp.where(truth != 1.0, jax.nn.log_sigmoid(-logits), 0.0)
     return mean_per_example(-truth * log_p - (1.0 - truth) * log_not_p, kept)
@@ -105,7 +106,7 @@ def kl_divergence(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     >>> kl_divergence(jnp.zeros((2, 2)), jnp.array([[0.5, 0.5], [1.0, 0.0]])).round(4)
     Array([0.    , 0.6931], dtype=float32)
     """
-    logits, truth = as_float32_pair(predictions, targets)
+    logits, truth = as_float_pair(predictions, targets)
     log_predictions = jnp.where(truth != 0.0, jax.nn.log_softmax(logits), 0.0)  # it may be -inf, and 0 * -inf is nan
     return mean_per_example(optax.kl_divergence(log_predictions, truth))
 
@@ -121,9 +122,9 @@ def class_weights(counts: ArrayLike, beta: ArrayLike) -> jax.Array:
     >>> class_weights(jnp.array([30, 10]), 1.0).round(4)
     Array([0.6667, 2.    ], dtype=float32)
     """
-    counts = jnp.asarray(counts, jnp.float32)
+    beta = as_floats(beta)
+    counts = jnp.asarray(counts, beta.dtype)
     sizes = jnp.maximum(counts, 1.0)
-    beta = jnp.asarray(beta, jnp.float32)
     safe_beta = jnp.where(beta < 1.0, beta, 0.5)  # at beta = 1 the ratio is 0 / 0, with the limit 1 / n
     effective = -jnp.expm1(sizes * jnp.log(safe_beta)) / (1.0 - safe_beta)
     weights = 1.0 / jnp.where(beta < 1.0, effective, sizes)
@@ -131,7 +132,7 @@ def class_weights(counts: ArrayLike, beta: ArrayLike) -> jax.Array:
 
 
 def finite_where_right(predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns both as float32, with infinite logits that agree with targets of 0 or 1 replaced by CERTAIN ones."""
-    logits, truth = as_float32_pair(predictions, targets)
+    """Returns both as floats, with infinite logits that agree with targets of 0 or 1 replaced by CERTAIN ones."""
+    logits, truth = as_float_pair(predictions, targets)
     logits = jnp.where((logits == jnp.inf) & (truth == 1.0), CERTAIN, logits)
     return jnp.where((logits == -jnp.inf) & (truth == 0.0), -CERTAIN, logits), truth

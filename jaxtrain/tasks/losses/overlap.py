@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxtrain.config.schema import NonNegative
 from jaxtrain.tasks.losses.classification import binary_cross_entropy, cross_entropy
-from jaxtrain.tasks.shapes import as_float32_pair, as_logits_and_labels, flatten_examples, is_binary
+from jaxtrain.tasks.shapes import as_float_pair, as_logits_and_labels, flatten_examples, is_binary
 
 
 def dice(
@@ -99,12 +99,12 @@ def dice_cross_entropy(
 def _masks(predictions: jax.Array, targets: jax.Array, kept: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Returns predicted probabilities and true masks, both (batch, classes, pixels), and 0 at pixels left out."""
     if is_binary(predictions, targets):
-        logits, truth = as_float32_pair(predictions, targets)
+        logits, truth = as_float_pair(predictions, targets)
         masks = flatten_examples(jax.nn.sigmoid(logits))[:, None], flatten_examples(truth)[:, None]
     else:
         logits, labels = as_logits_and_labels(predictions, targets)
         shape = (len(logits), -1, logits.shape[-1])
-        truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+        truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
         masks = jax.nn.softmax(logits).reshape(shape).swapaxes(1, 2), truth.reshape(shape).swapaxes(1, 2)
     if kept is None:
         return masks

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtrain.config.schema import Positive
-from jaxtrain.tasks.shapes import as_float32_pair, mean_per_example
+from jaxtrain.tasks.shapes import as_float_pair, mean_per_example
 
 
 def mse(predictions: jax.Array, targets: jax.Array) -> jax.Array:
@@ -16,7 +16,7 @@ def mse(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     >>> mse(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]))
     Array([2.], dtype=float32)
     """
-    return mean_per_example(optax.squared_error(*as_float32_pair(predictions, targets)))
+    return mean_per_example(optax.squared_error(*as_float_pair(predictions, targets)))
 
 
 def mae(predictions: jax.Array, targets: jax.Array) -> jax.Array:
@@ -27,7 +27,7 @@ def mae(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     >>> mae(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]))
     Array([1.], dtype=float32)
     """
-    predictions, targets = as_float32_pair(predictions, targets)
+    predictions, targets = as_float_pair(predictions, targets)
     return mean_per_example(jnp.abs(predictions - targets))
 
 
@@ -40,7 +40,7 @@ def huber(predictions: jax.Array, targets: jax.Array, delta: Positive = 1.0) -> 
     >>> huber(jnp.array([[0.5], [3.0]]), jnp.zeros((2, 1)))
     Array([0.125, 2.5  ], dtype=float32)
     """
-    return mean_per_example(optax.huber_loss(*as_float32_pair(predictions, targets), delta=delta))
+    return mean_per_example(optax.huber_loss(*as_float_pair(predictions, targets), delta=delta))
 
 
 def log_cosh(predictions: jax.Array, targets: jax.Array) -> jax.Array:
@@ -52,4 +52,4 @@ def log_cosh(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     >>> log_cosh(jnp.array([[0.0], [1.0]]), jnp.zeros((2, 1))).round(1)
     Array([0. , 0.4], dtype=float32)
     """
-    return mean_per_example(optax.log_cosh(*as_float32_pair(predictions, targets)))
+    return mean_per_example(optax.log_cosh(*as_float_pair(predictions, targets)))

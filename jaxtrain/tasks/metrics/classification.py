@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.metric import Mean
 from jaxtrain.tasks.losses.classification import binary_cross_entropy, cross_entropy
 from jaxtrain.tasks.metrics.counts import count_places, divide
@@ -113,7 +114,7 @@ def _mean_per_column(values: jax.Array) -> jax.Array:
 
 def _confidence(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     """Returns the probability of the chosen class."""
-    logits = predictions.astype(jnp.float32)
+    logits = as_floats(predictions)
     if is_binary(predictions, targets):
         return jax.nn.sigmoid(jnp.abs(logits))
     return jax.nn.softmax(logits).max(axis=-1)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.metric import Mean
 from jaxtrain.errors import ConfigError
 from jaxtrain.tasks.metrics.counts import count_places
@@ -67,7 +68,7 @@ def _histograms(name: str, predictions: jax.Array, targets: jax.Array, mask: jax
 
 def bins_of(logits: jax.Array, bins: int) -> jax.Array:
     """Returns the bin (batch, ...) of each logit, int32, counted from the highest down."""
-    position = jnp.arcsinh(logits.astype(jnp.float32) / FINEST) / np.arcsinh(LARGEST / FINEST)  # -1..1
+    position = jnp.arcsinh(as_floats(logits) / FINEST) / np.arcsinh(LARGEST / FINEST)  # -1..1
     # Clipped before it is converted: the integer that an infinite number becomes depends on the device.
     return jnp.clip((1.0 - position) / 2.0 * bins, 0, bins - 1).astype(jnp.int32)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.core.floats import as_floats
 from jaxtrain.core.metric import Mean
 from jaxtrain.tasks.shapes import flatten_examples, mean_per_example
 
@@ -55,7 +56,7 @@ def r2(predictions: jax.Array, targets: jax.Array, mask: jax.Array, centre: jax.
     0.75
     """
     squared_errors = _errors(predictions, targets) ** 2
-    centred = targets.astype(jnp.float32) - centre
+    centred = as_floats(targets) - centre
     sums = jnp.stack([flatten_examples(values) for values in (squared_errors, centred, centred**2)], axis=1)
     return Mean.of(sums, mask, finish=_r2, higher_is_better=True)
 
@@ -106,7 +107,7 @@ def r2_per_output(predictions: jax.Array, targets: jax.Array, mask: jax.Array, c
 
 
 def _errors(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-    return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+    return as_floats(predictions) - as_floats(targets)
 
 
 def _rmse(total: Any, count: Any) -> Any:

@@ -176,8 +176,19 @@ class _Run:
             return lambda code, *inputs: tuple(self._closed(closed, inputs, code, place))
 
         index, *operands = inputs
+        if params.get("branches_platforms"):
+            chosen = _of_this_platform(params["branches_platforms"])
+            return self._closed(params["branches"][chosen], operands, code, place)
         values, code = lax.switch(index, [enter(branch) for branch in params["branches"]], code, *operands)
         return _Watched(values, code)
+
+
+def _of_this_platform(platforms: Sequence[Sequence[str] | None]) -> int:
+    """Returns the number of the branch for this platform; of a branch for all others the platforms are None.
+
+    XLA would compile all branches of a switch, also those of other platforms.
+    """
+    return next(i for i, names in enumerate(platforms) if names is None or jax.default_backend() in names)
 
 
 def _checks_of_inputs(equation: Any, inputs: list[Any]) -> Iterable[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Texts of unlike length: a batch is computed at the shortest of a few lengths that holds it."""
+"""Examples of unlike length: a batch is computed at the shortest of a few lengths that holds it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,17 @@ from jax import lax
 from jaxtrain.config.registry import Values
 from jaxtrain.core.batch_axis import mapped_batch_axis
 from jaxtrain.core.state import Batch, Task
-from jaxtrain.data.text_columns import TextEncoding
+from jaxtrain.data.encoded import Padding
 
 
-def cut_padding(task: Task, texts: TextEncoding) -> Task:
-    """Returns the task whose loss is computed at the first of `texts.lengths` that holds all tokens of the batch.
+def cut_padding(task: Task, padding: Padding) -> Task:
+    """Returns the task whose loss is computed at the first of `padding.lengths` that holds all of the batch.
 
     The program has a branch for each length, and chooses by the batch itself: which one a step takes follows from the
     seed and the step alone, a call may hold batches of all lengths, and nothing is compiled later. Predictions take
     inputs of any length as they are.
     """
-    if len(texts.lengths) == 1:
+    if len(padding.lengths) == 1:
         return task
 
     def loss(params: Any, model_state: Any, batch: Batch, key: jax.Array, values: Values, train: bool) -> Any:
@@ -29,18 +29,18 @@ def cut_padding(task: Task, texts: TextEncoding) -> Task:
             shortened = {**batch, "inputs": batch["inputs"][:, :length]}
             return task.loss(params, model_state, shortened, key, values, train)
 
-        branches = [lambda *given, length=length: at_length(length, *given) for length in texts.lengths]
-        return _switch(branches, _branch(batch["inputs"], texts), params, model_state, batch, key, values)
+        branches = [lambda *given, length=length: at_length(length, *given) for length in padding.lengths]
+        return _switch(branches, _branch(batch["inputs"], padding), params, model_state, batch, key, values)
 
     return task._replace(loss=loss)
 
 
-def _branch(inputs: jax.Array, texts: TextEncoding) -> jax.Array:
-    """Returns the place of the shortest length that holds all rows of tokens (batch, n), on all devices."""
-    longest = jnp.sum(inputs != texts.padding, axis=1, dtype=jnp.int32).max()
+def _branch(inputs: jax.Array, padding: Padding) -> jax.Array:
+    """Returns the place of the shortest length that holds all rows (batch, n, ...), on all devices."""
+    longest = jnp.sum(padding.is_kept(inputs), axis=1, dtype=jnp.int32).max()
     axis = mapped_batch_axis()
     longest = longest if axis is None else lax.pmax(longest, axis)
-    return jnp.searchsorted(jnp.asarray(texts.lengths, jnp.int32), longest)
+    return jnp.searchsorted(jnp.asarray(padding.lengths, jnp.int32), longest)
 
 
 def _switch(losses: list[Callable[..., Any]], branch: jax.Array, params: Any, *rest: Any) -> Any:
