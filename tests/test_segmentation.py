@@ -167,7 +167,7 @@ def test_examples_normalised_by_themselves_do_not_change_with_brightness_and_con
 
 
 def test_features_of_a_table_are_not_normalised_by_themselves():
-    with pytest.raises(ConfigError, match=r"data\.per_example: got True; expected False for examples of one axis"):
+    with pytest.raises(ConfigError, match=r"data\.per_example: got True; expected False for tables, texts"):
         build(tiny({"data.name": "diabetes", "data.per_example": True}))
 
 
