@@ -198,7 +198,7 @@ def words(path: Any, fault: str = "") -> Source:
     following = {word: generator.choice(known, 6) for word in known}
     chosen = ["the"]
     for _ in range(5000):
-        chosen.append(str(generator.choice(following[chosen[-1]], p=(0.4, 0.2, 0.1, 0.1, 0.1, 0.1))))
+        chosen.append(str(generator.choice(following[chosen[-1]])))
     text = " ".join(chosen)
     parts = {"train": text[:18000], "validation": text[18000:20500], "test": text[20500:]}
     if fault == "recoded":

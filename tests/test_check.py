@@ -102,10 +102,10 @@ def test_the_sound_digits_have_no_fault():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("task", planted.TASKS)
-def test_sound_experiments_have_no_fault_and_at_most_one_warning(task: planted.TaskName, seed: int):
-    judge_sound(planted.sound(task, seed))
+def test_sound_experiments_have_no_fault_and_at_most_one_warning(task: planted.TaskName):
+    """Of one seed; benchmarks/planted_faults.py takes three."""
+    judge_sound(planted.sound(task))
 
 
 @pytest.mark.slow
@@ -113,7 +113,6 @@ def test_sound_experiments_have_no_fault_and_at_most_one_warning(task: planted.T
     ("name", "smaller"),
     [
         ("digits", {}),
-        ("digits_search", {}),
         ("python_source_gpt", {"model.layers": 1, "model.width": 16, "data.context": 32}),
     ],
 )

@@ -1,5 +1,7 @@
 """Questions about the targets: their scale, classes that are missing, the figure to beat, their order."""
 
+import math
+
 import numpy as np
 
 from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
@@ -28,6 +30,9 @@ ALIKE = 0.5
 
 Shuffled batches of the digits have 0.01.
 """
+
+CERTAIN = 4.0
+"""Standard deviations beyond chance from which labels are called sorted: a rare class may be in none of the batches."""
 
 
 def targets(context: Context) -> Answer:
@@ -189,8 +194,9 @@ def order(context: Context) -> Answer:
     shares = np.asarray(context.info.class_counts, np.float64)
     chance = float(np.square(shares / shares.sum()).sum())
     excess = 0.0 if chance == 1 else (alike - chance) / (1 - chance)
+    doubt = CERTAIN * math.sqrt(chance * (1 - chance) / sum(len(batch) - 1 for batch in found))
     text = f"neighbours in a batch share their label in {alike:.0%}, by chance {chance:.0%}"
-    if excess > ALIKE:
+    if excess > ALIKE and alike - chance > doubt:
         return fault(text, "batches hold one class after the other, and the model forgets each", "Shuffle the examples")
     return ok(text)
 

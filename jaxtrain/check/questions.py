@@ -58,8 +58,8 @@ MODEL: Mapping[str, Question] = {
 LEARNING: Mapping[str, Question] = {
     "schedule": rates.schedule,
     "averages": steps.averages,
-    "decay": rates.decay,
     "gradient_size": steps.gradient_size,
+    "decay": rates.decay,
     "rate": rates.rate,
     "updates": steps.updates,
     "regularisers": rates.regularisers,
