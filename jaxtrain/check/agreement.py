@@ -96,7 +96,8 @@ def splits_agree(context: Context) -> Answer:
     count = min(len(runs.judged_rows["inputs"]), len(order) // 4)
     if not steps or count < SETS:
         return not_asked("too few examples" if steps else "a run takes longer than the time there is")
-    kept, apart = order[count:], order[:count]
+    kept = order[count:]
+    apart = order[:count]
     batches = np.random.default_rng(4).integers(0, len(kept), (steps, runs.size))
     outcome = runs.run(steps, rate=best_rate(context), order=kept[batches].astype(np.int32))
     if not outcome.live:

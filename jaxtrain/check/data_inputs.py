@@ -42,7 +42,7 @@ It is 0 for equal distributions and 1 for those that do not overlap, whatever th
 """
 
 UNLIKE_TOKENS = 0.5
-"""The share of the tokens of one split that would have to be others for it to have the frequencies of another."""
+"""The share of the tokens of one split that differ from those of another, by their frequencies."""
 
 TOKENS_EACH = 20
 """Tokens for each different one that a split needs, so that chance does not set its frequencies apart."""
@@ -184,7 +184,8 @@ def _most_unlike(reference: np.ndarray, values: np.ndarray, examples: int) -> tu
     allowed = UNLIKE[0] + UNLIKE[1] / np.sqrt(min(examples, len(reference)))
     apart = []
     for place in range(min(reference.shape[1], 2**10)):
-        first, second = np.sort(reference[:, place]), np.sort(values[:, place])
+        first = np.sort(reference[:, place])
+        second = np.sort(values[:, place])
         at = np.unique(np.quantile(np.concatenate([first, second]), np.linspace(0, 1, 201)))
         shares = [np.searchsorted(side, at, side="right") / len(side) for side in (first, second)]
         middle = [np.subtract(*np.percentile(side, (75, 25))) for side in (first, second)]
@@ -204,7 +205,7 @@ def _tokens_alike(context: Context, others: list[str]) -> Answer:
         if min(counts.sum(), reference.sum()) < TOKENS_EACH * ((counts + reference) > 0).sum():
             return not_asked(f"{name} has too few tokens")
         apart = 0.5 * float(np.abs(reference / reference.sum() - counts / counts.sum()).sum())
-        told.append(f"{name}: {apart:.0%} of the tokens would have to be others")
+        told.append(f"{name}: {apart:.0%} of the tokens differ by their frequencies")
         if apart > UNLIKE_TOKENS:
             return warning(
                 "; ".join(told),

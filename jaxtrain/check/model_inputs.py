@@ -99,7 +99,8 @@ def causal(context: Context) -> Answer:
     def moved(changed: np.ndarray, at: slice) -> float:
         return float(np.abs(as_array(context.predict(changed, params))[:, at] - outputs[:, at]).max()) / spread
 
-    half, last = length // 2, slice(length - 1, length)
+    half = length // 2
+    last = slice(length - 1, length)
     others = np.roll(tokens, 1, axis=0)
     future = moved(np.concatenate([tokens[:, :half], others[:, half:]], axis=1), slice(0, half))
     past = moved(np.concatenate([others[:, :-1], tokens[:, -1:]], axis=1), last)
@@ -116,7 +117,7 @@ def causal(context: Context) -> Answer:
         return warning(
             text,
             "the model sees one token only, and learns no more than the frequencies of pairs",
-            "Check the mask of the attention, and whether its outputs are added to what goes on",
+            "Check the mask of the attention, and whether its outputs are added to its inputs",
         )
     if order <= tolerance(context):
         return warning(

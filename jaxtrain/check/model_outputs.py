@@ -61,7 +61,8 @@ def _weights_of_classes(context: Context, text: str) -> Answer | None:
     costs = None if context.labels is None else costs_by_chance(context, np.arange(len(counts)))
     if costs is None or not counts.all():
         return None
-    rare, common = int(counts.argmin()), int(counts.argmax())
+    rare = int(counts.argmin())
+    common = int(counts.argmax())
     more = float(costs[common]) / max(float(costs[rare]), 1e-30)
     if counts[common] < WEIGHTED * counts[rare] or more < WEIGHTED:
         return None
@@ -112,7 +113,8 @@ def output_form(context: Context) -> Answer:
 
 def _bounded(values: np.ndarray, text: str) -> Answer | None:
     """Returns a warning for logits that cannot grow, however large the weights."""
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     largest = max(-low, high)
     if largest < FAINT:
         return warning(

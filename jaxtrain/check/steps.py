@@ -13,7 +13,7 @@ CUT = 1e-3
 """The share of their norm to which clipping may cut the first gradients."""
 
 DROWNED = 30.0
-"""How many times the largest gradient of an array, as a root mean square, `eps` may be."""
+"""The largest multiple of the largest gradient of an array, as a root mean square, that `eps` may be."""
 
 BAND = (1e-6, 0.3)
 """The change of an array of parameters by one update, relative to its size, that leaves room to learn."""

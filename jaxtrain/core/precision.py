@@ -66,7 +66,7 @@ WRAPPERS: dict[Compute, Callable[[Module], Module]] = {
     "bfloat16": InBfloat16,
     "float64": InFloat64,
 }
-"""What makes a module compute in a dtype."""
+"""Compute dtype -> the wrapper of a module that computes in it."""
 
 
 class Precision(NamedTuple):
