@@ -640,7 +640,7 @@ def test_a_run_that_was_not_tracked_is_sent_later(
 ):
     for name, overrides in {"untracked": {}, "file": {"track.mlflow.uri": "file"}}.items():
         workdir = tmp_path / name
-        train_and_evaluate(tiny(overrides), workdir, quiet=True)
+        train_and_evaluate(tiny(SHOWN | overrides), workdir, quiet=True)
         assert not (workdir / "mlflow").exists()
         assert main(["sync", f"--workdir={workdir}"]) == 2
         assert "--uri: got nothing; expected the address of a server" in capsys.readouterr().err
