@@ -64,6 +64,10 @@ class Place(NamedTuple):
     layers: str = ""
 
 
+NONE = np.int32(0)
+"""The number of no check."""
+
+
 class _Watched(NamedTuple):
     """Values of operations that were run, and the number of the first that went wrong, 0 for none."""
 
@@ -93,9 +97,7 @@ def watch(
 
     def watched(*arguments: Any) -> tuple[Any, jax.Array]:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        leaves = jax.tree.leaves(arguments)
-        run = _Run(sites, checks)
-        outputs = run.jaxpr(closed.jaxpr, closed.consts, leaves, jnp.zeros((), jnp.int32), Place())
+        outputs = _Run(sites, checks).body(closed, jax.tree.leaves(arguments), Place())
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs.values), outputs.code
 
     return watched
@@ -108,79 +110,93 @@ class _Run:
         self._sites = sites
         self._checks = checks
 
-    def jaxpr(self, jaxpr: Any, consts: Iterable[Any], inputs: Iterable[Any], code: Any, place: Place) -> _Watched:
-        """Runs a list of operations; `place` is where it was called."""
+    def body(self, closed: Any, inputs: Sequence[Any], place: Place) -> _Watched:
+        """Runs the operations of a function, a branch or a loop; `place` is where it was called."""
+        codes: list[jax.Array] = []
+        values = self._jaxpr(closed.jaxpr, closed.consts, inputs, place, codes)
+        return _Watched(values, _first(codes))
+
+    def _jaxpr(
+        self, jaxpr: Any, consts: Iterable[Any], inputs: Iterable[Any], place: Place, codes: list[jax.Array]
+    ) -> list[Any]:
+        """Runs a list of operations; appends to `codes` the number of each check that went wrong, 0 for the others."""
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
 
         def read(atom: Any) -> Any:
             return atom.val if isinstance(atom, core.Literal) else values[atom]
 
         for equation in jaxpr.eqns:
-            outputs = self._equation(equation, [read(atom) for atom in equation.invars], code, place)
-            code = outputs.code
-            values.update(zip(equation.outvars, outputs.values, strict=True))
-        return _Watched([read(atom) for atom in jaxpr.outvars], code)
+            outputs = self._equation(equation, [read(atom) for atom in equation.invars], place, codes)
+            values.update(zip(equation.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
 
-    def _equation(self, equation: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
+    def _equation(self, equation: Any, inputs: list[Any], place: Place, codes: list[jax.Array]) -> list[Any]:
         name = equation.primitive.name
         if name in INLINED:
-            return self._call(equation, inputs, code, place)
+            return self._jaxpr(*inner_jaxpr(equation), inputs, place_of(equation, place), codes)
         if name in ("scan", "while", "cond"):
-            return getattr(self, f"_{name}")(equation.params, inputs, code, place_of(equation, place))
+            outputs = getattr(self, f"_{name}")(equation.params, inputs, place_of(equation, place))
+            codes.append(outputs.code)
+            return outputs.values
         values = bind(equation, inputs)
         for wrong, is_wrong in self._checks(equation, inputs, values):
-            code = self._check(code, is_wrong, wrong, equation, place)
-        return _Watched(values, code)
+            codes.append(self._check(is_wrong, wrong, equation, place))
+        return values
 
-    def _check(self, code: Any, is_wrong: Any, wrong: str, equation: Any, place: Place) -> Any:
+    def _check(self, is_wrong: Any, wrong: str, equation: Any, place: Place) -> jax.Array:
         frame, layers = place_of(equation, place)
         self._sites.append(Site(wrong, equation.primitive.name, layers, frame))
-        return jnp.where((code == 0) & is_wrong, np.int32(len(self._sites)), code)
+        return jnp.where(is_wrong, np.int32(len(self._sites)), np.int32(0))
 
-    def _call(self, equation: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
-        return self.jaxpr(*inner_jaxpr(equation), inputs, code, place_of(equation, place))
-
-    def _closed(self, closed: Any, inputs: Sequence[Any], code: Any, place: Place) -> _Watched:
-        return self.jaxpr(closed.jaxpr, closed.consts, inputs, code, place)
-
-    def _scan(self, params: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
+    def _scan(self, params: Any, inputs: list[Any], place: Place) -> _Watched:
         consts = inputs[: params["num_consts"]]
         carried = inputs[len(consts) : len(consts) + params["num_carry"]]
 
         def body(carry: Any, rows: Any) -> Any:
             code, *carried = carry
-            outputs = self._closed(params["jaxpr"], [*consts, *carried, *rows], code, place)
-            return (outputs.code, *outputs.values[: len(carried)]), outputs.values[len(carried) :]
+            outputs = self.body(params["jaxpr"], [*consts, *carried, *rows], place)
+            return (_first([code, outputs.code]), *outputs.values[: len(carried)]), outputs.values[len(carried) :]
 
         rows = inputs[len(consts) + len(carried) :]
         options = {name: params[name] for name in ("length", "reverse", "unroll")}
-        (code, *carried), stacked = lax.scan(body, (code, *carried), rows, **options)
+        (code, *carried), stacked = lax.scan(body, (NONE, *carried), rows, **options)
         return _Watched([*carried, *stacked], code)
 
-    def _while(self, params: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
+    def _while(self, params: Any, inputs: list[Any], place: Place) -> _Watched:
         of_condition = inputs[: params["cond_nconsts"]]
         of_body = inputs[len(of_condition) : len(of_condition) + params["body_nconsts"]]
         condition = core.jaxpr_as_fun(params["cond_jaxpr"])
 
         def body(carry: Any) -> Any:
             code, *carried = carry
-            outputs = self._closed(params["body_jaxpr"], [*of_body, *carried], code, place)
-            return (outputs.code, *outputs.values)
+            outputs = self.body(params["body_jaxpr"], [*of_body, *carried], place)
+            return (_first([code, outputs.code]), *outputs.values)
 
         carried = inputs[len(of_condition) + len(of_body) :]
-        code, *carried = lax.while_loop(lambda carry: condition(*of_condition, *carry[1:])[0], body, (code, *carried))
+        code, *carried = lax.while_loop(lambda carry: condition(*of_condition, *carry[1:])[0], body, (NONE, *carried))
         return _Watched(carried, code)
 
-    def _cond(self, params: Any, inputs: list[Any], code: Any, place: Place) -> _Watched:
-        def enter(closed: Any) -> Callable[..., Any]:
-            return lambda code, *inputs: tuple(self._closed(closed, inputs, code, place))
-
+    def _cond(self, params: Any, inputs: list[Any], place: Place) -> _Watched:
         index, *operands = inputs
         if params.get("branches_platforms"):
             chosen = _of_this_platform(params["branches_platforms"])
-            return self._closed(params["branches"][chosen], operands, code, place)
-        values, code = lax.switch(index, [enter(branch) for branch in params["branches"]], code, *operands)
-        return _Watched(values, code)
+            return self.body(params["branches"][chosen], operands, place)
+
+        def enter(closed: Any) -> Callable[..., Any]:
+            return lambda *inputs: tuple(self.body(closed, inputs, place))
+
+        return _Watched(*lax.switch(index, [enter(branch) for branch in params["branches"]], *operands))
+
+
+def _first(codes: Sequence[jax.Array]) -> jax.Array:
+    """Returns the first of the numbers that is not 0, or 0.
+
+    A chain of comparisons, one behind each check, would keep XLA compiling for minutes where there are thousands.
+    """
+    if not codes:
+        return NONE
+    numbers = jnp.stack(codes)
+    return numbers[jnp.argmax(numbers != 0)]
 
 
 def _of_this_platform(platforms: Sequence[Sequence[str] | None]) -> int:
