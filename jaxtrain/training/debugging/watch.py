@@ -188,7 +188,7 @@ class _Run:
         return _Watched(*lax.switch(index, [enter(branch) for branch in params["branches"]], *operands))
 
 
-def _first(codes: Sequence[jax.Array]) -> jax.Array:
+def _first(codes: Sequence[Any]) -> Any:
     """Returns the first of the numbers that is not 0, or 0.
 
     A chain of comparisons, one behind each check, would keep XLA compiling for minutes where there are thousands.
