@@ -322,7 +322,8 @@ class Writer(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
-        length, width = tokens.shape[1], 32
+        length = tokens.shape[1]
+        width = 32
         hidden = nn.Embed(self.outputs, width)(tokens)
         hidden = hidden + self.param("positions", nn.initializers.normal(0.3), (length, width))[None]
         normed = nn.LayerNorm()(hidden)

@@ -297,7 +297,7 @@ def test_a_step_of_ones_own_is_asked():
 
 
 def test_a_derivative_that_is_5_percent_off_is_found_in_float64(monkeypatch: pytest.MonkeyPatch):
-    """Where a task cannot be computed in it, float32 judges: its rounding hides so little."""
+    """Float32 judges a task that cannot be computed in it: its rounding hides so little."""
     config = resolve_config({}, {"data.name": "digits", "parallel.mesh": 1, "model.name": "faulty_models:Bent"}).config
     exact = asked(config, "finite_differences")["finite_differences"]
     assert exact.status == "fault"

@@ -54,7 +54,8 @@ def with_float64(overrides=()):
 
 def standardised(values, training):
     """Returns float64 values of mean 0 and deviation 1 over the training examples."""
-    values, training = np.asarray(values, np.float64), np.asarray(training, np.float64)
+    values = np.asarray(values, np.float64)
+    training = np.asarray(training, np.float64)
     return (values - training.mean(axis=0)) / training.std(axis=0)
 
 
@@ -136,7 +137,8 @@ def test_states_metrics_and_products_are_float64(name):
     found = build(
         resolve_config(given, {"train.precision": "float64", "train.ema": 0.9, "train.on_spike": "rewind"}).config
     )
-    state, batch = found.state_shapes(), found.dataset.read("train", np.arange(8))
+    state = found.state_shapes()
+    batch = found.dataset.read("train", np.arange(8))
     for step in (train_step, eval_step):
         traced = jax.make_jaxpr(functools.partial(step, rules=found.rules), return_shape=True)(state, batch)
         products = [line for line in str(traced[0]).splitlines() if " = dot_general[" in line]

@@ -87,7 +87,7 @@ def modes(context: Context) -> Answer:
 
 
 def splits_agree(context: Context) -> Answer:
-    """Does what is learned of some training examples hold for those of the validation split as for other ones?"""
+    """Do validation examples gain from training as much as training examples that were kept apart?"""
     if "validation" not in context.dataset.sizes:
         return not_asked("there is no validation split")
     runs = short_runs(context)

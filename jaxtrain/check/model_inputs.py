@@ -78,8 +78,9 @@ def _rounded(context: Context) -> float:
         return 0.0
     noise = np.random.default_rng(0).normal(0.0, NUDGE, seen.shape).astype(np.float32)
     params = context.perturbed(1.0)
-    still, moved = (as_array(context.predict(inputs, params)) for inputs in (seen, seen + noise))
-    still, moved = still.reshape(len(still), -1), moved.reshape(len(still), -1)
+    still, moved = (
+        as_array(context.predict(inputs, params)).reshape(len(inputs), -1) for inputs in (seen, seen + noise)
+    )
     free = ((still > still.min()) & (still < still.max())).any(axis=1)  # the others may be held by a bound of outputs
     return float((still == moved).all(axis=1)[free].mean()) if free.sum() >= MOST_ROUNDED * len(still) else 0.0
 

@@ -114,7 +114,7 @@ def decay(context: Context) -> Answer:
     if not any(found.values()):
         return not_asked("weights do not decay")
     runs = short_runs(context)
-    peak = peak_rate(context) if rate_name(context) in context.experiment.hparams else None
+    peak = _peak_if_any(context)
     without = runs.run(1, rate=peak).state.params
     decayed = runs.run(1, rate=peak, hparams=found).state.params
     size = _norm(jax.tree.map(jnp.subtract, without, context.state.params))
@@ -251,8 +251,7 @@ def regularisers(context: Context) -> Answer:
 
 def first_steps(context: Context) -> Outcome:
     """Returns a run of a few steps at the peak rate; the first one moves nothing behind a last layer of zeros."""
-    rate = peak_rate(context) if rate_name(context) in context.experiment.hparams else None
-    return context.once("first steps", lambda: short_runs(context).run(FIRST_STEPS, rate=rate))
+    return context.once("first steps", lambda: short_runs(context).run(FIRST_STEPS, rate=_peak_if_any(context)))
 
 
 def moved(context: Context) -> dict[str, float]:
@@ -295,6 +294,11 @@ def peak_rate(context: Context) -> float:
     """Returns the largest value that the rate takes in the run."""
     curve = _curves(context).get(rate_name(context))
     return float(context.experiment.hparams[rate_name(context)]) if curve is None else float(np.abs(curve).max())
+
+
+def _peak_if_any(context: Context) -> float | None:
+    """Returns `peak_rate`; None for an optimizer without a rate."""
+    return peak_rate(context) if rate_name(context) in context.experiment.hparams else None
 
 
 def _curves(context: Context) -> dict[str, np.ndarray]:

@@ -31,12 +31,13 @@ def encode_tables(
     no table.
     """
     train: Table = source.splits["train"].inputs
-    if isinstance(train, Texts | Sequences):
-        if quantiles is not None:
-            expected = f"None for {'texts' if isinstance(train, Texts) else 'sequences'}"
-            raise ConfigError("data.quantiles", quantiles, expected, "Leave it out")
-        is_text = isinstance(train, Texts)
-        encoding: Encoding = TextEncoding.fit(train, rows) if is_text else SequenceEncoding.fit(train, rows)
+    if isinstance(train, Texts | Sequences) and quantiles is not None:
+        expected = f"None for {'texts' if isinstance(train, Texts) else 'sequences'}"
+        raise ConfigError("data.quantiles", quantiles, expected, "Leave it out")
+    if isinstance(train, Texts):
+        encoding: Encoding = TextEncoding.fit(train, rows)
+    elif isinstance(train, Sequences):
+        encoding = SequenceEncoding.fit(train, rows)
     else:
         encoding = TableEncoding.fit(train, rows, coded=coded, quantiles=quantiles)
     splits = {}
