@@ -243,6 +243,15 @@ def test_the_archive_holds_the_averaged_weights(digits: Path):
     assert not np.array_equal(arrays["params/Dense_0/kernel"], run.state.params["Dense_0"]["kernel"])
 
 
+def test_the_same_weights_are_always_the_same_bytes(digits: Path, tmp_path: Path):
+    run = load_run(digits, seed=2)
+    contents = set()
+    for number in range(8):
+        write._write_weights(tmp_path / f"{number}.safetensors", {2: member_of(run)}, run)
+        contents.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(contents) == 1, "a tracker would take an export again for a new model"
+
+
 def test_an_ensemble_has_the_mean_probabilities_of_all_seeds(digits: Path, tmp_path: Path):
     folder, described = export_run(digits, tmp_path / "all", ensemble=True)
     assert [member["seed"] for member in described["run"]["members"]] == [1, 2, 3]

@@ -187,7 +187,7 @@ def test_a_file_of_another_library_gives_the_weights_by_a_map_of_names(source, a
 
 def test_a_file_of_safetensors_is_written_as_the_library_reads_it(tmp_path):
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.ones(2, np.int8)}
-    write_arrays(tmp_path / "x.safetensors", arrays, {"by": "test"})
+    write_arrays(tmp_path / "x.safetensors", arrays, "by test")
     for read in (load_file(tmp_path / "x.safetensors"), read_arrays(tmp_path / "x.safetensors")):
         assert read.keys() == arrays.keys()
         for name, array in arrays.items():

@@ -232,7 +232,7 @@ def _write_weights(path: Path, members: Mapping[int, Member], run: Run) -> None:
         arrays = member.arrays
     else:
         arrays = {f"seed_{seed}/{k}": a for seed, member in members.items() for k, a in member.arrays.items()}
-    write_arrays(path, arrays, {"model": run.config["model"]["name"], "task": run.config["task"]["name"]})
+    write_arrays(path, arrays, f"{run.config['model']['name']} of {run.config['task']['name']}")
     if leaf_digests(read_arrays(path)) != leaf_digests(arrays):
         raise StorageError(str(path), Words("other numbers"), "the weights that were written")
 

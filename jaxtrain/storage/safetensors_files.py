@@ -34,8 +34,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return {name: np.frombuffer(spec["data"], DTYPES[spec["dtype"]]).reshape(spec["shape"]) for name, spec in found}
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes name -> array, and texts that describe them."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], title: str = "") -> None:
+    """Writes name -> array, and a title; the same content is always the same bytes."""
     # The library copies the memory of an array, which is wrong for a transposed one.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save(contiguous, dict(metadata or {})))
+    # One text at most: the library writes several in random order.
+    write_bytes(path, save(contiguous, {"title": title} if title else {}))
