@@ -1,13 +1,14 @@
 """Sequences of numbers of unlike length: padding changes no number, and one program serves all lengths."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import tiny
+from tiny_runs import Interrupting, outcome, tiny
 
 from jaxtrain import export_run, load_export
 from jaxtrain.commands.data import data_report
@@ -118,6 +119,20 @@ def test_an_export_predicts_as_the_run_does(run: Any):
     export_run(run, data=source(), formats=["mlflow"])
     found = load_export(run / "export").predict(TRACES)["logits"]
     np.testing.assert_allclose(found, load_run(run).predict(TRACES), atol=1e-4)
+
+
+def test_resumed_equals_uninterrupted(run: Any, tmp_path: Path):
+    train_and_evaluate(config(), tmp_path, data=source(), trackers=[Interrupting(20)], quiet=True)
+    train_and_evaluate(config(), tmp_path, data=source(), quiet=True)
+    assert outcome(tmp_path) == outcome(run)
+
+
+@pytest.mark.unfused
+def test_a_lane_of_seeds_is_the_run_of_its_seed_alone(tmp_path: Path):
+    train_and_evaluate(config(train__seeds=2), tmp_path / "lanes", data=source(), quiet=True)
+    train_and_evaluate(config(seed=1), tmp_path / "solo", data=source(), quiet=True)
+    lane, solo = load_run(tmp_path / "lanes", seed=1), load_run(tmp_path / "solo")
+    np.testing.assert_allclose(lane.predict(TRACES), solo.predict(TRACES), rtol=2e-4, atol=2e-4)
 
 
 def test_whole_numbers_stay_raw_and_other_tasks_learn_from_sequences():
