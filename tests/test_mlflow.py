@@ -30,6 +30,7 @@ from jaxtrain.trackers.event_summaries import metrics_of, tag_of
 from jaxtrain.trackers.figures import Picture
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.memory import MemoryTracker
+from jaxtrain.trackers.mlflow_content import params_of
 from jaxtrain.trackers.mlflow_files import RunSender, run_sender
 from jaxtrain.trackers.mlflow_rest import MOST_METRICS, ServerDown, check_server, key_of
 from jaxtrain.trackers.mlflow_tracker import CLOSE_SECONDS, MlflowTracker
@@ -318,7 +319,7 @@ def test_a_server_that_fails_now_and_then_has_every_value_once(server: MlflowSer
 def test_what_the_server_always_fails_at_is_set_aside_and_the_rest_is_sent(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """One row and one picture are answered by status 500 for as long as the run lasts; `sync` sends them."""
+    """A parameter, tag, row and picture are answered by status 500 for as long as the run lasts; `sync` sends them."""
     monkeypatch.setattr(mlflow_tracker, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(mlflow_tracker, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(mlflow_tracker, "CLOSE_SECONDS", PATIENCE)
@@ -326,33 +327,42 @@ def test_what_the_server_always_fails_at_is_set_aside_and_the_rest_is_sent(
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def answer(first: str, body: bytes) -> tuple[bytes, float]:
-        fails = ("log-batch" in first and b'"step": 3' in body) or "step%2B3%2B" in first
+        poison = (b'"step": 3', b'"key": "data.name"', b'"key": "jaxtrain.directory"')
+        fails = ("log-batch" in first and any(part in body for part in poison)) or "step%2B3%2B" in first
         return (FAULTS["full"](b"") if fails and not is_fixed else forward(server.uri, first, body)), 0.0
 
     workdir = tmp_path / "run"
     with fake_server(answer) as (uri, _):
         made_run(workdir, uri, "poisoned", rows=5)
+        all_params = params_of(on(uri)).keys()
         pictures = PictureFiles(workdir)
         for step in (2, 3, 4):
             pictures.image(step, "examples/worst", Picture(PNG, 1, 1))
         pictures.close()
         tracker = MlflowTracker(sender_of(workdir, said.put), workdir, said.put)
-        lines = [said.get(timeout=PATIENCE) for _ in range(4)]
+        lines = [said.get(timeout=PATIENCE) for _ in range(5)]
         assert lines[0] == (
             f"MLflow: {uri}: status 500 database or disk is full; "
             "the run continues, and what the server misses is sent later"
         )
-        assert sum("which is set aside; the rest is sent" in line for line in lines) == 2, "rows, then pictures"
-        assert lines[3].startswith(f"MLflow: {uri}/#")
+        aside = sum("which is set aside; the rest is sent" in line for line in lines)
+        assert aside == 3, "parameters and tags, then rows, then pictures"
+        assert lines[4].startswith(f"MLflow: {uri}/#")
         made_run(workdir, uri, "poisoned", rows=7)
         tracker.write(7, "train", {})
         tracker.close()
         assert said.get() == f"MLflow: {uri} has not got all; the command sync sends the rest of {workdir}"
         (found,) = server.runs("poisoned")
         assert {step for step, _ in server.metrics(found)} == {1, 2, 4, 5, 6, 7}
+        assert all_params - named(found["data"]["params"]).keys() == {"data.name"}
+        tags = named(found["data"]["tags"])
+        assert "mlflow.source.type" in tags
+        assert "jaxtrain.directory" not in tags
         is_fixed = True
         assert sync(workdir)[0].counts == {"row": 1, "image": 1}
     (found,) = server.runs("poisoned")
+    assert named(found["data"]["params"]).keys() == all_params
+    assert named(found["data"]["tags"])["jaxtrain.directory"] == str(workdir)
     assert server.metrics(found) == pytest.approx(expected(workdir), nan_ok=True)
     assert sum(path.startswith("images/") for path in server.artifacts(found)) == 6
 

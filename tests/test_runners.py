@@ -19,6 +19,7 @@ from tiny_runs import PATIENCE, Interrupting, config_file, on_devices, outcome, 
 from jaxtrain.commands.evaluate import evaluate
 from jaxtrain.commands.train import train_report
 from jaxtrain.config.defaults import Config
+from jaxtrain.core.metric_names import SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import train_step
 from jaxtrain.core.trees import state_digest
@@ -29,6 +30,7 @@ from jaxtrain.trackers.base import ROW_KEYS
 from jaxtrain.trackers.jsonl import read_rows
 from jaxtrain.trackers.memory import MemoryTracker
 from jaxtrain.training.experiment import Experiment, build
+from jaxtrain.training.intervals import over_lanes
 from jaxtrain.training.runners import make_runner
 from jaxtrain.training.train import start as started
 from jaxtrain.training.train import train_and_evaluate
@@ -126,6 +128,13 @@ def test_the_report_shows_the_spread(whole):
     assert [float(number) for number in shown.groups()] == pytest.approx(
         [found[part] for part in ("mean", "low", "high")], rel=1e-3
     )
+
+
+def test_the_report_says_in_how_many_seeds_a_metric_is_undefined(whole):
+    numbers = {"seed_1/loss": 1.0, "seed_2/loss": 2.0, "seed_1/roc_auc": 0.5, "seed_2/roc_auc": np.nan}
+    seeds = {"validation": over_lanes(numbers, SEED), "diverged": {}}
+    lines = train_report(dataclasses.replace(trained(tiny(THREE), whole), seeds=seeds), whole)
+    assert "  validation roc_auc    0.5  (undefined in 1 of 2 seeds)" in lines
 
 
 # A seed that diverges

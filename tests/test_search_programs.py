@@ -131,6 +131,16 @@ def test_the_shapes_of_a_space_are_counted() -> None:
     floats = tiny({"search.space": {"optimizer": {"learning_rate": ("log_uniform", 1e-3, 1e-1)}}})
     assert count_shapes(read_space(floats)) == 1
     assert shapes_line(read_space(floats), 8) == "programs: one serves all trials"
+    averaged = ("uniform", 0.9, 0.99, 8)
+    for own, entry, count in (
+        (0.9, averaged, 1),
+        (None, averaged, 2),  # the config's own trial averages nothing
+        (None, averaged[:3], 2),
+        (0.9, ("choice", (None, 0.9, 0.99)), 2),
+    ):
+        space = read_space(tiny({"train.ema": own, "search.space": {"train": {"ema": entry}}}))
+        assert count_shapes(space) == count, entry
+        assert ("by train.ema;" in shapes_line(space, 8)) == (count > 1)
 
 
 def compiled_in_process() -> int:

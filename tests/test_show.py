@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, roc_auc_score, roc_curve
+from tiny_runs import tiny
 
 from jaxtrain.core.pictures import Chart, Charts, Matrix, Panels
 from jaxtrain.data.info import DataInfo
+from jaxtrain.tasks import views_of
 from jaxtrain.tasks.show.classes import views_of_classes
 from jaxtrain.tasks.show.detections import views_of_boxes
 from jaxtrain.tasks.show.labels import views_of_labels
@@ -45,7 +47,7 @@ def test_classes_are_told_right_from_wrong_with_their_names_and_probabilities():
     shown = views.show(np.zeros((2, 4, 4, 1)), np.array([0, 1]), logits)
     assert isinstance(shown, Panels)
     assert [panel.right for panel in shown.panels] == [True, False]
-    assert shown.panels[1].lines == ("true: dog", "says: owl 0.60")
+    assert shown.panels[1].lines == ("true: dog", "says: owl (0.60)")
     assert shown.panels[0].image is not None
     rows = views.show(np.zeros((2, 7)), np.array([0, 1]), logits)
     assert [panel.image for panel in rows.panels] == [None, None], "a row of a table is no picture"
@@ -72,7 +74,7 @@ def test_two_classes_by_one_logit_are_looked_at_as_classes():
     logits = np.array([3.0, -3.0, 0.5])
     shown = views.show(np.zeros((3, 2)), np.array([1, 0, 0]), logits)
     assert [panel.right for panel in shown.panels] == [True, True, False]
-    assert shown.panels[2].lines == ("true: 0", "says: 1 0.62")
+    assert shown.panels[2].lines == ("true: 0", "says: 1 (0.62)")
     charts = views.summarise(np.array([1, 0, 0]), logits)["curves"].charts
     assert len(charts[0].curves) == 1, "precision and recall are those of the class 1"
 
@@ -91,7 +93,7 @@ def test_labels_are_named_and_right_only_where_all_are():
     logits = np.array([[2.0, -2.0, 2.0], [2.0, -2.0, -2.0]])
     shown = views.show(np.zeros((2, 4, 4, 3)), np.array([[1, 0, 1], [0, 0, 0]]), logits)
     assert [panel.right for panel in shown.panels] == [True, False]
-    assert shown.panels[0].lines == ("true: cat, owl", "says: cat 0.88, owl 0.88")
+    assert shown.panels[0].lines == ("true: cat, owl", "says: cat (0.88), owl (0.88)")
     assert shown.panels[1].lines[0] == "true: none"
     wrong = views.wrongness(np.array([[1, 0, 1], [0, 0, 0]]), logits)
     assert wrong[1] > wrong[0]
@@ -135,6 +137,13 @@ def test_numbers_are_drawn_against_their_targets_with_what_is_left():
     shown = one.show(np.zeros((2, 4, 4, 1)), np.array([1.0, 2.0]), np.array([1.5, 2.0]))
     assert shown.panels[0].lines == ("true: 1", "says: 1.5"), "pictures of which a number is learned"
     assert one.wrongness(np.array([1.0, 2.0]), np.array([1.5, 2.0])).argmax() == 0
+
+
+def test_a_number_has_the_name_of_its_column():
+    config = tiny({"data.name": "csv", "data.file": "houses.csv", "data.target": "price", "task.name": "regression"})
+    views: Any = views_of(config, info(input_shape=(3,), target_mean=(0.0,), target_std=(1.0,)), {})
+    (chart, _) = views.summarise(np.arange(3.0), np.arange(3.0))["predictions"].charts
+    assert (chart.title, chart.x_label) == ("Predictions of price", "true price, in its unit")
 
 
 def test_boxes_of_both_sides_are_drawn_and_compared():

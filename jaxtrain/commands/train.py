@@ -74,7 +74,7 @@ def train_report(result: Result, workdir: Path) -> list[str]:
     lines += _numbers(result)
     speed = result.throughput
     lines.append(
-        f"speed: {speed['examples_per_second']:,.0f} examples/s, {speed['milliseconds_per_step']:.3g} ms/step, "
+        f"speed: {speed['examples_per_second']:,.0f} examples/s, {result.step_in_words}/step, "
         f"{speed['compile_seconds']:.1f} s of compilation, {speed['data_wait_share']:.1%} of the time waiting for data"
     )
     lines += [f"wrote {workdir}/:", *(f"  {name:<24}{purpose}" for name, purpose in list_run_files(workdir))]
@@ -104,9 +104,13 @@ def _lane_lines(lanes: Mapping[str, Any], kind: str) -> Iterator[str]:
     yield f"across {kind}s: mean, standard deviation, 95 % interval of the mean"
     for split, metrics in lanes.items():
         spreads = {name: spread for name, spread in metrics.items() if split != "diverged" and is_printed(name)}
+        most = max((len(spread["values"]) for spread in spreads.values()), default=0)
         for name, spread in spreads.items():
             mean, std, low, high = (format_number(spread[part]) for part in ("mean", "std", "low", "high"))
-            yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}"
+            count = len(spread["values"])
+            numbers = f"{mean}  {std}  {low} to {high}" if count > 1 else mean
+            missing = "" if count == most else f"  (undefined in {most - count} of {most} {kind}s)"
+            yield f"  {split:<11}{name:<10} {numbers}{missing}"
     for number, step in lanes["diverged"].items():
         yield f"  {kind} {number} diverged after step {step}"
 

@@ -6,6 +6,7 @@ One line adds a member to its table. Any other function can be named in the conf
 from `values` at every call. All other knobs are static and shape the compiled program.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -206,10 +207,19 @@ def knobs_of(function: Callable[..., Any], supplied: int = 0, others: tuple[str,
     A Linen module's `parent` and `name` are not knobs. Neither are arguments whose default cannot be written in a
     config, such as a function or a dtype: they keep that default.
     """
+    read = _remembered_knobs if inspect.isfunction(function) or inspect.isclass(function) else _read_knobs
+    return dict(read(function, supplied, others))
+
+
+def _read_knobs(function: Callable[..., Any], supplied: int, others: tuple[str, ...]) -> dict[str, Knob]:
     parameters = list(inspect.signature(function).parameters.values())[supplied:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     no_knobs = ("parent", "name", *others)
     return {p.name: knob_of(p, function) for p in named if p.name not in no_knobs and is_config_value(p.default)}
+
+
+_remembered_knobs = functools.lru_cache(maxsize=512)(_read_knobs)
+"""Reads a signature once: a search resolves a config for each trial."""
 
 
 def resolve(knobs: Mapping[str, Knob], given: Mapping[str, Any], path: str) -> dict[str, Any]:

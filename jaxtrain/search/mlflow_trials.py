@@ -43,6 +43,7 @@ class SearchSender:
         self._sealed = sealed
         self._outcomes = Deliveries(self._send_trial, say)
         self._children: dict[str, Json] = {}
+        self._found_children = False
         self._read = 0
         self._ending: str | None = None
 
@@ -54,14 +55,17 @@ class SearchSender:
         """Sends every trial that is new; first of all, in each session, the search itself."""
         if not self.run.page:
             self.run.connect(is_running=self._ending is None)
+        self.run.requests.send(is_last=self._ending is not None)
+        if not self._found_children:
             found = self.run.server.find_runs(self.run.experiment, PARENT_TAG, self.run.id)
             self._children = {_tag(child, TRIAL_TAG): child for child in found}
+            self._found_children = True
         outcomes, self._read = read_appended_outcomes(self._folder / "trials.jsonl", self._read, sealed=self._sealed)
         self._outcomes.add(outcomes)
         self._outcomes.send(is_last=self._ending is not None)
         if self._ending:
             self._send_end(self._ending)
-            demand_nothing_left(self._outcomes)
+            demand_nothing_left(self.run.requests, self._outcomes)
 
     def _send_trial(self, outcome: Outcome) -> None:
         """Sends a trial: where it was begun before, its run there is found by its number, and its times are that run's.
@@ -95,14 +99,9 @@ class SearchSender:
     def _send_end(self, status: str) -> None:
         """Sends the best value, the status, and the files of the search's end."""
         ended = written(self._folder / "result.json")
-        if best := _result(self._folder).get("best"):
-            key: Key = ("best", best["trial"], "", 0)
-            if not self.run.has(key):
-                self.run.log(Batch((key,), [metric("best value", best["value"], ended, best["trial"])]))
-        of_status: Key = ("status", milliseconds(ended), status, 0)
-        if not self.run.has(of_status):
-            self.run.set_status(status, ended)
-            self.run.note([of_status])
+        best = _result(self._folder).get("best")
+        batches = [Batch((("best", best["trial"], "", 0),), [_best_value(best, ended)])] if best else []
+        self.run.end(batches, status, ended)
         send_files(self.run, [*FILES, *(f"pictures/{name}" for name in list_directory(self._folder / "pictures"))])
 
 
@@ -168,6 +167,10 @@ def mirror_search(config: Config, folder: Path, workdir: Path, say: Callable[[st
         yield mirror
     finally:
         mirror.close()
+
+
+def _best_value(best: Mapping[str, Any], ended: float) -> Json:
+    return metric("best value", best["value"], ended, best["trial"])
 
 
 def _tag(run: Json, name: str) -> str:

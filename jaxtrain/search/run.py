@@ -8,34 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from jaxtrain.config.defaults import Config
-from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import digest
 from jaxtrain.core.metric import as_loss
-from jaxtrain.core.steps import eval_step
 from jaxtrain.data import Source, with_given
-from jaxtrain.data.host_memory import total_memory
-from jaxtrain.errors import ConfigError, JaxtrainError, unknown
 from jaxtrain.files import exists, make_directory, remove_empty_file
 from jaxtrain.parallel.compilation import Compilations, count_compilations
-from jaxtrain.parallel.shared_programs import drop_all_programs
 from jaxtrain.search.batch import Batch, Interrupted, Work
 from jaxtrain.search.batch_checkpoint import WorkFiles
-from jaxtrain.search.budget import store, with_bought, with_trials
+from jaxtrain.search.budget import store, with_trials
 from jaxtrain.search.comparison import compare
-from jaxtrain.search.halving import rung_fractions
-from jaxtrain.search.identity import check_config, demand_same, identity, lock_folder, with_batch, without_storage
+from jaxtrain.search.identity import check_config, identity, lock_folder, without_storage
 from jaxtrain.search.mlflow_trials import mirror_search, search_ending
 from jaxtrain.search.pace import affordable_runs
-from jaxtrain.search.programs import MOST_PROGRAMS, Programs, plan_line
+from jaxtrain.search.preparation import Preparation, higher_is_better, prepare
+from jaxtrain.search.programs import Programs, plan_line
 from jaxtrain.search.report.files import demand_places, write_findings
 from jaxtrain.search.results import Findings
-from jaxtrain.search.samplers import SAMPLERS, exhaustion, make_sampler, number_of_trials
+from jaxtrain.search.samplers import make_sampler, number_of_trials
 from jaxtrain.search.session import Session
-from jaxtrain.search.shapes import shapes_line
-from jaxtrain.search.space import Space, Trial, read_space
+from jaxtrain.search.space import Trial, read_space
 from jaxtrain.search.study import Ledger, LocalStudy, Study
 from jaxtrain.search.trials import NO_VALUE, Outcome
 from jaxtrain.storage.ownership import claim, new_id, read_owner
@@ -43,10 +36,7 @@ from jaxtrain.storage.seals import read_if_sealed
 from jaxtrain.trackers.open import check_trackers
 from jaxtrain.trackers.progress import plain_lines, progress
 from jaxtrain.training.checks import explain_jax_errors
-from jaxtrain.training.experiment import Experiment
-from jaxtrain.training.shared_frozen import shares_frozen
 from jaxtrain.training.signals import Interruption, interruptions
-from jaxtrain.training.size_checks import check_lanes
 
 MANY_PROGRAMS = 4  # with more, their compilation is announced, since the estimated duration is known only after it
 
@@ -111,49 +101,33 @@ def run_search(
         owner = read_owner(folder, accept_edited=accept_edited)
         programs = Programs(data)
         opened.callback(programs.close)
-        if budget is not None:
-            timed = functools.partial(_affordable_runs, programs, began, compiled)
-            config = with_bought(config, programs.experiment(config), folder, owner, timed, say)
-        space = read_space(config)
-        trials = number_of_trials(space)
-        if line := exhaustion(space):
-            say(line)
-        is_chosen = config["search"]["batch"] is None
-        config = with_batch(config, owner)
-        if is_chosen:
-            _say_batch(config["search"], say)
-        programs.most_lanes = min(config["search"]["batch"], trials) * config["search"]["seeds"]
-        space = read_space(config)
-        demand_same(folder, config, owner)
-        _check_lanes(programs.experiment(config), config["search"], trials)
-        direction = higher_is_better(programs.experiment(config))
-        rung_fractions(config["search"], programs.experiment(config))  # raises if no rungs are possible
-        _check_static_values(space, programs)
-        say(shapes_line(space, trials))
+        timed = functools.partial(_affordable_runs, programs, began, compiled)
+        prepared = prepare(config, folder, owner, programs, timed, say)
+        config = prepared.config
         demand_places(folder)
         make_directory(folder)
         sealed = owner is None or owner.seals
         ledger = Ledger(folder / "trials.jsonl", say, sealed=sealed, accept_edited=accept_edited)
         opened.callback(remove_empty_file, ledger.path)
         opened.callback(ledger.close)
-        study = open_study(space, direction, ledger, trials, stop, say)
+        study = open_study(prepared, ledger, stop, say)
         opened.callback(study.release)
         run = (owner and owner.id) or new_id()
-        store(folder, budget, trials)
+        store(folder, budget, prepared.trials)
         claim(folder, without_storage(config), run)
         done = len(study.outcomes())
-        bar = opened.enter_context(progress(trials, done, quiet=quiet, description="search", unit="trial"))
+        bar = opened.enter_context(progress(prepared.trials, done, quiet=quiet, description="search", unit="trial"))
         mirror = opened.enter_context(mirror_search(config, folder, Path(workdir), bar.say))
         session = Session(
             name=name or Path(workdir).name or "search",
             config=config,
-            space=space,
+            space=prepared.space,
             folder=folder,
             run=run,
             study=study,
             programs=programs,
-            higher_is_better=direction,
-            trials=trials,
+            higher_is_better=prepared.higher_is_better,
+            trials=prepared.trials,
             stop=stop,
             compiled=compiled,
             bar=bar,
@@ -200,69 +174,6 @@ def _train(session: Session, trials: Sequence[Trial], files: WorkFiles | None) -
         files.remove()
 
 
-def higher_is_better(experiment: Experiment) -> bool:
-    """Returns the direction of `eval.metric`, found by tracing the evaluation step, without running it."""
-    shapes = experiment.state_shapes()
-    # Two rows: with one, shapes that do not fit a batch would broadcast.
-    batch = {name: np.repeat(rows, 2, axis=0) for name, rows in experiment.example.items()}
-    batch["mask"] = np.ones(2, np.float32)
-    metrics = jax.eval_shape(functools.partial(eval_step, rules=experiment.rules), shapes, batch)
-    metric = experiment.config["eval"]["metric"]
-    if metric not in metrics:
-        raise unknown("eval.metric", metric, metrics)
-    return metrics[metric].higher_is_better
-
-
-def _affordable_runs(programs: Programs, began: float, compiled: Compilations, config: Config, seconds: float) -> float:
-    direction = higher_is_better(programs.experiment(config))
-    return affordable_runs(
-        config, programs, higher_is_better=direction, seconds=seconds, began=began, compiled=compiled
-    )
-
-
-def _check_lanes(experiment: Experiment, section: Config, trials: int) -> None:
-    """Raises ConfigError for a batch of trials, or a comparison, whose states main memory cannot hold.
-
-    They lie there between rungs.
-    """
-    state = experiment.state_shapes()
-    batch = {"search.batch": min(section["batch"], trials), "search.seeds": section["seeds"]}
-    seeds = range(section["seeds"])
-    check_lanes(experiment.mesh, state, batch, total_memory(), share=shares_frozen(experiment, seeds))
-    check_lanes(experiment.mesh, state, {"search.compare_seeds": section["compare_seeds"]}, total_memory() // 2)
-
-
-def _say_batch(section: Config, say: Callable[[str], None]) -> None:
-    """Says how many trials are asked for at a time, where the sampler learns from those before."""
-    if section["sampler"] not in SAMPLERS and section["batch"] < section["trials"]:
-        say(f"search.batch: {section['batch']} trials at a time, so that {section['sampler']} learns from those before")
-
-
-def _check_static_values(space: Space, programs: Programs) -> None:
-    """Traces every static value once, so that invalid ones are reported before training starts."""
-    traced = 0
-    for members, dimension, value in space.ends():
-        config = space.trial(0, members | {dimension.key: value}).config
-        if dimension.key in hyperparameters(config):
-            continue
-        try:
-            experiment = programs.experiment(config)
-            higher_is_better(experiment)
-            traced += 1
-            if traced % MOST_PROGRAMS == 0:  # JAX keeps half a megabyte of each trace
-                drop_all_programs()
-        except JaxtrainError as error:
-            if isinstance(error, ConfigError) and error.key == dimension.key:
-                key = f"search.space.{error.key}"
-                raise ConfigError(key, error.got, error.expected, error.hint) from error
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
-            expected = "a value that a model can be made of and measured with"
-            hint = f"Leave it out: it raises {reason}"
-            raise ConfigError(f"search.space.{dimension.key}", value, expected, hint) from error
-
-
 def _announce(session: Session, batch: Batch, work: Work) -> None:
     """Prints the plan of a batch before it is trained."""
     numbers = [trial.number for trial in batch.trials]
@@ -289,6 +200,13 @@ def _show_rung(session: Session, batch: Batch, work: Work, ended: list[Outcome])
     session.bar.say(f"rung {work.rung}: {len(ended)} trials ended{without_value}, {len(running)} continue{leader}")
 
 
+def _affordable_runs(programs: Programs, began: float, compiled: Compilations, config: Config, seconds: float) -> float:
+    direction = higher_is_better(programs.experiment(config))
+    return affordable_runs(
+        config, programs, higher_is_better=direction, seconds=seconds, began=began, compiled=compiled
+    )
+
+
 def _finish(session: Session) -> SearchResult:
     """Compares the best trial with the config's own values, and writes the report."""
     findings = session.findings
@@ -307,13 +225,12 @@ def _seconds_before(folder: Path, say: Callable[[str], None]) -> float:
     return float(noted["seconds"]) if noted else 0.0
 
 
-def open_study(
-    space: Space, direction: bool, ledger: Ledger, trials: int, stop: Interruption, say: Callable[[str], None]
-) -> Study:
+def open_study(prepared: Preparation, ledger: Ledger, stop: Interruption, say: Callable[[str], None]) -> Study:
     """Opens the study of a config: a local one, or the one in the database `search.storage`."""
-    section = space.config["search"]
+    space, section = prepared.space, prepared.config["search"]
     if section["storage"] is None:
-        return LocalStudy(space, make_sampler(space, direction), ledger, trials, section["batch"])
+        sampler = make_sampler(space, prepared.higher_is_better)
+        return LocalStudy(space, sampler, ledger, prepared.trials, section["batch"])
     from jaxtrain.search.shared.study import SharedStudy
 
     return SharedStudy(
@@ -322,8 +239,8 @@ def open_study(
         url=section["storage"],
         name=section["study"] or f"jaxtrain-{digest(space.config)}",
         identity=identity(space.config),
-        higher_is_better=direction,
-        trials=trials,
+        higher_is_better=prepared.higher_is_better,
+        trials=prepared.trials,
         batch=_batch_of_whole_devices(section["batch"]),
         stop=stop,
         say=say,

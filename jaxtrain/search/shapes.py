@@ -1,10 +1,38 @@
 """Counts the programs that a search may need, before it starts: trials of one shape share a program."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.resolve import resolve_config
 from jaxtrain.search.space import Dimension, Point, Space, count_points
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """The shapes that the values of a dimension give: all floats that enter the program share one."""
+
+    dimension: Dimension
+    has_hyperparameters: bool
+
+    @property
+    def count(self) -> float:
+        """The number of shapes; infinite for a range of floats that shape the program."""
+        values = self.dimension.values
+        if not self.has_hyperparameters:
+            return math.inf if values is None else count_points((self.dimension,))
+        return 1 + sum(not isinstance(value, float) for value in values or ())
+
+    def holds(self, value: Any) -> bool:
+        """Tells whether a value has one of these shapes."""
+        return (self.has_hyperparameters and isinstance(value, float)) or self.dimension.contains(value)
+
+    def is_shaping(self, own: Point) -> bool:
+        """Tells whether the dimension gives more than one shape, that of the config's own value among them."""
+        key = self.dimension.key
+        return self.count > 1 or (key in own and not self.holds(own[key]))
 
 
 def shapes_line(space: Space, trials: int) -> str:
@@ -12,26 +40,34 @@ def shapes_line(space: Space, trials: int) -> str:
     count = min(count_shapes(space), trials)
     if count == 1:
         return "programs: one serves all trials"
-    keys = dict.fromkeys(d.key for members, static in _shapes(space) for d in (*space.member_dimensions, *static))
+    dimensions = [each.dimension for _, active in _shapes(space) for each in active if each.is_shaping(space.own)]
+    keys = dict.fromkeys(dimension.key for dimension in (*space.member_dimensions, *dimensions))
     return f"programs: up to {count:,}, by {', '.join(keys)}; each is compiled when a trial first needs it"
 
 
-def count_shapes(space: Space) -> int:
-    """Counts the shapes of the points of a space, the config's own values among them; floats change no shape."""
+def count_shapes(space: Space) -> float:
+    """Counts the shapes of the points of a space, the config's own values among them."""
     shapes = list(_shapes(space))
-    own_is_among = any(_holds(space.own, members, static) for members, static in shapes)
-    return sum(count_points(static) for _, static in shapes) + (not own_is_among)
+    own_is_among = any(_holds(space.own, members, active) for members, active in shapes)
+    return sum(math.prod(each.count for each in active) for _, active in shapes) + (not own_is_among)
 
 
-def _shapes(space: Space) -> Iterator[tuple[Point, Sequence[Dimension]]]:
-    """Yields each choice of members, with the active dimensions that shape a program."""
+def _shapes(space: Space) -> Iterator[tuple[Point, Sequence[Shaping]]]:
+    """Yields each choice of members, with the shapes of its active dimensions."""
     for members, active in space.combinations():
-        floats = hyperparameters(resolve_config(space.config, members).config)
-        yield members, [dimension for dimension in active if dimension.key not in floats]
+        yield members, [Shaping(dimension, _has_hyperparameters(space, members, dimension)) for dimension in active]
 
 
-def _holds(point: Point, members: Point, static: Sequence[Dimension]) -> bool:
-    """Tells whether a point has these members and values of these dimensions."""
+def _has_hyperparameters(space: Space, members: Point, dimension: Dimension) -> bool:
+    """Tells whether the floats of a dimension enter the program; a config without one, None, tells nothing of them."""
+    value = next((value for value in dimension.ends if isinstance(value, float)), None)
+    if value is None:
+        return False
+    return dimension.key in hyperparameters(resolve_config(space.config, members | {dimension.key: value}).config)
+
+
+def _holds(point: Point, members: Point, active: Sequence[Shaping]) -> bool:
+    """Tells whether a point has these members and shapes."""
     return all(point.get(key) == name for key, name in members.items()) and all(
-        d.contains(point[d.key]) for d in static
+        each.holds(point[each.dimension.key]) for each in active
     )

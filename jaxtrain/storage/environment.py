@@ -1,5 +1,6 @@
 """Describes the environment of a run: versions, devices, git commit of the working directory."""
 
+import functools
 import importlib.metadata
 import platform
 import socket
@@ -31,6 +32,7 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+@functools.cache  # to read one parses the package's whole metadata
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -76,14 +76,16 @@ class RunSender:
         is_last = self._ending is not None
         if not self.run.page:
             self.run.connect(is_running=not is_last)
+        self.run.requests.send(is_last=is_last)
         self._collect()
         self._metrics.send(is_last=is_last)
         if self._ending:
             self._send_end(self._ending)
         self._shown.send(is_last=is_last)
+        self.run.requests.send(is_last=is_last)
         if is_last:
             send_model(self.run)
-        demand_nothing_left(*((self._metrics, self._files, self._shown) if is_last else ()))
+            demand_nothing_left(self.run.requests, self._metrics, self._files, self._shown)
 
     def _collect(self) -> None:
         """Reads what is new in the run's files."""
@@ -102,13 +104,8 @@ class RunSender:
 
     def _send_end(self, status: str) -> None:
         """Sends the value of the best evaluation, the status, and the files of the run's end."""
-        result = _read_object(self._workdir / "result.json")
-        for batch in filter(self._is_new, batches_of_result(result, _ended(self._workdir))):
-            self.run.log(batch)
-        ended: Key = ("status", milliseconds(_ended(self._workdir)), status, 0)
-        if not self.run.has(ended):
-            self.run.set_status(status, _ended(self._workdir))
-            self.run.note([ended])
+        ended = _ended(self._workdir)
+        self.run.end(batches_of_result(_read_object(self._workdir / "result.json"), ended), status, ended)
         self._files.send(is_last=True)
 
     def _send_shown(self, exhibit: Exhibit) -> None:
@@ -126,7 +123,7 @@ class RunSender:
     def _tag_pictures(self) -> None:
         """Tells the server's pages once that there are pictures; they look for none otherwise."""
         if not self._is_tagged:
-            self.run.server.log(self.run.id, tags=PICTURES_TAG)
+            self.run.add_tags(PICTURES_TAG)
             self._is_tagged = True
 
 

@@ -1,14 +1,15 @@
 """A run of an MLflow server: found again or made, with notes on what it has, so that each thing is sent once."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.files import exists, file_time, full_path
 from jaxtrain.trackers.mlflow_content import RUN_TAG, params_of, tags_of, too_long
+from jaxtrain.trackers.mlflow_deliveries import Deliveries
 from jaxtrain.trackers.mlflow_ledger import FOLDER, Batch, Key, Ledger
 from jaxtrain.trackers.mlflow_rest import PROXIED, Json, MlflowServer, Refused, ServerDown
 
@@ -31,10 +32,19 @@ class Identity:
     environment: Callable[[], Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Request:
+    """Something that is sent; where the server fails at it, each of its `parts` is tried alone."""
+
+    send: Callable[[], None]
+    parts: tuple["Request", ...] = ()
+
+
 class MlflowRun:
     """The server's run, which `connect` finds or makes; the methods after it raise ServerDown or Refused.
 
-    After `give_up`, which another thread may call, nothing is sent or noted any more.
+    `requests` are those that belong to no file of the run: parameters, tags and the status. After `give_up`, which
+    another thread may call, nothing is sent or noted any more.
     """
 
     def __init__(self, identity: Identity, say: Callable[[str], None]) -> None:
@@ -43,6 +53,7 @@ class MlflowRun:
         self.server = MlflowServer(identity.section["uri"])
         self.page = ""
         self.experiment = ""
+        self.requests: Deliveries[Request] = Deliveries(lambda own: own.send(), say, lambda own: own.parts)
         self._say = say
         self._ledger = Ledger(identity.folder, self.server.uri)
         self._artifacts: str | None = None
@@ -69,9 +80,9 @@ class MlflowRun:
         return self._ledger.has(key)
 
     def connect(self, *, is_running: bool) -> None:
-        """Finds the server's run, or makes it, and sends parameters and tags.
+        """Finds the server's run, or makes it, and adds parameters and tags to `requests`.
 
-        What was on its way when a session was killed is sent once more.
+        First among these is what was on its way when a session was killed, which is sent once more.
         """
         identity = self.identity
         self.experiment = self.server.make_experiment(identity.section["experiment"])
@@ -84,16 +95,20 @@ class MlflowRun:
         self._ledger.begin(info["run_id"])
         self._artifacts = self._place_of(info.get("artifact_uri", ""))
         if batch := self._ledger.unsettled():
-            self.server.log(self.id, batch.metrics)
-            self.note(batch.keys)
+            self.requests.add([Request(lambda: self._settle(batch))])
         known = {param["key"] for param in found["data"].get("params", [])}  # one that is there cannot be changed
         params = {name: value for name, value in params_of(identity.config).items() if name not in known}
-        self.server.log(self.id, params=params, tags=tags)
+        self._add_pairs("params", params)
+        self.add_tags(tags)
         if is_running and info.get("status") != "RUNNING":
-            self.server.set_status(self.id, "RUNNING")
+            self.requests.add([Request(lambda: self.server.set_status(self.id, "RUNNING"))])
         if cut := too_long(identity.config):
             self._say(f"MLflow: {', '.join(cut)} exceed what a parameter can hold; config.json has all")
         self.page = f"{self.server.uri}/#/experiments/{info['experiment_id']}/runs/{self.id}"
+
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Adds tags to `requests`."""
+        self._add_pairs("tags", tags)
 
     def log(self, batch: Batch) -> None:
         """Sends metrics; where a kill leaves it open whether they arrived, the next session sends the same again."""
@@ -102,10 +117,13 @@ class MlflowRun:
         self.server.log(self.id, batch.metrics)
         self.note(batch.keys)
 
-    def set_status(self, status: str, ended: float) -> None:
-        """Sets the status of a run that ended at a time, in Unix seconds."""
-        self._demand_control()
-        self.server.set_status(self.id, status, round(ended * 1000))
+    def end(self, metrics: Iterable[Batch], status: str, ended: float) -> None:
+        """Sends those of the last metrics and the status that the server lacks, of a run that ended at a Unix time."""
+        lacking = [batch for batch in metrics if not self.has(batch.keys[0])]
+        self.requests.add(Request(lambda batch=batch: self.log(batch)) for batch in lacking)
+        if not self.has(_ended(status, ended)):
+            self.requests.add([Request(lambda: self._set_ended(status, ended))])
+        self.requests.send(is_last=True)
 
     def put(self, paths: Sequence[str], content: bytes) -> None:
         """Stores a file under each of the paths, where the server takes files."""
@@ -127,6 +145,27 @@ class MlflowRun:
         """Closes the notes."""
         self._ledger.close()
 
+    def _settle(self, batch: Batch) -> None:
+        """Sends what was on its way, unless it was read from the run's files and sent since."""
+        if not all(map(self.has, batch.keys)):
+            self._demand_control()
+            self.server.log(self.id, batch.metrics)
+            self.note(batch.keys)
+
+    def _add_pairs(self, kind: Literal["params", "tags"], values: Mapping[str, str]) -> None:
+        """Adds a request with all of these, whose parts are one for each."""
+
+        def log(own: Mapping[str, str]) -> Request:
+            return Request(lambda: self.server.log(self.id, **{kind: own}))  # pyright: ignore[reportArgumentType]
+
+        parts = tuple(log({name: value}) for name, value in values.items())
+        self.requests.add([Request(log(values).send, parts)])
+
+    def _set_ended(self, status: str, ended: float) -> None:
+        self._demand_control()
+        self.server.set_status(self.id, status, round(ended * 1000))
+        self.note([_ended(status, ended)])
+
     def _find(self) -> Json | None:
         """Returns the server's run: that of the notes, or one with the id; None if there is none."""
         found = self.server.run(self.id) if self._ledger.run else None
@@ -147,6 +186,11 @@ class MlflowRun:
     def _demand_control(self) -> None:
         if self._given_up:
             raise ServerDown("the run has ended")
+
+
+def _ended(status: str, ended: float) -> Key:
+    """Returns the key of the status of a run that ended at a time, in Unix seconds."""
+    return "status", round(ended * 1000), status, 0
 
 
 def written(path: Path) -> float:

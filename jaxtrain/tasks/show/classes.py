@@ -41,7 +41,7 @@ def _show(inputs: np.ndarray, targets: np.ndarray, predictions: np.ndarray, name
     panels = []
     for example, label, own in zip(inputs, _labels(targets), probabilities, strict=True):
         said = int(own.argmax())
-        lines = (f"true: {names[label]}", f"says: {names[said]} {own[said]:.2f}")
+        lines = (f"true: {names[label]}", f"says: {names[said]} ({own[said]:.2f})")
         panels.append(Panel(picture_of(example), lines, bool(said == label)))
     return Panels("Classes", tuple(panels))
 

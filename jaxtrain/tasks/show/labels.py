@@ -24,7 +24,7 @@ def _show(inputs: np.ndarray, targets: np.ndarray, predictions: np.ndarray, name
     panels = []
     for example, target, own in zip(inputs, targets > 0, sigmoid(predictions), strict=True):
         true = [names[i] for i in np.flatnonzero(target)]
-        said = [f"{names[i]} {own[i]:.2f}" for i in np.argsort(-own, kind="stable") if own[i] > 0.5]
+        said = [f"{names[i]} ({own[i]:.2f})" for i in np.argsort(-own, kind="stable") if own[i] > 0.5]
         lines = (f"true: {', '.join(true) or 'none'}", f"says: {', '.join(said) or 'none'}")
         panels.append(Panel(picture_of(example), lines, bool(((own > 0.5) == target).all())))
     return Panels("Labels", tuple(panels))
