@@ -2,8 +2,9 @@
 
 It also compares what the loop of a run takes with a hand-written program that places the same raw bytes, and a run
 that is logged every 2 steps with one that is logged once. Each is timed by its own clock, in turns; on a machine with
-other work compare the lowest and highest ratio before you trust the middle one. Last, the command with all that is
-shown of a run (`track`) is compared with the command without, in CPU seconds from the start of the process to its exit.
+other work compare the lowest and highest ratio before you trust the middle one. Last, the command with everything
+shown of a run (`track`) is compared with the command without, in CPU seconds from the start of the process to its exit:
+runs of many steps; runs of few steps, whose difference is what a run takes once; and the calls of both in one process.
 
 python benchmarks/run.py [PART ...] [--seconds=60] [--output=FILE.json] [--quick]
 """
@@ -39,6 +40,10 @@ LONG_BAR = 1.05  # of 20,000
 LOGGED_BAR = 1.10  # logged every 2 steps, of logged once
 TRACKED_BAR = 1.02  # CPU seconds of a run of at least a minute with all that is shown of it, of one without
 TRACKED = ("fashion_mnist_mlp", "fashion_mnist_cnn")
+FEW_STEPS = 60  # of a run that shows as much as a long one: as many rows, pictures and histograms
+STEPS_A_CALL = 100
+CALLS = 20
+PROBED_SECONDS = 2.0  # steps are timed for as long as this, since the data are placed first
 SHOWN = {"track.layers": True}
 NOT_SHOWN = {
     "track.tensorboard": False,
@@ -46,6 +51,7 @@ NOT_SHOWN = {
     "track.histograms": None,
     "track.performance": False,
 }
+SIDES = {"ours": SHOWN, "theirs": NOT_SHOWN}
 
 
 def main() -> None:
@@ -119,35 +125,71 @@ def logged_often(steps: int, rounds: int) -> timing.Ratio:
     return timing.ratio(f"CNN, {steps} steps, logged once", "s", took["ours"], took["theirs"], LOGGED_BAR)
 
 
-def tracked(config: str, steps: int, rounds: int) -> list[timing.Ratio]:
+def tracked(config: str, steps: int, rounds: int, bar: float | None = TRACKED_BAR) -> list[timing.Ratio]:
     """Compares the command with everything that a run shows at default intervals with the command without.
 
     Each side begins every other round. Compares CPU seconds and seconds.
     """
     took: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
-    sides = {"ours": SHOWN, "theirs": NOT_SHOWN}
     for number in range(rounds):
-        for side in sorted(sides, reverse=number % 2 == 1):
-            took[side].append(command_seconds(config, steps, sides[side]))
+        for side in sorted(SIDES, reverse=number % 2 == 1):
+            took[side].append(command_seconds(config, steps, SIDES[side]))
     name = f"{config}, {steps:,} steps, not tracked"
     (ours_cpu, ours_wall), (theirs_cpu, theirs_wall) = (zip(*took[side], strict=True) for side in ("ours", "theirs"))
     return [
-        timing.ratio(name, "CPU s", ours_cpu, theirs_cpu, TRACKED_BAR),
+        timing.ratio(name, "CPU s", ours_cpu, theirs_cpu, bar),
         timing.ratio(name, "s", ours_wall, theirs_wall),
     ]
+
+
+def tracked_calls(config: str, calls: int, steps: int) -> timing.Ratio:
+    """Compares CPU seconds of the calls that a run makes, with norms by layer and samples of gradients and without."""
+    programs = {side: bare_call(config, steps, overrides) for side, overrides in SIDES.items()}
+    took: dict[str, list[float]] = {side: [] for side in programs}
+    for counts in [False, *[True] * calls]:
+        for side, program in programs.items():
+            began = time.process_time()
+            program()
+            if counts:
+                took[side].append(time.process_time() - began)
+    return timing.ratio(f"{config}, a call of {steps} steps, not tracked", "CPU s", took["ours"], took["theirs"])
+
+
+def bare_call(config: str, steps: int, overrides: Mapping[str, object]) -> Callable[[], None]:
+    """Compiles the call of a run, and returns what takes it on."""
+    experiment = images.experiment(config, {"train.duration": f"{steps} steps", **overrides})[0]
+    call = compile_train_call(experiment.rules, experiment.mesh, experiment.config["parallel"]["backend"])
+    batches = experiment.batches(0, steps)
+    state = experiment.init()
+
+    def advance() -> None:
+        nonlocal state
+        state, output = call(state, batches, steps)
+        jax.block_until_ready((state, output))
+
+    return advance
 
 
 def with_tracking(seconds: float, rounds: int) -> tuple[list[timing.Ratio], list[str]]:
     """Compares runs of the MLP and the CNN with and without what is shown of them."""
     names = TRACKED[: 1 if images.QUICK else None]
-    return [ratio for name in names for ratio in tracked(name, steps_in(name, seconds), rounds)], []
+    calls, steps = (1, 2) if images.QUICK else (CALLS, STEPS_A_CALL)
+    found: list[timing.Ratio] = []
+    for name in names:
+        found.append(tracked_calls(name, calls, steps))
+        found += [] if images.QUICK else tracked(name, FEW_STEPS, 2 * rounds, bar=None)
+        found += tracked(name, steps_in(name, seconds), rounds)
+    return found, []
 
 
 def steps_in(config: str, seconds: float) -> int:
     """Returns the number of steps that take so many seconds."""
     tried = 4 if images.QUICK else 100
-    second_per_step = loop_seconds(loop_experiment(config, tried, f"{tried} steps")) / tried
-    return 20 if images.QUICK else math.ceil(seconds / second_per_step)
+    while (took := loop_seconds(loop_experiment(config, tried, f"{tried} steps"))) < PROBED_SECONDS:
+        if images.QUICK:
+            return 20
+        tried *= 4
+    return math.ceil(seconds * tried / took)
 
 
 def command_seconds(config: str, steps: int, overrides: Mapping[str, object]) -> tuple[float, float]:

@@ -90,6 +90,7 @@ def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
         "MLP, 20 steps, by hand",
         "MLP, 40 steps, by hand",
         "CNN, 4 steps, logged once",
+        "fashion_mnist_mlp, a call of 2 steps, not tracked",
         *["fashion_mnist_mlp, 20 steps, not tracked"] * 2,
     ]
     assert "steps a run" in printed

@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tiny_runs import PATIENCE, start, tiny
 from jaxtrain import Source, export_run, load_export, load_run
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import DataError, JaxtrainError, JaxtrainWarning, StorageError, UsageError
+from jaxtrain.export.generation import greedy_distance
 from jaxtrain.main import main
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.prediction import arrays
@@ -693,12 +695,39 @@ def test_an_export_of_a_text_has_the_logits_of_the_run_and_draws_as_it_does(text
         drawings: list[dict[str, Any]] = [{"temperature": 0.0}, {"seed": 3}, {"top_k": 2, "temperature": 0.7}]
         for drawing in drawings:
             assert model.generate(prompt, 40, **drawing) == run.generate(prompt, 40, **drawing)
+    described = model.description
+    assert described["files"]["continuation.jaxexp"]["bytes"] < 2**16, "it holds no copy of the weights"
+    assert described["check"]["worst"]["continuation.jaxexp"]["tokens"] <= 1e-5
     with pytest.raises(DataError, match="expected tokens, integers from 0 to"):
         model.predict(tokens.astype(np.int64) + 100)
     with pytest.raises(UsageError, match="at least one token"):
         model.generate("")
     with pytest.raises(UsageError, match="generate: got a model that was not trained on a text"):
         load_export(digits / "export").generate("the")
+
+
+def test_an_export_without_a_cache_says_that_it_continues_no_text(texts: Path):
+    model = replace(load_export(texts / "export"), continuation=None)
+    with pytest.raises(
+        UsageError, match=r"generate: got an export without continuation\.jaxexp; expected one that can"
+    ):
+        model.generate("the")
+
+
+def test_tokens_are_compared_with_the_logits_at_their_places():
+    logits = np.zeros((2, 5, 3), np.float32)
+    logits[..., 1] = 2.0
+    logits[1, 3, 2] = 8.0  # the best token after three given ones, of which the second is drawn
+    windows = np.ones((2, 5), np.int32)
+
+    def draws(token: int) -> float:
+        drawn = np.full((2, 5), token)
+        return greedy_distance(lambda arguments: {"tokens": drawn}, lambda arguments: {"logits": logits}, windows)
+
+    assert draws(1) == (8 - 2) / 8
+    assert draws(2) == 2 / 8
+    logits[1, 3, 2] = 2.0
+    assert draws(1) == 0.0
 
 
 # Files and processes

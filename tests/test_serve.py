@@ -406,6 +406,7 @@ def test_the_page_shows_classes_with_probabilities(server: Server, model: Export
         page.evaluate(DROP.replace("ENCODED", encoded))
         expected = model.predict(PICTURES[:1])
         await_text(page, "#result .chosen", str(expected["class"][0]))
+        await_text(page, "#scaled", "320 × 320 pixels, scaled to the 8 × 8 of the model.")
         assert page.evaluate("document.querySelector('#result th').innerText") == str(expected["class"][0])
         shown = page.evaluate(
             "[...document.querySelectorAll('#result td.number')].map(cell => parseFloat(cell.innerText))"
@@ -415,6 +416,10 @@ def test_the_page_shows_classes_with_probabilities(server: Server, model: Export
         save_picture(page, tmp_path / f"{device}.png")
         page.evaluate("part('values').value = '1 2 3'; part('numbers').open = true; part('predict').click()")
         await_text(page, "#error", "3 numbers; expected 64")
+        hidden = "['white', 'invert'].map((id) => part(id).parentNode.hidden)"
+        assert page.evaluate(hidden) == [False, False]
+        page.evaluate("model.white = 255; model.inputs[0].shape[2] = 3; start()")
+        assert page.evaluate(hidden) == [True, True], "a photograph in colours needs neither"
         assert page.errors == []
         own = ("data:", "blob:", server.url)
         assert [address for address in page.requests if not address.startswith(own)] == []

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -272,12 +273,15 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-def job(loop: asyncio.AbstractEventLoop, *values: int, seconds: float = 1e3) -> Job:
-    return Job({"x": np.array(values)}, len(values), time.monotonic() + seconds, loop.create_future())
+PROGRAM: Any = SimpleNamespace(sizes=(1, 4))
+
+
+def job(loop: asyncio.AbstractEventLoop, *values: int, seconds: float = 1e3, program: Any = PROGRAM) -> Job:
+    return Job(program, {"x": np.array(values)}, len(values), time.monotonic() + seconds, loop.create_future())
 
 
 def test_what_waits_becomes_one_batch(loop: asyncio.AbstractEventLoop):
-    waiting = Waiting(4, Metrics([4]))
+    waiting = Waiting(Metrics([4]))
     for values in ((1,), (2, 3)):
         waiting.add(job(loop, *values))
     batch = waiting.take()
@@ -287,7 +291,7 @@ def test_what_waits_becomes_one_batch(loop: asyncio.AbstractEventLoop):
 
 
 def test_a_large_request_is_split_and_small_ones_do_not_wait_for_its_end(loop: asyncio.AbstractEventLoop):
-    waiting = Waiting(4, Metrics([4]))
+    waiting = Waiting(Metrics([4]))
     large = job(loop, *range(10))
     waiting.add(large)
     waiting.add(job(loop, 77))
@@ -304,15 +308,25 @@ def test_a_large_request_is_split_and_small_ones_do_not_wait_for_its_end(loop: a
 
 
 def test_a_request_that_fits_a_batch_and_not_the_rest_of_one_comes_next(loop: asyncio.AbstractEventLoop):
-    waiting = Waiting(4, Metrics([4]))
+    waiting = Waiting(Metrics([4]))
     for values in ((1, 2, 3), (4, 5), (6,)):
         waiting.add(job(loop, *values))
     assert [join_slices(waiting.take())["x"].tolist() for _ in range(2)] == [[1, 2, 3, 4], [5, 6]]
 
 
+def test_a_batch_is_of_one_program_and_none_waits_for_the_other(loop: asyncio.AbstractEventLoop):
+    waiting = Waiting(Metrics([4]))
+    other: Any = SimpleNamespace(sizes=(2,))
+    for value, program in enumerate((PROGRAM, PROGRAM, other, other, other, PROGRAM)):
+        waiting.add(job(loop, value, program=program))
+    batches = [waiting.take() for _ in range(4)]
+    assert [join_slices(batch)["x"].tolist() for batch in batches] == [[0, 1], [2, 3], [4], [5]]
+    assert [batch[0].job.program for batch in batches] == [PROGRAM, other, other, PROGRAM]
+
+
 def test_rows_that_nobody_waits_for_are_dropped_and_counted(loop: asyncio.AbstractEventLoop):
     metrics = Metrics([4])
-    waiting = Waiting(4, metrics)
+    waiting = Waiting(metrics)
     left, late, kept = job(loop, 1, 2), job(loop, 3, seconds=-1.0), job(loop, 4)
     for one in (left, late, kept):
         waiting.add(one)

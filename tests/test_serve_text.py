@@ -16,8 +16,8 @@ from tiny_runs import PATIENCE, tiny
 
 from jaxtrain import ExportedModel, export_run, load_export
 from jaxtrain.data.vocabulary import BytePairs, Bytes, Characters, Vocabulary
-from jaxtrain.export.generation import Drawing, GrowingText, _program, compile_drawing, draw
-from jaxtrain.serve.generation import MOST_TOKENS, read_generation
+from jaxtrain.export.generation import GrowingText
+from jaxtrain.serve.generation import MOST_TOKENS, PIECE, read_generation
 from jaxtrain.serve.refusal import Refusal
 from jaxtrain.training.train import train_and_evaluate
 
@@ -82,7 +82,7 @@ def test_a_text_is_continued_as_by_the_model_whole_and_in_pieces(
         pieces = [event["text_output"] for event in events]
         assert "".join(pieces) == expected
         assert all(pieces)
-        assert len(pieces) > 20
+        assert len(pieces) > 2
         assert events[0]["model_name"] == "transformer"
 
 
@@ -102,7 +102,7 @@ def test_clients_share_batches_and_each_gets_its_own_text(server: Server, model:
     assert found == [model.generate("the", 60, seed=seed) for seed in range(8)]
     assert len(set(found)) > 1
     assert sum(server.count(f'jaxtrain_batches_total{{size="{size}"}}') for size in (4, 16)) > shared
-    assert server.count("jaxtrain_programs_compiled") == 4
+    assert server.count("jaxtrain_programs_compiled") == 6, "four for predictions, two for texts, before it was ready"
 
 
 @pytest.mark.parametrize("route", ["", "_stream"])
@@ -113,7 +113,7 @@ def test_a_client_that_leaves_ends_its_text(server: Server, route: str):
         until(lambda: server.count("jaxtrain_requests_in_progress") == 1)
     until(lambda: server.count("jaxtrain_requests_in_progress") == 0)
     assert server.ask(GENERATE, body("the", max_tokens=1)).status == 200
-    assert server.count("jaxtrain_examples_total") - before < MOST_TOKENS, "no token is made that nobody reads"
+    assert server.count("jaxtrain_examples_total") - before < MOST_TOKENS // PIECE, "no token is made that nobody reads"
 
 
 def until(holds: Any) -> None:
@@ -184,18 +184,6 @@ def test_pieces_of_a_text_join_to_it_and_hold_whole_characters(vocabulary: Vocab
         whole = [GrowingText(vocabulary).append(int(token)) for token in vocabulary.encode("€")]
         assert "€" not in "".join(whole[:-1])
         assert "🙂" in pieces
-
-
-def test_drawing_needs_two_programs_which_are_compiled_ahead():
-    logits = np.log(np.array([[0.1, 0.2, 0.3, 0.4]], np.float32))
-    program: Any = _program()
-    program.clear_cache()
-    compile_drawing(4)
-    assert program._cache_size() == 2
-    for drawing in (Drawing(), Drawing(0.0), Drawing(0.3, 1, 2**32 - 1), Drawing(2.0, 9, 5)):
-        assert 0 <= draw(logits, 7, drawing)[0] < 4
-    assert program._cache_size() == 2
-    assert draw(logits, 0, Drawing(5.0, 1))[0] == 3
 
 
 @pytest.mark.needs("browser")

@@ -74,7 +74,7 @@ def train_report(result: Result, workdir: Path) -> list[str]:
     lines += _numbers(result)
     speed = result.throughput
     lines.append(
-        f"speed: {speed['examples_per_second']:,.0f} examples/s, {speed['milliseconds_per_step']:.3g} ms/step, "
+        f"speed: {speed['examples_per_second']:,.0f} examples/s, {result.step_in_words}/step, "
         f"{speed['compile_seconds']:.1f} s of compilation, {speed['data_wait_share']:.1%} of the time waiting for data"
     )
     lines += [f"wrote {workdir}/:", *(f"  {name:<24}{purpose}" for name, purpose in list_run_files(workdir))]

@@ -18,7 +18,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import JaxtrainWarning, StorageError, Words
 from jaxtrain.export.box_distance import box_distance, overlap_of
 from jaxtrain.export.fresh_process import BATCH_SIZES
-from jaxtrain.export.loading import inputs_of
+from jaxtrain.export.loading import CONTINUATION, inputs_of
 from jaxtrain.export.mlflow_files import MODEL as MLFLOW
 from jaxtrain.export.outputs import head_of
 from jaxtrain.export.padded import Outputs
@@ -108,6 +108,8 @@ def check_export(folder: Path, rows: CheckedRows, tolerance: float) -> dict[str,
     """
     found = _predict_afresh(folder, rows.arguments)
     worst: dict[str, dict[str, float]] = {}
+    if (distance := found.pop(CONTINUATION, None)) is not None:
+        worst[CONTINUATION] = {"tokens": _demand_near(CONTINUATION, "tokens", distance.item(), tolerance, "of a text")}
     for file in sorted({key.partition("/")[0] for key in found}):
         worst[file] = {name: _worst(found, file, name, rows, tolerance) for name in rows.outputs}
     return {"tolerance": tolerance, "worst": worst, "rows": len(rows), "batch_sizes": list(BATCH_SIZES)}
@@ -118,12 +120,15 @@ def _worst(found: Mapping[str, np.ndarray], file: str, name: str, rows: CheckedR
     worst = 0.0
     for size in BATCH_SIZES:
         distance = _distance(found[f"{file}/{size}/{name}"], rows.outputs[name], rows, tolerance)
-        worst = max(worst, distance)
-        if not distance <= tolerance:
-            got = Words(f"{name!r} off by {distance:.2g} of its spread at {size} examples")
-            expected = f"at most {tolerance:g}, the predictions of the run"
-            raise StorageError(file, got, expected, HINTS.get(file, HINT))
+        worst = max(worst, _demand_near(file, name, distance, tolerance, f"at {size} examples"))
     return worst
+
+
+def _demand_near(file: str, name: str, distance: float, tolerance: float, where: str) -> float:
+    if not distance <= tolerance:
+        got = Words(f"{name!r} off by {distance:.2g} of its spread {where}")
+        raise StorageError(file, got, f"at most {tolerance:g}, the predictions of the run", HINTS.get(file, HINT))
+    return distance
 
 
 def _distance(found: np.ndarray, expected: np.ndarray, rows: CheckedRows, tolerance: float) -> float:

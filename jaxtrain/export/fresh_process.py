@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxtrain.errors import JaxtrainError, StorageError, Words
-from jaxtrain.export.loading import PROGRAM, ExportedModel, load_export
+from jaxtrain.export.generation import greedy_distance
+from jaxtrain.export.loading import CONTINUATION, PROGRAM, ExportedModel, load_export
 from jaxtrain.export.mlflow_files import MODEL as MLFLOW
 from jaxtrain.export.mlflow_loading import open_as_mlflow
 from jaxtrain.export.to_onnx.names import MODEL as ONNX
@@ -24,13 +25,17 @@ Predict = Callable[[Arguments], dict[str, np.ndarray]]
 def main(folder: Path, rows: Path, results: Path) -> None:
     """Writes the outputs of all rows at each batch size as "FILE/SIZE/NAME"; raises what refuses the export."""
     arguments = read_arrays(rows)
+    model = load_export(folder)
     found = {}
-    for file, predict in _programs(load_export(folder)).items():
+    for file, predict in _programs(model).items():
         for fault, spoil in FAULTS.items():
             _demand_refusal(file, predict, fault, {name: spoil(array) for name, array in arguments.items()})
         for size in BATCH_SIZES:
             outputs = _predict_in_batches(predict, arguments, size)
             found |= {f"{file}/{size}/{name}": output for name, output in outputs.items()}
+    if model.continuation is not None:
+        program = model.continuation_in(BATCH_SIZES[-1:])
+        found[CONTINUATION] = np.float64(greedy_distance(program, model.call, arguments["inputs"]))
     write_arrays(results, found)
 
 

@@ -1,19 +1,27 @@
-"""Continues texts by an exported program, which sees a whole window of tokens at a time and keeps nothing between."""
+"""Continues texts by an exported program, which draws some tokens for each row, each row by an own way to draw."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data.vocabulary import UNKNOWN, Vocabulary
-from jaxtrain.tasks.generation import choose
-from jaxtrain.training.generation import check_generation
+from jaxtrain.data.vocabulary import LARGEST, UNKNOWN, Vocabulary
+from jaxtrain.training.generation import Growing
 
-Predict = Callable[[np.ndarray], np.ndarray]
-"""Takes windows of tokens (batch, context); returns logits (batch, context, tokens), each by the tokens up to it."""
+Arrays = Mapping[str, np.ndarray]
+
+Predict = Callable[[Arrays], Arrays]
+"""Takes arguments of a program by name; returns its outputs by name."""
+
+NUMBERS = {
+    "known": np.int32,
+    "count": np.int32,
+    "made": np.int32,
+    "seed": np.uint32,
+    "temperature": np.float32,
+    "top_k": np.int32,
+}
+"""Arguments (n,) of the program beside `tokens` (n, context); see `tasks/generation.py:extend_each`."""
 
 
 class Drawing(NamedTuple):
@@ -24,36 +32,29 @@ class Drawing(NamedTuple):
     seed: int = 0
 
 
-class Sequences:
-    """Sequences of tokens that grow, and the windows in which a model of a bounded context sees them.
+def arguments_of(growing: Growing, count: int, drawing: Drawing) -> dict[str, np.ndarray]:
+    """Returns the arguments of the program that draws `count` tokens after sequences."""
+    numbers = {
+        **{"known": growing.known, "count": count, "made": growing.made, "seed": drawing.seed % 2**32},
+        **{"temperature": drawing.temperature, "top_k": min(drawing.top_k or LARGEST, LARGEST)},
+    }
+    windows = growing.windows
+    return {"tokens": windows, **{name: np.full(len(windows), numbers[name], NUMBERS[name]) for name in NUMBERS}}
 
-    They move as those of `jaxtrain.generate`: where the context is full, the second half of it begins a new window.
+
+def greedy_distance(draw: Predict, predict: Predict, windows: np.ndarray) -> float:
+    """Compares the most probable tokens after the first half of windows (n, context) with the logits of `predict`.
+
+    Returns by how much the worst of them misses the best logit, relative to the spread of the logits.
     """
-
-    def __init__(self, prompts: np.ndarray, context: int) -> None:
-        """Takes prompts (batch, n), with at least one token."""
-        self._context = context
-        self._half = max(1, (context + 1) // 2)
-        self._seen = prompts if prompts.shape[1] <= context else prompts[:, -self._half :]
-        self.drawn = 0
-
-    @property
-    def windows(self) -> np.ndarray:
-        """The newest tokens (batch, context), with zeros behind them."""
-        lacking = self._context - self._seen.shape[1]
-        return np.pad(self._seen, ((0, 0), (0, lacking)))
-
-    @property
-    def newest(self) -> int:
-        """The position of the newest token in its window."""
-        return self._seen.shape[1] - 1
-
-    def append(self, tokens: np.ndarray) -> None:
-        """Appends tokens (batch,)."""
-        self._seen = np.concatenate([self._seen, tokens[:, None].astype(self._seen.dtype)], axis=1)
-        self.drawn += 1
-        if self._seen.shape[1] > self._context:
-            self._seen = self._seen[:, -self._half :]
+    context = windows.shape[1]
+    prompts = windows[:, : max(1, context // 2)]
+    growing = Growing(prompts, context)
+    drawn = draw(arguments_of(growing, growing.room, Drawing(temperature=0.0)))["tokens"][:, : growing.room]
+    whole = np.concatenate([prompts, drawn], axis=1)[:, :context].astype(windows.dtype)
+    logits = predict({"inputs": whole})["logits"][:, prompts.shape[1] - 1 :]
+    chosen = np.take_along_axis(logits, drawn[..., None], axis=-1)[..., 0]
+    return float((logits.max(axis=-1) - chosen).max() / (np.ptp(logits) or 1.0))
 
 
 class GrowingText:
@@ -74,41 +75,3 @@ class GrowingText:
         text = self._vocabulary.decode(np.array(self._held, int))
         self._held = []
         return text
-
-
-def generate(predict: Predict, prompts: np.ndarray, length: int, *, context: int, drawing: Drawing) -> np.ndarray:
-    """Returns the `length` tokens (batch, length) that follow prompts (batch, n), as `jaxtrain.generate` draws them.
-
-    Raises UsageError for no prompt, or a number outside of its range.
-    """
-    check_generation(prompts, length, drawing.temperature, drawing.top_k)
-    sequences = Sequences(prompts, context)
-    drawn: list[np.ndarray] = []
-    for count in range(length):
-        logits = predict(sequences.windows)[:, sequences.newest]
-        drawn.append(draw(logits, count, drawing))
-        sequences.append(drawn[-1])
-    return np.stack(drawn, axis=1)
-
-
-def draw(logits: np.ndarray, count: int, drawing: Drawing) -> np.ndarray:
-    """Draws the tokens (batch,) after `count` others from logits (batch, tokens), by one of two compiled programs."""
-    top_k = None if drawing.top_k is None else jnp.int32(min(drawing.top_k, logits.shape[-1]))
-    seed = np.uint32(drawing.seed % 2**32)
-    return np.asarray(_program()(logits, seed, jnp.int32(count), jnp.float32(drawing.temperature), top_k))
-
-
-def compile_drawing(tokens: int) -> None:
-    """Compiles the programs that draw one of `tokens` tokens, with and without `top_k`, ahead of the first one."""
-    for top_k in (None, 1):
-        draw(np.zeros((1, tokens), np.float32), 0, Drawing(top_k=top_k))
-
-
-@functools.cache
-def _program() -> Callable[..., jax.Array]:
-    def draw_traced(
-        logits: jax.Array, seed: jax.Array, count: jax.Array, temperature: jax.Array, top_k: jax.Array | None
-    ) -> jax.Array:
-        return choose(logits, jax.random.fold_in(jax.random.key(seed), count), temperature, top_k)
-
-    return jax.jit(draw_traced)

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import StorageError, UsageError, Words
 from jaxtrain.export.array_inputs import ArrayInputs
-from jaxtrain.export.generation import Drawing, generate
+from jaxtrain.export.generation import Drawing, arguments_of
 from jaxtrain.export.outputs import restores_on_host
 from jaxtrain.export.padded import Outputs, PaddedProgram
 from jaxtrain.export.table_inputs import TableInputs
@@ -23,8 +23,11 @@ from jaxtrain.export.token_inputs import TokenInputs
 from jaxtrain.files import exists, read_bytes
 from jaxtrain.storage.safetensors_files import read_arrays
 from jaxtrain.storage.seals import read_sealed
+from jaxtrain.training.generation import Growing, check_generation, draw_all
 
 PROGRAM = "model.jaxexp"
+CONTINUATION = "continuation.jaxexp"
+WEIGHTS = "weights.safetensors"
 MANIFEST = "model.json"
 EXAMPLES = "examples.safetensors"
 FORMAT = 1
@@ -53,6 +56,7 @@ class ExportedModel:
     description: Mapping[str, Any]
     info: DataInfo
     program: export.Exported
+    continuation: export.Exported | None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -70,21 +74,32 @@ class ExportedModel:
     def generate(
         self, prompt: str, length: int = 200, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
     ) -> str:
-        """Returns `length` tokens of text that continue a prompt, as `Run.generate` does, which is quicker.
+        """Returns `length` tokens of text that continue a prompt, as `Run.generate` does.
 
-        Raises UsageError for a model of other data, and for an empty prompt.
+        Raises UsageError for a model of other data or without a cache, for an empty prompt, and for a number outside of
+        its range.
         """
         vocabulary = self.info.vocabulary
         if vocabulary is None:
             raise UsageError("generate", Words("a model that was not trained on a text"), "one that was")
-        tokens = vocabulary.encode(prompt)
-        warn_of_unknown(tokens, vocabulary, "prompt")
+        prompts = vocabulary.encode(prompt)[None]
+        check_generation(prompts, length, temperature, top_k)
+        warn_of_unknown(prompts[0], vocabulary, "prompt")
         drawing = Drawing(temperature, top_k, seed)
-        drawn = generate(self._logits, tokens[None], length, context=self.info.input_shape[0], drawing=drawing)
-        return vocabulary.decode(drawn[0])
+        program = self._continuation
 
-    def _logits(self, tokens: np.ndarray) -> np.ndarray:
-        return self._padded({"inputs": tokens})["logits"]
+        def draw(growing: Growing, count: int) -> np.ndarray:
+            return program(arguments_of(growing, count, drawing))["tokens"]
+
+        return vocabulary.decode(draw_all(draw, Growing(prompts, self.info.input_shape[0]), length)[0])
+
+    def continuation_in(self, sizes: Sequence[int]) -> PaddedProgram:
+        """Returns the program that continues texts, in batches of some sizes; raises UsageError where there is none."""
+        if self.continuation is None:
+            got = Words(f"an export without {CONTINUATION}")
+            hint = "Export the run again, of a model with a method decode, such as transformer"
+            raise UsageError("generate", got, "one that can continue a text", hint)
+        return PaddedProgram(self.continuation, sizes, read_arrays(self.folder / WEIGHTS))
 
     def call(self, arguments: Mapping[str, np.ndarray]) -> Outputs:
         """Calls the program, which is compiled for each number of examples; numbers are brought to their own units."""
@@ -113,6 +128,10 @@ class ExportedModel:
     def _padded(self) -> PaddedProgram:
         return PaddedProgram(self.program, SIZES)
 
+    @functools.cached_property
+    def _continuation(self) -> PaddedProgram:
+        return self.continuation_in((1,))
+
 
 def load_export(folder: str | Path) -> ExportedModel:
     """Loads an exported model; verifies the checksum of each of its files before it loads any.
@@ -129,13 +148,22 @@ def load_export(folder: str | Path) -> ExportedModel:
         got = Words(f"an export of format {description.get('format')}")
         raise StorageError(str(folder / MANIFEST), got, f"format {FORMAT}", "Use the jaxtrain that wrote it")
     contents = {name: _read_verified(folder / name, file["sha256"]) for name, file in description["files"].items()}
+    programs = {
+        name: _deserialize(folder / name, contents[name], description["versions"]["jax"])
+        for name in (PROGRAM, CONTINUATION)
+        if name in contents
+    }
+    info = DataInfo.from_json(description["data"])
+    return ExportedModel(folder, description, info, programs[PROGRAM], programs.get(CONTINUATION))
+
+
+def _deserialize(path: Path, content: bytes, version: str) -> export.Exported:
     try:
-        program = export.deserialize(bytearray(contents[PROGRAM]))
+        return export.deserialize(bytearray(content))
     except ValueError as error:  # of a version that JAX no longer reads
         got = Words(f"a program that JAX {jax.__version__} does not read ({error})")
-        expected = f"one written within six months; JAX {description['versions']['jax']} wrote it"
-        raise StorageError(str(folder / PROGRAM), got, expected, "Export the run again") from error
-    return ExportedModel(folder, description, DataInfo.from_json(description["data"]), program)
+        expected = f"one written within six months; JAX {version} wrote it"
+        raise StorageError(str(path), got, expected, "Export the run again") from error
 
 
 def sha256_of(content: bytes) -> str:

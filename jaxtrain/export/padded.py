@@ -19,9 +19,11 @@ class PaddedProgram:
     gives the same bits with any neighbours in a batch of one size; between sizes the last bits differ.
     """
 
-    def __init__(self, program: export.Exported, sizes: Sequence[int]) -> None:
+    def __init__(self, program: export.Exported, sizes: Sequence[int], *weights: Any) -> None:
+        """Takes a program, and its `weights` where these are an argument before those by name."""
         self.sizes = tuple(sorted(sizes))
         self._program = program
+        self._weights = jax.device_put(weights)
         self._compiled: dict[int, jax.stages.Compiled] = {}
         self._compiling = threading.Lock()
 
@@ -55,14 +57,14 @@ class PaddedProgram:
         rows = {name: array[begin : begin + self.sizes[-1]] for name, array in arguments.items()}
         count = len(next(iter(rows.values())))
         size = next(size for size in self.sizes if count <= size)
-        found = self._compile(size)(**{name: _pad(array, size) for name, array in rows.items()})
+        found = self._compile(size)(*self._weights, **{name: _pad(array, size) for name, array in rows.items()})
         return {name: np.asarray(output)[:count] for name, output in found.items()}
 
     def _compile(self, size: int) -> Any:
         with self._compiling:
             if size not in self._compiled:
                 specs = {n: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for n, spec in self.specs.items()}
-                self._compiled[size] = jax.jit(self._program.call).lower(**specs).compile()
+                self._compiled[size] = jax.jit(self._program.call).lower(*self._weights, **specs).compile()
             return self._compiled[size]
 
 

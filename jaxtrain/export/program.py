@@ -16,7 +16,14 @@ from jaxtrain.core.state import Task
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.loading import Inputs, inputs_of
 from jaxtrain.export.outputs import Head, head_of
-from jaxtrain.export.stored_weights import Storage, plain_weights, restore_weight, store_weights, stored_arrays
+from jaxtrain.export.stored_weights import (
+    Storage,
+    plain_weights,
+    restore_weight,
+    store_weights,
+    stored_arrays,
+    with_arrays,
+)
 from jaxtrain.tasks import make_task
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.training.trained_run import Run
@@ -53,9 +60,19 @@ class Member:
                 return jax.vmap(lambda example: self.task.predict(*weights, example[None], self.values)[0])(inputs)
             return self.task.predict(*weights, inputs, self.values)
 
+    def decode(self, tokens: jax.Array, cache: Any, position: jax.Array | int) -> tuple[jax.Array, Any]:
+        """Returns the logits of tokens, and the cache that they extend, inside a program."""
+        return self.task.decode(self.params, self.model_state, tokens, self.values, cache, position)
+
     def stored(self, storage: Storage) -> "Member":
         """Returns the member with its weights in a storage."""
         return replace(self, params=store_weights(self.params, storage))
+
+    def restored(self, arrays: Mapping[str, jax.Array]) -> "Member":
+        """Returns the member with weights as float32 that come from arrays by their paths, inside a program."""
+        tree = with_arrays({"params": self.params, **self.model_state}, arrays)
+        weights = jax.tree.map(restore_weight, tree)
+        return replace(self, params=weights.pop("params"), model_state=weights)
 
     def plain(self) -> "Member":
         """Returns the member with its weights as float32, rounded as they are stored."""
@@ -95,6 +112,17 @@ def program_of(inputs: Inputs, members: Sequence[Member], head: Head) -> Callabl
     return program
 
 
+def prefixes_of(members: Mapping[int, Member]) -> list[str]:
+    """Returns what stands before the paths of each member's weights: nothing, or "seed_N/" where there are several."""
+    return [f"seed_{seed}/" if len(members) > 1 else "" for seed in members]
+
+
+def weights_of(members: Mapping[int, Member]) -> dict[str, np.ndarray]:
+    """Returns the weights of the members, by their paths in `weights.safetensors`."""
+    pairs = zip(prefixes_of(members), members.values(), strict=True)
+    return {prefix + path: array for prefix, member in pairs for path, array in member.arrays.items()}
+
+
 def export_program(run: Run, members: Sequence[Member]) -> bytes:
     """Exports the program of the runs' predictions for any number of examples; `run` is the first of them.
 
@@ -102,10 +130,8 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     """
     inputs = inputs_of(run.info)
     program = program_of(inputs, members, head_of(run.config["task"]["name"], run.info))
-    specs = batched(inputs)
     try:
-        with _without_source_places():
-            return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(**specs).serialize())
+        return serialize(program, **batched(inputs))
     except ERRORS_OF_TRACING as error:
         got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
         expected = "a model of operations that take any number of examples, on any platform"
@@ -116,6 +142,12 @@ def batched(inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the arguments of the program for any number n of examples."""
     (size,) = export.symbolic_shape("n")
     return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in inputs.specs.items()}
+
+
+def serialize(program: Callable[..., Any], *specs: Any, **named: Any) -> bytes:
+    """Returns the exported program of a function for all platforms; raises ERRORS_OF_TRACING where it has none."""
+    with _without_source_places():
+        return bytes(export.export(jax.jit(program), platforms=PLATFORMS)(*specs, **named).serialize())
 
 
 @contextlib.contextmanager

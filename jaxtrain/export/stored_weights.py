@@ -1,5 +1,6 @@
 """Weights as an export stores them: float32, bfloat16, or int8 with a scale for each output channel."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,3 +77,13 @@ def stored_arrays(tree: Any) -> dict[str, np.ndarray]:
         else:
             arrays[path] = leaf
     return arrays
+
+
+def with_arrays(tree: Any, arrays: Mapping[str, Any]) -> Any:
+    """Returns a stored tree with the arrays of these paths in the place of its own."""
+    leaves = [_with_arrays(path, leaf, arrays) for path, leaf in named_leaves(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _with_arrays(path: str, leaf: Any, arrays: Mapping[str, Any]) -> Any:
+    return Quantized(arrays[path], arrays[f"{path}_scale"]) if isinstance(leaf, Quantized) else arrays[path]

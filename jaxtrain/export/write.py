@@ -11,12 +11,13 @@ from jaxtrain.errors import JaxtrainWarning, StorageError, UsageError, Words, on
 from jaxtrain.export.card import intended_use_of, model_card
 from jaxtrain.export.check import CheckedRows, check_export, predict_rows, tolerance_of
 from jaxtrain.export.container import DOCKERFILE, KUBERNETES, dockerfile, kubernetes
+from jaxtrain.export.continuation import export_continuation
 from jaxtrain.export.description import describe_export, describe_files, describe_onnx
 from jaxtrain.export.formats import Formats, choose_formats
-from jaxtrain.export.loading import EXAMPLES, MANIFEST, PROGRAM
+from jaxtrain.export.loading import CONTINUATION, EXAMPLES, MANIFEST, PROGRAM, WEIGHTS
 from jaxtrain.export.mlflow_files import NAMES as MLFLOW_NAMES
 from jaxtrain.export.mlflow_files import mlflow_files
-from jaxtrain.export.program import Member, export_program, member_of
+from jaxtrain.export.program import Member, export_program, member_of, weights_of
 from jaxtrain.export.quality import demand_quality, measure_quality
 from jaxtrain.export.stored_weights import Storage
 from jaxtrain.export.to_onnx.names import MODEL as ONNX
@@ -40,10 +41,9 @@ from jaxtrain.tasks import needs_of
 from jaxtrain.training.checks import check_fingerprint, check_preparation
 from jaxtrain.training.trained_run import Run, load_run, open_run
 
-WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 
-OWN_NAMES = {MANIFEST, PROGRAM, ONNX, WEIGHTS, EXAMPLES, CARD, DOCKERFILE, KUBERNETES, *MLFLOW_NAMES}
+OWN_NAMES = {MANIFEST, PROGRAM, CONTINUATION, ONNX, WEIGHTS, EXAMPLES, CARD, DOCKERFILE, KUBERNETES, *MLFLOW_NAMES}
 """Files and folders that an export consists of."""
 
 EXAMPLE_ROWS = 3
@@ -185,6 +185,8 @@ def _write_files(
     description = describe_export(runs, result, rows.outputs) | {"weights": storage, "quality": None}
     description["run"]["fold"] = fold
     programs = {PROGRAM: export_program(first, [*members.values()])}
+    if first.info.vocabulary is not None and (continuation := export_continuation(first, members)):
+        programs[CONTINUATION] = continuation
     if "onnx" in formats.names and (model := _convert(first, members, demanded=formats.demanded)):
         programs[ONNX] = model
         description["onnx"] = describe_onnx(first.info, rows.outputs)
@@ -227,11 +229,7 @@ def _convert(run: Run, members: Mapping[int, Member], *, demanded: bool) -> byte
 
 def _write_weights(path: Path, members: Mapping[int, Member], run: Run) -> None:
     """Writes the weights by their paths, those of several seeds under "seed_N/"; raises if they read otherwise."""
-    if len(members) == 1:
-        (member,) = members.values()
-        arrays = member.arrays
-    else:
-        arrays = {f"seed_{seed}/{k}": a for seed, member in members.items() for k, a in member.arrays.items()}
+    arrays = weights_of(members)
     write_arrays(path, arrays, f"{run.config['model']['name']} of {run.config['task']['name']}")
     if leaf_digests(read_arrays(path)) != leaf_digests(arrays):
         raise StorageError(str(path), Words("other numbers"), "the weights that were written")

@@ -26,6 +26,8 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
 def format_value(value: Any) -> str:
     """Formats a value of a config or a result in few characters and one line."""
     if isinstance(value, float):
+        if 1e4 <= abs(value) < 1e9:
+            return f"{value:,.0f}"
         return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e+")
     return " ".join(str(value).split()) or "''"
 

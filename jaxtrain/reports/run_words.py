@@ -1,12 +1,13 @@
 """The headline of a run's page: what it was, how it ended, and what came of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.reports.figures import format_value
 from jaxtrain.reports.saved_runs import STATES, SavedRun, metric_names
 from jaxtrain.reports.seed_groups import SeedGroup
+from jaxtrain.storage.result import Result
 from jaxtrain.training.intervals import Interval
 
 
@@ -45,7 +46,7 @@ def sentences_of(run: SavedRun) -> Iterator[str]:
         yield f"Tested once, with the state of step {result.test['step']:,}."
     lost = (result.seeds or result.folds or {}).get("diverged", {})
     yield from (f"{run.unit.capitalize()} {number} diverged after step {step}." for number, step in lost.items())
-    yield _speed(result.throughput)
+    yield _speed(result)
     if result.edited:
         yield f"Accepted as changed by others: {', '.join(result.edited)}."
     if result.skipped:
@@ -68,10 +69,11 @@ def _name(config: Config, section: str) -> str:
     return str(config[section].get("name", "?"))
 
 
-def _speed(speed: Mapping[str, Any]) -> str:
+def _speed(result: Result) -> str:
+    speed = result.throughput
     names = {
         "examples_per_second": "{:,.0f} examples/s",
-        "milliseconds_per_step": "{:.3g} ms a step",
+        "milliseconds_per_step": f"{result.step_in_words} a step",
         "compile_seconds": "{:.1f} s of compilation",
         "data_wait_share": "{:.1%} of the time waiting for data",
     }

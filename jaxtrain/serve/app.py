@@ -27,7 +27,7 @@ def make_app(service: Service) -> ASGIApp:
     page = render_page(service.model, service.interface, service.name)
     model = "/v2/models/{model}"
     version_of_model = model + "/versions/{version}"
-    writes_text = service.model.info.vocabulary is not None
+    writes_text = service.model.continuation is not None
 
     async def live(_: Request) -> Response:
         return JSONResponse({"live": True})

@@ -7,16 +7,18 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from jaxtrain.export.generation import compile_drawing
 from jaxtrain.export.loading import ExportedModel
 from jaxtrain.export.padded import PaddedProgram
 from jaxtrain.serve.metrics import Metrics
 from jaxtrain.serve.refusal import Refusal
-from jaxtrain.serve.self_check import check_examples
+from jaxtrain.serve.self_check import check_continuation, check_examples
 from jaxtrain.serve.waiting import Arrays, Job, Slice, Waiting, join_pieces, join_slices, share_outputs
 
 SIZES = (1, 4, 16, 64)
 """Sizes of a batch that are compiled."""
+
+CONTINUATION_SIZES = (1, 4)
+"""The same for the program that continues texts, some of `SIZES`: it takes long to compile, and wins less by size."""
 
 Settlement = tuple[Job, Arrays | Refusal]
 
@@ -25,8 +27,9 @@ class Device:
     """Compiles and checks the program in a thread, then predicts in it what is submitted."""
 
     def __init__(self, model: ExportedModel, metrics: Metrics) -> None:
-        self.waiting = Waiting(SIZES[-1], metrics)
+        self.waiting = Waiting(metrics)
         self.program = PaddedProgram(model.program, SIZES)
+        self.continuation = model.continuation_in(CONTINUATION_SIZES) if model.continuation else None
         self._model = model
         self._metrics = metrics
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -46,26 +49,25 @@ class Device:
         if self._thread:
             self._thread.join()
 
-    def submit(
-        self,
-        arguments: Arrays,
-        rows: int,
-        deadline: float,
-        finish: Callable[[Arrays], Arrays] = lambda outputs: outputs,
-    ) -> asyncio.Future[Arrays]:
-        """Returns the future outputs of some rows; who cancels it no longer waits, and the rows are dropped.
+    def submit(self, program: PaddedProgram, arguments: Arrays, rows: int, deadline: float) -> asyncio.Future[Arrays]:
+        """Returns the future outputs of a program for some rows; who cancels it no longer waits, and they are dropped.
 
-        `finish` is called in the device's thread; what it makes of the outputs is the answer.
+        The program is one of the device.
         """
         answer = asyncio.get_running_loop().create_future()
-        self.waiting.add(Job(arguments, rows, deadline, answer, finish))
+        self.waiting.add(Job(program, arguments, rows, deadline, answer))
         return answer
+
+    @property
+    def compilations(self) -> int:
+        """The number of programs that were compiled so far."""
+        return self.program.compilations + (self.continuation.compilations if self.continuation else 0)
 
     def _run(self, ready: asyncio.Future[None]) -> None:
         try:
             check_examples(self._model, self.program, lambda: self.waiting.is_closed)
-            if self._model.info.vocabulary is not None:
-                compile_drawing(self._model.info.vocabulary.size)
+            if self.continuation:
+                check_continuation(self._model, self.program, self.continuation, lambda: self.waiting.is_closed)
         except Exception as error:
             self._call(_fail, ready, error)
             return
@@ -78,7 +80,7 @@ class Device:
         begin = time.monotonic()
         rows = sum(last - first for _, first, last in batch)
         try:
-            outputs = self._model.in_units(self.program(join_slices(batch)))
+            outputs = self._model.in_units(batch[0].job.program(join_slices(batch)))
             answers: list[Settlement] = [(job, join_pieces(job)) for job in share_outputs(batch, outputs)]
         except Exception:  # out of memory, say: these requests fail, and the server lives on
             traceback.print_exc(file=sys.stderr)

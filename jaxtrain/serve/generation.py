@@ -1,6 +1,6 @@
-"""Continues a text by a served model: what clients ask for, and the text as it comes, a token at a time.
+"""Continues a text by a served model: what clients ask for, and the text as it comes, a piece at a time.
 
-Each token is a row that waits for the device as those of inferences do, so whoever else waits shares its batch.
+Some tokens at a time are a row that waits for the device as those of inferences do, so who else waits shares its batch.
 """
 
 import asyncio
@@ -12,15 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxtrain.data.vocabulary import Vocabulary
-from jaxtrain.export.generation import Drawing, GrowingText, Sequences, draw
+from jaxtrain.export.generation import Drawing, GrowingText, arguments_of
 from jaxtrain.serve.device import Device
 from jaxtrain.serve.fields import Fields
 from jaxtrain.serve.refusal import Refusal, bad_request, too_late
 from jaxtrain.serve.strict_json import read_object
-from jaxtrain.serve.waiting import Arrays
+from jaxtrain.training.generation import Growing
 
 LENGTH = 200
 """Tokens of a continuation where the client names no number."""
+
+PIECE = 16
+"""Tokens that are drawn at a time. Each piece begins with a whole window, and others wait until it ends."""
 
 MOST_TOKENS = 2**13
 """The most tokens of a continuation; the deadline often ends one earlier."""
@@ -86,27 +89,24 @@ async def continue_text(
 
     Raises Refusal where the text is not whole at the `deadline`, a time of `time.monotonic`.
     """
-    sequence = Sequences(request.prompt[None], context)
+    growing = Growing(request.prompt[None], context)
     text = GrowingText(vocabulary)
-    for _ in range(request.length):
-        token = await _next_token(device, sequence, request.drawing, deadline)
-        sequence.append(token)
-        if piece := text.append(int(token[0])):
+    while growing.made < request.length:
+        tokens = await _next_tokens(device, growing, request, deadline)
+        growing.append(tokens)
+        if piece := "".join(map(text.append, tokens[0].tolist())):
             yield piece
     if rest := text.finish():
         yield rest
 
 
-async def _next_token(device: Device, sequence: Sequences, drawing: Drawing, deadline: float) -> np.ndarray:
-    """Returns the token (1,) that follows a sequence."""
-    newest = sequence.newest
-    count = sequence.drawn
-
-    def finish(outputs: Arrays) -> Arrays:
-        return {"token": draw(outputs["logits"][:, newest], count, drawing)}
-
+async def _next_tokens(device: Device, growing: Growing, request: GenerationRequest, deadline: float) -> np.ndarray:
+    """Returns the tokens (1, count) that follow a sequence, as many as a piece holds."""
+    assert device.continuation is not None
+    count = min(growing.room, request.length - growing.made, PIECE)
+    arguments = arguments_of(growing, count, request.drawing)
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            return (await device.submit({"inputs": sequence.windows}, 1, deadline, finish))["token"]
+            return (await device.submit(device.continuation, arguments, 1, deadline))["tokens"][:, :count]
     except TimeoutError as error:
         raise too_late() from error

@@ -69,7 +69,8 @@ async function takePicture(file) {
   } catch {
     return showError(new Error("the file is no picture that this browser reads"));
   }
-  part("scaled").textContent = `${source.width} × ${source.height} pixels, scaled to the ${width} × ${height} of the model.`;
+  const fits = source.width === width && source.height === height;
+  part("scaled").textContent = `${source.width} × ${source.height} pixels${fits ? "" : `, scaled to the ${width} × ${height} of the model`}.`;
   while (source.width > 2 * width || source.height > 2 * height) {
     const [half, context] = canvasOf(Math.max(width, source.width >> 1), Math.max(height, source.height >> 1));
     context.drawImage(source, 0, 0, half.width, half.height);
@@ -306,6 +307,8 @@ function start() {
   if (kind === "text") part("predict").textContent = "Continue";
   part("numbers").open = kind === "numbers";
   part("white").value = model.white;
+  part("white").parentNode.hidden = model.white === 255;
+  part("invert").parentNode.hidden = model.inputs[0].shape[2] > 1;
   part("numbers-label").textContent = `${size()} numbers: ${model.inputs[0].shape.join(" × ")}, as they lie in files.`;
   if (kind === "table") makeFields();
   part("examples").hidden = !model.examples.length;

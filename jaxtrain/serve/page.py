@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data.info import DataInfo
 from jaxtrain.export.loading import PROGRAM, ExportedModel
 from jaxtrain.export.table_inputs import TableInputs
 from jaxtrain.files import as_json_value, read_text
@@ -56,20 +55,21 @@ def _describe(model: ExportedModel, interface: Interface, name: str) -> dict[str
     examples = _examples(model, interface)
     return {
         "name": name,
-        "kind": _kind(info),
+        "kind": _kind(model),
         "inputs": [{**spec.describe(), "shape": spec.shape} for spec in interface.inputs.values()],
         "categories": _categories(interface),
         "outputs": next((group for group in SHOWN_OUTPUTS if interface.outputs.keys() >= {*group}), ()),
         "classes": model.class_names,
         "targets": info.target_names,
         "examples": examples,
-        "white": _white(info, examples),
+        "white": _white(model, examples),
     }
 
 
-def _kind(info: DataInfo) -> str:
+def _kind(model: ExportedModel) -> str:
     """Returns "table", "text", "picture" or "numbers", by what a person can give."""
-    if info.vocabulary is not None:
+    info = model.info
+    if model.continuation is not None:
         return "text"
     if info.table is not None:
         return "table"
@@ -85,7 +85,7 @@ def _categories(interface: Interface) -> dict[str, list[str]]:
 def _examples(model: ExportedModel, interface: Interface) -> list[dict[str, Any]]:
     """Returns the examples as a client sends them: name of an input -> flat list, the value of a column, or a text."""
     arguments, _ = model.read_examples()
-    if (vocabulary := model.info.vocabulary) is not None:
+    if model.continuation is not None and (vocabulary := model.info.vocabulary):
         return [{"text": vocabulary.decode(tokens)[-LONGEST_EXAMPLE:]} for tokens in arguments["inputs"]]
     if sum(array.size for array in arguments.values()) > MOST_EXAMPLE_VALUES:
         return []
@@ -109,11 +109,11 @@ def _rows_of_table(inputs: TableInputs, arguments: dict[str, np.ndarray]) -> lis
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _white(info: DataInfo, examples: list[dict[str, Any]]) -> float:
+def _white(model: ExportedModel, examples: list[dict[str, Any]]) -> float:
     """Returns the value of white in pictures, as far as the examples tell: 255, 16 of the digits, or 1."""
-    if _kind(info) != "picture":
+    if _kind(model) != "picture":
         return 1
     largest = max((max(example["inputs"]) for example in examples), default=255)
-    if info.is_raw and largest > 100:
+    if model.info.is_raw and largest > 100:
         return 255
     return next((limit for limit in (1, 16, 100, 255) if largest <= limit), largest)

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxtrain.errors import StorageError, Words
 from jaxtrain.export.box_distance import box_distance
+from jaxtrain.export.generation import greedy_distance
 from jaxtrain.export.loading import ExportedModel
 from jaxtrain.export.padded import PaddedProgram
 
@@ -23,19 +24,41 @@ def check_examples(model: ExportedModel, program: PaddedProgram, is_stopped: Cal
     `is_stopped` is asked between the compilations. Raises StorageError where the program predicts something else.
     """
     inputs, expected = model.read_examples()
-    tolerance = SLACK * model.description["check"]["tolerance"]
-    if jax.default_backend() != "cpu":
-        tolerance = max(tolerance, ACCELERATOR_TOLERANCE)
+    tolerance = _tolerance(model)
     for size in program.sizes:
         if is_stopped():
             return
         found = model.in_units(program({name: _repeat(array, size) for name, array in inputs.items()}))
         for name, output in found.items():
             distance = _distance(model, name, output, _repeat(expected[name], size), tolerance)
-            if not distance <= tolerance:
-                got = Words(f"{name!r} off by {distance:.2g} of its scale in a batch of {size}")
-                hint = "Export the run again on this machine, or report it"
-                raise StorageError(str(model.folder), got, f"at most {tolerance:g}, the examples of the export", hint)
+            _demand_near(model, name, distance, tolerance, size)
+
+
+def check_continuation(
+    model: ExportedModel, program: PaddedProgram, continuation: PaddedProgram, is_stopped: Callable[[], bool]
+) -> None:
+    """Compiles the program that continues texts for each of its sizes, and compares its tokens with `program` there.
+
+    `is_stopped` is asked between the compilations. Raises StorageError where it draws others than the most probable.
+    """
+    inputs, _ = model.read_examples()
+    for size in continuation.sizes:
+        if is_stopped():
+            return
+        distance = greedy_distance(continuation, program, _repeat(inputs["inputs"], size))
+        _demand_near(model, "tokens", distance, _tolerance(model), size)
+
+
+def _tolerance(model: ExportedModel) -> float:
+    tolerance = SLACK * model.description["check"]["tolerance"]
+    return tolerance if jax.default_backend() == "cpu" else max(tolerance, ACCELERATOR_TOLERANCE)
+
+
+def _demand_near(model: ExportedModel, name: str, distance: float, tolerance: float, size: int) -> None:
+    if not distance <= tolerance:
+        got = Words(f"{name!r} off by {distance:.2g} of its scale in a batch of {size}")
+        hint = "Export the run again on this machine, or report it"
+        raise StorageError(str(model.folder), got, f"at most {tolerance:g}, the examples of the export", hint)
 
 
 def _repeat(array: np.ndarray, size: int) -> np.ndarray:

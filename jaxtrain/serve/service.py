@@ -83,7 +83,9 @@ class Service:
                 arguments = self.interface.arguments(request.tensors)
                 seconds = min(request.seconds or self.limits.seconds, self.limits.seconds)
                 timeout.reschedule(asyncio.get_running_loop().time() + seconds - (time.monotonic() - begin))
-                outputs = await _unless(self.device.submit(arguments, request.rows, begin + seconds), left())
+                outputs = await _unless(
+                    self.device.submit(self.device.program, arguments, request.rows, begin + seconds), left()
+                )
         except TimeoutError as error:
             raise too_late() from error
         answer = write_response(outputs, request, self.interface, self.about)
@@ -133,7 +135,7 @@ class Service:
             "ready": ("1 if the server is ready", float(self.state == "ready")),
             "requests_in_progress": ("Inferences that were admitted", float(self.admitted)),
             "requests_waiting": ("Inferences that wait for the device", float(len(self.device.waiting))),
-            "programs_compiled": ("Programs that were compiled", float(self.device.program.compilations)),
+            "programs_compiled": ("Programs that were compiled", float(self.device.compilations)),
         }
         return self.metrics.render(gauges, {"name": self.name, "sha256": self.sha256})
 

@@ -4,12 +4,13 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxtrain.export.padded import PaddedProgram
 from jaxtrain.serve.metrics import Metrics
 
 Arrays = Mapping[str, np.ndarray]
@@ -18,17 +19,16 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(eq=False)
 class Job:
-    """Rows of a request that are to be predicted until `deadline`, a time of `time.monotonic`.
+    """Rows of a request that a program is to be called on until `deadline`, a time of `time.monotonic`.
 
-    `answer` gets the outputs, or what `finish` makes of them in the thread of the device. Who no longer waits cancels
-    it, and rows that have not begun are dropped.
+    `answer` gets the outputs. Who no longer waits cancels it, and rows that have not begun are dropped.
     """
 
+    program: PaddedProgram
     arguments: Arrays
     rows: int
     deadline: float
     answer: asyncio.Future[Arrays]
-    finish: Callable[[Arrays], Arrays] = lambda outputs: outputs
     begun: int = 0
     pieces: list[Arrays] = field(default_factory=list)
 
@@ -49,9 +49,8 @@ class Slice(NamedTuple):
 class Waiting:
     """The jobs that wait, in their order. Jobs are added by one thread, and batches are taken by another."""
 
-    def __init__(self, largest: int, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._largest = largest
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self.is_closed = False
@@ -72,7 +71,7 @@ class Waiting:
             self._changed.notify()
 
     def take(self) -> list[Slice]:
-        """Waits for a job, and returns what waits then, up to a largest batch; nothing once it is closed.
+        """Waits for a job, and returns what waits for its program, up to its largest batch; nothing once it is closed.
 
         It waits for no company. Of a job that is larger than a batch, the rest goes behind the others, so that small
         ones do not wait for it.
@@ -86,18 +85,24 @@ class Waiting:
 
     def _fill(self) -> list[Slice]:
         batch: list[Slice] = []
-        room = self._largest
-        while room and self._jobs:
+        room = 0
+        while self._jobs and (room or not batch):
             job = self._jobs.popleft()
             if job.is_over:
                 self._metrics.dropped_rows += job.rows - job.begun
                 continue
+            largest = job.program.sizes[-1]
+            if not batch:
+                room = largest
+            elif job.program is not batch[0].job.program:
+                self._jobs.appendleft(job)
+                break
             count = min(room, job.rows - job.begun)
             batch.append(Slice(job, job.begun, job.begun + count))
             job.begun += count
             room -= count
             if job.begun < job.rows:
-                put = self._jobs.append if job.rows > self._largest else self._jobs.appendleft
+                put = self._jobs.append if job.rows > largest else self._jobs.appendleft
                 put(job)
         return batch
 
@@ -123,4 +128,4 @@ def share_outputs(batch: Sequence[Slice], outputs: Arrays) -> list[Job]:
 
 def join_pieces(job: Job) -> Arrays:
     """Returns the answer to a job whose rows have all been predicted."""
-    return job.finish({name: np.concatenate([piece[name] for piece in job.pieces]) for name in job.pieces[0]})
+    return {name: np.concatenate([piece[name] for piece in job.pieces]) for name in job.pieces[0]}

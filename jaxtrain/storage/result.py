@@ -49,6 +49,12 @@ class Result:
         return {"done": 0, "diverged": 4, "interrupted": 128 + (self.signal or signal.SIGINT)}[self.status]
 
     @property
+    def step_in_words(self) -> str:
+        """The time of a step, such as "2.88 ms"; "? ms" where it is not known."""
+        time = self.throughput.get("milliseconds_per_step")
+        return "? ms" if time is None else f"{time:,.0f} ms" if time >= 100 else f"{time:.3g} ms"
+
+    @property
     def skipped_in_words(self) -> str:
         """The sentence on the batches that the run skipped."""
         count = len(self.skipped)

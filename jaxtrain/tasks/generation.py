@@ -1,53 +1,76 @@
 """Continues sequences of tokens, one token after another, with cached keys and values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxtrain.core.state import Task
+Decode = Callable[[jax.Array, Any, jax.Array | int], tuple[jax.Array, Any]]
+"""Takes tokens (batch, t), a cache or None, and the tokens' position; returns logits (batch, t, tokens) and a cache."""
 
 
 def extend(
     tokens: jax.Array,
     known: jax.Array,
-    end: jax.Array,
+    count: jax.Array,
     made: jax.Array,
     key: jax.Array,
     temperature: jax.Array,
     top_k: jax.Array | None,
-    weights: tuple[Any, Any, Any],
     *,
-    task: Task,
+    decode: Decode,
 ) -> jax.Array:
-    """Returns the tokens with those from position `known` to `end` - 1 drawn from the model.
+    """Returns tokens (batch, context), of which the first `count` are those that the model draws next.
 
-    One program serves every prompt, length, temperature and `top_k`, and another one those without `top_k`: all but the
-    shapes is traced.
+    One program serves every prompt, count, temperature and `top_k`, and another one those without `top_k`: all but the
+    shapes is traced. What is drawn beyond the context is of no use.
 
     Args:
-        tokens: integers (batch, context + 1), of which the first `known`, at least one, are given.
-        known: the position of the first token that is drawn.
-        end: the position after the last one.
+        tokens: integers (batch, context), of which the first `known`, at least one, are given.
+        known: the position after the last token that is given.
+        count: the number of tokens to draw.
         made: the number of tokens that were drawn before, which counts on the random numbers.
         key: the random key of the whole sequence.
         temperature: divides the logits; at 0 the most probable token is taken.
         top_k: the number of most probable tokens that are drawn from; None: all.
-        weights: parameters, model state and values of the step, as the task's functions take them.
-        task: a task whose model has a method `decode`.
+        decode: the model.
     """
-    params, model_state, values = weights
-    _, cache = task.decode(params, model_state, tokens[:, :-1], values, None, 0)
+    _, cache = decode(tokens, None, 0)
+    newest = jax.lax.dynamic_slice_in_dim(tokens, known - 1, 1, axis=1)
 
     def draw(carry: Any) -> Any:
-        i, tokens, cache = carry
-        newest = jax.lax.dynamic_slice_in_dim(tokens, i - 1, 1, axis=1)
-        logits, cache = task.decode(params, model_state, newest, values, cache, i - 1)
-        chosen = choose(logits[:, 0], jax.random.fold_in(key, made + i - known), temperature, top_k)
-        tokens = jax.lax.dynamic_update_slice_in_dim(tokens, chosen[:, None].astype(tokens.dtype), i, axis=1)
-        return i + 1, tokens, cache
+        i, newest, cache, drawn = carry
+        logits, cache = decode(newest, cache, known - 1 + i)
+        chosen = choose(logits[:, 0], jax.random.fold_in(key, made + i), temperature, top_k)
+        newest = chosen[:, None].astype(tokens.dtype)
+        return i + 1, newest, cache, jax.lax.dynamic_update_slice_in_dim(drawn, newest, i, axis=1)
 
-    return jax.lax.while_loop(lambda carry: carry[0] < end, draw, (known, tokens, cache))[1]
+    begin = (jnp.int32(0), newest, cache, jnp.zeros_like(tokens))
+    return jax.lax.while_loop(lambda carry: carry[0] < count, draw, begin)[-1]
+
+
+def extend_each(
+    tokens: jax.Array,
+    known: jax.Array,
+    count: jax.Array,
+    made: jax.Array,
+    seed: jax.Array,
+    temperature: jax.Array,
+    top_k: jax.Array,
+    *,
+    decode: Decode,
+) -> jax.Array:
+    """Extends sequences (n, context) that share nothing but the program, as `extend` does each of them alone.
+
+    Each has an own number in the other arguments (n,). All draw as many tokens as the largest `count`.
+    """
+
+    def one(tokens: jax.Array, known: jax.Array, made: jax.Array, seed: jax.Array, *drawing: jax.Array) -> jax.Array:
+        return extend(tokens[None], known, most, made, jax.random.key(seed), *drawing, decode=decode)[0]
+
+    most = count.max(initial=0)
+    return jax.vmap(one)(tokens, known, made, seed, temperature, top_k)
 
 
 def choose(

@@ -45,34 +45,77 @@ def generate(
         ConfigError: a task or a model that cannot continue a sequence.
     """
     check_generation(prompt, length, temperature, top_k)
-    half = max(1, (context + 1) // 2)
-    known = prompt.shape[1] if prompt.shape[1] <= context else half
-    tokens = np.zeros((len(prompt), context + 1), np.int32)
-    tokens[:, :known] = prompt[:, prompt.shape[1] - known :]
-    drawn: list[np.ndarray] = []
-    made = 0
     program = _compiled(task)
     drawing = (
         jax.random.key(seed),
         jnp.float32(temperature),
         None if top_k is None else jnp.int32(min(top_k, LARGEST)),
     )
-    while made < length:
-        if known == context + 1:
-            tokens = np.roll(tokens, half, axis=1)
-            known = half
-        end = min(context + 1, known + length - made)
-        numbers = (jnp.int32(known), jnp.int32(end), jnp.int32(made))
-        tokens = np.asarray(program(tokens, *numbers, *drawing, weights))
-        drawn.append(tokens[:, known:end])
-        made += end - known
-        known = end
-    return np.concatenate(drawn, axis=1)
+
+    def draw(growing: "Growing", count: int) -> jax.Array:
+        numbers = (jnp.int32(growing.known), jnp.int32(count), jnp.int32(growing.made))
+        return program(weights, growing.windows, *numbers, *drawing)
+
+    return draw_all(draw, Growing(prompt, context), length)
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(task: Task) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(extend, task=task))
+    def program(weights: tuple[Any, Any, Any], *arguments: Any) -> jax.Array:
+        params, model_state, values = weights
+
+        def decode(tokens: jax.Array, cache: Any, position: jax.Array | int) -> Any:
+            return task.decode(params, model_state, tokens, values, cache, position)
+
+        return extend(*arguments, decode=decode)
+
+    return jax.jit(program)
+
+
+class Growing:
+    """Sequences of tokens that grow, and the windows in which a model of a bounded context sees them.
+
+    Where the context is full, the second half of it begins a new window. So does the end of a longer prompt.
+    """
+
+    def __init__(self, prompts: np.ndarray, context: int) -> None:
+        """Takes prompts (batch, n), with at least one token."""
+        self._context = context
+        self._half = max(1, (context + 1) // 2)
+        self._seen = prompts if prompts.shape[1] <= context else prompts[:, -self._half :]
+        self.made = 0
+
+    @property
+    def windows(self) -> np.ndarray:
+        """The newest tokens (batch, context), with zeros behind them."""
+        return np.pad(self._seen.astype(np.int32), ((0, 0), (0, self._context - self.known)))
+
+    @property
+    def known(self) -> int:
+        """The number of tokens in a window."""
+        return self._seen.shape[1]
+
+    @property
+    def room(self) -> int:
+        """The number of tokens that can be drawn before a new window begins."""
+        return self._context + 1 - self.known
+
+    def append(self, tokens: np.ndarray) -> None:
+        """Appends tokens (batch, count), at most as many as there is room for."""
+        self._seen = np.concatenate([self._seen, tokens], axis=1)
+        self.made += tokens.shape[1]
+        if self.known > self._context:
+            self._seen = self._seen[:, -self._half :]
+
+
+def draw_all(draw: Callable[[Growing, int], Any], growing: Growing, length: int) -> np.ndarray:
+    """Returns the `length` tokens (batch, length) that follow; `draw` draws some, and may return more columns."""
+    drawn: list[np.ndarray] = []
+    while growing.made < length:
+        count = min(growing.room, length - growing.made)
+        drawn.append(np.asarray(draw(growing, count))[:, :count])
+        growing.append(drawn[-1])
+    return np.concatenate(drawn, axis=1)
 
 
 def check_generation(prompt: np.ndarray, length: int, temperature: float, top_k: int | None) -> None:

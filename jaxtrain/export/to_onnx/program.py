@@ -14,7 +14,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import UsageError, Words
 from jaxtrain.export.loading import inputs_of
 from jaxtrain.export.outputs import head_of, restores_on_host
-from jaxtrain.export.program import Member, batched, program_of
+from jaxtrain.export.program import Member, batched, prefixes_of, program_of
 from jaxtrain.export.stored_weights import Quantized
 from jaxtrain.export.to_onnx.convert import inline, without_unused
 from jaxtrain.export.to_onnx.graph import IR_VERSION, OPSET, Graph, Spec
@@ -114,10 +114,9 @@ def _spec_of(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _constants(graph: Graph, members: Mapping[int, Member]) -> list[Value]:
     """Returns the weights under their paths in `weights.safetensors`, in the order of the leaves."""
-    prefixes = [f"seed_{seed}/" if len(members) > 1 else "" for seed in members]
     return [
         _restored(graph, leaf, prefix + path)
-        for prefix, member in zip(prefixes, members.values(), strict=True)
+        for prefix, member in zip(prefixes_of(members), members.values(), strict=True)
         for path, leaf in named_leaves(_weights(member))
     ]
 

@@ -46,6 +46,7 @@ def new_canvas(width: float, height: float) -> tuple[Image.Image, ImageDraw.Imag
     return image, ImageDraw.Draw(image)
 
 
+@functools.lru_cache(2048)
 def text_width(text: str, size: int = TEXT) -> float:
     """Returns the width of a text in pixels."""
     return font(size).getlength(text)
