@@ -12,7 +12,6 @@ from jaxtrain.core.pictures import Box, Chart, Charts, Curve, Matrix, Outline, P
 from jaxtrain.trackers.drawing import draw
 from jaxtrain.trackers.drawing.canvas import BLUE, COLOURS, ORANGE, SKY, text_width
 from jaxtrain.trackers.drawing.charts import LEFT, SIDE, TOP, tick_labels, ticks
-from jaxtrain.trackers.drawing.png import encode_png
 
 RNG = np.random.default_rng(0)
 
@@ -26,14 +25,6 @@ def pixels(description) -> np.ndarray:
 
 def count(image: np.ndarray, colour: tuple[int, ...]) -> int:
     return int((image == colour).all(axis=-1).sum())
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1), (33, 20)])
-def test_a_png_holds_the_pixels_to_the_bit(size: tuple[int, int]):
-    drawn = RNG.integers(0, 256, (*size, 3), np.uint8)
-    read = Image.open(io.BytesIO(encode_png(Image.fromarray(drawn))))
-    assert read.mode == "RGB"
-    assert np.array_equal(np.asarray(read), drawn)
 
 
 def test_a_wrong_prediction_has_a_frame_of_another_colour_and_width():

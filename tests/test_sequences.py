@@ -131,7 +131,8 @@ def test_resumed_equals_uninterrupted(run: Any, tmp_path: Path):
 def test_a_lane_of_seeds_is_the_run_of_its_seed_alone(tmp_path: Path):
     train_and_evaluate(config(train__seeds=2), tmp_path / "lanes", data=source(), quiet=True)
     train_and_evaluate(config(seed=1), tmp_path / "solo", data=source(), quiet=True)
-    lane, solo = load_run(tmp_path / "lanes", seed=1), load_run(tmp_path / "solo")
+    lane = load_run(tmp_path / "lanes", seed=1)
+    solo = load_run(tmp_path / "solo")
     np.testing.assert_allclose(lane.predict(TRACES), solo.predict(TRACES), rtol=2e-4, atol=2e-4)
 
 

@@ -227,7 +227,8 @@ def _seconds_before(folder: Path, say: Callable[[str], None]) -> float:
 
 def open_study(prepared: Preparation, ledger: Ledger, stop: Interruption, say: Callable[[str], None]) -> Study:
     """Opens the study of a config: a local one, or the one in the database `search.storage`."""
-    space, section = prepared.space, prepared.config["search"]
+    space = prepared.space
+    section = prepared.config["search"]
     if section["storage"] is None:
         sampler = make_sampler(space, prepared.higher_is_better)
         return LocalStudy(space, sampler, ledger, prepared.trials, section["batch"])

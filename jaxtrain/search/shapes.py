@@ -37,33 +37,34 @@ class Shaping:
 
 def shapes_line(space: Space, trials: int) -> str:
     """Says in one line how many programs the trials of a search may need, and which entries shape them."""
-    count = min(count_shapes(space), trials)
+    shapes = list(_shapes(space))
+    count = min(_count(space.own, shapes), trials)
     if count == 1:
         return "programs: one serves all trials"
-    dimensions = [each.dimension for _, active in _shapes(space) for each in active if each.is_shaping(space.own)]
+    dimensions = [each.dimension for _, active in shapes for each in active if each.is_shaping(space.own)]
     keys = dict.fromkeys(dimension.key for dimension in (*space.member_dimensions, *dimensions))
     return f"programs: up to {count:,}, by {', '.join(keys)}; each is compiled when a trial first needs it"
 
 
 def count_shapes(space: Space) -> float:
     """Counts the shapes of the points of a space, the config's own values among them."""
-    shapes = list(_shapes(space))
-    own_is_among = any(_holds(space.own, members, active) for members, active in shapes)
+    return _count(space.own, list(_shapes(space)))
+
+
+def _count(own: Point, shapes: Sequence[tuple[Point, Sequence[Shaping]]]) -> float:
+    own_is_among = any(_holds(own, members, active) for members, active in shapes)
     return sum(math.prod(each.count for each in active) for _, active in shapes) + (not own_is_among)
 
 
 def _shapes(space: Space) -> Iterator[tuple[Point, Sequence[Shaping]]]:
-    """Yields each choice of members, with the shapes of its active dimensions."""
+    """Yields each choice of members, with the shapes of its active dimensions.
+
+    Which floats enter the program is asked of a config that has one of each: None in the own config tells nothing.
+    """
     for members, active in space.combinations():
-        yield members, [Shaping(dimension, _has_hyperparameters(space, members, dimension)) for dimension in active]
-
-
-def _has_hyperparameters(space: Space, members: Point, dimension: Dimension) -> bool:
-    """Tells whether the floats of a dimension enter the program; a config without one, None, tells nothing of them."""
-    value = next((value for value in dimension.ends if isinstance(value, float)), None)
-    if value is None:
-        return False
-    return dimension.key in hyperparameters(resolve_config(space.config, members | {dimension.key: value}).config)
+        floats = {d.key: value for d in active for value in d.ends if isinstance(value, float)}
+        traced = hyperparameters(resolve_config(space.config, members | floats).config)
+        yield members, [Shaping(dimension, dimension.key in floats.keys() & traced.keys()) for dimension in active]
 
 
 def _holds(point: Point, members: Point, active: Sequence[Shaping]) -> bool:

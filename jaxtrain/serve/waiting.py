@@ -19,7 +19,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(eq=False)
 class Job:
-    """Rows of a request that a program is to be called on until `deadline`, a time of `time.monotonic`.
+    """Rows of a request on which a program must be called by `deadline`, a time of `time.monotonic`.
 
     `answer` gets the outputs. Who no longer waits cancels it, and rows that have not begun are dropped.
     """

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.files import exists, file_time, full_path
-from jaxtrain.trackers.mlflow_content import RUN_TAG, params_of, tags_of, too_long
+from jaxtrain.trackers.mlflow_content import RUN_TAG, milliseconds, params_of, tags_of, too_long
 from jaxtrain.trackers.mlflow_deliveries import Deliveries
 from jaxtrain.trackers.mlflow_ledger import FOLDER, Batch, Key, Ledger
 from jaxtrain.trackers.mlflow_rest import PROXIED, Json, MlflowServer, Refused, ServerDown
@@ -148,9 +148,7 @@ class MlflowRun:
     def _settle(self, batch: Batch) -> None:
         """Sends what was on its way, unless it was read from the run's files and sent since."""
         if not all(map(self.has, batch.keys)):
-            self._demand_control()
-            self.server.log(self.id, batch.metrics)
-            self.note(batch.keys)
+            self.log(batch)
 
     def _add_pairs(self, kind: Literal["params", "tags"], values: Mapping[str, str]) -> None:
         """Adds a request with all of these, whose parts are one for each."""
@@ -163,7 +161,7 @@ class MlflowRun:
 
     def _set_ended(self, status: str, ended: float) -> None:
         self._demand_control()
-        self.server.set_status(self.id, status, round(ended * 1000))
+        self.server.set_status(self.id, status, milliseconds(ended))
         self.note([_ended(status, ended)])
 
     def _find(self) -> Json | None:
@@ -190,7 +188,7 @@ class MlflowRun:
 
 def _ended(status: str, ended: float) -> Key:
     """Returns the key of the status of a run that ended at a time, in Unix seconds."""
-    return "status", round(ended * 1000), status, 0
+    return "status", milliseconds(ended), status, 0
 
 
 def written(path: Path) -> float:
