@@ -134,7 +134,7 @@ def test_the_report_says_in_how_many_seeds_a_metric_is_undefined(whole):
     numbers = {"seed_1/loss": 1.0, "seed_2/loss": 2.0, "seed_1/roc_auc": 0.5, "seed_2/roc_auc": np.nan}
     seeds = {"validation": over_lanes(numbers, SEED), "diverged": {}}
     lines = train_report(dataclasses.replace(trained(tiny(THREE), whole), seeds=seeds), whole)
-    assert "  validation roc_auc    0.5  (undefined in 1 of 2 seeds)" in lines
+    assert "  validation roc_auc    0.5  nan  nan to nan  (undefined in 1 of 2 seeds)" in lines
 
 
 # A seed that diverges

@@ -108,9 +108,8 @@ def _lane_lines(lanes: Mapping[str, Any], kind: str) -> Iterator[str]:
         for name, spread in spreads.items():
             mean, std, low, high = (format_number(spread[part]) for part in ("mean", "std", "low", "high"))
             count = len(spread["values"])
-            numbers = f"{mean}  {std}  {low} to {high}" if count > 1 else mean
             missing = "" if count == most else f"  (undefined in {most - count} of {most} {kind}s)"
-            yield f"  {split:<11}{name:<10} {numbers}{missing}"
+            yield f"  {split:<11}{name:<10} {mean}  {std}  {low} to {high}{missing}"
     for number, step in lanes["diverged"].items():
         yield f"  {kind} {number} diverged after step {step}"
 
