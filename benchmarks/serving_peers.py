@@ -29,7 +29,8 @@ class OneByOne:
 
     def __init__(self, predict: Callable[[Arrays], Arrays], model: ExportedModel, _: Metrics) -> None:
         self.waiting: list[Any] = []
-        self.program = PaddedProgram(model.program, (1,))  # for the count of compilations alone
+        self.program = PaddedProgram(model.program, (1,))  # named by who submits, never called
+        self.compilations = 0
         self._predict = predict
         self._thread = ThreadPoolExecutor(1)
 
@@ -41,7 +42,7 @@ class OneByOne:
     def stop(self) -> None:
         self._thread.shutdown()
 
-    def submit(self, arguments: Arrays, rows: int, deadline: float) -> asyncio.Future[Arrays]:
+    def submit(self, program: PaddedProgram, arguments: Arrays, rows: int, deadline: float) -> asyncio.Future[Arrays]:
         return asyncio.get_running_loop().run_in_executor(self._thread, self._predict, arguments)
 
 
