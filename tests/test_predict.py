@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -645,17 +646,21 @@ def test_one_logit_for_two_classes_gives_both_their_probabilities():
 # Texts
 
 
+TRANSFORMER = {"model.name": "transformer", "model.width": 8, "model.layers": 1, "model.heads": 2, "model.dropout": 0.0}
+
+
+def of_words(folder: Path, given: dict[str, Any]) -> Any:
+    """Writes a text into a folder; returns the config of a short run on its characters."""
+    (folder / "words.txt").write_text("the cat sat. a dog ran! " * 60)
+    data = {"name": "text", "path": str(folder), "file": "words.txt", "context": 16, "tokens": "characters"}
+    return tiny({**SHORT, "data": {**data, "batch_size": 8}, "task.name": "language_modelling", **given})
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a text of characters; exported with weights in int8, too."""
     folder = tmp_path_factory.mktemp("texts")
-    (folder / "words.txt").write_text("the cat sat. a dog ran! " * 60)
-    given = {
-        **{"data.name": "text", "data.path": str(folder), "data.file": "words.txt", "data.context": 16},
-        **{"data.tokens": "characters", "task.name": "language_modelling", "model.name": "transformer"},
-        **{"model.width": 8, "model.layers": 1, "model.heads": 2, "model.dropout": 0.0, "data.batch_size": 8},
-    }
-    train_and_evaluate(tiny({**SHORT, **given}), folder / "run", quiet=True)
+    train_and_evaluate(of_words(folder, TRANSFORMER), folder / "run", quiet=True)
     assert main(["export", f"--workdir={folder / 'run'}", "--quiet", "--quantize=int8"]) == 0
     description = json.loads((folder / "run/export/model.json").read_text())
     assert description["quality"]["export"].keys() == {"loss", "accuracy", "perplexity", "bits_per_byte"}
@@ -712,6 +717,47 @@ def test_an_export_without_a_cache_says_that_it_continues_no_text(texts: Path):
         UsageError, match=r"generate: got an export without continuation\.jaxexp; expected one that can"
     ):
         model.generate("the")
+
+
+def test_an_ensemble_of_language_models_draws_by_the_mean_of_their_probabilities(tmp_path: Path):
+    train_and_evaluate(of_words(tmp_path, {**TRANSFORMER, "train.seeds": 2}), tmp_path / "run", quiet=True)
+    folder, _ = export_run(tmp_path / "run", ensemble=True, formats=[])
+    model = load_export(folder)
+    runs = [load_run(tmp_path / "run", seed=seed) for seed in (0, 1)]
+    vocabulary = runs[0].info.vocabulary
+    assert vocabulary is not None
+    text = "the cat" + model.generate("the cat", 9, temperature=0.0)
+    tokens = vocabulary.encode(text)[None, :16]
+    mean = np.mean([jax.nn.softmax(run.predict(tokens)) for run in runs], axis=0)
+    assert mean[0, 6:-1].argmax(axis=-1).tolist() == tokens[0, 7:].tolist()
+
+
+class NoCache(nn.Module):
+    """Logits of the next token from the last one alone."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        return nn.Embed(self.outputs, self.outputs)(inputs)
+
+
+class FixedCache(NoCache):
+    """The same with a method decode that takes one text at a time."""
+
+    def decode(self, tokens: jax.Array, cache: Any, position: jax.Array | int) -> tuple[jax.Array, Any]:
+        raise NotImplementedError("one text at a time")
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("NoCache", "which caches nothing"), ("FixedCache", r"whose method decode .* \(one text at a time\)")],
+)
+def test_a_model_that_continues_no_text_is_exported_without_that_and_says_why(model: str, reason: str, tmp_path: Path):
+    train_and_evaluate(of_words(tmp_path, {"model.name": f"{__name__}:{model}"}), tmp_path / "run", quiet=True)
+    with pytest.warns(JaxtrainWarning, match=rf"continuation\.jaxexp: got the model .*, {reason}; .* It is left out"):
+        folder, _ = export_run(tmp_path / "run", formats=[])
+    assert load_export(folder).continuation is None
 
 
 def test_tokens_are_compared_with_the_logits_at_their_places():

@@ -13,7 +13,7 @@ from jaxtrain.errors import ConfigError, JaxtrainWarning, Words
 from jaxtrain.export.generation import NUMBERS
 from jaxtrain.export.loading import CONTINUATION
 from jaxtrain.export.outputs import Head, head_of
-from jaxtrain.export.program import ERRORS_OF_TRACING, Member, prefixes_of, serialize, weights_of
+from jaxtrain.export.program import ERRORS_OF_TRACING, Member, first_line, prefixes_of, serialize, weights_of
 from jaxtrain.tasks.generation import Decode, extend_each
 from jaxtrain.training.trained_run import Run
 
@@ -21,8 +21,8 @@ from jaxtrain.training.trained_run import Run
 def export_continuation(run: Run, members: Mapping[int, Member]) -> bytes | None:
     """Exports the program that draws tokens after windows; `run` is the first of the members.
 
-    With the weights inside it would hold a second copy of them. Returns None, with a warning, for a model without a
-    cache.
+    With the weights inside it would hold a second copy of them. Returns None, with a warning, for a model that has no
+    such program.
     """
     head = head_of(run.config["task"]["name"], run.info)
 
@@ -38,10 +38,14 @@ def export_continuation(run: Run, members: Mapping[int, Member]) -> bytes | None
     tokens = jax.ShapeDtypeStruct((size, *run.info.input_shape), np.int32)
     try:
         return serialize(program, jax.eval_shape(lambda: weights_of(members)), tokens=tokens, **rows)
-    except (ConfigError, *ERRORS_OF_TRACING):
-        got = Words(f"the model {run.config['model']['name']!r}, which caches nothing")
-        warnings.warn(JaxtrainWarning(CONTINUATION, got, "one with a method decode", "It is left out"), stacklevel=2)
-        return None
+    except ConfigError:
+        reason = "which caches nothing"
+    except ERRORS_OF_TRACING as error:
+        reason = f"whose method decode cannot be exported ({first_line(error)})"
+    got = Words(f"the model {run.config['model']['name']!r}, {reason}")
+    expected = "one with a method decode, for any number of texts"
+    warnings.warn(JaxtrainWarning(CONTINUATION, got, expected, "It is left out"), stacklevel=2)
+    return None
 
 
 def _joined(members: Sequence[Member], head: Head) -> Decode:

@@ -133,7 +133,7 @@ def export_program(run: Run, members: Sequence[Member]) -> bytes:
     try:
         return serialize(program, **batched(inputs))
     except ERRORS_OF_TRACING as error:
-        got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({_first_line(error)})")
+        got = Words(f"the model {run.config['model']['name']!r}, which cannot be exported ({first_line(error)})")
         expected = "a model of operations that take any number of examples, on any platform"
         raise UsageError("model.name", got, expected, "Use it by load_run") from error
 
@@ -162,5 +162,6 @@ def _without_source_places() -> Iterator[None]:
         jax.config.update(setting, before)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's text, or the name of its type."""
     return next(iter(str(error).splitlines()), type(error).__name__)
