@@ -93,12 +93,13 @@ class Trained(NamedTuple):
     untrained: float
 
 
-def train_rates(built: Experiment, rates: np.ndarray) -> Trained:
+def train_rates(built: Experiment, rates: np.ndarray, first_seed: int = 0) -> Trained:
     """Trains each rate in full with three seeds, as lanes, and evaluates 20 times; a diverged lane has the loss inf."""
     total = built.lengths.total
     population = Population(built.rules, built.mesh, lanes=len(rates) * SEEDS)
     hparams = {**built.hparams, "optimizer.learning_rate": np.repeat(rates, SEEDS)}
-    states = population.init(np.tile(range(SEEDS), len(rates)), hparams, built.example)
+    seeds = range(first_seed, first_seed + SEEDS)
+    states = population.init(np.tile(seeds, len(rates)), hparams, built.example)
     judge = built.eval_batches("validation")
     losses = [finish_each(population.fetch(population.evaluate(states, judge)["loss"]))]
     at = 0

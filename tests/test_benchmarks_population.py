@@ -40,6 +40,9 @@ def test_lr_suggestion_reports_development_and_held_out_tasks_apart(tmp_path: Pa
         assert made["seconds"]["grid"] > 0
     sets = [made["combination"]["data"] for group in found["combinations"].values() for made in group]
     assert sets[0] != sets[1]
+    (made,) = found["combinations"]["held out"]
+    assert made["regret"]["grid, other seeds"]["best"] in made["grid"]["best"]
+    assert made["rates"]["grid, other seeds"][0] in made["grid"]["rates"]
     assert "the interval covers the best rate" in printed
 
 

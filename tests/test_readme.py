@@ -25,6 +25,7 @@ BLOCKS = list(BLOCK.finditer(README))
 SHORTER = [
     ("configs/digits.py", '"40 epochs"', '"10 epochs"'),
     ("configs/digits.py", "(128, 128)", "(64, 64)"),
+    ("configs/digits.py", "    return config\n", "    config.track.pictures = None\n    return config\n"),
     (
         "configs/digits.py",
         "    return config\n",
@@ -113,6 +114,10 @@ def test_every_command_runs_in_order(folder: Path) -> None:
         outputs |= own or run_in_turn(folder, together)
     assert "done at step" in outputs[f"{COMMAND}--config=configs/digits.py"]
     assert (folder / "runs" / "second" / "result.json").exists()
+    counts = re.search(r"(\d+) warning, (\d+) fault", outputs[f"{COMMAND}check --config=configs/digits.py"])
+    assert counts
+    assert int(counts[1]) <= 1
+    assert int(counts[2]) == 0
 
 
 @pytest.mark.slow

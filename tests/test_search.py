@@ -392,11 +392,12 @@ def stopped_after_the_first_rung(base: Config, folder: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("more", [6, 13])
-def test_a_study_that_was_stopped_goes_on_with_another_number_of_trials(more, tmp_path, monkeypatch):
+def test_a_study_that_was_stopped_goes_on_with_another_number_of_trials(more, tmp_path, monkeypatch, capsys):
     halved = {"search__halving": "successive", "search__reduction": 2}
     run_search(config(**halved), tmp_path / "whole", quiet=True)
     stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
-    run_search(config(search__trials=more, **halved), tmp_path / "stopped", quiet=True)
+    run_search(config(search__trials=more, **halved), tmp_path / "stopped")
+    assert "restarts" not in capsys.readouterr().err, "the states that were saved are used"
     found = told(tmp_path / "stopped")
     assert sorted(found) == [*range(max(more, 9))], "the batch that was begun is finished as it was"
     assert {number: found[number] for number in range(9)} == told(tmp_path / "whole")

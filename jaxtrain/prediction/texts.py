@@ -1,7 +1,8 @@
 """Texts to predict from: the lines of files as prompts to continue, and files each of which is an example."""
 
+import itertools
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -39,30 +40,27 @@ class Prompts:
     def pieces(self) -> Generator[Piece]:
         """Yields the prompts in their order, as objects (n,)."""
         for file in self.files:
-            rows: list[int] = []
-            prompts: list[str] = []
-            with open_lines(file, self.form.section.get("encoding", "utf-8")) as lines:
-                for row, line in enumerate(lines):
-                    prompt = line.rstrip("\r\n")
-                    if not prompt:
-                        where = f"{file}, line {row + 1}"
-                        self.bad.note(DataError(where, Words("an empty line"), "a prompt in each line"))
-                        continue
-                    rows.append(row)
-                    prompts.append(prompt)
-                    if len(rows) == BLOCK:
-                        yield self._piece(file, rows, prompts)
-                        rows = []
-                        prompts = []
-            if rows:
-                yield self._piece(file, rows, prompts)
+            prompts = self._prompts(file)
+            while block := list(itertools.islice(prompts, BLOCK)):
+                yield self._piece(file, *zip(*block, strict=True))
 
-    def _piece(self, file: Path, rows: list[int], prompts: list[str]) -> Piece:
+    def _prompts(self, file: Path) -> Iterator[tuple[int, str]]:
+        """Yields the row and the text of each line that can be continued."""
+        with open_lines(file, self.form.section.get("encoding", "utf-8")) as lines:
+            for row, line in enumerate(lines):
+                prompt = line.rstrip("\r\n")
+                if prompt:
+                    yield row, prompt
+                else:
+                    where = f"{file}, line {row + 1}"
+                    self.bad.note(DataError(where, Words("an empty line"), "a prompt in each line"))
+
+    def _piece(self, file: Path, rows: Sequence[int], prompts: Sequence[str]) -> Piece:
         self._count_unknown(file, prompts)
         ids = row_ids(str(file), np.array(rows), alone=len(self.files) == 1)
         return Piece(ids, np.array(prompts, object))
 
-    def _count_unknown(self, file: Path, prompts: list[str]) -> None:
+    def _count_unknown(self, file: Path, prompts: Sequence[str]) -> None:
         vocabulary = self.form.info.vocabulary
         if vocabulary is not None and vocabulary.unknown is not None:
             self.unknown[str(file)] += sum(vocabulary.unknown in vocabulary.encode(prompt) for prompt in prompts)

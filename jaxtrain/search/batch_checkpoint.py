@@ -17,6 +17,7 @@ from jaxtrain.search.programs import Program
 from jaxtrain.search.space import Point
 from jaxtrain.search.trials import Outcome, Record
 from jaxtrain.storage.checkpoints import Checkpoints
+from jaxtrain.storage.joined_leaves import join_leaves, joined_shapes, split_leaves
 from jaxtrain.training.shared_frozen import shares_frozen
 
 _EMPTY = {"empty": np.zeros(())}
@@ -52,7 +53,7 @@ class WorkFiles:
             "ended": [outcome.to_json() for outcome in work.ended],
         }
         self._count += 1
-        self._checkpoints.save(self._count, states | _EMPTY, memory)
+        self._checkpoints.save(self._count, join_leaves(states) | _EMPTY, memory)
         self._checkpoints.wait()
 
     def load(self, batch: Batch) -> Work | None:
@@ -64,15 +65,16 @@ class WorkFiles:
         begun = [i for i, chunk in enumerate(memory["chunks"]) if chunk["begun"]]
         shapes = {str(i): _shapes(batch.groups[chunks[i].program], chunks[i], batch.seeds) for i in begun}
         try:
-            restored = self._checkpoints.restore(shapes | _EMPTY)
+            restored = self._checkpoints.restore(joined_shapes(shapes) | _EMPTY)
         except JaxtrainError as error:
             self._say(f"{error}. The batch restarts from step 0")
             return None
         if restored is None or restored.memory != memory:  # an older step replaced a damaged one
             self._say(f"{self._folder}: the newest checkpoint is damaged; the batch restarts from step 0")
             return None
+        states = split_leaves(restored.state, shapes)
         for i in begun:
-            chunks[i].states = restored.state[str(i)]
+            chunks[i].states = states[str(i)]
         records = {(number, seed): Record(**record) for number, seed, record in memory["records"]}
         ended = [Outcome.from_json(row) for row in memory["ended"]]
         return batch.rechunk(Work(chunks, records, memory["rung"], ended))

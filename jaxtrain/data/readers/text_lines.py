@@ -56,10 +56,7 @@ def _lines(stored: BinaryIO, codec: str, file: Path, most: int | None) -> Iterat
     with guarded(file, "read"):
         try:
             for text in _blocks(stored, codec, file, most):
-                if "\0" in text:
-                    line = lines + text[: text.index("\0")].count("\n") + 1
-                    hint = "Save it as text in UTF-8, or set data.encoding=utf-16-le if it is such a text"
-                    raise DataError(f"{file}, line {line}", Words("a null byte"), "text", hint)
+                _demand_no_null(text, lines, file)
                 yield from io.StringIO(text, "\n")
                 lines += text.count("\n")
         except UnicodeDecodeError as error:
@@ -70,6 +67,14 @@ def _lines(stored: BinaryIO, codec: str, file: Path, most: int | None) -> Iterat
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             got = Words(f"a compressed file that cannot be read ({error})")
             raise DataError(str(file), got, "a whole gzip file", "Fetch it again") from error
+
+
+def _demand_no_null(text: str, lines: int, file: Path) -> None:
+    """Raises DataError for a null byte in a text that follows this many lines of its file."""
+    if "\0" in text:
+        line = lines + text[: text.index("\0")].count("\n") + 1
+        hint = "Save it as text in UTF-8, or set data.encoding=utf-16-le if it is such a text"
+        raise DataError(f"{file}, line {line}", Words("a null byte"), "text", hint)
 
 
 def _blocks(stored: BinaryIO, codec: str, file: Path, most: int | None) -> Iterator[str]:
