@@ -31,7 +31,8 @@ from float_data import host_float_split  # noqa: E402
 from lane_programs import by_hand, lanes_call, solo_calls, solo_steps, torch_loop  # noqa: E402
 
 from jaxtrain.core.batches import Batches  # noqa: E402
-from jaxtrain.parallel.population import Population, fit_width  # noqa: E402
+from jaxtrain.parallel.population import Population  # noqa: E402
+from jaxtrain.parallel.width import fit_width  # noqa: E402
 from jaxtrain.training.experiment import Experiment  # noqa: E402
 
 LANES = 32

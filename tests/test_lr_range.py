@@ -311,7 +311,7 @@ def test_what_is_no_range_or_no_float_is_refused(given, said):
 
 
 def test_more_lanes_than_memory_are_refused_before_they_run(monkeypatch):
-    monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
+    monkeypatch.setattr("jaxtrain.parallel.width.memory_limit", lambda mesh: 1000)
     with pytest.raises(UsageError, match=r"lanes: got 14, at width 1 .*MiB.*expected at most .*MiB.*fewer lanes"):
         measured(experiment())
 

@@ -276,7 +276,7 @@ def test_a_ramp_over_rprop_is_refused_and_lanes_are_not(tmp_path, capsys):
 
 
 def test_more_lanes_than_memory_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
+    monkeypatch.setattr("jaxtrain.parallel.width.memory_limit", lambda mesh: 1000)
     assert ran(tmp_path).code == 2
     assert "lanes: got 16" in capsys.readouterr().err
     assert not (tmp_path / "run" / "lr_range").exists()

@@ -20,7 +20,9 @@ from jaxtrain.optimizers import OPTIMIZERS
 from jaxtrain.optimizers.schedules import SCHEDULES
 from jaxtrain.parallel.compilation import count_compilations
 from jaxtrain.parallel.mesh import compile_init, compile_train_call, device_mesh
-from jaxtrain.parallel.population import Population, compare_with_solo, fit_width
+from jaxtrain.parallel.population import Population
+from jaxtrain.parallel.solo_comparison import compare_with_solo
+from jaxtrain.parallel.width import fit_width
 from jaxtrain.training.experiment import Experiment, build
 
 pytestmark = pytest.mark.bits
@@ -280,6 +282,6 @@ def test_the_width_is_planned_before_anything_runs(monkeypatch: pytest.MonkeyPat
     assert fit_width(population, 4, *needs).width == 4
     wide = dataclasses.replace(population, width=8).plan_bytes(*needs)
     assert wide > population.plan_bytes(*needs)
-    monkeypatch.setattr("jaxtrain.parallel.population.memory_limit", lambda mesh: 1000)
+    monkeypatch.setattr("jaxtrain.parallel.width.memory_limit", lambda mesh: 1000)
     with pytest.raises(UsageError, match=r"lanes: got 8.*MiB.*expected at most .*MiB"):
         fit_width(population, None, *needs)

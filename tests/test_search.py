@@ -345,11 +345,11 @@ def test_a_study_with_more_trials_than_fit_is_cut_into_chunks(overrides, tmp_pat
 
 @pytest.mark.bits
 def test_trials_too_big_to_share_a_device_run_one_by_one(tmp_path, monkeypatch):
-    import jaxtrain.parallel.population
+    import jaxtrain.parallel.width
     import jaxtrain.search.programs
 
     run_search(config(search__trials=3), tmp_path / "lanes", quiet=True)
-    for module in (jaxtrain.parallel.population, jaxtrain.search.programs):
+    for module in (jaxtrain.parallel.width, jaxtrain.search.programs):
         monkeypatch.setattr(module, "memory_limit", lambda mesh: 1000)
     run_search(config(search__trials=3), tmp_path / "one_by_one", quiet=True)
     assert told(tmp_path / "one_by_one") == told(tmp_path / "lanes")
@@ -417,13 +417,13 @@ def test_a_study_whose_sampler_learns_is_extended_in_the_batches_that_it_began_w
 
 @pytest.mark.bits
 def test_a_study_that_was_stopped_goes_on_where_lanes_fit_one_by_one(tmp_path, monkeypatch):
-    import jaxtrain.parallel.population
+    import jaxtrain.parallel.width
     import jaxtrain.search.programs
 
     halved = {"search__halving": "successive", "search__reduction": 2}
     run_search(config(**halved), tmp_path / "whole", quiet=True)
     stopped_after_the_first_rung(config(**halved), tmp_path / "stopped", monkeypatch)
-    for module in (jaxtrain.parallel.population, jaxtrain.search.programs):
+    for module in (jaxtrain.parallel.width, jaxtrain.search.programs):
         monkeypatch.setattr(module, "memory_limit", lambda mesh: 1000)
     run_search(config(**halved), tmp_path / "stopped", quiet=True)
     assert told(tmp_path / "stopped") == told(tmp_path / "whole")

@@ -15,7 +15,8 @@ from jaxtrain.core.state import Rules, TrainState
 from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.errors import ConfigError, nearest
 from jaxtrain.parallel.mesh import Devices, device_mesh
-from jaxtrain.parallel.population import Population, fit_width
+from jaxtrain.parallel.population import Population
+from jaxtrain.parallel.width import fit_width
 
 CAPACITY = 100  # maximum steps of one call; longer lanes make several
 START = "lr_range.start"

@@ -22,18 +22,15 @@ from jaxtrain.core.frozen import SharedByLanes, map_lanes, put_shared, take_shar
 from jaxtrain.core.metric import Metrics
 from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, StepFunction, eval_call, train_call, train_step
-from jaxtrain.errors import ConfigError, UsageError, Words
-from jaxtrain.parallel.memory import memory_limit, plan_memory
+from jaxtrain.errors import ConfigError
+from jaxtrain.parallel.memory import plan_memory
 from jaxtrain.parallel.mesh import (
     Devices,
     compile_init,
     compile_lanes,
-    compile_train_call,
-    device_mesh,
     lane_shapes,
     pick_lanes,
     replace_lane,
-    replicate,
     replicated_shapes,
     shard_lanes,
 )
@@ -328,72 +325,3 @@ def _check_seeds(seeds: Any) -> None:
     given = np.asarray(seeds)
     if given.dtype.kind not in "iu" or given.min() < 0 or given.max() > np.iinfo(np.uint32).max:
         raise ConfigError("seeds", seeds, "integers from 0 to 2**32 - 1")
-
-
-def preferred_width(lanes: int, width: int | None, *, share_frozen: bool = False) -> int:
-    """Returns the number of lanes to take at a time if memory allows: `width`, or for None 1 on a CPU, else all.
-
-    On a CPU `lax.map` over lanes is faster than `vmap`, except for lanes that share frozen parameters: what depends on
-    those alone is computed once for all lanes of a `vmap`.
-    """
-    one_by_one = jax.default_backend() == "cpu" and not share_frozen
-    return width or (1 if one_by_one else lanes)
-
-
-def fit_width(population: Population, width: int | None, hparams: Mapping[str, Any], batches: Batches) -> Population:
-    """Sets the width of a population: the number of lanes that each device takes at a time.
-
-    For `width` None it is that of `preferred_width`, halved until the program fits in memory by XLA's memory analysis.
-    A given `width` is used as it is. Raises UsageError if that, or a single lane, does not fit.
-    """
-    wanted = preferred_width(population.lanes, width, share_frozen=population.share_frozen)
-    limit = memory_limit(population.mesh)
-    while True:
-        candidate = replace(population, width=wanted)
-        planned = candidate.plan_bytes(hparams, batches)
-        if planned <= limit:
-            return candidate
-        if width is not None or wanted == 1:
-            got = Words(f"{population.lanes}, at width {wanted} {planned / 2**20:,.0f} MiB on each device")
-            hint = "Take fewer lanes, or a smaller model or batch"
-            raise UsageError("lanes", got, f"at most {limit / 2**20:,.0f} MiB", hint)
-        wanted = max(1, min(wanted, candidate.effective_width) // 2)
-
-
-def compare_with_solo(
-    population: Population,
-    seeds: Sequence[int],
-    hparams: Mapping[str, Any],
-    batches: Batches,
-    steps: int,
-    *,
-    states: TrainState | None = None,
-) -> np.ndarray:
-    """Returns each lane's relative L2 distance between its parameters and those of its solo run, (lanes,).
-
-    Lanes and solo runs start from initial weights and take the same `steps`; `states` are those of lanes that took them
-    already. Solo runs use one device. The distance is 0 at width 1. Use it to check a model of your own before a
-    search.
-    """
-    example = jax.device_get(batches.example)
-    if states is None:
-        states, _ = population.call(population.init(seeds, hparams, example), batches, steps)
-    rules = population.rules
-    one = device_mesh(1)
-    init = compile_init(rules, one)
-    call = compile_train_call(rules, one, "mesh", population.step)
-    batches = batches.replace(data=replicate(jax.device_get(batches.data), one))
-    floats = {name: np.broadcast_to(np.float32(value), (population.lanes,)) for name, value in hparams.items()}
-    distances = []
-    for lane, seed in enumerate(seeds):
-        own = {name: values[lane] for name, values in floats.items()}
-        solo, _ = call(init(jax.random.key(seed), example, own), batches, steps)
-        distances.append(_distance(population.fetch_lane(states, lane).params, jax.device_get(solo.params)))
-    return np.asarray(distances)
-
-
-def _distance(params: Any, reference: Any) -> float:
-    """Returns ||params - reference|| / ||reference||, the L2 norms over all leaves, in float64."""
-    difference = jax.tree.map(lambda a, b: np.sum((np.float64(a) - np.float64(b)) ** 2), params, reference)
-    size = jax.tree.map(lambda b: np.sum(np.float64(b) ** 2), reference)
-    return float(np.sqrt(sum(jax.tree.leaves(difference)) / sum(jax.tree.leaves(size))))

@@ -17,8 +17,9 @@ from jaxtrain.core.trees import tree_bytes
 from jaxtrain.data import Source
 from jaxtrain.errors import ConfigError, UsageError
 from jaxtrain.parallel.memory import memory_limit
-from jaxtrain.parallel.population import Population, fit_width, preferred_width
+from jaxtrain.parallel.population import Population
 from jaxtrain.parallel.shared_programs import drop_all_programs, drop_programs
+from jaxtrain.parallel.width import fit_width, preferred_width
 from jaxtrain.search.lanes import Lanes, OneByOne
 from jaxtrain.search.space import Trial
 from jaxtrain.tasks import needs_of

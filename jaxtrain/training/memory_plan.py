@@ -11,7 +11,8 @@ from jaxtrain.core.trees import tree_bytes
 from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.memory import PlannedMemory, memory_limit, plan_memory
 from jaxtrain.parallel.mesh import plan_train_call
-from jaxtrain.parallel.population import Population, preferred_width
+from jaxtrain.parallel.population import Population
+from jaxtrain.parallel.width import preferred_width
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.feeds import DeviceFeed
 from jaxtrain.training.shared_frozen import shares_frozen
@@ -24,7 +25,7 @@ def demand_memory(experiment: Experiment, step: StepFunction = train_step) -> No
     """Raises ConfigError where a call of a single run needs more memory than is free on a device; runs nothing.
 
     The program that is compiled for the answer is that of the run. Its data are not counted, since their feed was
-    chosen by what fits. Lanes are judged by `parallel/population.py:fit_width`.
+    chosen by what fits. Lanes are judged by `parallel/width.py:fit_width`.
     """
     config = experiment.config
     if lane_count(config) > 1:

@@ -17,7 +17,8 @@ from jaxtrain.core.spikes import steps_taken
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import CallOutput, StepFunction
 from jaxtrain.parallel.mesh import TrainCall, compile_train_call, replicate
-from jaxtrain.parallel.population import Population, fit_width
+from jaxtrain.parallel.population import Population
+from jaxtrain.parallel.width import fit_width
 from jaxtrain.training.divergence import explain_divergence, find_last_finite
 from jaxtrain.training.experiment import Experiment
 from jaxtrain.training.fine_tuning import load_initial_weights
