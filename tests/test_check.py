@@ -111,7 +111,7 @@ def test_sound_experiments_have_no_fault_and_at_most_one_warning(task: planted.T
 @pytest.mark.slow
 def test_a_config_of_a_language_model_has_no_fault_and_at_most_one_warning():
     """The README's commands check the other config whose data need no file; benchmarks/planted_faults.py all."""
-    smaller = {"model.layers": 1, "model.width": 16, "data.context": 32, "data.batch_size": 6}
+    smaller = {"model.layers": 1, "model.width": 16, "data.context": 32, "data.batch_size": 8}
     judge_sound(load_config(ROOT / "configs" / "python_source_gpt.py", smaller))
 
 
