@@ -120,7 +120,7 @@ def measure(combination: Combination, quick: bool) -> dict[str, Any]:
     for name, each in rates.items():
         found["regret"][name] = {kind: float(np.mean(regrets[kind][at : at + len(each)])) for kind in GOALS}
         at += len(each)
-    best = _best_rate(grid, {kind: each[: len(grid)] for kind, each in regrets.items()})
+    best = float(grid[_best_place({kind: each[: len(grid)] for kind, each in regrets.items()})])
     interval = result.interval
     return found | {
         "best_rate": best,
@@ -135,15 +135,18 @@ def measure_floor(combination: Combination, found: Mapping[str, Any], quick: boo
     """Returns a measurement with the best rate of the same grid under other seeds, and its regret."""
     grid = np.asarray(found["grid"]["rates"])
     trained = train_rates(experiment(combination, steps=20 if quick else None), grid, first_seed=SEEDS)
-    rate = _best_rate(grid, {kind: _regrets(getattr(trained, kind), trained.untrained, len(grid)) for kind in GOALS})
-    at = int(np.argmin(np.abs(np.log(grid / rate))))
+    at = _best_place({kind: _regrets(getattr(trained, kind), trained.untrained, len(grid)) for kind in GOALS})
     regret = {kind: found["grid"][kind][at] for kind in GOALS}
-    return {**found, "rates": {**found["rates"], FLOOR: [rate]}, "regret": {**found["regret"], FLOOR: regret}}
+    return {
+        **found,
+        "rates": {**found["rates"], FLOOR: [float(grid[at])]},
+        "regret": {**found["regret"], FLOOR: regret},
+    }
 
 
-def _best_rate(grid: np.ndarray, regrets: Mapping[str, np.ndarray]) -> float:
-    """Returns the rate with the least regret, by the last evaluation counted a quarter, as the goals allow it more."""
-    return float(grid[np.argmin(np.maximum(regrets["best"], regrets["last"] / 4))])
+def _best_place(regrets: Mapping[str, np.ndarray]) -> int:
+    """Returns the place of the least regret, of which that by the last evaluation counts a quarter, as in the goals."""
+    return int(np.argmin(np.maximum(regrets["best"], regrets["last"] / 4)))
 
 
 def _tester(built: Any, quick: bool) -> Any:

@@ -145,6 +145,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"Did you mean '{close[0]}'?" if close else ""
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of the text of a library's error, or the name of its type where that is empty."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def one_of(names: Iterable[str]) -> str:
     """Returns "one of a, b", or the name alone where there is one."""
     listed = list(names)

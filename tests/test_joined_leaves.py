@@ -16,7 +16,7 @@ def a_tree(scale: float = 1.0) -> Any:
     """Leaves of five dtypes, a scalar, an empty one, a view and what lanes share."""
     return {
         "0": {"kernel": scale * np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(7, np.int32)},
-        "1": [np.zeros((0, 4), np.float32), np.array([True, False]), np.arange(12, dtype=np.float32)[::2]],
+        "1": [np.zeros((0, 4), np.float32), np.array([True, False]), np.arange(8, dtype=np.float32)[::2]],
         "shared": SharedByLanes({"key": np.array([1, 2**32 - 1], np.uint32)}),
         "half": np.array([1.5, np.nan], ml_dtypes.bfloat16),
     }

@@ -25,11 +25,11 @@ BLOCKS = list(BLOCK.finditer(README))
 SHORTER = [
     ("configs/digits.py", '"40 epochs"', '"10 epochs"'),
     ("configs/digits.py", "(128, 128)", "(64, 64)"),
-    ("configs/digits.py", "    return config\n", "    config.track.pictures = None\n    return config\n"),
     (
         "configs/digits.py",
         "    return config\n",
-        "    config.lr_range.rates = 12\n    config.lr_range.seeds = 1\n    return config\n",
+        "    config.lr_range.rates = 12\n    config.lr_range.seeds = 1\n"
+        "    config.track.pictures = None\n    return config\n",
     ),
     ("configs/digits_search.py", '"20 epochs"', '"5 epochs"'),
     ("configs/digits_search.py", '"trials": 64', '"trials": 8'),

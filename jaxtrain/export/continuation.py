@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from jaxtrain.errors import ConfigError, JaxtrainWarning, Words
+from jaxtrain.errors import ConfigError, JaxtrainWarning, Words, first_line
 from jaxtrain.export.generation import NUMBERS
 from jaxtrain.export.loading import CONTINUATION
 from jaxtrain.export.outputs import Head, head_of
-from jaxtrain.export.program import ERRORS_OF_TRACING, Member, first_line, prefixes_of, serialize, weights_of
+from jaxtrain.export.program import ERRORS_OF_TRACING, Member, prefixes_of, serialize, weights_of
 from jaxtrain.tasks.generation import Decode, extend_each
 from jaxtrain.training.trained_run import Run
 

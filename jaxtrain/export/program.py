@@ -13,7 +13,7 @@ from jax import export
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.state import Task
-from jaxtrain.errors import UsageError, Words
+from jaxtrain.errors import UsageError, Words, first_line
 from jaxtrain.export.loading import Inputs, inputs_of
 from jaxtrain.export.outputs import Head, head_of
 from jaxtrain.export.stored_weights import (
@@ -160,8 +160,3 @@ def _without_source_places() -> Iterator[None]:
         yield
     finally:
         jax.config.update(setting, before)
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's text, or the name of its type."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

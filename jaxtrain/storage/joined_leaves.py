@@ -4,15 +4,14 @@ A checkpoint takes about two milliseconds and thirty kilobytes of memory for eac
 many shapes has thousands of them.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxtrain.core.trees import named_leaves
+from jaxtrain.core.trees import named_leaves, replace_leaves
+from jaxtrain.storage.seals import seal_of
 
 SMALL = 2**20
 """Bytes of a leaf below which it is joined with others."""
@@ -39,7 +38,7 @@ def split_leaves(joined: Mapping[str, np.ndarray], shapes: Any) -> Any:
         parts = np.split(joined[name], np.cumsum(_sizes(group))[:-1])
         for (path, shape), part in zip(group.items(), parts, strict=True):
             leaves[path] = part.reshape(shape.shape).copy()
-    return jax.tree.unflatten(jax.tree.structure(shapes), [leaves[path] for path, _ in named_leaves(shapes)])
+    return replace_leaves(shapes, leaves)
 
 
 def _groups(tree: Any) -> dict[str, dict[str, Any]]:
@@ -52,8 +51,8 @@ def _groups(tree: Any) -> dict[str, dict[str, Any]]:
 
 
 def _name(group: Mapping[str, Any]) -> str:
-    shapes = json.dumps([[path, *leaf.shape] for path, leaf in group.items()])
-    return f"{next(iter(group.values())).dtype}-{hashlib.sha256(shapes.encode()).hexdigest()[:16]}"
+    seal = seal_of([[path, *leaf.shape] for path, leaf in group.items()])
+    return f"{next(iter(group.values())).dtype}-{seal}"
 
 
 def _sizes(group: Mapping[str, Any]) -> list[int]:

@@ -9,7 +9,7 @@ from jax._src import source_info_util
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from jaxtrain.errors import JaxtrainError, UsageError, Words
+from jaxtrain.errors import JaxtrainError, UsageError, Words, first_line
 from jaxtrain.export.to_onnx.calls import CALLS, LOOPS
 from jaxtrain.export.to_onnx.decompositions import DECOMPOSITIONS
 from jaxtrain.export.to_onnx.elementwise import ANY_TYPE, ARITHMETIC
@@ -87,8 +87,7 @@ def _add(graph: Graph, equation: Any, read: Callable[[Any], Value], outer: str) 
     except NoFormError as error:
         raise _refusal(graph, layer, f"{name!r} ({error})" if str(error) else repr(name)) from error
     except Exception as error:  # of JAX, NumPy or ONNX, for parameters that nobody thought of
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _refusal(graph, layer, f"{name!r}, which failed ({reason})") from error
+        raise _refusal(graph, layer, f"{name!r}, which failed ({first_line(error)})") from error
 
 
 def _results(graph: Graph, equation: Any, operands: Sequence[Value], layer: str) -> Sequence[Value]:

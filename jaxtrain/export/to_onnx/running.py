@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from jaxtrain.errors import StorageError, Words
+from jaxtrain.errors import StorageError, Words, first_line
 from jaxtrain.export.to_onnx.names import MODEL, PREDICTED, REMAINDER
 
 Arrays = Mapping[str, np.ndarray]
@@ -25,7 +25,7 @@ def open_model(content: bytes) -> Callable[[Arrays], dict[str, np.ndarray]]:
         options.log_severity_level = 3  # errors; warnings are of its own optimiser
         session = onnxruntime.InferenceSession(content, options)
     except Exception as error:  # of several libraries, which have no class in common
-        got = Words(f"a model that is refused ({next(iter(str(error).splitlines()), type(error).__name__)})")
+        got = Words(f"a model that is refused ({first_line(error)})")
         raise StorageError(MODEL, got, "one that passes ONNX's full check and runs in onnxruntime") from error
     names = [output.name for output in session.get_outputs()]
     of_program = [name.removeprefix(PREDICTED) for name in names]
