@@ -1,3 +1,4 @@
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -47,6 +48,23 @@ def test_any_function_joins_any_family_by_its_reference(section: str):
         spelt = f"{function.__module__}:{function.__qualname__}"
         assert table.member(spelt) is function
         assert table.knobs(spelt) == table.knobs(name)
+
+
+def test_a_config_imports_no_other_models_tasks_and_readers_than_its_own():
+    code = (
+        "import sys; from jaxtrain import default_config; from jaxtrain.config.resolve import resolve_config;"
+        "from jaxtrain.config.defaults import FAMILIES, family; from jaxtrain.training import train;"
+        "config = resolve_config(default_config().to_dict()).config;"
+        "members = [family(name).member(config[name]['name']) for name in ('task', 'model', 'data')];"
+        "packages = ('jaxtrain.models.', 'jaxtrain.tasks.', 'jaxtrain.data.readers.');"
+        "print(*(name for name in sys.modules if name.startswith(packages)))"
+    )
+    place = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, check=True)
+    imported = set(done.stdout.split())
+    assert {"jaxtrain.models.mlp", "jaxtrain.tasks.classification", "jaxtrain.data.readers.embedded"} <= imported
+    others = {"jaxtrain.models.transformer", "jaxtrain.tasks.detection", "jaxtrain.data.readers.csv_files"}
+    assert not others & imported
 
 
 def test_floats_are_told_from_what_shapes_the_program():

@@ -1,9 +1,10 @@
 """Families: tables of ordinary functions, whose keyword arguments are the knobs of a section of the config.
 
-One line adds a member to its table. Any other function can be named in the config by its import path,
-`"package.module:function"` (such as `"optax:lion"`). The signature is the schema: names, types, defaults and, through
-`Annotated`, constraints. A knob whose annotation or default is `float` is a hyperparameter: its traced value is read
-from `values` at every call. All other knobs are static and shape the compiled program.
+One line adds a member to its table, as a function or, in `Imported`, as an import path. Any other function can be named
+in the config by its import path, `"package.module:function"` (such as `"optax:lion"`). The signature is the schema:
+names, types, defaults and, through `Annotated`, constraints. A knob whose annotation or default is `float` is a
+hyperparameter: its traced value is read from `values` at every call. All other knobs are static and shape the compiled
+program.
 """
 
 import functools
@@ -11,7 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -76,6 +77,31 @@ class BoundMember:
         """Builds the error for a function that builds something else than its family does."""
         expected = f"a function that builds {self.product.description if self.product else 'a member'}"
         return ConfigError(f"{self.section}.name", self.name, expected, f"Name another function: this one {does}")
+
+
+class Imported(Mapping[str, Callable[..., Any]]):
+    """Members by import path, as `{"cnn": "jaxtrain.models.cnn:CNN"}`: a run imports only those that it looks up."""
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        """Takes name -> `module:function`."""
+        self._paths = paths
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """Imports a member."""
+        module, _, attribute = self._paths[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __contains__(self, name: object) -> bool:
+        """Tells whether there is a member of this name, without importing it."""
+        return name in self._paths
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names."""
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        """Returns the number of members."""
+        return len(self._paths)
 
 
 @dataclass(frozen=True)

@@ -5,73 +5,47 @@ A source is a function `(path, **knobs)` that returns the splits it has, as a `S
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-import numpy as np
-
 from jaxtrain.config.own_code import add_frames
-from jaxtrain.config.registry import Family, knobs_of
+from jaxtrain.config.registry import Family, Imported, knobs_of
 from jaxtrain.data.dataset import Dataset
-from jaxtrain.data.image_fields import read_images
-from jaxtrain.data.images import SUFFIXES
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.loading import load_dataset
-from jaxtrain.data.new_inputs import check_numbers
-from jaxtrain.data.readers.arrays import arrays
-from jaxtrain.data.readers.csv_files import csv, read_csv_table
-from jaxtrain.data.readers.embedded import breast_cancer, diabetes, digits, python_source
-from jaxtrain.data.readers.hub import hub
-from jaxtrain.data.readers.idx import fashion_mnist, idx
-from jaxtrain.data.readers.image_folders import image_folder
-from jaxtrain.data.readers.image_masks import image_masks
-from jaxtrain.data.readers.image_tables import image_table
-from jaxtrain.data.readers.json_lines import jsonl, read_jsonl_table
-from jaxtrain.data.readers.parquet_files import parquet, read_parquet_images, read_parquet_table
-from jaxtrain.data.readers.text_files import read_windows, text
-from jaxtrain.data.readers.text_folders import read_texts, text_folder
+from jaxtrain.data.readers.memory import MEMORY
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split, as_source
-from jaxtrain.errors import DataError, UsageError, Words, one_of, printable
+from jaxtrain.errors import DataError, Words, printable
 from jaxtrain.files import reported_as
 
 __all__ = ["SOURCES", "DataInfo", "Dataset", "Needs", "Settings", "Source", "Split", "load"]
 
 
-MEMORY = "memory"
-"""The name of the source of data that are given in Python."""
-
-
-def memory(path: Path) -> Source:
-    """Data given in Python, as `train_and_evaluate(config, workdir, data=Source(...))`: the command has none."""
-    hint = "Call the function in Python again, with data=Source(...)"
-    raise DataError(
-        "data.name", MEMORY, "a source that reads files, since this run was trained on data in Python", hint
-    )
-
-
 SOURCES = Family(
     "data",
-    {
-        "digits": digits,
-        "breast_cancer": breast_cancer,
-        "diabetes": diabetes,
-        "python_source": python_source,
-        "fashion_mnist": fashion_mnist,
-        "hub": hub,
-        "idx": idx,
-        "arrays": arrays,
-        "csv": csv,
-        "jsonl": jsonl,
-        "parquet": parquet,
-        "image_folder": image_folder,
-        "image_masks": image_masks,
-        "image_table": image_table,
-        "text": text,
-        "text_folder": text_folder,
-        MEMORY: memory,
-    },
+    Imported(
+        {
+            "digits": "jaxtrain.data.readers.embedded:digits",
+            "breast_cancer": "jaxtrain.data.readers.embedded:breast_cancer",
+            "diabetes": "jaxtrain.data.readers.embedded:diabetes",
+            "python_source": "jaxtrain.data.readers.embedded:python_source",
+            "fashion_mnist": "jaxtrain.data.readers.idx:fashion_mnist",
+            "hub": "jaxtrain.data.readers.hub:hub",
+            "idx": "jaxtrain.data.readers.idx:idx",
+            "arrays": "jaxtrain.data.readers.arrays:arrays",
+            "csv": "jaxtrain.data.readers.csv_files:csv",
+            "jsonl": "jaxtrain.data.readers.json_lines:jsonl",
+            "parquet": "jaxtrain.data.readers.parquet_files:parquet",
+            "image_folder": "jaxtrain.data.readers.image_folders:image_folder",
+            "image_masks": "jaxtrain.data.readers.image_masks:image_masks",
+            "image_table": "jaxtrain.data.readers.image_tables:image_table",
+            "text": "jaxtrain.data.readers.text_files:text",
+            "text_folder": "jaxtrain.data.readers.text_folders:text_folder",
+            "memory": "jaxtrain.data.readers.memory:memory",
+        }
+    ),
     supplied=("path",),
     common=Settings,
 )
@@ -109,49 +83,6 @@ def read(section: Mapping[str, Any]) -> object:
 
 def _by_key(section: Mapping[str, Any]) -> dict[str, Any]:
     return {f"data.{knob}": value for knob, value in section.items()}
-
-
-def read_inputs(
-    section: Mapping[str, Any], info: DataInfo, files: Sequence[str | Path], *, allow_nan: bool = False
-) -> np.ndarray:
-    """Reads the inputs of new files, to predict from, as the source of a resolved section read those of training.
-
-    Files are pictures, one an example, or tables, or Parquet files of pictures; a target in them may be absent. A long
-    text is read in a row, as windows; where each text is an example, a file holds one. Raises DataError naming file and
-    row, unless `allow_nan` also for a number that is missing in a column that misses none in training, and UsageError
-    for a source whose files hold no inputs alone.
-    """
-    name = section["name"]
-    if info.vocabulary is not None:
-        return read_windows(files, info, section.get("encoding", "utf-8"))
-    if name == "text_folder" and info.texts is not None:
-        places = list(map(Path, files))
-        return info.encode(read_texts(places[0].parent, places, section["encoding"]))
-    if name in TABLES and info.encoding is not None:
-        kinds = info.encoding.kinds
-        tables = [TABLES[name](Path(file), section, kinds) for file in files]
-        for table in () if allow_nan else tables:
-            check_numbers(table, info)
-        return np.concatenate([info.encode(table) for table in tables])
-    if name == "parquet" and not all(str(file).lower().endswith(SUFFIXES) for file in files):
-        form = (info.input_shape, info.input_dtype)
-        return np.concatenate([read_parquet_images(Path(file), section, *form) for file in files])
-    if len(info.input_shape) == 3 and name in IMAGES:
-        given = {knob: section[knob] for knob in ("size", "channels", "resampling") if knob in section}
-        return read_images(files, info.input_shape, info.input_dtype, **given)
-    raise UsageError(
-        "data.name",
-        name,
-        one_of([*TABLES, *IMAGES, "text", "text_folder"]),
-        "Read the arrays, and call predict with them",
-    )
-
-
-TABLES = {"csv": read_csv_table, "jsonl": read_jsonl_table, "parquet": read_parquet_table}
-"""Readers of the inputs of a new table, by the source that a run was trained with."""
-
-IMAGES = ("image_folder", "image_masks", "image_table", "parquet")
-"""Sources whose inputs may be pictures."""
 
 
 def with_given(config: Mapping[str, Any], given: object | None) -> dict[str, Any]:

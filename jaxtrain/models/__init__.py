@@ -7,33 +7,25 @@ inputs are texts of unlike length. One with a field `masked` takes sequences of 
 True, the last feature is 1 beside values and 0 beside padding.
 """
 
-from jaxtrain.config.registry import Family, Product, having
-from jaxtrain.models.cnn import CNN
-from jaxtrain.models.encoders import SequenceEncoder, TextEncoder
-from jaxtrain.models.grid_resnet import GridResNet
-from jaxtrain.models.mlp import MLP
-from jaxtrain.models.resnet import ResNet
-from jaxtrain.models.resnet9 import ResNet9
-from jaxtrain.models.tabular_mlp import TabularMLP
-from jaxtrain.models.transformer import Transformer
-from jaxtrain.models.unet import UNet
-from jaxtrain.models.vit import ViT
+from jaxtrain.config.registry import Family, Imported, Product, having
 
 MODELS = Family(
     "model",
-    {
-        "mlp": MLP,
-        "tabular_mlp": TabularMLP,
-        "cnn": CNN,
-        "resnet9": ResNet9,
-        "resnet": ResNet,
-        "unet": UNet,
-        "vit": ViT,
-        "grid_resnet": GridResNet,
-        "transformer": Transformer,
-        "text_encoder": TextEncoder,
-        "sequence_encoder": SequenceEncoder,
-    },
+    Imported(
+        {
+            "mlp": "jaxtrain.models.mlp:MLP",
+            "tabular_mlp": "jaxtrain.models.tabular_mlp:TabularMLP",
+            "cnn": "jaxtrain.models.cnn:CNN",
+            "resnet9": "jaxtrain.models.resnet9:ResNet9",
+            "resnet": "jaxtrain.models.resnet:ResNet",
+            "unet": "jaxtrain.models.unet:UNet",
+            "vit": "jaxtrain.models.vit:ViT",
+            "grid_resnet": "jaxtrain.models.grid_resnet:GridResNet",
+            "transformer": "jaxtrain.models.transformer:Transformer",
+            "text_encoder": "jaxtrain.models.encoders:TextEncoder",
+            "sequence_encoder": "jaxtrain.models.encoders:SequenceEncoder",
+        }
+    ),
     supplied=("outputs",),
     offered=("category_sizes", "tokens", "masked"),
     product=Product("a Linen module", having("init", "apply")),

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxtrain.config.defaults import Config, family
-from jaxtrain.config.registry import BoundMember, Family, Product, Values, having
+from jaxtrain.config.registry import BoundMember, Family, Imported, Product, Values, having
 from jaxtrain.core.precision import Module, Precision
 from jaxtrain.core.state import Task
 from jaxtrain.data import Needs
@@ -20,22 +20,10 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.errors import ConfigError, DataError, Words
 from jaxtrain.tasks.augment import Augmentation, augmentation_of, augmented
 from jaxtrain.tasks.augment.views import AveragedOverViews
-from jaxtrain.tasks.classification import (
-    binary_classification,
-    classification,
-    label_distribution,
-    multi_label,
-)
-from jaxtrain.tasks.contrastive import contrastive
-from jaxtrain.tasks.detection import detection
 from jaxtrain.tasks.inputs import normalise_batch, normalise_inputs
-from jaxtrain.tasks.language_modelling import language_modelling
 from jaxtrain.tasks.linen import linen_task
 from jaxtrain.tasks.lora import LoRA
 from jaxtrain.tasks.padding import cut_padding
-from jaxtrain.tasks.regression import regression
-from jaxtrain.tasks.segmentation import segmentation
-from jaxtrain.tasks.sequence_classification import sequence_classification
 from jaxtrain.tasks.shapes import PerExample
 from jaxtrain.tasks.show.views import Views
 
@@ -169,18 +157,20 @@ class _Model:
 
 TASKS = Family(
     "task",
-    {
-        "classification": classification,
-        "binary_classification": binary_classification,
-        "multi_label": multi_label,
-        "label_distribution": label_distribution,
-        "regression": regression,
-        "segmentation": segmentation,
-        "detection": detection,
-        "language_modelling": language_modelling,
-        "sequence_classification": sequence_classification,
-        "contrastive": contrastive,
-    },
+    Imported(
+        {
+            "classification": "jaxtrain.tasks.classification:classification",
+            "binary_classification": "jaxtrain.tasks.classification:binary_classification",
+            "multi_label": "jaxtrain.tasks.classification:multi_label",
+            "label_distribution": "jaxtrain.tasks.classification:label_distribution",
+            "regression": "jaxtrain.tasks.regression:regression",
+            "segmentation": "jaxtrain.tasks.segmentation:segmentation",
+            "detection": "jaxtrain.tasks.detection:detection",
+            "language_modelling": "jaxtrain.tasks.language_modelling:language_modelling",
+            "sequence_classification": "jaxtrain.tasks.sequence_classification:sequence_classification",
+            "contrastive": "jaxtrain.tasks.contrastive:contrastive",
+        }
+    ),
     supplied=("model", "loss", "info"),
     offered=("augmentation",),
     product=Product("a task, with init, loss and predict", having("init", "loss", "predict")),

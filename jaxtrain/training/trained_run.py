@@ -16,7 +16,6 @@ from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.averaging import evaluation_weights
 from jaxtrain.core.state import Rules, Task, TrainState, init_state
 from jaxtrain.core.steps import predict_step
-from jaxtrain.data import read_inputs
 from jaxtrain.data.encoded import warn_of_unknown
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.new_inputs import as_new_inputs, as_stored_integers
@@ -74,6 +73,8 @@ class Run:
 
         Raises DataError naming file and row; for `allow_nan` see `predict`.
         """
+        from jaxtrain.data.new_files import read_inputs  # with all readers, which training has no use for
+
         inputs = read_inputs(self.config["data"], self.info, files, allow_nan=allow_nan)
         return self.predict(inputs, allow_nan=allow_nan)
 
