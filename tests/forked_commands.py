@@ -29,6 +29,7 @@ READ_AT_IMPORT = ("JAX_", "PYTHON", "LD_")
 
 IMPORTED = (
     *("jaxtrain.commands.train", "jaxtrain.search.run", "jaxtrain.trackers.open", "jaxtrain.lr_range.from_config"),
+    *("jaxtrain.tasks.classification", "jaxtrain.models.mlp", "jaxtrain.data.readers.embedded"),
     *("orbax.checkpoint", "tensorboardX", "sklearn.datasets", "matplotlib.backends.backend_agg"),
 )
 """What most commands import, directly or not, and none imports with an effect of its own."""

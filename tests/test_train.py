@@ -265,6 +265,18 @@ def test_a_second_run_with_other_floats_and_lengths_compiles_nothing(tmp_path):
     assert compiled.count == 0
 
 
+def test_a_new_run_compiles_its_initial_state_once_on_a_thread(tmp_path, caplog):
+    jax.config.update("jax_log_compiles", True)
+    try:
+        trained(tiny({"model.hidden": (11,)}), tmp_path)
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    compiled = [record for record in caplog.records if "Finished XLA" in record.getMessage()]
+    (init,) = [record for record in compiled if "jit(init_state)" in record.getMessage()]
+    (steps,) = [record for record in compiled if "jit(train_call)" in record.getMessage()]
+    assert (init.threadName, steps.threadName) == ("compilation", "MainThread")
+
+
 def losses(config: configs.Config, directory: Path) -> dict[tuple[int, str], float]:
     trained(config, directory)
     return {(row["step"], row["split"]): row["loss"] for row in read_rows(directory / "metrics.jsonl")}
@@ -353,7 +365,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_ends_in_one_line(tmp_path):
     arguments = [f"--config={config_file(tmp_path)}", "--quiet"]
     assert run(tmp_path, *arguments, "--workdir=whole").returncode == 0
     script = [sys.executable, "-c", LIMITED, "6000", *arguments, "--workdir=full"]
-    variables = environment()
+    variables = environment(JAX_ENABLE_COMPILATION_CACHE="false")
     full = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert full.returncode == 5
     assert re.fullmatch(r"error: \S*checkpoints\S*: got the error .*; expected a path that can be .*\n", full.stderr)

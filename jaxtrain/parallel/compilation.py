@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,26 @@ def count_compilations() -> Iterator[Compilations]:
         yield compilations
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@contextmanager
+def compiling_beside(lowered: Any) -> Iterator[None]:
+    """Compiles a lowered program on a thread while the block compiles another, since one leaves cores idle.
+
+    Programs are lowered one after another: what a thread lowers beside another has a new key in the persistent cache
+    each time. An error is dropped, since the call that needs the program raises it again.
+    """
+
+    def compile_quietly() -> None:
+        with suppress(Exception):
+            lowered.compile()
+
+    thread = threading.Thread(target=compile_quietly, name="compilation")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def use_persistent_cache() -> None:

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxtrain.config.registry import Values
 from jaxtrain.core.batch_axis import batch_axis
 from jaxtrain.core.batches import Batches, pieces_of
 from jaxtrain.core.frozen import SharedByLanes, map_lanes
 from jaxtrain.core.metric import Metrics
-from jaxtrain.core.state import Rules, TrainState, init_state
+from jaxtrain.core.state import Batch, Rules, TrainState, init_state
 from jaxtrain.core.steps import CallOutput, StepFunction, eval_call, predict_step, train_call, train_step
 from jaxtrain.errors import ConfigError
 from jaxtrain.parallel.shared_programs import shared_program
@@ -60,6 +61,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def compile_init(rules: Rules, mesh: Mesh) -> Callable[..., TrainState]:
     """Returns `init_state` compiled as (key, batch, hparams) -> state, replicated on the mesh."""
     return shared_program(_jit_init, rules, mesh)
+
+
+def lower_init(rules: Rules, mesh: Mesh, key: jax.Array, batch: Batch, hparams: Values) -> Any:
+    """Lowers the program of `compile_init`, which its method `compile` compiles."""
+    return shared_program(_jit_init, rules, mesh).lower(key, batch, hparams)
 
 
 def compile_train_call(rules: Rules, mesh: Mesh, backend: str, step: StepFunction = train_step) -> TrainCall:

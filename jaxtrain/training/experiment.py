@@ -12,6 +12,7 @@ from jaxtrain.config.debug_modes import reject_debug_modes
 from jaxtrain.config.defaults import Config, family
 from jaxtrain.config.hparams import hyperparameters
 from jaxtrain.config.identity import to_json
+from jaxtrain.config.registry import Values
 from jaxtrain.config.seeds import check_seeds, lane_count
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.extra_arguments import uses_argument
@@ -25,7 +26,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.data.order import check_batch_size
 from jaxtrain.optimizers import FrozenPaths, Optimizer
 from jaxtrain.optimizers.schedules import Schedule, schedule_of
-from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, compile_predict, device_mesh
+from jaxtrain.parallel.mesh import Devices, compile_eval_call, compile_init, compile_predict, device_mesh, lower_init
 from jaxtrain.tasks import make_task, needs_of
 from jaxtrain.tasks.lora import BASE
 from jaxtrain.training.augment_checks import check_augment, check_views
@@ -110,7 +111,15 @@ class Experiment:
 
     def init(self) -> TrainState:
         """Makes the initial state, on the devices."""
-        return compile_init(self.rules, self.mesh)(jax.random.key(self.config["seed"]), self.example, self.hparams)
+        return compile_init(self.rules, self.mesh)(*self._given_to_init())
+
+    def lower_init(self) -> Any:
+        """Lowers the program of `init`, which its method `compile` compiles."""
+        return lower_init(self.rules, self.mesh, *self._given_to_init())
+
+    def _given_to_init(self) -> tuple[jax.Array, Batch, Values]:
+        """Returns (key, batch, hparams), of which the initial state is made."""
+        return jax.random.key(self.config["seed"]), self.example, self.hparams
 
     def state_shapes(self) -> TrainState:
         """Returns the shapes and dtypes of the state, without allocating it."""

@@ -4,13 +4,14 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.durations import seconds_of
 from jaxtrain.config.identity import from_default
+from jaxtrain.config.seeds import lane_count
 from jaxtrain.core.metric_names import FOLD, SEED
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.steps import StepFunction, train_step
@@ -19,7 +20,7 @@ from jaxtrain.data import Source, with_given
 from jaxtrain.data.dataset import Dataset
 from jaxtrain.errors import StorageError, Words
 from jaxtrain.files import exists, read_json, write_json
-from jaxtrain.parallel.compilation import count_compilations
+from jaxtrain.parallel.compilation import compiling_beside, count_compilations
 from jaxtrain.storage.checkpoints import Checkpoints, ReasonAgainst, no_reason
 from jaxtrain.storage.content_checksums import ChecksumFile
 from jaxtrain.storage.environment import describe_environment
@@ -102,7 +103,8 @@ def train_and_evaluate(
         check_trackers(config)
         opened.enter_context(explain_jax_errors(config))
         experiment = _build_experiment(config, workdir, lines.say, data, cut).tracked
-        demand_memory(experiment, step)
+        with compiling_beside(experiment.lower_init()) if _makes_one_state(config, owner) else nullcontext():
+            demand_memory(experiment, step)
         checkpoints, run = _open_checkpoints(workdir, config, owner, lines.say)
         opened.callback(checkpoints.close)
         experiment = with_timed_duration(
@@ -162,6 +164,11 @@ def train_and_evaluate(
             clock=_clock(config, began if resumed is None else None),
         )
         return _finish(session, run_loop(session), workdir)
+
+
+def _makes_one_state(config: Config, owner: Owner | None) -> bool:
+    """Tells whether the run starts from an initial state of one lane, as most new runs do."""
+    return owner is None and lane_count(config) == 1 and config["checkpoint"]["continue_from"] is None
 
 
 def _build_experiment(
