@@ -17,6 +17,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.data.sequences import Sequences
 from jaxtrain.data.source import Source
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
+from jaxtrain.main import main
 from jaxtrain.training.experiment import build
 from jaxtrain.training.train import train_and_evaluate
 from jaxtrain.training.trained_run import load_run
@@ -169,6 +170,8 @@ def test_data_says_what_was_understood():
     assert "sequences of up to 40 steps of 2 features, 2 classes" in lines
     assert "padded to    5 (" in lines
     assert "channel 1     mean      99." in lines or "channel 1     mean        100" in lines
+    assert "(40, 3), the last a mask" in lines
+    assert "channel 2" not in lines
 
 
 @pytest.mark.parametrize(
@@ -214,3 +217,109 @@ def test_a_run_of_sequences_says_what_new_inputs_it_cannot_take(run: Any):
     ):
         with pytest.raises(DataError, match=expected):
             loaded.predict(inputs)
+
+
+FILED = {"data.name": "jsonl", "data.file": "traces.jsonl", "data.target": "kind", "data.sequence": "wave.values"}
+
+
+def rows_of(traces: Any, labels: Any) -> list[dict[str, Any]]:
+    """Rows of a file, in the numbers that `traces` hold."""
+    pairs = zip(traces, labels, strict=True)
+    return [{"wave": {"values": trace.tolist()}, "kind": ["slow", "fast"][label]} for trace, label in pairs]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes rows as JSON Lines or Parquet, by the ending."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        pytest.importorskip("pyarrow.parquet").write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), path)
+    return path
+
+
+def filed(folder: Path, **changes: Any) -> Any:
+    return config(**{"data.path": str(folder), **FILED, **changes})
+
+
+@pytest.mark.parametrize("name", ["jsonl", "parquet"])
+def test_files_of_lists_are_the_sequences_that_python_gives(name: str, tmp_path: Path):
+    write(tmp_path / f"traces.{name}", rows_of(TRACES, LABELS))
+    read = build(filed(tmp_path, **{"data.name": name, "data.file": f"traces.{name}"})).dataset
+    doubles = [trace.astype(np.float64) for trace in TRACES]
+    given = build(config(), data=source(doubles, np.where(LABELS, "fast", "slow"))).dataset
+    for split in ("train", "validation", "test"):
+        for field, values in given.split(split).items():
+            np.testing.assert_array_equal(read.split(split)[field], values)
+    assert (read.info.sequences, read.info.class_names) == (given.info.sequences, ("fast", "slow"))
+
+
+def test_a_run_on_a_file_predicts_from_new_files_as_from_arrays(tmp_path: Path):
+    write(tmp_path / "traces.jsonl", rows_of(TRACES, LABELS))
+    run = tmp_path / "run"
+    train_and_evaluate(filed(tmp_path, **{"train.duration": "20 steps"}), run, quiet=True)
+    loaded = load_run(run)
+    expected = loaded.predict([trace.astype(np.float64) for trace in TRACES[:7]])
+    bare = [{"wave": row["wave"]} for row in rows_of(TRACES[:7], LABELS[:7])]
+    for name in ("jsonl", "parquet"):
+        new = write(tmp_path / f"new.{name}", bare)
+        output = tmp_path / f"{name}.npz"
+        assert main(["predict", f"--workdir={run}", f"--data={new}", f"--output={output}"]) == 0
+        np.testing.assert_allclose(np.load(output)["logits"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(loaded.predict_files(tmp_path / "new.jsonl"), expected, rtol=1e-5, atol=1e-5)
+    bad = write(
+        tmp_path / "bad.jsonl", [*bare[:2], {"wave": {"values": None}}, {"wave": {"values": [["1", 2]]}}, *bare[2:]]
+    )
+    output = tmp_path / "bad.npz"
+    assert main(["predict", f"--workdir={run}", f"--data={bad}", f"--output={output}", "--skip-bad"]) == 0
+    np.testing.assert_allclose(np.load(output)["logits"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (None, r"line 4: got no list in the column 'wave\.values'; expected a list of numbers in each row"),
+        ([], r"line 4: got a sequence of shape \(0, 1\)"),
+        (7, r"line 4: got '7' in the column"),
+        ([1, "2"], r"line 4: got '2' in a list of the column"),
+        ([1, None], r"line 4: got None in a list of the column"),
+        ([[1, 2], [3]], r"line 4: got rows of unlike length in the column"),
+        ([[1, [2]], [3, 4]], r"line 4: got \['2'\] in a list of the column"),
+        ([[1, 2, 3]], r"line 4: got 3 features; expected 2 in each sequence"),
+        ([[1, 1e39]], r"line 4: got numbers that are not finite in float32"),
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_numbers_is_refused_by_its_line(values: Any, expected: str, tmp_path: Path):
+    rows = rows_of(TRACES, LABELS)
+    rows[3]["wave"]["values"] = values
+    write(tmp_path / "traces.jsonl", rows)
+    with pytest.raises(DataError, match=expected):
+        build(filed(tmp_path))
+
+
+def test_settings_of_a_column_of_sequences_are_refused_by_their_key(tmp_path: Path):
+    write(tmp_path / "traces.jsonl", rows_of(TRACES, LABELS))
+    for changes, expected in (
+        ({"data.text": "kind"}, r"data\.sequence: got 'wave\.values'; expected None with data\.text"),
+        ({"data.tokens": "bytes"}, r"data\.tokens: got 'bytes'; expected None without data\.text"),
+        ({"data.target": "wave.values"}, r"data\.target: .*nor data\.sequence"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            build(filed(tmp_path, **changes))
+    with pytest.raises(DataError, match=r"a list in the field 'wave\.values'.* or name it by data\.sequence"):
+        build(filed(tmp_path, **{"data.sequence": "wav.values"}))
+    write(tmp_path / "traces.parquet", rows_of(TRACES, LABELS))
+    in_parquet = {"data.name": "parquet", "data.file": "traces.parquet"}
+    for column, expected in (
+        ("kind", "the type string of the column 'kind'"),
+        ("wav", "no column 'wav'; expected one of wave.values"),
+    ):
+        with pytest.raises(DataError, match=expected):
+            build(filed(tmp_path, **in_parquet, **{"data.sequence": column}))
+
+
+def test_what_goes_beyond_the_context_is_cut_off_and_said(tmp_path: Path):
+    write(tmp_path / "traces.jsonl", rows_of(TRACES, LABELS))
+    with pytest.warns(JaxtrainWarning, match=r"sequences that are longer than 16 values.*unless data\.context"):
+        dataset = build(filed(tmp_path, **{"data.context": 16})).dataset
+    assert dataset.info.input_shape == (16, 3)

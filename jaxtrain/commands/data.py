@@ -141,12 +141,16 @@ def _input_lines(dataset: Dataset) -> Iterator[str]:
         yield f"  inputs       {len(info.table.columns)} columns, as {count} numbers by the training part:"
         yield from _column_lines(dataset, info.table)
         return
+    statistics = list(zip(info.input_mean, info.input_std, strict=True))
+    mask = ""
     if info.sequences is not None:
         yield _padded_line(dataset, info.sequences, "sequences")
-    yield f"  inputs       {dtype} {info.input_shape}, normalised {place} by the training part:"
-    for i, (mean, std) in enumerate(zip(info.input_mean, info.input_std, strict=True)):
+        mask = ", the last a mask"
+        statistics.pop()
+    yield f"  inputs       {dtype} {info.input_shape}{mask}, normalised {place} by the training part:"
+    for i, (mean, std) in enumerate(statistics):
         if i == MOST_FEATURES:
-            yield f"    and {len(info.input_mean) - i:,} more"
+            yield f"    and {len(statistics) - i:,} more"
             return
         of = "feature" if len(info.input_shape) == 1 else "channel"
         yield f"    {of} {i:<5} mean {mean:>10.4g}   deviation {std:>10.4g}"

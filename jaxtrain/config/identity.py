@@ -24,7 +24,7 @@ LATER = {
     "data": (
         *("quantiles", "target_separator", "stratify", "group_by", "order_by", "sample", "folds", "fold"),
         *("void", "per_example", "most_boxes"),
-        *("text", "tokens", "context", "vocabulary"),
+        *("text", "tokens", "context", "vocabulary", "sequence"),
     ),
     "eval": ("augment", "host", "higher_is_better"),
     "train": ("on_spike",),

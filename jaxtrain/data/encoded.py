@@ -78,7 +78,7 @@ def oddities(
         got = Words(
             f"{count:,} of {rows:,} {f'texts of {column!r}' if is_text else 'sequences'} that are longer than {longest}"
         )
-        wider = "data.context" if is_text else "the context of Sequences"
+        wider = "data.context" if is_text else "data.context, or that of Sequences,"
         yield got, f"shorter ones: the rest is cut off, unless {wider} is larger in training"
 
 

@@ -1,5 +1,6 @@
 """Sequences of numbers of unlike length, each an example: padded to the longest of a few lengths, with a mask."""
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data.plain_arrays import plain_array
-from jaxtrain.data.tables import Kind, Table
+from jaxtrain.data.tables import Kind, Places, Table
 from jaxtrain.data.text_columns import lengths_for
 from jaxtrain.errors import DataError, Words
 
@@ -25,14 +26,19 @@ class Sequences(Table):
     context: int | None
 
     def __init__(
-        self, sequences: Iterable[Any], context: int | None = None, *, places: None = None, name: str = "the sequences"
+        self,
+        sequences: Iterable[Any],
+        context: int | None = None,
+        *,
+        places: Places | None = None,
+        name: str = "the sequences",
     ) -> None:
         """Converts the sequences; raises DataError for one without values, of other features, or that is not finite."""
-        plain = [_plain(values, f"{name}, row {row}") for row, values in enumerate(sequences)]
+        self._set(places=places, name=name, context=context)
+        plain = [_plain(values, self.place(row)) for row, values in enumerate(sequences)]
         column = np.empty(len(plain), object)
         column[:] = plain
-        for field, value in {"columns": {COLUMN: column}, "places": places, "name": name, "context": context}.items():
-            object.__setattr__(self, field, value)
+        self._set(columns={COLUMN: column})
         for row, values in enumerate(plain):
             if values.shape[1] != plain[0].shape[1]:
                 got = Words(f"{values.shape[1]} features")
@@ -45,7 +51,13 @@ class Sequences(Table):
 
     def take(self, rows: np.ndarray) -> "Sequences":
         """Returns these sequences, in their order."""
-        return Sequences(self.arrays[rows], self.context, name=self.name)
+        taken = copy.copy(self)
+        taken._set(columns={COLUMN: self.arrays[rows]}, places=self.places and self.places.take(rows))
+        return taken
+
+    def _set(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
 
 def _plain(values: Any, where: str) -> np.ndarray:
@@ -89,7 +101,7 @@ class SequenceEncoding:
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """Returns no kinds of columns, as sequences lie in no table of a file."""
+        """Returns no kinds: a reader knows the column of sequences by its own name, `data.sequence`."""
         return {}
 
     def columns_of(self, table: Table) -> dict[str, np.ndarray]:

@@ -71,7 +71,7 @@ def _kind_of(path: Path, form: Form) -> str:
     table = _table_of(path, form)
     if form.info.texts is not None and table is None:
         return "files of texts"
-    if form.info.encoding is not None and form.info.sequences is None:
+    if form.info.encoding is not None and (table is not None or form.info.sequences is None):
         if table is None:
             raise UsageError("--data", str(path), f"a table: {one_of([*FORMATS])}, as the model was trained on one")
         return table

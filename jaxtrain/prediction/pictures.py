@@ -163,7 +163,7 @@ def pictures_of_tables(tables: Sequence[Path], form: Form, bad: Bad) -> PictureE
     groups = []
     for table in tables:
         if table.suffix in JSON_LINES:
-            records = json_lines.read_records(table, knobs["drop"], roles.target_names)
+            records = json_lines.read_records(table, roles)
         else:
             records = csv_files.read_records(table, csv_files.CsvForm.of_knobs(knobs), roles)
         root = table.parent / (knobs["folder"] or "")

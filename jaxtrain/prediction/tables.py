@@ -38,7 +38,7 @@ def _jsonl_records(
     """
     seen: set[str] = set()
     first = None
-    with closing(json_lines.iterate_records(file, knobs["drop"], roles.target_names, note_bad)) as blocks:
+    with closing(json_lines.iterate_records(file, roles, note_bad)) as blocks:
         for block in blocks:
             first = first or block
             seen |= block.columns.keys()

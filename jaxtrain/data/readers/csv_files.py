@@ -18,7 +18,7 @@ from jaxtrain.data.readers.records import (
     NoteBad,
     Records,
     Roles,
-    TextForm,
+    alone_of,
     find_files,
     inputs_alone,
     make_source,
@@ -76,8 +76,8 @@ def csv(
     line.
     """
     types = ColumnTypes(missing, numbers, categories)
-    of_text = TextForm(text, tokens, context, vocabulary)
-    roles = Roles(target, drop, split_column, types, target_strip, target_separator, of_text)
+    alone = alone_of({"text": text, "tokens": tokens, "context": context, "vocabulary": vocabulary})
+    roles = Roles(target, drop, split_column, types, target_strip, target_separator, alone)
     form = CsvForm(header, names, delimiter, encoding)
     files = find_files("csv", path, {"train": file, "validation": validation_file, "test": test_file})
     return make_source({split: read_records(place, form, roles) for split, place in files.items()}, roles)

@@ -57,7 +57,7 @@ def image_table(
     types = ColumnTypes(missing, (), categories)
     roles = Roles(target, drop, split_column, types, target_separator=target_separator)
     if table.suffix in JSON_LINES:
-        records = json_lines.read_records(table, drop, roles.target_names)
+        records = json_lines.read_records(table, roles)
     else:
         records = csv_files.read_records(table, csv_files.CsvForm(header, names, delimiter, encoding), roles)
     roles = roles.name_target(records)

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,11 +12,12 @@ from jaxtrain.config.schema import Count, Name
 from jaxtrain.data.host_memory import total_memory
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes, as_texts
 from jaxtrain.data.readers.label_lists import as_text
+from jaxtrain.data.readers.number_lists import as_sequence
 from jaxtrain.data.readers.records import (
     NoteBad,
     Records,
     Roles,
-    TextForm,
+    alone_of,
     find_files,
     inputs_alone,
     make_source,
@@ -31,8 +32,8 @@ from jaxtrain.errors import DataError, Words
 BLOCK = 2**14
 """Rows that are held as objects at a time."""
 
-Fields = dict[str, str]
-"""The fields of one line by dotted names, as texts."""
+Fields = dict[str, Any]
+"""The fields of one line by dotted names, as texts; a sequence as an array."""
 
 
 def jsonl(
@@ -51,6 +52,7 @@ def jsonl(
     tokens: Tokens | None = None,
     context: Count | None = None,
     vocabulary: Pairs | None = None,
+    sequence: Name | None = None,
 ) -> Source:
     """A table with one JSON object a line, plain or .gz, one field of which is the target; inner fields as "a.b".
 
@@ -59,13 +61,14 @@ def jsonl(
     a row of numbers. null, an absent field and the texts of
     `missing` are missing values. `drop` leaves fields out, lists too; `split_column` says train, validation or test.
     Characters in `target_strip` are removed from the end of targets. With `text`, the texts of that field alone are the
-    inputs, with `tokens`, `context` and `vocabulary` as in `csv`. Raises DataError naming file and line.
+    inputs, with `tokens`, `context` and `vocabulary` as in `csv`; with `sequence`, the lists of numbers or of rows of
+    numbers in that field, each cut off after `context` of them (None: none). Raises DataError naming file and line.
     """
     types = ColumnTypes(missing, numbers, categories)
-    of_text = TextForm(text, tokens, context, vocabulary)
-    roles = Roles(target, drop, split_column, types, target_strip, text=of_text)
+    given = {"text": text, "tokens": tokens, "context": context, "vocabulary": vocabulary, "sequence": sequence}
+    roles = Roles(target, drop, split_column, types, target_strip, alone=alone_of(given))
     files = find_files("jsonl", path, {"train": file, "validation": validation_file, "test": test_file})
-    records = {split: read_records(place, drop, roles.target_names) for split, place in files.items()}
+    records = {split: read_records(place, roles) for split, place in files.items()}
     return make_source(records, roles)
 
 
@@ -76,17 +79,17 @@ def read_jsonl_table(file: Path, knobs: Mapping[str, Any], kinds: Mapping[str, K
     file and line.
     """
     roles = Roles.of_knobs(knobs)
-    return inputs_alone(read_records(file, knobs["drop"], roles.target_names), roles, kinds)
+    return inputs_alone(read_records(file, roles), roles, kinds)
 
 
-def read_records(file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...] = ()) -> Records:
-    """Reads all rows of a file as texts, also lists of labels in fields that are targets.
+def read_records(file: Path, roles: Roles) -> Records:
+    """Reads all rows of a file as texts, also lists of labels in fields that are targets; sequences are arrays.
 
     Raises DataError for a line that is no object, or a field that is no value.
     """
-    parts = list(iterate_records(file, drop, targets, most=total_memory() // SHARE))
+    parts = list(iterate_records(file, roles, most=total_memory() // SHARE))
     columns = {
-        name: np.concatenate([part.columns.get(name, np.full(len(part.places.numbers), "", TEXT)) for part in parts])
+        name: np.concatenate([part.columns.get(name, _absent(name, len(part), roles)) for part in parts])
         for name in dict.fromkeys(name for part in parts for name in part.columns)
     }
     return Records(columns, Places([str(file)], np.concatenate([part.places.numbers for part in parts])))
@@ -94,8 +97,7 @@ def read_records(file: Path, drop: tuple[str, ...] = (), targets: tuple[str, ...
 
 def iterate_records(
     file: Path,
-    drop: tuple[str, ...] = (),
-    targets: tuple[str, ...] = (),
+    roles: Roles,
     note_bad: NoteBad = refuse,
     most: int | None = None,
 ) -> Generator[Records]:
@@ -105,7 +107,7 @@ def iterate_records(
     rows. Raises DataError as `read_records`.
     """
     with open_lines(file, most=most) as text:
-        rows = _rows(file, text, frozenset(drop), frozenset(targets), note_bad)
+        rows = _rows(file, text, roles, note_bad)
         first = next(rows, None)
         if first is None:
             raise DataError(str(file), Words("an empty file"), "one JSON object a line")
@@ -114,13 +116,26 @@ def iterate_records(
             lines = np.array([line for line, _ in block])
             places = Places([str(file)], lines)
             names = dict.fromkeys(name for _, row in block for name in row)
-            columns = {name: as_texts([row.get(name, "") for _, row in block], places) for name in names}
+            columns = {name: _column(name, [row for _, row in block], places, roles) for name in names}
             yield Records(columns, places, rows=lines - 1)
 
 
-def _rows(
-    file: Path, lines: Iterator[str], drop: frozenset[str], targets: frozenset[str], note_bad: NoteBad
-) -> Iterator[tuple[int, Fields]]:
+def _column(name: str, rows: Sequence[Fields], places: Places, roles: Roles) -> np.ndarray:
+    """Returns a field of rows (n,) as texts, or as objects, which are arrays where a row has a sequence."""
+    if name != roles.sequence:
+        return as_texts([row.get(name, "") for row in rows], places)
+    column = _absent(name, len(rows), roles)
+    for i, row in enumerate(rows):
+        column[i] = row.get(name)
+    return column
+
+
+def _absent(name: str, count: int, roles: Roles) -> np.ndarray:
+    """Returns a column of a field that no row has."""
+    return np.full(count, None, object) if name == roles.sequence else np.full(count, "", TEXT)
+
+
+def _rows(file: Path, lines: Iterator[str], roles: Roles, note_bad: NoteBad) -> Iterator[tuple[int, Fields]]:
     """Yields (line, its fields); blank lines at the end are left out."""
     blank = 0
     for line, text in enumerate(lines, 1):
@@ -132,7 +147,7 @@ def _rows(
             raise DataError(f"{file}, line {blank}", Words("a blank line"), "a JSON object", "Remove it")
         fields: Fields = {}
         try:
-            _flatten(_parse(text, where), "", drop, targets, where, fields)
+            _flatten(_parse(text, where), "", roles, where, fields)
         except DataError as error:
             note_bad(error)
             continue
@@ -178,20 +193,20 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
-def _flatten(
-    value: dict[str, Any], start: str, drop: frozenset[str], targets: frozenset[str], where: str, fields: Fields
-) -> None:
+def _flatten(value: dict[str, Any], start: str, roles: Roles, where: str, fields: Fields) -> None:
     """Adds the fields of an object, and of those in it, by dotted names."""
     for key, inner in value.items():
         name = f"{start}{key}"
-        if name in drop and isinstance(inner, list | dict):
+        if name in roles.drop and isinstance(inner, list | dict):
             fields[name] = ""  # so that the name is known
         elif isinstance(inner, dict):
-            _flatten(inner, f"{name}.", drop, targets, where, fields)
-        elif isinstance(inner, list) and name in targets:
+            _flatten(inner, f"{name}.", roles, where, fields)
+        elif name == roles.sequence:
+            fields[name] = as_sequence(inner, name, where)
+        elif isinstance(inner, list) and name in roles.target_names:
             fields[name] = as_text(inner, name, where)
         elif isinstance(inner, list):
-            hint = f"Leave it out, by data.drop=({name!r},), or give each of its values a field of its own"
+            hint = f"Leave it out, by data.drop=({name!r},), or name it by data.sequence, if such lists are the inputs"
             raise DataError(where, Words(f"a list in the field {name!r}"), "a number or a text", hint)
         elif name in fields:
             raise DataError(where, Words(f"the field {name!r} twice"), "each field once")

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxtrain.data.checksums import Checksums
 from jaxtrain.data.host_memory import free_memory
+from jaxtrain.data.readers.number_lists import as_sequence
 from jaxtrain.data.tables import DATES, TEXT
 from jaxtrain.errors import DataError, JaxtrainError, JaxtrainWarning, Words
 from jaxtrain.files import file_time, full_path, guarded, open_file
@@ -105,6 +106,26 @@ def as_array(name: str, column: Any, file: str, *, texts: bool) -> np.ndarray:
         hint = f"{DATES}, leave the column out (data.drop), or name it in data.categories"
     got = Words(f"the type {kind} of the column {name!r}")
     raise DataError(file, got, "numbers, texts or truth values", hint)
+
+
+def as_lists(name: str, column: Any, file: str, begin: int = 0) -> np.ndarray:
+    """Returns a column of lists of numbers, or of rows of them, as objects (n,), an array each, or None where null.
+
+    Errors number rows from `begin`. Raises DataError for another type, and as `as_sequence`.
+    """
+    import pyarrow as pa
+
+    inner = column.type
+    for _ in range(2):
+        if any(test(inner) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+            inner = inner.value_type
+    if inner == column.type or not _is_number(inner):
+        got = Words(f"the type {column.type} of the column {name!r}")
+        raise DataError(file, got, "lists of numbers, or of rows of numbers, for data.sequence")
+    lists = np.empty(len(column), object)
+    for row, values in enumerate(column.to_pylist()):
+        lists[row] = as_sequence(values, name, f"{file}, row {begin + row}")
+    return lists
 
 
 class RowGroups:

@@ -14,8 +14,8 @@ from jaxtrain.data.image_fields import ImageField, Size, given_form, image_form
 from jaxtrain.data.images import Resampling
 from jaxtrain.data.readers.columns import MISSING, ColumnTypes
 from jaxtrain.data.readers.folders import SPLIT_OF
-from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups, as_array, is_image, is_plain, opened
-from jaxtrain.data.readers.records import Records, Roles, TextForm, find_files, inputs_alone, make_source
+from jaxtrain.data.readers.parquet_columns import ByteColumn, RowGroups, as_array, as_lists, is_image, is_plain, opened
+from jaxtrain.data.readers.records import Records, Roles, alone_of, find_files, inputs_alone, make_source
 from jaxtrain.data.source import Source
 from jaxtrain.data.tables import Kind, Places, Table, names_of
 from jaxtrain.data.vocabulary import Pairs, Tokens
@@ -49,18 +49,19 @@ def parquet(
     tokens: Tokens | None = None,
     context: Count | None = None,
     vocabulary: Pairs | None = None,
+    sequence: Name | None = None,
 ) -> Source:
     """A table in Parquet, or images in one of its columns (bytes, or bytes and path); one column is the target.
 
     `file` is a file or a folder of parts, in the order of their names; parts named train-*, validation-* and test-* are
     these splits. Inputs are the columns `inputs`, else all but the target and those in `drop`; inner fields are "a.b",
     and a column of images stands alone. Columns of numbers are numbers; of texts and truth values as in `csv`, with
-    its knobs, those of `text` too. Images are resized as in `image_folder`. Needs pyarrow. Raises DataError naming file
-    and row.
+    its knobs, those of `text` too; `sequence` is as in `jsonl`. Images are resized as in `image_folder`. Needs pyarrow.
+    Raises DataError naming file and row.
     """
     types = ColumnTypes(missing, numbers, categories)
-    of_text = TextForm(text, tokens, context, vocabulary)
-    roles = Roles(target, drop, split_column, types, target_strip, target_separator, of_text)
+    given = {"text": text, "tokens": tokens, "context": context, "vocabulary": vocabulary, "sequence": sequence}
+    roles = Roles(target, drop, split_column, types, target_strip, target_separator, alone_of(given))
     parts = _parts(find_files("parquet", path, {"train": file, "validation": validation_file, "test": test_file}))
     columns = _check_columns(parts["train"][0], inputs, roles)
     image = _image_column(parts["train"][0], columns)
@@ -151,7 +152,7 @@ def _known(file: Path) -> dict[str, Any]:
 def _check_columns(file: Path, inputs: Sequence[str], roles: Roles) -> list[str]:
     """Returns the input columns of the first training file; raises DataError for a name that is no column of it."""
     known = _known(file)
-    others = [name for name in (*roles.targets, roles.split_column) if isinstance(name, str)]
+    others = [name for name in (*roles.targets, roles.split_column, roles.sequence) if isinstance(name, str)]
     for name in (*inputs, *others, *roles.drop):
         if not any(_within(column, (name,)) for column in known):
             raise DataError(str(file), Words(f"no column {name!r}"), f"one of {names_of(known)}", nearest(name, known))
@@ -161,6 +162,8 @@ def _check_columns(file: Path, inputs: Sequence[str], roles: Roles) -> list[str]
 def _inputs(known: Iterable[str], inputs: Sequence[str], roles: Roles) -> list[str]:
     """Returns the columns that are inputs: those that are chosen, else all that have no other role."""
     others = [name for name in (*roles.targets, roles.split_column) if isinstance(name, str)]
+    if roles.sequence is not None:
+        return [name for name in known if name == roles.sequence]
     if inputs:
         return [name for name in known if _within(name, inputs) and name not in others]
     return [name for name in known if not _within(name, (*others, *roles.drop))]
@@ -206,7 +209,7 @@ def read_records(files: Sequence[Path], inputs: Sequence[str], roles: Roles, *, 
         if own or all(is_plain(table[name].type) for table in tables):
             texts = not own or name in roles.types.categories
             of = zip(files, tables, strict=True)
-            parts = [as_array(name, table[name], str(file), texts=texts) for file, table in of]
+            parts = [_values(name, table[name], str(file), roles, texts=texts) for file, table in of]
             columns[name] = _join(name, parts, files)
     return Records(columns, places)
 
@@ -226,10 +229,18 @@ def iterate_records(file: Path, roles: Roles, inputs: Sequence[str]) -> Generato
             for batch in parquet_file.iter_batches(BLOCK, columns=_holders(parquet_file, chosen)):
                 found = {name: column for name, column in _flat(pa.Table.from_batches([batch])) if name in chosen}
                 rows = np.arange(begin, begin + batch.num_rows)
-                begin += batch.num_rows
                 texts = roles.types.categories
-                columns = {n: as_array(n, column, str(part), texts=n in texts) for n, column in found.items()}
+                columns = {
+                    name: _values(name, own, str(part), roles, texts=name in texts, begin=begin)
+                    for name, own in found.items()
+                }
+                begin += batch.num_rows
                 yield Records(columns, Places([str(part)], rows, "row"), rows=rows)
+
+
+def _values(name: str, column: Any, file: str, roles: Roles, *, texts: bool, begin: int = 0) -> np.ndarray:
+    """Returns a column as `as_array`, or that of sequences as objects; errors number its rows from `begin`."""
+    return as_lists(name, column, file, begin) if name == roles.sequence else as_array(name, column, file, texts=texts)
 
 
 def _read(parquet_file: Any, chosen: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jaxtrain.data.readers.columns import (
 )
 from jaxtrain.data.readers.folders import SPLIT_OF
 from jaxtrain.data.readers.label_lists import LIST, are_lists, read_label_lists
+from jaxtrain.data.sequences import Sequences
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.data.tables import Kind, Places, Table, names_of, shown
 from jaxtrain.data.text_columns import MOST_TOKENS, Texts
@@ -31,7 +32,7 @@ from jaxtrain.files import exists
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """The columns (n,) of a file: texts as they are written, or numbers where the file has types.
+    """The columns (n,) of a file: texts as they are written, numbers where the file has types, or lists as objects.
 
     `remedy` says what to do where a column is unknown. `rows` (n,) are the numbers of its rows in the file, from 0,
     where it holds some of them.
@@ -69,17 +70,19 @@ class Records:
 
 @dataclass(frozen=True)
 class TextForm:
-    """The column of a file whose texts are the inputs, and their tokens, as in `Texts`; None stands for its default."""
+    """The column of a file whose texts alone are the inputs, and their tokens, as in `Texts`."""
 
-    column: str | None = None
-    tokens: Tokens | None = None
-    context: int | None = None
-    vocabulary: int | None = None
+    column: str
+    tokens: Tokens
+    context: int
+    vocabulary: int
 
-    def texts(self, records: Records) -> Texts:
+    knob = "text"
+    """The knob that names the column."""
+
+    def table(self, records: Records) -> Texts:
         """Returns the texts of records; raises DataError naming the line of an empty one."""
-        assert self.column is not None
-        values = records.column(self.column, "text")
+        values = records.column(self.column, self.knob)
         if values.dtype.kind != "T":
             raise DataError(records.file, Words(f"numbers in the column {self.column!r}"), "texts, for data.text")
         values = clean(values, ())
@@ -87,15 +90,47 @@ class TextForm:
         if len(empty):
             got = Words(f"no text in the column {self.column!r}")
             raise DataError(records.places(int(empty[0])), got, "a text in each row", "Leave the row out")
-        settings = (self.tokens or "bytes", self.context or MOST_TOKENS, self.vocabulary or MOST_PAIRS)
+        settings = (self.tokens, self.context, self.vocabulary)
         return Texts({self.column: values}, records.places, "", *settings)
 
-    def check(self) -> None:
-        """Raises ConfigError for settings of texts without a column of them."""
-        if self.column is None:
-            for knob in ("tokens", "context", "vocabulary"):
-                if (value := getattr(self, knob)) is not None:
-                    raise ConfigError(f"data.{knob}", value, "None without data.text, the column of texts")
+
+@dataclass(frozen=True)
+class SequenceForm:
+    """The column of a file whose lists of numbers alone are the inputs, each cut off after `context` of them."""
+
+    column: str
+    context: int | None = None
+
+    knob = "sequence"
+    """The knob that names the column."""
+
+    def table(self, records: Records) -> Sequences:
+        """Returns the sequences of records; raises DataError naming the line of one that is missing."""
+        values = records.column(self.column, self.knob)
+        for row, sequence in enumerate(values):
+            if sequence is None:
+                got = Words(f"no list in the column {self.column!r}")
+                raise DataError(records.places(row), got, "a list of numbers in each row", "Leave the row out")
+        return Sequences(values, self.context, places=records.places, name="")
+
+
+def alone_of(knobs: Mapping[str, Any]) -> TextForm | SequenceForm | None:
+    """Returns the column that `data.text` or `data.sequence` names; None where inputs are a table.
+
+    Raises ConfigError for both, and for settings of a column that is not named.
+    """
+    text = knobs.get("text")
+    sequence = knobs.get("sequence")
+    given = {knob: value for knob in ("tokens", "context", "vocabulary") if (value := knobs.get(knob)) is not None}
+    if text is not None and sequence is not None:
+        raise ConfigError("data.sequence", sequence, "None with data.text", "One column alone is the input")
+    if text is not None:
+        return TextForm(text, **{"tokens": "bytes", "context": MOST_TOKENS, "vocabulary": MOST_PAIRS} | given)
+    if sequence is not None and given.keys() <= {"context"}:
+        return SequenceForm(sequence, **given)
+    for knob, value in given.items():
+        raise ConfigError(f"data.{knob}", value, "None without data.text, the column of texts")
+    return None
 
 
 Target = str | int | tuple[str, ...]
@@ -106,7 +141,7 @@ Target = str | int | tuple[str, ...]
 class Roles:
     """The roles of columns: the target, those to leave out, the one that names splits; `types` are those of inputs.
 
-    With `text`, its column alone is the input.
+    With `alone`, its column alone is the input.
     `target` is a name, or a number counted from 0, or from the end where it is negative, or several names. The
     characters in `target_strip` are removed from the end of targets; `target_separator` stands between labels in them.
     """
@@ -117,7 +152,7 @@ class Roles:
     types: ColumnTypes = dataclasses.field(default_factory=ColumnTypes)
     target_strip: str = ""
     target_separator: str = ""
-    text: TextForm = TextForm()
+    alone: TextForm | SequenceForm | None = None
 
     @property
     def targets(self) -> tuple[str | int, ...]:
@@ -134,12 +169,15 @@ class Roles:
         """Returns the roles by which a run was trained, for new files to predict from."""
         types = ColumnTypes(knobs["missing"], knobs.get("numbers", ()), knobs["categories"])
         of_targets = (knobs.get("target_strip", ""), knobs.get("target_separator", ""))
-        text = TextForm(*(knobs.get(knob) for knob in ("text", "tokens", "context", "vocabulary")))
-        return cls(knobs["target"], knobs["drop"], knobs["split_column"], types, *of_targets, text)
+        return cls(knobs["target"], knobs["drop"], knobs["split_column"], types, *of_targets, alone_of(knobs))
+
+    @property
+    def sequence(self) -> str | None:
+        """The column of lists of numbers, if that is the input."""
+        return self.alone.column if isinstance(self.alone, SequenceForm) else None
 
     def name_target(self, records: Records) -> "Roles":
         """Returns the roles with the target's name; raises DataError for one that names no column."""
-        self.text.check()
         named = {"drop": self.drop, "numbers": self.types.numbers, "categories": self.types.categories}
         for knob, names in named.items():
             for name in names:
@@ -147,11 +185,12 @@ class Roles:
         if self.split_column is not None:
             records.column(self.split_column, "split_column")
         names = tuple(self._name_of_target(target, records) for target in self.targets)
-        others = (*self.drop, self.split_column, self.text.column)
+        others = (*self.drop, self.split_column, self.alone and self.alone.column)
         if not names or not {*names}.isdisjoint(others) or len({*names}) < len(names):
             several = isinstance(self.target, tuple)
             what = "columns, each once, that are" if several else "a column that is"
-            expected = f"{what} neither in data.drop nor data.split_column{' nor data.text' * bool(self.text.column)}"
+            alone = f" nor data.{self.alone.knob}" if self.alone else ""
+            expected = f"{what} neither in data.drop nor data.split_column{alone}"
             raise ConfigError("data.target", self.target, expected)
         return dataclasses.replace(self, target=names if isinstance(self.target, tuple) else names[0])
 
@@ -237,6 +276,8 @@ def _columns(records: Records, roles: Roles, split: Split) -> dict[str, np.ndarr
     known: dict[str, np.ndarray] = dict(split.inputs.columns) if isinstance(split.inputs, Table) else {}
     columns = {}
     for name, raw in records.columns.items():
+        if raw.dtype.kind == "O":  # lists of numbers
+            continue
         values = known.get(name)
         if values is None:
             values = as_numbers(clean(raw, roles.types.missing))
@@ -247,8 +288,8 @@ def _columns(records: Records, roles: Roles, split: Split) -> dict[str, np.ndarr
 
 def make_table(records: Records, roles: Roles, kinds: Mapping[str, Kind]) -> Table:
     """Returns the input columns as a table; `kinds` are those of the training table, none where it is read."""
-    if roles.text.column is not None:
-        return roles.text.texts(records)
+    if roles.alone is not None:
+        return roles.alone.table(records)
     columns = {}
     for name in roles.inputs(records):
         values = clean(records.columns[name], roles.types.missing)
