@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import costs
 import forked_commands
@@ -114,6 +115,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
     if config.pluginmanager.has_plugin("terminalreporter") and not hasattr(config, "workerinput"):
         print(optional_parts.summary(_skipped))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def checks_of_exports_are_forks() -> Iterator[None]:
+    """Each export of the tests is checked in another process; that of the README's command starts from nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxtrain.export.check.subprocess", SimpleNamespace(run=forked_commands.run_here))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -30,7 +30,8 @@ READ_AT_IMPORT = ("JAX_", "PYTHON", "LD_")
 IMPORTED = (
     *("jaxtrain.commands.train", "jaxtrain.search.run", "jaxtrain.trackers.open", "jaxtrain.lr_range.from_config"),
     *("jaxtrain.tasks.classification", "jaxtrain.models.mlp", "jaxtrain.data.readers.embedded"),
-    *("orbax.checkpoint", "tensorboardX", "sklearn.datasets", "matplotlib.backends.backend_agg"),
+    *("jaxtrain.export.fresh_process", "orbax.checkpoint", "tensorboardX", "sklearn.datasets"),
+    "matplotlib.backends.backend_agg",
 )
 """What most commands import, directly or not, and none imports with an effect of its own."""
 
@@ -73,7 +74,7 @@ class Stem:
 
 
 class ForkedCommand(subprocess.Popen[str]):
-    """`python -m MODULE ARGUMENTS` or `python SCRIPT ARGUMENTS` as a fork of the stem."""
+    """`python [-B] -m MODULE ARGUMENTS` or `python SCRIPT ARGUMENTS` as a fork of the stem."""
 
     def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
         """Takes the place of fork and exec; the constructor calls it with the pipes that it made."""
@@ -105,6 +106,11 @@ def run(line: list[str], folder: Path, variables: Mapping[str, str]) -> subproce
         finally:
             process.kill()
     return subprocess.CompletedProcess(line, process.returncode, output, errors)
+
+
+def run_here(line: list[str], *, env: Mapping[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+    """Takes the place of `subprocess.run` in the check of an export: runs a line in this folder as a fork."""
+    return run(line, Path.cwd(), {**env, "PYTHONPATH": PYTHONPATH, "XLA_FLAGS": programs.flags()})
 
 
 def end() -> None:
@@ -171,6 +177,9 @@ def _import_all() -> None:
 if __name__ == "__main__":
     _import_all()
     words = _become(*_serve(socket.socket(fileno=int(sys.argv[1]))))
+    if words[0] == "-B":
+        sys.dont_write_bytecode = True
+        words = words[1:]
     if words[0] == "-m":
         sys.argv, sys.path[0] = words[1:], os.getcwd()
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
