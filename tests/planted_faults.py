@@ -5,7 +5,8 @@ under noise, and a language model of made-up sentences. The sources, models, los
 as "planted_faults:NAME".
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -117,6 +118,14 @@ FAULTS: dict[str, Fault] = {
 CASES = [(name, task) for name, fault in FAULTS.items() for task in fault.tasks]
 
 
+def places() -> Iterator[tuple[str, tuple[TaskName, ...], int]]:
+    """Yields of each fault its name, its tasks, and how many faults of the same question come before it."""
+    before: Counter[str] = Counter()
+    for name, fault in FAULTS.items():
+        yield name, fault.tasks, before[fault.question]
+        before[fault.question] += 1
+
+
 def sound(task: TaskName, seed: int = 0) -> Config:
     """Resolves the sound config of a task."""
     return resolve_config(_given(task, seed)).config
@@ -144,7 +153,7 @@ def _given(task: TaskName, seed: int) -> dict[str, Any]:
     }
     return by_task[task] | {
         "seed": seed,
-        "data": {"name": f"planted_faults:{task}", "batch_size": 32},
+        "data": {"name": f"planted_faults:{task}", "batch_size": 16 if task == "words" else 32},
         "model": {"name": "planted_faults:Writer" if task == "words" else "planted_faults:Net"},
         "optimizer": {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-3},
         "schedule": {"optimizer": {"learning_rate": {"name": "warmup_cosine"}}},
@@ -323,7 +332,7 @@ class Writer(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         length = tokens.shape[1]
-        width = 32
+        width = 16
         hidden = nn.Embed(self.outputs, width)(tokens)
         hidden = hidden + self.param("positions", nn.initializers.normal(0.3), (length, width))[None]
         normed = nn.LayerNorm()(hidden)

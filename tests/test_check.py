@@ -37,21 +37,14 @@ EIGHT = (
     "dropout on in evaluation",
     "validation copied from train",
 )
-QUICK = (
-    ("a number for what is missing", "diabetes"),
-    ("a target far from all others", "diabetes"),
-    ("validation of three examples", "diabetes"),
-    ("data drawn anew each time", "diabetes"),
-    ("columns scaled otherwise in validation", "diabetes"),
-    ("validation in another encoding", "words"),
-    ("training examples there twice", "diabetes"),
-    ("units all the same", "diabetes"),
-    ("a part of the inputs", "diabetes"),
-    ("inputs rounded", "diabetes"),
-    ("a warm-up longer than the run", "diabetes"),
-    ("momentum longer than the run", "diabetes"),
+RUNS = (
+    *("decay", "rate", "regularisers", "same_step", "modes", "splits_agree"),
+    *("shuffled_labels", "zero_inputs", "overfit"),
 )
-"""Faults whose questions compile little or nothing."""
+"""Questions that train."""
+
+ONE_TASK = [(name, tasks[place % len(tasks)]) for name, tasks, place in planted.places()]
+"""Each fault in one task: those of a question take turns. benchmarks/planted_faults.py breaks every task."""
 
 
 def first_not_ok(config: Config) -> tuple[str, Answer] | None:
@@ -60,8 +53,8 @@ def first_not_ok(config: Config) -> tuple[str, Answer] | None:
     return next(((name, answer) for name, answer in answers if answer.status in ("warning", "fault")), None)
 
 
-def not_ok(config: Config) -> list[tuple[str, Answer]]:
-    answers = ask(Context(config), questions_of(()))
+def not_ok(config: Config, skip: tuple[str, ...] = ()) -> list[tuple[str, Answer]]:
+    answers = ask(Context(config), questions_of((), skip=skip))
     return [(name, answer) for name, answer in answers if answer.status in ("warning", "fault")]
 
 
@@ -76,23 +69,16 @@ def test_a_planted_fault_is_named_by_its_question(name: str):
     assert found[0] == planted.FAULTS[name].question, found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "task"), [case for case in planted.CASES if case[0] not in EIGHT])
-def test_other_planted_faults_are_named_by_their_questions(name: str, task: planted.TaskName):
-    found = first_not_ok(planted.broken(name, task))
-    assert found is not None, found
-    assert found[0] == planted.FAULTS[name].question, found
-
-
-@pytest.mark.parametrize(("name", "task"), QUICK)
-def test_a_quick_question_names_its_fault_and_passes_the_sound_experiment(name: str, task: planted.TaskName):
+@pytest.mark.one_fast_of(8)
+@pytest.mark.parametrize(("name", "task"), ONE_TASK)
+def test_the_question_of_a_planted_fault_names_it(name: str, task: planted.TaskName):
+    """Asked alone; the sound experiments are asked all questions, and a few broken ones those before it, too."""
     question = planted.FAULTS[name].question
     assert asked(planted.broken(name, task), question)[question].status in ("warning", "fault")
-    assert asked(planted.sound(task), question)[question].status in ("ok", "not asked")
 
 
-def judge_sound(config: Config) -> None:
-    found = not_ok(config)
+def judge_sound(config: Config, skip: tuple[str, ...] = ()) -> None:
+    found = not_ok(config, skip)
     assert len(found) <= 1, found
     assert all(answer.status == "warning" for _, answer in found), found
 
@@ -102,7 +88,7 @@ def test_the_sound_digits_have_no_fault():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", planted.TASKS)
+@pytest.mark.parametrize("task", [task for task in planted.TASKS if task != "digits"])
 def test_sound_experiments_have_no_fault_and_at_most_one_warning(task: planted.TaskName):
     """Of one seed; benchmarks/planted_faults.py takes three."""
     judge_sound(planted.sound(task))
@@ -110,9 +96,9 @@ def test_sound_experiments_have_no_fault_and_at_most_one_warning(task: planted.T
 
 @pytest.mark.slow
 def test_a_config_of_a_language_model_has_no_fault_and_at_most_one_warning():
-    """The README's commands check the other config whose data need no file; benchmarks/planted_faults.py all."""
+    """The README's commands check the other config whose data need no file; the task "words" is asked what trains."""
     smaller = {"model.layers": 1, "model.width": 16, "data.context": 32, "data.batch_size": 8}
-    judge_sound(load_config(ROOT / "configs" / "python_source_gpt.py", smaller))
+    judge_sound(load_config(ROOT / "configs" / "python_source_gpt.py", smaller), RUNS)
 
 
 def test_the_command_prints_and_writes_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
