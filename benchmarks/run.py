@@ -64,14 +64,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="runs of one epoch, as a smoke test")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
-    short_steps, long_steps, logged_steps = (20, 40, 4) if options.quick else (1_404, 20_000, 100)
+    by_hand = {20: SHORT_BAR} if options.quick else {1_404: SHORT_BAR, 20_000: LONG_BAR}
     parts: dict[str, timing.Part] = {
         "calls": lambda: with_bare_calls(options.seconds, rounds),
-        "hand": lambda: (
-            [with_hand_written(short_steps, rounds, SHORT_BAR), with_hand_written(long_steps, rounds, LONG_BAR)],
-            [],
-        ),
-        "logged": lambda: ([logged_often(logged_steps, rounds)], []),
+        "hand": lambda: ([with_hand_written(steps, rounds, bar) for steps, bar in by_hand.items()], []),
+        "logged": lambda: ([logged_often(4 if options.quick else 100, rounds)], []),
         "tracking": lambda: with_tracking(options.seconds, rounds),
     }
     ratios, notes = timing.run_parts(parts, options.parts)

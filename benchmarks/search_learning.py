@@ -79,7 +79,7 @@ def task(name: str, studies: int, quick: bool) -> dict[str, Any]:
 
 def _study(name: str, seed: int, overrides: dict[str, Any], quick: bool) -> float:
     """Runs a study; returns its best value."""
-    given = {"search.sampler": "tpe", "search.trials": 8 if quick else 32}
+    given = {"search.sampler": "tpe", "search.trials": 4 if quick else 32}
     with tempfile.TemporaryDirectory() as folder:
         result = run_search(
             resolve_config(study_config(name, seed, quick), given | overrides).config, folder, quiet=True

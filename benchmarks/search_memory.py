@@ -30,7 +30,7 @@ def main() -> None:
     if options.widths is not None:
         print(peak(options.widths))
         return
-    trials = 3 if options.quick else options.trials
+    trials = 2 if options.quick else options.trials
     peaks = {"one width": _peak_of(1), f"{trials} widths": _peak_of(trials)}
     one, many = peaks.values()
     where = timing.environment()

@@ -37,7 +37,7 @@ def names(found: dict[str, Any]) -> list[str]:
 @pytest.mark.slow
 def test_configs_runs_each_by_its_command_again_and_keeps_other_rows(tmp_path: Path) -> None:
     only = ("--seeds=2", f"--folder={tmp_path / 'runs'}")
-    run(tmp_path, "configs", "--only=digits_folder", *only)
+    run(tmp_path, "configs", "--only=digits_folder", *only, "--seeds=1")
     printed, found = run(tmp_path, "configs", "--only=digits", *only)
     assert list(found["configs"]) == ["digits_folder", "digits"]
     row = found["configs"]["digits"]
@@ -52,27 +52,20 @@ def test_configs_runs_each_by_its_command_again_and_keeps_other_rows(tmp_path: P
 
 @pytest.mark.slow
 def test_step_compares_calls_with_programs_by_hand(tmp_path: Path) -> None:
-    printed, found = run(tmp_path, "step", "mlp", "clip", "dropout", "ema", "norm", "cnn")
-    expected = ["MLP", "MLP, clip", "MLP, dropout", "MLP, ema", "MLP, norm", "CNN, stock layers"]
+    """A program of the MLP, one of the others by hand, and the CNN, on random images, which it says."""
+    printed, found = run(tmp_path, "step", "mlp", "norm", "cnn")
+    expected = ["MLP", "MLP, norm", "CNN, stock layers"]
     assert names(found) == expected
     assert all(name in printed for name in expected)
-
-
-@pytest.mark.slow
-def test_step_takes_random_images_where_there_are_no_data_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JAXTRAIN_DATA", str(tmp_path))
-    printed, _ = run(tmp_path, "step", "mlp")
     assert "random images" in printed
 
 
 @pytest.mark.slow
 def test_families_compares_optimizers_with_optax_and_schedules_with_none(tmp_path: Path) -> None:
-    """One of each, and the one whose rate is one for the whole run."""
-    _, found = run(tmp_path, "families", "optimizer:rprop", "optimizer:muon", "schedule:sgdr")
-    assert names(found) == ["optimizer rprop", "optimizer muon", "schedule sgdr"]
-    assert [ratio["bar"] for ratio in found["ratios"]] == [1.1, 1.1, 1.02]
+    """One of each; the optimizer has one rate for the whole run."""
+    _, found = run(tmp_path, "families", "optimizer:rprop", "schedule:sgdr")
+    assert names(found) == ["optimizer rprop", "schedule sgdr"]
+    assert [ratio["bar"] for ratio in found["ratios"]] == [1.1, 1.02]
 
 
 @pytest.mark.slow
@@ -84,12 +77,11 @@ def test_augmentation_times_each_member_inside_a_loop(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_run_compares_a_whole_run_with_bare_calls(tmp_path: Path) -> None:
-    printed, found = run(tmp_path, "run")
+    """The part "logged" takes the CNN, and otherwise what "hand" takes."""
+    printed, found = run(tmp_path, "run", "calls", "hand", "tracking")
     assert names(found) == [
         "whole run, 1 epochs",
         "MLP, 20 steps, by hand",
-        "MLP, 40 steps, by hand",
-        "CNN, 4 steps, logged once",
         "fashion_mnist_mlp, a call of 2 steps, not tracked",
         *["fashion_mnist_mlp, 20 steps, not tracked"] * 2,
     ]
@@ -170,7 +162,7 @@ def test_input_pipeline_compares_feeds_and_measures_memory_and_start(tmp_path: P
 def test_duration_runs_a_command_for_a_time(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "duration")
     assert [made["config"] for made in found["runs"]] == ["digits"]
-    assert "of 1 within -5% and +2% of 40 s" in printed
+    assert "of 1 within -5% and +2% of 30 s" in printed
 
 
 @pytest.mark.slow

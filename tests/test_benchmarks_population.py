@@ -10,13 +10,13 @@ from test_benchmarks import ROOT, names, run
 
 @pytest.mark.slow
 def test_population_compares_lanes_with_solo_runs(tmp_path: Path) -> None:
-    printed, found = run(tmp_path, "population", devices=2)
+    """On a CPU the parts "cnn" and "lanes" take the program of "calls" with another model, and with more lanes."""
+    printed, found = run(tmp_path, "population", "calls", "memory", "commands", devices=2)
     expected = [
         "4 lanes, a Python loop of jitted steps",
         "4 lanes, solo runs by compiled calls",
         "4 lanes, shard_map(lax.map) by hand",
         "half of the lanes dead, all alive",
-        "CNN: 2 lanes, one run",
         "range test by ramp: 8 seeds, one",
         "range test: lanes, ramp of 100 rates",
     ]
@@ -72,11 +72,10 @@ def test_the_ramp_is_read_as_fastai_reads_it(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 def test_search_compares_trials_by_hand_asked_for_and_halved(tmp_path: Path) -> None:
-    printed, found = run(tmp_path, "search", "lanes", "asking", "halving", "many", devices=2)
+    printed, found = run(tmp_path, "search", "lanes", "asking", "halving", devices=2)
     expected = [
         "4 trials of one epoch, shard_map(lax.map) by hand",
         "halving, random search of the same trials",
-        "3 trials of one epoch, one trial",
     ]
     assert names(found) == expected
     for sampler in ("random", "sobol", "tpe"):
@@ -97,13 +96,13 @@ def test_search_memory_compares_many_widths_with_one(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "search_memory")
     one, many, growth = found["megabytes"].values()
     assert growth == many - one
-    assert "3 widths" in printed
+    assert "2 widths" in printed
 
 
 @pytest.mark.slow
 def test_search_value_gives_the_regret_of_each_value_on_each_task(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "search_value")
-    assert len(found["regrets"]) == 4
+    assert len(found["regrets"]) == 1
     for name, by_value in found["regrets"].items():
         assert name in printed
         assert by_value.keys() == {"best", "last", "mean of last 3", "mean of last 5"}
