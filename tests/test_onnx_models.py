@@ -81,14 +81,11 @@ MODELS: dict[str, dict[str, Any]] = {
         f"mlp, {norm}, {activation}": {"name": "mlp", "hidden": (16,), "norm": norm, "activation": activation}
         for norm, activation in (("batch", "relu"), ("layer", "gelu"), ("group", "silu"), ("rms", "tanh"))
     },
-    "resnet18": {"name": "resnet", "layers": 18, "width": 4, "norm": "group"},
-    "resnet50": {"name": "resnet", "layers": 50, "width": 4, "stem": "imagenet"},
+    "resnet18": {"name": "resnet", "layers": 18, "width": 4, "norm": "group", "stem": "imagenet"},
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "resnet5" in name else ()) for name in MODELS]
-)
+@pytest.mark.parametrize("name", MODELS)
 def test_models_of_pictures(name: str, tmp_path: Path):
     masks = name == "unet"
     targets = PICTURE_ROWS[..., 0] % 2 if masks else np.arange(64) % 2

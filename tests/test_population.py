@@ -25,7 +25,7 @@ from jaxtrain.parallel.solo_comparison import compare_with_solo
 from jaxtrain.parallel.width import fit_width
 from jaxtrain.training.experiment import Experiment, build
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.unfused
 STEPS = 20
 PAIRS = list(zip(OPTIMIZERS.members, itertools.cycle(SCHEDULES.members), strict=False))
 """Every optimizer and every schedule, paired."""
@@ -41,6 +41,7 @@ def experiment(optimizer: str = "adamw", schedule: str = "warmup_cosine", device
         "schedule": {} if optimizer == "rprop" else {"optimizer": {"learning_rate": {"name": schedule}}},
         "train": {"duration": f"{STEPS} steps"},
         "parallel": {"mesh": devices},
+        "track": {"histograms": None, "pictures": None},
     }
     return build(resolve_config(given).config)
 
@@ -80,11 +81,11 @@ def bits_of(optimizer: str) -> pytest.MarkDecorator:
     ("optimizer", "schedule"),
     [
         *(pytest.param(*pair, marks=bits_of(pair[0])) for pair in PAIRS),
-        *(pytest.param(*pair, marks=pytest.mark.optimized, id=f"{pair[0]}, optimized") for pair in PAIRS[::12]),
+        *(pytest.param(*pair, marks=pytest.mark.optimized, id=f"{pair[0]}, optimized") for pair in PAIRS[:1]),
     ],
 )
 def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str) -> None:
-    """Over every optimizer and schedule, and as a user compiles of every twelfth; digests differ between the lanes."""
+    """Over every optimizer and schedule, and of the first as a user compiles; digests differ between the lanes."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     lanes = [(0, rate), (1, rate), (0, 3 * rate)]
     population = Population(found.rules, found.mesh, lanes=len(lanes))
@@ -95,11 +96,11 @@ def test_a_mapped_lane_is_its_solo_run_to_the_bit(optimizer: str, schedule: str)
     assert len(set(digests)) == len(lanes)
 
 
-@pytest.mark.one_fast_of(4)
-@pytest.mark.filterwarnings("ignore::jaxtrain.errors.JaxtrainWarning")  # rprop, whose batches here are small
-@pytest.mark.parametrize(("optimizer", "schedule"), PAIRS[::5])
+@pytest.mark.bits  # without, they are equal
+@pytest.mark.one_fast_of(2)
+@pytest.mark.parametrize(("optimizer", "schedule"), PAIRS[::10])
 def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -> None:
-    """Every fifth pair, in chunks of two: parameters within a relative L2 distance of 1e-4 after 20 steps."""
+    """Every tenth pair, in chunks of two: parameters within a relative L2 distance of 1e-4 after 20 steps."""
     found, rate = experiment(optimizer, schedule), RATE_OF[optimizer]
     population = Population(found.rules, found.mesh, lanes=4, width=2)
     compared = compare_with_solo(
@@ -107,9 +108,7 @@ def test_a_vmapped_lane_stays_near_its_solo_run(optimizer: str, schedule: str) -
     )  # fmt: skip
     assert compared.shape == (4,)
     assert compared.max() <= 1e-4
-    assert compared.max() > 0.0 or optimizer in ("rprop", "lion"), (
-        "rounding differs, but for optimizers that use only signs"
-    )
+    assert compared.max() > 0.0, "rounding differs"
 
 
 @pytest.mark.slow
