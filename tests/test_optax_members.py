@@ -123,19 +123,22 @@ def distance(state: Any, reference: Any) -> float:
     return float(jnp.linalg.norm(flat - expected) / jnp.linalg.norm(expected))
 
 
+CUT: dict[str, dict[str, Any]] = {
+    "accumulate": {"train_of_accumulate": 4},
+    "mesh": {"parallel_of_mesh": 4},
+    "pmap": {"parallel_of_mesh": 4, "parallel_of_backend": "pmap"},
+    "pmap_accumulate": {"parallel_of_mesh": 2, "parallel_of_backend": "pmap", "train_of_accumulate": 2},
+}
+CASES = [
+    *((way, name) for way in ("accumulate", "mesh") for name in ASKING),
+    *(("pmap", "polyak_sgd"), ("pmap_accumulate", "lbfgs")),
+]
+
+
 @pytest.mark.one_fast_of(5)
-@pytest.mark.parametrize("name", ASKING)
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"train_of_accumulate": 4},
-        {"parallel_of_mesh": 4},
-        {"parallel_of_mesh": 4, "parallel_of_backend": "pmap"},
-        {"parallel_of_mesh": 2, "parallel_of_backend": "pmap", "train_of_accumulate": 2},
-    ],
-    ids=["accumulate", "mesh", "pmap", "pmap_accumulate"],
-)
-def test_micro_batches_and_devices_see_the_loss_of_the_whole_batch(name: str, more: dict[str, Any]):
+@pytest.mark.parametrize(("way", "name"), CASES)
+def test_micro_batches_and_devices_see_the_loss_of_the_whole_batch(way: str, name: str):
+    more = CUT[way]
     assert distance(trained(name, **more)[1], trained(name)[1]) < 1e-4
 
 
