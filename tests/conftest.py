@@ -1,6 +1,5 @@
 """What every test runs under: four CPU devices, strict types and shapes, and the parts that the machine has."""
 
-import gc
 import os
 import shutil
 import tempfile
@@ -63,10 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spares the garbage collector what all tests share, and most of its passes: an eighth of the CPU time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    programs.collect_seldom()
 
 
 @pytest.hookimpl(wrapper=True)

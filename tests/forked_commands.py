@@ -6,7 +6,6 @@ from nothing is tested where it is the subject: tests/test_main.py, the benchmar
 """
 
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -171,7 +170,7 @@ def _become(request: Mapping[str, Any], streams: list[int]) -> list[str]:
 def _import_all() -> None:
     for module in IMPORTED:
         importlib.import_module(module)
-    gc.freeze()  # else the first collection of each fork copies all of it
+    programs.collect_seldom()  # and so in each fork, whose first collection would copy all of it
 
 
 if __name__ == "__main__":
