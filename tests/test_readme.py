@@ -29,15 +29,16 @@ SHORTER = [
         "configs/digits.py",
         "    return config\n",
         "    config.lr_range.rates = 12\n    config.lr_range.seeds = 1\n"
-        "    config.track.pictures = None\n    return config\n",
+        "    config.track.pictures = config.track.histograms = None\n    return config\n",
     ),
     ("configs/digits_search.py", '"20 epochs"', '"5 epochs"'),
     ("configs/digits_search.py", '"trials": 64', '"trials": 8'),
     ("configs/digits_search.py", "(128, 128)", "(32, 32)"),
     ("configs/python_source_gpt.py", '"800 steps"', '"8 steps"'),
     ("configs/python_source_gpt.py", '"layers": 4, "width": 128', '"layers": 1, "width": 16'),
+    ("configs/python_source_gpt.py", '_fraction": 0.02', '_fraction": 0.0005'),
     ("my_search.py", '"10 epochs"', '"2 epochs"'),
-    ("my_search.py", '"trials": 24', '"trials": 6'),
+    ("my_search.py", '"trials": 24', '"trials": 3'),
     ("my_search.py", "(128, 128)", "(32, 32)"),
 ]
 """Runs as long as a reader's would take most of the suite's time, and show nothing more."""
@@ -72,9 +73,10 @@ def run(
 
 
 IN_TURN = """
-import contextlib, io, json, shlex, sys, traceback
+import contextlib, gc, io, json, shlex, sys, traceback
 from jaxtrain.main import main
 
+gc.set_threshold(20_000, 20, 50)  # as in all tests
 for line in sys.stdin.read().splitlines():
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
