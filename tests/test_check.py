@@ -19,6 +19,7 @@ from jaxtrain.check.context import Context, joined
 from jaxtrain.check.layers import look_at_layers
 from jaxtrain.check.questions import QUESTIONS, questions_of
 from jaxtrain.check.references import references
+from jaxtrain.commands import check_pictures
 from jaxtrain.config.defaults import Config
 from jaxtrain.config.identity import digest
 from jaxtrain.config.resolve import load_config, resolve_config
@@ -115,6 +116,18 @@ def test_the_command_prints_and_writes_the_answers(tmp_path: Path, capsys: pytes
     assert result["counts"]["ok"] == 5
     for picture in ("inputs.png", "distributions.png"):
         assert (tmp_path / "run" / "check" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_a_table_name_its_columns_and_classes():
+    columns = {"width in m": np.arange(300.0), "kind": np.array(["oak", "elm", "ash"] * 100)}
+    source = Source({"train": (columns, np.array(["a $ tree", "a bush"] * 150))})
+    context = Context(load_config(ROOT / "configs" / "digits.py", {"data.batch_size": 32}), data=source)
+    distributions = [axes.get_title(loc="left") for axes in check_pictures.draw_distributions(context).axes]
+    names = ["width in m", "kind=ash", "kind=elm", "kind=oak"]
+    assert distributions == [f"{name}: share of values" for name in [*names, "targets"]]
+    table = check_pictures.draw_inputs(context).axes[0]
+    assert [label.get_text() for label in table.get_xticklabels()] == names
+    assert {label.get_text() for label in table.get_yticklabels()} == {r"a \$ tree", "a bush"}
 
 
 def test_a_fault_ends_with_exit_code_6_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -77,6 +77,21 @@ def test_numbers_of_a_regression_are_described_in_their_units():
     assert len(render(draw_examples(dataset)).png) > 1000
 
 
+def test_missing_numbers_are_no_bar_of_a_column_and_the_target_is_drawn_too():
+    rows = np.arange(200.0)
+    columns = {"known": rows, "gaps": np.where(np.arange(200) % 4, rows, np.nan)}
+    _, dataset = described(Source({"train": (columns, rows * 2)}))
+    drawn = {axes.get_title(): sum(bar.get_height() for bar in axes.patches) for axes in draw_examples(dataset).axes}
+    kept = dataset.split("train")
+    missing = dataset.info.table.columns[1].absent(kept["inputs"][:, 1:])  # pyright: ignore[reportOptionalMemberAccess]
+    assert missing > 10
+    assert drawn == {
+        "known": len(kept["inputs"]),
+        "gaps": len(kept["inputs"]) - missing,
+        "the target": len(kept["inputs"]),
+    }
+
+
 @pytest.mark.parametrize(("feed", "told"), [("host", "the host"), ("device", "the devices")])
 def test_the_report_says_where_batches_are_gathered(feed, told):
     report, _ = described(digits(Path()), feed=feed)

@@ -1,6 +1,6 @@
 """Pictures of a check: inputs as the model sees them, distributions by split, signals and gradients by layer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,13 +28,18 @@ SHOWN_ROWS = 24
 
 SHOWN_TOKENS = 80
 
+MOST_NAMED = 60
+"""Columns of a table whose names have room below their colours."""
+
+LONGEST_LABEL = 24
+
 
 def draw(context: Context, answers: Mapping[str, Answer]) -> Iterator[tuple[str, bytes]]:
     """Yields (file name, PNG) of the pictures that the questions asked have made possible."""
     asked = {name for name, answer in answers.items() if answer.status != "not asked"}
     if "inputs" in asked and not _is_broken(answers["inputs"]):
-        yield "inputs.png", render(_draw_inputs(context)).png
-        yield "distributions.png", render(_draw_distributions(context)).png
+        yield "inputs.png", render(draw_inputs(context)).png
+        yield "distributions.png", render(draw_distributions(context)).png
     if asked & {"activations", "dead_units"} and "gradients" in asked:
         yield "layers.png", render(_draw_layers(context)).png
 
@@ -43,7 +48,7 @@ def _is_broken(answer: Answer) -> bool:
     return answer.status == "fault"
 
 
-def _draw_inputs(context: Context) -> "Figure":
+def draw_inputs(context: Context) -> "Figure":
     """Draws training examples as the model sees them, with their targets."""
     info = context.info
     seen = context.seen("train")
@@ -53,7 +58,8 @@ def _draw_inputs(context: Context) -> "Figure":
         return draw_pictures(context.dataset, np.asarray(seen[places], np.float64), targets)
     if info.tokens is not None:
         return _draw_texts(context, places)
-    return _draw_table(np.asarray(seen[places], np.float64).reshape(len(places), -1), targets)
+    values = np.asarray(seen[places], np.float64).reshape(len(places), -1)
+    return _draw_table(values, _shown_targets(info, targets), info.table.names if info.table else ())
 
 
 def _draw_texts(context: Context, places: np.ndarray) -> "Figure":
@@ -85,22 +91,32 @@ def _texts_of(info: DataInfo, tokens: np.ndarray, target: np.ndarray) -> list[tu
     ]
 
 
-def _draw_table(values: np.ndarray, targets: np.ndarray) -> "Figure":
-    """Draws rows of numbers as colours, and their targets beside them."""
+def _shown_targets(info: DataInfo, targets: np.ndarray) -> list[str]:
+    """Returns the class, or up to three numbers, of each example."""
+    if info.class_names and targets.ndim == 1:
+        return [_label(info.class_names[int(target)]) for target in targets]
+    return [" ".join(f"{value:.3g}" for value in row[:3]) for row in targets.reshape(len(targets), -1)]
+
+
+def _draw_table(values: np.ndarray, targets: Sequence[str], columns: Sequence[str]) -> "Figure":
+    """Draws rows of numbers as colours, their targets beside them and the names of few columns below them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-3, vmax=3, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="value, in deviations")
-    axes.set_xlabel("feature")
-    flat = targets.reshape(len(targets), -1)
-    axes.set_yticks(range(len(values)), [" ".join(f"{v:.3g}" for v in row[:3]) for row in flat], fontsize="x-small")
+    if 0 < len(columns) <= MOST_NAMED:
+        names = [_label(name) for name in columns]
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize="x-small")
+    else:
+        axes.set_xlabel("feature")
+    axes.set_yticks(range(len(values)), targets, fontsize="x-small")
     axes.set_ylabel("target of the example")
     return figure
 
 
-def _draw_distributions(context: Context) -> "Figure":
+def draw_distributions(context: Context) -> "Figure":
     """Draws the distribution of each feature or channel, and of the targets, one line for each split."""
     from matplotlib.figure import Figure
 
@@ -115,14 +131,26 @@ def _draw_distributions(context: Context) -> "Figure":
     panels = figure.subplots(-(-(shown + 1) // columns), columns, squeeze=False).ravel()
     for axes in panels[shown + 1 :]:
         axes.remove()
-    kind = "feature" if inputs["train"].ndim == 2 else "channel"
     for place in range(shown):
-        title = "tokens" if context.info.tokens is not None else f"{kind} {place}"
+        title = _title(context.info, inputs["train"].ndim, place)
         _draw_lines(panels[place], {name: values[:, place] for name, values in features.items()}, title)
     targets = {name: np.asarray(context.rows(name)["targets"], np.float64).ravel() for name in splits}
     _draw_lines(panels[shown], targets, "targets")
     panels[0].legend(fontsize="x-small")
     return figure
+
+
+def _title(info: DataInfo, rank: int, place: int) -> str:
+    """Names a feature of a table, a channel, or tokens."""
+    if info.tokens is not None:
+        return "tokens"
+    if info.table is not None:
+        return _label(info.table.names[place])
+    return f"{'feature' if rank == 2 else 'channel'} {place}"
+
+
+def _label(name: str) -> str:
+    return printable(name)[:LONGEST_LABEL].replace("$", r"\$")
 
 
 def _draw_lines(axes: "Axes", values: Mapping[str, np.ndarray], title: str) -> None:

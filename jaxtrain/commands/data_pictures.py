@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain.data.dataset import Dataset, Part
 from jaxtrain.data.fields import read_rows
+from jaxtrain.data.table_encoding import ColumnEncoding
 from jaxtrain.data.vocabulary import Vocabulary
 from jaxtrain.errors import printable
 from jaxtrain.tasks.augment import Augmentation
@@ -161,13 +162,15 @@ def _label(vocabulary: Vocabulary, token: int) -> str:
 
 
 def _draw_histograms(dataset: Dataset) -> "Figure":
-    """Draws the distribution of each feature, or of each column of a table."""
+    """Draws the distribution of each feature, or of each column of a table, and of a target that is a number."""
     from matplotlib.figure import Figure
 
     part = dataset.parts["train"]
-    inputs, _ = _raw(part, min(HISTOGRAM_ROWS, len(part)))
+    inputs, targets = _raw(part, min(HISTOGRAM_ROWS, len(part)))
     features = inputs.reshape(len(inputs), -1).astype(np.float64)
     drawn = _columns(dataset, features)[:MOST_HISTOGRAMS]
+    if dataset.info.classes is None and targets.ndim == 1:
+        drawn.append(("the target", (), targets.astype(np.float64)))
     columns = min(COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(2.2 * columns, 1.9 * rows), layout="constrained")
@@ -196,9 +199,16 @@ def _columns(dataset: Dataset, features: np.ndarray) -> list[tuple[str, tuple[st
     begin = 0
     for column in encoding.columns:
         own = features[:, begin : begin + len(column.names)]
-        found.append((column.name, column.categories, column.shares(own) if column.categories else own[:, 0]))
+        found.append(
+            (column.name, column.categories, column.shares(own) if column.categories else _present(column, own))
+        )
         begin += len(column.names)
     return found
+
+
+def _present(column: ColumnEncoding, encoded: np.ndarray) -> np.ndarray:
+    """Returns the numbers of a column (n, len(names)) without those that stand for missing ones."""
+    return encoded[encoded[:, -1] == 0, 0] if column.missing else encoded[:, 0]
 
 
 def _raw(part: Part, count: int) -> tuple[np.ndarray, np.ndarray]:
