@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import ml_dtypes
@@ -17,7 +18,7 @@ from jaxtrain.data.readers.embedded import diabetes, digits
 from jaxtrain.data.readers.idx import fashion_mnist
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, Split
-from jaxtrain.errors import ConfigError, DataError
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 from jaxtrain.tasks.inputs import normalise_inputs
 
 RANDOM = np.random.default_rng(0)
@@ -205,6 +206,17 @@ def test_info_counts_the_training_examples_of_each_class():
     assert sum(loaded.info.class_counts) == 10
     for targets in (TABLE[:20, 0], np.tile(labels[:, None], 2)):
         assert load({"train": (TABLE[:20], targets)}).info.class_counts == ()
+
+
+def test_a_class_that_the_cut_leaves_without_training_examples_is_said():
+    inputs, labels = np.arange(100.0)[:, None], np.array(["cat", "dog"] * 49 + ["emu", "gnu"])
+    source = Source({"train": Split(inputs, labels)}, columns={"day": np.arange(100)})
+    with pytest.warns(JaxtrainWarning, match=r"no training example left of 2 of 4 classes: emu, gnu"):
+        load_dataset(source, Settings(order_by="day"))
+    split = Source({"train": Split(inputs[:98], labels[:98]), "test": Split(inputs, np.array(["cat"] * 100))})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # all classes are trained on, though not all are tested
+        load_dataset(split, Settings())
 
 
 def test_images_are_described_by_channel():

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
 from jaxtrain.data.tables import Table
 from jaxtrain.data.texts import Text, check_content
-from jaxtrain.errors import ConfigError, DataError, Words
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words
 
 
 def load_dataset(source: Source, settings: Settings, *, standardised: bool = False, coded: bool = False) -> Dataset:
@@ -61,7 +62,9 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     rows = _cut(source, settings, standardised)
     part_of = functools.partial(_cut_dataset, source, stored, settings, bad, standardised=standardised, coded=coded)
     if settings.folds is None:
-        return replace(part_of(rows), checksums=checksums)
+        dataset = part_of(rows)
+        _warn_of_unlearned(dataset, source, rows)
+        return replace(dataset, checksums=checksums)
     parts = _cut_folds(source, rows, settings, standardised)
     chosen = range(settings.folds) if settings.fold is None else [settings.fold]
     whole = part_of(rows).info
@@ -124,6 +127,28 @@ def _cut_dataset(
     if info.padding is not None:
         groups = Groups(info.padding.groups(parts["train"].split.inputs if own is None else inputs[own]))
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad, groups=groups)
+
+
+def _warn_of_unlearned(dataset: Dataset, source: Source, rows: Mapping[str, np.ndarray]) -> None:
+    """Warns of classes all of whose examples lie in the splits that were cut from the training split."""
+    counts = np.asarray(dataset.info.class_counts)
+    if not rows or not len(counts):
+        return
+    train = source.splits["train"]
+    unlearned = np.flatnonzero((counts == 0) & (np.bincount(train.targets, minlength=len(counts)) > 0))
+    if len(unlearned) == 0:
+        return
+    names = [dataset.info.class_names[label] if dataset.info.class_names else str(label) for label in unlearned]
+    got = Words(f"no training example left of {len(names)} of {len(counts)} classes: {_few(names)}")
+    hint = "Add examples of them, or leave them out; data.stratify=True cuts each class alike"
+    warning = JaxtrainWarning(
+        train.where("targets", "train"), got, "some of each, else none of them can be learned", hint
+    )
+    warnings.warn(warning, stacklevel=3)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _extra(train: Split) -> tuple[tuple[str, tuple[int, ...], str], ...]:
