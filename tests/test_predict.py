@@ -147,17 +147,21 @@ def test_an_export_that_does_not_say_how_files_are_read_is_refused(digits: Path,
         predict_to_file(ExportModel(model), [str(archive)], tmp_path / "out.csv")
 
 
-def test_idx_files_have_their_labels_beside_them(digits: Path, tmp_path: Path):
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("named", ["", "t10k-images-idx3-ubyte.gz"], ids=["folder", "file"])
+def test_idx_files_have_their_labels_beside_them(named: str, zipped: bool, digits: Path, tmp_path: Path):
     inputs, targets = images()
     header = struct.pack(">IIII", 0x803, *inputs.shape[:3])
-    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + inputs.tobytes()))
-    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, len(targets)) + bytes(targets.tolist()))
-    plain = predict(digits, tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "a.npz")
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + inputs.tobytes()))
+    (folder / "notes.txt").write_text("not read")
+    plain = predict(digits, folder / named, tmp_path / "a.npz")
     assert plain.measured == 0
-    (tmp_path / "t10k-labels-idx1-ubyte").rename(tmp_path / "t10k-labels-idx1-ubyte.gz")
-    content = (tmp_path / "t10k-labels-idx1-ubyte.gz").read_bytes()
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content))
-    labelled = predict(digits, tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "a.npz")
+    labels = struct.pack(">II", 0x801, len(targets)) + bytes(targets.tolist())
+    beside = folder / f"t10k-labels-idx1-ubyte{'.gz' if zipped else ''}"
+    beside.write_bytes(gzip.compress(labels) if zipped else labels)
+    labelled = predict(digits, folder / named, tmp_path / "a.npz")
     logits = arrays_of(tmp_path / "a.npz")["logits"]
     assert labelled.metrics["accuracy"] == pytest.approx(accuracy_score(targets, logits.argmax(axis=1)))
 

@@ -10,7 +10,7 @@ from jaxtrain.data.readers.arrays import read_new_arrays
 from jaxtrain.data.readers.idx import read_idx
 from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
-from jaxtrain.files import exists
+from jaxtrain.files import exists, is_directory, list_directory
 from jaxtrain.prediction.examples import FILL_IN, Bad, Form, Piece, row_ids
 from jaxtrain.prediction.targets import as_targets
 
@@ -33,8 +33,9 @@ class ArrayExamples:
 
     @classmethod
     def of_idx(cls, files: Sequence[Path], form: Form, bad: Bad) -> "ArrayExamples":
-        """Opens images in IDX, with the labels beside them where they have the names of MNIST."""
-        return cls([_read_idx(file) for file in files if IDX_LABELS not in _plain_name(file)], form, bad)
+        """Opens images in IDX, and folders of them, with the labels beside them where they have the names of MNIST."""
+        found = [file for path in files for file in idx_files(path)]
+        return cls([_read_idx(file) for file in found if IDX_LABELS not in _plain_name(file)], form, bad)
 
     @property
     def count(self) -> int:
@@ -97,14 +98,16 @@ def _plain_name(file: Path) -> str:
     return file.name.replace(".idx", "-idx")
 
 
-def is_idx(file: Path) -> bool:
-    """Tells whether a file has the name of one in IDX."""
-    return any(part in _plain_name(file) for part in (IDX_IMAGES, IDX_LABELS, "-idx3-"))
+def idx_files(path: Path) -> list[Path]:
+    """Returns a file that has the name of one in IDX, or those of a folder in the order of their names."""
+    files = [path / name for name in sorted(list_directory(path))] if is_directory(path) else [path]
+    return [file for file in files if any(part in _plain_name(file) for part in (IDX_IMAGES, IDX_LABELS, "-idx3-"))]
 
 
 def _read_idx(file: Path) -> Split:
     images = Split(read_idx(file, 3)[..., None], None, str(file))
-    beside = file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1"))
-    if beside == file or not exists(beside):
+    name = file.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+    found = [other for other in (file.with_name(name), file.with_name(f"{name}.gz")) if other != file and exists(other)]
+    if not found:
         return images
-    return images._replace(targets=read_idx(beside, 1).astype(np.int32), targets_file=str(beside))
+    return images._replace(targets=read_idx(found[0], 1).astype(np.int32), targets_file=str(found[0]))

@@ -8,7 +8,7 @@ from jaxtrain.data.readers import parquet_files
 from jaxtrain.data.readers.image_tables import JSON_LINES
 from jaxtrain.errors import DataError, UsageError, Words, one_of
 from jaxtrain.files import exists, find_matching, is_directory, list_directory
-from jaxtrain.prediction.arrays import ArrayExamples, is_idx
+from jaxtrain.prediction.arrays import ArrayExamples, idx_files
 from jaxtrain.prediction.examples import Bad, Examples, Form
 from jaxtrain.prediction.pictures import pictures_of_parquet, pictures_of_paths, pictures_of_tables
 from jaxtrain.prediction.tables import FORMATS, TableExamples
@@ -75,7 +75,7 @@ def _kind_of(path: Path, form: Form) -> str:
         if table is None:
             raise UsageError("--data", str(path), f"a table: {one_of([*FORMATS])}, as the model was trained on one")
         return table
-    if is_idx(path):
+    if idx_files(path):
         return "images in IDX"
     endings = (
         {Path(name).suffix.lower() for name in list_directory(path)} if is_directory(path) else {path.suffix.lower()}
