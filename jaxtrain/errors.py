@@ -1,6 +1,7 @@
 """User-facing errors: one line each, all of the form "KEY: got X; expected Y. Hint", with an exit code by kind."""
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 from typing import Any
@@ -55,9 +56,15 @@ def _in_one_line(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+UNMARKED = re.compile(r"(.*?(?:[ /]\.{1,2}(?!\.))?)[ .;:,]*")
+"""A line, and the marks at its end without a path there, such as "." or "data/..", whose dots are its name."""
+
+
 def _unmarked(text: str) -> str:
     """Joins lines, and drops the marks at the end, which the composed line sets itself."""
-    return _in_one_line(text).rstrip(" .;:,")
+    found = UNMARKED.fullmatch(_in_one_line(text))
+    assert found is not None  # since it matches any line
+    return found[1]
 
 
 class _OneForm(Exception):

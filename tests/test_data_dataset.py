@@ -55,7 +55,7 @@ REFUSED = {
     "negative label": (
         {"train": (TABLE, changed(LABELS, 7, -1))},
         None,
-        r"train\.y: got targets\[7\] = -1; expected 0 to ",
+        r"train\.y: got targets\[7\] = -1; expected labels from 0 on",
     ),
     "label of stated": (
         {"train": (TABLE, changed(LABELS, 9, 4))},

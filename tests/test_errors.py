@@ -60,6 +60,13 @@ def test_marks_are_never_doubled():
     assert message("verb", "trian", "train", nearest("trian", ["train"])).endswith("train. Did you mean 'train'?")
 
 
+@pytest.mark.parametrize("place", [".", "..", "data/..", "./."])
+def test_a_place_that_ends_in_dots_stays_whole(place: str):
+    line = message("csv", Words(f"no file a.csv in {place}"), f"a file in {place}", f"Look into {place}")
+    assert line == f"csv: got no file a.csv in {place}; expected a file in {place}. Look into {place}"
+    assert message("data", Words("a, b, ..."), "c. ") == "data: got a, b; expected c"
+
+
 def test_a_key_stays_as_it_was_typed():
     assert message("--workdir=.", Words("nothing"), "a run") == "--workdir=.: got nothing; expected a run"
 

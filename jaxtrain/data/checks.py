@@ -238,7 +238,8 @@ def _check_labels(
     index = tuple(np.argwhere(wrong)[0])
     hint = INTEGERS if labels and len(targets.shape) == 1 else ""
     got = Words(f"targets[{_at(index, rows)}] = {targets[index]}")
-    raise DataError(where, got, f"{low} to {high}{'' if void is None else f', or {void}'}", hint)
+    expected = "labels from 0 on" if labels and classes is None else f"{low} to {high}"
+    raise DataError(where, got, expected if void is None else f"{expected}, or {void}", hint)
 
 
 def _at(index: tuple[Any, ...], rows: np.ndarray | None) -> str:
