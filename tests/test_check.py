@@ -118,6 +118,20 @@ def test_the_command_prints_and_writes_the_answers(tmp_path: Path, capsys: pytes
         assert (tmp_path / "run" / "check" / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_augmentations_that_leave_nothing_are_told_and_usual_ones_are_not():
+    """Noise beneath a square that covers most of the picture keeps the scale of the inputs."""
+    strong = {"augment": {"cutout": {"side": 1.0}, "noise": {"deviation": 5.0}}, "model.dropout": 0.0}
+    usual = {"augment": {"pad_and_crop": {"pixels": 1.0}, "mixup": {"alpha": 0.2}}, "model.dropout": 0.0}
+    found = {}
+    for name, chosen in {"strong": strong, "usual": usual}.items():
+        context = Context(load_config(ROOT / "configs" / "digits.py", chosen))
+        found[name] = dict(ask(context, {name: QUESTIONS[name] for name in ("augmentation", "regularisers")}))
+    assert found["strong"]["augmentation"].status == "ok"
+    assert found["strong"]["regularisers"].status == "fault"
+    assert "augment.noise, augment.cutout: in 60 steps" in found["strong"]["regularisers"].measured
+    assert found["usual"]["regularisers"].status == "ok"
+
+
 def test_pictures_of_a_table_name_its_columns_and_classes():
     columns = {"width in m": np.arange(300.0), "kind": np.array(["oak", "elm", "ash"] * 100)}
     source = Source({"train": (columns, np.array(["a $ tree", "a bush"] * 150))})

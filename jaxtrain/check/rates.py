@@ -10,6 +10,7 @@ import numpy as np
 from jaxtrain.check.answers import Answer, fault, not_asked, ok, warning
 from jaxtrain.check.context import Context, is_regulariser
 from jaxtrain.check.short_runs import Outcome, ShortRuns
+from jaxtrain.tasks.augment import augmentation_of
 
 POINTS = 200
 """Steps at which a schedule is looked at."""
@@ -48,8 +49,8 @@ REPLACED_GAIN = 0.5
 """The share of the best rate's gain below which such steps are a fault."""
 
 STIFLED = (0.1, 0.3)
-"""The shares of a short run's gain that must be left with the config's dropout, smoothing and decay: else a fault,
-else a warning."""
+"""The shares of a short run's gain that must be left with the config's dropout, smoothing, decay and augmentations:
+else a fault, else a warning."""
 
 DECAY = (0.5, 2.0)
 """The sizes of the decay's part of an update, relative to the gradient's, from which it is a warning, and a fault.
@@ -224,11 +225,12 @@ def _gain_of_whole_way(context: Context, gains: dict[float, float], steps: int) 
 
 
 def regularisers(context: Context) -> Answer:
-    """Does the run still learn with its own dropout, smoothing and decay?"""
+    """Does the run still learn with its own dropout, smoothing, decay and augmentations?"""
     found = {name: float(value) for name, value in context.values.items() if is_regulariser(name)}
     chosen = {name: value for name, value in found.items() if value}
-    if not chosen:
-        return not_asked("there is no dropout, smoothing or decay")
+    augmentations = augmentation_of(context.config).names
+    if not chosen and not augmentations:
+        return not_asked("there is no dropout, smoothing, decay or augmentation")
     test = range_test(context) if rate_name(context) in context.experiment.hparams else "the optimizer has no rate"
     if isinstance(test, str):
         return not_asked(test)
@@ -236,12 +238,13 @@ def regularisers(context: Context) -> Answer:
     options = {"rate": best_rate(context), "warm_up": _warm_up(test.steps), "judge": True}
     still = runs.run(1, rate=0.0, judge=True).judged
     without = runs.run(test.steps, **options).judged
-    given = runs.run(test.steps, hparams=chosen, **options)
+    given = runs.run(test.steps, hparams=chosen, augment=bool(augmentations), **options)
     if not still - without > GAIN * abs(still):
         return not_asked("without them nothing is learned in a short run either")
     share = max(0.0, still - given.judged) / (still - without) if given.live else 0.0
-    text = f"{', '.join(f'{name} = {value:g}' for name, value in chosen.items())}: in {test.steps} steps a "
-    text += f"run gains {share:.0%} of what it gains without, on examples held out"
+    named = [*(f"{name} = {value:g}" for name, value in chosen.items()), *(f"augment.{name}" for name in augmentations)]
+    text = f"{', '.join(named)}: in {test.steps} steps a run "
+    text += f"gains {share:.0%} of what it gains without, on examples held out"
     if share < STIFLED[1]:
         return (fault if share < STIFLED[0] else warning)(
             text, "regularisation keeps the model from learning", "Lower these, one after the other"

@@ -1,8 +1,10 @@
 """Short runs of a config's own optimizer, without dropout, augmentation, decay and averages, by one compiled program.
 
-Rates, numbers of steps, targets and inputs are inputs of the program, so all questions about learning share it.
+Rates, numbers of steps, targets and inputs are inputs of the program, so all questions about learning share it. A
+second one has the config's augmentations.
 """
 
+import functools
 import math
 import time
 from collections.abc import Mapping
@@ -84,8 +86,7 @@ class ShortRuns:
         self._mesh = experiment.mesh
         rules = experiment.rules
         self._rules = Rules(context.quiet_task, _Warming(target), rules.optimizer, rules.accumulate, rules.is_frozen)
-        backend = context.config["parallel"]["backend"]
-        self._call = compile_train_call(self._rules, self._mesh, backend, context.step)
+        self._call = self._compile(self._rules)
         self._evaluate = compile_eval_call(self._rules, self._mesh)
         self._place_examples()
         state = context.state
@@ -96,6 +97,15 @@ class ShortRuns:
         began = time.perf_counter()
         self.run(4)
         self.step_seconds = (time.perf_counter() - began) / 4
+
+    def _compile(self, rules: Rules) -> Any:
+        """Compiles a call of up to CAPACITY steps."""
+        return compile_train_call(rules, self._mesh, self._context.config["parallel"]["backend"], self._context.step)
+
+    @functools.cached_property
+    def _augmenting_call(self) -> Any:
+        """The same call with the run's own augmentations."""
+        return self._compile(self._rules._replace(task=self._context.experiment.rules.task))
 
     def _place_examples(self) -> None:
         """Reads the examples, and keeps some of them apart where there is no validation split."""
@@ -131,9 +141,11 @@ class ShortRuns:
         data: Mapping[str, np.ndarray] | None = None,
         order: np.ndarray | None = None,
         judge: bool = False,
+        augment: bool = False,
         hparams: Mapping[str, float] = {},
     ) -> Outcome:
         """Takes some steps at a rate (None: the config's own), on other data or batches if they are given."""
+        call = self._augmenting_call if augment else self._call
         given = {WARM_UP: float(warm_up), **hparams} | ({} if rate is None else {self.target: rate})
         floats = {name: jnp.asarray(value, jnp.float32) for name, value in given.items()}
         start = self._start.replace(hparams={**self._start.hparams, **floats})
@@ -147,7 +159,7 @@ class ShortRuns:
             count = min(length, steps - begin)
             rows = np.zeros((CAPACITY, self.size), np.int32)
             rows[:count] = batches[begin : begin + count]
-            state, output = self._call(state, Batches(placed, rows), count)
+            state, output = call(state, Batches(placed, rows), count)
             loss = jax.device_get(output.metrics["loss"])
             losses.append(np.asarray(loss.finish(loss.sum[:count], loss.count[:count]), np.float64))
             if not bool(output.live):
