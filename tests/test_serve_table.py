@@ -116,6 +116,11 @@ def test_the_page_takes_a_pasted_row_and_shows_the_number_in_its_unit(
         save_picture(page, tmp_path / f"{device}.png")
         page.evaluate(paste.format("1,2"))
         await_text(page, "#error", "2 values; expected 3: day, length, in km, town")
+        await_text(page, "#result", "Nothing yet.")
+        page.evaluate(paste.format('7,3.5,"an ""inn""; far"'))
+        await_number(page, shown({"day": 7, "length, in km": 3.5, "town": 'an "inn"; far'}))
+        unknown = 'town: "an "inn"; far" is no category of training, and counts as none of them'
+        await_text(page, "#result p.note", unknown)
         page.evaluate("part('fields').dispatchEvent(new Event('input'))")
         page.evaluate("fillRow({day: 'soon', town: 'here'}); part('predict').click()")
         await_text(page, "#error", 'day: "soon" is no number')

@@ -104,16 +104,20 @@ function showSeen(values) {
 
 /* Rows of a table. */
 
-const separatorOf = (line) => ["\t", ";", ","].find((mark) => line.includes(mark)) ?? ",";
+const separatorOf = (line) => ["\t", ";", ","].find((mark) => line.replace(/"[^"]*"/g, "").includes(mark)) ?? ",";
 
 function splitLine(line) {
   const separator = separatorOf(line);
   const cells = [""];
   let quoted = false;
+  let last = "";
   for (const letter of line) {
-    if (letter === '"') quoted = !quoted;
-    else if (letter === separator && !quoted) cells.push("");
+    if (letter === '"') {
+      if (!quoted && last === '"') cells[cells.length - 1] += '"'; // two quotes within quotes are one
+      quoted = !quoted;
+    } else if (letter === separator && !quoted) cells.push("");
     else cells[cells.length - 1] += letter;
+    last = letter;
   }
   return cells.map((cell) => cell.trim());
 }
@@ -222,6 +226,17 @@ function showResult(answer) {
   part("result").replaceChildren(...(show ? show(outputs) : plain()));
 }
 
+// Says of each category that training did not have that it counts as none of those that it had.
+function showUnknown() {
+  for (const field of part("fields").querySelectorAll("[data-column]")) {
+    const categories = model.categories[field.dataset.column];
+    const text = field.value.trim();
+    if (!categories || !text || categories.includes(text)) continue;
+    const line = `${field.dataset.column}: "${text}" is no category of training, and counts as none of them`;
+    part("result").append(make("p", line, { className: "note" }));
+  }
+}
+
 function showError(error) {
   part("error").textContent = error.message;
 }
@@ -274,8 +289,13 @@ async function predict() {
   part("predict").disabled = model.kind === "text"; // until the text is whole
   try {
     if (model.kind === "text") await continueText();
-    else showResult(await ask(tensors()));
+    else {
+      showResult(await ask(tensors()));
+      showUnknown();
+    }
   } catch (error) {
+    // A prediction of other inputs must not stand beside these; what there is of a text stays.
+    if (model.kind !== "text") part("result").replaceChildren(make("p", "Nothing yet.", { className: "note" }));
     showError(error);
   }
   part("predict").disabled = false;
