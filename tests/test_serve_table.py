@@ -90,6 +90,14 @@ def test_columns_are_inputs_by_name_and_numbers_leave_in_their_units(server: Ser
     np.testing.assert_array_equal(binary.outputs["numbers"], plain.outputs["numbers"])
 
 
+def test_the_card_tells_inputs_from_outputs_and_names_the_columns_of_each(export: Path):
+    card = (export / "README.md").read_text()
+    assert "| input | `numbers` | (n, 2) | float32 |" in card
+    assert "| output | `numbers` | (n) | float32 |" in card
+    assert "The columns of the input `numbers`: `day`, `length, in km`.\n" in card
+    assert "The columns of the input `codes`: `town`.\n" in card
+
+
 WIDTHS = {"desk": 1300, "phone": 400}
 
 

@@ -1,7 +1,9 @@
 """The model card of an export, `README.md`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from jaxtrain.errors import printable
 
 CARD = """\
 # {model}: {task}
@@ -15,11 +17,11 @@ to {worst:.1g} of the spread of an output.
 
 ## Inputs and outputs
 
-| name | shape | type |
-|---|---|---|
+| | name | shape | type |
+|---|---|---|---|
 {arrays}
 
-{classes}{numbers}`n` is any number of examples. Inputs are raw, as files hold them; `model.json` describes
+{columns}{classes}{numbers}`n` is any number of examples. Inputs are raw, as files hold them; `model.json` describes
 them in full. Where there is an input `..._remainder`, a float64 number `x` enters as `float32(x)` and
 `float32(x - float32(x))`.
 
@@ -82,8 +84,8 @@ def model_card(description: Mapping[str, Any], intended_use: str = TO_BE_FILLED_
     inputs = description["inputs"]
     outputs = description["outputs"]
     rows = [
-        f"| `{name}` | ({', '.join(map(str, array['shape']))}) | {array['dtype']} |"
-        for arrays in (inputs, outputs)
+        f"| {kind} | `{name}` | ({', '.join(map(str, array['shape']))}) | {array['dtype']} |"
+        for kind, arrays in (("input", inputs), ("output", outputs))
         for name, array in arrays.items()
     ]
     test = {name: value for name, value in (description["test"] or {}).items() if name != "step"}
@@ -96,6 +98,7 @@ def model_card(description: Mapping[str, Any], intended_use: str = TO_BE_FILLED_
         written=description["written"],
         worst=max(max(outputs.values()) for outputs in description["check"]["worst"].values()),
         arrays="\n".join(rows),
+        columns="".join(_columns(name, array.get("columns", ())) for name, array in inputs.items()),
         classes=_classes(description["class_names"]),
         numbers=_offset(outputs),
         metrics="\n".join(f"- {name}: {value}" for name, value in test.items()) or "None was measured.",
@@ -124,6 +127,17 @@ def _quality(description: Mapping[str, Any]) -> str:
 
 
 MOST_CLASSES = 100
+
+MOST_COLUMNS = 100
+
+
+def _columns(name: str, columns: Iterable[str]) -> str:
+    """Says which columns of a table an input holds, in their order."""
+    names = [f"`{printable(column)}`" for column in columns]
+    if not names:
+        return ""
+    shown = ", ".join(names[:MOST_COLUMNS]) + (" ..." if len(names) > MOST_COLUMNS else "")
+    return f"The columns of the input `{name}`: {shown}.\n\n"
 
 
 def _classes(names: tuple[str, ...]) -> str:
