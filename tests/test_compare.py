@@ -370,6 +370,18 @@ def test_a_curve_is_the_mean_of_the_rows_over_seeds(runs):
     np.testing.assert_allclose([curve.low[-1], curve.high[-1]], [low, high])
 
 
+def test_steps_are_scaled_by_their_logarithm_where_runs_are_of_very_unlike_length(runs):
+    found = compare_runs([runs])
+    assert {axes.get_xscale() for axes in draw_comparison(found).axes} == {"linear"}
+    for run in found.groups[-1].runs:
+        run.rows[:] = [{**row, "step": 50 * row["step"]} for row in run.rows]
+    for axes in draw_comparison(found).axes:
+        assert axes.get_xscale() == "log"
+        shown = [value for line in axes.get_lines() for value in np.asarray(line.get_xdata())]
+        assert 0 < axes.get_xlim()[0] < min(shown)
+        assert axes.get_xlim()[1] > max(shown)
+
+
 def many_runs(template: Path, folder: Path, count: int, seeds: int) -> None:
     """Writes runs as a real one wrote its own, of many learning rates."""
     saved = read_sealed(template / "run.json", "a run")

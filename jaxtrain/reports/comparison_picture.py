@@ -27,6 +27,10 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
+UNLIKE_LENGTHS = 10
+"""The longest run as a multiple of the shortest beyond which steps are scaled by their logarithm."""
+
+
 def draw_comparison(comparison: Comparison) -> "Figure":
     """Draws the metric on validation and the loss on training against the step, a line for each group.
 
@@ -90,14 +94,24 @@ def _draw_panel(axes: "Axes", split: str, metric: str, ranked: Sequence[SeedGrou
     axes.add_collection(LineCollection(others, colors="#b4b9c2", linewidths=0.7, zorder=1.5))
     axes.autoscale_view()
     axes.set_ylim(*axis.limits)
-    axes.set_xlim(left=0)
-    axes.locator_params("x", integer=True)
+    _scale_steps(axes, [curve.steps for curve in curves if len(curve.steps)])
     axes.set_xlabel("step")
     better = "higher" if higher_is_better else "lower"
     axes.set_ylabel(f"{shorten(metric, 40)} ({better} is better)")
     axes.set_title(f"{shorten(metric, 30)} on {split}", loc="left", fontsize="medium")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scale_steps(axes: "Axes", steps: Sequence[np.ndarray]) -> None:
+    """Scales the steps by their logarithm where the longest run would leave the shortest no room."""
+    ends = [own[-1] for own in steps]
+    if len(ends) > 1 and max(ends) > UNLIKE_LENGTHS * min(ends):
+        axes.set_xscale("log")
+        axes.set_xlim(max(1, min(own[0] for own in steps)) / 1.2, max(ends) * 1.2)
+    else:
+        axes.set_xlim(left=0)
+        axes.locator_params("x", integer=True)
 
 
 def _legend(comparison: Comparison, group: SeedGroup) -> str:
