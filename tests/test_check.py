@@ -132,6 +132,19 @@ def test_augmentations_that_leave_nothing_are_told_and_usual_ones_are_not():
     assert found["usual"]["regularisers"].status == "ok"
 
 
+def test_a_target_in_other_units_in_validation_is_named_with_its_scale():
+    draw = np.random.default_rng(0)
+    inputs, targets = draw.normal(size=(400, 3)), draw.normal(size=400)
+    splits = {"train": (inputs, targets), "validation": (inputs[::2] + 0.01, targets[::2] / 1000)}
+    chosen = {"task.name": "regression", "loss.name": "mse"}
+    context = Context(load_config(ROOT / "configs" / "digits.py", chosen), data=Source(splits))
+    found = QUESTIONS["splits_alike"](context)
+    assert found.status == "warning"
+    assert (
+        "the distribution of the target in validation is another, its middle half 0.001 times as wide" in found.measured
+    )
+
+
 def test_pictures_of_a_table_name_its_columns_and_classes():
     columns = {"width in m": np.arange(300.0), "kind": np.array(["oak", "elm", "ash"] * 100)}
     source = Source({"train": (columns, np.array(["a $ tree", "a bush"] * 150))})

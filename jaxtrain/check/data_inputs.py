@@ -147,10 +147,11 @@ def splits_alike(context: Context) -> Answer:
                 "Prepare all splits by the same function, with the statistics of the training split",
             )
         place, apart = _most_unlike(reference, values, len(context.places(name)))
-        furthest = max(furthest, (apart, f"{_column_name(context, place)} in {name}"))
+        how = _how_unlike(reference[:, place], values[:, place])
+        furthest = max(furthest, (apart, f"{_column_name(context, place)} in {name} is {how}"))
     if furthest[0] > 0:
         return warning(
-            f"{'; '.join(told)}; the distribution of {furthest[1]} is another",
+            f"{'; '.join(told)}; the distribution of {furthest[1]}",
             "columns or channels are in another order there, or were prepared otherwise; or the splits are of other "
             "times or groups, and differ by nature",
             "Prepare all splits by the same function, and compare their distributions (the command data draws them)",
@@ -188,11 +189,24 @@ def _most_unlike(reference: np.ndarray, values: np.ndarray, examples: int) -> tu
         second = np.sort(values[:, place])
         at = np.unique(np.quantile(np.concatenate([first, second]), np.linspace(0, 1, 201)))
         shares = [np.searchsorted(side, at, side="right") / len(side) for side in (first, second)]
-        middle = [np.subtract(*np.percentile(side, (75, 25))) for side in (first, second)]
+        middle = [_spread(side) for side in (first, second)]
         scaled = min(middle) > 0 and max(middle) > WIDE * min(middle)
         apart.append(1.0 if scaled else float(np.abs(shares[0] - shares[1]).max()))
     place = int(np.argmax(apart))
     return place, max(0.0, apart[place] - allowed)
+
+
+def _how_unlike(reference: np.ndarray, values: np.ndarray) -> str:
+    """Says how unlike the distributions of a feature are: by how much the scale differs, where it is that."""
+    one, other = _spread(reference), _spread(values)
+    if min(one, other) > 0 and not 1 / WIDE < other / one < WIDE:
+        return f"another, its middle half {other / one:.2g} times as wide"
+    return "another"
+
+
+def _spread(values: np.ndarray) -> float:
+    """Returns the width of the middle half of some values."""
+    return float(np.subtract(*np.percentile(values, (75, 25))))
 
 
 def _tokens_alike(context: Context, others: list[str]) -> Answer:
