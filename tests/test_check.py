@@ -118,6 +118,12 @@ def test_the_command_prints_and_writes_the_answers(tmp_path: Path, capsys: pytes
         assert (tmp_path / "run" / "check" / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_there_was_no_time_for_is_named_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["check", f"--config={config_file(tmp_path)}", f"--workdir={tmp_path}", "--only=inputs,overfit"]
+    assert main([*arguments, "--config.check.seconds=0.001"]) == 0
+    assert "nothing is known of inputs, overfit: raise check.seconds, or choose" in capsys.readouterr().out
+
+
 def test_augmentations_that_leave_nothing_are_told_and_usual_ones_are_not():
     """Noise beneath a square that covers most of the picture keeps the scale of the inputs."""
     strong = {"augment": {"cutout": {"side": 1.0}, "noise": {"deviation": 5.0}}, "model.dropout": 0.0}

@@ -10,6 +10,9 @@ from jaxtrain.config.own_code import format_frames, own_frames, text_of
 from jaxtrain.errors import JaxtrainError, NotFiniteError
 from jaxtrain.training.checks import explain_jax_errors
 
+TIME_OVER = "are over (check.seconds)"
+"""The end of the reason against a question that was not asked for lack of time."""
+
 
 def ask(context: Context, questions: Mapping[str, Question]) -> Iterator[tuple[str, Answer]]:
     """Yields (name, answer) of each question; one that raises is not asked, and the others are.
@@ -26,7 +29,7 @@ def ask(context: Context, questions: Mapping[str, Question]) -> Iterator[tuple[s
     try:
         for name, question in questions.items():
             if context.left <= 0:
-                yield name, not_asked(f"the {context.seconds:.0f} s are over (check.seconds)")
+                yield name, not_asked(f"the {context.seconds:.0f} s {TIME_OVER}")
                 continue
             yield name, _answer(name, question, context)
     finally:

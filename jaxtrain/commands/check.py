@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrain.check.answers import Answer
-from jaxtrain.check.ask import ask, exit_code, to_json
+from jaxtrain.check.ask import TIME_OVER, ask, exit_code, to_json
 from jaxtrain.check.context import Context
 from jaxtrain.check.questions import GROUPS, questions_of
 from jaxtrain.commands.check_pictures import draw
@@ -76,8 +76,10 @@ def _last_lines(result: Mapping[str, Any], folder: Path, options: Options) -> li
     chosen = options.again()
     bad = [name for name, answer in answers.items() if answer["status"] == "fault"]
     words = ["check", *chosen, f"--only={','.join(bad)}"] if bad else chosen
+    late = [name for name, answer in answers.items() if answer["measured"].endswith(TIME_OVER)]
     return [
         f"{len(answers)} questions in {result['seconds']:.0f} s: {told}",
+        *([f"nothing is known of {', '.join(late)}: raise check.seconds, or choose questions by --only"] * bool(late)),
         f"wrote {folder}/: {', '.join(list_directory(folder))}",
         "next:",
         f"  {command()} {join(words)}",
