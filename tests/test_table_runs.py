@@ -92,9 +92,10 @@ def test_a_run_predicts_from_files_like_its_own(runs, name):
     assert (logits.argmax(axis=1) == expected).mean() > 0.9
     without = [{key: row[key] for key in ("job", "noise", "age")} for row in PEOPLE[:9]]
     (folder / "new").write_bytes(WRITERS[name](without))
-    np.testing.assert_array_equal(run.predict_files(folder / "new"), logits[:9])
+    few = run.predict_files(folder / "new")
+    np.testing.assert_allclose(few, logits[:9], rtol=1e-5, atol=1e-6)  # by a program of another size
     columns = {key: [row[key] for row in PEOPLE[:9]] for key in ("age", "job", "noise")}
-    np.testing.assert_array_equal(run.predict(columns), logits[:9])
+    np.testing.assert_array_equal(run.predict(columns), few)
     (folder / "other").write_bytes(WRITERS[name]([{"age": 3, "jobs": "cook", "noise": 1}]))
     with pytest.raises(DataError, match=r"other: got no column 'job' but 'jobs'.*Did you mean 'jobs'"):
         run.predict_files(folder / "other")
