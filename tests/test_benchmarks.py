@@ -162,7 +162,7 @@ def test_input_pipeline_compares_feeds_and_measures_memory_and_start(tmp_path: P
 def test_duration_runs_a_command_for_a_time(tmp_path: Path) -> None:
     printed, found = run(tmp_path, "duration")
     assert [made["config"] for made in found["runs"]] == ["digits"]
-    assert "of 1 within -5% and +2% of 30 s" in printed
+    assert "of 1 within -5% and +2% of 40 s" in printed
 
 
 @pytest.mark.slow
