@@ -302,6 +302,7 @@ def test_settings_of_a_column_of_sequences_are_refused_by_their_key(tmp_path: Pa
     for changes, expected in (
         ({"data.text": "kind"}, r"data\.sequence: got 'wave\.values'; expected None with data\.text"),
         ({"data.tokens": "bytes"}, r"data\.tokens: got 'bytes'; expected None without data\.text"),
+        ({"data.context": 8, "data.vocabulary": 300}, r"data\.vocabulary: got 300; expected None without data\.text"),
         ({"data.target": "wave.values"}, r"data\.target: .*nor data\.sequence"),
     ):
         with pytest.raises(ConfigError, match=expected):

@@ -189,8 +189,7 @@ def _most_unlike(reference: np.ndarray, values: np.ndarray, examples: int) -> tu
         second = np.sort(values[:, place])
         at = np.unique(np.quantile(np.concatenate([first, second]), np.linspace(0, 1, 201)))
         shares = [np.searchsorted(side, at, side="right") / len(side) for side in (first, second)]
-        middle = [_spread(side) for side in (first, second)]
-        scaled = min(middle) > 0 and max(middle) > WIDE * min(middle)
+        scaled = _times_as_wide(first, second) is not None
         apart.append(1.0 if scaled else float(np.abs(shares[0] - shares[1]).max()))
     place = int(np.argmax(apart))
     return place, max(0.0, apart[place] - allowed)
@@ -198,15 +197,14 @@ def _most_unlike(reference: np.ndarray, values: np.ndarray, examples: int) -> tu
 
 def _how_unlike(reference: np.ndarray, values: np.ndarray) -> str:
     """Says how unlike the distributions of a feature are: by how much the scale differs, where it is that."""
-    one, other = _spread(reference), _spread(values)
-    if min(one, other) > 0 and not 1 / WIDE < other / one < WIDE:
-        return f"another, its middle half {other / one:.2g} times as wide"
-    return "another"
+    times = _times_as_wide(reference, values)
+    return "another" if times is None else f"another, its middle half {times:.2g} times as wide"
 
 
-def _spread(values: np.ndarray) -> float:
-    """Returns the width of the middle half of some values."""
-    return float(np.subtract(*np.percentile(values, (75, 25))))
+def _times_as_wide(reference: np.ndarray, values: np.ndarray) -> float | None:
+    """Returns by which factor the middle half of some values is wider, where scales differ; None where they do not."""
+    one, other = (float(np.subtract(*np.percentile(side, (75, 25)))) for side in (reference, values))
+    return other / one if min(one, other) > 0 and max(one, other) > WIDE * min(one, other) else None
 
 
 def _tokens_alike(context: Context, others: list[str]) -> Answer:

@@ -25,7 +25,7 @@ from jaxtrain.data.info import DataInfo, describe, describe_tokens, statistics_r
 from jaxtrain.data.order import Groups, Weights
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import SPLITS, Source, Split
-from jaxtrain.data.tables import Table
+from jaxtrain.data.tables import Table, names_of
 from jaxtrain.data.texts import Text, check_content
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning, Words
 
@@ -139,16 +139,12 @@ def _warn_of_unlearned(dataset: Dataset, source: Source, rows: Mapping[str, np.n
     if len(unlearned) == 0:
         return
     names = [dataset.info.class_names[label] if dataset.info.class_names else str(label) for label in unlearned]
-    got = Words(f"no training example left of {len(names)} of {len(counts)} classes: {_few(names)}")
+    got = Words(f"no training example left of {len(names)} of {len(counts)} classes: {names_of(names)}")
     hint = "Add examples of them, or leave them out; data.stratify=True cuts each class alike"
     warning = JaxtrainWarning(
         train.where("targets", "train"), got, "some of each, else none of them can be learned", hint
     )
     warnings.warn(warning, stacklevel=3)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _extra(train: Split) -> tuple[tuple[str, tuple[int, ...], str], ...]:

@@ -100,7 +100,7 @@ def _plain_name(file: Path) -> str:
 
 def idx_files(path: Path) -> list[Path]:
     """Returns a file that has the name of one in IDX, or those of a folder in the order of their names."""
-    files = [path / name for name in sorted(list_directory(path))] if is_directory(path) else [path]
+    files = [path / name for name in list_directory(path)] if is_directory(path) else [path]
     return [file for file in files if any(part in _plain_name(file) for part in (IDX_IMAGES, IDX_LABELS, "-idx3-"))]
 
 

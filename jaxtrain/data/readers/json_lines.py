@@ -201,6 +201,8 @@ def _flatten(value: dict[str, Any], start: str, roles: Roles, where: str, fields
             fields[name] = ""  # so that the name is known
         elif isinstance(inner, dict):
             _flatten(inner, f"{name}.", roles, where, fields)
+        elif name in fields:
+            raise DataError(where, Words(f"the field {name!r} twice"), "each field once")
         elif name == roles.sequence:
             fields[name] = as_sequence(inner, name, where)
         elif isinstance(inner, list) and name in roles.target_names:
@@ -208,8 +210,6 @@ def _flatten(value: dict[str, Any], start: str, roles: Roles, where: str, fields
         elif isinstance(inner, list):
             hint = f"Leave it out, by data.drop=({name!r},), or name it by data.sequence, if such lists are the inputs"
             raise DataError(where, Words(f"a list in the field {name!r}"), "a number or a text", hint)
-        elif name in fields:
-            raise DataError(where, Words(f"the field {name!r} twice"), "each field once")
         else:
             fields[name] = _as_text(inner)
 

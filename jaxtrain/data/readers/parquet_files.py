@@ -161,9 +161,9 @@ def _check_columns(file: Path, inputs: Sequence[str], roles: Roles) -> list[str]
 
 def _inputs(known: Iterable[str], inputs: Sequence[str], roles: Roles) -> list[str]:
     """Returns the columns that are inputs: those that are chosen, else all that have no other role."""
-    others = [name for name in (*roles.targets, roles.split_column) if isinstance(name, str)]
     if roles.sequence is not None:
         return [name for name in known if name == roles.sequence]
+    others = [name for name in (*roles.targets, roles.split_column) if isinstance(name, str)]
     if inputs:
         return [name for name in known if _within(name, inputs) and name not in others]
     return [name for name in known if not _within(name, (*others, *roles.drop))]

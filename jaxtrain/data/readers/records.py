@@ -90,8 +90,7 @@ class TextForm:
         if len(empty):
             got = Words(f"no text in the column {self.column!r}")
             raise DataError(records.places(int(empty[0])), got, "a text in each row", "Leave the row out")
-        settings = (self.tokens, self.context, self.vocabulary)
-        return Texts({self.column: values}, records.places, "", *settings)
+        return Texts({self.column: values}, records.places, "", self.tokens, self.context, self.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,10 @@ def alone_of(knobs: Mapping[str, Any]) -> TextForm | SequenceForm | None:
         raise ConfigError("data.sequence", sequence, "None with data.text", "One column alone is the input")
     if text is not None:
         return TextForm(text, **{"tokens": "bytes", "context": MOST_TOKENS, "vocabulary": MOST_PAIRS} | given)
-    if sequence is not None and given.keys() <= {"context"}:
-        return SequenceForm(sequence, **given)
+    context = None if sequence is None else given.pop("context", None)
     for knob, value in given.items():
         raise ConfigError(f"data.{knob}", value, "None without data.text, the column of texts")
-    return None
+    return None if sequence is None else SequenceForm(sequence, context)
 
 
 Target = str | int | tuple[str, ...]
