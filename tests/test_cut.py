@@ -10,7 +10,7 @@ from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.order import Weights, batch_indices
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
-from jaxtrain.errors import ConfigError, DataError
+from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.repeat(np.arange(4), [200, 100, 60, 40])
@@ -65,7 +65,8 @@ def source(**columns: np.ndarray) -> Source:
 
 def test_settings_cut_by_the_columns_of_a_source():
     years = np.arange(400)
-    loaded = load_dataset(source(year=years), Settings(order_by="year"))
+    with pytest.warns(JaxtrainWarning, match="no training example left of 1 of 4 classes: 3.*leave them out$"):
+        loaded = load_dataset(source(year=years), Settings(order_by="year"))
     assert years[loaded.parts["test"].rows].min() == 360  # pyright: ignore[reportArgumentType, reportCallIssue]
     loaded = load_dataset(source(), Settings(stratify=True))
     np.testing.assert_array_equal(np.bincount(loaded.split("test")["targets"]), [20, 10, 6, 4])

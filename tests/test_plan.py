@@ -204,7 +204,8 @@ def test_lanes_that_are_too_wide_are_counted_at_the_width_at_which_they_fit(monk
 
 @pytest.mark.slow
 def test_where_nothing_fits_nothing_is_run(tmp_path: Path):
-    few = {"data.test_fraction": 0.89, "data.batch_size": 8, "train.duration": "9 steps", "model.hidden": (2,)}
+    few = {"data.test_fraction": 0.89, "data.stratify": True, "data.batch_size": 8}
+    few |= {"train.duration": "9 steps", "model.hidden": (2,)}
     found = plan(config_of(few), limit=1000)
     assert (found.largest_batch, found.lanes, found.timing, found.epoch_seconds) == (0, 0, None, None)
     text = "\n".join(plan_report(found, tmp_path, []))

@@ -63,7 +63,7 @@ def load_dataset(source: Source, settings: Settings, *, standardised: bool = Fal
     part_of = functools.partial(_cut_dataset, source, stored, settings, bad, standardised=standardised, coded=coded)
     if settings.folds is None:
         dataset = part_of(rows)
-        _warn_of_unlearned(dataset, source, rows)
+        _warn_of_unlearned(dataset, source, rows, settings)
         return replace(dataset, checksums=checksums)
     parts = _cut_folds(source, rows, settings, standardised)
     chosen = range(settings.folds) if settings.fold is None else [settings.fold]
@@ -129,7 +129,7 @@ def _cut_dataset(
     return Dataset(info, {name: parts[name] for name in SPLITS if name in parts}, weights, bad, groups=groups)
 
 
-def _warn_of_unlearned(dataset: Dataset, source: Source, rows: Mapping[str, np.ndarray]) -> None:
+def _warn_of_unlearned(dataset: Dataset, source: Source, rows: Mapping[str, np.ndarray], settings: Settings) -> None:
     """Warns of classes all of whose examples lie in the splits that were cut from the training split."""
     counts = np.asarray(dataset.info.class_counts)
     if not rows or not len(counts):
@@ -140,7 +140,9 @@ def _warn_of_unlearned(dataset: Dataset, source: Source, rows: Mapping[str, np.n
         return
     names = [dataset.info.class_names[label] if dataset.info.class_names else str(label) for label in unlearned]
     got = Words(f"no training example left of {len(names)} of {len(counts)} classes: {names_of(names)}")
-    hint = "Add examples of them, or leave them out; data.stratify=True cuts each class alike"
+    hint = "Add examples of them, or leave them out"
+    if settings.order_by is None and settings.group_by is None:  # one rule of the cut at a time
+        hint += "; data.stratify=True cuts each class alike"
     warning = JaxtrainWarning(
         train.where("targets", "train"), got, "some of each, else none of them can be learned", hint
     )
