@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from jaxtrain.core.floats import as_floats
+from jaxtrain.core.measures import measure_update
 from jaxtrain.core.metric import Mean, Metrics
-from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
+from jaxtrain.core.metric_names import SAMPLES
 from jaxtrain.core.state import TrainState
 from jaxtrain.core.tracing import traced_once
 from jaxtrain.core.trees import is_float
@@ -29,8 +28,6 @@ Guarded = tuple[TrainState, Metrics, jax.Array, jax.Array]
 
 The state is finite, and the first `kept` steps led to it. It is not live if it is known that `tried` steps diverge.
 """
-
-NORMS_OF_UPDATES = ("norm_update", "norm_parameter")
 
 
 def keep_finite(
@@ -49,7 +46,7 @@ def keep_finite(
     live = state.live & _all_finite((update(gradients), metrics["loss"]))
 
     def measure(before: Any, after: Any) -> dict[str, jax.Array]:
-        return _norms(before, after, by_layer)
+        return measure_update(before, after, by_layer)
 
     def skip(gradients: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         shapes = jax.eval_shape(measure, state.params, state.params)
@@ -107,7 +104,7 @@ def run_guarded_call(
     carry = (start, state, _empty_rows(take_step, state, capacity), state.params)
     (_, end, stacked, before), _ = lax.scan(run_until, carry, jnp.stack([steps - 1, steps]))
     is_last = (jnp.arange(capacity) == steps - 1).astype(jnp.float32)
-    measured = _norms(before, end.params, by_layer)
+    measured = measure_update(before, end.params, by_layer)
     norms = {
         name: Mean(jnp.multiply.outer(is_last.astype(norm.dtype), norm), is_last) for name, norm in measured.items()
     }
@@ -126,19 +123,6 @@ def _all_finite(tree: Any) -> jax.Array:
 
 def _nan_unless(live: jax.Array, total: jax.Array) -> jax.Array:
     return jnp.where(live, total, jnp.nan) if is_float(total) else total
-
-
-def _norms(before: Any, after: Any, by_layer: bool) -> dict[str, jax.Array]:
-    """Returns the L2 norms of an update and of the parameters after it; with `by_layer` also those of each array."""
-    trees = dict(zip(NORMS_OF_UPDATES, (jax.tree.map(jnp.subtract, after, before), after), strict=True))
-    norms = {name: as_floats(optax.tree.norm(tree)) for name, tree in trees.items()}
-    own = {name + BY_LAYER: norms_by_layer(tree) for name, tree in trees.items()} if by_layer else {}
-    return norms | own
-
-
-def norms_by_layer(tree: Any) -> jax.Array:
-    """Returns the L2 norm of each leaf, (leaves,)."""
-    return jnp.stack([jnp.sqrt(jnp.square(as_floats(leaf)).sum()) for leaf in jax.tree.leaves(tree)])
 
 
 def _empty_rows(take_step: TakeStep, state: TrainState, capacity: int) -> Metrics:

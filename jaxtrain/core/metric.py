@@ -73,3 +73,14 @@ def as_loss(value: Any, higher_is_better: bool) -> Any:
 def merge(left: Metrics, right: Metrics) -> Metrics:
     """Adds two dicts of metrics with equal names."""
     return jax.tree.map(lambda a, b: a + b, left, right)
+
+
+def check_metrics(metrics: Metrics) -> Metrics:
+    """Raises TypeError, when a step is traced, for metrics other than a dict `{name: Mean}` with a "loss"."""
+    if not isinstance(metrics, dict) or not all(isinstance(metric, Mean) for metric in metrics.values()):
+        expected = "a dict of name -> jaxtrain.Mean(sum, count)"
+        raise TypeError(message("metrics of the task", metrics, expected))
+    if "loss" not in metrics:
+        expected = "'loss' among them, the Mean that runs are judged by"
+        raise TypeError(message("metrics of the task", sorted(metrics), expected))
+    return metrics

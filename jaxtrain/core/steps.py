@@ -11,31 +11,25 @@ import optax
 from flax import struct
 from jax import lax
 
-from jaxtrain.config.registry import Values
 from jaxtrain.core.averaging import evaluation_weights, update_average
 from jaxtrain.core.batches import Batches
 from jaxtrain.core.extra_arguments import extra_arguments, uses_argument
-from jaxtrain.core.floats import as_floats
-from jaxtrain.core.frozen import join_params
-from jaxtrain.core.guards import keep_finite, norms_by_layer, run_guarded_call, run_guarded_steps
-from jaxtrain.core.metric import Mean, Metrics, merge
-from jaxtrain.core.metric_names import BY_LAYER, SAMPLES
+from jaxtrain.core.gradients import Axes, LossOfParams, differentiate, mean_of, micro_batch_losses, objective_of
+from jaxtrain.core.guards import keep_finite, run_guarded_call, run_guarded_steps
+from jaxtrain.core.measures import measure_gradients
+from jaxtrain.core.metric import Metrics, check_metrics, merge
+from jaxtrain.core.metric_names import SAMPLES
 from jaxtrain.core.outside_loops import outside_loops
 from jaxtrain.core.spikes import skip_spike
 from jaxtrain.core.state import Batch, Rules, TrainState
 from jaxtrain.core.tracing import traced_once
-from jaxtrain.core.trees import is_float, sample_distance
-from jaxtrain.errors import message
 
-Axes = str | tuple[str, ...]
 StepFunction = Callable[..., tuple[TrainState, Metrics]]
 """(state, batch, *, rules, axis_name) -> (state, metrics), like `train_step`; users may bring their own.
 
 A step with an argument `measure_norms` is told whether its norms are reported, which they are on a call's last step.
 One with an argument `guard` is told to judge its own update, as `train_step` does, where `rules.guard_steps`.
 """
-
-LossOfParams = Callable[[Any], tuple[jax.Array, tuple[Any, Metrics]]]
 
 
 def train_step(
@@ -56,9 +50,9 @@ def train_step(
     An optimizer that asks for the loss or for a function of it (see `extra_arguments`) gets those of the whole batch.
     """
     values = rules.schedule(state.step, state.hparams)
-    losses = _micro_batch_losses(state, batch, values, rules, axis_name)
-    (parts, gradients), model_state, metrics = _differentiate(losses, state.params, axis_name)
-    metrics |= _measure_gradients(gradients, measure_norms, rules)
+    losses = micro_batch_losses(state, batch, values, rules, axis_name)
+    (parts, gradients), model_state, metrics = differentiate(losses, state.params, axis_name)
+    metrics |= measure_gradients(gradients, measure_norms, rules)
 
     def update(gradients: Any) -> TrainState:
         params, opt_state = _update_params(state, gradients, parts, losses, rules.optimizer(values), axis_name)
@@ -83,7 +77,7 @@ def eval_step(state: TrainState, batch: Batch, *, rules: Rules) -> Metrics:
     values = rules.schedule(state.step, state.hparams)
     key = jax.random.wrap_key_data(state.key)
     _, (_, metrics) = rules.task.loss(params, model_state, batch, key, values, False)
-    return _check_metrics(metrics)
+    return check_metrics(metrics)
 
 
 def predict_step(state: TrainState, inputs: jax.Array, *, rules: Rules) -> Any:
@@ -91,12 +85,6 @@ def predict_step(state: TrainState, inputs: jax.Array, *, rules: Rules) -> Any:
     values = rules.schedule(state.step, state.hparams)
     with outside_loops():
         return rules.task.predict(*evaluation_weights(state), inputs, values)
-
-
-def step_key(state: TrainState, axis_name: Axes = ()) -> jax.Array:
-    """Derives this step's key from the run's key, the step and, on a mapped axis, the device's index on it."""
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    return jax.random.fold_in(key, lax.axis_index(axis_name)) if axis_name else key
 
 
 class CallOutput(struct.PyTreeNode):
@@ -138,7 +126,7 @@ def train_call(
     def take_step(trained: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
         norms = {"measure_norms": i == steps - 1} if _measures_norms(step) else {}
         stepped, metrics = step(trained.replace(frozen=state.frozen), batches.take(i), **options, **norms)
-        return stepped.replace(frozen=None), _check_metrics(metrics)
+        return stepped.replace(frozen=None), check_metrics(metrics)
 
     in_call = functools.partial(run_guarded_call, by_layer=rules.norms_by_layer)
     run = run_guarded_steps if guards_steps else in_call
@@ -170,48 +158,9 @@ def eval_call(
     return lax.fori_loop(0, last, lambda i, total: merge(total, evaluate(i)), total)
 
 
-def training_losses(state: TrainState, batch: Batch, *, rules: Rules) -> list[LossOfParams]:
-    """Returns the losses that `train_step` differentiates, params -> (loss, (model_state, metrics)), by micro-batch."""
-    return _micro_batch_losses(state, batch, rules.schedule(state.step, state.hparams), rules, ())
-
-
 def _measures_norms(step: StepFunction) -> bool:
     parameters = inspect.signature(step).parameters.values()
     return any(p.name == "measure_norms" or p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _micro_batch_losses(
-    state: TrainState, batch: Batch, values: Values, rules: Rules, axis_name: Axes
-) -> list[LossOfParams]:
-    """Returns the training loss of each micro-batch, params -> (loss, (model_state, metrics)).
-
-    All micro-batches start from the same model state. They are unrolled: a nested loop takes half as long again.
-    """
-    key = step_key(state, axis_name)
-    n = rules.accumulate
-
-    def loss(i: int, params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-        rows = batch if n == 1 else jax.tree.map(lambda array: array[i::n], batch)
-        rows_key = key if n == 1 else jax.random.fold_in(key, i)
-        whole = join_params(params, state.frozen)
-        return rules.task.loss(whole, state.model_state, rows, rows_key, values, True)
-
-    return [functools.partial(loss, i) for i in range(n)]
-
-
-def _differentiate(
-    losses: list[LossOfParams], params: Any, axis_name: Axes
-) -> tuple[tuple[list[jax.Array], Any], Any, Metrics]:
-    """Returns ((losses, gradients), model_state, metrics) of the micro-batches.
-
-    Losses are those of each micro-batch on this device. Gradients and model state are means over micro-batches and the
-    axis; metrics are summed.
-    """
-    parts = [jax.value_and_grad(loss, has_aux=True)(params) for loss in losses]
-    gradients, model_state = _mean([(gradients, model_state) for (_, (model_state, _)), gradients in parts])
-    metrics = jax.tree.map(lambda *sums: sum(sums), *(_check_metrics(metrics) for (_, (_, metrics)), _ in parts))
-    gradients, model_state = _pmean((gradients, model_state), axis_name)
-    return ([loss for (loss, _), _ in parts], gradients), model_state, lax.psum(metrics, axis_name)
 
 
 def _update_params(
@@ -225,85 +174,11 @@ def _update_params(
     """Returns (params, opt_state) after the optimizer's update."""
 
     def update(value: jax.Array) -> tuple[Any, Any]:
-        extra = extra_arguments(optimizer.update, value, gradients, _objective(losses, axis_name))
+        extra = extra_arguments(optimizer.update, value, gradients, objective_of(losses, axis_name))
         return optimizer.update(gradients, state.opt_state, state.params, **extra)
 
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes types
         # The mean over parts is computed only for optimizers that use it: programs of the others stay as they are.
         is_mean = (len(parts) == 1 and not axis_name) or not uses_argument(update, parts[0])
-        updates, opt_state = update(parts[0] if is_mean else lax.pmean(_mean(parts), axis_name))
+        updates, opt_state = update(parts[0] if is_mean else lax.pmean(mean_of(parts), axis_name))
         return optax.apply_updates(state.params, updates), opt_state
-
-
-def _objective(losses: list[LossOfParams], axis_name: Axes) -> Callable[[Any], jax.Array]:
-    """Returns the loss of the whole batch as a function of the parameters, with the dropout of this step."""
-    if len(losses) == 1 and not axis_name:
-        return lambda params: losses[0](params)[0]
-
-    def mean_and_gradients(params: Any) -> tuple[jax.Array, Any]:
-        (parts, gradients), *_ = _differentiate(losses, params, axis_name)
-        return lax.pmean(_mean(parts), axis_name), gradients
-
-    def mean(params: Any) -> jax.Array:
-        return lax.pmean(_mean([loss(params)[0] for loss in losses]), axis_name)
-
-    # JAX would differentiate a mean over devices into the gradient of each device's own share, and would keep the
-    # activations of all micro-batches at once.
-    objective = jax.custom_vjp(mean)
-    objective.defvjp(mean_and_gradients, lambda gradients, scale: (jax.tree.map(lambda leaf: scale * leaf, gradients),))
-    return objective
-
-
-def _mean(trees: list[Any]) -> Any:
-    """Averages the floats of trees; integers, such as counts of calls, are those of the first."""
-    if len(trees) == 1:
-        return trees[0]
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves) if is_float(leaves[0]) else leaves[0], *trees)
-
-
-def _pmean(tree: Any, axis_name: Axes) -> Any:
-    """Averages the floats of a tree over the axis; integers stay."""
-    return jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name) if is_float(leaf) else leaf, tree)
-
-
-def _measure_gradients(gradients: Any, measure: bool | jax.Array, rules: Rules) -> Metrics:
-    """Returns the global L2 norm with count 1 if `measure`, else 0 with count 0, and what else the rules ask for."""
-    measure = jnp.asarray(measure)
-
-    def measured(function: Callable[[Any], jax.Array]) -> Mean:
-        shape = jax.eval_shape(lambda: as_floats(function(gradients)))
-        zeros = functools.partial(jnp.zeros, shape.shape, shape.dtype)
-        value = lax.cond(measure, lambda: as_floats(function(gradients)), zeros)
-        return Mean(value, measure.astype(jnp.float32))
-
-    functions: dict[str, Callable[[Any], jax.Array]] = {"norm_gradient": optax.tree.norm}
-    if rules.norms_by_layer:
-        functions["norm_gradient" + BY_LAYER] = norms_by_layer
-    if rules.samples_gradients:
-        functions[SAMPLES] = sample_gradients
-    return {name: measured(function) for name, function in functions.items()}
-
-
-MOST_SAMPLES = 512
-"""Numbers of each array of gradients that a call returns: each step of it writes as many zeros."""
-
-
-def sample_gradients(gradients: Any) -> jax.Array:
-    """Returns evenly spaced numbers of each leaf, float32 (leaves, MOST_SAMPLES), small ones filled up with zeros."""
-
-    def sample(leaf: jax.Array) -> jax.Array:
-        chosen = leaf.reshape(-1)[:: sample_distance(leaf.size, MOST_SAMPLES)].astype(jnp.float32)
-        return jnp.pad(chosen, (0, MOST_SAMPLES - chosen.size))
-
-    return jnp.stack([sample(leaf) for leaf in jax.tree.leaves(gradients)])
-
-
-def _check_metrics(metrics: Metrics) -> Metrics:
-    """Raises TypeError, when a step is traced, for metrics other than a dict `{name: Mean}` with a "loss"."""
-    if not isinstance(metrics, dict) or not all(isinstance(metric, Mean) for metric in metrics.values()):
-        expected = "a dict of name -> jaxtrain.Mean(sum, count)"
-        raise TypeError(message("metrics of the task", metrics, expected))
-    if "loss" not in metrics:
-        expected = "'loss' among them, the Mean that runs are judged by"
-        raise TypeError(message("metrics of the task", sorted(metrics), expected))
-    return metrics

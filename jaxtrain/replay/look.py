@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.core.gradients import training_losses
 from jaxtrain.core.state import Batch, Rules, TrainState
-from jaxtrain.core.steps import StepFunction, training_losses
+from jaxtrain.core.steps import StepFunction
 from jaxtrain.core.trees import is_float, named_leaves
 from jaxtrain.replay.layers import (
     PARAMETERS,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtrain.core.guards import NORMS_OF_UPDATES
+from jaxtrain.core.measures import NORMS_OF_UPDATES
 from jaxtrain.core.metric import Mean, as_loss
 from jaxtrain.core.metric_names import BY_LAYER, NORMS
 from jaxtrain.tasks.metrics import OVER_CLASSES, OVER_TARGETS

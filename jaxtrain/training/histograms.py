@@ -30,7 +30,7 @@ class Sampler:
     def sample(self, params: Any, gradients: np.ndarray | None) -> dict[str, Samples]:
         """Returns samples by group: the parameters, their changes since the time before, and gradients.
 
-        `gradients` are those of the step that led here, as `core/steps.py:sample_gradients` returns them, if any.
+        `gradients` are those of the step that led here, as `core/measures.py:sample_gradients` returns them, if any.
         """
         before = self._before
         self.begin(params)

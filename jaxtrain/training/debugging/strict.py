@@ -12,9 +12,10 @@ import numpy as np
 
 from jaxtrain.config.debug_modes import without_debug_mode
 from jaxtrain.config.defaults import Config
+from jaxtrain.core.gradients import Axes
 from jaxtrain.core.metric import Metrics
 from jaxtrain.core.state import Batch, Rules, TrainState
-from jaxtrain.core.steps import Axes, StepFunction, train_step
+from jaxtrain.core.steps import StepFunction, train_step
 from jaxtrain.data import Source
 from jaxtrain.files import remove_tree
 from jaxtrain.storage.result import Result
