@@ -1,6 +1,7 @@
 """A served model of a table: columns by name, in the user's units, on the page as in requests."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tiny_runs import tiny
 
 from jaxtrain import ExportedModel, Source, export_run, load_export
 from jaxtrain.data.tables import TEXT
+from jaxtrain.serve.interface import interface_of
+from jaxtrain.serve.page import render_page
 from jaxtrain.training.train import train_and_evaluate
 
 INFER = "/v2/models/mlp/infer"
@@ -96,6 +99,13 @@ def test_the_card_tells_inputs_from_outputs_and_names_the_columns_of_each(export
     assert "| output | `numbers` | (n) | float32 |" in card
     assert "The columns of the input `numbers`: `day`, `length, in km`.\n" in card
     assert "The columns of the input `codes`: `town`.\n" in card
+
+
+def test_the_page_names_a_single_number_by_the_column_of_the_target(model: ExportedModel):
+    config = model.description["config"]
+    of_column = {**config, "data": {**config["data"], "target": "minutes"}}
+    named = replace(model, description={**model.description, "config": of_column})
+    assert '"targets": ["minutes"]' in render_page(named, interface_of(named), "mlp")
 
 
 WIDTHS = {"desk": 1300, "phone": 400}

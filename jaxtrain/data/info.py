@@ -132,6 +132,11 @@ class DataInfo:
         targets = (*shape[:2], *self.target_shape[2:]) if self.has_maps else self.target_shape
         return dataclasses.replace(self, input_shape=shape, target_shape=targets)
 
+    def with_target_of(self, column: object) -> "DataInfo":
+        """Returns the description that names a single target without a name by its column, where `column` is a name."""
+        is_nameless = not self.target_names and self.target_shape == ()
+        return dataclasses.replace(self, target_names=(column,)) if is_nameless and isinstance(column, str) else self
+
     def _of_programs(self) -> tuple[Any, ...]:
         shapes = (self.input_shape, self.input_dtype, self.classes, self.target_shape, self.class_counts)
         targets = (self.target_mean, self.target_std, self.standardised, self.void, self.per_example, self.box_classes)

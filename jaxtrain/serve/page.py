@@ -60,7 +60,7 @@ def _describe(model: ExportedModel, interface: Interface, name: str) -> dict[str
         "categories": _categories(interface),
         "outputs": next((group for group in SHOWN_OUTPUTS if interface.outputs.keys() >= {*group}), ()),
         "classes": model.class_names,
-        "targets": info.target_names,
+        "targets": info.with_target_of(model.description["config"]["data"].get("target")).target_names,
         "examples": examples,
         "white": _white(model, examples),
     }

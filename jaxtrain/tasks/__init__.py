@@ -5,7 +5,7 @@ A task with an argument `augmentation` augments by itself, by the section `augme
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -46,9 +46,7 @@ def views_of(config: Config, info: DataInfo, values: Values) -> Views:
     They are made for this description of the data, with its names, while programs of the task are shared by others.
     A single target without a name has that of its column.
     """
-    column = config["data"].get("target")
-    if isinstance(column, str) and not info.target_names and info.target_shape == ():
-        info = replace(info, target_names=(column,))
+    info = info.with_target_of(config["data"].get("target"))
     bound = {name: family(name).bind(config[name]) for name in ("task", "model", "loss")}
     precision = Precision(config["train"]["precision"], config["train"]["matmul_precision"])
     model = _Model(bound["model"], precision, (), info)
