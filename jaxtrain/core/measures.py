@@ -1,4 +1,4 @@
-"""What a call measures on its last step: norms of gradients, updates and parameters, and samples of gradients."""
+"""The numbers that a call measures on its last step: norms, and samples of gradients."""
 
 import functools
 from collections.abc import Callable
