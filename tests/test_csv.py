@@ -124,7 +124,50 @@ def test_types_can_be_set(tmp_path):
     source = read(tmp_path, text, "y", categories=("zip", "y"), numbers=("x",))
     assert columns_of(source) == {"zip": ["02139", "94105"], "x": [1, 2]}
     assert source.splits["train"].targets.tolist() == ["3", "4"]
-    assert read(tmp_path, text, "y", numbers=("y",)).splits["train"].targets.dtype == np.float64
+    assert read(tmp_path, text, "y", numbers=("y", "zip")).splits["train"].targets.dtype == np.float64
+
+
+ZIPS = "zip,x,y\n01003,1,3\n,2,4\n94105,3,5\n01003,0,3\n"
+
+
+def test_codes_with_zeros_in_front_are_categories_which_is_said_unless_it_is_set(tmp_path):
+    said = r"data.csv, line 2: got '01003' in the column 'zip'.*data.numbers=\('zip',\)\. It is taken for categories"
+    with pytest.warns(JaxtrainWarning, match=said):
+        source = read(tmp_path, ZIPS, "y", test=ZIPS)
+    assert (
+        columns_of(source, "test") == columns_of(source) == {"zip": ["01003", "", "94105", "01003"], "x": [1, 2, 3, 0]}
+    )
+    table = source.splits["train"].inputs
+    (tmp_path / "new.csv").write_text("zip,x\n01003,1\n1003,1\n")
+    new = read_csv_table(tmp_path / "new.csv", KNOBS, table.kinds)
+    assert TableEncoding.fit(table).unseen(new) == {"zip": 1}
+    np.testing.assert_array_equal(
+        columns_of(read(tmp_path, ZIPS, "y", numbers=("zip",)))["zip"], [1003, np.nan, 94105, 1003]
+    )
+    assert columns_of(read(tmp_path, ZIPS, "y", categories=("zip",))) == columns_of(source)
+
+
+@pytest.mark.parametrize("values", [["0", "10"], ["0.5", "10"], ["-0.5", "-01"], ["00.5", "07"], ["0e1", "01"]])
+def test_numbers_with_a_zero_in_front_are_no_codes(tmp_path, values):
+    source = read(tmp_path, "x,y\n" + "".join(f"{value},1\n" for value in values), "y")
+    assert columns_of(source)["x"] == [float(value) for value in values]
+
+
+def test_names_of_classes_keep_zeros_in_front(tmp_path):
+    text = "x,y\n1,007\n2,42\n3,007\n"
+    with pytest.warns(JaxtrainWarning, match="line 2: got '007' in the column 'y'"):
+        source = read(tmp_path, text, "y", test=text)
+    assert number_labels(source).class_names == ("007", "42")
+    assert number_labels(source).splits["test"].targets.tolist() == [0, 1, 0]
+    assert read(tmp_path, text, "y", numbers=("y",)).splits["train"].targets.tolist() == [7, 42, 7]
+
+
+@pytest.mark.parametrize(("knobs", "expected"), [({}, [10, 9]), ({"categories": ("day",)}, ["010", "9"])])
+@pytest.mark.filterwarnings("ignore:.*zero in front")
+def test_rows_are_ordered_by_codes_as_numbers_unless_they_are_set_to_categories(tmp_path, knobs, expected):
+    source = read(tmp_path, "day,x,y\n010,1,3\n9,2,4\n", "y", **knobs)
+    assert source.columns["day"].tolist() == expected
+    assert columns_of(source)["day"] == ["010", "9"]
 
 
 def test_missing_values_can_be_set(tmp_path):

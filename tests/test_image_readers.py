@@ -615,6 +615,14 @@ def test_rows_may_be_grouped_ordered_and_drawn_by_the_columns_of_the_training_sp
     }
 
 
+def test_targets_keep_zeros_in_front_unless_they_are_numbers(tmp_path):
+    write_table(tmp_path, "f,y\nimages/0.png,01\nimages/1.png,1\n")
+    with pytest.warns(JaxtrainWarning, match="got '01' in the column 'y'"):
+        source = image_table(tmp_path, "t.csv", "f", "y")
+    assert source.splits["train"].targets.tolist() == ["01", "1"]
+    assert image_table(tmp_path, "t.csv", "f", "y", numbers=("y",)).splits["train"].targets.tolist() == [1.0, 1.0]
+
+
 def test_an_absolute_path_in_the_folder_is_taken(tmp_path):
     write_table(tmp_path, f"f,y\n{tmp_path}/images/1.png,1\n")
     assert image_table(tmp_path, "t.csv", "f", "y").splits["train"].inputs.files.names == ["images/1.png"]

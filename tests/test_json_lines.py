@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxtrain.data.readers.json_lines import jsonl
-from jaxtrain.errors import DataError
+from jaxtrain.errors import DataError, JaxtrainWarning
 
 
 def read(folder: Path, *lines: Any, target: str = "y", **knobs: Any):
@@ -35,6 +35,19 @@ def test_values_of_every_kind(tmp_path):
     assert found == {"who.job": ["nurse", "cook", ""], "who.name.short": ["ü", "b", "b"], "old": ["true", "false", ""]}
     assert source.splits["train"].targets.tolist() == ["low", "high", "low"]
     assert source.splits["train"].inputs.place(2) == f"{tmp_path / 'data.jsonl'}, line 3"
+
+
+def test_texts_with_zeros_in_front_are_categories_as_in_csv(tmp_path):
+    rows = [{"zip": "01003", "n": "10", "y": "01"}, {"zip": "1003", "n": "9", "y": "1"}]
+    with pytest.warns(JaxtrainWarning) as said:
+        source = read(tmp_path, *rows)
+    assert [str(one.message).split("; ")[0].split("line ")[1] for one in said] == [
+        "1: got '01003' in the column 'zip', digits with a zero in front",
+        "1: got '01' in the column 'y', digits with a zero in front",
+    ]
+    assert columns_of(source) == {"zip": ["01003", "1003"], "n": [10, 9]}
+    assert source.splits["train"].targets.tolist() == ["01", "1"]
+    assert columns_of(read(tmp_path, *rows, numbers=("zip", "y")))["zip"] == [1003, 1003]
 
 
 def test_numbers_agree_with_those_written_by_the_standard_library(tmp_path):

@@ -258,5 +258,6 @@ def _fit_column(name: str, column: np.ndarray, where: str, quantiles: int | None
     if len(categories) > MOST_CATEGORIES or len(categories) == len(column) > 1:
         got = Words(f"{len(categories):,} different texts in {len(column):,} rows of the column {name!r}")
         expected = f"at most {MOST_CATEGORIES:,} categories, and fewer than rows"
-        raise DataError(where, got, expected, f"{drop}: it is a text or an identifier")
+        numbers = f", or name it in data.numbers={(name,)}" if all(map(str.isdecimal, categories)) else ""
+        raise DataError(where, got, expected, f"{drop}: it is a text or an identifier{numbers}")
     return ColumnEncoding(name, None, categories, missing)

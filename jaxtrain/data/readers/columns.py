@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import numpy as np
 
 from jaxtrain.config.schema import LARGEST
 from jaxtrain.data.tables import DATES, LONGEST_TEXT, TEXT, Kind, shown
-from jaxtrain.errors import DataError, Words
+from jaxtrain.errors import DataError, JaxtrainWarning, Words
 
 TargetKind = Literal["number", "category", "integer", "labels"]
 
@@ -81,12 +82,15 @@ def clean(values: np.ndarray, missing: Sequence[str]) -> np.ndarray:
 def read_column(name: str, values: np.ndarray, kind: Kind | None, place: Place) -> np.ndarray:
     """Returns clean values as float64 with nan where missing, or as texts where they are categories.
 
-    Without a `kind`, a column of texts is numbers if all its values are written as such. Raises DataError for a text
-    among numbers, a number that is not finite, dates, and numbers with commas.
+    Without a `kind`, a column of texts is numbers if all its values are written as such, and not as codes, of which it
+    warns. Raises DataError for a text among numbers, a number that is not finite, dates, and numbers with commas.
     """
     if values.dtype.kind != "T":
         return _as_categories(values) if kind == "category" else _as_floats(name, values, place)
     if kind == "category":
+        return values
+    if kind is None and are_codes(values):
+        _warn_of_codes(name, values, place)
         return values
     numbers, strays = parse_numbers(values)
     count = int(strays.sum())
@@ -104,7 +108,8 @@ def read_column(name: str, values: np.ndarray, kind: Kind | None, place: Place) 
 def read_target(name: str, values: np.ndarray, kind: TargetKind | None, place: Place) -> np.ndarray:
     """Returns targets of clean values: int64 if all are written as integers, float64 if all are numbers, else texts.
 
-    `kind` is that of the training targets, or is set. Raises DataError for a missing target, and as `read_column`.
+    Codes stay texts, as by `read_column`. `kind` is that of the training targets, or is set. Raises DataError for a
+    missing target, and as `read_column`.
     """
     if kind == "labels":
         got = Words(f"{shown(str(values[0]))} in the column {name!r}")
@@ -129,7 +134,7 @@ def read_target(name: str, values: np.ndarray, kind: TargetKind | None, place: P
 
 
 def as_numbers(values: np.ndarray) -> np.ndarray:
-    """Returns clean values as numbers if all are, else as they are."""
+    """Returns clean values as numbers if all are, also codes, else as they are."""
     if values.dtype.kind != "T":
         return values
     numbers, strays = parse_numbers(values)
@@ -143,6 +148,17 @@ def is_ordered(values: np.ndarray) -> bool:
     texts = [text for text in values.tolist() if text]
     dates = LOOKS[DATE][0]
     return bool(texts) and (not all(map(dates.fullmatch, texts)) or all(map(_SORTABLE.fullmatch, texts)))
+
+
+def are_codes(values: np.ndarray) -> bool:
+    """Tells whether clean values (n,) are texts of digits, some with zeros in front, such as `01003`."""
+    if values.dtype.kind != "T" or not _are_padded(values).any():
+        return False
+    return bool((np.strings.isdecimal(values) | (values == "")).all())
+
+
+def _are_padded(texts: np.ndarray) -> np.ndarray:
+    return np.strings.startswith(texts, "0") & (np.strings.str_len(texts) > 1)
 
 
 def target_kind(targets: np.ndarray) -> TargetKind:
@@ -200,6 +216,13 @@ def _as_floats(name: str, numbers: np.ndarray, place: Place) -> np.ndarray:
         hint = "Fill or scale the values, or leave those rows out"
         raise DataError(place(int(strays[0])), got, "finite numbers in the range of float32", hint)
     return values
+
+
+def _warn_of_codes(name: str, texts: np.ndarray, place: Place) -> None:
+    row = int(np.flatnonzero(_are_padded(texts))[0])
+    got = Words(f"{shown(texts[row])} in the column {name!r}, digits with a zero in front")
+    expected = f"data.categories=({name!r},) or data.numbers=({name!r},). It is taken for categories"
+    warnings.warn(JaxtrainWarning(place(row), got, expected), stacklevel=2)
 
 
 def _stray(name: str, texts: np.ndarray, strays: np.ndarray, present: int, place: Place) -> DataError:

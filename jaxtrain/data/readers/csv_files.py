@@ -65,15 +65,15 @@ def csv(
 ) -> Source:
     """A table of comma-separated values, plain or .gz, one column of which is the target, by its name or number.
 
-    A column is numbers if all its values are, else categories; `numbers` and `categories` set it. Targets are classes
-    by name, integers or floats, or with a `target_separator` between them labels by name, of which the separator alone
-    lists none. Several columns, by their names, are a row of numbers. `missing` lists the texts for a missing value.
-    `drop` leaves columns out; `split_column` says train, validation or test. Columns have the names of the first line
-    (`header`; None: if it has the target's name, or texts above numbers), else `names`, else column_0, column_1, ...
-    Characters in `target_strip` are removed from the end of targets. `delimiter` None: the one of , ; | and tab that
-    fits. With `text`, the texts of that column alone are the inputs, as `tokens` (None: bytes), cut off after `context`
-    of them (None: 256); of byte_pairs there are at most `vocabulary` (None: 4096). Raises DataError naming file and
-    line.
+    A column is numbers if all its values are, else categories, as are digits with zeros in front (01003); `numbers` and
+    `categories` set it. Targets, by the same rule, are classes by name, integers or floats, or with a
+    `target_separator` between them labels by name, of which the separator alone lists none. Several columns, by their
+    names, are a row of numbers. `missing` lists the texts for a missing value. `drop` leaves columns out;
+    `split_column` says train, validation or test. Columns have the names of the first line (`header`; None: if it has
+    the target's name, or texts above numbers), else `names`, else column_0, column_1, ... Characters in `target_strip`
+    are removed from the end of targets. `delimiter` None: the one of , ; | and tab that fits. With `text`, the texts of
+    that column alone are the inputs, as `tokens` (None: bytes), cut off after `context` of them (None: 256); of
+    byte_pairs there are at most `vocabulary` (None: 4096). Raises DataError naming file and line.
     """
     types = ColumnTypes(missing, numbers, categories)
     alone = alone_of({"text": text, "tokens": tokens, "context": context, "vocabulary": vocabulary})

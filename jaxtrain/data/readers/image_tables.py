@@ -31,6 +31,7 @@ def image_table(
     split_column: Name | None = None,
     target_separator: str = "",
     drop: tuple[str, ...] = (),
+    numbers: tuple[str, ...] = (),
     categories: tuple[str, ...] = (),
     missing: tuple[str, ...] = MISSING,
     header: bool | None = None,
@@ -44,17 +45,17 @@ def image_table(
     """Images that a CSV or JSONL file names in the column `image`, with their targets in others.
 
     Names are relative to `folder`, else to the folder of `file`. One target is a class by its name, an integer or a
-    float, and a class by name if `categories` lists it, or labels by name: a list, or with a `target_separator` between
-    them; several columns are a row of numbers. The other knobs of tables
-    are those of `csv` and `jsonl`, and `size`, `channels` and `resampling` those of `image_folder`. Any column may
-    group, order or weigh the rows. Inputs (n, height, width, channels); targets (n,) or (n, columns): texts, int64 or
-    float64. Raises DataError naming file and line.
+    float, as `categories` or `numbers` sets it, or labels by name: a list, or with a `target_separator` between them;
+    several columns are a row of numbers. The other knobs of tables are those of `csv` and `jsonl`, and `size`,
+    `channels` and `resampling` those of `image_folder`. Any column may group, order or weigh the rows. Inputs (n,
+    height, width, channels); targets (n,) or (n, columns): texts, int64 or float64. Raises DataError naming file and
+    line.
     """
     table = path / file
     if not exists(table):
         raise no_such("image_table", f"file {file}", path)
     root = table.parent if folder is None else folder_of("image_table", path, folder)
-    types = ColumnTypes(missing, (), categories)
+    types = ColumnTypes(missing, numbers, categories)
     roles = Roles(target, drop, split_column, types, target_separator=target_separator)
     if table.suffix in JSON_LINES:
         records = json_lines.read_records(table, roles)

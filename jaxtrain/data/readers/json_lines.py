@@ -56,13 +56,13 @@ def jsonl(
 ) -> Source:
     """A table with one JSON object a line, plain or .gz, one field of which is the target; inner fields as "a.b".
 
-    A column is numbers if all its values are, also in quotes, else categories (true and false are); `numbers` and
-    `categories` set it. Targets are classes by name, integers or floats, or lists of labels by name; several fields are
-    a row of numbers. null, an absent field and the texts of
-    `missing` are missing values. `drop` leaves fields out, lists too; `split_column` says train, validation or test.
-    Characters in `target_strip` are removed from the end of targets. With `text`, the texts of that field alone are the
-    inputs, with `tokens`, `context` and `vocabulary` as in `csv`; with `sequence`, the lists of numbers or of rows of
-    numbers in that field, each cut off after `context` of them (None: none). Raises DataError naming file and line.
+    A column is numbers if all its values are, also in quotes, else categories (true, false and "01003" are); `numbers`
+    and `categories` set it. Targets are classes by name, integers or floats, or lists of labels by name; several fields
+    are a row of numbers. null, an absent field and the texts of `missing` are missing values. `drop` leaves fields out,
+    lists too; `split_column` says train, validation or test. Characters in `target_strip` are removed from the end of
+    targets. With `text`, the texts of that field alone are the inputs, with `tokens`, `context` and `vocabulary` as in
+    `csv`; with `sequence`, the lists of numbers or of rows of numbers in that field, each cut off after `context` of
+    them (None: none). Raises DataError naming file and line.
     """
     types = ColumnTypes(missing, numbers, categories)
     given = {"text": text, "tokens": tokens, "context": context, "vocabulary": vocabulary, "sequence": sequence}

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtrain.data.readers.columns import (
     ColumnTypes,
     TargetKind,
+    are_codes,
     as_numbers,
     clean,
     is_ordered,
@@ -269,7 +270,8 @@ def make_source(records: Mapping[str, Records], roles: Roles, make_inputs: MakeI
 def _columns(records: Records, roles: Roles, split: Split) -> dict[str, np.ndarray]:
     """Returns all columns as numbers where all values are, else as texts, by which rows may be grouped or ordered.
 
-    Dates are left out unless their texts are in the order of time, and so are columns without a value.
+    Codes are numbers here unless the config sets them to categories, so that 9 stands before 010. Dates are left out
+    unless their texts are in the order of time, and so are columns without a value.
     """
     known: dict[str, np.ndarray] = dict(split.inputs.columns) if isinstance(split.inputs, Table) else {}
     columns = {}
@@ -277,7 +279,7 @@ def _columns(records: Records, roles: Roles, split: Split) -> dict[str, np.ndarr
         if raw.dtype.kind == "O":  # lists of numbers
             continue
         values = known.get(name)
-        if values is None:
+        if values is None or (are_codes(values) and name not in roles.types.categories):
             values = as_numbers(clean(raw, roles.types.missing))
         if is_ordered(values):
             columns[name] = values
