@@ -45,6 +45,13 @@ _SPECIAL = {
 }
 
 
+LITTER = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "icon\r", "@eadir", "lost+found"),
+)
+"""Names in lower case of what operating systems and network drives put beside the files of users."""
+
+
 def storage_error(path: Path | str, action: str, error: BaseException) -> StorageError:
     """Builds the error for a path that could not be read or written: one line with the reason and a remedy."""
     reason, remedy = _explain(error)
@@ -152,10 +159,25 @@ def list_directory(path: Path) -> list[str]:
             return []
 
 
+def is_litter(name: str) -> bool:
+    """Tells whether a file or folder is none of its user's, by its name."""
+    return name.lower() in LITTER
+
+
+def list_data(path: Path) -> list[str]:
+    """Lists a directory as `list_directory`, without hidden names and litter."""
+    return [name for name in list_directory(path) if not name.startswith(".") and not is_litter(name)]
+
+
 def find_matching(pattern: str) -> list[Path]:
-    """Returns the sorted paths that a pattern such as "data/*.png" matches; raises StorageError as `list_directory`."""
+    """Returns the sorted paths that a pattern such as "data/*.png" matches, without litter and what lies in it.
+
+    Raises StorageError as `list_directory`.
+    """
+    given = [*map(glob.has_magic, Path(pattern).parts), True].index(True)
     with guarded(pattern, "read"):
-        return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
+        paths = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
+    return [path for path in paths if not any(map(is_litter, path.parts[given:]))]
 
 
 def user_folder(variable: str, default: str) -> Path:

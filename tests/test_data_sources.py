@@ -34,6 +34,14 @@ def write_set(folder, prefix="train", suffix="", images=IMAGES, labels=LABELS):
         (folder / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
 
 
+def test_hidden_files_beside_arrays_are_left_out(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name, array in (("inputs", IMAGES), ("targets", LABELS)):
+        np.save(tmp_path / f"set/{name}.npy", array)
+        (tmp_path / f"set/._{name}.npy").write_bytes(b"as a Mac writes them on other disks")
+    assert list(arrays(tmp_path, "set").splits) == ["train"]
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_reads_exact_values(tmp_path, suffix):
     write_set(tmp_path / "tiny", suffix=suffix)

@@ -110,11 +110,13 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
 
 def test_hidden_files_are_left_out_and_others_are_counted(tmp_path):
     write_classes(tmp_path / "set")
-    for name in ("a/.DS_Store", ".git/config", "README.md", "a/x.txt", "b/y.txt", "b/z"):
-        (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
+    littered = ("Thumbs.db", "a/Thumbs.db", "b/desktop.ini", "__MACOSX/._a", "a/@eaDir/1.png", "a/._1.png")
+    for name in ("a/.DS_Store", ".git/config", "README.md", "a/x.txt", "b/y.txt", "b/z", *littered):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).write_bytes(b"")
     with pytest.warns(JaxtrainWarning, match=r"set: got files that are no images \(\.txt: 2, no ending: 1\); expected"):
-        assert len(image_folder(tmp_path, "set").splits["train"].inputs) == 4
+        source = image_folder(tmp_path, "set")
+    assert (len(source.splits["train"].inputs), source.class_names) == (4, ("a", "b", "c"))
 
 
 def test_size_resizes_every_image(tmp_path):

@@ -96,7 +96,8 @@ def test_inner_fields_have_dotted_names(tmp_path):
 def test_parts_follow_each_other(tmp_path):
     for part, values in (("b", [3, 4]), ("a", [1, 2]), ("c", [5])):
         write(tmp_path / "set" / f"{part}.parquet", {"x": values, "y": values})
-    (tmp_path / "set" / "README.md").write_text("no part")
+    for name in ("README.md", "._a.parquet", "Thumbs.db"):
+        (tmp_path / "set" / name).write_text("no part")
     table = parquet(tmp_path, "set", "y").splits["train"].inputs
     assert table.columns["x"].tolist() == [1, 2, 3, 4, 5]
     assert table.place(3) == f"{tmp_path / 'set' / 'b.parquet'}, row 1"

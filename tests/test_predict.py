@@ -515,6 +515,24 @@ def test_a_folder_of_classes_has_metrics_and_names_of_files(pictures: Path, fold
     assert len(rows_of(tmp_path / "some.csv")) == 10
 
 
+def test_what_an_operating_system_puts_beside_pictures_is_passed_over(pictures: Path, folders: Path, tmp_path: Path):
+    root = tmp_path / "new"
+    shutil.copytree(pictures / "classes/digit_0", root / "digit_0")
+    for name in ("Thumbs.db", "digit_0/Thumbs.db", "digit_0/.DS_Store", "__MACOSX/._digit_0", "digit_0/@eaDir/00.png"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"no picture")
+    by_a_shell = [str(path) for path in sorted((root / "digit_0").glob("[!.]*"))]
+    for data in (root, root / "*", root / "digit_0/*", root / "**/*.png", by_a_shell):
+        assert predict(folders, data, tmp_path / "out.csv").examples == 40
+    with pytest.raises(DataError, match=r"--data: got '\S*Thumbs\.db'; expected a file, a folder or a pattern"):
+        predict(folders, root / "Thumbs.db", tmp_path / "out.csv")
+    (root / "digit_0/notes.txt").touch()
+    with pytest.raises(UsageError, match=r"--data: got '\S*digit_0/notes\.txt'; expected .* or pictures"):
+        predict(folders, root / "digit_0/*", tmp_path / "out.csv")
+    with pytest.warns(JaxtrainWarning, match=r"got files that are no images \(\.txt: 1\).* They are left out"):
+        assert predict(folders, root, tmp_path / "out.csv").examples == 40
+
+
 def test_a_damaged_picture_is_named_or_left_out(pictures: Path, folders: Path, tmp_path: Path):
     shutil.copytree(pictures / "classes", tmp_path / "new")
     (tmp_path / "new/digit_0/07.png").write_bytes(b"no picture")

@@ -107,6 +107,7 @@ def test_a_long_text_is_encoded_in_blocks_as_it_is_whole(monkeypatch):
 def test_files_are_read_in_a_row_and_parts_may_have_files_of_their_own(tmp_path):
     for name, content in {"b.txt": "second", "a.txt": "first ", "c.md": "no"}.items():
         (tmp_path / name).write_text(content)
+    (tmp_path / "._b.txt").write_text("hidden")
     folder = text(tmp_path, ".", context=4).splits["train"].inputs
     assert bytes(folder.content) == b"first second"
     several = text(tmp_path, ("b.txt", "c.md"), "characters", context=4, validation_file="a.txt").splits

@@ -10,7 +10,7 @@ from jaxtrain.data.readers.arrays import read_new_arrays
 from jaxtrain.data.readers.idx import read_idx
 from jaxtrain.data.source import Split
 from jaxtrain.errors import DataError, Words
-from jaxtrain.files import exists, is_directory, list_directory
+from jaxtrain.files import exists, is_directory, list_data
 from jaxtrain.prediction.examples import FILL_IN, Bad, Form, Piece, row_ids
 from jaxtrain.prediction.targets import as_targets
 
@@ -100,7 +100,7 @@ def _plain_name(file: Path) -> str:
 
 def idx_files(path: Path) -> list[Path]:
     """Returns a file that has the name of one in IDX, or those of a folder in the order of their names."""
-    files = [path / name for name in list_directory(path)] if is_directory(path) else [path]
+    files = [path / name for name in list_data(path)] if is_directory(path) else [path]
     return [file for file in files if any(part in _plain_name(file) for part in (IDX_IMAGES, IDX_LABELS, "-idx3-"))]
 
 

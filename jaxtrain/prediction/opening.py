@@ -7,7 +7,7 @@ from jaxtrain.data.images import SUFFIXES
 from jaxtrain.data.readers import parquet_files
 from jaxtrain.data.readers.image_tables import JSON_LINES
 from jaxtrain.errors import DataError, UsageError, Words, one_of
-from jaxtrain.files import exists, find_matching, is_directory, list_directory
+from jaxtrain.files import exists, find_matching, is_directory, is_litter, list_data
 from jaxtrain.prediction.arrays import ArrayExamples, idx_files
 from jaxtrain.prediction.examples import Bad, Examples, Form
 from jaxtrain.prediction.pictures import pictures_of_parquet, pictures_of_paths, pictures_of_tables
@@ -18,22 +18,26 @@ ARRAYS = (".npy", ".npz")
 CSV = (".csv", ".tsv", ".data")
 TABLES = {"csv": CSV, "jsonl": JSON_LINES, "parquet": parquet_files.SUFFIXES}
 WILD = "*?["
+MATCHING = "a file, a folder or a pattern that matches some"
 
 
 def find_paths(words: Sequence[str]) -> list[Path]:
     """Returns the files and folders of `--data`: a word that names none is a pattern, such as "new/*.png".
 
-    Raises DataError for a word that matches nothing.
+    Litter is passed over, as a shell lists it among the words of a pattern. Raises DataError for a word that matches
+    nothing, and for litter alone.
     """
     paths: list[Path] = []
     for word in words:
         if exists(Path(word)):
-            paths.append(Path(word))
+            paths += [] if is_litter(Path(word).name) else [Path(word)]
             continue
         found = find_matching(word) if any(mark in word for mark in WILD) else []
         if not found:
-            raise DataError("--data", word, "a file, a folder or a pattern that matches some")
+            raise DataError("--data", word, MATCHING)
         paths += found
+    if not paths:
+        raise DataError("--data", " ".join(words), MATCHING)
     return paths
 
 
@@ -77,9 +81,7 @@ def _kind_of(path: Path, form: Form) -> str:
         return table
     if idx_files(path):
         return "images in IDX"
-    endings = (
-        {Path(name).suffix.lower() for name in list_directory(path)} if is_directory(path) else {path.suffix.lower()}
-    )
+    endings = {Path(name).suffix.lower() for name in list_data(path)} if is_directory(path) else {path.suffix.lower()}
     if not endings.isdisjoint(ARRAYS):
         return "arrays"
     if table == "parquet":
@@ -99,7 +101,7 @@ def _table_of(path: Path, form: Form) -> str | None:
         if plain.suffix.lower() in endings:
             return name
     if is_directory(path):
-        parts = [name for name in list_directory(path) if name.endswith(parquet_files.SUFFIXES)]
+        parts = [name for name in list_data(path) if name.endswith(parquet_files.SUFFIXES)]
         return "parquet" if parts else None
     own = form.section["name"]
     is_another = plain.suffix.lower() in (*ARRAYS, *SUFFIXES) or form.info.encoding is None

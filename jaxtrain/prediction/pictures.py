@@ -14,7 +14,7 @@ from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import Contents, ImageField, ImageForm, given_form, header_of
 from jaxtrain.data.mask_fields import MaskField
 from jaxtrain.data.readers import csv_files, json_lines
-from jaxtrain.data.readers.folders import list_folder
+from jaxtrain.data.readers.folders import list_folder, say_skipped
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import find_masks, image_masks
 from jaxtrain.data.readers.image_tables import JSON_LINES, file_names, image_table
@@ -122,13 +122,16 @@ def _group_of_folder(root: Path, form: Form) -> Group:
     if (form.info.has_maps or form.info.box_classes) and knobs["images"] in listing.folders:
         return _group_with_masks(root, knobs, form, has_masks=knobs["masks"] in listing.folders)
     names = listing.files
+    others = listing.others
     classes = [""] * len(names)
     for folder in listing.folders:
-        inner = list_folder(root / folder, root).files
-        names = [*names, *(f"{folder}/{name}" for name in inner)]
-        classes += [folder] * len(inner)
+        inner = list_folder(root / folder, root)
+        names = [*names, *(f"{folder}/{name}" for name in inner.files)]
+        others = [*others, *inner.others]
+        classes += [folder] * len(inner.files)
     if not names:
         raise DataError(str(root), Words("no pictures in the folder"), "at least one, or folders of them")
+    say_skipped(root, others)
     group = Group(FileList(root, names), np.array(names, object))
     known = form.info.class_names
     if form.info.target_shape or not known or not all(name in known for name in classes):
@@ -140,7 +143,9 @@ def _group_of_folder(root: Path, form: Form) -> Group:
 def _group_with_masks(root: Path, knobs: Mapping[str, Any], form: Form, *, has_masks: bool) -> Group:
     """Returns the pictures of one folder, with the masks of the same names in another where there is one for each."""
     folder = f"{knobs['images']}"
-    images = list_folder(root / folder, root).files
+    listing = list_folder(root / folder, root)
+    say_skipped(root / folder, listing.others)
+    images = listing.files
     names = [f"{folder}/{name}" for name in images]
     files = FileList(root, names)
     group = Group(files, np.array(names, object))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtrain.data.readers.sizes import check_memory
 from jaxtrain.data.source import SPLITS, Source, Split, missing
 from jaxtrain.errors import DataError, JaxtrainError, Words, nearest
-from jaxtrain.files import exists, guarded, is_directory, list_directory, open_file, read_json
+from jaxtrain.files import exists, guarded, is_directory, list_data, open_file, read_json
 
 NAMES = {name: (f"{name}_inputs", f"{name}_targets") for name in SPLITS}
 NUMBERS = "an array of numbers"
@@ -50,7 +50,7 @@ def arrays(path: Path, file: str) -> Source:
     """
     place = path / file
     if is_directory(place):
-        files = {Path(name).stem: place / name for name in list_directory(place) if name.endswith(".npy")}
+        files = {Path(name).stem: place / name for name in list_data(place) if name.endswith(".npy")}
         source = _load_splits(place, files, lambda name: str(files[name]), lambda name: _load_file(files[name]))
         return _described(source, place / DESCRIPTION) if exists(place / DESCRIPTION) else source
     if not exists(place):
@@ -80,7 +80,7 @@ def read_new_arrays(place: Path) -> Split:
     there are none. Raises DataError naming the file and array that are missing, damaged or hold Python objects.
     """
     if is_directory(place):
-        files = {Path(name).stem: place / name for name in list_directory(place) if name.endswith(".npy")}
+        files = {Path(name).stem: place / name for name in list_data(place) if name.endswith(".npy")}
         return _new_split(place, set(files), lambda name: str(files[name]), lambda name: _load_file(files[name]))
     if place.suffix.lower() == ".npy":
         return _new_split(place, {place.stem}, lambda _: str(place), lambda _: _load_file(place))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jaxtrain.data.images import SUFFIXES
 from jaxtrain.data.source import missing
 from jaxtrain.errors import DataError, JaxtrainWarning, StorageError, Words, one_of
-from jaxtrain.files import guarded, is_directory, real_path
+from jaxtrain.files import guarded, is_directory, is_litter, real_path
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
@@ -22,7 +22,7 @@ SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in na
 
 
 class Listing(NamedTuple):
-    """The contents of a folder, by sorted names: folders, files of a kind, and others. Hidden ones are left out."""
+    """What is in a folder, by sorted names: folders, files of a kind, and others, without hidden ones and litter."""
 
     folders: list[str]
     files: list[str]
@@ -37,7 +37,7 @@ def list_folder(folder: Path, root: Path, suffixes: tuple[str, ...] = SUFFIXES) 
     listing = Listing([], [], [])
     with guarded(folder, "read"), os.scandir(folder) as entries:
         found = [(e.name, e.is_dir(), e.is_file(), e.is_symlink()) for e in entries if not e.name.startswith(".")]
-    for name, is_folder, is_file, is_link in sorted(found):
+    for name, is_folder, is_file, is_link in sorted(entry for entry in found if not is_litter(entry[0])):
         if is_link:
             demand_inside(folder / name, root)
         is_wanted = is_file and name.lower().endswith(suffixes)

@@ -20,7 +20,7 @@ from jaxtrain.data.source import Source
 from jaxtrain.data.tables import Kind, Places, Table, names_of
 from jaxtrain.data.vocabulary import Pairs, Tokens
 from jaxtrain.errors import DataError, Words, nearest, one_of
-from jaxtrain.files import is_directory, list_directory
+from jaxtrain.files import is_directory, list_data
 
 SUFFIXES = (".parquet", ".pq")
 
@@ -137,7 +137,7 @@ def _files(place: Path) -> list[Path]:
     """Returns a file, or the parts in a folder; raises DataError for a folder without any."""
     if not is_directory(place):
         return [place]
-    files = [place / name for name in list_directory(place) if name.endswith(SUFFIXES)]
+    files = [place / name for name in list_data(place) if name.endswith(SUFFIXES)]
     if not files:
         raise DataError(str(place), Words("no Parquet files in the folder"), f"files named *{SUFFIXES[0]}")
     return files

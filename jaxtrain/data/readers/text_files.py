@@ -15,7 +15,7 @@ from jaxtrain.data.source import Source, Split, missing
 from jaxtrain.data.texts import MOST_PAIRS, Text, check_length, windows
 from jaxtrain.data.vocabulary import Content, Pairs, Tokens
 from jaxtrain.errors import DataError, Words
-from jaxtrain.files import exists, file_size, guarded, is_directory, list_directory, open_file, read_bytes
+from jaxtrain.files import exists, file_size, guarded, is_directory, list_data, open_file, read_bytes
 
 MAPPED_BYTES = 2**26
 """Size of a file from which on its bytes are memory-mapped."""
@@ -86,9 +86,7 @@ def _places(path: Path, files: str | tuple[str, ...]) -> list[Path]:
         place = path / name
         if not exists(place):
             raise missing("text", f"file or folder {name}", path)
-        listed = (
-            [place / own for own in list_directory(place) if own.endswith(".txt")] if is_directory(place) else [place]
-        )
+        listed = [place / own for own in list_data(place) if own.endswith(".txt")] if is_directory(place) else [place]
         if not listed:
             raise DataError(str(place), Words("a folder without .txt files"), "at least one")
         found += listed
