@@ -19,9 +19,11 @@ from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.embedded import digits
+from jaxtrain.data.readers.hub import hub
+from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.settings import Settings
 from jaxtrain.data.source import Source, as_source
-from jaxtrain.errors import DataError, StorageError, UsageError
+from jaxtrain.errors import ConfigError, DataError, StorageError, UsageError
 from jaxtrain.tasks.classification import classification
 from jaxtrain.training.experiment import make_rules
 from jaxtrain.training.train import train_and_evaluate
@@ -116,7 +118,50 @@ def test_a_data_set_that_hugging_face_saved_trains_as_its_arrays(tmp_path):
     data = Source({"train": (IMAGES, LABELS)}, class_names=tuple(names))
     train_and_evaluate(tiny(SHORT), tmp_path / "arrays", data=data, quiet=True)
     assert outcome(tmp_path / "hub") == outcome(tmp_path / "arrays")
-    assert load_run(tmp_path / "hub").class_names == tuple(names)
+    run = load_run(tmp_path / "hub")
+    assert run.class_names == tuple(names)
+    Image.fromarray(IMAGES[0, ..., 0]).save(tmp_path / "new.png")
+    np.testing.assert_array_equal(run.predict_files(tmp_path / "new.png"), run.predict(IMAGES[:1]))
+
+
+def save_pictures(folder: Path, contents: list[bytes | None]) -> None:
+    """Saves pictures, each with the name of a class, by `datasets`."""
+    datasets: Any = importlib.import_module("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    pictures = [content and {"bytes": content, "path": None} for content in contents]
+    labels = [f"the {row % 2}" for row in range(len(contents))]
+    columns = datasets.table.InMemoryTable.from_pydict(
+        {"image": pictures, "label": labels}, schema=features.arrow_schema
+    )
+    datasets.Dataset(columns, fingerprint="made here").save_to_disk(str(folder))
+
+
+@pytest.mark.needs("datasets")
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_of_any_kind_and_size_that_hugging_face_saved_are_those_of_a_folder(tmp_path):
+    contents: list[bytes | None] = []
+    for row, (mode, size) in enumerate([("L", (8, 8)), ("RGB", (16, 12)), ("RGBA", (8, 8)), ("P", (9, 7))]):
+        file = io.BytesIO()
+        Image.fromarray(IMAGES[row, ..., 0]).convert("RGB").convert(mode).resize(size).save(file, "png")
+        contents.append(file.getvalue())
+        (tmp_path / f"folder/the {row % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"folder/the {row % 2}/{row}.png").write_bytes(file.getvalue())
+    save_pictures(tmp_path / "saved", contents)
+    with pytest.raises(DataError, match=r"saved: got images of the sizes .*saved, train, row 1.*Set data\.size"):
+        hub(tmp_path, "saved")
+    every: list[dict[str, Any]] = [{"size": (6, 5)}, {"size": (6, 5), "channels": 1, "resampling": "box"}]
+    for knobs in every:
+        found = hub(tmp_path, "saved", **knobs).splits["train"].inputs
+        expected = image_folder(tmp_path, "folder", **knobs).splits["train"].inputs
+        np.testing.assert_array_equal(found.read(np.array([0, 2, 1, 3])), expected.read(np.arange(4)))
+    save_pictures(tmp_path / "bad", [*contents, b"junk", None])
+    source = hub(tmp_path, "bad", size=(6, 5))
+    assert [error.key for error in source.damaged] == [f"{tmp_path}/bad, train, row {row}" for row in (4, 5)]
+    assert "no bytes in the column 'image'; expected a picture in each row" in str(source.damaged[1])
+    with pytest.raises(DataError, match="bad, train, row 4: got a file that is no image"):
+        source.splits["train"].inputs.read(np.array([4]))
+    with pytest.raises(ConfigError, match=r"data\.size: got \(6, 5\); expected None, unless 'label' holds pictures"):
+        hub(tmp_path, "saved", inputs="label", targets="image", size=(6, 5))
 
 
 @pytest.mark.needs("grain")

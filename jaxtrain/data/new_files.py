@@ -49,7 +49,7 @@ def read_inputs(
     raise UsageError(
         "data.name",
         name,
-        one_of([*TABLES, *IMAGES, "text", "text_folder"]),
+        one_of([*dict.fromkeys([*TABLES, *IMAGES, "text", "text_folder"])]),
         "Read the arrays, and call predict with them",
     )
 
@@ -57,5 +57,5 @@ def read_inputs(
 TABLES = {"csv": read_csv_table, "jsonl": read_jsonl_table, "parquet": read_parquet_table}
 """Readers of the inputs of a new table, by the source that a run was trained with."""
 
-IMAGES = ("image_folder", "image_masks", "image_table", "parquet")
+IMAGES = ("image_folder", "image_masks", "image_table", "parquet", "hub")
 """Sources whose inputs may be pictures."""
