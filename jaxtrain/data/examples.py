@@ -146,27 +146,28 @@ class _Examples:
     def digests(self) -> tuple[bytes, ...]:
         """Hashes of all fields, by one pass over the examples; one that cannot be read counts as such."""
         examples = len(self.given)
-        few = [examples * max(1, first.nbytes) > HASHED_BYTES for first in self.first]
-        sampled = np.linspace(0, examples - 1, HASHED_EXAMPLES).astype(np.int64)
-        rows = np.unique(sampled) if all(few) else np.arange(examples)
+        are_sampled = [examples * max(1, first.nbytes) > HASHED_BYTES for first in self.first]
+        sampled = {*np.linspace(0, examples - 1, HASHED_EXAMPLES).astype(np.int64).tolist()}
+        rows = sorted(sampled) if all(are_sampled) else range(examples)
         digests = [hashlib.sha256() for _ in self.names]
-        for begin in range(0, len(rows), PIECE):
-            piece = rows[begin : begin + PIECE]
-            hashed = [np.isin(piece, sampled) if only_sampled else np.ones(len(piece), bool) for only_sampled in few]
-            for i, pair in enumerate(self._each(piece)):
-                for digest, value, wanted in zip(digests, pair, hashed, strict=True):
-                    if wanted[i]:
-                        digest.update(f"{value}\0".encode() if value.dtype.kind == "O" else value.tobytes())
+        for row, values in zip(rows, self._each(rows), strict=True):
+            for digest, value, is_sampled in zip(digests, values, are_sampled, strict=True):
+                if row in sampled or not is_sampled:
+                    digest.update(f"{value}\0".encode() if value.dtype.kind == "O" else value.tobytes())
         return tuple(digest.digest() for digest in digests)
 
-    def _each(self, rows: np.ndarray) -> list[Values]:
-        """Returns the fields of each of these rows; a text in place of those that cannot be read."""
+    def _each(self, rows: Sequence[int]) -> Iterator[Values]:
+        """Yields the fields of each of these rows, read in pieces; a text in place of those that cannot be read."""
+        for begin in range(0, len(rows), PIECE):
+            yield from self._piece(rows[begin : begin + PIECE])
+
+    def _piece(self, rows: Sequence[int]) -> list[Values]:
         try:
-            values = self.read(rows)
+            values = self.read(np.asarray(rows))
         except DataError:
             if len(rows) == 1:
                 return [(UNREADABLE,) * len(self.names)]
-            return [pair for row in rows for pair in self._each(np.array([row]))]
+            return [values for row in rows for values in self._piece([row])]
         return list(zip(*(map(np.asarray, field) for field in values), strict=True))
 
 

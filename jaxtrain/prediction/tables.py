@@ -87,18 +87,21 @@ class TableExamples:
 
     def pieces(self) -> Generator[Piece]:
         """Yields the examples in their order."""
+        for file in self.files:
+            yield from self._pieces_of(file)
+
+    def _pieces_of(self, file: Path) -> Generator[Piece]:
         encoding = self.form.info.encoding
         assert encoding is not None
         knobs = self.form.knobs(self.format.source)
         roles = roles_of(knobs)
-        for file in self.files:
-            with closing(self.format.records(file, knobs, roles, [*encoding.kinds], self.bad.note)) as blocks:
-                for records in blocks:
-                    piece = self._piece(records, roles, str(file))
-                    if len(piece):
-                        self.unseen.update(encoding.unseen(piece.inputs))
-                        self.cut.update(cut_off(encoding, piece.inputs))
-                    yield piece
+        with closing(self.format.records(file, knobs, roles, [*encoding.kinds], self.bad.note)) as blocks:
+            for records in blocks:
+                piece = self._piece(records, roles, str(file))
+                if len(piece):
+                    self.unseen.update(encoding.unseen(piece.inputs))
+                    self.cut.update(cut_off(encoding, piece.inputs))
+                yield piece
 
     def _piece(self, records: Records, roles: Roles, file: str) -> Piece:
         encoding = self.form.info.encoding
