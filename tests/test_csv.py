@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from jaxtrain.data.class_names import number_labels
+from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.csv_files import csv, read_csv_table
+from jaxtrain.data.settings import Settings
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.errors import ConfigError, DataError, JaxtrainWarning
 
@@ -160,6 +162,17 @@ def test_names_of_classes_keep_zeros_in_front(tmp_path):
     assert number_labels(source).class_names == ("007", "42")
     assert number_labels(source).splits["test"].targets.tolist() == [0, 1, 0]
     assert read(tmp_path, text, "y", numbers=("y",)).splits["train"].targets.tolist() == [7, 42, 7]
+
+
+def test_a_regression_on_classes_or_codes_is_told_what_to_set(tmp_path):
+    text = "a,zip\n" + "".join(f"{i},{i:05}\n" for i in range(20))
+    with (
+        pytest.warns(JaxtrainWarning, match="digits with a zero in front"),
+        pytest.raises(
+            DataError, match=r"expected integers, .* for numbers with zeros in front, name .* data\.numbers$"
+        ),
+    ):
+        load_dataset(read(tmp_path, text, "zip"), Settings(), standardised=True)
 
 
 @pytest.mark.parametrize(("knobs", "expected"), [({}, [10, 9]), ({"categories": ("day",)}, ["010", "9"])])

@@ -513,6 +513,7 @@ def test_a_folder_of_classes_has_metrics_and_names_of_files(pictures: Path, fold
     predict(folders, str(pictures / "classes/*/0[0-4].png"), tmp_path / "some.csv")
     assert column(tmp_path / "some.csv", "id")[0] == str(pictures / "classes/digit_0/00.png")
     assert len(rows_of(tmp_path / "some.csv")) == 10
+    assert predict(folders, str(pictures / "classes/**/*"), tmp_path / "once.csv").examples == len(names)
 
 
 def test_what_an_operating_system_puts_beside_pictures_is_passed_over(pictures: Path, folders: Path, tmp_path: Path):

@@ -12,15 +12,16 @@ REMEDIES = {
     "c": "Give the real and the imaginary part as features of their own",
     "O": "Convert it, as by array.astype(float): Python objects are no numbers, and missing values none either",
     "U": "Number the strings, as by numpy.unique(strings, return_inverse=True)[1], or convert digits by .astype(float)",
+    "T": "Take task.name=classification for classes; for numbers with zeros in front, name the column in data.numbers",
     "M": "Count from a moment, as by (times - times.min()) / numpy.timedelta64(1, 's')",
     "m": "Count in a unit, as by durations / numpy.timedelta64(1, 's')",
     "V": "Convert it to a plain dtype, as by array.astype('float32'); take the fields of a structured one apart",
 }
-"""Remedies for an array that holds no numbers, by the kind of its dtype."""
+"""Remedies for an array that holds no numbers, by the kind of its dtype; readers of files give texts as "T"."""
 
 RAGGED = "Convert them to a NumPy array in the source; give sequences of unlike length as a list of arrays"
 
-REMEDIES |= {"S": REMEDIES["U"], "T": REMEDIES["U"]}
+REMEDIES["S"] = REMEDIES["U"]
 
 
 def plain_array(values: Any, where: str, field: str) -> np.ndarray:

@@ -24,8 +24,9 @@ MATCHING = "a file, a folder or a pattern that matches some"
 def find_paths(words: Sequence[str]) -> list[Path]:
     """Returns the files and folders of `--data`: a word that names none is a pattern, such as "new/*.png".
 
-    Litter is passed over, as a shell lists it among the words of a pattern. Raises DataError for a word that matches
-    nothing, and for litter alone.
+    Litter is passed over, as a shell lists it among the words of a pattern, and so is what lies in a folder that is
+    found, too, as by "new/**/*": it comes with the folder. Raises DataError for a word that matches nothing, and for
+    litter alone.
     """
     paths: list[Path] = []
     for word in words:
@@ -38,7 +39,8 @@ def find_paths(words: Sequence[str]) -> list[Path]:
         paths += found
     if not paths:
         raise DataError("--data", " ".join(words), MATCHING)
-    return paths
+    folders = {path for path in paths if is_directory(path)}
+    return [path for path in paths if folders.isdisjoint(path.parents)]
 
 
 def open_examples(paths: Sequence[Path], form: Form, bad: Bad) -> Examples:
