@@ -31,6 +31,9 @@ ALIKE = 0.5
 Shuffled batches of the digits have 0.01.
 """
 
+MOST_CLASSES = 10
+"""Classes of boxes that are named."""
+
 CERTAIN = 4.0
 """Standard deviations beyond chance from which labels are called sorted: a rare class may be in none of the batches."""
 
@@ -74,14 +77,15 @@ def targets(context: Context) -> Answer:
 def _boxes(context: Context) -> Answer:
     """Are boxes areas within their pictures?"""
     boxes = np.asarray(context.rows("train")["targets"], np.float64).reshape(-1, 5)
-    _, y, x, height, width = boxes[boxes[:, 0] >= 0].T
+    labels, y, x, height, width = boxes[boxes[:, 0] >= 0].T
     if not len(y):
         return fault("no picture has a box", "there is nothing to learn", "Check the reader of the boxes")
     rows, columns = context.info.input_shape[:2]
     inside = (y > -1) & (x > -1) & (y + height < rows + 1) & (x + width < columns + 1)
     bad = float((~inside | (height <= 0) | (width <= 0)).mean())
-    text = f"{len(y):,} boxes, heights {height.min():.3g} to {height.max():.3g}, widths {width.min():.3g} to "
-    text += f"{width.max():.3g} pixels of {rows} x {columns}; {bad:.1%} are no area within their picture"
+    sides = f"heights {height.min():.3g} to {height.max():.3g}, widths {width.min():.3g} to {width.max():.3g}"
+    text = f"{len(y):,} boxes{_of_classes(labels, context.info.class_names)}, {sides} "
+    text += f"pixels of {rows} x {columns}; {bad:.1%} are no area within their picture"
     if height.max() <= 1 and width.max() <= 1:
         meaning = "boxes are fractions of the picture, where pixels are expected"
         return fault(text, meaning, "Multiply them by height and width of the picture")
@@ -93,6 +97,15 @@ def _boxes(context: Context) -> Answer:
             "Convert the boxes, and look at them (the command data draws them)",
         )
     return ok(text)
+
+
+def _of_classes(labels: np.ndarray, names: tuple[str, ...]) -> str:
+    """Returns how many boxes are of each class that has a name; of many classes the commonest."""
+    counts = np.bincount(labels.astype(np.int64), minlength=len(names))
+    common = np.argsort(-counts, kind="stable")[: min(len(names), MOST_CLASSES)]
+    listed = [f"{counts[label]:,} {names[label]}" for label in common]
+    more = [f"{len(names) - MOST_CLASSES:,} more classes"] if len(names) > MOST_CLASSES else []
+    return f" ({', '.join(listed + more)})" if names else ""
 
 
 def split_sizes(context: Context) -> Answer:

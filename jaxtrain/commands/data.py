@@ -16,6 +16,7 @@ from jaxtrain.data.info import DataInfo
 from jaxtrain.data.order import steps_per_epoch
 from jaxtrain.data.table_encoding import TableEncoding
 from jaxtrain.data.text_columns import TextEncoding
+from jaxtrain.errors import printable
 from jaxtrain.files import demand_writable, make_directory, write_bytes
 from jaxtrain.tasks import needs_of
 from jaxtrain.tasks.augment import augmentation_of
@@ -200,6 +201,7 @@ def _target_lines(dataset: Dataset) -> Iterator[str]:
     if info.box_classes is not None:
         classes = "1 class" if info.box_classes == 1 else f"{info.box_classes} classes"
         yield f"  targets      boxes of {classes}, up to {info.target_shape[0]} in a picture"
+        yield from _box_lines(dataset)
         return
     if info.vocabulary is not None:
         yield "  targets      the tokens one place later"
@@ -214,6 +216,22 @@ def _target_lines(dataset: Dataset) -> Iterator[str]:
     if len(info.class_counts) > MOST_CLASSES:
         rest = info.class_counts[MOST_CLASSES:]
         yield f"    and {len(rest):,} more, of {min(rest):,} to {max(rest):,} examples"
+
+
+def _box_lines(dataset: Dataset) -> Iterator[str]:
+    """Names the classes of boxes, with the boxes of each where they lie in memory."""
+    names = dataset.info.class_names
+    part = dataset.parts["train"]
+    counts = [""] * len(names)
+    if isinstance(part.split.targets, np.ndarray):
+        boxes = part.split.targets if part.rows is None else part.split.targets[part.rows]
+        labels = boxes[..., 0].astype(np.int64) + 1  # absent boxes are of class -1
+        counts = [f"{count:>10,}" for count in np.bincount(labels.ravel(), minlength=len(names) + 1)[1:]]
+    for label, (name, count) in enumerate(zip(names, counts, strict=True)):
+        if label == MOST_CLASSES:
+            yield f"    and {len(names) - label:,} more"
+            return
+        yield f"    {label:>5} {printable(name):<20} {count}".rstrip()
 
 
 def _spread(mean: tuple[float, ...], std: tuple[float, ...]) -> str:

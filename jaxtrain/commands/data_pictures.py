@@ -1,5 +1,6 @@
 """Pictures of training examples: a grid of images, with masks beside them, histograms of features, frequent tokens."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ HISTOGRAM_ROWS = 10_000
 MOST_BARS = 8
 LONGEST_LABEL = 20
 MOST_TOKENS = 40
+
+BOX_COLOURS = ("tab:red", "tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:cyan", "tab:pink", "tab:olive")
+MOST_NAMED_BOXES = 12
 
 Outline = Callable[[Any, np.ndarray], None]
 """(axes, target of one picture): draws around what the target holds."""
@@ -99,7 +103,7 @@ def draw_pictures(dataset: Dataset, inputs: np.ndarray, targets: np.ndarray) -> 
     masks = dataset.info.target_shape == dataset.info.input_shape[:2]
     pictures = [picture for pair in zip(inputs, targets, strict=True) for picture in (pair if masks else pair[:1])]
     titles = [name for target in targets for name in ([""] * 2 if masks else [_title(dataset, target)])]
-    outline = _outline_boxes if dataset.info.box_classes is not None else _outline_nothing
+    outline = _outline_of(dataset) if dataset.info.box_classes is not None else _outline_nothing
     outlined = np.repeat(targets, len(pictures) // len(inputs), axis=0)
     rows = -(-len(pictures) // COLUMNS)
     figure = Figure(figsize=(1.6 * COLUMNS, 1.8 * rows), layout="constrained")
@@ -117,7 +121,7 @@ def draw_pictures(dataset: Dataset, inputs: np.ndarray, targets: np.ndarray) -> 
 def _outline_of(dataset: Dataset) -> Outline:
     """Returns what outlines the targets of a picture, if they have a place in it."""
     if dataset.info.box_classes is not None:
-        return _outline_boxes
+        return functools.partial(_outline_boxes, names=dataset.info.class_names)
     return _outline_mask if dataset.info.has_maps else _outline_nothing
 
 
@@ -126,13 +130,19 @@ def _outline_mask(axes: Any, mask: np.ndarray) -> None:
         axes.contour(mask, colors="tab:red", linewidths=0.8)
 
 
-def _outline_boxes(axes: Any, boxes: np.ndarray) -> None:
+def _outline_boxes(axes: Any, boxes: np.ndarray, names: tuple[str, ...]) -> None:
+    """Draws boxes, each class in a colour, with the names of classes above them where few boxes leave room."""
     from matplotlib.patches import Rectangle
 
-    for label, y, x, height, width in boxes:
-        if label >= 0:  # pixels are drawn around whole numbers
-            place = (x - 0.5, y - 0.5)
-            axes.add_patch(Rectangle(place, width, height, fill=False, edgecolor="tab:red", linewidth=0.8))
+    found = boxes[boxes[:, 0] >= 0]
+    for label, y, x, height, width in found:
+        colour = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
+        place = (x - 0.5, y - 0.5)  # pixels are drawn around whole numbers
+        axes.add_patch(Rectangle(place, width, height, fill=False, edgecolor=colour, linewidth=0.8))
+        if names and len(found) <= MOST_NAMED_BOXES:
+            text = printable(names[int(label)])[:LONGEST_LABEL].replace("$", r"\$")
+            white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3}
+            axes.text(*place, text, fontsize=5, color=colour, va="bottom", bbox=white)
 
 
 def _outline_nothing(axes: Any, target: np.ndarray) -> None:

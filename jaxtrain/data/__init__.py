@@ -38,6 +38,7 @@ SOURCES = Family(
             "csv": "jaxtrain.data.readers.csv_files:csv",
             "jsonl": "jaxtrain.data.readers.json_lines:jsonl",
             "parquet": "jaxtrain.data.readers.parquet_files:parquet",
+            "image_boxes": "jaxtrain.data.readers.image_boxes:image_boxes",
             "image_folder": "jaxtrain.data.readers.image_folders:image_folder",
             "image_masks": "jaxtrain.data.readers.image_masks:image_masks",
             "image_table": "jaxtrain.data.readers.image_tables:image_table",

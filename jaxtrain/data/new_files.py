@@ -57,5 +57,5 @@ def read_inputs(
 TABLES = {"csv": read_csv_table, "jsonl": read_jsonl_table, "parquet": read_parquet_table}
 """Readers of the inputs of a new table, by the source that a run was trained with."""
 
-IMAGES = ("image_folder", "image_masks", "image_table", "parquet", "hub")
+IMAGES = ("image_boxes", "image_folder", "image_masks", "image_table", "parquet", "hub")
 """Sources whose inputs may be pictures."""

@@ -120,7 +120,8 @@ def write_arrays(source: Source, folder: Path, advance: Advance) -> dict[str, in
     places = {column: f"column_{i}" for i, column in enumerate(source.columns)}
     for column, values in source.columns.items():
         write_field(folder / f"{places[column]}.npy", np.asarray(values))
-    named = {"classes": source.classes, "class_names": list(source.class_names), "columns": places}
+    classes = {"classes": source.classes, "class_names": list(source.class_names), "box_classes": source.box_classes}
+    named = {**classes, "columns": places}
     write_json(folder / DESCRIPTION, named)
     return counts
 

@@ -69,7 +69,7 @@ class Source:
     reader found and left, for `data.skip_bad`. `extra` names further fields of mappings, of any shape and numeric
     dtype, which a task of one's own gets in its batches beside inputs and targets. With `box_classes` targets are boxes
     of that number of classes, (n, most, 5): (class, y, x, height, width) in pixels, with y and x of the top left
-    corner, and class -1 for no box.
+    corner, and class -1 for no box; `class_names` are then those of boxes.
     """
 
     splits: Mapping[str, Any]
@@ -144,6 +144,11 @@ def _number_of_classes(source: Source, where: str) -> int | None:
     doubled = [name for name in names if names.count(name) > 1][:1] if len(set(names)) < named else []
     if doubled:
         raise DataError(where, Words(f"the class name {doubled[0]!r} twice"), "a name of its own for each class")
+    if source.box_classes is not None:
+        if named != source.box_classes:
+            got = Words(f"{named} class names for {source.box_classes} classes of boxes")
+            raise DataError(where, got, "a name for each class")
+        return classes
     if classes is not None and classes != named:
         raise DataError(where, Words(f"{named} class names for {classes} classes"), "a name for each class")
     return named

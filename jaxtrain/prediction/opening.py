@@ -10,7 +10,7 @@ from jaxtrain.errors import DataError, UsageError, Words, one_of
 from jaxtrain.files import exists, find_matching, is_directory, is_litter, list_data
 from jaxtrain.prediction.arrays import ArrayExamples, idx_files
 from jaxtrain.prediction.examples import Bad, Examples, Form
-from jaxtrain.prediction.pictures import pictures_of_parquet, pictures_of_paths, pictures_of_tables
+from jaxtrain.prediction.pictures import pictures_of_boxes, pictures_of_parquet, pictures_of_paths, pictures_of_tables
 from jaxtrain.prediction.tables import FORMATS, TableExamples
 from jaxtrain.prediction.texts import Prompts, texts_of_files
 
@@ -62,6 +62,7 @@ OPENED: dict[str, Callable[[Sequence[Path], Form, Bad], Examples]] = {
     "images in IDX": ArrayExamples.of_idx,
     "pictures": pictures_of_paths,
     "tables of pictures": pictures_of_tables,
+    "pictures with boxes": pictures_of_boxes,
     "pictures in Parquet": pictures_of_parquet,
     "texts": Prompts,
     "files of texts": texts_of_files,
@@ -81,6 +82,9 @@ def _kind_of(path: Path, form: Form) -> str:
         if table is None:
             raise UsageError("--data", str(path), f"a table: {one_of([*FORMATS])}, as the model was trained on one")
         return table
+    suffix = path.suffix.lower()
+    if form.section["name"] == "image_boxes" and suffix not in (*SUFFIXES, *ARRAYS) and not is_directory(path):
+        return "pictures with boxes"
     if idx_files(path):
         return "images in IDX"
     endings = {Path(name).suffix.lower() for name in list_data(path)} if is_directory(path) else {path.suffix.lower()}

@@ -1,5 +1,6 @@
 """Pictures to predict from: files, folders with or without classes or masks, files that a table names, Parquet."""
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,17 +12,19 @@ import numpy as np
 from jaxtrain.data.box_fields import BoxField
 from jaxtrain.data.fields import Field
 from jaxtrain.data.file_list import FileList
-from jaxtrain.data.image_fields import Contents, ImageField, ImageForm, given_form, header_of
+from jaxtrain.data.image_fields import MOST_HEADERS, Contents, ImageField, ImageForm, given_form, header_of
 from jaxtrain.data.mask_fields import MaskField
 from jaxtrain.data.readers import csv_files, json_lines
+from jaxtrain.data.readers.box_lists import ListedPictures, list_files, make_field
 from jaxtrain.data.readers.folders import list_folder, say_skipped
+from jaxtrain.data.readers.image_boxes import columns_of_knobs, image_boxes, read_listed
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import find_masks, image_masks
 from jaxtrain.data.readers.image_tables import JSON_LINES, file_names, image_table
 from jaxtrain.data.readers.parquet_files import image_column, parquet, target_records
 from jaxtrain.data.readers.records import Records, Roles
 from jaxtrain.errors import DataError, UsageError, Words
-from jaxtrain.files import is_directory
+from jaxtrain.files import is_directory, is_file
 from jaxtrain.prediction.examples import Bad, Form, Piece, row_ids
 from jaxtrain.prediction.tables import roles_of, targets_of
 
@@ -158,7 +161,7 @@ def _group_with_masks(root: Path, knobs: Mapping[str, Any], form: Form, *, has_m
     mask_files = FileList(root, [name for names in listed for name in names])
     masks = MaskField(mask_files, [*map(len, listed)], ImageField(files, image_form_of(form)), classes, form.info.void)
     targets = masks if form.info.box_classes is None else BoxField(masks, form.info.target_shape[0])
-    return group._replace(read_targets=lambda rows: (targets.read(rows), np.ones(len(rows), bool)))
+    return group._replace(read_targets=_all_targets(targets))
 
 
 def pictures_of_tables(tables: Sequence[Path], form: Form, bad: Bad) -> PictureExamples:
@@ -176,6 +179,42 @@ def pictures_of_tables(tables: Sequence[Path], form: Form, bad: Bad) -> PictureE
         listed = FileList(root if is_directory(root) else table.parent, names, records.places)
         groups.append(Group(listed, np.array(names, object), _targets_of_rows(records, roles, form)))
     return PictureExamples(groups, form, bad)
+
+
+def pictures_of_boxes(files: Sequence[Path], form: Form, bad: Bad) -> PictureExamples:
+    """Finds the pictures that files of boxes list, as in training, and their boxes.
+
+    They lie relative to each file, or in a folder of training: in the first of these that holds its first picture.
+    """
+    knobs = form.knobs(image_boxes)
+    groups = []
+    for file in files:
+        listed = read_listed(file, csv_files.CsvForm.of_knobs(knobs), columns_of_knobs(knobs))
+        root = _root_of(listed, file, knobs, form)
+        rows = np.arange(len(listed.pictures))
+        names = listed.find_files(root)
+        contents = list_files(listed, names, rows, root)
+        boxes = listed.take_boxes(rows, form.info.class_names)
+        images = ImageField(contents, image_form_of(form))
+        targets, errors = make_field(str(file), boxes, images, max(boxes.most, 1), MOST_HEADERS)
+        if errors:
+            raise errors[0]
+        groups.append(Group(contents, np.array(names, object), _all_targets(targets)))
+    return PictureExamples(groups, form, bad)
+
+
+def _root_of(listed: ListedPictures, file: Path, knobs: Mapping[str, Any], form: Form) -> Path:
+    """Returns the folder of the pictures of a file."""
+    beside = file.parent
+    data = Path(form.section.get("path") or os.environ.get("JAXTRAIN_DATA") or "data")
+    given = [knobs[name] for name in ("folder", "validation_folder", "test_folder") if knobs[name] is not None]
+    folders = [beside, *(beside / name for name in given), *(data / name for name in given)]
+    first = str(listed.pictures.columns[listed.image][0]).strip()
+    return next((folder for folder in folders if first and is_file(folder / first)), beside)
+
+
+def _all_targets(targets: Field) -> ReadTargets:
+    return lambda rows: (targets.read(rows), np.ones(len(rows), bool))
 
 
 def _targets_of_rows(records: Records, roles: Roles, form: Form) -> ReadTargets:

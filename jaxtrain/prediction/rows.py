@@ -90,9 +90,11 @@ class Layout:
         places = np.argwhere(scores > 0)
         order = np.argsort(-scores[tuple(places.T)], kind="stable")
         sides = ("y", "x", "height", "width")
+        names = self.class_names
         return [
             {
                 "class": int(label),
+                **({"class_name": names[label]} if names else {}),
                 "score": shortest(scores[row, label][None])[0],
                 **dict(zip(sides, shortest(found[row, :4]), strict=True)),
             }

@@ -31,9 +31,8 @@ def detection(
     """
     if info.box_classes is None:
         got = Words(f"'detection' for targets of shape {info.target_shape} an example")
-        raise DataError(
-            "task.name", got, "boxes", "Set data.most_boxes of image_masks, or give Source(..., box_classes=1)"
-        )
+        hint = "Take data.name=image_boxes, set data.most_boxes of image_masks, or give Source(..., box_classes=1)"
+        raise DataError("task.name", got, "boxes", hint)
     for name in metrics:
         if name in METRICS.members and name not in OF_BOXES:
             raise ConfigError("task.metrics", name, "a metric of boxes, such as mean_average_precision")

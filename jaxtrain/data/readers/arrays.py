@@ -70,7 +70,8 @@ def _described(source: Source, file: Path) -> Source:
         raise DataError(
             str(file), Words("a description without them"), "classes, class_names, columns", hint
         ) from error
-    return replace(source, classes=given[0], class_names=given[1], columns=columns)
+    boxes = description.get("box_classes")  # absent in earlier versions
+    return replace(source, classes=given[0], class_names=given[1], columns=columns, box_classes=boxes)
 
 
 def read_new_arrays(place: Path) -> Split:

@@ -72,11 +72,11 @@ def image_table(
     form, damaged = image_form(list(files.values()), root, size, channels, resampling)
     splits = {split: Split(ImageField(files[split], form), values[rows], str(table)) for split, rows in chosen.items()}
     names = roles.target_names if isinstance(target, tuple) else ()
-    columns = _columns(records, chosen["train"])
+    columns = columns_of(records, chosen["train"])
     return Source(splits, columns=columns, target_names=names, damaged=tuple(damaged))
 
 
-def _columns(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
+def columns_of(records: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Returns these rows of all columns, by which examples may be grouped: numbers, nan where missing, or texts."""
     columns = {}
     for name, values in records.columns.items():
