@@ -1,8 +1,10 @@
 """Pictures with a file of boxes, COCO or CSV: read as they lie, trained on, predicted from; each error by its line."""
 
 import csv
+import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -292,15 +294,16 @@ def test_a_picture_with_a_box_that_cannot_be_used_may_be_passed_over(root: Path)
     first["bbox"][2] = 0
     (root / "boxes.json").write_text(json.dumps(given))
     source = image_boxes(root, "boxes.json", "pictures")
-    with pytest.raises(DataError, match="annotation of id 100: got a box of height"):
-        load_dataset(source, WHOLE)
+    with pytest.raises(DataError, match="annotation of id 100: got a box of height"):  # before it is read
+        load_dataset(source, dataclasses.replace(WHOLE, feed="stream"))
     settings = Settings(validation_fraction=0.0, test_fraction=0.0, skip_bad=1, batch_size=4)
     dataset = load_dataset(source, settings)
     row = first["image_id"] - 10
     batch = dataset.read("train", np.arange(COUNT))
     following = (row + 1) % COUNT
     np.testing.assert_array_equal(batch["targets"][row], batch["targets"][following])
-    assert "annotation of id 100" in dataset.bad.messages[0] if dataset.bad else False
+    assert dataset.bad
+    assert "annotation of id 100" in dataset.bad.messages[0]
 
 
 # Errors
@@ -500,6 +503,10 @@ def test_a_new_file_is_measured_also_with_more_boxes_and_an_unknown_class_is_ref
     given["annotations"] += [{**given["annotations"][0], "id": 900 + i} for i in range(5)]
     (tmp_path / "new" / "boxes.json").write_text(json.dumps(given))
     assert predict_to_file(run, [str(tmp_path / "new" / "boxes.json")], tmp_path / "a.jsonl").measured == COUNT
+    shutil.copytree(tmp_path / "new", tmp_path / "set" / "images")
+    (tmp_path / "set" / "masks").mkdir()
+    beside_masks = predict_to_file(run, [str(tmp_path / "set")], tmp_path / "c.jsonl")
+    assert (beside_masks.examples, beside_masks.measured) == (COUNT, 0)
     given["categories"][0]["name"] = "walls"
     (tmp_path / "new" / "boxes.json").write_text(json.dumps(given))
     with pytest.raises(DataError, match=r"got the class 'walls'; expected a class of training: wall, door"):

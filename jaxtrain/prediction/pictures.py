@@ -123,7 +123,8 @@ def _group_of_folder(root: Path, form: Form) -> Group:
     listing = list_folder(root, root)
     knobs = form.knobs(image_masks)
     if (form.info.has_maps or form.info.box_classes) and knobs["images"] in listing.folders:
-        return _group_with_masks(root, knobs, form, has_masks=knobs["masks"] in listing.folders)
+        has_masks = knobs["masks"] in listing.folders and form.section["name"] != "image_boxes"
+        return _group_with_masks(root, knobs, form, has_masks=has_masks)
     names = listing.files
     others = listing.others
     classes = [""] * len(names)
