@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -503,8 +502,8 @@ def test_a_new_file_is_measured_also_with_more_boxes_and_an_unknown_class_is_ref
     given["annotations"] += [{**given["annotations"][0], "id": 900 + i} for i in range(5)]
     (tmp_path / "new" / "boxes.json").write_text(json.dumps(given))
     assert predict_to_file(run, [str(tmp_path / "new" / "boxes.json")], tmp_path / "a.jsonl").measured == COUNT
-    shutil.copytree(tmp_path / "new", tmp_path / "set" / "images")
-    (tmp_path / "set" / "masks").mkdir()
+    write_pictures(tmp_path / "set" / "images")
+    write_pictures(tmp_path / "set" / "masks", np.minimum(PICTURES, 1))
     beside_masks = predict_to_file(run, [str(tmp_path / "set")], tmp_path / "c.jsonl")
     assert (beside_masks.examples, beside_masks.measured) == (COUNT, 0)
     given["categories"][0]["name"] = "walls"
