@@ -552,12 +552,18 @@ def test_pictures_that_a_table_or_parquet_holds(pictures: Path, folders: Path, t
     expected = load_run(folders).predict_files(*(pictures / "classes" / name for name in names))
     listed = [{"picture": name, "kind": name[:7]} for name in names]
     as_csv(pictures / "classes" / "list.csv", listed)
+    (tmp_path / "elsewhere").mkdir()
+    as_csv(tmp_path / "elsewhere" / "list.csv", listed)
     content = [{"picture": {"bytes": (pictures / "classes" / n).read_bytes()}, "kind": n[:7]} for n in names]
     as_parquet(tmp_path / "some.parquet", content)
     given = {"path": str(pictures), "file": "classes/list.csv", "image": "picture", "target": "kind"}
-    for name, data in (("image_table", pictures / "classes" / "list.csv"), ("parquet", tmp_path / "some.parquet")):
+    for name, data, own in (
+        ("image_table", pictures / "classes" / "list.csv", {}),
+        ("image_table", tmp_path / "elsewhere" / "list.csv", {"folder": "classes"}),  # of the data of training
+        ("parquet", tmp_path / "some.parquet", {}),
+    ):
         loaded = load_run(folders)
-        section = {**loaded.config["data"], **given, "name": name, "split_column": None, "drop": ()}
+        section = {**loaded.config["data"], **given, **own, "name": name, "split_column": None, "drop": ()}
         model = RunModel(loaded)
         object.__setattr__(loaded, "config", {**loaded.config, "data": section})
         predicted = predict_to_file(model, [str(data)], tmp_path / f"{name}.npz")

@@ -15,7 +15,7 @@ from jaxtrain.data.file_list import FileList
 from jaxtrain.data.image_fields import MOST_HEADERS, Contents, ImageField, ImageForm, given_form, header_of
 from jaxtrain.data.mask_fields import MaskField
 from jaxtrain.data.readers import csv_files, json_lines
-from jaxtrain.data.readers.box_lists import ListedPictures, list_files, make_field
+from jaxtrain.data.readers.box_lists import list_files, make_field
 from jaxtrain.data.readers.folders import list_folder, say_skipped
 from jaxtrain.data.readers.image_boxes import columns_of_knobs, image_boxes, read_listed
 from jaxtrain.data.readers.image_folders import image_folder
@@ -166,7 +166,7 @@ def _group_with_masks(root: Path, knobs: Mapping[str, Any], form: Form, *, has_m
 
 
 def pictures_of_tables(tables: Sequence[Path], form: Form, bad: Bad) -> PictureExamples:
-    """Finds the pictures that tables name in a column, as in training, relative to the folder of each table."""
+    """Finds the pictures that tables name in a column, as in training: relative to each table, or to its folder."""
     knobs = form.knobs(image_table)
     roles = roles_of(knobs)
     groups = []
@@ -175,23 +175,21 @@ def pictures_of_tables(tables: Sequence[Path], form: Form, bad: Bad) -> PictureE
             records = json_lines.read_records(table, roles)
         else:
             records = csv_files.read_records(table, csv_files.CsvForm.of_knobs(knobs), roles)
-        root = table.parent / (knobs["folder"] or "")
-        names = file_names(records, knobs["image"], root if is_directory(root) else table.parent)
-        listed = FileList(root if is_directory(root) else table.parent, names, records.places)
+        root = _root_of(records.column(knobs["image"], "image"), table, (knobs["folder"],), form)
+        names = file_names(records, knobs["image"], root)
+        listed = FileList(root, names, records.places)
         groups.append(Group(listed, np.array(names, object), _targets_of_rows(records, roles, form)))
     return PictureExamples(groups, form, bad)
 
 
 def pictures_of_boxes(files: Sequence[Path], form: Form, bad: Bad) -> PictureExamples:
-    """Finds the pictures that files of boxes list, as in training, and their boxes.
-
-    They lie relative to each file, or in a folder of training: in the first of these that holds its first picture.
-    """
+    """Finds the pictures that files of boxes list, as in training, and their boxes."""
     knobs = form.knobs(image_boxes)
     groups = []
     for file in files:
         listed = read_listed(file, csv_files.CsvForm.of_knobs(knobs), columns_of_knobs(knobs))
-        root = _root_of(listed, file, knobs, form)
+        folders = (knobs["folder"], knobs["validation_folder"], knobs["test_folder"])
+        root = _root_of(listed.pictures.columns[listed.image], file, folders, form)
         rows = np.arange(len(listed.pictures))
         names = listed.find_files(root)
         contents = list_files(listed, names, rows, root)
@@ -204,14 +202,18 @@ def pictures_of_boxes(files: Sequence[Path], form: Form, bad: Bad) -> PictureExa
     return PictureExamples(groups, form, bad)
 
 
-def _root_of(listed: ListedPictures, file: Path, knobs: Mapping[str, Any], form: Form) -> Path:
-    """Returns the folder of the pictures of a file."""
+def _root_of(names: np.ndarray, file: Path, folders: Sequence[str | None], form: Form) -> Path:
+    """Returns the folder to which the names of pictures in a file are relative.
+
+    That is its own folder, or a folder of training, beside it or where the data of training lay: the first of these
+    that holds the first picture.
+    """
     beside = file.parent
     data = Path(form.section.get("path") or os.environ.get("JAXTRAIN_DATA") or "data")
-    given = [knobs[name] for name in ("folder", "validation_folder", "test_folder") if knobs[name] is not None]
-    folders = [beside, *(beside / name for name in given), *(data / name for name in given)]
-    first = str(listed.pictures.columns[listed.image][0]).strip()
-    return next((folder for folder in folders if first and is_file(folder / first)), beside)
+    given = [folder for folder in folders if folder is not None]
+    first = str(names[0]).strip() if len(names) else ""
+    tried = [beside, *(beside / folder for folder in given), *(data / folder for folder in given)]
+    return next((folder for folder in tried if first and is_file(folder / first)), beside)
 
 
 def _all_targets(targets: Field) -> ReadTargets:
