@@ -25,8 +25,8 @@ class ListedPictures:
 
     `owners` (boxes,) are the rows of the pictures, `labels` (boxes,) names of classes, `sides` (boxes, 4) y, x, height
     and width in pixels, `place` file and line of a box, and `sizes` (n, 2) stated heights and widths, 0 for none.
-    `classes` are the names that the file states, None where those of its boxes are all that there are, and () where
-    boxes have no classes. `splits` are the rows of the splits that it names.
+    `classes` are the names that the file states, None where only its boxes name them, and () where boxes have no
+    classes. `splits` are the rows of the splits that it names.
     """
 
     pictures: Records
