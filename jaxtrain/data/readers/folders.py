@@ -22,7 +22,7 @@ SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in na
 
 
 class Listing(NamedTuple):
-    """The contents of a folder, sorted by name: folders, files of a kind, and others, without hidden ones and litter."""
+    """The contents of a folder, sorted by name: folders, files of a kind, and others; no hidden ones, no litter."""
 
     folders: list[str]
     files: list[str]
