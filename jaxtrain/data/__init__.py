@@ -4,9 +4,7 @@ A source is a function `(path, **knobs)` that returns the splits it has, as a `S
 `{"train": (inputs, targets), ...}`; `path`, the data folder, is supplied by the framework.
 """
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from jaxtrain.config.own_code import add_frames
@@ -15,7 +13,7 @@ from jaxtrain.data.dataset import Dataset
 from jaxtrain.data.info import DataInfo
 from jaxtrain.data.loading import load_dataset
 from jaxtrain.data.readers.memory import MEMORY
-from jaxtrain.data.settings import Settings
+from jaxtrain.data.settings import Settings, data_folder
 from jaxtrain.data.source import Source, Split, as_source
 from jaxtrain.errors import DataError, Words, printable
 from jaxtrain.files import reported_as
@@ -72,10 +70,9 @@ def load(section: Mapping[str, Any], given: Source | None = None, **needs: Unpac
 def read(section: Mapping[str, Any]) -> object:
     """Returns what the source of a resolved section returns, as it is; raises DataError naming file and row."""
     settings: Settings = SOURCES.bind_common(section)(_by_key(section))
-    root = Path(settings.path or os.environ.get("JAXTRAIN_DATA") or "data")
     try:
         with reported_as(DataError):
-            return SOURCES.bind(section)(_by_key(section), root)
+            return SOURCES.bind(section)(_by_key(section), data_folder(settings.path))
     except OSError as error:  # of a user's own source: our readers raise StorageError
         got = Words(f"{section['name']}, which failed ({type(error).__name__}: {printable(str(error))})")
         explained = DataError("data.name", got, "a source whose files can be read", "Check its paths")

@@ -6,23 +6,21 @@ from jaxtrain.data.mask_fields import MaskField
 from jaxtrain.errors import DataError, Words
 
 
-class BoxField:
-    """Boxes as a `Field` (n, most, 5) of (class, y, x, height, width) in pixels, float32, with -1 for absent ones.
+class BoxRows:
+    """Boxes of n images as (n, most, 5) of (class, y, x, height, width) in pixels, float32, with -1 for absent ones.
 
-    y and x are those of the top left corner. Where an image has one mask, each connected part of a label is a box, of
-    the class before that label, since 0 is the background; pixels are connected along diagonals, too. Where an image
-    has a file for each instance, each file is a box.
+    y and x are those of the top left corner. A field of boxes inherits this form and says how its rows are read.
     """
 
-    def __init__(self, masks: MaskField, most: int) -> None:
-        """Takes the masks, and the number of rows for the boxes of an image."""
-        self._masks = masks
+    def __init__(self, images: int, most: int) -> None:
+        """Takes the number of images, and that of rows for the boxes of one."""
+        self._count = images
         self._most = most
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the whole field."""
-        return (len(self), self._most, 5)
+        return (self._count, self._most, 5)
 
     @property
     def dtype(self) -> np.dtype:
@@ -31,11 +29,35 @@ class BoxField:
 
     def __len__(self) -> int:
         """Returns the number of images."""
-        return len(self._masks)
+        return self._count
+
+    def _absent(self, images: int) -> np.ndarray:
+        """Returns the rows of images without a box, to write boxes to."""
+        return np.full((images, self._most, 5), -1.0, np.float32)
+
+    def _too_many(self, where: str, boxes: int) -> DataError | None:
+        """Returns the error for an image with so many boxes, None if it has rows for them."""
+        if boxes <= self._most:
+            return None
+        return DataError(where, Words(f"{boxes} boxes"), f"at most {self._most} in an image", "Raise data.most_boxes")
+
+
+class BoxField(BoxRows):
+    """Boxes around the parts of masks, as a `Field`.
+
+    Where an image has one mask, each connected part of a label is a box, of
+    the class before that label, since 0 is the background; pixels are connected along diagonals, too. Where an image
+    has a file for each instance, each file is a box.
+    """
+
+    def __init__(self, masks: MaskField, most: int) -> None:
+        """Takes the masks, and the number of rows for the boxes of an image."""
+        super().__init__(len(masks), most)
+        self._masks = masks
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Reads the boxes of these rows; raises DataError naming the mask of an image that has too many."""
-        found = np.full((len(rows), self._most, 5), -1.0, np.float32)
+        found = self._absent(len(rows))
         for place, row in enumerate(rows.tolist()):
             masks = self._masks.read_each(row)
             boxes = (
@@ -43,10 +65,8 @@ class BoxField:
                 if len(masks) == 1
                 else [box_around(mask == 1) for mask in masks if (mask == 1).any()]
             )
-            if len(boxes) > self._most:
-                got = Words(f"{len(boxes)} boxes")
-                hint = "Raise data.most_boxes"
-                raise DataError(self._masks.where(row), got, f"at most {self._most} in an image", hint)
+            if error := self._too_many(self._masks.where(row), len(boxes)):
+                raise error
             found[place, : len(boxes)] = np.reshape(boxes, (-1, 5))
         return found
 

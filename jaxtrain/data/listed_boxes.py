@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxtrain.data.box_fields import BoxRows
 from jaxtrain.data.image_fields import ImageField, header_of, read_headers
 from jaxtrain.errors import DataError, Words
 
@@ -33,38 +34,24 @@ class BoxList:
         return int(self.counts.max(initial=0))
 
 
-class ListedBoxes:
-    """Boxes as a `Field` (n, most, 5) of (class, y, x, height, width) in pixels, float32, with -1 for absent ones.
+class ListedBoxes(BoxRows):
+    """Boxes that a file lists, as a `Field`.
 
     They move with their pictures where these are resized. What of a box lies outside of its picture is cut off.
     """
 
     def __init__(self, boxes: BoxList, images: ImageField, most: int) -> None:
         """Takes the boxes, their pictures, and the number of rows for the boxes of a picture."""
+        super().__init__(len(boxes.counts), most)
         self._boxes = boxes
         self._images = images
-        self._most = most
         self._starts = np.concatenate([[0], np.cumsum(boxes.counts)])
         known = (0, 0) if images.form.resampling else images.form.shape[:2]
         self._sizes = np.tile(np.array(known, np.int64), (len(boxes.counts), 1))  # 0: not read yet
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the whole field."""
-        return (len(self), self._most, 5)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the boxes: float32."""
-        return np.dtype(np.float32)
-
-    def __len__(self) -> int:
-        """Returns the number of pictures."""
-        return len(self._boxes.counts)
-
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Returns the boxes of these rows; raises DataError naming the line of a box that cannot be used."""
-        found = np.full((len(rows), self._most, 5), -1.0, np.float32)
+        found = self._absent(len(rows))
         for place, row in enumerate(rows.tolist()):
             size = self._size(row)
             if error := self._error(row, size):
@@ -131,9 +118,8 @@ class ListedBoxes:
             turned = ": pictures are shown turned as their EXIF tag says" if stated == size[::-1] else ""
             hint = f"List the boxes in pixels of the picture as it is shown{turned}"
             return DataError(where, Words(f"the size {size}"), f"{stated}, as the file of boxes says", hint)
-        if self._boxes.counts[row] > self._most:
-            got = Words(f"{self._boxes.counts[row]} boxes")
-            return DataError(where, got, f"at most {self._most} in an image", "Raise data.most_boxes")
+        if error := self._too_many(where, int(self._boxes.counts[row])):
+            return error
         own = self._of(row)
         flat = np.flatnonzero((own[:, 3:] <= 0).any(axis=1))
         if len(flat):

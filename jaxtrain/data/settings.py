@@ -1,6 +1,8 @@
 """Settings of every source: the folder, the splits, the order of the batches, and where they are gathered."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from jaxtrain.config.schema import Bounds, Count, Name, Probability
@@ -47,3 +49,8 @@ class Settings:
     cache: Name | None = None
     workers: Annotated[int, Bounds(0, 256)] | None = None
     processes: bool = False
+
+
+def data_folder(path: str | None) -> Path:
+    """Returns the folder of the data: `data.path`, else $JAXTRAIN_DATA, else data/."""
+    return Path(path or os.environ.get("JAXTRAIN_DATA") or "data")

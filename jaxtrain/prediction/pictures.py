@@ -1,6 +1,5 @@
 """Pictures to predict from: files, folders with or without classes or masks, files that a table names, Parquet."""
 
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from jaxtrain.data.image_fields import MOST_HEADERS, Contents, ImageField, Image
 from jaxtrain.data.mask_fields import MaskField
 from jaxtrain.data.readers import csv_files, json_lines
 from jaxtrain.data.readers.box_lists import list_files, make_field
-from jaxtrain.data.readers.folders import list_folder, say_skipped
+from jaxtrain.data.readers.folders import files_below, list_folder, say_skipped
 from jaxtrain.data.readers.image_boxes import columns_of_knobs, image_boxes, read_listed
 from jaxtrain.data.readers.image_folders import image_folder
 from jaxtrain.data.readers.image_masks import find_masks, image_masks
 from jaxtrain.data.readers.image_tables import JSON_LINES, file_names, image_table
 from jaxtrain.data.readers.parquet_files import image_column, parquet, target_records
 from jaxtrain.data.readers.records import Records, Roles
+from jaxtrain.data.settings import data_folder
 from jaxtrain.errors import DataError, UsageError, Words
 from jaxtrain.files import is_directory, is_file
 from jaxtrain.prediction.examples import Bad, Form, Piece, row_ids
@@ -125,22 +125,15 @@ def _group_of_folder(root: Path, form: Form) -> Group:
     if (form.info.has_maps or form.info.box_classes) and knobs["images"] in listing.folders:
         has_masks = knobs["masks"] in listing.folders and form.section["name"] != "image_boxes"
         return _group_with_masks(root, knobs, form, has_masks=has_masks)
-    names = listing.files
-    others = listing.others
-    classes = [""] * len(names)
-    for folder in listing.folders:
-        inner = list_folder(root / folder, root)
-        names = [*names, *(f"{folder}/{name}" for name in inner.files)]
-        others = [*others, *inner.others]
-        classes += [folder] * len(inner.files)
-    if not names:
+    found = files_below(root, listing)
+    if not found.names:
         raise DataError(str(root), Words("no pictures in the folder"), "at least one, or folders of them")
-    say_skipped(root, others)
-    group = Group(FileList(root, names), np.array(names, object))
+    say_skipped(root, found.others)
+    group = Group(FileList(root, found.names), np.array(found.names, object))
     known = form.info.class_names
-    if form.info.target_shape or not known or not all(name in known for name in classes):
+    if form.info.target_shape or not known or not all(name in known for name in found.folders):
         return group
-    labels = np.array([known.index(name) for name in classes], np.int32)
+    labels = np.array([known.index(name) for name in found.folders], np.int32)
     return group._replace(read_targets=lambda rows: (labels[rows], np.ones(len(rows), bool)))
 
 
@@ -209,7 +202,7 @@ def _root_of(names: np.ndarray, file: Path, folders: Sequence[str | None], form:
     that holds the first picture.
     """
     beside = file.parent
-    data = Path(form.section.get("path") or os.environ.get("JAXTRAIN_DATA") or "data")
+    data = data_folder(form.section.get("path"))
     given = [folder for folder in folders if folder is not None]
     first = str(names[0]).strip() if len(names) else ""
     tried = [beside, *(beside / folder for folder in given), *(data / folder for folder in given)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtrain.data.readers.folders import list_folder, say_skipped
+from jaxtrain.data.readers.folders import files_below, list_folder, say_skipped
 from jaxtrain.data.readers.text_folders import SUFFIXES, read_texts, text_folder
 from jaxtrain.data.readers.text_lines import open_lines
 from jaxtrain.data.tables import Table
@@ -117,16 +117,12 @@ def texts_of_files(paths: Sequence[Path], form: Form, bad: Bad) -> TextFiles:
 
 
 def _files_of_folder(root: Path, form: Form) -> list[TextFile]:
-    listing = list_folder(root, root, SUFFIXES)
-    files = [TextFile(name, root / name) for name in listing.files]
-    others = listing.others
-    known = form.info.class_names
-    for folder in listing.folders:
-        label = known.index(folder) if folder in known else -1
-        inner = list_folder(root / folder, root, SUFFIXES)
-        files += [TextFile(f"{folder}/{name}", root / folder / name, label) for name in inner.files]
-        others = [*others, *inner.others]
-    if not files:
+    found = files_below(root, list_folder(root, root, SUFFIXES), SUFFIXES)
+    if not found.names:
         raise DataError(str(root), Words("no texts in the folder"), "at least one, or folders of them")
-    say_skipped(root, others, "texts")
-    return files
+    say_skipped(root, found.others, "texts")
+    labels = {name: label for label, name in enumerate(form.info.class_names)}
+    return [
+        TextFile(name, root / name, labels.get(folder, -1))
+        for name, folder in zip(found.names, found.folders, strict=True)
+    ]

@@ -46,6 +46,28 @@ def list_folder(folder: Path, root: Path, suffixes: tuple[str, ...] = SUFFIXES) 
     return listing
 
 
+class FilesBelow(NamedTuple):
+    """The files of a kind in a folder and in the folders of it: their names, and those of their folders, "" for none.
+
+    `others` are the files of other kinds.
+    """
+
+    names: list[str]
+    folders: list[str]
+    others: list[str]
+
+
+def files_below(root: Path, listing: Listing, suffixes: tuple[str, ...] = SUFFIXES) -> FilesBelow:
+    """Returns the files of the folder `root`, of which this is the listing, and those of the folders in it."""
+    found = FilesBelow([*listing.files], [""] * len(listing.files), [*listing.others])
+    for folder in listing.folders:
+        inner = list_folder(root / folder, root, suffixes)
+        found.names.extend(f"{folder}/{name}" for name in inner.files)
+        found.folders.extend([folder] * len(inner.files))
+        found.others.extend(inner.others)
+    return found
+
+
 def demand_inside(path: Path, root: Path, where: str = "") -> None:
     """Raises DataError, on `where`, for a path that leads out of the folder `root` or, as a link, to nothing."""
     try:
