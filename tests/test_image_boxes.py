@@ -1,4 +1,4 @@
-"""Pictures with a file of boxes, COCO or CSV: read as they lie, trained on, predicted from; each error by its line."""
+"""Pictures with a file of boxes, COCO or CSV: read without code, trained on, predicted from; each error by its line."""
 
 import csv
 import dataclasses
@@ -135,7 +135,7 @@ def numbered(boxes: np.ndarray, order: tuple[str, ...]) -> np.ndarray:
     return np.concatenate([labels[..., None], boxes[..., 1:]], axis=-1)
 
 
-# As they lie
+# Reading
 
 
 @pytest.mark.parametrize(("file", "order"), [("boxes.json", NAMES), ("boxes.csv", ("door", "wall"))])

@@ -1,4 +1,4 @@
-"""What README and guides show runs as it stands there: the tour in Python, and what one machine can run."""
+"""README and guides: their tour in Python and every command that one machine can run work as they stand there."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ GUIDES = (
     "using_a_model",
     "devices",
 )
-"""The pages of docs/guide, in the order in which a reader finds them; they go on with the runs of the README."""
+"""The pages of docs/guide, in the order in which a reader finds them; they use the runs of the README."""
 PAGES = [README, *((ROOT / "docs" / "guide" / f"{name}.md").read_text() for name in GUIDES)]
 BLOCK = re.compile(
     r"(?P<comment><!-- [^\n]* -->\n)?```(?P<language>\w+)(?: file=(?P<file>\S+))?\n(?P<code>.*?)```", re.DOTALL
